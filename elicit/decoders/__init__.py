@@ -1,0 +1,47 @@
+"""Decoders: each is a frozen description that opens a `Policy` for a batch of the one decoding loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from elicit.decoders.branching import Branching
+from elicit.decoders.greedy import Greedy
+from elicit.decoders.sampling import Sampling
+from elicit.decoding import Policy
+from elicit.errors import unknown
+
+
+class Decoder(Protocol):
+    """A decoder is data: it can be saved, compared and hashed; its policy holds what one batch needs."""
+
+    max_new_tokens: int
+
+    @property
+    def branches(self) -> int:
+        """How many branches it opens for each question."""
+        ...
+
+    def policy(self, item_ids: Sequence[str], vocab_size: int) -> Policy:
+        """Choose tokens for these questions, in this order."""
+        ...
+
+
+DECODERS: dict[str, type[Any]] = {"greedy": Greedy, "branching": Branching, "sampling": Sampling}
+
+
+def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
+    name = next(name for name, cls in DECODERS.items() if type(decoder) is cls)
+    return {"name": name, **asdict(decoder)}  # type: ignore[call-overload]
+
+
+def decoder_from_dict(data: dict[str, Any]) -> Decoder:
+    arguments = dict(data)
+    name = arguments.pop("name")
+    if name not in DECODERS:
+        raise unknown("decoder", name, DECODERS)
+    return DECODERS[name](**arguments)
+
+
+__all__ = ["DECODERS", "Branching", "Decoder", "Greedy", "Sampling", "decoder_from_dict", "decoder_to_dict"]

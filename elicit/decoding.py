@@ -1,0 +1,236 @@
+"""The one decoding loop: prefill once, fork, step all rows together, drop the finished ones.
+
+A `Policy` chooses tokens; the loop does everything else. For each emitted token it keeps the top-2
+probabilities, the entropy and the log-probability of the model's own distribution (`probes.confidence`)
+and never the logits. Which questions share a batch changes no random number (see `elicit.decoders.sampling`)
+and, up to the rounding of the model's dtype, no token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from elicit.cache import open_state
+from elicit.errors import UserError
+from probes.confidence import Top2, token_statistics, top2
+
+# Rows that have finished are computed along until an eighth of the batch is dead: dropping copies the cache.
+DEAD_SHARE = 1 / 8
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows a step computes: row r is branch `branch[r]` of question `question[r]` of the batch."""
+
+    question: Int[np.ndarray, " rows"]
+    branch: Int[np.ndarray, " rows"]
+
+
+class Policy(Protocol):
+    """How tokens are chosen. One instance serves one batch."""
+
+    def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
+        """The first token of every branch, from the logits after each prompt."""
+        ...
+
+    def next(
+        self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int
+    ) -> Int[Tensor, " rows"]:
+        """The next token of every row; `step` counts generated tokens, the first one is step 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text."""
+
+    eos_ids: frozenset[int]
+    strings: tuple[str, ...] = ()
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    def __post_init__(self) -> None:
+        if self.strings and self.tokenizer is None:
+            raise ValueError("stop strings need a tokenizer")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One branch. All arrays have one entry a token; the end token, where there is one, is not among them."""
+
+    tokens: Int[np.ndarray, " tokens"]
+    top1: Float[np.ndarray, " tokens"]
+    top2: Float[np.ndarray, " tokens"]
+    entropy: Float[np.ndarray, " tokens"]
+    logprob: Float[np.ndarray, " tokens"]
+    finish: str  # "eos", "stop" (a stop string) or "length" (the limit)
+    spent: int  # tokens decoded, the end token included
+
+
+Progress = Callable[[int, int], None]
+"""Called after each step with the step's number and the rows that are still open."""
+
+
+@torch.inference_mode()
+def decode(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    *,
+    max_new_tokens: int,
+    stop: StopRule,
+    progress: Progress | None = None,
+) -> list[list[Generation]]:
+    """Answer each prompt with the branches that the policy opens.
+
+    Args:
+        model: a causal LM of `transformers` in evaluation mode.
+        prompts: token ids of each question, ragged.
+        policy: chooses first and next tokens.
+        max_new_tokens: limit for each branch.
+        stop: end tokens and strings.
+        progress: called after every step.
+
+    Returns:
+        For each prompt its branches, in the policy's order.
+
+    Raises:
+        UserError: an empty prompt, a limit below 1, or a prompt and limit beyond the model's positions.
+    """
+    _check(model, prompts, max_new_tokens)
+    ids, mask = _left_pad(prompts, model.device)
+    with open_state(model, max_new_tokens) as state:
+        logits = state.prefill(ids, mask)
+        tokens = policy.first(logits)
+        questions, branches = tokens.shape
+        rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
+        record = _Record(questions * branches, max_new_tokens, stop)
+        question = torch.from_numpy(rows.question).to(model.device)
+        tokens = tokens.reshape(-1)
+        live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished
+        logits = logits[question]
+        open_rows = record.append(live, 0, tokens, logits, top2(logits))
+        state.fork(question)
+        del logits
+        for step in range(1, max_new_tokens):
+            live = np.where(np.isin(live, open_rows), live, -1)
+            if progress is not None:
+                progress(step, len(open_rows))
+            if not len(open_rows):
+                break
+            if len(open_rows) <= (1 - DEAD_SHARE) * len(live):
+                kept = np.flatnonzero(live >= 0)
+                index = torch.from_numpy(kept).to(model.device)
+                state.keep(index)
+                tokens, live = tokens[index], live[kept]
+                rows = Rows(rows.question[kept], rows.branch[kept])
+            logits = state.step(tokens)
+            top = top2(logits)
+            tokens = policy.next(logits, top, rows, step)
+            open_rows = record.append(live, step, tokens, logits, top)
+    generations = record.finished()
+    return [generations[q * branches : (q + 1) * branches] for q in range(questions)]
+
+
+class _Record:
+    """Tokens and statistics of every row, [rows, limit], and which rows are finished."""
+
+    def __init__(self, rows: int, limit: int, stop: StopRule) -> None:
+        self.tokens = np.zeros((rows, limit), dtype=np.int64)
+        self.values = np.zeros((4, rows, limit), dtype=np.float32)
+        self.length = np.zeros(rows, dtype=np.int64)
+        self.finish = np.full(rows, "length", dtype=object)
+        self.limit = limit
+        self.stop = stop
+        self.eos = np.array(sorted(stop.eos_ids), dtype=np.int64)
+        self.could_stop = _tokens_that_could_end(stop) if stop.strings else None
+
+    def append(self, live: np.ndarray, step: int, tokens: Tensor, logits: Tensor, top: Top2) -> np.ndarray:
+        """Write one step for the rows that are open; return those that stay open."""
+        statistics = token_statistics(logits, top, tokens)
+        values = torch.stack(list(statistics)).cpu().numpy()
+        emitted = tokens.cpu().numpy()
+        computed = np.flatnonzero(live >= 0)
+        target, emitted = live[computed], emitted[computed]
+        self.tokens[target, step] = emitted
+        self.values[:, target, step] = values[:, computed]
+        self.length[target] = step + 1
+        ended = np.isin(emitted, self.eos)
+        self.finish[target[ended]] = "eos"
+        if self.could_stop is not None:
+            for i in np.flatnonzero(self.could_stop[emitted] & ~ended):
+                if self._ends_with_stop(target[i], step):
+                    self.finish[target[i]] = "stop"
+                    ended[i] = True
+        return target[~ended]
+
+    def _ends_with_stop(self, row: int, step: int) -> bool:
+        assert self.stop.tokenizer is not None
+        longest = max(len(s) for s in self.stop.strings)
+        # The text that the newest token completes begins at most `longest` characters, so tokens, earlier.
+        tail = self.stop.tokenizer.decode(self.tokens[row, max(0, step - longest) : step + 1])
+        return any(s in tail for s in self.stop.strings)
+
+    def finished(self) -> list[Generation]:
+        out = []
+        for row, (length, finish) in enumerate(zip(self.length, self.finish, strict=True)):
+            kept = length - 1 if finish == "eos" else length
+            out.append(
+                Generation(
+                    self.tokens[row, :kept].copy(), *(v[row, :kept].copy() for v in self.values), str(finish), int(length)
+                )
+            )
+        return out
+
+
+_COULD_END: dict[tuple[int, tuple[str, ...]], np.ndarray] = {}
+
+
+def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
+    """Which tokens hold a stop string's last character: only after these is the text looked at."""
+    tokenizer = stop.tokenizer
+    assert tokenizer is not None
+    key = (id(tokenizer), stop.strings)
+    if key not in _COULD_END:
+        last = {s[-1] for s in stop.strings}
+        pieces = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        # A character cut by a token boundary decodes to U+FFFD: looked at as well.
+        table = np.array([bool(last & set(piece)) or "\ufffd" in piece for piece in pieces])
+        _COULD_END[key] = table
+    return _COULD_END[key]
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    longest = max(len(p) for p in prompts)
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = True
+    return ids.to(device), mask.to(device)
+
+
+def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if not prompts:
+        raise UserError("no prompts given; give at least one")
+    if max_new_tokens < 1:
+        raise UserError(f"a limit of {max_new_tokens} new tokens was given; give at least 1")
+    for i, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise UserError(f"prompt {i} is empty; give at least one token")
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = max(len(p) for p in prompts) + max_new_tokens
+    if positions and longest > positions:
+        raise UserError(
+            f"a prompt and its answer need {longest} positions, {type(model).__name__} has {positions}; "
+            "shorten the prompt or lower max_new_tokens"
+        )
+    if model.training:
+        raise UserError("the model is in training mode; call model.eval() first")

