@@ -1,0 +1,5 @@
+"""`python -m elicit`."""
+
+from elicit.cli import main
+
+main()

@@ -1,0 +1,360 @@
+"""The command line. Only Typer and Rich are imported until a command needs more."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import inspect
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from elicit.errors import UserError, unknown
+
+app = typer.Typer(
+    name="elicit",
+    help="What a language model can already do, and the keys that show it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
+DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]
+TaskName = Annotated[str, typer.Option(help="A task's name, with parameters after a colon, or a JSON Lines file.")]
+ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
+Split = Annotated[str, typer.Option(help="fit, dev, test or all.")]
+Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
+Against = Annotated[
+    str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")
+]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as key=value. Repeatable.")]
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    method: Annotated[str, typer.Option(help="What to evaluate: see `elicit methods`.")] = "cot-decoding",
+    model: ModelName = "smollm2-135m",
+    task: TaskName = DEFAULT_TASK,
+    split: Split = "test",
+    limit: Limit = 128,
+    seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    against: Against = "direct",
+    controls: Annotated[bool, typer.Option("--controls", help="All baselines, plain and with the same tokens.")] = False,
+    prompt: Annotated[str, typer.Option(help="qa, qa-cot, chat, chat-direct, chat-cot, few-shot or a template file.")] = "qa",
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
+    setting: Setting = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: runs/<name>-<hash>.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of taking up a run.")] = False,
+    batch_rows: Annotated[int | None, typer.Option(help="Answers decoded together.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with these options; the command line wins.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a method against its baselines on the same items; the same command takes up a run that was stopped."""
+    given = _with_config(context, config)
+    _run_one(given, quiet=as_json, show=_print_json if as_json else _print_run)
+
+
+def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
+    """One run from the options of the command line; returns it after `show` has shown it."""
+    from elicit.methods import fit, get, options_of
+
+    if given["limit"] < 1:
+        raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
+    if given["max_new_tokens"] < 1:
+        raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
+    name = given["method"]
+    get(name)
+    shared = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
+    options = {**shared, **_settings(given["setting"], name)}
+    baselines = _baselines(given, name)
+
+    from elicit.evaluation import evaluate
+    from elicit.tasks import load_task
+
+    task = load_task(given["task"], limit=None if given["split"] == "all" else given["limit"])
+    items = task.split(given["split"])[: given["limit"]]
+    model = _load(given, quiet)
+    handle = fit(name, model, task.all, **options)
+
+    from elicit.terminal import run_bars
+
+    with run_bars(quiet=quiet) as bars:
+        run = evaluate(
+            handle,
+            items,
+            against=baselines,
+            out=given["out"],
+            seed=given["seed"],
+            batch_rows=given["batch_rows"],
+            fresh=given["fresh"],
+            progress=bars,
+        )
+    show(run)
+    return run
+
+
+def _baselines(given: dict[str, Any], name: str) -> list[str]:
+    from elicit.methods import METHODS
+
+    if given["controls"]:
+        plain = ["direct", "cot-prompt", "self-consistency"]
+        names = plain + [f"{n}@budget" for n in plain]
+    else:
+        names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
+    known = [*METHODS, *(f"{n}@budget" for n in METHODS if hasattr(METHODS[n], "matched"))]
+    for one in names:
+        if one not in known:
+            raise unknown("baseline", one, known)
+    return [n for n in names if n != name]
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.")] = None,
+    methods: Annotated[str, typer.Option(help="Run these methods first, separated by commas, or all.")] = "",
+    model: ModelName = "smollm2-135m",
+    task: TaskName = DEFAULT_TASK,
+    split: Split = "test",
+    limit: Limit = 128,
+    seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    prompt: Annotated[str, typer.Option(help="As for run.")] = "qa",
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
+    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "direct",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them."""
+    from elicit.comparison import HEAD, compare_runs, rows_of
+    from elicit.methods import METHODS, get
+    from elicit.run import Run
+
+    loaded = [Run.load(folder) for folder in runs or []]
+    if methods:
+        names = list(METHODS) if methods == "all" else [n.strip() for n in methods.split(",")]
+        for name in names:
+            get(name)
+        given = {**context.params, "setting": None, "out": None, "fresh": False, "batch_rows": None, "controls": False}
+        for name in names:
+            one = {**given, "method": name, "against": "direct" if name != "direct" else "none"}
+            loaded.append(_run_one(one, quiet=as_json, show=lambda run: None))
+    if not loaded:
+        raise UserError("nothing to compare; give folders of runs, or --methods all")
+    result = compare_runs(loaded, baseline=baseline, seed=seed)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    from elicit.terminal import out, show_table
+
+    show_table(HEAD, rows_of(result))
+    out.print(f"[dim]{result['items']} items in common; differences to {result['baseline']}, paired by question[/]")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """Models that have a name here; any hub id, folder or GGUF file works as well."""
+    from elicit import zoo
+
+    named = {name: w.summary for name, w in zoo.WEIGHTS.items()}
+    rows = [(n, s) for n, s in named.items()] + [(n, f"hub {repo}") for n, repo in zoo.ALIASES.items()]
+    _list(("model", "what it is"), rows, as_json)
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Show this task: an item of each split, and its grader's proof.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tasks that have a name here; any JSON Lines file with question and answer works as well."""
+    from elicit.tasks import load_task, task_names, validate
+
+    if name is None:
+        _list(("task", "what it is"), list(task_names().items()), as_json)
+        return
+    task = load_task(name, limit=16)
+    proof = validate(task.all, 48)
+    if as_json:
+        items = [{"id": i.id, "split": i.split, "question": i.question, "answer": i.answer} for i in task.items]
+        print(json.dumps({"task": task.name, "kind": task.kind, "validation": vars(proof), "items": items}, indent=2))
+        return
+    from elicit.terminal import out
+
+    for split in ("fit", "dev", "test"):
+        first = next((i for i in task.items if i.split == split), None)
+        if first is not None:
+            out.print(f"[dim]{split}  {first.id}[/]\n{first.question}\n[dim]answer:[/] {first.answer}\n", markup=True, highlight=False)
+    verdict = "gold scores 1 and corrupted gold 0" if proof.ok else "its grader is NOT to be trusted"
+    out.print(f"answers are of kind {task.kind}; on {proof.checked} items {verdict}")
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """Mechanisms and baselines, with their options."""
+    from elicit.methods import METHODS, options_of
+
+    rows = []
+    for name, module in METHODS.items():
+        options = ", ".join(f"{k}={v}" for k, v in options_of(name).items())
+        rows.append((name, module.SUMMARY + (f" (arXiv {module.PAPER})" if module.PAPER else ""), options))
+    _list(("method", "what it does", "options"), rows, as_json)
+
+
+def _list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return
+    from elicit.terminal import show_table
+
+    show_table(head, rows)
+
+
+def _load(given: dict[str, Any], quiet: bool) -> Any:
+    from elicit.models import load_model
+    from elicit.terminal import fetch_bar
+
+    with fetch_bar(quiet=quiet) as progress:
+        return load_model(
+            given["model"], dtype=given["dtype"], device=given["device"], device_map=given["device_map"], progress=progress
+        )
+
+
+def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
+    """The options of a command: the command line, then the file, then the defaults."""
+    given = dict(context.params)
+    if file is None:
+        return given
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"configuration {str(file)!r} cannot be read ({error.strerror}); give a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"configuration {str(file)!r} is not TOML ({error}); mend it") from error
+    data["setting"] = [f"{k}={json.dumps(v)}" for k, v in data.pop("options", {}).items()]
+    for key, value in data.items():
+        key = key.replace("-", "_")
+        if key not in given or key in ("config", "as_json"):
+            raise unknown(f"key of {file.name}", key, [k for k in given if k not in ("config", "as_json", "setting")] + ["options"])
+        default = given[key]
+        if default is not None and not isinstance(value, type(default)):
+            raise UserError(f"{file.name}: {key} = {value!r}; expected {type(default).__name__}, like {default!r}")
+        if context.get_parameter_source(key) == click.core.ParameterSource.DEFAULT or key == "setting":
+            given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
+    return given
+
+
+def _settings(pairs: Sequence[str] | None, method: str) -> dict[str, Any]:
+    from elicit.methods import check_options
+
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair!r} was given; write key=value")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    check_options(method, options)
+    return options
+
+
+def _print_json(run: Any) -> None:
+    print(json.dumps({"run": str(run.folder), **run.metrics}, indent=2))
+
+
+def _print_run(run: Any) -> None:
+    from elicit.report import ARM_HEAD, READING_HEAD, arm_rows, notes, reading_rows
+    from elicit.terminal import out, show_table
+
+    metrics = run.metrics
+    out.print()
+    show_table(ARM_HEAD, arm_rows(metrics), main=0)
+    out.print(
+        f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} {metrics['model']['sha256'][:12]}…, "
+        f"{metrics['model']['dtype']}; differences: {metrics['method']} minus the row, paired, in points[/]\n",
+        highlight=False,
+    )
+    if "readings" in metrics:
+        show_table(READING_HEAD, reading_rows(metrics))
+        out.print()
+    for line in notes(metrics):
+        out.print(line, highlight=False)
+    out.print(f"\nrun: {run.folder}   report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2; Ctrl-C is 130; anything else is a bug."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        _fail(str(error))
+    except click.exceptions.Abort:
+        _interrupted()
+    except KeyboardInterrupt:
+        _interrupted()
+    except click.UsageError as error:
+        _fail(_usage(error))
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _fail(f"cannot write{f' {error.filename!r}' if error.filename else ''}: {error.strerror}; finished samples are kept, "
+              "make room or give another --out, and run the same command again")
+
+
+def _usage(error: click.UsageError) -> str:
+    """One line for a mistyped command or option, with the nearest one."""
+    message = error.format_message().rstrip(".")
+    if isinstance(error, click.NoSuchOption):
+        near = difflib.get_close_matches(error.option_name, _option_names(error), n=2, cutoff=0.5)
+        message = f"no option {error.option_name!r}"
+        return message + (f"; did you mean {' or '.join(near)}?" if near else "; see --help")
+    if message.startswith("No such command"):
+        typed = message.split("'")[1]
+        return str(unknown("command", typed, [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]))
+    where = f"{error.ctx.command_path}: " if error.ctx else ""
+    return f"{where}{message[0].lower()}{message[1:]}; see --help"
+
+
+def _option_names(error: click.NoSuchOption) -> list[str]:
+    parameters = error.ctx.command.params if error.ctx else []
+    return [name for p in parameters for name in p.opts]
+
+
+def _fail(message: str) -> None:
+    line = " ".join(inspect.cleandoc(message).split())
+    print(f"elicit: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _interrupted() -> None:
+    print("elicit: interrupted; finished samples are kept, the same command goes on from there", file=sys.stderr)
+    sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

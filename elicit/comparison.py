@@ -1,0 +1,74 @@
+"""Several runs side by side: the items that all of them share, every arm once, Holm over all differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from elicit.errors import UserError, unknown
+from elicit.report import p_value, share, signed, span
+from elicit.run import Run
+from elicit.statistics import holm, paired, wilson
+
+HEAD = ("arm", "model", "accuracy", "95% interval", "tokens/item", "difference", "95% interval", "p (McNemar, Holm)")
+
+
+def compare_runs(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> dict[str, Any]:
+    """Compare the arms of several runs.
+
+    Raises:
+        UserError: runs of different tasks, no item in common, or no arm of the baseline's name.
+    """
+    tasks = {run.metrics["task"] for run in runs}
+    if len(tasks) > 1:
+        raise UserError(f"the runs are of different tasks ({', '.join(sorted(tasks))}); give runs of one task")
+    arms: dict[str, tuple[Run, str]] = {}
+    for run in runs:
+        for name in run.metrics["arms"]:
+            label = name if len({r.metrics["model"]["name"] for r in runs}) == 1 else f"{name} ({run.metrics['model']['name']})"
+            if label not in arms or name == run.metrics["method"]:
+                arms[label] = (run, name)
+    scores = {label: run.metrics["arms"][name]["scores"] for label, (run, name) in arms.items()}
+    shared = [i for i in next(iter(scores.values())) if all(i in s for s in scores.values())]
+    if not shared:
+        raise UserError("the runs have no item in common; give runs of the same task and split")
+    reference = next((label for label in arms if label.split(" (")[0] == baseline), None)
+    if reference is None:
+        raise unknown("baseline", baseline, arms)
+    values = {label: np.array([s[i] for i in shared]) for label, s in scores.items()}
+    rows = []
+    for label, (run, name) in arms.items():
+        arm = run.metrics["arms"][name]
+        interval = wilson(int(values[label].sum()), len(shared))
+        row: dict[str, Any] = {
+            "arm": label,
+            "model": run.metrics["model"]["name"],
+            "accuracy": float(values[label].mean()),
+            "interval": [interval.low, interval.high],
+            "tokens_per_item": arm["tokens_per_item"],
+        }
+        if label != reference:
+            result = paired(values[label], values[reference], seed=seed)
+            row["difference"] = result.difference
+            row["difference_interval"] = [result.interval.low, result.interval.high]
+            row["wins"], row["losses"] = result.wins, result.losses
+            row["mcnemar_p"] = result.mcnemar_p
+        rows.append(row)
+    tested = [row for row in rows if "mcnemar_p" in row]
+    for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
+        row["holm_p"] = p
+    return {"task": tasks.pop(), "items": len(shared), "baseline": reference, "arms": rows}
+
+
+def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    out = []
+    for row in result["arms"]:
+        cells = (row["arm"], row["model"], share(row["accuracy"]), span(row["interval"]), f"{row['tokens_per_item']:.0f}")
+        if "difference" in row:
+            cells += (signed(row["difference"]), span(row["difference_interval"], signed), p_value(row["holm_p"]))
+        else:
+            cells += ("", "", "")
+        out.append(cells)
+    return out

@@ -1,0 +1,265 @@
+"""`evaluate`: one handle and its baselines on the same items, into one resumable run.
+
+An *arm* is a handle under a name. Arms that differ only in the rule that selects share their traces
+(a *source*). Baselines named `…@budget` get, question by question, the tokens that the evaluated handle
+spent: samples are drawn until the budget is used up, and the one that would exceed it is not counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from elicit.decoders import Sampling
+from elicit.elicited import Elicited
+from elicit.errors import UserError
+from elicit.methods import MATCHED, control
+from elicit.metrics import compute
+from elicit.run import Run
+from elicit.store import Journal, Store
+from elicit.tasks.base import Items, validate
+from elicit.trace import Trace
+
+BATCH_ROWS = 160
+FIRST_SAMPLES = 8  # drawn for each question of a budget before the rest is estimated
+MAX_SAMPLES = 512  # for one question, where its budget would allow more
+
+
+class Progress(Protocol):
+    """What a caller sees while a run goes on."""
+
+    def arm(self, name: str, questions: int, done: int) -> None: ...
+
+    def step(self, step: int, open_rows: int) -> None: ...
+
+    def advance(self, questions: int, tokens: int) -> None: ...
+
+
+class Silent:
+    """No progress."""
+
+    def arm(self, name: str, questions: int, done: int) -> None:
+        pass
+
+    def step(self, step: int, open_rows: int) -> None:
+        pass
+
+    def advance(self, questions: int, tokens: int) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A handle under a name; `source` names the traces it reads, `matched` those whose tokens it may spend."""
+
+    name: str
+    handle: Elicited
+    source: str
+    matched: str | None
+
+
+def evaluate(
+    handle: Elicited,
+    items: Items,
+    *,
+    against: str | Sequence[str] | Mapping[str, Elicited] = ("direct",),
+    out: Path | str | None = None,
+    seed: int = 0,
+    batch_rows: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Evaluate a handle against baselines on the same items.
+
+    Args:
+        handle: what is evaluated.
+        items: the questions, e.g. `task.test`.
+        against: names of baselines (`direct`, `cot-prompt`, `self-consistency`, each also `@budget`), or
+            handles by name.
+        out: the run's folder; derived from the configuration's hash unless given, so that the same call
+            takes up the same run.
+        seed: of samplers and of the bootstrap.
+        batch_rows: branches decoded together.
+        fresh: remove what the folder holds of this or another run first.
+        progress: is told what goes on.
+
+    Raises:
+        UserError: nothing to evaluate, a grader that fails its own gold, a folder with another run.
+    """
+    if not len(items):
+        raise UserError("no items to evaluate; give at least one")
+    if batch_rows is not None and batch_rows < 1:
+        raise UserError(f"batch_rows = {batch_rows} was given; give at least 1")
+    arms = _arms(handle, items, against, seed)
+    validation = validate(items)
+    if not validation.ok:
+        raise UserError(
+            f"the grader of {items.task.name!r} is not to be trusted: of {validation.checked} gold answers it holds "
+            f"{validation.gold_right} for right, of as many corrupted ones {validation.corrupted_right}; use another task"
+        )
+    identity = _identity(arms, items, seed)
+    folder = Path(out) if out is not None else _default_folder(handle, items, identity)
+    if fresh and (folder / "config.toml").is_file():
+        shutil.rmtree(folder)
+    config = {
+        "identity": identity,
+        "execution": {"batch_rows": batch_rows or BATCH_ROWS},
+        "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
+        "task": items.task.source,
+    }
+    store = Store.open(folder, config)
+    if store.metrics is not None:
+        return Run(store)
+    handle.save(folder / "elicited")
+    seconds = _decode_all(arms, items, store, progress or Silent())
+    metrics = compute(
+        {arm.name: (arm.source, arm.handle) for arm in arms},
+        store.traces(),
+        items,
+        seed=seed,
+        extra={"validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe()},
+    )
+    store.write_table([item.id for item in items])
+    run = Run(store, metrics)
+    run.write_report()
+    store.finish(metrics)
+    return run
+
+
+def _arms(
+    handle: Elicited, items: Items, against: str | Sequence[str] | Mapping[str, Elicited], seed: int
+) -> list[Arm]:
+    """The handle first, then the baselines; a repeated baseline stands once."""
+    if isinstance(against, Mapping):
+        others = dict(against)
+    else:
+        names = [against] if isinstance(against, str) else list(against)
+        options = {
+            **{k: v for k, v in handle.options.items() if k == "prompt"},
+            "max_new_tokens": handle.decoder.max_new_tokens,
+            "seed": seed,
+        }
+        others = {n: control(n, handle.model, items.task.all, options) for n in dict.fromkeys(names) if n != handle.method}
+    keys: dict[str, str] = {}
+    arms = []
+    for name, one in {handle.method: handle, **others}.items():
+        matched = handle.method if name.endswith(MATCHED) else None
+        key = one.decode_key + (MATCHED if matched else "")
+        arms.append(Arm(name, one, keys.setdefault(key, name), matched))
+    return arms
+
+
+def _identity(arms: Sequence[Arm], items: Items, seed: int) -> dict[str, Any]:
+    """Everything that decides the samples and the metrics."""
+    model = arms[0].handle.model
+    return {
+        "method": arms[0].name,
+        "model": model.provenance.sha256,
+        "dtype": model.dtype,
+        "task": items.task.name,
+        "items": hashlib.sha256("\n".join(f"{i.id} {i.question}" for i in items).encode()).hexdigest()[:16],
+        "arms": [f"{arm.name} {arm.handle.decode_key} {arm.handle.select}" for arm in arms],
+        "seed": seed,
+    }
+
+
+def _default_folder(handle: Elicited, items: Items, identity: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    model = Path(handle.model.name).name
+    return Path("runs") / f"{handle.method}-{items.task.name}-{model}-{digest}"
+
+
+def _decode_all(arms: Sequence[Arm], items: Items, store: Store, progress: Progress) -> dict[str, float]:
+    """Fill in the sources that are missing; return the seconds spent now on each."""
+    rows = int(store.config["execution"]["batch_rows"])
+    seconds: dict[str, float] = {}
+    with store.writing() as journal:
+        for arm in arms:
+            if arm.source != arm.name:
+                continue
+            began = time.perf_counter()
+            branches = FIRST_SAMPLES if arm.matched else arm.handle.decoder.branches
+            plan = _plan(arm.handle, items, max(1, rows // branches))
+            done = [n for n in range(len(plan)) if (arm.source, n) in journal.done]
+            progress.arm(arm.source, len(items), sum(len(plan[n]) for n in done))
+            for n, chosen in enumerate(plan):
+                if n in done:
+                    continue
+                batch = Items(items.task, tuple(items[i] for i in chosen))
+                traces = _answer(arm, batch, journal, rows, progress)
+                journal.append(arm.source, n, traces)
+                progress.advance(len(batch), sum(t.spent for t in traces))
+            seconds[arm.source] = round(time.perf_counter() - began, 2)
+    return seconds
+
+
+def _plan(handle: Elicited, items: Items, questions: int) -> list[list[int]]:
+    """Batches of item indices, longest prompts first: little padding, and what is largest comes early."""
+    order = sorted(range(len(items)), key=lambda i: (-len(handle.prompt_ids(items[i])), i))
+    return [order[i : i + questions] for i in range(0, len(order), questions)]
+
+
+def _answer(arm: Arm, batch: Items, journal: Journal, rows: int, progress: Progress) -> list[Trace]:
+    if arm.matched is None:
+        return [t for traces in arm.handle.answer(batch, progress.step) for t in traces]
+    budget = {item.id: journal.spent[arm.matched][item.id] for item in batch}
+    drawn = draw_to_budget(arm.handle, batch, budget, rows, progress)
+    return [t for item in batch for t in drawn[item.id]]
+
+
+def draw_to_budget(
+    handle: Elicited, batch: Items, budget: Mapping[str, int], rows: int, progress: Progress | None = None
+) -> dict[str, list[Trace]]:
+    """Sample each question until its budget of tokens is used up.
+
+    Sample s of a question is the same in whatever round it is drawn. At least one is kept, the one that
+    would exceed the budget is not, and no question gets more than 512.
+    """
+    decoder = handle.decoder
+    assert isinstance(decoder, Sampling)
+    progress = progress or Silent()
+    drawn: dict[str, list[Trace]] = {item.id: [] for item in batch}
+    left = list(batch.items)
+    while left:
+        need = max(_wanted(drawn[item.id], budget[item.id]) for item in left)
+        samples = max(1, min(need, rows // len(left), MAX_SAMPLES))
+        groups: dict[int, list[Any]] = {}
+        for item in left:
+            groups.setdefault(len(drawn[item.id]), []).append(item)
+        for first, some in groups.items():
+            one = replace(handle, decoder=replace(decoder, samples=samples, first_sample=first))
+            for item, traces in zip(some, one.answer(Items(batch.task, tuple(some)), progress.step), strict=True):
+                drawn[item.id] += traces
+        left = [
+            item
+            for item in left
+            if sum(t.spent for t in drawn[item.id]) < budget[item.id] and len(drawn[item.id]) < MAX_SAMPLES
+        ]
+    return {item.id: _within(drawn[item.id], budget[item.id]) for item in batch}
+
+
+def _wanted(traces: Sequence[Trace], budget: int) -> int:
+    """How many more samples the rest of the budget will pay for, judging by those drawn."""
+    if not traces:
+        return FIRST_SAMPLES
+    spent = sum(t.spent for t in traces)
+    return math.ceil((budget - spent) / max(1.0, spent / len(traces)))
+
+
+def _within(traces: Sequence[Trace], budget: int) -> list[Trace]:
+    kept: list[Trace] = []
+    total = 0
+    for trace in traces[:MAX_SAMPLES]:
+        total += trace.spent
+        if kept and total > budget:
+            break
+        kept.append(trace)
+    return kept
+

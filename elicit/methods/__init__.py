@@ -1,0 +1,81 @@
+"""The registry of methods: mechanisms and baselines, each a module with `fit` and `controls`.
+
+A method takes a model and the items it may look at, and returns an `Elicited`. Evaluation cannot tell
+which method made a handle.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from elicit.elicited import Elicited
+from elicit.errors import UserError, unknown
+from elicit.methods import cot_decoding, cot_prompt, direct, self_consistency
+from elicit.models import Model
+from elicit.tasks.base import Items
+
+METHODS: dict[str, ModuleType] = {m.NAME: m for m in (cot_decoding, direct, cot_prompt, self_consistency)}
+MECHANISMS: tuple[str, ...] = ("cot-decoding",)
+MATCHED = "@budget"
+"""Suffix of a baseline that gets, question by question, the tokens that the mechanism spent."""
+
+
+def get(name: str) -> ModuleType:
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name]
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of a method with their defaults."""
+    parameters = inspect.signature(get(name).fit).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse an option that the method does not have, or whose value is of another type than its default."""
+    known = options_of(name)
+    for key, value in options.items():
+        if key not in known:
+            raise unknown(f"option of {name}", key, known)
+        default = known[key]
+        fits = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
+        if not (fits or (isinstance(default, float) and type(value) is int)):
+            raise UserError(
+                f"option {key} = {value!r} was given to {name}; expected {type(default).__name__}, like {default!r}"
+            )
+
+
+def fit(name: str, model: Model, items: Items | None = None, **options: Any) -> Elicited:
+    """Fit a method by name.
+
+    Raises:
+        UserError: an unknown method or option.
+    """
+    check_options(name, options)
+    handle: Elicited = get(name).fit(model, items, **options)
+    return handle
+
+
+def control(name: str, model: Model, items: Items | None, options: Mapping[str, Any]) -> Elicited:
+    """A baseline by name, or with `@budget` its form that spends a given number of tokens.
+
+    It takes over those of the mechanism's options that it has too (prompt, limit, seed).
+    """
+    base, matched, rest = name.partition(MATCHED)
+    module = get(base)
+    shared = {k: v for k, v in options.items() if k in options_of(base)}
+    if not matched:
+        handle: Elicited = module.fit(model, items, **shared)
+        return handle
+    if rest or not hasattr(module, "matched"):
+        with_budget = [n + MATCHED for n, m in METHODS.items() if hasattr(m, "matched")]
+        raise unknown("baseline", name, with_budget)
+    handle = module.matched(model, items, **shared)
+    return handle
+
+
+__all__ = ["MATCHED", "MECHANISMS", "METHODS", "check_options", "control", "fit", "get", "options_of"]

@@ -1,0 +1,13 @@
+"""What the methods share."""
+
+from __future__ import annotations
+
+from elicit.models import Model
+from elicit.prompts import Prompt, named_prompt
+from elicit.tasks.base import Items
+
+
+def prompt_for(model: Model, name: str, items: Items | None) -> Prompt:
+    """The named prompt; `few-shot` takes its solved questions from the items given to `fit`."""
+    solved = [(i.question, i.answer) for i in items or () if i.answer is not None]
+    return named_prompt(name, model.tokenizer, solved)

@@ -1,0 +1,97 @@
+"""`cot-decoding`: branch at the first token, choose by the answer's confidence (arXiv 2402.10200).
+
+Decoding step 0 opens the k most likely first tokens; each branch goes on greedily. The confidence of a branch is
+Δ, the mean over the *answer's* tokens of p(top-1) − p(top-2), after softmax at temperature 1, on raw logits
+(section 2.2, eq. 1). `max` takes the branch with the largest Δ, `sum` the equivalence class with the largest sum
+of Δ. The paper's filters (empty, cut at the limit, ends with "?") are on; what they drop is counted.
+
+Where the paper is silent or differs:
+- Δ of the branching token, where it is part of the answer: p(token) − p(best other token), which is negative
+  for every branch but the greedy one (`elicit.trace.token_margins`); the paper's formula read to the letter would
+  lend all branches the greedy token's margin.
+- equivalence of answers is the grader's (1,234 = 1234.00), not equality of strings.
+- where the filters leave no branch, the greedy path answers, and the run counts how often.
+- branches are distinct and deterministic, not samples: `coverage@k` by rank is reported and pass@k is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from elicit.decoders import Branching
+from elicit.elicited import Elicited
+from elicit.errors import UserError
+from elicit.methods import cot_prompt, direct, self_consistency
+from elicit.methods.common import prompt_for
+from elicit.models import Model
+from elicit.tasks.base import Items
+
+NAME = "cot-decoding"
+SUMMARY = "branch over the top-k first tokens, choose by the answer's confidence margin"
+PAPER = "2402.10200"
+
+
+def fit(
+    model: Model,
+    items: Items | None = None,
+    *,
+    k: int = 10,
+    select: str = "max",
+    span: str = "last",
+    filters: bool = True,
+    prompt: str = "qa",
+    max_new_tokens: int = 256,
+) -> Elicited:
+    """Nothing is fitted: the handle is the decoder with its selection.
+
+    Args:
+        model: the base.
+        items: only for `prompt="few-shot"`.
+        k: branches.
+        select: `max` or `sum`, or any other rule of `elicit.selection` that can choose.
+        span: `last` (the last number, option or box on the path) or `prompted` ("So the answer is",
+            found back on the path).
+        filters: drop paths that are empty, cut at the limit, or end with "?".
+        prompt: a name of `elicit.prompts.FORMATS` or a template file.
+        max_new_tokens: limit of each branch.
+
+    Raises:
+        UserError: k below 1 or above the vocabulary; unknown names.
+    """
+    if not 1 <= k <= model.vocab_size:
+        raise UserError(f"k = {k} branches were asked for; give a k from 1 to the vocabulary's {model.vocab_size}")
+    options = {"k": k, "select": select, "span": span, "filters": filters, "prompt": prompt}
+    return Elicited(
+        model,
+        NAME,
+        prompt_for(model, prompt, items),
+        Branching(k, max_new_tokens),
+        select=select,
+        span=span,
+        filters=filters,
+        options=options,
+    )
+
+
+def controls(
+    model: Model,
+    items: Items | None = None,
+    *,
+    prompt: str = "qa",
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    **_: Any,
+) -> dict[str, Elicited]:
+    """The baselines as they are, and each with the tokens that the branches spent.
+
+    The other controls (vote, mean log-probability, a random branch, the oracle) are read from the same
+    branches and stand in every run.
+    """
+    shared: dict[str, Any] = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+    plain = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
+    plain[self_consistency.NAME] = self_consistency.fit(model, items, **shared, seed=seed)
+    budget = {
+        f"{m.NAME}@budget": m.matched(model, items, **shared, seed=seed)
+        for m in (direct, cot_prompt, self_consistency)
+    }
+    return plain | budget

@@ -1,0 +1,194 @@
+"""From traces to numbers: accuracies, paired differences, readings of the branches, calibration.
+
+Everything here is a pure function of a run's samples, so that it can be computed again at any time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from elicit.elicited import Elicited
+from elicit.selection import RULES, select
+from elicit.statistics import (
+    Interval,
+    auroc,
+    bootstrap_mean,
+    coverage_at_k,
+    holm,
+    maj_at_k,
+    paired,
+    pass_at_k,
+    wilson,
+)
+from elicit.tasks.base import Items
+from elicit.trace import Trace
+
+Traces = Mapping[str, Sequence[Trace]]
+
+
+def compute(
+    arms: Mapping[str, tuple[str, Elicited]],
+    traces: Mapping[str, Traces],
+    items: Items,
+    *,
+    seed: int = 0,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All metrics of a run. The first arm is the one under test; the others are its baselines."""
+    main, *others = arms
+    ids = [item.id for item in items]
+    scores = {name: _scores(handle.select, traces[source], items) for name, (source, handle) in arms.items()}
+    result: dict[str, Any] = {
+        **(extra or {}),
+        "task": items.task.name,
+        "items": len(ids),
+        "splits": dict(Counter(item.split for item in items)),
+        "method": main,
+        "arms": {
+            name: _arm(scores[name], traces[source], items, handle.select) for name, (source, handle) in arms.items()
+        },
+        "comparisons": _comparisons(main, {n: scores[n] for n in others}, scores[main], seed),
+    }
+    main_source, handle = arms[main]
+    branches = traces[main_source]
+    if handle.decoder.branches > 1:
+        reference = scores.get("direct")
+        result["readings"] = _readings(branches, items, reference, seed)
+        result["calibration"] = _calibration(branches, ids, seed)
+        if handle.decoder.__class__.__name__ == "Branching":
+            result["coverage_by_rank"] = _coverage(branches, ids)
+        else:
+            result["samples"] = _independent(branches, items)
+    return result
+
+
+def _scores(rule: str, traces: Traces, items: Items) -> np.ndarray:
+    verdicts = [select(rule, traces[item.id], items.task.grader) for item in items]
+    return np.array([v.score if rule == "random" else float(v.score >= 1.0) for v in verdicts])
+
+
+def _arm(scores: np.ndarray, traces: Traces, items: Items, rule: str) -> dict[str, Any]:
+    ids = [item.id for item in items]
+    every = [t for i in ids for t in traces[i]]
+    verdicts = [select(rule, traces[i], items.task.grader) for i in ids]
+    return {
+        "select": rule,
+        "accuracy": float(scores.mean()),
+        "interval": _pair(wilson(int(scores.sum()), len(scores))),
+        "right": int(scores.sum()),
+        "tokens_per_item": sum(t.spent for t in every) / len(ids),
+        "prompt_tokens_per_item": float(np.mean([traces[i][0].prompt_tokens for i in ids])),
+        "branches_per_item": len(every) / len(ids),
+        "unanswered": sum(v.answer is None for v in verdicts),
+        "fallbacks": sum(v.fallback for v in verdicts),
+        "finish": dict(Counter(t.finish for t in every)),
+        "dropped": dict(Counter(t.dropped for t in every if t.dropped)),
+        "scores": dict(zip(ids, scores.tolist(), strict=True)),
+    }
+
+
+def _comparisons(
+    main: str, others: Mapping[str, np.ndarray], scores: np.ndarray, seed: int
+) -> list[dict[str, Any]]:
+    rows = []
+    for name, baseline in others.items():
+        result = paired(scores, baseline, seed=seed)
+        error = None if np.isnan(result.standard_error) else result.standard_error
+        row = {**asdict(result), "interval": _pair(result.interval), "standard_error": error}
+        rows.append({"arm": main, "baseline": name, **row})
+    adjusted = holm([row["mcnemar_p"] for row in rows])
+    return [{**row, "holm_p": p} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _readings(
+    traces: Traces, items: Items, reference: np.ndarray | None, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Every rule on the same branches; against `direct` where that was run, else against the greedy branch."""
+    baseline = reference if reference is not None else _scores("greedy", traces, items)
+    out = {}
+    for rule in RULES:
+        scores = _scores(rule, traces, items)
+        gain = paired(scores, baseline, seed=seed)
+        interval = bootstrap_mean(scores, seed=seed) if rule == "random" else wilson(int(scores.sum()), len(scores))
+        out[rule] = {
+            "accuracy": float(scores.mean()),
+            "interval": _pair(interval),
+            "difference": gain.difference,
+            "difference_interval": _pair(gain.interval),
+        }
+    return out
+
+
+def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any]:
+    """Does Δ tell right branches from wrong ones? Over all branches, and within each question."""
+    answered = [t for i in ids for t in traces[i] if t.delta is not None]
+    delta = np.array([t.delta for t in answered], dtype=float)
+    right = np.array([t.correct for t in answered], dtype=bool)
+    within = []
+    for i in ids:
+        some = [t for t in traces[i] if t.delta is not None]
+        value = auroc(np.array([t.delta for t in some], dtype=float), np.array([t.correct for t in some], dtype=bool))
+        if not np.isnan(value):
+            within.append(value)
+    edges = np.linspace(-1, 1, 11)
+    bins = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        inside = (delta >= low) & ((delta < high) | (high == 1.0))
+        if inside.any():
+            interval = wilson(int(right[inside].sum()), int(inside.sum()))
+            bins.append({"low": float(low), "high": float(high), "n": int(inside.sum()), "right": float(right[inside].mean()), "interval": _pair(interval)})
+    value = auroc(delta, right)
+    return {
+        "branches": len(answered),
+        "right": int(right.sum()),
+        "auroc": None if np.isnan(value) else value,
+        "auroc_interval": _auroc_interval(traces, ids, seed),
+        "auroc_within": float(np.mean(within)) if within else None,
+        "auroc_within_interval": _pair(bootstrap_mean(np.array(within), seed=seed)) if within else None,
+        "questions_with_both": len(within),
+        "bins": bins,
+    }
+
+
+def _auroc_interval(traces: Traces, ids: Sequence[str], seed: int, resamples: int = 1000) -> list[float] | None:
+    """95% bootstrap interval by question; None where too many resamples hold one class only."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        np.array([(t.delta, t.correct) for t in traces[i] if t.delta is not None], dtype=float).reshape(-1, 2) for i in ids
+    ]
+    values = []
+    for _ in range(resamples):
+        drawn = np.concatenate([parts[j] for j in rng.integers(0, len(parts), len(parts))])
+        values.append(auroc(drawn[:, 0], drawn[:, 1] > 0))
+    defined = np.array(values)[~np.isnan(values)]
+    if len(defined) < resamples * 0.95:
+        return None
+    return [float(x) for x in np.quantile(defined, [0.025, 0.975])]
+
+
+def _coverage(traces: Traces, ids: Sequence[str]) -> dict[str, Any]:
+    """Coverage@k by rank, and how often the branch of each rank is right and is chosen by none."""
+    right = np.array([[t.correct for t in traces[i]] for i in ids], dtype=float)
+    return {"coverage": coverage_at_k(right).tolist(), "right_at_rank": right.mean(axis=0).tolist()}
+
+
+def _independent(traces: Traces, items: Items) -> dict[str, Any]:
+    """pass@k and maj@k of independent samples."""
+    n = np.array([len(traces[item.id]) for item in items])
+    correct = np.array([sum(t.correct for t in traces[item.id]) for item in items])
+    ks = [k for k in (1, 2, 4, 5, 8, 10, 16, 32, 64, 128, 256) if k <= int(n.min())]
+    groups = [np.array(items.task.grader.groups([t.answer or "" for t in traces[item.id]])) for item in items]
+    right = [np.array([float(t.correct) for t in traces[item.id]]) for item in items]
+    return {
+        "pass_at_k": {str(k): float(pass_at_k(n, correct, k).mean()) for k in ks},
+        "maj_at_k": {str(k): float(maj_at_k(groups, right, k, resamples=200).mean()) for k in ks},
+    }
+
+
+def _pair(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]

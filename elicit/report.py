@@ -1,0 +1,105 @@
+"""The report of a run: one page, everything inside, no network needed."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from elicit.figures import FIGURES
+from elicit.store import CONFIG
+from probes.figures import page, table
+
+if TYPE_CHECKING:
+    from elicit.run import Run
+
+ARM_HEAD = ("arm", "accuracy", "95% interval", "tokens/item", "difference", "95% interval", "p (McNemar, Holm)")
+
+
+def arm_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The main table: the method under test first; differences are that method minus the row's arm."""
+    against = {row["baseline"]: row for row in metrics["comparisons"]}
+    rows = []
+    for name, arm in metrics["arms"].items():
+        row = (name, share(arm["accuracy"]), span(arm["interval"]), f"{arm['tokens_per_item']:.0f}")
+        if name in against:
+            found = against[name]
+            row += (signed(found["difference"]), span(found["interval"], signed), p_value(found["holm_p"]))
+        else:
+            row += ("", "", "")
+        rows.append(row)
+    return rows
+
+
+READING_HEAD = ("reading of the same branches", "accuracy", "95% interval", "difference to direct", "95% interval")
+
+
+def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (rule, share(r["accuracy"]), span(r["interval"]), signed(r["difference"]), span(r["difference_interval"], signed))
+        for rule, r in metrics.get("readings", {}).items()
+    ]
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def signed(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def span(interval: Sequence[float], form: Callable[[float], str] = share) -> str:
+    return f"{form(interval[0])} … {form(interval[1])}"
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def notes(metrics: dict[str, Any]) -> list[str]:
+    """What a reader must know to read the table: filters, fallbacks, truncation, calibration."""
+    arm = metrics["arms"][metrics["method"]]
+    out = []
+    if arm["dropped"]:
+        dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(arm["dropped"].items()))
+        total = round(arm["branches_per_item"] * metrics["items"])
+        out.append(f"Of {total} paths were dropped: {dropped}.")
+    if arm["fallbacks"]:
+        out.append(f"For {arm['fallbacks']} questions no path was left and the greedy one answered.")
+    cut = {name: a["finish"].get("length", 0) for name, a in metrics["arms"].items()}
+    if any(cut.values()):
+        out.append("Answers cut at the limit: " + ", ".join(f"{n} {c}" for n, c in cut.items() if c) + ".")
+    calibration = metrics.get("calibration")
+    if calibration and calibration["auroc"] is not None:
+        interval = calibration["auroc_interval"]
+        out.append(
+            f"AUROC of Δ for right: {calibration['auroc']:.2f}"
+            + (f" ({interval[0]:.2f} … {interval[1]:.2f})" if interval else "")
+            + (f"; within a question {calibration['auroc_within']:.2f}" if calibration["auroc_within"] else "")
+            + "."
+        )
+    return out
+
+
+def render(run: Run) -> str:
+    metrics = run.metrics
+    model = metrics["model"]
+    note = (
+        f"{metrics['items']} items of {metrics['task']}, model {model['name']} ({model['sha256'][:12]}…, {model['dtype']}), "
+        f"seed {metrics['seed']}. Differences are {metrics['method']} minus the row, paired by question; intervals by bootstrap."
+    )
+    parts: list[Any] = [table(ARM_HEAD, arm_rows(metrics), main=0)]
+    parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
+    parts.append(("Accuracy", "Wilson intervals for a share, bootstrap for the random branch.", FIGURES["readings"](run)))
+    if "readings" in metrics:
+        parts.append(table(READING_HEAD, reading_rows(metrics)))
+        parts.append(
+            ("One question", "Each lane is a branch; squares are its tokens, outlined where they are the answer.", FIGURES["branch-tree"](run))
+        )
+        parts.append(("Calibration", "Is a confident answer a right one?", FIGURES["calibration"](run)))
+    if "coverage_by_rank" in metrics:
+        parts.append(("Coverage", "Branches are distinct and ordered, not samples: this is not pass@k.", FIGURES["coverage"](run)))
+    config = (run.folder / CONFIG).read_text(encoding="utf-8")
+    parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
+    return page(f"{metrics['method']} on {metrics['task']}", note, parts)

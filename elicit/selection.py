@@ -1,0 +1,93 @@
+"""Choose one answer among the branches of a question: every rule reads the same branches.
+
+| rule | the answer of | source |
+| --- | --- | --- |
+| `greedy` | the first branch | |
+| `max` | the branch with the largest Δ | arXiv 2402.10200, section 2.2 |
+| `sum` | the equivalence class with the largest sum of Δ | arXiv 2402.10200, "aggregation" |
+| `vote` | the largest equivalence class | arXiv 2203.11171 |
+| `mean-logprob` | the branch with the largest log-probability a token | |
+| `logprob` | the branch with the largest log-probability | |
+| `random` | any branch, on average: what a selection must beat | |
+| `oracle` | a right branch, if there is one: what no selection can beat | |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from elicit.tasks.base import Grader
+from elicit.trace import Trace
+
+
+class Verdict(NamedTuple):
+    """The chosen answer, the index of the branch that gave it, its score, and whether the filters left
+    no branch, so that the greedy one had to stand in."""
+
+    answer: str | None
+    index: int | None
+    score: float
+    fallback: bool
+
+
+def _by_delta(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+    return int(np.argmax([t.delta for t in kept]))
+
+
+def _by_sum(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+    totals = np.zeros(len(kept))
+    np.add.at(totals, list(groups), [t.delta for t in kept])
+    return _best_of_group(kept, groups, {g: totals[g] for g in groups})
+
+
+def _by_vote(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+    return _best_of_group(kept, groups, {g: float(list(groups).count(g)) for g in groups})
+
+
+def _best_of_group(kept: Sequence[Trace], groups: Sequence[int], weight: dict[int, float]) -> int:
+    """The first member of the heaviest class; of equal classes the one that appears first."""
+    return max(dict.fromkeys(groups), key=lambda g: weight[g])
+
+
+def _by_mean_logprob(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+    return int(np.argmax([t.mean_logprob for t in kept]))
+
+
+def _by_logprob(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+    return int(np.argmax([sum(t.logprob) for t in kept]))
+
+
+_CHOICES: dict[str, Callable[[Sequence[Trace], Sequence[int]], int]] = {
+    "max": _by_delta,
+    "sum": _by_sum,
+    "vote": _by_vote,
+    "mean-logprob": _by_mean_logprob,
+    "logprob": _by_logprob,
+}
+RULES: tuple[str, ...] = ("greedy", *_CHOICES, "random", "oracle")
+SELECTABLE: tuple[str, ...] = ("greedy", *_CHOICES)
+
+
+def select(rule: str, traces: Sequence[Trace], grader: Grader) -> Verdict:
+    """Apply one rule to the branches of one question (in rank order).
+
+    Dropped paths (`Trace.dropped`) are out, except for `greedy` and `oracle`, which look at what was
+    decoded. Where every path was dropped the greedy path answers, and the verdict says so.
+    """
+    first = traces[0]
+    if rule == "greedy":
+        return Verdict(first.answer, first.index, first.score, False)
+    if rule == "oracle":
+        best = max(traces, key=lambda t: t.score)
+        return Verdict(best.answer, best.index, best.score, False)
+    kept = [t for t in traces if not t.dropped]
+    if not kept:
+        return Verdict(first.answer, first.index, first.score, True)
+    if rule == "random":
+        return Verdict(None, None, float(np.mean([float(t.correct) for t in kept])), False)
+    groups = grader.groups([t.answer or "" for t in kept])
+    chosen = kept[_CHOICES[rule](kept, groups)]
+    return Verdict(chosen.answer, chosen.index, chosen.score, False)

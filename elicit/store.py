@@ -1,0 +1,209 @@
+"""A run is a folder: `config.toml`, `samples.jsonl` (append-only) → `samples.parquet`, `elicited/`, `metrics.json`,
+`report.html`.
+
+Samples are appended a batch at a time and flushed to the disk. Each line carries its batch and the number
+of lines in it; when a run is opened again, whatever follows the last whole batch is cut off and computed
+anew *in the same batches*. So a run that was killed ends with the same samples as one that was not, to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from elicit.errors import UserError
+from elicit.trace import Trace
+
+CONFIG, SAMPLES, PARQUET, METRICS, REPORT = (
+    "config.toml",
+    "samples.jsonl",
+    "samples.parquet",
+    "metrics.json",
+    "report.html",
+)
+SCHEMA = 1
+
+
+class Store:
+    """The files of one run. `config["identity"]` says which run it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config: dict[str, Any] = {}
+
+    @staticmethod
+    def open(folder: Path, config: dict[str, Any]) -> Store:
+        """Create the run's folder, or take up the run that it holds.
+
+        A run that is taken up keeps its own execution settings (the batches), so that it goes on as it began.
+
+        Raises:
+            UserError: the folder holds another run, or something else.
+        """
+        store = Store(folder)
+        if (folder / CONFIG).is_file():
+            found = store._read_config()
+            if found["identity"] != _plain(config["identity"]):
+                changed = [k for k, v in _plain(config["identity"]).items() if found["identity"].get(k) != v]
+                raise UserError(
+                    f"{str(folder)!r} holds a run with another {', '.join(changed) or 'configuration'}; "
+                    "give another --out, or --fresh to start over"
+                )
+            return store
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{str(folder)!r} is not empty and holds no run; give another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        store.config = _plain({**config, "schema": SCHEMA})
+        store._write_config()
+        return store
+
+    @staticmethod
+    def read(folder: Path) -> Store:
+        """Open a run to look at it.
+
+        Raises:
+            UserError: there is no run.
+        """
+        if not (folder / CONFIG).is_file():
+            raise UserError(f"{str(folder)!r} holds no run (no {CONFIG}); give a run's folder")
+        store = Store(folder)
+        store._read_config()
+        return store
+
+    def _read_config(self) -> dict[str, Any]:
+        try:
+            self.config = tomllib.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f"{self.folder / CONFIG} is broken ({error}); start over with --fresh") from error
+        return self.config
+
+    def _write_config(self) -> None:
+        import tomli_w
+
+        self.write(CONFIG, tomli_w.dumps(self.config))
+
+    def write(self, name: str, text: str) -> None:
+        """All of a file or nothing of it."""
+        part = self.folder / f".{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.folder / name)
+
+    @contextmanager
+    def writing(self) -> Iterator[Journal]:
+        """The samples, open for appending; one process at a time.
+
+        Raises:
+            UserError: another process is writing this run.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(f"another process is writing {str(self.folder)!r}; wait for it") from error
+        try:
+            with (self.folder / SAMPLES).open("a+b") as file:
+                yield Journal(file)
+        finally:
+            lock.release()
+
+    def traces(self) -> dict[str, dict[str, list[Trace]]]:
+        """All whole batches: for each source and item its traces, in order."""
+        out: dict[str, dict[str, list[Trace]]] = {}
+        path = self.folder / SAMPLES
+        if not path.is_file():
+            return out
+        with path.open("rb") as file:
+            for source, _, traces in _batches(file):
+                for trace in traces:
+                    out.setdefault(source, {}).setdefault(trace.item, []).append(trace)
+        return out
+
+    def write_table(self, order: Sequence[str]) -> None:
+        """Write the samples as Parquet, in the order of the items."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = []
+        for source, by_item in self.traces().items():
+            for item in order:
+                rows += [{"source": source, **trace.to_dict()} for trace in by_item.get(item, [])]
+        part = self.folder / f".{PARQUET}.part"
+        pq.write_table(pa.Table.from_pylist(rows), part)
+        part.replace(self.folder / PARQUET)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Write the metrics, last of all: a run that has them is finished."""
+        self.write(METRICS, json.dumps(metrics, indent=2, allow_nan=False))
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """The metrics of a finished run, else None."""
+        path = self.folder / METRICS
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+class Journal:
+    """`samples.jsonl` while a run writes it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        file.seek(0)
+        self.done: set[tuple[str, int]] = set()
+        self.spent: dict[str, dict[str, int]] = {}
+        whole = 0
+        for source, batch, traces in _batches(file):
+            self._note(source, batch, traces)
+            whole = file.tell()
+        file.truncate(whole)
+        file.seek(whole)
+
+    def append(self, source: str, batch: int, traces: Sequence[Trace]) -> None:
+        head = {"source": source, "batch": batch, "of": len(traces)}
+        lines = [json.dumps({**head, **trace.to_dict()}) for trace in traces]
+        self.file.write(("\n".join(lines) + "\n").encode())
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self._note(source, batch, traces)
+
+    def _note(self, source: str, batch: int, traces: Sequence[Trace]) -> None:
+        self.done.add((source, batch))
+        spent = self.spent.setdefault(source, {})
+        for trace in traces:
+            spent[trace.item] = spent.get(trace.item, 0) + trace.spent
+
+
+def _batches(file: BinaryIO) -> Iterator[tuple[str, int, list[Trace]]]:
+    """Whole batches from the file's position on; stops at the first line or batch that is not whole."""
+    while True:
+        traces: list[Trace] = []
+        head: tuple[str, int, int] | None = None
+        while head is None or len(traces) < head[2]:
+            line = file.readline()
+            if not line.endswith(b"\n"):
+                return
+            try:
+                data = json.loads(line)
+            except json.JSONDecodeError:
+                return
+            found = (data.pop("source"), data.pop("batch"), data.pop("of"))
+            if head is not None and found != head:
+                return
+            head = found
+            traces.append(Trace.from_dict(data))
+        yield head[0], head[1], traces
+
+
+def _plain(value: Any) -> Any:
+    """As TOML will give it back: no None, no tuples."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

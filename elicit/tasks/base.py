@@ -1,0 +1,162 @@
+"""`Task`, `Item`, `Grade`: items with stable ids in three fixed splits, and a grader that proves itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from elicit.answers import Kind
+from elicit.errors import UserError
+
+Split = Literal["fit", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("fit", "dev", "test")
+# Of a source without splits of its own, this share of each split in twentieths: half fit, a fifth dev, the rest test.
+_TWENTIETHS = (("fit", 10), ("dev", 4), ("test", 6))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. `id` depends on the source's own id or on the content, never on the order of loading."""
+
+    id: str
+    question: str
+    answer: str | None
+    split: Split
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Grade(NamedTuple):
+    """`score` in [0, 1]; only a full score is right."""
+
+    score: float
+
+    @property
+    def correct(self) -> bool:
+        return self.score >= 1.0
+
+
+class Grader(Protocol):
+    """Decides whether an extracted answer is right, and which answers mean the same."""
+
+    def grade(self, item: Item, answer: str | None) -> Grade:
+        """No answer scores 0."""
+        ...
+
+    def groups(self, answers: Sequence[str]) -> list[int]:
+        """For each answer the index of the first answer that is equivalent to it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items in three splits with their grader and the kind of answer to look for."""
+
+    name: str
+    items: tuple[Item, ...]
+    grader: Grader
+    kind: Kind
+    source: dict[str, Any]
+
+    @property
+    def fit(self) -> Items:
+        return self.split("fit")
+
+    @property
+    def dev(self) -> Items:
+        return self.split("dev")
+
+    @property
+    def test(self) -> Items:
+        return self.split("test")
+
+    @property
+    def all(self) -> Items:
+        return Items(self, self.items)
+
+    def split(self, name: str) -> Items:
+        """The items of one split, or of all three (`"all"`).
+
+        Raises:
+            UserError: an unknown split, or one that holds nothing.
+        """
+        if name == "all":
+            return self.all
+        if name not in SPLITS:
+            raise UserError(f"unknown split {name!r}; give one of {', '.join(SPLITS)} or all")
+        chosen = tuple(item for item in self.items if item.split == name)
+        if not chosen:
+            raise UserError(f"task {self.name!r} has no {name} items; give another split or all")
+        return Items(self, chosen)
+
+
+@dataclass(frozen=True)
+class Items(Sequence[Item]):
+    """Some items of a task, together with what grades them."""
+
+    task: Task
+    items: tuple[Item, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Items(self.task, self.items[index]) if isinstance(index, slice) else self.items[index]
+
+
+def content_id(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def split_of(text: str) -> Split:
+    """The split of an item whose source has none: from a hash of its text, so it never moves."""
+    bucket = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=b"split").digest(), "big") % 20
+    for name, size in _TWENTIETHS:
+        if bucket < size:
+            return name  # type: ignore[return-value]
+        bucket -= size
+    raise AssertionError("the shares of the splits do not add up to 20")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a grader treats its own gold answers: items checked, gold right, corrupted gold right."""
+
+    checked: int
+    gold_right: int
+    corrupted_right: int
+    without_gold: int
+
+    @property
+    def ok(self) -> bool:
+        return self.gold_right == self.checked and self.corrupted_right == 0
+
+
+def validate(items: Items, limit: int = 16) -> Validation:
+    """Grade gold and corrupted gold of the first items: gold must score 1, corrupted gold must not."""
+    grader = items.task.grader
+    gold = [item for item in items.items[:limit] if item.answer is not None]
+    return Validation(
+        checked=len(gold),
+        gold_right=sum(grader.grade(item, item.answer).correct for item in gold),
+        corrupted_right=sum(grader.grade(item, corrupt(item.answer or "")).correct for item in gold),
+        without_gold=len(items.items[:limit]) - len(gold),
+    )
+
+
+def corrupt(gold: str) -> str:
+    """A wrong answer of the same form: its last digit moved by one, its truth value or letter exchanged,
+    or its last symbol dropped."""
+    if not gold:
+        return "none"
+    flips = {"true": "False", "false": "True", "yes": "No", "no": "Yes"}
+    if gold.strip().lower() in flips:
+        return flips[gold.strip().lower()]
+    for place in range(len(gold)):
+        if gold[place].isdigit():  # the first digit: the one that weighs most
+            return gold[:place] + str(int(gold[place]) % 9 + 1) + gold[place + 1 :]
+    if len(gold) == 1:
+        return "B" if gold.upper() == "A" else "A"
+    words = gold.split()
+    return " ".join(words[:-1]) if len(words) > 1 else gold[:-1]

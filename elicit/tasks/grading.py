@@ -1,0 +1,215 @@
+"""Graders. What may hang or crash (math-verify, reasoning-gym's scorers) runs in a worker that can be killed.
+
+Measured reasons: math-verify needs the main thread for its own time-outs, finds gold 6 in "Simplify $2+4$"
+and a set in two boxes. So the answer is extracted first (`elicit.answers`), alone is judged, and the
+deadline is ours.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from elicit.answers import Kind, number_value
+from elicit.errors import UserError
+from elicit.tasks.base import Grade, Grader, Item
+
+DEADLINE_S = 10.0
+
+
+class DeadlineExceeded(Exception):
+    """The worker did not answer in time and was killed."""
+
+
+class Worker:
+    """`python -m elicit.tasks.worker`: requests and replies are lines of JSON; started when first asked."""
+
+    def __init__(self, deadline: float = DEADLINE_S, start_deadline: float = 120.0) -> None:
+        self.deadline = deadline
+        self.start_deadline = start_deadline
+        self.process: subprocess.Popen[str] | None = None
+        self.lock = threading.Lock()
+
+    def ask(self, operation: str, deadline: float | None = None, **arguments: Any) -> Any:
+        """The result of one of the worker's operations.
+
+        Raises:
+            DeadlineExceeded: no reply in time; the worker was killed, the next call starts a new one.
+            RuntimeError: the request failed in the worker, or the worker died.
+        """
+        with self.lock:
+            if self.process is None or self.process.poll() is not None:
+                self._start()
+            return self._exchange(operation, arguments, deadline or self.deadline)
+
+    def _start(self) -> None:
+        self.stderr = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "elicit.tasks.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.stderr,  # the libraries print warnings there; shown if the worker dies
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},  # some generators walk over sets
+            start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
+        )
+        atexit.register(self.close)
+        self._exchange("ready", {}, self.start_deadline)
+
+    def _exchange(self, operation: str, arguments: dict[str, Any], deadline: float) -> Any:
+        process = self.process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps([operation, arguments]) + "\n")
+            process.stdin.flush()
+            ready, _, _ = select.select([process.stdout], [], [], deadline)
+            line = process.stdout.readline() if ready else ""
+        except BaseException:
+            self.close()  # a reply may still be on its way: never read it as the next request's
+            raise
+        if not ready:
+            self.close()
+            raise DeadlineExceeded(f"no verdict within {deadline:g} s")
+        if not line:
+            self.close()
+            self.stderr.seek(0)
+            raise RuntimeError(f"the grading worker died: {self.stderr.read()[-2000:]}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
+        return reply["result"]
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+WORKER = Worker()
+
+
+def _judged(operation: str, **arguments: Any) -> float:
+    """The worker's score; an answer that it could not judge in time is not right."""
+    try:
+        return float(WORKER.ask(operation, **arguments))
+    except DeadlineExceeded:
+        return 0.0
+
+
+@lru_cache(maxsize=65536)
+def _verify(gold: str, answer: str) -> float:
+    return _judged("verify_math", gold=gold, answer=answer)
+
+
+class NumberGrader:
+    """Exact equality of the numbers written: 1,234 = 1234.00, and 0.33 is not 1/3."""
+
+    def grade(self, item: Item, answer: str | None) -> Grade:
+        value = number_value(answer)
+        return Grade(float(value is not None and value == number_value(item.answer)))
+
+    def groups(self, answers: Sequence[str]) -> list[int]:
+        return _group_by_value(answers)
+
+
+class TextGrader:
+    """Equality of the texts, without regard to case, blanks and a closing period."""
+
+    def grade(self, item: Item, answer: str | None) -> Grade:
+        return Grade(float(answer is not None and _plain(answer) == _plain(item.answer or "")))
+
+    def groups(self, answers: Sequence[str]) -> list[int]:
+        return _group_by_key([_plain(a) for a in answers])
+
+
+class MathGrader:
+    """Symbolic equality by math-verify; numbers are compared exactly, without it."""
+
+    def grade(self, item: Item, answer: str | None) -> Grade:
+        if answer is None or item.answer is None:
+            return Grade(0.0)
+        return Grade(float(self._equal(item.answer, answer)))
+
+    def groups(self, answers: Sequence[str]) -> list[int]:
+        firsts: list[int] = []
+        out = []
+        for i, answer in enumerate(answers):
+            first = next((j for j in firsts if self._equal(answers[j], answer)), None)
+            if first is None:
+                firsts.append(i)
+            out.append(i if first is None else first)
+        return out
+
+    def _equal(self, gold: str, answer: str) -> bool:
+        if gold.strip() == answer.strip():
+            return True
+        left, right = number_value(gold), number_value(answer)
+        if left is not None and right is not None:
+            return left == right
+        return _verify(gold, answer) >= 1.0
+
+
+class ReasoningGymGrader:
+    """The data set's own scorer; it grades partially, and only 1.0 is right."""
+
+    def __init__(self, dataset: str, seed: int, params: dict[str, Any]) -> None:
+        self.arguments = {"dataset": dataset, "seed": seed, "params": params}
+        self._score = lru_cache(maxsize=65536)(self._ask)
+
+    def _ask(self, index: int, answer: str) -> float:
+        return _judged("reasoning_gym_score", **self.arguments, index=index, answer=answer)
+
+    def grade(self, item: Item, answer: str | None) -> Grade:
+        return Grade(0.0 if answer is None else self._score(item.metadata["index"], answer))
+
+    def groups(self, answers: Sequence[str]) -> list[int]:
+        return _group_by_value(answers)
+
+
+def grader_for(kind: Kind) -> Grader:
+    if kind == "number":
+        return NumberGrader()
+    return MathGrader() if kind == "math" else TextGrader()
+
+
+def infer_kind(golds: Sequence[str | None]) -> Kind:
+    """The kind of answer that a task asks for, from its gold answers."""
+    known = [g for g in golds if g is not None]
+    if not known:
+        return "text"
+    if all(number_value(g) is not None for g in known):
+        return "number"
+    if all(len(g.strip("() ")) == 1 and g.strip("() ").upper() in "ABCDEFGHIJ" for g in known):
+        return "option"
+    if any("\\" in g or number_value(g) is not None for g in known):
+        return "math"
+    return "text"
+
+
+def check_kind(kind: str, known: Sequence[str]) -> None:
+    if kind not in known:
+        raise UserError(f"answer kind {kind!r} was given; give one of {', '.join(known)}")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).rstrip(".").strip("()").casefold()
+
+
+def _group_by_value(answers: Sequence[str]) -> list[int]:
+    values = [number_value(a) for a in answers]
+    return _group_by_key([_plain(a) if v is None else v for a, v in zip(answers, values, strict=True)])
+
+
+def _group_by_key(keys: Sequence[Any]) -> list[int]:
+    first: dict[Any, int] = {}
+    return [first.setdefault(key, i) for i, key in enumerate(keys)]

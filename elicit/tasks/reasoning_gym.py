@@ -1,0 +1,70 @@
+"""Every data set of reasoning-gym by its name, with its own parameters and its own scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from elicit.errors import UserError
+from elicit.tasks.base import SPLITS, Item, Task, content_id, split_of
+from elicit.tasks.grading import WORKER, ReasoningGymGrader, infer_kind
+
+SEED = 20_260_101  # the fixed seed of every split: items are the same for everyone
+POOL = 10_000  # entries a data set is opened with; some compute all of them at once
+LARGE_POOL = 1_000_000  # for more than a thousand items a split
+CHUNK = 64
+DEADLINE_S = 600.0
+
+
+@cache
+def names() -> list[str]:
+    return [name.replace("_", "-") for name in WORKER.ask("reasoning_gym_names", DEADLINE_S)]
+
+
+def load(name: str, limit: int, seed: int, params: dict[str, Any]) -> Task:
+    """The first `limit` distinct questions of each split. Which split a question is in depends on its text.
+
+    Entries are generated in the grading worker, whose hash seed is fixed: the same items in every process.
+    """
+    dataset = name.replace("-", "_")
+    known = WORKER.ask("reasoning_gym_parameters", DEADLINE_S, dataset=dataset)
+    for key in params:
+        if key not in known:
+            raise UserError(f"task {name!r} has no parameter {key!r}; it has {', '.join(known) or 'none'}")
+    arguments = {**params, "size": POOL if limit <= POOL // 10 else LARGE_POOL}
+    try:
+        items = tuple(_items(name, dataset, limit, SEED + seed, arguments))
+    except RuntimeError as error:
+        raise UserError(
+            f"task {name!r} does not accept {params or 'its default parameters'} ({error}); change the parameters"
+        ) from error
+    kind = infer_kind([item.answer for item in items[:32]])
+    return Task(
+        name=name,
+        items=items,
+        grader=ReasoningGymGrader(dataset, SEED + seed, arguments),
+        kind="text" if kind == "math" else kind,
+        source={"family": "reasoning-gym", "dataset": dataset, "seed": SEED + seed, "params": params},
+    )
+
+
+def _items(name: str, dataset: str, limit: int, seed: int, params: dict[str, Any]) -> Iterator[Item]:
+    left = dict.fromkeys(SPLITS, limit)
+    seen: set[str] = set()
+    fruitless = 0
+    for start in range(0, params["size"], CHUNK):
+        pairs = WORKER.ask(
+            "reasoning_gym_entries", DEADLINE_S, dataset=dataset, seed=seed, params=params, start=start, stop=start + CHUNK
+        )
+        before = len(seen)
+        for index, (question, answer) in enumerate(pairs, start=start):
+            key, split = content_id(question), split_of(question)
+            if key in seen or not left[split]:
+                continue
+            seen.add(key)
+            left[split] -= 1
+            yield Item(f"{name}-{key}", question, answer, split, {"index": index})
+        fruitless = 0 if len(seen) > before else fruitless + 1
+        if not any(left.values()) or fruitless == 10:  # full, or a small data set that only repeats itself
+            return

@@ -1,0 +1,83 @@
+"""What the shell shows: tables, progress bars, one line for a mistake."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", main: int | None = None) -> None:
+    table = Table(title=title or None, title_justify="left", header_style="dim", box=None, pad_edge=False, padding=(0, 2))
+    for i, name in enumerate(head):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for i, row in enumerate(rows):
+        table.add_row(*(str(cell) for cell in row), style="bold" if i == main else None)
+    out.print(table)
+
+
+class RunBars:
+    """`elicit.evaluation.Progress` as a bar an arm, with tokens a second and what the open batch is doing."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.task: TaskID | None = None
+        self.tokens = 0
+        self.began = time.perf_counter()
+
+    def arm(self, name: str, questions: int, done: int) -> None:
+        self.tokens, self.began = 0, time.perf_counter()
+        self.task = self.bars.add_task(name, total=questions, completed=done, note="")
+
+    def step(self, step: int, open_rows: int) -> None:
+        if self.task is not None:
+            self.bars.update(self.task, note=f"{self._speed()}step {step}, {open_rows} answers open")
+
+    def advance(self, questions: int, tokens: int) -> None:
+        if self.task is not None:
+            self.tokens += tokens
+            self.bars.update(self.task, advance=questions, note=self._speed())
+
+    def _speed(self) -> str:
+        seconds = time.perf_counter() - self.began
+        return f"{self.tokens / seconds:.0f} tokens/s  " if self.tokens else ""
+
+
+@contextmanager
+def run_bars(*, quiet: bool) -> Iterator[RunBars]:
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} questions"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, disable=quiet, refresh_per_second=4) as bars:
+        yield RunBars(bars)
+
+
+@contextmanager
+def fetch_bar(*, quiet: bool) -> Iterator[Any]:
+    """A bar for downloads and conversions, shown once there is something to show."""
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), console=err, disable=quiet, transient=True
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                for old in tasks.values():
+                    bars.remove_task(old)
+                tasks.clear()
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total if done else None)
+
+        yield update

@@ -1,0 +1,1 @@
+"""One folder a claim, and the benchmarks. Experiments depend on the library, never the other way."""
