@@ -32,6 +32,8 @@ from elicit.errors import UserError
 
 ATTENTION_NAME = "elicit_shared_prefix"
 FIRST_CAPACITY = 64
+# The kernel behind scaled_dot_product_attention on a CPU: the only form of it that returns the log-sum-exp.
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 
 class KVState(Protocol):
@@ -204,7 +206,7 @@ def shared_prefix_attention(
         prefix_out = _from_grid(prefix_out, cache.slot, rows, per_head.shape[2])
         prefix_lse = _from_grid(prefix_lse[..., None], cache.slot, rows, per_head.shape[2])
         share = torch.sigmoid(prefix_lse - lse[..., None])
-        out = torch.lerp(out.float(), prefix_out.float(), share).to(query.dtype)
+        out = torch.lerp(out, prefix_out, share.to(out.dtype))
     return out.reshape(rows, 1, heads, out.shape[-1]), None
 
 
@@ -234,10 +236,7 @@ def _partial(
 ) -> tuple[Float[Tensor, "batch kv_heads q dv"], Float[Tensor, "batch kv_heads q"]]:
     """Attention over a part of the keys, with the log-sum-exp (fp32) that merges it with other parts."""
     if softcap is None and query.device.type == "cpu" and key.shape[-1] == value.shape[-1]:
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, attn_mask=mask, scale=scale
-        )
-        return out, lse
+        return _FLASH(query, key, value, attn_mask=mask, scale=scale)
     scores = torch.matmul(query, key.transpose(-1, -2)).float() * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -370,7 +369,8 @@ def _prefill(
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        # As an index: a slice is a strided view, for which the output layer would copy its weights per question.
+        logits_to_keep=torch.tensor([ids.shape[1] - 1], device=ids.device),
         **extra,
     )
     return out.logits[:, -1], positions[:, -1] + 1

@@ -290,7 +290,8 @@ def _print_run(run: Any) -> None:
     show_table(ARM_HEAD, arm_rows(metrics), main=0)
     out.print(
         f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} {metrics['model']['sha256'][:12]}…, "
-        f"{metrics['model']['dtype']}; differences: {metrics['method']} minus the row, paired, in points[/]\n",
+        f"{metrics['model']['dtype']}; accuracy in %, tokens a question; "
+        f"difference: {metrics['method']} minus the row, paired; p: exact McNemar, Holm[/]\n",
         highlight=False,
     )
     if "readings" in metrics:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from elicit.errors import UserError, unknown
-from elicit.report import p_value, share, signed, span
+from elicit.report import p_value, signed, with_interval
 from elicit.run import Run
 from elicit.statistics import holm, paired, wilson
 
-HEAD = ("arm", "model", "accuracy", "95% interval", "tokens/item", "difference", "95% interval", "p (McNemar, Holm)")
+HEAD = ("arm", "model", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 
 
 def compare_runs(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> dict[str, Any]:
@@ -65,10 +65,10 @@ def compare_runs(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0
 def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
     out = []
     for row in result["arms"]:
-        cells = (row["arm"], row["model"], share(row["accuracy"]), span(row["interval"]), f"{row['tokens_per_item']:.0f}")
+        cells = (row["arm"], row["model"], with_interval(row["accuracy"], row["interval"]), f"{row['tokens_per_item']:.0f}")
         if "difference" in row:
-            cells += (signed(row["difference"]), span(row["difference_interval"], signed), p_value(row["holm_p"]))
+            cells += (with_interval(row["difference"], row["difference_interval"], signed), p_value(row["holm_p"]))
         else:
-            cells += ("", "", "")
+            cells += ("", "")
         out.append(cells)
     return out

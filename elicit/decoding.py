@@ -61,6 +61,12 @@ class StopRule:
             raise ValueError("stop strings need a tokenizer")
 
 
+def stop_at(text: str, strings: Sequence[str]) -> int | None:
+    """The character at which an answer ends: its first stop string after something was said."""
+    said = len(text) - len(text.lstrip())
+    return min((i for i in (text.find(s, said + 1) for s in strings) if i >= 0), default=None)
+
+
 @dataclass(frozen=True)
 class Generation:
     """One branch. All arrays have one entry a token; the end token, where there is one, is not among them."""
@@ -174,9 +180,11 @@ class _Record:
     def _ends_with_stop(self, row: int, step: int) -> bool:
         assert self.stop.tokenizer is not None
         longest = max(len(s) for s in self.stop.strings)
-        # The text that the newest token completes begins at most `longest` characters, so tokens, earlier.
+        # A stop string that the newest token completes begins at most `longest` characters, so tokens, earlier.
         tail = self.stop.tokenizer.decode(self.tokens[row, max(0, step - longest) : step + 1])
-        return any(s in tail for s in self.stop.strings)
+        if not any(s in tail for s in self.stop.strings):
+            return False
+        return stop_at(str(self.stop.tokenizer.decode(self.tokens[row, : step + 1])), self.stop.strings) is not None
 
     def finished(self) -> list[Generation]:
         out = []

@@ -46,8 +46,11 @@ class Prompt:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings at which an answer ends: the next question that a completion model would invent."""
-        return ("\nQ:",) if self.base == "qa" else ()
+        """Strings at which an answer ends: the next turn that a completion model would invent.
+
+        Not a blank line: thoughts have paragraphs.
+        """
+        return ("\nQ:", "\nA:", "\nB:") if self.base == "qa" else ()
 
     def thinking(self) -> Prompt:
         """The same prompt with the trigger for thoughts."""

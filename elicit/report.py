@@ -13,7 +13,7 @@ from probes.figures import page, table
 if TYPE_CHECKING:
     from elicit.run import Run
 
-ARM_HEAD = ("arm", "accuracy", "95% interval", "tokens/item", "difference", "95% interval", "p (McNemar, Holm)")
+ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 
 
 def arm_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -21,36 +21,33 @@ def arm_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     against = {row["baseline"]: row for row in metrics["comparisons"]}
     rows = []
     for name, arm in metrics["arms"].items():
-        row = (name, share(arm["accuracy"]), span(arm["interval"]), f"{arm['tokens_per_item']:.0f}")
-        if name in against:
-            found = against[name]
-            row += (signed(found["difference"]), span(found["interval"], signed), p_value(found["holm_p"]))
-        else:
-            row += ("", "", "")
-        rows.append(row)
+        found = against.get(name)
+        difference = with_interval(found["difference"], found["interval"], signed) if found else ""
+        p = p_value(found["holm_p"]) if found else ""
+        rows.append((name, with_interval(arm["accuracy"], arm["interval"]), f"{arm['tokens_per_item']:.0f}", difference, p))
     return rows
 
 
-READING_HEAD = ("reading of the same branches", "accuracy", "95% interval", "difference to direct", "95% interval")
+READING_HEAD = ("the same branches, chosen by", "accuracy [95%]", "difference to direct [95%]")
 
 
 def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
-        (rule, share(r["accuracy"]), span(r["interval"]), signed(r["difference"]), span(r["difference_interval"], signed))
+        (rule, with_interval(r["accuracy"], r["interval"]), with_interval(r["difference"], r["difference_interval"], signed))
         for rule, r in metrics.get("readings", {}).items()
     ]
 
 
 def share(value: float) -> str:
-    return f"{100 * value:.1f}%"
+    return f"{100 * value:.1f}"
 
 
 def signed(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def span(interval: Sequence[float], form: Callable[[float], str] = share) -> str:
-    return f"{form(interval[0])} … {form(interval[1])}"
+def with_interval(value: float, interval: Sequence[float], form: Callable[[float], str] = share) -> str:
+    return f"{form(value)} [{form(interval[0])}, {form(interval[1])}]"
 
 
 def p_value(p: float) -> str:

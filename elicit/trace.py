@@ -10,7 +10,7 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from elicit.answers import Answer, token_ends, token_span
-from elicit.decoding import Generation
+from elicit.decoding import Generation, stop_at
 
 DIGITS = 6
 
@@ -93,8 +93,7 @@ def response_text(
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     ends = token_ends(tokenizer, ids, text)
-    cut = min((i for i in (text.find(s) for s in stop) if i >= 0), default=len(text))
-    return text[:cut], ends
+    return text[: stop_at(text, stop)], ends
 
 
 def place(generation: Generation, ends: list[int], found: Answer | None) -> tuple[tuple[int, int] | None, float | None]:
