@@ -21,7 +21,9 @@ KINDS: tuple[Kind, ...] = ("number", "option", "math", "text")
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?<![\d)\]}])[-\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+(?![\d/]))?|(?<![\w.])\.\d+"
 )
-_OPTION = re.compile(r"\(([A-J])\)|(?:answer(?:\s+is)?:?\s*)\(?([A-J])\b|(?:^|\n)\s*\(?([A-J])(?:[).:]|\s*(?:$|\n))", re.I)
+_OPTION = re.compile(
+    r"\(([A-J])\)|(?:answer(?:\s+is)?:?\s*)\(?([A-J])\b|(?:^|\n)\s*\(?([A-J])(?:[).:]|\s*(?:$|\n))", re.I
+)
 _MARKER = re.compile(r"(?:answer\s*(?:is|:|=)\s*:?)[ \t]*(?P<rest>[^\n]+)", re.I)
 _DOLLARS = re.compile(r"\$([^$\n]+)\$")
 
@@ -45,17 +47,17 @@ def find_answer(text: str, kind: Kind) -> Answer | None:
     return _after_marker(text, math=False) or _last_line(text)
 
 
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(reversed(list(pattern.finditer(text))), None)
+
+
 def _last_number(text: str) -> Answer | None:
-    found = None
-    for found in _NUMBER.finditer(text):
-        pass
+    found = _last(_NUMBER, text)
     return Answer(found.group(), found.start(), found.end()) if found else None
 
 
 def _last_option(text: str) -> Answer | None:
-    found = None
-    for found in _OPTION.finditer(text):
-        pass
+    found = _last(_OPTION, text)
     if found is None:
         return None
     group = found.lastindex or 0
@@ -76,9 +78,7 @@ def _last_boxed(text: str) -> Answer | None:
 
 
 def _after_marker(text: str, *, math: bool) -> Answer | None:
-    found = None
-    for found in _MARKER.finditer(text):
-        pass
+    found = _last(_MARKER, text)
     if found is None:
         return None
     start, end = found.span("rest")
@@ -92,9 +92,7 @@ def _after_marker(text: str, *, math: bool) -> Answer | None:
 
 
 def _last_dollars(text: str) -> Answer | None:
-    found = None
-    for found in _DOLLARS.finditer(text):
-        pass
+    found = _last(_DOLLARS, text)
     return _trimmed(text, *found.span(1)) if found else None
 
 
@@ -138,8 +136,8 @@ def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str
     # Characters split over tokens, or a tokenizer that eats a leading space: decode every prefix.
     ends = []
     for i in range(1, len(ids) + 1):
-        prefix = tokenizer.decode(ids[:i], clean_up_tokenization_spaces=False)
-        ends.append(len(prefix.rstrip("\ufffd")))
+        prefix = tokenizer.decode(list(ids[:i]), clean_up_tokenization_spaces=False)
+        ends.append(len(str(prefix).rstrip("\ufffd")))
     return ends
 
 

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -106,11 +106,15 @@ class SharedPrefixCache(DynamicCache):
         self.grid: Tensor | None = None
         self.slot: Tensor | None = None
 
+    def prefix(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The prompts' keys and values of one layer, [questions, kv_heads, pos, d]."""
+        entry = self.layers[layer]
+        assert isinstance(entry, DynamicLayer) and entry.keys is not None and entry.values is not None
+        return entry.keys, entry.values
+
     @property
     def prefix_length(self) -> int:
-        keys = self.layers[0].keys
-        assert keys is not None
-        return keys.shape[-2]
+        return int(self.prefix(0)[0].shape[-2])
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         self.forked = True
@@ -133,11 +137,13 @@ class SharedPrefixCache(DynamicCache):
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         for i, pair in enumerate(self.suffix):
             if pair is not None:
-                self.suffix[i] = tuple(_resize(t[rows, :, : self.length], t.shape[2]) for t in pair)  # type: ignore[assignment]
+                keys, values = (_resize(t[rows, :, : self.length], t.shape[2]) for t in pair)
+                self.suffix[i] = keys, values
         left, question = torch.unique(self.question[rows], return_inverse=True)
         if len(left) < len(torch.unique(self.question)):
-            for layer in self.layers:
-                layer.keys, layer.values = layer.keys[left], layer.values[left]  # type: ignore[index]
+            for index, layer in enumerate(self.layers):
+                keys, values = self.prefix(index)
+                layer.keys, layer.values = keys[left], values[left]  # type: ignore[union-attr]
             if self.prefix_mask is not None:
                 self.prefix_mask = self.prefix_mask[left]
         self._group(question)
@@ -196,8 +202,7 @@ def shared_prefix_attention(
 
     prefix_from = max(0, cache.prefix_length + cache.length - sliding_window) if sliding_window else 0
     if prefix_from < cache.prefix_length:
-        keys, values = cache.layers[cache.layer].keys, cache.layers[cache.layer].values
-        assert keys is not None and values is not None
+        keys, values = cache.prefix(cache.layer)
         mask = None if cache.prefix_mask is None else cache.prefix_mask[..., prefix_from:]
         grouped = _to_grid(per_head, cache.grid, len(keys))
         prefix_out, prefix_lse = _partial(
@@ -251,7 +256,7 @@ def _softcapped(
     query: Float[Tensor, "batch heads q d"],
     key: Float[Tensor, "batch kv_heads k d"],
     value: Float[Tensor, "batch kv_heads k dv"],
-    mask: Bool[Tensor, "batch #heads q k"] | None,
+    mask: Bool[Tensor, "batch one q k"] | None,
     scale: float,
     softcap: float,
 ) -> Float[Tensor, "batch q heads dv"]:

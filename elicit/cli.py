@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from elicit.errors import UserError, unknown
@@ -25,9 +24,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# Typer carries its own copy of Click from some release on: the class that its errors derive from.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -53,8 +53,12 @@ def run(
     limit: Limit = 128,
     seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
     against: Against = "direct",
-    controls: Annotated[bool, typer.Option("--controls", help="All baselines, plain and with the same tokens.")] = False,
-    prompt: Annotated[str, typer.Option(help="qa, qa-cot, chat, chat-direct, chat-cot, few-shot or a template file.")] = "qa",
+    controls: Annotated[
+        bool, typer.Option("--controls", help="All baselines, plain and with the same tokens.")
+    ] = False,
+    prompt: Annotated[
+        str, typer.Option(help="qa, qa-cot, chat, chat-direct, chat-cot, few-shot or a template file.")
+    ] = "qa",
     max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
     setting: Setting = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: runs/<name>-<hash>.")] = None,
@@ -81,8 +85,8 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
     name = given["method"]
     get(name)
-    shared = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
-    options = {**shared, **_settings(given["setting"], name)}
+    options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
+    options |= _settings(given["setting"], name)
     baselines = _baselines(given, name)
 
     from elicit.evaluation import evaluate
@@ -175,13 +179,15 @@ def models(as_json: Json = False) -> None:
     from elicit import zoo
 
     named = {name: w.summary for name, w in zoo.WEIGHTS.items()}
-    rows = [(n, s) for n, s in named.items()] + [(n, f"hub {repo}") for n, repo in zoo.ALIASES.items()]
+    rows = list(named.items()) + [(n, f"hub {repo}") for n, repo in zoo.ALIASES.items()]
     _list(("model", "what it is"), rows, as_json)
 
 
 @app.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Show this task: an item of each split, and its grader's proof.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show this task: an item of each split, and its grader's proof.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tasks that have a name here; any JSON Lines file with question and answer works as well."""
@@ -201,7 +207,11 @@ def tasks(
     for split in ("fit", "dev", "test"):
         first = next((i for i in task.items if i.split == split), None)
         if first is not None:
-            out.print(f"[dim]{split}  {first.id}[/]\n{first.question}\n[dim]answer:[/] {first.answer}\n", markup=True, highlight=False)
+            out.print(
+                f"[dim]{split}  {first.id}[/]\n{first.question}\n[dim]answer:[/] {first.answer}\n",
+                markup=True,
+                highlight=False,
+            )
     verdict = "gold scores 1 and corrupted gold 0" if proof.ok else "its grader is NOT to be trusted"
     out.print(f"answers are of kind {task.kind}; on {proof.checked} items {verdict}")
 
@@ -233,7 +243,11 @@ def _load(given: dict[str, Any], quiet: bool) -> Any:
 
     with fetch_bar(quiet=quiet) as progress:
         return load_model(
-            given["model"], dtype=given["dtype"], device=given["device"], device_map=given["device_map"], progress=progress
+            given["model"],
+            dtype=given["dtype"],
+            device=given["device"],
+            device_map=given["device_map"],
+            progress=progress,
         )
 
 
@@ -252,13 +266,22 @@ def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
     for key, value in data.items():
         key = key.replace("-", "_")
         if key not in given or key in ("config", "as_json"):
-            raise unknown(f"key of {file.name}", key, [k for k in given if k not in ("config", "as_json", "setting")] + ["options"])
+            raise unknown(
+                f"key of {file.name}",
+                key,
+                [k for k in given if k not in ("config", "as_json", "setting")] + ["options"],
+            )
         default = given[key]
         if default is not None and not isinstance(value, type(default)):
             raise UserError(f"{file.name}: {key} = {value!r}; expected {type(default).__name__}, like {default!r}")
-        if context.get_parameter_source(key) == click.core.ParameterSource.DEFAULT or key == "setting":
+        if _is_default(context, key) or key == "setting":
             given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
     return given
+
+
+def _is_default(context: typer.Context, key: str) -> bool:
+    source = context.get_parameter_source(key)
+    return source is None or source.name in ("DEFAULT", "DEFAULT_MAP")
 
 
 def _settings(pairs: Sequence[str] | None, method: str) -> dict[str, Any]:
@@ -289,8 +312,8 @@ def _print_run(run: Any) -> None:
     out.print()
     show_table(ARM_HEAD, arm_rows(metrics), main=0)
     out.print(
-        f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} {metrics['model']['sha256'][:12]}…, "
-        f"{metrics['model']['dtype']}; accuracy in %, tokens a question; "
+        f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} "
+        f"{metrics['model']['sha256'][:12]}…, {metrics['model']['dtype']}; accuracy in %, tokens a question; "
         f"difference: {metrics['method']} minus the row, paired; p: exact McNemar, Holm[/]\n",
         highlight=False,
     )
@@ -309,13 +332,11 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _fail(str(error))
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         _interrupted()
-    except KeyboardInterrupt:
-        _interrupted()
-    except click.UsageError as error:
+    except UsageError as error:
         _fail(_usage(error))
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -323,25 +344,29 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        _fail(f"cannot write{f' {error.filename!r}' if error.filename else ''}: {error.strerror}; finished samples are kept, "
-              "make room or give another --out, and run the same command again")
+        _fail(
+            f"cannot write{f' {error.filename!r}' if error.filename else ''}: {error.strerror}; "
+            "finished samples are kept, make room or give another --out, and run the same command again"
+        )
 
 
-def _usage(error: click.UsageError) -> str:
+def _usage(error: Any) -> str:
     """One line for a mistyped command or option, with the nearest one."""
     message = error.format_message().rstrip(".")
-    if isinstance(error, click.NoSuchOption):
+    if hasattr(error, "option_name") and message.startswith("No such option"):
         near = difflib.get_close_matches(error.option_name, _option_names(error), n=2, cutoff=0.5)
         message = f"no option {error.option_name!r}"
         return message + (f"; did you mean {' or '.join(near)}?" if near else "; see --help")
     if message.startswith("No such command"):
         typed = message.split("'")[1]
-        return str(unknown("command", typed, [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]))
+        return str(
+            unknown("command", typed, [c.name or c.callback.__name__ for c in app.registered_commands if c.callback])
+        )
     where = f"{error.ctx.command_path}: " if error.ctx else ""
     return f"{where}{message[0].lower()}{message[1:]}; see --help"
 
 
-def _option_names(error: click.NoSuchOption) -> list[str]:
+def _option_names(error: Any) -> list[str]:
     parameters = error.ctx.command.params if error.ctx else []
     return [name for p in parameters for name in p.opts]
 

@@ -27,7 +27,11 @@ def compare_runs(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0
     arms: dict[str, tuple[Run, str]] = {}
     for run in runs:
         for name in run.metrics["arms"]:
-            label = name if len({r.metrics["model"]["name"] for r in runs}) == 1 else f"{name} ({run.metrics['model']['name']})"
+            label = (
+                name
+                if len({r.metrics["model"]["name"] for r in runs}) == 1
+                else f"{name} ({run.metrics['model']['name']})"
+            )
             if label not in arms or name == run.metrics["method"]:
                 arms[label] = (run, name)
     scores = {label: run.metrics["arms"][name]["scores"] for label, (run, name) in arms.items()}
@@ -63,12 +67,11 @@ def compare_runs(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0
 
 
 def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    out = []
+    out: list[tuple[str, ...]] = []
     for row in result["arms"]:
-        cells = (row["arm"], row["model"], with_interval(row["accuracy"], row["interval"]), f"{row['tokens_per_item']:.0f}")
+        gain = ("", "")
         if "difference" in row:
-            cells += (with_interval(row["difference"], row["difference_interval"], signed), p_value(row["holm_p"]))
-        else:
-            cells += ("", "")
-        out.append(cells)
+            gain = with_interval(row["difference"], row["difference_interval"], signed), p_value(row["holm_p"])
+        tokens = f"{row['tokens_per_item']:.0f}"
+        out.append((row["arm"], row["model"], with_interval(row["accuracy"], row["interval"]), tokens, *gain))
     return out

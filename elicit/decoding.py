@@ -41,9 +41,7 @@ class Policy(Protocol):
         """The first token of every branch, from the logits after each prompt."""
         ...
 
-    def next(
-        self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int
-    ) -> Int[Tensor, " rows"]:
+    def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
         """The next token of every row; `step` counts generated tokens, the first one is step 0."""
         ...
 
@@ -190,11 +188,9 @@ class _Record:
         out = []
         for row, (length, finish) in enumerate(zip(self.length, self.finish, strict=True)):
             kept = length - 1 if finish == "eos" else length
-            out.append(
-                Generation(
-                    self.tokens[row, :kept].copy(), *(v[row, :kept].copy() for v in self.values), str(finish), int(length)
-                )
-            )
+            top1, top2, entropy, logprob = (v[row, :kept].copy() for v in self.values)
+            tokens = self.tokens[row, :kept].copy()
+            out.append(Generation(tokens, top1, top2, entropy, logprob, str(finish), int(length)))
         return out
 
 

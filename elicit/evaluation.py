@@ -101,8 +101,9 @@ def evaluate(
     validation = validate(items)
     if not validation.ok:
         raise UserError(
-            f"the grader of {items.task.name!r} is not to be trusted: of {validation.checked} gold answers it holds "
-            f"{validation.gold_right} for right, of as many corrupted ones {validation.corrupted_right}; use another task"
+            f"the grader of {items.task.name!r} is not to be trusted: of {validation.checked} gold answers it "
+            f"holds {validation.gold_right} for right, of as many corrupted ones {validation.corrupted_right}; "
+            "use another task"
         )
     identity = _identity(arms, items, seed)
     folder = Path(out) if out is not None else _default_folder(handle, items, identity)
@@ -146,7 +147,9 @@ def _arms(
             "max_new_tokens": handle.decoder.max_new_tokens,
             "seed": seed,
         }
-        others = {n: control(n, handle.model, items.task.all, options) for n in dict.fromkeys(names) if n != handle.method}
+        others = {
+            n: control(n, handle.model, items.task.all, options) for n in dict.fromkeys(names) if n != handle.method
+        }
     keys: dict[str, str] = {}
     arms = []
     for name, one in {handle.method: handle, **others}.items():
@@ -262,4 +265,3 @@ def _within(traces: Sequence[Trace], budget: int) -> list[Trace]:
             break
         kept.append(trace)
     return kept
-

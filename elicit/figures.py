@@ -42,8 +42,12 @@ def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figur
     outline: tuple[list[float], list[float]] = ([], [])
     for lane, trace in enumerate(traces):
         figure.add_scatter(
-            x=[-4, -2, 0], y=[root, lane, lane], mode="lines", line={"color": "#cbd2d9", "width": 1, "shape": "spline"},
-            hoverinfo="skip", showlegend=False,
+            x=[-4, -2, 0],
+            y=[root, lane, lane],
+            mode="lines",
+            line={"color": "#cbd2d9", "width": 1, "shape": "spline"},
+            hoverinfo="skip",
+            showlegend=False,
         )
         pieces = trace.pieces
         margins = _margins(trace)
@@ -52,30 +56,54 @@ def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figur
             y.append(lane)
             margin.append(margins[place])
             hover.append(
-                f"<b>{_escaped(pieces[place])}</b><br>margin {margins[place]:+.3f}<br>p {np.exp(trace.logprob[place]):.3f}"
-                f"<br>entropy {trace.entropy[place]:.2f} nats<br>branch {trace.index}, token {place}"
+                f"<b>{_escaped(pieces[place])}</b><br>margin {margins[place]:+.3f}"
+                f"<br>p {np.exp(trace.logprob[place]):.3f}<br>entropy {trace.entropy[place]:.2f} nats"
+                f"<br>branch {trace.index}, token {place}"
             )
             if trace.span and trace.span[0] <= place < trace.span[1]:
                 outline[0].append(place)
                 outline[1].append(lane)
         figure.add_annotation(
-            x=longest + 0.6, y=lane, xanchor="left", showarrow=False, text=_verdict(trace, trace is best),
+            x=longest + 0.6,
+            y=lane,
+            xanchor="left",
+            showarrow=False,
+            text=_verdict(trace, trace is best),
             font={"size": 13, "color": GREEN if trace.correct else MUTED if trace.dropped else INK},
         )
     figure.add_scatter(
-        x=x, y=y, mode="markers", showlegend=False, hovertext=hover, hoverinfo="text",
+        x=x,
+        y=y,
+        mode="markers",
+        showlegend=False,
+        hovertext=hover,
+        hoverinfo="text",
         marker={
-            "symbol": "square", "size": 11, "color": margin, "cmin": 0, "cmax": 1, "colorscale": CONFIDENCE_SCALE,
+            "symbol": "square",
+            "size": 11,
+            "color": margin,
+            "cmin": 0,
+            "cmax": 1,
+            "colorscale": CONFIDENCE_SCALE,
             "colorbar": {"title": {"text": "margin"}, "thickness": 12, "x": -0.12, "len": 0.8},
         },
     )
     figure.add_scatter(
-        x=outline[0], y=outline[1], mode="markers", name="answer tokens", hoverinfo="skip",
+        x=outline[0],
+        y=outline[1],
+        mode="markers",
+        name="answer tokens",
+        hoverinfo="skip",
         marker={"symbol": "square-open", "size": 14, "color": INK, "line": {"width": 2}},
     )
     figure.update_yaxes(
-        autorange="reversed", tickvals=list(range(len(traces))), showgrid=False, zeroline=False,
-        ticktext=[_escaped((t.pieces or ["(end)"])[0]) for t in traces], title="first token", side="left",
+        autorange="reversed",
+        tickvals=list(range(len(traces))),
+        showgrid=False,
+        zeroline=False,
+        ticktext=[_escaped((t.pieces or ["(end)"])[0]) for t in traces],
+        title="first token",
+        side="left",
     )
     figure.update_xaxes(title="token", showgrid=False, zeroline=False, range=[-5, longest * 1.5 + 8])
     figure.update_layout(title=f"{chosen}: {len(traces)} branches", legend={"orientation": "h", "y": 1.08, "x": 0.7})
@@ -153,13 +181,21 @@ def coverage(run: Run) -> go.Figure:
     figure = go.Figure()
     figure.add_bar(x=ranks, y=data["right_at_rank"], name="this branch is right", marker={"color": "#cbd2d9"})
     figure.add_scatter(
-        x=ranks, y=data["coverage"], name="one of the first k is right", mode="lines+markers", line={"color": BLUE, "width": 2}
+        x=ranks,
+        y=data["coverage"],
+        name="one of the first k is right",
+        mode="lines+markers",
+        line={"color": BLUE, "width": 2},
     )
     readings = run.metrics["readings"]
     for rule, colour in (("max", ORANGE), ("vote", MUTED)):
         level = readings[rule]["accuracy"]
         figure.add_scatter(
-            x=[ranks[0], ranks[-1]], y=[level, level], name=f"{rule}: {level:.0%}", mode="lines", line={"color": colour, "dash": "dash"}
+            x=[ranks[0], ranks[-1]],
+            y=[level, level],
+            name=f"{rule}: {level:.0%}",
+            mode="lines",
+            line={"color": colour, "dash": "dash"},
         )
     figure.update_layout(title="Coverage by rank of the first token", legend={"orientation": "h", "y": -0.25})
     figure.update_xaxes(title="k", dtick=1 if len(ranks) <= 15 else 5)
@@ -172,8 +208,12 @@ def readings(run: Run) -> go.Figure:
     import plotly.graph_objects as go
 
     method = run.metrics["method"]
-    rows = [(f"{method}: {rule}", r["accuracy"], r["interval"], BLUE) for rule, r in run.metrics.get("readings", {}).items()]
-    rows += [(n, a["accuracy"], a["interval"], ORANGE) for n, a in run.metrics["arms"].items() if n != method or not rows]
+    rows = [
+        (f"{method}: {rule}", r["accuracy"], r["interval"], BLUE) for rule, r in run.metrics.get("readings", {}).items()
+    ]
+    rows += [
+        (n, a["accuracy"], a["interval"], ORANGE) for n, a in run.metrics["arms"].items() if n != method or not rows
+    ]
     rows.reverse()
     figure = go.Figure(
         go.Scatter(

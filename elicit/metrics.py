@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,7 @@ def _arm(scores: np.ndarray, traces: Traces, items: Items, rule: str) -> dict[st
     }
 
 
-def _comparisons(
-    main: str, others: Mapping[str, np.ndarray], scores: np.ndarray, seed: int
-) -> list[dict[str, Any]]:
+def _comparisons(main: str, others: Mapping[str, np.ndarray], scores: np.ndarray, seed: int) -> list[dict[str, Any]]:
     rows = []
     for name, baseline in others.items():
         result = paired(scores, baseline, seed=seed)
@@ -105,9 +104,7 @@ def _comparisons(
     return [{**row, "holm_p": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def _readings(
-    traces: Traces, items: Items, reference: np.ndarray | None, seed: int
-) -> dict[str, dict[str, Any]]:
+def _readings(traces: Traces, items: Items, reference: np.ndarray | None, seed: int) -> dict[str, dict[str, Any]]:
     """Every rule on the same branches; against `direct` where that was run, else against the greedy branch."""
     baseline = reference if reference is not None else _scores("greedy", traces, items)
     out = {}
@@ -137,11 +134,19 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
             within.append(value)
     edges = np.linspace(-1, 1, 11)
     bins = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (delta >= low) & ((delta < high) | (high == 1.0))
         if inside.any():
             interval = wilson(int(right[inside].sum()), int(inside.sum()))
-            bins.append({"low": float(low), "high": float(high), "n": int(inside.sum()), "right": float(right[inside].mean()), "interval": _pair(interval)})
+            bins.append(
+                {
+                    "low": float(low),
+                    "high": float(high),
+                    "n": int(inside.sum()),
+                    "right": float(right[inside].mean()),
+                    "interval": _pair(interval),
+                }
+            )
     value = auroc(delta, right)
     return {
         "branches": len(answered),
@@ -159,7 +164,8 @@ def _auroc_interval(traces: Traces, ids: Sequence[str], seed: int, resamples: in
     """95% bootstrap interval by question; None where too many resamples hold one class only."""
     rng = np.random.default_rng(seed)
     parts = [
-        np.array([(t.delta, t.correct) for t in traces[i] if t.delta is not None], dtype=float).reshape(-1, 2) for i in ids
+        np.array([(t.delta, t.correct) for t in traces[i] if t.delta is not None], dtype=float).reshape(-1, 2)
+        for i in ids
     ]
     values = []
     for _ in range(resamples):

@@ -94,7 +94,6 @@ def load_model(
     Raises:
         UserError: an unknown name, a folder without weights or tokenizer, no network, a wrong hash.
     """
-    import torch
 
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -106,7 +105,7 @@ def load_model(
         arguments["device_map"] = device_map
     lm = _load_lm(name, place, arguments)
     if device_map is None:
-        lm = lm.to(target)
+        lm.to(target)  # type: ignore[arg-type]
     for parameter in lm.parameters():
         parameter.requires_grad_(False)
     return Model(name, lm.eval(), tokenizer, provenance)
@@ -154,9 +153,7 @@ def _resolve(name: str, revision: str | None, progress: Progress | None) -> tupl
         return _converted(path, digest, path.stem, progress), Provenance(name, f"file {path.name}", "", digest)
     if name in zoo.ALIASES or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         return _from_hub(name, revision)
-    raise unknown(
-        "model", name, [*zoo.WEIGHTS, *zoo.ALIASES], hint="(or a hub id owner/name, a folder, a .gguf file)"
-    )
+    raise unknown("model", name, [*zoo.WEIGHTS, *zoo.ALIASES], hint="(or a hub id owner/name, a folder, a .gguf file)")
 
 
 def _from_zoo(name: str, progress: Progress | None) -> tuple[Path, Provenance]:
@@ -176,9 +173,7 @@ def _cached(sha256: str, label: str) -> Path:
     return cache_dir() / "models" / f"{label}-{sha256[:16]}"
 
 
-def _converted(
-    gguf: Path, sha256: str, label: str, progress: Progress | None, source: str = ""
-) -> Path:
+def _converted(gguf: Path, sha256: str, label: str, progress: Progress | None, source: str = "") -> Path:
     """The folder with the dequantised GGUF file, made once: it appears in one rename when complete."""
     folder = _cached(sha256, label)
     if folder.is_dir():

@@ -19,12 +19,14 @@ ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 def arm_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     """The main table: the method under test first; differences are that method minus the row's arm."""
     against = {row["baseline"]: row for row in metrics["comparisons"]}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, arm in metrics["arms"].items():
         found = against.get(name)
         difference = with_interval(found["difference"], found["interval"], signed) if found else ""
         p = p_value(found["holm_p"]) if found else ""
-        rows.append((name, with_interval(arm["accuracy"], arm["interval"]), f"{arm['tokens_per_item']:.0f}", difference, p))
+        rows.append(
+            (name, with_interval(arm["accuracy"], arm["interval"]), f"{arm['tokens_per_item']:.0f}", difference, p)
+        )
     return rows
 
 
@@ -33,7 +35,11 @@ READING_HEAD = ("the same branches, chosen by", "accuracy [95%]", "difference to
 
 def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
-        (rule, with_interval(r["accuracy"], r["interval"]), with_interval(r["difference"], r["difference_interval"], signed))
+        (
+            rule,
+            with_interval(r["accuracy"], r["interval"]),
+            with_interval(r["difference"], r["difference_interval"], signed),
+        )
         for rule, r in metrics.get("readings", {}).items()
     ]
 
@@ -83,20 +89,33 @@ def render(run: Run) -> str:
     metrics = run.metrics
     model = metrics["model"]
     note = (
-        f"{metrics['items']} items of {metrics['task']}, model {model['name']} ({model['sha256'][:12]}…, {model['dtype']}), "
-        f"seed {metrics['seed']}. Differences are {metrics['method']} minus the row, paired by question; intervals by bootstrap."
+        f"{metrics['items']} items of {metrics['task']}, model {model['name']} "
+        f"({model['sha256'][:12]}…, {model['dtype']}), seed {metrics['seed']}. Differences are "
+        f"{metrics['method']} minus the row, paired by question; intervals by bootstrap."
     )
     parts: list[Any] = [table(ARM_HEAD, arm_rows(metrics), main=0)]
     parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
-    parts.append(("Accuracy", "Wilson intervals for a share, bootstrap for the random branch.", FIGURES["readings"](run)))
+    parts.append(
+        ("Accuracy", "Wilson intervals for a share, bootstrap for the random branch.", FIGURES["readings"](run))
+    )
     if "readings" in metrics:
         parts.append(table(READING_HEAD, reading_rows(metrics)))
         parts.append(
-            ("One question", "Each lane is a branch; squares are its tokens, outlined where they are the answer.", FIGURES["branch-tree"](run))
+            (
+                "One question",
+                "Each lane is a branch; squares are its tokens, outlined where they are the answer.",
+                FIGURES["branch-tree"](run),
+            )
         )
         parts.append(("Calibration", "Is a confident answer a right one?", FIGURES["calibration"](run)))
     if "coverage_by_rank" in metrics:
-        parts.append(("Coverage", "Branches are distinct and ordered, not samples: this is not pass@k.", FIGURES["coverage"](run)))
+        parts.append(
+            (
+                "Coverage",
+                "Branches are distinct and ordered, not samples: this is not pass@k.",
+                FIGURES["coverage"](run),
+            )
+        )
     config = (run.folder / CONFIG).read_text(encoding="utf-8")
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     return page(f"{metrics['method']} on {metrics['task']}", note, parts)

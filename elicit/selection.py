@@ -24,22 +24,27 @@ from elicit.trace import Trace
 
 
 class Verdict(NamedTuple):
-    """The chosen answer, the index of the branch that gave it, its score, and whether the filters left
+    """The chosen answer, the branch that gave it, its score, and whether the filters left
     no branch, so that the greedy one had to stand in."""
 
     answer: str | None
-    index: int | None
+    branch: int | None
     score: float
     fallback: bool
 
 
+def _deltas(kept: Sequence[Trace]) -> list[float]:
+    """Every path that was kept has an answer, so a Δ."""
+    return [float(t.delta) for t in kept if t.delta is not None]
+
+
 def _by_delta(kept: Sequence[Trace], groups: Sequence[int]) -> int:
-    return int(np.argmax([t.delta for t in kept]))
+    return int(np.argmax(_deltas(kept)))
 
 
 def _by_sum(kept: Sequence[Trace], groups: Sequence[int]) -> int:
     totals = np.zeros(len(kept))
-    np.add.at(totals, list(groups), [t.delta for t in kept])
+    np.add.at(totals, list(groups), _deltas(kept))
     return _best_of_group(kept, groups, {g: totals[g] for g in groups})
 
 

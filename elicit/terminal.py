@@ -16,7 +16,9 @@ err = Console(stderr=True)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", main: int | None = None) -> None:
-    table = Table(title=title or None, title_justify="left", header_style="dim", box=None, pad_edge=False, padding=(0, 2))
+    table = Table(
+        title=title or None, title_justify="left", header_style="dim", box=None, pad_edge=False, padding=(0, 2)
+    )
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for i, row in enumerate(rows):
@@ -68,7 +70,12 @@ def run_bars(*, quiet: bool) -> Iterator[RunBars]:
 def fetch_bar(*, quiet: bool) -> Iterator[Any]:
     """A bar for downloads and conversions, shown once there is something to show."""
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), console=err, disable=quiet, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        console=err,
+        disable=quiet,
+        transient=True,
     ) as bars:
         tasks: dict[str, TaskID] = {}
 

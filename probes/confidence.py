@@ -50,9 +50,7 @@ def top2(logits: Float[Tensor, "rows vocab"]) -> Top2:
     return Top2(values, best.gather(1, place // block) * block + place % block)
 
 
-def token_statistics(
-    logits: Float[Tensor, "rows vocab"], top: Top2, tokens: Int[Tensor, " rows"]
-) -> TokenStatistics:
+def token_statistics(logits: Float[Tensor, "rows vocab"], top: Top2, tokens: Int[Tensor, " rows"]) -> TokenStatistics:
     """Statistics of each row's distribution and the log-probability of the token that was emitted.
 
     Args:

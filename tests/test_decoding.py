@@ -131,9 +131,7 @@ def test_a_sample_does_not_depend_on_its_batch(seed: int, order: list[int], size
 
 def test_sampling_follows_the_distribution_and_its_filters() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.2, 0.0, 0.3]]))
-    count = torch.bincount(
-        Sampling(20_000, temperature=1.0).policy(["x"], 4).first(logits).flatten(), minlength=4
-    )
+    count = torch.bincount(Sampling(20_000, temperature=1.0).policy(["x"], 4).first(logits).flatten(), minlength=4)
     assert count[2] == 0
     torch.testing.assert_close(count / 20_000, torch.tensor([0.5, 0.2, 0.0, 0.3]), atol=0.015, rtol=0)
     for arguments, kept in (({"top_p": 0.6}, {0, 3}), ({"top_k": 1}, {0}), ({"min_p": 0.5}, {0, 3})):

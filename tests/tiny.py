@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 VOCAB = 64
 _COMMON: dict[str, Any] = dict(

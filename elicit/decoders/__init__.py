@@ -16,7 +16,10 @@ from elicit.errors import unknown
 class Decoder(Protocol):
     """A decoder is data: it can be saved, compared and hashed; its policy holds what one batch needs."""
 
-    max_new_tokens: int
+    @property
+    def max_new_tokens(self) -> int:
+        """Limit of each branch."""
+        ...
 
     @property
     def branches(self) -> int:

@@ -16,9 +16,7 @@ class GreedyPolicy:
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
         return top2(logits).argmax[:, None]
 
-    def next(
-        self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int
-    ) -> Int[Tensor, " rows"]:
+    def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
         return top.argmax
 
 

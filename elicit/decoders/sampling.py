@@ -32,10 +32,7 @@ class SamplingPolicy:
     def __init__(self, settings: Sampling, item_ids: Sequence[str]) -> None:
         self.settings = settings
         self.uniform = np.stack(
-            [
-                [stream(settings.seed, i, s, settings.max_new_tokens) for s in settings.sample_ids]
-                for i in item_ids
-            ]
+            [[stream(settings.seed, i, s, settings.max_new_tokens) for s in settings.sample_ids] for i in item_ids]
         )
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
@@ -43,9 +40,7 @@ class SamplingPolicy:
         uniform = torch.from_numpy(self.uniform[:, :, 0]).to(logits.device)
         return _invert(cumulative, ids, uniform)
 
-    def next(
-        self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int
-    ) -> Int[Tensor, " rows"]:
+    def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
         cumulative, ids = self._cumulative(logits)
         uniform = torch.from_numpy(self.uniform[rows.question, rows.branch, step]).to(logits.device)
         return _invert(cumulative, ids, uniform[:, None])[:, 0]

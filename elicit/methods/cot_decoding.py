@@ -91,7 +91,6 @@ def controls(
     plain = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
     plain[self_consistency.NAME] = self_consistency.fit(model, items, **shared, seed=seed)
     budget = {
-        f"{m.NAME}@budget": m.matched(model, items, **shared, seed=seed)
-        for m in (direct, cot_prompt, self_consistency)
+        f"{m.NAME}@budget": m.matched(model, items, **shared, seed=seed) for m in (direct, cot_prompt, self_consistency)
     }
     return plain | budget

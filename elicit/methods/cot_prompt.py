@@ -13,9 +13,7 @@ SUMMARY = 'greedy decoding after "Let\'s think step by step."'
 PAPER = "2205.11916"
 
 
-def fit(
-    model: Model, items: Items | None = None, *, prompt: str = "qa", max_new_tokens: int = 256
-) -> Elicited:
+def fit(model: Model, items: Items | None = None, *, prompt: str = "qa", max_new_tokens: int = 256) -> Elicited:
     """Greedy answers to the same prompt with the trigger sentence."""
     return Elicited(model, NAME, prompt_for(model, prompt, items).thinking(), Greedy(max_new_tokens))
 

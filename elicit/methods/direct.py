@@ -13,9 +13,7 @@ SUMMARY = "greedy decoding of the bare prompt"
 PAPER = ""
 
 
-def fit(
-    model: Model, items: Items | None = None, *, prompt: str = "qa", max_new_tokens: int = 256
-) -> Elicited:
+def fit(model: Model, items: Items | None = None, *, prompt: str = "qa", max_new_tokens: int = 256) -> Elicited:
     """Greedy answers to the prompt as it is."""
     return Elicited(model, NAME, prompt_for(model, prompt, items), Greedy(max_new_tokens))
 

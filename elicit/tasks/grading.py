@@ -52,7 +52,7 @@ class Worker:
             return self._exchange(operation, arguments, deadline or self.deadline)
 
     def _start(self) -> None:
-        self.stderr = tempfile.TemporaryFile("w+")
+        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "elicit.tasks.worker"],
             stdin=subprocess.PIPE,

@@ -147,7 +147,9 @@ def load(name: str, params: dict[str, Any]) -> Task:
                 continue
             question, answer = pair
             seen.add(content_id(question))
-            items.append(Item(f"{name}-{content_id(question)}", question, answer, _place(part, question), {"row": index}))
+            items.append(
+                Item(f"{name}-{content_id(question)}", question, answer, _place(part, question), {"row": index})
+            )
     source = {"family": "hub", "repos": sorted({part.repo for part in task.parts})}
     return Task(name, tuple(items), grader_for(task.kind), task.kind, source)
 

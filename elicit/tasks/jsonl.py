@@ -29,7 +29,8 @@ def load(path: Path, params: dict[str, Any]) -> Task:
             item = _item(path, number, line)
             if item.id in seen:
                 raise UserError(
-                    f"{path}, line {number}: id {item.id!r} stands on line {seen[item.id]} already; give each item its own"
+                    f"{path}, line {number}: id {item.id!r} stands on line {seen[item.id]} already; "
+                    "give each item its own"
                 )
             seen[item.id] = number
             items.append(item)

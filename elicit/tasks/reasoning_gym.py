@@ -55,7 +55,13 @@ def _items(name: str, dataset: str, limit: int, seed: int, params: dict[str, Any
     fruitless = 0
     for start in range(0, params["size"], CHUNK):
         pairs = WORKER.ask(
-            "reasoning_gym_entries", DEADLINE_S, dataset=dataset, seed=seed, params=params, start=start, stop=start + CHUNK
+            "reasoning_gym_entries",
+            DEADLINE_S,
+            dataset=dataset,
+            seed=seed,
+            params=params,
+            start=start,
+            stop=start + CHUNK,
         )
         before = len(seen)
         for index, (question, answer) in enumerate(pairs, start=start):

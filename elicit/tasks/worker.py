@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
@@ -72,7 +73,7 @@ def spin() -> None:
         pass
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
         ready,
@@ -92,7 +93,7 @@ def main() -> None:
         try:
             operation, arguments = json.loads(line)
             reply = {"result": OPERATIONS[operation](**arguments)}
-        except Exception as error:  # told to the parent, which raises it there
+        except Exception as error:  # noqa: BLE001  told to the parent, which raises it there
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()

@@ -110,7 +110,10 @@ def limit(model: Model, prompts: list[list[int]]) -> dict[str, float]:
         return torch.randn(*shape, dtype=model.lm.dtype)
 
     inputs = {size: random(len(prompts) * longest, size) for size in {w.shape[1] for w in [*linears, head]}}
-    prefix = [(random(len(prompts), heads, longest, width), random(len(prompts), heads, longest, width)) for _ in range(layers)]
+    prefix = [
+        (random(len(prompts), heads, longest, width), random(len(prompts), heads, longest, width))
+        for _ in range(layers)
+    ]
     suffix = [(random(rows, heads, 64, width), random(rows, heads, 64, width)) for _ in range(layers)]
     of_question, of_row = random(len(prompts), heads, K * group, width), random(rows, heads, group, width)
 

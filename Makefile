@@ -1,0 +1,38 @@
+# Two commands do everything: `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Plain torch brings several GB of CUDA packages where no GPU is: take the release that the lock names.
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+
+.PHONY: install run test lint bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "elicit needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+run: $(STAMP)
+	$(BIN)/elicit run --method cot-decoding
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest --jaxtyping-packages=elicit,probes,steering,beartype.beartype
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps optillm==0.4.0
+	$(BIN)/python -m experiments.benchmarks.decoding
+	$(BIN)/python -m experiments.benchmarks.decoding --memory
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
