@@ -28,6 +28,7 @@ app = typer.Typer(
 
 # Typer carries its own copy of Click from some release on: the class that its errors derive from.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130
 DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -272,7 +273,7 @@ def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
                 [k for k in given if k not in ("config", "as_json", "setting")] + ["options"],
             )
         default = given[key]
-        if default is not None and not isinstance(value, type(default)):
+        if key != "setting" and default is not None and not isinstance(value, type(default)):
             raise UserError(f"{file.name}: {key} = {value!r}; expected {type(default).__name__}, like {default!r}")
         if _is_default(context, key) or key == "setting":
             given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
@@ -329,6 +330,8 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; Ctrl-C is 130; anything else is a bug."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # Typer's own word for Ctrl-C
+            _interrupted()
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _fail(str(error))
@@ -337,6 +340,8 @@ def main() -> None:
     except UsageError as error:
         _fail(_usage(error))
     except typer.Exit as error:
+        if error.exit_code == INTERRUPTED:
+            _interrupted()
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -379,7 +384,7 @@ def _fail(message: str) -> None:
 
 def _interrupted() -> None:
     print("elicit: interrupted; finished samples are kept, the same command goes on from there", file=sys.stderr)
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

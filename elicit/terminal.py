@@ -74,7 +74,7 @@ def fetch_bar(*, quiet: bool) -> Iterator[Any]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         console=err,
-        disable=quiet,
+        disable=quiet or not err.is_terminal,
         transient=True,
     ) as bars:
         tasks: dict[str, TaskID] = {}

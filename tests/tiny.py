@@ -6,10 +6,14 @@ Their weights are scaled up, so that greedy decoding wanders instead of repeatin
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import BPE
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCAB = 64
 _COMMON: dict[str, Any] = dict(
@@ -51,3 +55,24 @@ def tiny_model(architecture: str) -> PreTrainedModel:
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.25 if "embed" not in name and "wte" not in name else 1.0)
     return model
+
+
+def save_tiny(folder: Path, architecture: str = "llama") -> Path:
+    """A model folder with safetensors and a tokenizer whose tokens are single characters."""
+    characters = [chr(c) for c in range(32, 127)] + ["\n"]
+    vocabulary = {"<end>": 0, **{c: i + 1 for i, c in enumerate(characters)}}
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<end>"))
+    tokenizer.decoder = Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+    arguments = dict(ARCHITECTURES[architecture], vocab_size=len(vocabulary), eos_token_id=0, pad_token_id=0)
+    arguments["max_position_embeddings"] = 2048
+    config = CONFIG_MAPPING[arguments.pop("model_type", architecture)](**arguments)
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).float()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 1.0 if "embed" in name else 0.25)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder

@@ -1,0 +1,130 @@
+"""Each command as a new user would type it, typos included: one line, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TASK = "chain-sum:min_terms=2,max_terms=2"
+
+
+def elicit(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "elicit", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **env},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("rum",), ("unknown command 'rum'", "did you mean run")),
+        (("run", "--modl", "x"), ("no option '--modl'", "--model")),
+        (("run", "--method", "cot"), ("unknown method 'cot'", "cot-decoding")),
+        (("run", "--limit", "0"), ("limit of 0", "at least 1")),
+        (("run", "--limit", "x"), ("--limit",)),
+        (("run", "--max-new-tokens", "0"), ("limit of 0 new tokens",)),
+        (("run", "--against", "direkt"), ("unknown baseline 'direkt'", "did you mean direct")),
+        (("run", "--set", "k"), ("--set 'k'", "key=value")),
+        (("run", "--set", "k=ten"), ("k = 'ten'", "expected int")),
+        (("run", "--task", "nowhere.jsonl"), ("no task file 'nowhere.jsonl'",)),
+        (("run", "--split", "train"), ("unknown split 'train'", "fit, dev, test or all")),
+        (("run", "--model", "smollm"), ("unknown model 'smollm'", "smollm2-135m")),
+        (("run", "--config", "none.toml"), ("none.toml", "cannot be read")),
+        (("compare",), ("nothing to compare",)),
+        (("compare", "nowhere"), ("'nowhere' holds no run",)),
+        (("tasks", "chain-summ"), ("did you mean chain-sum",)),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
+    done = elicit(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("elicit: ") and done.stderr.strip().count("\n") == 0, done.stderr
+    assert not done.stdout and all(word in done.stderr for word in words), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_k_beyond_the_vocabulary_and_an_empty_question(tiny_folder: Path, tmp_path: Path) -> None:
+    common = ("run", "--model", str(tiny_folder), "--task", TASK, "--limit", "2")
+    done = elicit(*common, "--set", "k=98", cwd=tmp_path)
+    assert done.returncode == 2 and "1 to the vocabulary's 97" in done.stderr
+    done = elicit(*common, "--max-new-tokens", "5000", cwd=tmp_path)
+    assert done.returncode == 2 and "positions" in done.stderr
+    task = tmp_path / "t.jsonl"
+    task.write_text('{"question": "a", "answer": "1"}\n{"question": "b", "answer"\n')
+    done = elicit("run", "--model", str(tiny_folder), "--task", str(task), cwd=tmp_path)
+    assert done.returncode == 2 and "line 2: not JSON" in done.stderr
+
+
+def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path) -> None:
+    done = elicit("run", "--model", str(tiny_folder), "--task", TASK, "--limit", "2", "--out", "/dev/full/run")
+    assert done.returncode == 2 or "Not a directory" in done.stderr
+    script = (
+        "import errno, sys\nfrom elicit import cli\n"
+        "def full(*a, **k): raise OSError(errno.ENOSPC, 'No space left on device', 'runs/x/samples.jsonl')\n"
+        "import elicit.store as s; s.Journal.append = full\n"
+        f"sys.argv = ['elicit', 'run', '--model', {str(tiny_folder)!r}, '--task', {TASK!r}, '--limit', '2', "
+        f"'--max-new-tokens', '4', '--out', {str(tmp_path / 'r')!r}, '--json']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "No space left on device" in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_run_compare_and_config(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        f'model = "{tiny_folder}"\ntask = "{TASK}"\nlimit = 6\nmax-new-tokens = 8\nagainst = "direct,cot-prompt"\n'
+        'out = "a"\n[options]\nk = 3\n'
+    )
+    done = elicit("run", "--config", "run.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert metrics["items"] == 6 and list(metrics["arms"]) == ["cot-decoding", "direct", "cot-prompt"]
+    assert metrics["arms"]["cot-decoding"]["branches_per_item"] == 3
+    done = elicit(
+        "run",
+        "--config",
+        "run.toml",
+        "--limit",
+        "4",
+        "--method",
+        "self-consistency",
+        "--set",
+        "samples=2",
+        "--out",
+        "b",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2 and "option of self-consistency" in done.stderr
+    (tmp_path / "run.toml").write_text((tmp_path / "run.toml").read_text().replace("k = 3", "samples = 2"))
+    done = elicit(
+        "run", "--config", "run.toml", "--method", "self-consistency", "--limit", "4", "--out", "b", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout and "self-consistency" in done.stdout
+    done = elicit("compare", "a", "b", "--json", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert result["items"] == 4 and result["baseline"] == "direct"
+    assert {row["arm"] for row in result["arms"]} == {"cot-decoding", "direct", "cot-prompt", "self-consistency"}
+    (tmp_path / "run.toml").write_text("limits = 3\n")
+    done = elicit("run", "--config", "run.toml", cwd=tmp_path)
+    assert done.returncode == 2 and "did you mean limit" in done.stderr
+
+
+def test_lists() -> None:
+    for command in ("models", "tasks", "methods"):
+        done = elicit(command, "--json")
+        assert done.returncode == 0 and len(json.loads(done.stdout)) >= 4
+    shown = json.loads(elicit("tasks", "leg-counting", "--json").stdout)
+    assert shown["validation"]["gold_right"] == shown["validation"]["checked"] > 0

@@ -1,0 +1,198 @@
+"""Whole runs on a tiny model: samples, resume after a kill, budgets, figures, the saved handle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import elicit
+from elicit.evaluation import draw_to_budget
+from elicit.models import Model
+from elicit.store import SAMPLES, Store
+from elicit.tasks import Task
+
+TASK = "chain-sum:min_terms=2,max_terms=3,min_digits=1,max_digits=1"
+AGAINST = ("direct", "self-consistency", "self-consistency@budget", "direct@budget")
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return elicit.load_task(TASK, limit=12)
+
+
+@pytest.fixture(scope="module")
+def handle(tiny: Model) -> elicit.Elicited:
+    return elicit.methods.cot_decoding.fit(tiny, k=4, max_new_tokens=10)
+
+
+@pytest.fixture(scope="module")
+def run(handle: elicit.Elicited, task: Task, tmp_path_factory: pytest.TempPathFactory) -> elicit.Run:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return elicit.evaluate(handle, task.test, against=AGAINST, out=folder, batch_rows=16)
+
+
+def samples(folder: Path) -> list[str]:
+    return (folder / SAMPLES).read_text().splitlines()
+
+
+def test_a_run_holds_what_it_should(run: elicit.Run, task: Task) -> None:
+    names = {p.name for p in run.folder.iterdir()}
+    assert {"config.toml", SAMPLES, "samples.parquet", "metrics.json", "report.html", "elicited"} <= names
+    metrics = run.metrics
+    assert list(metrics["arms"]) == ["cot-decoding", *AGAINST]
+    assert set(metrics["readings"]) == {"greedy", "max", "sum", "vote", "mean-logprob", "logprob", "random", "oracle"}
+    assert metrics["readings"]["max"]["accuracy"] == metrics["arms"]["cot-decoding"]["accuracy"]
+    assert metrics["readings"]["greedy"]["accuracy"] == metrics["arms"]["direct"]["accuracy"]
+    assert len(metrics["coverage_by_rank"]["coverage"]) == 4
+    frame = pd.read_parquet(run.folder / "samples.parquet")
+    assert len(frame) == sum(len(traces) for source in run.traces.values() for traces in source.values())
+    assert (frame.groupby("source").size()["cot-decoding"]) == 4 * len(task.test)
+    assert run.summary().loc["cot-decoding", "accuracy"] == metrics["arms"]["cot-decoding"]["accuracy"]
+
+
+def test_the_greedy_branch_is_the_direct_answer(run: elicit.Run) -> None:
+    for item, traces in run.traces["cot-decoding"].items():
+        assert traces[0].tokens == run.traces["direct"][item][0].tokens
+        assert len({t.tokens[0] if t.tokens else None for t in traces}) == 4
+
+
+def test_a_budget_is_never_exceeded_and_is_used(run: elicit.Run) -> None:
+    sources = run.traces
+    assert "direct@budget" not in sources  # the same samples, read by another rule
+    for item, traces in sources["self-consistency@budget"].items():
+        budget = sum(t.spent for t in sources["cot-decoding"][item])
+        spent = sum(t.spent for t in traces)
+        assert spent <= budget or len(traces) == 1
+        assert spent + 10 > budget  # the next sample, at most ten tokens, no longer fits
+        assert [t.index for t in traces] == list(range(len(traces)))
+
+
+def test_samples_for_a_budget_do_not_depend_on_the_batch(tiny: Model, task: Task) -> None:
+    one = elicit.methods.self_consistency.matched(tiny, max_new_tokens=8, seed=3)
+    budget = {item.id: 40 + 13 * n for n, item in enumerate(task.test)}
+    together = draw_to_budget(one, task.test, budget, rows=64)
+    for n in range(len(task.test)):
+        alone = draw_to_budget(one, task.test[n : n + 1], budget, rows=5)
+        item = task.test[n].id
+        assert [t.tokens for t in alone[item]] == [t.tokens for t in together[item]]
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.floats(0, 1))
+def test_resumed_equals_uninterrupted(
+    run: elicit.Run, handle: elicit.Elicited, task: Task, tmp_path_factory: pytest.TempPathFactory, cut: float
+) -> None:
+    """Whatever part of the file had reached the disk, the finished run holds the same samples."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    folder.mkdir()
+    (folder / "config.toml").write_bytes((run.folder / "config.toml").read_bytes())
+    whole = (run.folder / SAMPLES).read_bytes()
+    (folder / SAMPLES).write_bytes(whole[: int(cut * len(whole))])
+    again = elicit.evaluate(handle, task.test, against=AGAINST, out=folder)
+    assert (folder / SAMPLES).read_bytes() == whole
+    assert {k: v for k, v in again.metrics.items() if k != "seconds"} == {
+        k: v for k, v in run.metrics.items() if k != "seconds"
+    }
+
+
+def test_a_killed_process_is_taken_up(tiny_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK]
+    command += ["--limit", "24", "--max-new-tokens", "60", "--set", "k=6", "--batch-rows", "12", "--json"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (killed / SAMPLES).is_file() or (killed / SAMPLES).stat().st_size < 20_000:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(samples(killed)) < len(samples(whole))
+    done = subprocess.run([*command, "--out", str(killed)], check=True, capture_output=True, text=True)
+    assert samples(killed) == samples(whole)
+    assert json.loads(done.stdout)["items"] == 24
+
+
+def test_ctrl_c_keeps_what_is_finished(tiny_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--task", TASK, "--limit", "64"]
+    command += ["--max-new-tokens", "200", "--batch-rows", "10", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / SAMPLES).is_file() or not (tmp_path / "run" / SAMPLES).stat().st_size:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error and "Traceback" not in error
+    assert Store.read(tmp_path / "run").traces()
+
+
+def test_a_finished_run_is_not_computed_again(run: elicit.Run, handle: elicit.Elicited, task: Task) -> None:
+    before = os.stat(run.folder / "metrics.json").st_mtime_ns
+    assert elicit.evaluate(handle, task.test, against=AGAINST, out=run.folder).metrics == run.metrics
+    assert os.stat(run.folder / "metrics.json").st_mtime_ns == before
+    with pytest.raises(elicit.UserError, match="another arms"):
+        elicit.evaluate(handle, task.test, against="direct", out=run.folder)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(handle: elicit.Elicited, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(elicit.UserError, match="holds no run"):
+        elicit.evaluate(handle, task.test, out=tmp_path, fresh=True)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_handle_comes_back_as_it_was_saved(handle: elicit.Elicited, tiny: Model, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from elicit.models import Provenance
+
+    handle.save(tmp_path)
+    assert elicit.Elicited.load(tmp_path, tiny) == handle
+    other = replace(tiny, provenance=Provenance("x", "x", "", "0" * 64))
+    with pytest.raises(elicit.UserError, match="was made for"):
+        elicit.Elicited.load(tmp_path, other)
+
+
+def test_a_grader_that_cannot_be_trusted_stops_the_run(handle: elicit.Elicited, tmp_path: Path) -> None:
+    broken = elicit.load_task("game-of-life-halting", limit=2)
+    with pytest.raises(elicit.UserError, match="not to be trusted"):
+        elicit.evaluate(handle, broken.test, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_figures_and_report_open_offline(run: elicit.Run) -> None:
+    for name in ("branch-tree", "calibration", "coverage", "readings", "tokens"):
+        assert run.figure(name).data
+    page = (run.folder / "report.html").read_text()
+    assert "<script src" not in page and "<link" not in page
+    with pytest.raises(elicit.UserError, match="did you mean branch-tree"):
+        run.figure("branchtree")
+
+
+def test_the_prompted_span_is_found_on_the_path(tiny: Model, task: Task) -> None:
+    asked = elicit.methods.cot_decoding.fit(tiny, k=3, span="prompted", max_new_tokens=10)
+    plain = elicit.methods.cot_decoding.fit(tiny, k=3, max_new_tokens=10)
+    for with_prompt, without in zip(asked.answer(task.dev[:4]), plain.answer(task.dev[:4]), strict=True):
+        for a, b in zip(with_prompt, without, strict=True):
+            assert a.tokens == b.tokens and a.spent > b.spent
+            if a.answer is not None and a.span is not None:
+                assert a.answer in "".join(a.pieces[a.span[0] : a.span[1]])
+
+
+def test_options_are_checked() -> None:
+    from elicit.methods import check_options
+
+    check_options("cot-decoding", {"k": 5, "select": "sum", "filters": False})
+    for bad, word in (({"k": 2.5}, "expected int"), ({"kk": 2}, "did you mean k"), ({"filters": 1}, "expected bool")):
+        with pytest.raises(elicit.UserError, match=word):
+            check_options("cot-decoding", bad)

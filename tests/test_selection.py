@@ -1,0 +1,89 @@
+"""Selection and Δ on branches made by hand, where the right reading is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from elicit.decoding import Generation
+from elicit.selection import RULES, select
+from elicit.tasks.grading import NumberGrader
+from elicit.trace import Trace, answer_delta, filter_path, token_margins
+
+
+def trace(
+    index: int, answer: str | None, delta: float | None, *, right: bool = False, dropped: str = "", lp: float = -1.0
+) -> Trace:
+    return Trace(
+        "q",
+        index,
+        3,
+        [1, 2],
+        [1, 2],
+        "ab",
+        [0.5, 0.5],
+        [0.1, 0.1],
+        [1.0, 1.0],
+        [lp, lp],
+        "eos",
+        3,
+        answer,
+        (1, 2),
+        delta,
+        dropped,
+        float(right),
+    )
+
+
+BRANCHES = [
+    trace(0, "5", 0.30, lp=-0.1),
+    trace(1, "1,234", 0.40, right=True),
+    trace(2, "5.0", 0.35),
+    trace(3, "1234.00", 0.45, right=True),
+    trace(4, "9", 0.60),
+    trace(5, "8", 0.99, right=True, dropped="cut at the limit"),
+    trace(6, "5", 0.05),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer", "score"),
+    [
+        ("greedy", "5", 0.0),
+        ("max", "9", 0.0),
+        ("sum", "1,234", 1.0),  # 0.85 against 0.70 and 0.60: only if 1,234 = 1234.00
+        ("vote", "5", 0.0),
+        ("mean-logprob", "5", 0.0),
+        ("oracle", "1,234", 1.0),
+        ("random", None, 2 / 6),
+    ],
+)
+def test_rules(rule: str, answer: str | None, score: float) -> None:
+    verdict = select(rule, BRANCHES, NumberGrader())
+    assert verdict.answer == answer and verdict.score == pytest.approx(score) and not verdict.fallback
+
+
+def test_where_no_path_is_left_the_greedy_one_answers_and_it_is_said() -> None:
+    dropped = [trace(0, "5", 0.1, right=True, dropped="ends with ?"), trace(1, None, None, dropped="no answer")]
+    for rule in RULES:
+        verdict = select(rule, dropped, NumberGrader())
+        assert verdict.score == 1.0
+        assert verdict.fallback is (rule not in ("greedy", "oracle"))
+
+
+def test_filters() -> None:
+    assert filter_path("  \n", "eos", None) == "empty"
+    assert filter_path("7 and 8", "length", "8") == "cut at the limit"
+    assert filter_path("is it 7? ", "eos", "7") == "ends with ?"
+    assert filter_path("no", "eos", None) == "no answer"
+    assert filter_path("it is 7.", "stop", "7") == ""
+
+
+def test_delta_is_the_mean_over_the_answer_alone() -> None:
+    top1, top2 = np.array([0.6, 0.9, 0.8, 0.7]), np.array([0.3, 0.05, 0.1, 0.2])
+    logprob = np.log(np.array([0.2, 0.9, 0.8, 0.7]))  # the first token is not the most likely one
+    generation = Generation(np.arange(4), top1, top2, top1, logprob, "eos", 5)
+    assert answer_delta(generation, (1, 3)) == pytest.approx((0.85 + 0.7) / 2)
+    # the branching token inside the answer: its own margin, not the greedy token's
+    assert token_margins(top1, top2, logprob)[0] == pytest.approx(0.2 - 0.6)
+    assert answer_delta(generation, (0, 1)) == pytest.approx(-0.4)

@@ -1,0 +1,126 @@
+"""Against worked numbers: textbook examples, closed forms, and slow versions of the formulas."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elicit.statistics import (
+    auroc,
+    bootstrap_mean,
+    clustered_standard_error,
+    coverage_at_k,
+    holm,
+    maj_at_k,
+    mcnemar_exact,
+    paired,
+    pass_at_k,
+    wilson,
+)
+
+
+def test_mcnemar_worked() -> None:
+    # 10 discordant pairs, 9 one way: 2 * (C(10,9) + C(10,10)) / 2^10
+    assert mcnemar_exact(9, 1) == pytest.approx(2 * 11 / 1024)
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(5, 5) == 1.0
+
+
+def test_holm_worked() -> None:
+    # Holm (1979) on 0.01, 0.04, 0.03: ordered 0.01*3, 0.03*2, 0.04*1, made monotone
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_wilson_worked() -> None:
+    # Newcombe (1998), table I: 15 of 148
+    interval = wilson(15, 148)
+    assert (interval.low, interval.high) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert wilson(0, 10).high > 0.2
+
+
+def test_pass_at_k_is_the_share_of_subsets() -> None:
+    for n, c, k in ((10, 3, 1), (10, 3, 5), (6, 0, 3), (6, 6, 2), (7, 2, 7)):
+        right = [1] * c + [0] * (n - c)
+        slow = np.mean([max(s) for s in combinations(right, k)])
+        assert pass_at_k(np.array([n]), np.array([c]), k)[0] == pytest.approx(slow)
+    # Chen et al. 2021: n=200, c=10, k=10
+    assert pass_at_k(np.array([200]), np.array([10]), 10)[0] == pytest.approx(1 - comb(190, 10) / comb(200, 10))
+    with pytest.raises(ValueError, match="k = 3"):
+        pass_at_k(np.array([2]), np.array([1]), 3)
+
+
+def test_maj_at_k() -> None:
+    groups = [np.array([0, 0, 1]), np.array([0, 1, 1])]
+    right = [np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])]
+    assert maj_at_k(groups, right, 3).tolist() == [1.0, 0.0]
+    one = maj_at_k(groups, right, 1, resamples=4000)
+    assert one == pytest.approx([2 / 3, 1 / 3], abs=0.03)
+    tie = maj_at_k([np.array([0, 1])], [np.array([1.0, 0.0])], 2)
+    assert tie[0] == 0.5
+
+
+def test_coverage_is_by_rank() -> None:
+    right = np.array([[0, 1, 0], [0, 0, 0], [1, 0, 1]])
+    assert coverage_at_k(right) == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+
+
+def test_auroc_counts_pairs() -> None:
+    score, positive = np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])
+    assert auroc(score, positive) == 0.75  # the worked example of scikit-learn's documentation
+    assert auroc(np.array([1.0, 1.0]), np.array([0, 1])) == 0.5
+    assert np.isnan(auroc(score, np.ones(4)))
+
+
+def test_clustered_error_equals_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    values, clusters = rng.normal(size=60), np.repeat(np.arange(12), 5)
+    deviation = values - values.mean()
+    sums = np.array([deviation[clusters == c].sum() for c in range(12)])
+    n, g = 60, 12
+    expected = sqrt((sums**2).sum()) / n * sqrt(g / (g - 1) * (n - 1) / (n - 1))
+    assert clustered_standard_error(values, clusters) == pytest.approx(expected)
+    alone = clustered_standard_error(values, np.arange(60))
+    assert alone == pytest.approx(values.std(ddof=1) / sqrt(60))
+
+
+def test_bootstrap_agrees_with_normal_theory_where_it_holds() -> None:
+    values = np.random.default_rng(1).normal(0.3, 1.0, 2000)
+    interval = bootstrap_mean(values)
+    half = 1.96 * values.std() / sqrt(2000)
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.005)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.005)
+
+
+def test_no_discordance_is_no_certainty() -> None:
+    same = np.ones(40)
+    result = paired(same, same)
+    assert result.difference == 0 and result.mcnemar_p == 1.0
+    assert result.interval.high == pytest.approx(1 - 0.05 ** (1 / 40))
+    assert result.interval.low == -result.interval.high
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
+def test_paired_is_antisymmetric(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = (np.array(x, dtype=float) for x in zip(*pairs, strict=True))
+    forth, back = paired(a, b, resamples=200), paired(b, a, resamples=200)
+    assert forth.difference == -back.difference
+    assert (forth.wins, forth.losses) == (back.losses, back.wins)
+    assert forth.mcnemar_p == back.mcnemar_p
+    assert forth.interval.low == pytest.approx(-back.interval.high, abs=0.35)
+
+
+def test_clusters_widen_the_interval() -> None:
+    a = np.repeat(np.random.default_rng(2).integers(0, 2, 20), 10).astype(float)
+    b = np.zeros(200)
+    one = paired(a, b)
+    many = paired(a, b, clusters=np.repeat(np.arange(20), 10).tolist())
+    assert many.clusters == 20
+    assert many.interval.high - many.interval.low > 2 * (one.interval.high - one.interval.low)
+    with pytest.raises(ValueError, match="observations"):
+        paired(a, b[:3])
