@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,6 +36,7 @@ FIRST_CAPACITY = 64
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 
+@runtime_checkable
 class KVState(Protocol):
     """The state of a batch of rows between two decoding steps."""
 

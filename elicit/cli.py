@@ -96,7 +96,7 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     task = load_task(given["task"], limit=None if given["split"] == "all" else given["limit"])
     items = task.split(given["split"])[: given["limit"]]
     model = _load(given, quiet)
-    handle = fit(name, model, task.all, **options)
+    handle = fit(name, model, task.solved, **options)
 
     from elicit.terminal import run_bars
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class Rows:
     branch: Int[np.ndarray, " rows"]
 
 
+@runtime_checkable
 class Policy(Protocol):
     """How tokens are chosen. One instance serves one batch."""
 

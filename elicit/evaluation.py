@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from elicit.decoders import Sampling
 from elicit.elicited import Elicited
@@ -28,10 +28,11 @@ from elicit.tasks.base import Items, validate
 from elicit.trace import Trace
 
 BATCH_ROWS = 160
-FIRST_SAMPLES = 8  # drawn for each question of a budget before the rest is estimated
+SAMPLES_A_ROUND = 8  # of each question, where many questions still have a budget
 MAX_SAMPLES = 512  # for one question, where its budget would allow more
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What a caller sees while a run goes on."""
 
@@ -91,13 +92,17 @@ def evaluate(
         progress: is told what goes on.
 
     Raises:
-        UserError: nothing to evaluate, a grader that fails its own gold, a folder with another run.
+        UserError: nothing to evaluate, a prompt that shows evaluated items, a grader that fails its own gold,
+            a folder with another run.
     """
     if not len(items):
         raise UserError("no items to evaluate; give at least one")
     if batch_rows is not None and batch_rows < 1:
         raise UserError(f"batch_rows = {batch_rows} was given; give at least 1")
     arms = _arms(handle, items, against, seed)
+    asked = {item.question for item in items}
+    if any(shot in asked for arm in arms for shot, _ in arm.handle.prompt.shots):
+        raise UserError("the prompt shows questions that are evaluated; evaluate the dev or the test split")
     validation = validate(items)
     if not validation.ok:
         raise UserError(
@@ -148,7 +153,7 @@ def _arms(
             "seed": seed,
         }
         others = {
-            n: control(n, handle.model, items.task.all, options) for n in dict.fromkeys(names) if n != handle.method
+            n: control(n, handle.model, items.task.solved, options) for n in dict.fromkeys(names) if n != handle.method
         }
     keys: dict[str, str] = {}
     arms = []
@@ -188,7 +193,7 @@ def _decode_all(arms: Sequence[Arm], items: Items, store: Store, progress: Progr
             if arm.source != arm.name:
                 continue
             began = time.perf_counter()
-            branches = FIRST_SAMPLES if arm.matched else arm.handle.decoder.branches
+            branches = SAMPLES_A_ROUND if arm.matched else arm.handle.decoder.branches
             plan = _plan(arm.handle, items, max(1, rows // branches))
             done = [n for n in range(len(plan)) if (arm.source, n) in journal.done]
             progress.arm(arm.source, len(items), sum(len(plan[n]) for n in done))
@@ -251,7 +256,7 @@ def draw_to_budget(
 def _wanted(traces: Sequence[Trace], budget: int) -> int:
     """How many more samples the rest of the budget will pay for, judging by those drawn."""
     if not traces:
-        return FIRST_SAMPLES
+        return 1
     spent = sum(t.spent for t in traces)
     return math.ceil((budget - spent) / max(1.0, spent / len(traces)))
 

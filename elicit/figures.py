@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 
 from elicit.errors import UserError
+from elicit.run import Run
 from elicit.trace import Trace, token_margins
 from probes.figures import BLUE, CONFIDENCE_SCALE, GREEN, INK, MUTED, ORANGE, RED, styled
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from elicit.run import Run
 
 
 def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figure:
@@ -24,8 +21,6 @@ def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figur
         item: an item id; unless given, a question where the selection mattered most.
         tokens: so many tokens of each branch are drawn.
     """
-    import plotly.graph_objects as go
-
     source = run.metrics["method"]
     by_item = run.traces[source]
     chosen = item or _telling_item(by_item)
@@ -139,8 +134,6 @@ def _escaped(text: str) -> str:
 
 def calibration(run: Run) -> go.Figure:
     """How often branches are right, by their Δ, with Wilson intervals; AUROC in the title."""
-    import plotly.graph_objects as go
-
     data = _need(run, "calibration")
     bins = data["bins"]
     share = [b["right"] for b in bins]
@@ -174,8 +167,6 @@ def calibration(run: Run) -> go.Figure:
 
 def coverage(run: Run) -> go.Figure:
     """Coverage@k by rank, beside how often the branch of each rank alone is right."""
-    import plotly.graph_objects as go
-
     data = _need(run, "coverage_by_rank")
     ranks = list(range(1, len(data["coverage"]) + 1))
     figure = go.Figure()
@@ -205,8 +196,6 @@ def coverage(run: Run) -> go.Figure:
 
 def readings(run: Run) -> go.Figure:
     """Accuracy of every way to choose among the same branches, and of the baselines, with intervals."""
-    import plotly.graph_objects as go
-
     method = run.metrics["method"]
     rows = [
         (f"{method}: {rule}", r["accuracy"], r["interval"], BLUE) for rule, r in run.metrics.get("readings", {}).items()
@@ -240,8 +229,6 @@ def readings(run: Run) -> go.Figure:
 
 def tokens(run: Run, item: str | None = None, branch: int = 0) -> go.Figure:
     """Margin, probability and entropy along one answer."""
-    import plotly.graph_objects as go
-
     by_item = run.traces[run.metrics["method"]]
     trace = by_item[item or next(iter(by_item))][branch]
     place = list(range(len(trace.tokens)))

@@ -12,15 +12,15 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from elicit import zoo
 from elicit.download import Progress, SourceError, cache_dir, fetch, hub_snapshot, sha256_of
 from elicit.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -112,8 +112,6 @@ def load_model(
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":
@@ -124,8 +122,6 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _device(name: str) -> torch.device:
-    import torch
-
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
@@ -196,10 +192,6 @@ def _converted(gguf: Path, sha256: str, label: str, progress: Progress | None, s
 
 
 def _convert(gguf: Path, out: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -271,7 +263,6 @@ def _remembered_hash(file: Path) -> str:
 
 
 def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
 
     if not any((place / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise UserError(
@@ -286,8 +277,6 @@ def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
 
 def _load_lm(name: str, place: Path, arguments: dict[str, Any]) -> PreTrainedModel:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
     if not (place / "config.json").is_file():
         raise UserError(f"model folder {name!r} holds no config.json; save the model with save_pretrained")

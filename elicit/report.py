@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elicit.figures import FIGURES
+from elicit.run import Run
 from elicit.store import CONFIG
 from probes.figures import page, table
-
-if TYPE_CHECKING:
-    from elicit.run import Run
 
 ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 

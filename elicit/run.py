@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
 
 from elicit.errors import UserError, unknown
 from elicit.store import REPORT, Store
 from elicit.trace import Trace
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 
 class Run:
@@ -59,14 +58,10 @@ class Run:
 
     def samples(self) -> pd.DataFrame:
         """One row a trace."""
-        import pandas as pd
-
         return pd.read_parquet(self.folder / "samples.parquet")
 
     def summary(self) -> pd.DataFrame:
         """One row an arm: accuracy, its interval, tokens, and the paired difference of the first arm to it."""
-        import pandas as pd
-
         metrics = self.metrics
         against = {row["baseline"]: row for row in metrics["comparisons"]}
         rows = {}

@@ -163,6 +163,13 @@ def test_a_handle_comes_back_as_it_was_saved(handle: elicit.Elicited, tiny: Mode
         elicit.Elicited.load(tmp_path, other)
 
 
+def test_a_prompt_that_shows_what_is_asked_is_refused(tiny: Model, task: Task, tmp_path: Path) -> None:
+    shown = elicit.methods.direct.fit(tiny, task.fit, prompt="few-shot", max_new_tokens=4)
+    with pytest.raises(elicit.UserError, match="shows questions that are evaluated"):
+        elicit.evaluate(shown, task.all, against=(), out=tmp_path / "run")
+    assert elicit.evaluate(shown, task.test[:2], against=(), out=tmp_path / "run").metrics["items"] == 2
+
+
 def test_a_grader_that_cannot_be_trusted_stops_the_run(handle: elicit.Elicited, tmp_path: Path) -> None:
     broken = elicit.load_task("game-of-life-halting", limit=2)
     with pytest.raises(elicit.UserError, match="not to be trusted"):

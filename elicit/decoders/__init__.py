@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from elicit.decoders.branching import Branching
 from elicit.decoders.greedy import Greedy
@@ -13,6 +13,7 @@ from elicit.decoding import Policy
 from elicit.errors import unknown
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """A decoder is data: it can be saved, compared and hashed; its policy holds what one batch needs."""
 

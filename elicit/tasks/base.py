@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from elicit.answers import Kind
 from elicit.errors import UserError
@@ -37,6 +37,7 @@ class Grade(NamedTuple):
         return self.score >= 1.0
 
 
+@runtime_checkable
 class Grader(Protocol):
     """Decides whether an extracted answer is right, and which answers mean the same."""
 
@@ -70,6 +71,11 @@ class Task:
     @property
     def test(self) -> Items:
         return self.split("test")
+
+    @property
+    def solved(self) -> Items:
+        """The fit items, of which there may be none: what a prompt may show."""
+        return Items(self, tuple(item for item in self.items if item.split == "fit"))
 
     @property
     def all(self) -> Items:
