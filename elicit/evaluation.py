@@ -27,7 +27,7 @@ from elicit.store import Journal, Store
 from elicit.tasks.base import Items, validate
 from elicit.trace import Trace
 
-BATCH_ROWS = 160
+BATCH_ROWS = 320
 SAMPLES_A_ROUND = 8  # of each question, where many questions still have a budget
 MAX_SAMPLES = 512  # for one question, where its budget would allow more
 

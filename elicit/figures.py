@@ -80,7 +80,7 @@ def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figur
             "cmin": 0,
             "cmax": 1,
             "colorscale": CONFIDENCE_SCALE,
-            "colorbar": {"title": {"text": "margin"}, "thickness": 12, "x": -0.12, "len": 0.8},
+            "colorbar": {"title": {"text": "margin"}, "thickness": 12, "x": 1.02, "len": 0.8},
         },
     )
     figure.add_scatter(
@@ -97,7 +97,6 @@ def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figur
         showgrid=False,
         zeroline=False,
         ticktext=[_escaped((t.pieces or ["(end)"])[0]) for t in traces],
-        title="first token",
         side="left",
     )
     figure.update_xaxes(title="token", showgrid=False, zeroline=False, range=[-5, longest * 1.5 + 8])
@@ -161,7 +160,8 @@ def calibration(run: Run) -> go.Figure:
     title += f", {_number(data['auroc_within'])} within a question"
     figure.update_layout(title=title)
     figure.update_xaxes(title="Δ of the answer", range=[-1.05, 1.05])
-    figure.update_yaxes(title="share right", range=[-0.02, 1.02], tickformat=".0%")
+    highest = max((b["interval"][1] for b in bins), default=1.0)
+    figure.update_yaxes(title="share right", range=[-0.02, min(1.02, highest + 0.05)], tickformat=".0%")
     return styled(figure)
 
 
