@@ -273,8 +273,9 @@ def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
                 [k for k in given if k not in ("config", "as_json", "setting")] + ["options"],
             )
         default = given[key]
-        if key != "setting" and default is not None and not isinstance(value, type(default)):
-            raise UserError(f"{file.name}: {key} = {value!r}; expected {type(default).__name__}, like {default!r}")
+        expected = str if isinstance(default, Path) else list if key == "setting" else type(default)
+        if default is not None and not isinstance(value, expected):
+            raise UserError(f"{file.name}: {key} = {value!r}; expected {expected.__name__}, like {default!r}")
         if _is_default(context, key) or key == "setting":
             given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
     return given

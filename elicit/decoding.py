@@ -171,7 +171,7 @@ class _Record:
         self.finish[target[ended]] = "eos"
         if self.could_stop is not None:
             for i in np.flatnonzero(self.could_stop[emitted] & ~ended):
-                if self._ends_with_stop(target[i], step):
+                if self._ends_with_stop(int(target[i]), step):
                     self.finish[target[i]] = "stop"
                     ended[i] = True
         return target[~ended]
