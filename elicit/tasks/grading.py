@@ -80,9 +80,10 @@ class Worker:
             self.close()
             raise DeadlineExceeded(f"no verdict within {deadline:g} s")
         if not line:
-            self.close()
             self.stderr.seek(0)
-            raise RuntimeError(f"the grading worker died: {self.stderr.read()[-2000:]}")
+            said = self.stderr.read()[-2000:]
+            self.close()
+            raise RuntimeError(f"the grading worker died: {said}")
         reply = json.loads(line)
         if "error" in reply:
             raise RuntimeError(reply["error"])
@@ -91,8 +92,9 @@ class Worker:
     def close(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            self.process.communicate()  # waits, and closes the pipes
             self.process = None
+            self.stderr.close()
 
 
 WORKER = Worker()
