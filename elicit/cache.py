@@ -4,7 +4,7 @@
 and each branch's own tokens in buffers that are written in place. At a decoding step the attention
 over prompt and over own tokens are two partial softmaxes, merged by their log-sum-exp (the
 decomposition of Hydragen, arXiv 2402.05099, eq. 4-6): the prompt is read once a question, not
-once a branch. `PerRowCache` is the model's own cache, repeated for each branch: for architectures
+once a branch. `PerRowState` holds the model's own cache, repeated for each branch: for architectures
 whose attention cannot be replaced (linear attention, ALiBi, attention sinks, ...).
 
 Both answer `prefill`, `fork`, `step` and `keep`, and both agree with `generate` token for token

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from elicit.decoders import Branching
 from elicit.elicited import Elicited
-from elicit.selection import RULES, select
+from elicit.selection import RULES, Verdict, select
 from elicit.statistics import (
     Interval,
     auroc,
@@ -43,7 +44,8 @@ def compute(
     """All metrics of a run. The first arm is the one under test; the others are its baselines."""
     main, *others = arms
     ids = [item.id for item in items]
-    scores = {name: _scores(handle.select, traces[source], items) for name, (source, handle) in arms.items()}
+    verdicts = {name: _verdicts(handle.select, traces[source], items) for name, (source, handle) in arms.items()}
+    scores = {name: _right(chosen) for name, chosen in verdicts.items()}
     result: dict[str, Any] = {
         **(extra or {}),
         "task": items.task.name,
@@ -51,7 +53,7 @@ def compute(
         "splits": dict(Counter(item.split for item in items)),
         "method": main,
         "arms": {
-            name: _arm(scores[name], traces[source], items, handle.select) for name, (source, handle) in arms.items()
+            name: _arm(handle.select, verdicts[name], traces[source], ids) for name, (source, handle) in arms.items()
         },
         "comparisons": _comparisons(main, {n: scores[n] for n in others}, scores[main], seed),
     }
@@ -61,22 +63,29 @@ def compute(
         reference = scores.get("direct")
         result["readings"] = _readings(branches, items, reference, seed)
         result["calibration"] = _calibration(branches, ids, seed)
-        if handle.decoder.__class__.__name__ == "Branching":
+        if isinstance(handle.decoder, Branching):
             result["coverage_by_rank"] = _coverage(branches, ids)
         else:
             result["samples"] = _independent(branches, items)
     return result
 
 
+def _verdicts(rule: str, traces: Traces, items: Items) -> list[Verdict]:
+    return [select(rule, traces[item.id], items.task.grader) for item in items]
+
+
+def _right(verdicts: Sequence[Verdict]) -> np.ndarray:
+    return np.array([float(v.score >= 1.0) for v in verdicts])
+
+
 def _scores(rule: str, traces: Traces, items: Items) -> np.ndarray:
-    verdicts = [select(rule, traces[item.id], items.task.grader) for item in items]
-    return np.array([v.score if rule == "random" else float(v.score >= 1.0) for v in verdicts])
+    verdicts = _verdicts(rule, traces, items)
+    return np.array([v.score for v in verdicts]) if rule == "random" else _right(verdicts)
 
 
-def _arm(scores: np.ndarray, traces: Traces, items: Items, rule: str) -> dict[str, Any]:
-    ids = [item.id for item in items]
+def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[str]) -> dict[str, Any]:
+    scores = _right(verdicts)
     every = [t for i in ids for t in traces[i]]
-    verdicts = [select(rule, traces[i], items.task.grader) for i in ids]
     return {
         "select": rule,
         "accuracy": float(scores.mean()),
