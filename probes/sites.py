@@ -1,0 +1,198 @@
+"""Hook points: where in a decoder the residual stream and what is added to it can be read or written.
+
+Names and meanings are TransformerLens's (`blocks.{layer}.hook_{point}`):
+
+- `resid_pre`, `resid_post`: the residual stream before and after a block;
+- `attn_out`, `mlp_out`: what the block's attention and its MLP add to the stream (after the post-norm, where
+  an architecture has one);
+- `pattern`: attention probabilities, [heads, query, key]; read only.
+
+The modules are found by what they are, not by a table of model names, and `attn_out` and `mlp_out` are believed
+only after a forward has shown that resid_pre + attn_out + mlp_out = resid_post: an architecture that adds the
+residual inside its attention, or scales what it adds, is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from probes.errors import UserError, unknown
+
+STREAM = ("resid_pre", "attn_out", "mlp_out", "resid_post")  # in the order of the forward
+POINTS = (*STREAM, "pattern")
+ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
+# Norms that stand between a sublayer and the stream, where both of a pair are there (Gemma 2 and 3).
+POST_NORMS = {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"}
+SUM_TOLERANCE = 0.02  # of the stream's norm: bf16 rounds each sum to 0.4%
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hook point of a layer; `str` and `parse` are each other's inverse: `12.resid_post`."""
+
+    layer: int
+    point: str = "resid_post"
+
+    def __post_init__(self) -> None:
+        if self.point not in POINTS:
+            raise unknown("hook point", self.point, POINTS)
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.point}"
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where in a forward it comes."""
+        return self.layer, (*STREAM[:1], "pattern", *STREAM[1:]).index(self.point)
+
+    @staticmethod
+    def parse(text: str) -> Site:
+        found = re.fullmatch(r"(?:blocks\.)?(\d+)\.(?:hook_)?(?:attn\.hook_)?(\w+)", text)
+        if not found:
+            raise UserError(f"site {text!r} was given; write layer.point, like 12.resid_post")
+        return Site(int(found[1]), found[2])
+
+
+def blocks(lm: nn.Module) -> nn.ModuleList:
+    """The decoder's blocks.
+
+    Raises:
+        UserError: none found.
+    """
+    config: Any = lm.config
+    depth = config.get_text_config(decoder=True).num_hidden_layers
+    for name, module in lm.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth and "vision" not in name:
+            return module
+    raise UserError(f"{type(lm).__name__} holds no list of {depth} blocks; hooks need one")
+
+
+def decoder(lm: nn.Module) -> nn.Module:
+    """The module that runs the blocks: the one whose forward is given the cache."""
+    wanted = blocks(lm)
+    return next(m for m in lm.modules() if any(child is wanted for child in m.children()))
+
+
+def depth(lm: nn.Module) -> int:
+    return len(blocks(lm))
+
+
+def width(lm: nn.Module) -> int:
+    """d_model."""
+    config: Any = lm.config
+    return int(config.get_text_config(decoder=True).hidden_size)
+
+
+def module_of(lm: nn.Module, site: Site) -> nn.Module:
+    """The module at whose input (`resid_pre`) or output (all others) the site lies.
+
+    Raises:
+        UserError: no such layer; a point that the architecture lacks.
+    """
+    layers = blocks(lm)
+    if not 0 <= site.layer < len(layers):
+        raise UserError(
+            f"layer {site.layer} was given; {type(lm).__name__} has {len(layers)} layers, give 0 to {len(layers) - 1}"
+        )
+    block = layers[site.layer]
+    if site.point in ("resid_pre", "resid_post"):
+        return block
+    children = dict(block.named_children())
+    if site.point in POST_NORMS and all(name in children for name in POST_NORMS.values()):
+        return children[POST_NORMS[site.point]]
+    for name in MLP if site.point == "mlp_out" else ATTENTION:
+        if name in children:
+            return children[name]
+    raise UserError(f"{type(lm).__name__} has no {site.point} in layer {site.layer}; use resid_pre or resid_post")
+
+
+def check_site(lm: PreTrainedModel, site: Site, *, write: bool = False) -> None:
+    """Refuse what cannot be hooked.
+
+    Raises:
+        UserError: no such layer, a point that the architecture lacks, `pattern` where it would be written.
+    """
+    if write and site.point == "pattern":
+        raise UserError("attention patterns can be read and not written; use attn_out or the residual stream")
+    module_of(lm, site)
+    if site.point in POST_NORMS and not _adds_up(lm, site.layer):
+        raise UserError(
+            f"{type(lm).__name__} does not add its {site.point} to the residual stream as it is (layer {site.layer}: "
+            "resid_pre + attn_out + mlp_out is not resid_post); use resid_pre or resid_post"
+        )
+
+
+_SUMS: weakref.WeakKeyDictionary[nn.Module, dict[int, bool]] = weakref.WeakKeyDictionary()
+
+
+def _adds_up(lm: PreTrainedModel, layer: int) -> bool:
+    known = _SUMS.setdefault(lm, {})
+    if layer not in known:
+        seen: dict[str, Tensor] = {}
+        handles = [on_site(lm, Site(layer, point), _keep(seen, point)) for point in STREAM]
+        try:
+            with torch.no_grad():
+                decoder(lm)(input_ids=torch.tensor([[1, 2, 3]], device=lm.device), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        total = seen["resid_pre"] + seen["attn_out"] + seen["mlp_out"]
+        error = (total - seen["resid_post"]).norm() / seen["resid_post"].norm()
+        known[layer] = bool(error < SUM_TOLERANCE)
+    return known[layer]
+
+
+def _keep(seen: dict[str, Tensor], point: str) -> Callable[[Tensor], None]:
+    def hook(h: Tensor) -> None:
+        seen[point] = h.float()
+
+    return hook
+
+
+Hook = Callable[[Float[Tensor, "rows pos d_model"]], Tensor | None]
+
+
+def on_site(lm: nn.Module, site: Site, hook: Hook) -> RemovableHandle:
+    """Call `hook` with the activations at a site in each forward; what it returns takes their place.
+
+    For `pattern` the hook gets [rows, heads, query, key] and what it returns is dropped; the attention must be
+    eager, since fused kernels hold no pattern.
+    """
+    module = module_of(lm, site)
+    if site.point == "resid_pre":
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            changed = hook(args[0] if args else kwargs["hidden_states"])
+            if changed is None:
+                return None
+            return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
+
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+
+    if site.point == "pattern":
+
+        def weights(_: nn.Module, __: Any, output: Any) -> None:
+            if not isinstance(output, tuple) or output[1] is None:
+                raise UserError("this attention returns no pattern; capture patterns with attn_implementation='eager'")
+            hook(output[1])
+
+        return module.register_forward_hook(weights)
+
+    def after(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            changed = hook(output[0])
+            return None if changed is None else (changed, *output[1:])
+        return hook(output)
+
+    return module.register_forward_hook(after)

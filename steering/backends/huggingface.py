@@ -1,0 +1,97 @@
+"""Raw Hugging Face hooks behind the common interface: the reference that the other backends are compared with.
+
+`elicit` decodes with its own loop and `steering.hooks.attached`; this is plain `transformers` with the same hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steering.backends import Claims, Completion
+from steering.delivery import Delivery
+from steering.hooks import attached
+from steering.interventions import Plan
+
+
+class HuggingFace:
+    """Plans on a causal LM of `transformers`."""
+
+    name = "hf"
+    claims = Claims()
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        self.lm = lm
+        self.delivery = Delivery()
+
+    @torch.no_grad()
+    def score(
+        self,
+        texts: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        plans: Sequence[Plan],
+        of_row: Sequence[int] | None = None,
+    ) -> list[Float[Tensor, "pos vocab"]]:
+        ids, mask = left_pad(texts, self.lm.device)
+        with attached(self.lm, plans, of_row=of_row, lengths=lengths) as session:
+            logits = self.lm(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits
+        self.delivery = session.editor.delivery()
+        logprobs = torch.log_softmax(logits.float(), dim=-1)
+        return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        plans: Sequence[Plan],
+        of_row: Sequence[int] | None = None,
+        *,
+        max_new_tokens: int,
+        eos_ids: Sequence[int] = (),
+        keep_logprobs: bool = False,
+    ) -> list[Completion]:
+        ids, mask = left_pad(prompts, self.lm.device)
+        with attached(self.lm, plans, of_row=of_row) as session:
+            out = self.lm.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                eos_token_id=list(eos_ids) or None,
+                pad_token_id=0,
+                return_dict_in_generate=True,
+                output_logits=keep_logprobs,
+            )
+        self.delivery = session.editor.delivery()
+        logits = torch.stack(out.logits, 1) if keep_logprobs else None
+        return completions(out.sequences[:, ids.shape[1] :], logits, eos_ids)
+
+
+def left_pad(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Ids and mask, [rows, longest]; the tokens stand at the right."""
+    longest = max(map(len, rows))
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        ids[row, longest - len(tokens) :] = torch.tensor(list(tokens))
+        mask[row, longest - len(tokens) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids of left-padded rows."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def completions(new: Tensor, logits: Tensor | None, eos_ids: Sequence[int]) -> list[Completion]:
+    """Cut each row of new tokens [rows, steps] at its end token."""
+    out = []
+    for row, tokens in enumerate(new.tolist()):
+        end = next((i for i, token in enumerate(tokens) if token in eos_ids), len(tokens))
+        kept = None if logits is None else torch.log_softmax(logits[row, :end].float(), dim=-1)
+        out.append(Completion(tokens[:end], kept))
+    return out

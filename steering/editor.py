@@ -1,0 +1,226 @@
+"""`Editor`: what plans do to activations, for every backend alike.
+
+A backend hands it the activations at a site with the `Frame` of the forward and puts back what it returns. Rows of one
+forward may follow different plans. Interventions of different plans that differ in strength alone are one operation
+with a strength a row.
+
+It also keeps the proof of delivery: how far each position was moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.clock import Frame
+from probes.errors import UserError
+from probes.sites import Site
+from steering.delivery import Delivery
+from steering.directions import Direction
+from steering.interventions import Add, Gate, Intervention, Plan, ProjectOut, Replace, SetFeature
+
+
+@dataclass
+class _Operation:
+    """An intervention at one site, with a factor for each plan; 0 where a plan does not have it."""
+
+    intervention: Intervention
+    factors: list[float]
+    has: list[bool]
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def same(self) -> bool:
+        """Whether all plans have it alike."""
+        return all(self.has) and len(set(self.factors)) == 1
+
+
+class Editor:
+    """Applies plans.
+
+    Args:
+        plans: one for all rows, or the distinct ones.
+        of_row: for each row of the first forward its plan's number; None: all follow plan 0.
+        device: where the activations are.
+
+    Raises:
+        UserError: `Replace` whose values do not reach a step that it should act on.
+    """
+
+    def __init__(self, plans: Sequence[Plan], of_row: Sequence[int] | None = None, device: str | torch.device = "cpu"):
+        self.plans = [tuple(plan) for plan in plans]
+        self.of_row = None if of_row is None or len(plans) == 1 else torch.tensor(list(of_row), device=device)
+        self.device = torch.device(device)
+        self.operations = _compile(self.plans)
+        self.gates = {gate.site: [] for plan in self.plans for one in plan if (gate := one.when.gate) is not None}  # type: dict[Site, list[Gate]]
+        for plan in self.plans:
+            for one in plan:
+                gate = one.when.gate
+                if gate is not None and not any(gate is known for known in self.gates[gate.site]):
+                    self.gates[gate.site].append(gate)
+        self.sites = sorted({*self.operations, *self.gates}, key=lambda site: site.order)
+        self.fired: dict[int, Bool[Tensor, "rows pos"]] = {}
+        self.gate_counts: dict[int, Tensor] = {}
+        self._frame: Frame | None = None
+        self._moved: Tensor | None = None
+        self._totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self._largest = torch.zeros((), dtype=torch.float32, device=self.device)
+
+    def edit(self, site: Site, h: Float[Tensor, "rows pos d_model"], frame: Frame) -> Tensor | None:
+        """The activations that take the place of `h`, or None where nothing is to be done."""
+        if frame is not self._frame:
+            self._frame, self._moved, self.fired = frame, None, {}
+        for gate in self.gates.get(site, ()):
+            score = h.float() @ gate.vector.to(h.device) + gate.bias
+            self.fired[id(gate)] = score > gate.threshold
+        new = h
+        for operation in self.operations.get(site, ()):
+            new = self._apply(operation, new, frame)
+        if new is h:
+            return None
+        self._measure(h, new, frame)
+        return new
+
+    def _apply(self, operation: _Operation, h: Tensor, frame: Frame) -> Tensor:
+        intervention = operation.intervention
+        weight: float | Tensor = intervention.when.weight(frame)
+        if isinstance(weight, float):
+            if weight == 0.0:
+                return h
+        else:
+            weight = weight[..., None]
+        gate = intervention.when.gate
+        if gate is not None:
+            fired = self.fired[id(gate)]
+            self._count(gate, fired, weight)
+            weight = weight * fired[..., None]
+        what = intervention.what
+        factor = self._factor(operation, frame)
+        if isinstance(what, Add):
+            step = self._constant(operation, "vector", what.source.vector if isinstance(what.source, Direction)
+                                  else what.source.decoder)  # fmt: skip
+            if isinstance(weight, float) and isinstance(factor, float):
+                return h + (weight * factor * step).to(h.dtype)
+            return h + (weight * factor * step).to(h.dtype)
+        has = self._has(operation, frame)
+        if has is not None:
+            weight = weight * has
+        if isinstance(what, Replace):
+            return torch.lerp(h, self._values(operation, what, frame, h), torch.as_tensor(weight * factor).to(h))
+        if isinstance(what, ProjectOut):
+            unit = self._constant(operation, "unit", what.source.unit)
+            x = h.float()
+            if what.source.center is not None:
+                x = x - self._constant(operation, "center", what.source.center)
+            return h - (weight * factor * (x @ unit)[..., None] * unit).to(h.dtype)
+        decoder = self._constant(operation, "decoder", what.source.decoder)
+        z = what.source.read(h)[..., None]
+        change = factor - z if isinstance(what, SetFeature) else (factor - 1) * z
+        return h + (weight * change * decoder).to(h.dtype)
+
+    def _constant(self, operation: _Operation, name: str, value: Tensor) -> Tensor:
+        if name not in operation.constants:
+            operation.constants[name] = value.to(self.device)
+        return operation.constants[name]
+
+    def _plan_of_row(self, frame: Frame) -> Tensor:
+        assert self.of_row is not None
+        return self.of_row if frame.rows is None else self.of_row[frame.rows]
+
+    def _factor(self, operation: _Operation, frame: Frame) -> float | Tensor:
+        if operation.same or self.of_row is None:
+            return operation.factors[0]
+        table = self._constant(operation, "factors", torch.tensor(operation.factors))
+        return table[self._plan_of_row(frame)][:, None, None]
+
+    def _has(self, operation: _Operation, frame: Frame) -> Tensor | None:
+        if all(operation.has) or self.of_row is None:
+            return None
+        table = self._constant(operation, "has", torch.tensor(operation.has, dtype=torch.float32))
+        return table[self._plan_of_row(frame)][:, None, None]
+
+    def _values(self, operation: _Operation, what: Replace, frame: Frame, h: Tensor) -> Tensor:
+        """The stored activations of each position; the position's own where none are stored."""
+        values = self._constant(operation, "values", what.values)
+        index = frame.steps - what.first
+        inside = (index >= 0) & (index < len(values))
+        stored = values[index.clamp(0, len(values) - 1)].to(h.dtype)
+        return torch.where(inside[..., None], stored, h)
+
+    def _count(self, gate: Gate, fired: Tensor, weight: float | Tensor) -> None:
+        asked = torch.ones_like(fired) if isinstance(weight, float) else (weight[..., 0] != 0).expand_as(fired)
+        seen = torch.stack([(fired & asked).sum(), asked.sum()])
+        self.gate_counts[id(gate)] = self.gate_counts.get(id(gate), 0) + seen
+
+    def _measure(self, old: Tensor, new: Tensor, frame: Frame) -> None:
+        before = old.detach().float()
+        moved = torch.linalg.vector_norm(new.detach().float() - before, dim=-1)
+        share = moved / torch.linalg.vector_norm(before, dim=-1).clamp_(min=1e-12)
+        if frame.valid is not None:
+            share = share * frame.valid
+            moved = moved * frame.valid
+        self._moved = share if self._moved is None else torch.maximum(self._moved, share)
+        self._totals += torch.stack([(moved > 0).sum(), moved.sum(), share.sum(), torch.isnan(moved).sum()])
+        self._largest = torch.maximum(self._largest, share.max())
+
+    def moved(self) -> Float[Tensor, "rows pos"] | None:
+        """How far the last forward's positions were moved: ‖Δh‖ / ‖h‖, the largest over sites; None: not at all."""
+        return self._moved
+
+    def delivery(self) -> Delivery:
+        """What was done so far."""
+        positions, moved, share, broken = self._totals.tolist()
+        fired, asked = torch.stack(list(self.gate_counts.values())).sum(0).tolist() if self.gate_counts else (0, 0)
+        return Delivery(
+            positions=int(positions),
+            mean_move=moved / positions if positions else 0.0,
+            mean_share=share / positions if positions else 0.0,
+            max_share=float(self._largest),
+            not_finite=int(broken),
+            gate_fired=int(fired),
+            gate_asked=int(asked),
+        )
+
+
+def _compile(plans: Sequence[Plan]) -> dict[Site, list[_Operation]]:
+    """The operations at each site, in the plans' order; equal but for the strength, they are one."""
+    out: dict[Site, list[_Operation]] = {}
+    skeletons: dict[Site, list[str]] = {}
+    for number, plan in enumerate(plans):
+        next_place: dict[Site, int] = {}
+        for intervention in plan:
+            bare = replace(intervention, strength=2.0, unit="raw").digest  # 2 is neutral to no kind
+            for site in intervention.sites:
+                known, place = skeletons.setdefault(site, []), next_place.get(site, 0)
+                operations = out.setdefault(site, [])
+                if bare in known[place:]:
+                    at = known.index(bare, place)
+                else:
+                    at = place
+                    known.insert(at, bare)
+                    operations.insert(at, _Operation(intervention, [0.0] * len(plans), [False] * len(plans)))
+                operations[at].factors[number] = intervention.factor
+                operations[at].has[number] = True
+                next_place[site] = at + 1
+    return out
+
+
+def check_reach(plan: Plan) -> None:
+    """Refuse a `Replace` that is to act where it holds no values.
+
+    Raises:
+        UserError: its `when` asks for steps outside its values.
+    """
+    for one in plan:
+        if not isinstance(one.what, Replace):
+            continue
+        when = one.when
+        if when.positions is None and (when.stop is None or when.stop - 1 > one.what.last):
+            raise UserError(
+                f"activations for steps {one.what.first} to {one.what.last} were given to replace, and a when without "
+                "an end or with a later one; give When(first, stop) within them"
+            )

@@ -1,0 +1,105 @@
+"""The default backend: plans on a Hugging Face model, as ordinary forward hooks placed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from probes.clock import Clock
+from probes.errors import UserError
+from probes.sites import Site, check_site, on_site, width
+from steering.editor import Editor, check_reach
+from steering.interventions import Plan
+
+
+class Session:
+    """Plans on a model, for as long as `attached` is open.
+
+    `generate`, plain forwards and a decoding loop of one's own are steered alike. A loop that forks or drops rows
+    tells so, in the words of the decoding cache.
+    """
+
+    def __init__(self, editor: Editor, clock: Clock) -> None:
+        self.editor = editor
+        self.clock = clock
+
+    def fork(self, question: Int[Tensor, " rows"]) -> None:
+        """Row r continues row `question[r]` of the prompts' forward."""
+        self.clock.fork(question)
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Only these rows go on."""
+        self.clock.keep(rows)
+
+    def moved(self) -> Float[Tensor, "rows pos"] | None:
+        """How far the last forward's positions were moved; see `Editor.moved`."""
+        return self.editor.moved() if self.editor._frame is self.clock.frame else None
+
+
+@contextmanager
+def attached(
+    lm: PreTrainedModel,
+    plans: Sequence[Plan],
+    *,
+    of_row: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Iterator[Session]:
+    """Steer a model inside the context.
+
+    Args:
+        lm: a causal LM of `transformers`; its modules are left as they are, and hooks are removed at the end.
+        plans: one for all rows, or the distinct ones.
+        of_row: the number of each row's plan, where there are several.
+        lengths: prompt tokens of each row, where a forward holds prompts together with continuations.
+
+    Raises:
+        UserError: a layer or hook point that the model lacks, a direction of another width.
+    """
+    for plan in plans:
+        check_plan(lm, plan)
+    if of_row is not None and not all(0 <= number < len(plans) for number in of_row):
+        raise UserError(f"rows are to follow plans {sorted(set(of_row))}; {len(plans)} were given, numbered from 0")
+    editor = Editor(plans, of_row, lm.device)
+    clock = Clock(lm, lengths)
+    handles = [on_site(lm, site, _hook(editor, clock, site)) for site in editor.sites]
+    try:
+        yield Session(editor, clock)
+    finally:
+        for handle in handles:
+            handle.remove()
+        clock.remove()
+
+
+def _hook(editor: Editor, clock: Clock, site: Site) -> Callable[[Tensor], Tensor | None]:
+    def hook(h: Tensor) -> Tensor | None:
+        assert clock.frame is not None
+        return editor.edit(site, h, clock.frame)
+
+    return hook
+
+
+def check_plan(lm: PreTrainedModel, plan: Plan) -> None:
+    """Refuse a plan that does not fit a model.
+
+    Raises:
+        UserError: a layer or hook point that the model lacks, another width.
+    """
+    wanted = width(lm)
+    for one in plan:
+        for site in one.sites:
+            check_site(lm, site, write=True)
+        if one.d_model != wanted:
+            raise UserError(
+                f"a direction of width {one.d_model} was given; {type(lm).__name__} has d_model {wanted}, "
+                "use one made for this model"
+            )
+        gate = one.when.gate
+        if gate is not None:
+            check_site(lm, gate.site)
+            if len(gate.vector) != wanted:
+                raise UserError(f"a gate of width {len(gate.vector)} was given; the model has d_model {wanted}")
+    check_reach(plan)
