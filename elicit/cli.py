@@ -15,6 +15,20 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.commands.options import (
+    DEFAULT_TASK,
+    Against,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    Limit,
+    ModelName,
+    Setting,
+    Split,
+    TaskName,
+    load,
+)
 from elicit.errors import UserError, unknown
 
 app = typer.Typer(
@@ -29,19 +43,6 @@ app = typer.Typer(
 # Typer carries its own copy of Click from some release on: the class that its errors derive from.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
-DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
-DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]
-TaskName = Annotated[str, typer.Option(help="A task's name, with parameters after a colon, or a JSON Lines file.")]
-ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
-Split = Annotated[str, typer.Option(help="fit, dev, test or all.")]
-Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
-Against = Annotated[
-    str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")
-]
-Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as key=value. Repeatable.")]
 
 
 @app.command()
@@ -95,7 +96,7 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 
     task = load_task(given["task"], limit=None if given["split"] == "all" else given["limit"])
     items = task.split(given["split"])[: given["limit"]]
-    model = _load(given, quiet)
+    model = load(given, quiet)
     handle = fit(name, model, task.solved, **options)
 
     from elicit.terminal import run_bars
@@ -236,20 +237,6 @@ def _list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> 
     from elicit.terminal import show_table
 
     show_table(head, rows)
-
-
-def _load(given: dict[str, Any], quiet: bool) -> Any:
-    from elicit.models import load_model
-    from elicit.terminal import fetch_bar
-
-    with fetch_bar(quiet=quiet) as progress:
-        return load_model(
-            given["model"],
-            dtype=given["dtype"],
-            device=given["device"],
-            device_map=given["device_map"],
-            progress=progress,
-        )
 
 
 def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:

@@ -58,9 +58,7 @@ class Delivery:
             UserError: no position moved, a gate that never fired, NaN.
         """
         if self.not_finite:
-            raise UserError(
-                f"the intervention made {self.not_finite} positions NaN or infinite; lower its strength, or use bfloat16"
-            )
+            raise UserError(f"the intervention made {self.not_finite} positions NaN or infinite; lower its strength")
         if self.gate_asked and not self.gate_fired:
             raise UserError(
                 f"the gate never fired at {self.gate_asked} positions, so nothing was steered; lower its threshold"

@@ -164,7 +164,8 @@ class Editor:
             share = share * frame.valid
             moved = moved * frame.valid
         self._moved = share if self._moved is None else torch.maximum(self._moved, share)
-        self._totals += torch.stack([(moved > 0).sum(), moved.sum(), share.sum(), torch.isnan(moved).sum()])
+        finite = moved.isfinite()
+        self._totals += torch.stack([(moved > 0).sum(), moved[finite].sum(), share[finite].sum(), (~finite).sum()])
         self._largest = torch.maximum(self._largest, share.max())
 
     def moved(self) -> Float[Tensor, "rows pos"] | None:

@@ -56,7 +56,7 @@ class HuggingFace:
     ) -> list[Completion]:
         ids, mask = left_pad(prompts, self.lm.device)
         with attached(self.lm, plans, of_row=of_row) as session:
-            out = self.lm.generate(
+            out = self.lm.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,

@@ -1,0 +1,37 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
+DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]
+TaskName = Annotated[str, typer.Option(help="A task's name, with parameters after a colon, or a JSON Lines file.")]
+ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
+Split = Annotated[str, typer.Option(help="fit, dev, test or all.")]
+Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
+Against = Annotated[
+    str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")
+]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as key=value. Repeatable.")]
+
+
+def load(given: Mapping[str, Any], quiet: bool) -> Any:
+    """The model that the options name, with a bar while it is fetched."""
+    from elicit.models import load_model
+    from elicit.terminal import fetch_bar
+
+    with fetch_bar(quiet=quiet) as progress:
+        return load_model(
+            given["model"],
+            dtype=given["dtype"],
+            device=given["device"],
+            device_map=given["device_map"],
+            progress=progress,
+        )
