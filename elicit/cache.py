@@ -60,12 +60,12 @@ class KVState(Protocol):
 
 
 @contextmanager
-def open_state(model: PreTrainedModel, max_new_tokens: int) -> Iterator[KVState]:
-    """The shared-prefix state where the architecture allows it, else the model's own cache.
+def open_state(model: PreTrainedModel, max_new_tokens: int, *, shared: bool = True) -> Iterator[KVState]:
+    """The shared-prefix state where the architecture allows it and it is wanted, else the model's own cache.
 
     The model's attention implementation is exchanged inside the context and put back after it.
     """
-    if not supports_shared_prefix(model):
+    if not shared or not supports_shared_prefix(model):
         yield PerRowState(model)
         return
     before = model.config._attn_implementation

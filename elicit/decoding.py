@@ -20,7 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.cache import open_state
 from elicit.errors import UserError
+from probes.capture import Recorder
 from probes.confidence import Top2, token_statistics, top2
+from steering.hooks import Session
 
 # Rows that have finished are computed along until an eighth of the batch is dead: dropping copies the cache.
 DEAD_SHARE = 1 / 8
@@ -47,6 +49,19 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """Something that keeps a value for each row, and is told which rows there are."""
+
+    def fork(self, question: Int[Tensor, " rows"]) -> None:
+        """Row r continues prompt `question[r]`."""
+        ...
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Only these rows go on."""
+        ...
+
+
 @dataclass(frozen=True)
 class StopRule:
     """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text."""
@@ -68,13 +83,19 @@ def stop_at(text: str, strings: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class Generation:
-    """One branch. All arrays have one entry a token; the end token, where there is one, is not among them."""
+    """One branch. All arrays have one entry a token; the end token, where there is one, is not among them.
+
+    `moved` says how far an intervention moved the position that chose each token (‖Δh‖ / ‖h‖), and `prompt_moved`
+    how many earlier positions of the prompt it moved; both 0 without steering.
+    """
 
     tokens: Int[np.ndarray, " tokens"]
     top1: Float[np.ndarray, " tokens"]
     top2: Float[np.ndarray, " tokens"]
     entropy: Float[np.ndarray, " tokens"]
     logprob: Float[np.ndarray, " tokens"]
+    moved: Float[np.ndarray, " tokens"]
+    prompt_moved: int
     finish: str  # "eos", "stop" (a stop string) or "length" (the limit)
     spent: int  # tokens decoded, the end token included
 
@@ -91,6 +112,8 @@ def decode(
     *,
     max_new_tokens: int,
     stop: StopRule,
+    steering: Session | None = None,
+    recorder: Recorder | None = None,
     progress: Progress | None = None,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
@@ -101,6 +124,8 @@ def decode(
         policy: chooses first and next tokens.
         max_new_tokens: limit for each branch.
         stop: end tokens and strings.
+        steering: what `steering.hooks.attached(model, …)` gave; its plans' rows are the prompts.
+        recorder: what `probes.capture.recording(model, …)` gave.
         progress: called after every step.
 
     Returns:
@@ -111,8 +136,11 @@ def decode(
     """
     _check(model, prompts, max_new_tokens)
     ids, mask = _left_pad(prompts, model.device)
-    with open_state(model, max_new_tokens) as state:
+    followers: list[Follower] = [f for f in (steering, recorder) if f is not None]
+    shared = recorder is None or not recorder.needs_patterns
+    with open_state(model, max_new_tokens, shared=shared) as state:
         logits = state.prefill(ids, mask)
+        moved = steering.moved() if steering is not None else None
         tokens = policy.first(logits)
         questions, branches = tokens.shape
         rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
@@ -121,8 +149,12 @@ def decode(
         tokens = tokens.reshape(-1)
         live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished
         logits = logits[question]
-        open_rows = record.append(live, 0, tokens, logits, top2(logits))
-        state.fork(question)
+        if moved is not None:
+            record.prompt_moved[:] = (moved[:, :-1] > 0).sum(-1)[question].cpu().numpy()
+            moved = moved[question, -1:]
+        open_rows = record.append(live, 0, tokens, logits, top2(logits), moved)
+        for follower in (state, *followers):
+            follower.fork(question)
         del logits
         for step in range(1, max_new_tokens):
             live = np.where(np.isin(live, open_rows), live, -1)
@@ -133,13 +165,14 @@ def decode(
             if len(open_rows) <= (1 - DEAD_SHARE) * len(live):
                 kept = np.flatnonzero(live >= 0)
                 index = torch.from_numpy(kept).to(model.device)
-                state.keep(index)
+                for follower in (state, *followers):
+                    follower.keep(index)
                 tokens, live = tokens[index], live[kept]
                 rows = Rows(rows.question[kept], rows.branch[kept])
             logits = state.step(tokens)
             top = top2(logits)
             tokens = policy.next(logits, top, rows, step)
-            open_rows = record.append(live, step, tokens, logits, top)
+            open_rows = record.append(live, step, tokens, logits, top, steering.moved() if steering else None)
     generations = record.finished()
     return [generations[q * branches : (q + 1) * branches] for q in range(questions)]
 
@@ -149,7 +182,8 @@ class _Record:
 
     def __init__(self, rows: int, limit: int, stop: StopRule) -> None:
         self.tokens = np.zeros((rows, limit), dtype=np.int64)
-        self.values = np.zeros((4, rows, limit), dtype=np.float32)
+        self.values = np.zeros((5, rows, limit), dtype=np.float32)
+        self.prompt_moved = np.zeros(rows, dtype=np.int64)
         self.length = np.zeros(rows, dtype=np.int64)
         self.finish = np.full(rows, "length", dtype=object)
         self.limit = limit
@@ -157,15 +191,19 @@ class _Record:
         self.eos = np.array(sorted(stop.eos_ids), dtype=np.int64)
         self.could_stop = _tokens_that_could_end(stop) if stop.strings else None
 
-    def append(self, live: np.ndarray, step: int, tokens: Tensor, logits: Tensor, top: Top2) -> np.ndarray:
+    def append(
+        self, live: np.ndarray, step: int, tokens: Tensor, logits: Tensor, top: Top2, moved: Tensor | None
+    ) -> np.ndarray:
         """Write one step for the rows that are open; return those that stay open."""
-        statistics = token_statistics(logits, top, tokens)
-        values = torch.stack(list(statistics)).cpu().numpy()
+        columns = list(token_statistics(logits, top, tokens))
+        if moved is not None:
+            columns.append(moved[:, -1])
+        values = torch.stack(columns).cpu().numpy()
         emitted = tokens.cpu().numpy()
         computed = np.flatnonzero(live >= 0)
         target, emitted = live[computed], emitted[computed]
         self.tokens[target, step] = emitted
-        self.values[:, target, step] = values[:, computed]
+        self.values[: len(values), target, step] = values[:, computed]
         self.length[target] = step + 1
         ended = np.isin(emitted, self.eos)
         self.finish[target[ended]] = "eos"
@@ -189,9 +227,9 @@ class _Record:
         out = []
         for row, (length, finish) in enumerate(zip(self.length, self.finish, strict=True)):
             kept = length - 1 if finish == "eos" else length
-            top1, top2, entropy, logprob = (v[row, :kept].copy() for v in self.values)
-            tokens = self.tokens[row, :kept].copy()
-            out.append(Generation(tokens, top1, top2, entropy, logprob, str(finish), int(length)))
+            top1, top2, entropy, logprob, moved = (v[row, :kept].copy() for v in self.values)
+            tokens, before = self.tokens[row, :kept].copy(), int(self.prompt_moved[row])
+            out.append(Generation(tokens, top1, top2, entropy, logprob, moved, before, str(finish), int(length)))
         return out
 
 

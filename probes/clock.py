@@ -33,7 +33,7 @@ class Frame:
         rows: the row of the first forward that each row continues; None where none was forked or dropped.
     """
 
-    steps: Int[Tensor, "rows pos"]
+    steps: Int[Tensor, "one_or_rows pos"]
     lengths: Int[Tensor, " prompts"] | None
     valid: Bool[Tensor, "rows pos"] | None
     step: int | None
