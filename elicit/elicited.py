@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from elicit.answers import Answer, Kind, find_answer
-from elicit.decoders import Decoder, Greedy, decoder_from_dict, decoder_to_dict
+from elicit.decoders import Decoder, Greedy, decoder_to_dict
 from elicit.decoding import Generation, Progress, StopRule, decode
-from elicit.errors import UserError, unknown
-from elicit.models import Model, load_model
+from elicit.errors import unknown
+from elicit.models import Model
 from elicit.prompts import Prompt
 from elicit.selection import SELECTABLE
 from elicit.tasks.base import Item, Items
 from elicit.trace import Trace, filter_path, place, response_text, rounded
+from steering.adapters import Adapter, applied
+from steering.hooks import attached, check_plan
+from steering.interventions import Plan
 
-FILE = "elicited.json"
 ANSWER_PROMPT = "\nSo the answer is"
 ANSWER_TOKENS = 24
 SPANS = ("last", "prompted")
@@ -27,7 +29,7 @@ SPANS = ("last", "prompted")
 
 @dataclass(frozen=True)
 class Elicited:
-    """A model with a prompt, a decoder and a rule that chooses among the decoder's branches.
+    """A model with a prompt, an adapter, interventions, a decoder and a rule that chooses among its branches.
 
     Args:
         model: the base.
@@ -39,6 +41,9 @@ class Elicited:
             continued with "So the answer is", and the answer given there is found back on the path
             (arXiv 2402.10200, section 2.2).
         filters: whether the paper's filters take paths out of the selection.
+        adapter: a PEFT adapter on the base.
+        interventions: what is done to activations, in this order. The continuation that `span="prompted"` asks for is
+            read unsteered: steps would have no meaning in it.
         options: the options of the method that made it, for the record.
     """
 
@@ -49,6 +54,8 @@ class Elicited:
     select: str = "greedy"
     span: str = "last"
     filters: bool = False
+    adapter: Adapter | None = None
+    interventions: Plan = ()
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,23 +63,24 @@ class Elicited:
             raise unknown("selection", self.select, SELECTABLE)
         if self.span not in SPANS:
             raise unknown("span", self.span, SPANS)
+        check_plan(self.model.lm, self.interventions)
 
     def prompt_ids(self, item: Item) -> list[int]:
         return self.prompt.ids(item.question, self.model.tokenizer)
 
     def answer(self, items: Items, progress: Progress | None = None) -> list[list[Trace]]:
-        """Answer the questions in one batch: for each its branches, graded."""
-        tokenizer, lm = self.model.tokenizer, self.model.lm
+        """Answer the questions in one batch: for each its branches, graded.
+
+        Raises:
+            UserError: interventions that moved nothing. (A gate may be shut for a batch: `elicit.proof` looks at all.)
+        """
+        with applied(self.model.lm, self.adapter):
+            return self._answer(items, progress)
+
+    def _answer(self, items: Items, progress: Progress | None) -> list[list[Trace]]:
+        tokenizer = self.model.tokenizer
         prompts = [self.prompt_ids(item) for item in items]
-        policy = self.decoder.policy([item.id for item in items], self.model.vocab_size)
-        generations = decode(
-            lm,
-            prompts,
-            policy,
-            max_new_tokens=self.decoder.max_new_tokens,
-            stop=StopRule(self.model.eos_ids, self.prompt.stop, tokenizer),
-            progress=progress,
-        )
+        generations = self._decode(prompts, [item.id for item in items], progress)
         flat = [(q, g) for q, branches in enumerate(generations) for g in branches]
         texts = [response_text(tokenizer, g, self.prompt.stop) for _, g in flat]
         kind = items.task.kind
@@ -85,6 +93,21 @@ class Elicited:
         for (q, g), (text, ends), answer, more in zip(flat, texts, found, extra, strict=True):
             traces[q].append(self._trace(items, q, len(traces[q]), len(prompts[q]), g, text, ends, answer, more))
         return traces
+
+    def _decode(self, prompts: list[list[int]], ids: list[str], progress: Progress | None) -> list[list[Generation]]:
+        policy = self.decoder.policy(ids, self.model.vocab_size)
+        limit = self.decoder.max_new_tokens
+        stop = StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer)
+        if not self.interventions:
+            return decode(self.model.lm, prompts, policy, max_new_tokens=limit, stop=stop, progress=progress)
+        with attached(self.model.lm, [self.interventions]) as session:
+            out = decode(
+                self.model.lm, prompts, policy, max_new_tokens=limit, stop=stop, steering=session, progress=progress
+            )
+        delivery = session.editor.delivery()
+        if not delivery.gate_asked or delivery.gate_fired:
+            delivery.check()
+        return out
 
     def _trace(
         self,
@@ -120,6 +143,8 @@ class Elicited:
             delta=delta,
             dropped=dropped if self.filters or answer is None else "",
             score=items.task.grader.grade(item, answer).score,
+            moved=rounded(generation.moved) if self.interventions else [],
+            prompt_moved=generation.prompt_moved,
         )
 
     def _prompted(
@@ -150,7 +175,8 @@ class Elicited:
         return _hash([data, self.model.provenance.sha256, self.model.dtype])
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        """Everything but the tensors."""
+        data: dict[str, Any] = {
             "method": self.method,
             "model": self.model.describe(),
             "prompt": self.prompt.to_dict(),
@@ -160,44 +186,24 @@ class Elicited:
             "filters": self.filters,
             "options": self.options,
         }
+        if self.adapter is not None:
+            data["adapter"] = self.adapter.sha256
+        if self.interventions:
+            data["interventions"] = [one.describe() for one in self.interventions]
+        return data
 
     def save(self, folder: Path | str) -> Path:
-        """Write the handle as a folder; the base is named with its hash, not copied."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{FILE}"
-        part.write_text(json.dumps(self.to_dict(), indent=2), encoding="utf-8")
-        part.replace(folder / FILE)
-        return folder
+        """Write the handle as a bundle; see `elicit.bundle`."""
+        from elicit.bundle import save
+
+        return save(self, folder)
 
     @staticmethod
     def load(folder: Path | str, model: Model | None = None) -> Elicited:
-        """Read a handle; its base is loaded by name unless given.
+        """Read a bundle; see `elicit.bundle`."""
+        from elicit.bundle import load
 
-        Raises:
-            UserError: no handle there, or the base's hash is another.
-        """
-        file = Path(folder) / FILE
-        if not file.is_file():
-            raise UserError(f"{str(folder)!r} holds no {FILE}; give the elicited/ folder of a run")
-        data = json.loads(file.read_text(encoding="utf-8"))
-        wanted = data["model"]
-        model = model or load_model(wanted["name"], dtype=wanted["dtype"])
-        if model.provenance.sha256 != wanted["sha256"]:
-            raise UserError(
-                f"the handle was made for {wanted['name']} {wanted['sha256'][:12]}…, the model given is "
-                f"{model.provenance.sha256[:12]}…; load that model"
-            )
-        return Elicited(
-            model=model,
-            method=data["method"],
-            prompt=Prompt.from_dict(data["prompt"]),
-            decoder=decoder_from_dict(data["decoder"]),
-            select=data["select"],
-            span=data["span"],
-            filters=data["filters"],
-            options=data["options"],
-        )
+        return load(folder, model)
 
 
 def _hash(data: Any) -> str:

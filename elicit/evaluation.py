@@ -22,6 +22,7 @@ from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.methods import MATCHED, control
 from elicit.metrics import compute
+from elicit.proof import prove
 from elicit.run import Run
 from elicit.store import Journal, Store
 from elicit.tasks.base import Items, validate
@@ -125,13 +126,12 @@ def evaluate(
         return Run(store)
     handle.save(folder / "elicited")
     seconds = _decode_all(arms, items, store, progress or Silent())
-    metrics = compute(
-        {arm.name: (arm.source, arm.handle) for arm in arms},
-        store.traces(),
-        items,
-        seed=seed,
-        extra={"validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe()},
-    )
+    traces = store.traces()
+    extra = {"validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe()}
+    steered = [arm for arm in arms if arm.handle.interventions]
+    if steered:
+        extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}
+    metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, traces, items, seed=seed, extra=extra)
     store.write_table([item.id for item in items])
     run = Run(store, metrics)
     run.write_report()

@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ class Model:
         special = set(self.tokenizer.all_special_tokens) | set(self.tokenizer.get_added_vocab())
         ids |= {vocabulary[t] for t in END_TOKENS if t in special and t in vocabulary}
         return frozenset(int(i) for i in ids if i is not None)
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Over what makes token ids mean the same: the vocabulary and the special tokens."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        special = sorted(str(t) for t in self.tokenizer.all_special_tokens)
+        return hashlib.sha256(json.dumps([vocabulary, special]).encode()).hexdigest()
 
     @property
     def dtype(self) -> str:

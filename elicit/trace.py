@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ class Trace:
     the decoded tokens at which each ends (`text` may end sooner, at a stop string). `span` is the answer's
     tokens [first, last). `delta` is the answer's confidence margin, `None` without an answer on the path.
     `dropped` names the filter that took the path out of the selection, or is empty.
-    `spent` counts decoded tokens, the end token and an answer prompt's continuation included.
+    `spent` counts decoded tokens, the end token and an answer prompt's continuation included. `moved` says how far
+    interventions moved the position that chose each token (‖Δh‖ / ‖h‖), empty where there were none; `prompt_moved`
+    counts the earlier prompt positions that they moved.
     """
 
     item: str
@@ -43,6 +45,8 @@ class Trace:
     delta: float | None
     dropped: str
     score: float
+    moved: list[float] = field(default_factory=list)
+    prompt_moved: int = 0
 
     @property
     def correct(self) -> bool:

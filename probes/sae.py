@@ -196,12 +196,10 @@ class Feature:
         x = h.float()
         if self.center is not None:
             x = x - self.center.to(x.device)
-        z = x @ self.encoder.to(x.device) + self.bias
-        if self.activation == "jumprelu":
-            return z * (z > self.threshold) * (z > 0)
-        z = z.relu()
         if self.activation == "topk":
             assert self.rivals is not None and self.rival_bias is not None
-            others = (x @ self.rivals.to(x.device) + self.rival_bias.to(x.device)).relu()
-            z = z * (z >= others.kthvalue(others.shape[-1] - self.k + 1, dim=-1).values)
-        return z
+            every = (x @ self.rivals.to(x.device) + self.rival_bias.to(x.device)).relu()
+            z = every[..., self.index]
+            return z * (z >= every.kthvalue(every.shape[-1] - self.k + 1, dim=-1).values)
+        z = x @ self.encoder.to(x.device) + self.bias
+        return z * (z > self.threshold) * (z > 0) if self.activation == "jumprelu" else z.relu()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -321,6 +322,21 @@ class Intervention:
         if not isinstance(source, Feature) or isinstance(self.what, ScaleFeature):
             raise UserError(f"a strength in feature maxima was given to {self.kind!r}; it needs an SAE feature to set")
         return self.strength * source.largest()
+
+    def describe(self) -> dict[str, Any]:
+        """In words and numbers, without tensors: for configurations and reports."""
+        source = "activations" if isinstance(self.what, Replace) else self.what.source.name
+        when = {k: v for k, v in vars(self.when).items() if k != "gate" and v != getattr(When(), k)}
+        return {
+            "kind": self.kind,
+            "source": source,
+            "sites": [str(site) for site in self.sites],
+            "strength": self.strength,
+            "unit": self.unit,
+            "factor": self.factor,
+            "when": {"kind": self.when.kind, **when},
+            "digest": self.digest,
+        }
 
     def times(self, factor: float) -> Intervention:
         """The same with `factor` times the strength."""

@@ -1,0 +1,105 @@
+"""Bundles: an `Elicited` as one folder, and the question whether it fits a model.
+
+    elicited.json             method, prompt, decoder, selection; the base with its hash, its tokenizer's, its shape
+    interventions.json        what × where × when × strength, with norm conventions, centring means, gates
+    interventions.safetensors their tensors
+    adapter/                  as PEFT saves it
+
+The base is named, not copied. Given another model, a bundle goes on only where it fits: interventions need the same
+tokenizer, width and depth; an adapter needs the base that it was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from elicit.decoders import decoder_from_dict
+from elicit.elicited import Elicited
+from elicit.errors import UserError
+from elicit.models import Model, load_model
+from elicit.prompts import Prompt
+from probes.sites import depth, width
+from steering import storage
+from steering.adapters import CONFIG, WEIGHTS, Adapter
+
+FILE, PLAN, ADAPTER = "elicited.json", "interventions", "adapter"
+
+
+def save(handle: Elicited, folder: Path | str) -> Path:
+    """Write a bundle; `elicited.json` comes last and makes it one."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if handle.interventions:
+        storage.write(folder, PLAN, handle.interventions)
+    if handle.adapter is not None and handle.adapter.folder != folder / ADAPTER:
+        (folder / ADAPTER).mkdir(exist_ok=True)
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(handle.adapter.folder / name, folder / ADAPTER / name)
+    lm = handle.model.lm
+    fits = {"tokenizer": handle.model.tokenizer_sha256, "d_model": width(lm), "n_layers": depth(lm)}
+    part = folder / f".{FILE}"
+    part.write_text(json.dumps({**handle.to_dict(), "fits": fits}, indent=2), encoding="utf-8")
+    part.replace(folder / FILE)
+    return folder
+
+
+def load(folder: Path | str, model: Model | None = None) -> Elicited:
+    """Read a bundle; its base is loaded by name unless a model is given.
+
+    Raises:
+        UserError: no bundle there, a file of it cut or mixed with another's, a model that it does not fit.
+    """
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        raise UserError(f"{str(folder)!r} holds no {FILE}; give the elicited/ folder of a run")
+    try:
+        data = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{str(folder / FILE)!r} is not JSON ({error}); save the bundle again") from error
+    plan = storage.read(folder, PLAN) if data.get("interventions") else ()
+    if [one.digest for one in plan] != [one["digest"] for one in data.get("interventions", [])]:
+        raise UserError(f"the interventions in {str(folder)!r} are not those that {FILE} names; save the bundle again")
+    adapter = Adapter(folder / ADAPTER) if "adapter" in data else None
+    if adapter is not None and adapter.sha256 != data["adapter"]:
+        raise UserError(f"the adapter in {str(folder)!r} is not the one that {FILE} names; save the bundle again")
+    wanted = data["model"]
+    if model is None:
+        model = load_model(wanted["name"], dtype=wanted["dtype"])
+        if model.provenance.sha256 != wanted["sha256"]:
+            raise UserError(
+                f"the bundle was made for {wanted['name']} {wanted['sha256'][:12]}…, what has that name here is "
+                f"{model.provenance.sha256[:12]}…; give the model to load it on"
+            )
+    _check_fit(data, model, bool(plan), adapter is not None)
+    return Elicited(
+        model=model,
+        method=data["method"],
+        prompt=Prompt.from_dict(data["prompt"]),
+        decoder=decoder_from_dict(data["decoder"]),
+        select=data["select"],
+        span=data["span"],
+        filters=data["filters"],
+        adapter=adapter,
+        interventions=tuple(plan),
+        options=data["options"],
+    )
+
+
+def _check_fit(data: dict[str, Any], model: Model, steered: bool, adapted: bool) -> None:
+    wanted = data["model"]
+    made_for = f"the bundle was made for {wanted['name']} {wanted['sha256'][:12]}…"
+    if model.provenance.sha256 == wanted["sha256"]:
+        return
+    if adapted:
+        raise UserError(f"{made_for} and holds an adapter, which fits no other weights; load that model")
+    if not steered:
+        return
+    fits = data["fits"]
+    for name, here in (("d_model", width(model.lm)), ("n_layers", depth(model.lm))):
+        if fits[name] != here:
+            raise UserError(f"{made_for} with {name} {fits[name]}, {model.name} has {here}; load a model of its shape")
+    if fits["tokenizer"] != model.tokenizer_sha256:
+        raise UserError(f"{made_for} with another tokenizer than {model.name}'s; load a model of the same family")

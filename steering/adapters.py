@@ -1,0 +1,115 @@
+"""PEFT adapters (LoRA and its kin) on a base that is shared: on inside a context, gone after it.
+
+The base's modules are exchanged for PEFT's wrapped ones and put back, so that outside the context the base is what it
+was, to the bit, and two handles on one base cannot see each other's adapter. The wrapped modules are kept, so that
+opening the context again costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from probes.errors import UserError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+Swap = tuple[nn.Module, str, nn.Module, nn.Module]  # parent, name, base module, wrapped module
+_WRAPPED: weakref.WeakKeyDictionary[nn.Module, dict[str, list[Swap]]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A folder as PEFT saves it, with safetensors.
+
+    Raises:
+        UserError: files missing, or weights that are pickled.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+        for name in (CONFIG, WEIGHTS):
+            if not (self.folder / name).is_file():
+                raise UserError(f"adapter {str(self.folder)!r} holds no {name}; save one with PEFT's save_pretrained")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Over the weights and the configuration, paths in it aside."""
+        config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        config.pop("base_model_name_or_path", None)
+        total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        total.update((self.folder / WEIGHTS).read_bytes())
+        return total.hexdigest()
+
+
+@contextmanager
+def applied(lm: PreTrainedModel, adapter: Adapter | None) -> Iterator[None]:
+    """The model with an adapter inside the context; without one nothing is done.
+
+    Raises:
+        UserError: weights that do not fit the model, a kind of adapter that is not a layer beside a layer.
+    """
+    if adapter is None:
+        yield
+        return
+    known = _WRAPPED.setdefault(lm, {})
+    if adapter.sha256 not in known:
+        known[adapter.sha256] = _wrap(lm, adapter)
+    swaps = known[adapter.sha256]
+    for parent, name, base, _ in swaps:
+        if getattr(parent, name) is not base:
+            raise UserError("an adapter is on already; close its context before another is opened")
+    for parent, name, _, wrapped in swaps:
+        setattr(parent, name, wrapped)
+    try:
+        yield
+    finally:
+        for parent, name, base, _ in swaps:
+            setattr(parent, name, base)
+
+
+def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
+    try:
+        from peft import PeftModel
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError as error:
+        raise UserError("an adapter was given and peft is not installed; pip install peft") from error
+    before = dict(lm.named_modules())
+    training = lm.training
+    try:
+        with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            wrapped = PeftModel.from_pretrained(lm, str(adapter.folder), autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"adapter {str(adapter.folder)!r} does not fit {type(lm).__name__} ({str(error).splitlines()[0]}); "
+            "use the base that it was trained on"
+        ) from error
+    wrapped.train(training)
+    swaps: list[Swap] = []
+    for path, module in list(lm.named_modules()):
+        if isinstance(module, BaseTunerLayer) and path in before and before[path] is not module:
+            parent, _, name = path.rpartition(".")
+            assert isinstance(module, nn.Module)
+            module.requires_grad_(False)
+            swaps.append((lm.get_submodule(parent), name, before[path], module))
+    for parent, name, base, _ in swaps:
+        setattr(parent, name, base)
+    left = {p for p, m in lm.named_modules() if before.get(p) is not m}
+    if left or not swaps:
+        raise UserError(
+            f"adapter {str(adapter.folder)!r} changes more than single layers ({', '.join(sorted(left)[:3])}); "
+            "merge it into the base with PEFT and load that"
+        )
+    return swaps
