@@ -34,10 +34,11 @@ from steering.hooks import attached
 from steering.interventions import Add, Intervention, Plan, When
 
 HELD_OUT = 0.25
-Acts = Float[Tensor, "n d_model"]
+Positive = Float[Tensor, "n_positive d_model"]
+Negative = Float[Tensor, "n_negative d_model"]
 
 
-def difference_of_means(positive: Acts, negative: Acts, site: Site, **about: Any) -> Direction:
+def difference_of_means(positive: Positive, negative: Negative, site: Site, **about: Any) -> Direction:
     """mean(positive) − mean(negative); the centre is the mean of the two means.
 
     Raises:
@@ -48,7 +49,7 @@ def difference_of_means(positive: Acts, negative: Acts, site: Site, **about: Any
     return _direction(a.mean(0) - b.mean(0), site, center, "difference of means", [len(a), len(b)], about)
 
 
-def pca_of_differences(positive: Acts, negative: Acts, site: Site, **about: Any) -> Direction:
+def pca_of_differences(positive: Positive, negative: Negative, site: Site, **about: Any) -> Direction:
     """The first principal axis of positive[i] − negative[i], as long as the mean difference along it.
 
     Raises:
@@ -70,7 +71,7 @@ def pca_of_differences(positive: Acts, negative: Acts, site: Site, **about: Any)
 
 
 def probe_weights(
-    positive: Acts, negative: Acts, site: Site, *, seed: int = 0, c: float = 0.1, **about: Any
+    positive: Positive, negative: Negative, site: Site, *, seed: int = 0, c: float = 0.1, **about: Any
 ) -> Direction:
     """The weights of a logistic regression, as long as the difference of means along them.
 
@@ -104,7 +105,7 @@ def probe_weights(
     return _direction(vector, site, center, "probe weights", [len(a_fit), len(b_fit)], made)
 
 
-def permuted_difference(positive: Acts, negative: Acts, like: Direction, seed: int) -> Direction:
+def permuted_difference(positive: Positive, negative: Negative, like: Direction, seed: int) -> Direction:
     """The shuffled-label control: a difference of means of randomly mixed halves, as long as `like`."""
     a, b = _checked(positive, negative)
     order = torch.randperm(len(a) + len(b), generator=torch.Generator().manual_seed(seed))

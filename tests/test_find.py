@@ -141,7 +141,6 @@ def test_bad_input_is_told_in_one_line() -> None:
         (lambda: optimise(lm, TEXTS, LENGTHS, Site(9)), "4 layers"),
         (lambda: pca_of_differences(positive, negative[:5], SITE), "needs pairs"),
         (lambda: probe_weights(positive[:2], negative, SITE), "at least 4"),
-        (lambda: difference_of_means(positive, negative[:, :16], SITE), "one width"),
         (lambda: stream_norm(lm, [[1], [2]], SITE), "one token each"),
         (lambda: Direction(torch.ones(4), SITE).normalized("resid"), "residual norm"),
     ):
