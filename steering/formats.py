@@ -1,0 +1,152 @@
+"""Other people's formats for steering vectors: GGUF control vectors (llama.cpp, repeng) and `steering-vectors`.
+
+A GGUF control vector is one fp32 vector a layer, `direction.N`, added to the output of block N (counted from 0) at
+every position, times a strength that the reader gives. Block 0 cannot be steered: llama.cpp refuses `direction.0`.
+`steering-vectors` keeps a dictionary of vectors by layer in memory and has no file format of its own; it too adds to
+every position unless told otherwise. So a plan is exported only where that is what it does, strength included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.errors import UserError
+from probes.sites import Site
+from steering.directions import Direction
+from steering.interventions import Add, Intervention, Plan
+
+ARCHITECTURE = "controlvector"
+# steering-vectors' names of module kinds. In an architecture with post-norms its hooks lie before them, ours after.
+LAYER_TYPES = {"decoder_block": "resid_post", "self_attn": "attn_out", "mlp": "mlp_out"}
+
+
+def vectors_of(plan: Plan) -> dict[Site, Float[Tensor, " d_model"]]:
+    """What a plan adds at each site, strengths included.
+
+    Raises:
+        UserError: the plan does something else than add vectors at every position.
+    """
+    out: dict[Site, Tensor] = {}
+    for one in plan:
+        if not isinstance(one.what, Add) or one.when.kind != "everywhere":
+            raise UserError(
+                f"an intervention that does {one.kind!r} at {one.when.kind!r} was given; these formats hold vectors "
+                "that are added everywhere, give Add with When.everywhere()"
+            )
+        vector = one.what.source.vector if isinstance(one.what.source, Direction) else one.what.source.decoder
+        for site in one.sites:
+            out[site] = out.get(site, torch.zeros_like(vector)) + one.factor * vector
+    if not out:
+        raise UserError("an empty plan was given; give at least one intervention")
+    return out
+
+
+def plan_of(vectors: Mapping[Site, Float[Tensor, " d_model"]], name: str, **made: Any) -> Plan:
+    """The plan that adds these vectors everywhere, at strength 1."""
+    return tuple(
+        Intervention(Add(Direction(vector.float(), site, f"{name} {site}", made=made)))
+        for site, vector in sorted(vectors.items(), key=lambda pair: pair[0].order)
+    )
+
+
+def to_gguf(plan: Plan, path: Path | str, model_hint: str) -> Path:
+    """Write a control vector that llama.cpp and repeng read.
+
+    Args:
+        plan: `Add` at `resid_post`, everywhere; not in layer 0.
+        path: the file.
+        model_hint: the architecture's name, e.g. `llama` (`config.model_type`).
+
+    Raises:
+        UserError: a plan that the format cannot hold.
+    """
+    from gguf import GGUFWriter
+
+    vectors = vectors_of(plan)
+    for site in vectors:
+        if site.point != "resid_post" or site.layer == 0:
+            raise UserError(
+                f"a vector at {site} was given; a control vector lies at resid_post of layer 1 or higher "
+                "(llama.cpp leaves block 0 unsteered)"
+            )
+    path = Path(path)
+    part = path.with_name(f".{path.name}")
+    writer = GGUFWriter(part, ARCHITECTURE)
+    writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint)
+    writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(vectors))
+    for site, vector in sorted(vectors.items(), key=lambda pair: pair[0].layer):
+        writer.add_tensor(f"direction.{site.layer}", vector.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    part.replace(path)
+    return path
+
+
+def from_gguf(path: Path | str) -> Plan:
+    """Read a control vector: the plan that does what llama.cpp does with it at strength 1.
+
+    Raises:
+        UserError: not there, not a GGUF file or cut, no control vector in it.
+    """
+    from gguf import GGUFReader
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is not there; give a GGUF control vector")
+    try:
+        reader = GGUFReader(path)
+        tensors = {t.name: torch.from_numpy(t.data.copy()).float() for t in reader.tensors}
+    except (ValueError, IndexError, KeyError) as error:
+        raise UserError(f"{str(path)!r} is not a whole GGUF file ({error}); fetch or export it again") from error
+    found = {name: v for name, v in tensors.items() if name.startswith("direction.")}
+    if not found:
+        raise UserError(f"{str(path)!r} holds no direction.N tensors; give a control vector, not a model")
+    field = reader.fields.get(f"{ARCHITECTURE}.model_hint")
+    hint = str(field.contents()) if field is not None else ""
+    vectors = {Site(int(name.removeprefix("direction."))): v.flatten() for name, v in found.items()}
+    return plan_of(vectors, path.stem, method="GGUF control vector", model_hint=hint)
+
+
+def to_steering_vectors(plan: Plan) -> Any:
+    """A `steering_vectors.SteeringVector` that adds what the plan adds.
+
+    Raises:
+        UserError: a plan that it cannot hold; the library is not installed.
+    """
+    vectors = vectors_of(plan)
+    points = {site.point for site in vectors}
+    types = [name for name, point in LAYER_TYPES.items() if {point} == points]
+    if not types:
+        raise UserError(
+            f"vectors at {', '.join(sorted(points))} were given; a SteeringVector has one of "
+            f"{', '.join(LAYER_TYPES.values())}"
+        )
+    try:
+        from steering_vectors import SteeringVector
+    except ImportError as error:
+        raise UserError("steering-vectors is not installed; pip install steering-vectors") from error
+    return SteeringVector({site.layer: v.clone() for site, v in vectors.items()}, types[0])
+
+
+def from_steering_vectors(vector: Any) -> Plan:
+    """The plan that a `steering_vectors.SteeringVector` is.
+
+    Raises:
+        UserError: a kind of layer that has no hook point here.
+    """
+    if vector.layer_type not in LAYER_TYPES:
+        raise UserError(
+            f"a SteeringVector on {vector.layer_type!r} was given; its layer type has to be one of "
+            f"{', '.join(LAYER_TYPES)}"
+        )
+    point = LAYER_TYPES[vector.layer_type]
+    vectors = {Site(layer, point): v.detach().cpu().flatten() for layer, v in vector.layer_activations.items()}
+    return plan_of(vectors, "steering vector", method="steering-vectors")
