@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Plain torch brings several GB of CUDA packages where no GPU is: take the release that the lock names.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: install run test lint bench clean
+.PHONY: install run test test-vllm lint bench clean
 
 install: $(STAMP)
 
@@ -29,10 +29,15 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest --jaxtyping-packages=elicit,probes,steering,beartype.beartype
 
+# vLLM in an environment of its own; after `make test`, which fetches the real model that it also runs.
+test-vllm:
+	PYTHON=$(PYTHON) tests/vllm/install.sh
+	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=probes,steering,beartype.beartype tests/vllm
+
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps optillm==0.4.0
 	$(BIN)/python -m experiments.benchmarks.decoding
 	$(BIN)/python -m experiments.benchmarks.decoding --memory
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm build dist *.egg-info

@@ -1,0 +1,17 @@
+"""vLLM needs an older `transformers` than `elicit` does, so these tests run in an environment of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+collect_ignore: list[str] = []
+if importlib.util.find_spec("vllm") is None:
+    # `pytest` in the project's own environment has no vLLM and passes over them; `make test-vllm` runs them.
+    collect_ignore.append("test_vllm.py")
+else:
+    # Read when vLLM is imported. Two GB of cache are plenty for texts of a few dozen tokens.
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")

