@@ -28,7 +28,8 @@ from transformers import PreTrainedModel
 from probes.capture import capture
 from probes.clock import Clock
 from probes.errors import UserError, unknown
-from probes.sites import Site, check_site, decoder, on_site, width
+from probes.likelihood import target_losses
+from probes.sites import Site, check_site, on_site, width
 from steering.directions import Direction
 from steering.hooks import attached
 from steering.interventions import Add, Intervention, Plan, When
@@ -241,7 +242,7 @@ def optimise(
     def loss_of(chosen: Sequence[int]) -> Tensor:
         clock.given = torch.tensor([lengths[i] for i in chosen])
         with attached(lm, [plan], lengths=[lengths[i] for i in chosen]):
-            return target_loss(lm, [texts[i] for i in chosen], [lengths[i] for i in chosen])
+            return target_losses(lm, [texts[i] for i in chosen], [lengths[i] for i in chosen]).loss.mean()
 
     handle = on_site(lm, site, add)
     try:
@@ -276,27 +277,6 @@ def optimise(
         **about,
     }
     return Direction(vector.detach(), site, name, "raw", scale, None, made)
-
-
-def target_loss(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int]) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the tokens after each prompt; logits of no other position are made."""
-    longest = max(map(len, texts))
-    ids = torch.zeros(len(texts), longest, dtype=torch.long)
-    mask = torch.zeros(len(texts), longest, dtype=torch.long)
-    for row, text in enumerate(texts):
-        ids[row, longest - len(text) :] = torch.tensor(list(text))
-        mask[row, longest - len(text) :] = 1
-    ids, mask = ids.to(lm.device), mask.to(lm.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    hidden = decoder(lm)(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
-    own = torch.tensor(list(lengths), device=lm.device)[:, None]
-    target = (positions >= own) & (mask == 1)
-    head = lm.get_output_embeddings()
-    logits = head(hidden[:, :-1][target[:, 1:]])
-    cap = getattr(lm.config.get_text_config(decoder=True), "final_logit_softcapping", None)
-    if cap is not None:
-        logits = torch.tanh(logits / cap) * cap
-    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][target[:, 1:]])
 
 
 def _mean_loss(loss_of: Callable[[Sequence[int]], Tensor], chosen: Sequence[int], batch_size: int) -> float:

@@ -186,6 +186,31 @@ class When:
         """A weight for each step."""
         return When(first=first, stop=first + len(weights), program=tuple(float(w) for w in weights))
 
+    @staticmethod
+    def parse(text: str) -> When:
+        """From a command line: `everywhere`, `prompt`, `last-prompt-token`, `every-step`, `steps:8`, `decaying:0.9`.
+
+        Raises:
+            UserError: another name, or no number after the colon.
+        """
+        name, _, number = text.partition(":")
+        plain = {
+            "everywhere": When.everywhere,
+            "prompt": When.prompt,
+            "last-prompt-token": When.last_prompt_token,
+            "every-step": When.every_step,
+        }
+        if name in plain and not number:
+            return plain[name]()
+        try:
+            if name == "steps":
+                return When.steps(int(number))
+            if name == "decaying":
+                return When.decaying(float(number))
+        except ValueError as error:
+            raise UserError(f"when = {text!r} was given; write a number after the colon, like {name}:8") from error
+        raise unknown("when", name, [*plain, "steps", "decaying"], hint="(steps and decaying take a number: steps:8)")
+
     def gated(self, gate: Gate) -> When:
         """The same where the gate fires."""
         return replace(self, gate=gate)

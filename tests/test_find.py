@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from elicit.errors import UserError
 from probes.capture import capture
+from probes.likelihood import mean_losses, repeated_share, target_losses
 from probes.sites import Site
 from steering.directions import Direction
 from steering.find import (
@@ -19,7 +20,6 @@ from steering.find import (
     permuted_difference,
     probe_weights,
     stream_norm,
-    target_loss,
 )
 from steering.hooks import attached
 from steering.interventions import Add, Intervention, When
@@ -92,13 +92,18 @@ LENGTHS = [3, 2, 3] * 4
 def loss_with(plan: tuple[Intervention, ...], architecture: str) -> float:
     lm = tiny_model(architecture)
     with torch.no_grad(), attached(lm, [plan], lengths=LENGTHS):
-        return float(target_loss(lm, TEXTS, LENGTHS))
+        return float(target_losses(lm, TEXTS, LENGTHS).loss.mean())
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
 def test_target_loss_is_the_cross_entropy_of_the_targets(architecture: str) -> None:
     lm = tiny_model(architecture)
     total, count = 0.0, 0
+    means = mean_losses(lm, [*TEXTS, TEXTS[0]], [*LENGTHS, len(TEXTS[0])], batch_size=5)
+    assert means[-1] is None
+    assert np.average(means[:-1], weights=[7 - n for n in LENGTHS]) == pytest.approx(  # type: ignore[arg-type]
+        float(target_losses(lm, TEXTS, LENGTHS).loss.mean()), rel=1e-3
+    )
     for text, length in zip(TEXTS, LENGTHS, strict=True):
         with torch.no_grad():
             logprobs = torch.log_softmax(lm(input_ids=torch.tensor([text])).logits[0], -1)
@@ -106,7 +111,13 @@ def test_target_loss_is_the_cross_entropy_of_the_targets(architecture: str) -> N
             total -= float(logprobs[position - 1, text[position]])
             count += 1
     with torch.no_grad():
-        assert float(target_loss(lm, TEXTS, LENGTHS)) == pytest.approx(total / count, rel=1e-3)
+        assert float(target_losses(lm, TEXTS, LENGTHS).loss.mean()) == pytest.approx(total / count, rel=1e-3)
+
+
+def test_repetition_counts_four_grams_that_came_before() -> None:
+    assert repeated_share([1, 2, 3]) == 0.0 and repeated_share(list(range(20))) == 0.0
+    assert repeated_share([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
+    assert repeated_share([7] * 20) == pytest.approx(16 / 17)
 
 
 def test_an_optimised_vector_acts_as_it_was_trained() -> None:
@@ -126,7 +137,9 @@ def test_an_optimised_vector_acts_as_it_was_trained() -> None:
     plan = (*alone, Intervention(Add(both), when=When.every_step()))
     texts, lengths = [TEXTS[i] for i in order], [LENGTHS[i] for i in order]
     with torch.no_grad(), attached(lm, [plan], lengths=lengths):
-        assert float(target_loss(lm, texts, lengths)) == pytest.approx(both.made["held_out_loss"][1], rel=1e-3)
+        assert float(target_losses(lm, texts, lengths).loss.mean()) == pytest.approx(
+            both.made["held_out_loss"][1], rel=1e-3
+        )
     again = optimise(lm, TEXTS, LENGTHS, SITE, bias=bias, steps=40, seed=0)
     assert torch.equal(again.vector, both.vector)
     assert all(p.grad is None for p in lm.parameters())

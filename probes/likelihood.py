@@ -1,0 +1,68 @@
+"""How likely given continuations are, without logits of any other position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from probes.sites import decoder
+
+
+class TargetLoss(NamedTuple):
+    """Cross-entropy (nats, fp32) of each target token, and the text it belongs to."""
+
+    loss: Float[Tensor, " targets"]
+    row: Int[Tensor, " targets"]
+
+
+def target_losses(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int]) -> TargetLoss:
+    """The cross-entropy of the tokens after each prompt, in one batch.
+
+    Args:
+        lm: a causal LM of `transformers`; gradients flow where they are asked for.
+        texts: token ids of prompts with their continuations.
+        lengths: how many tokens of each text are prompt.
+    """
+    longest = max(map(len, texts))
+    ids = torch.zeros(len(texts), longest, dtype=torch.long)
+    mask = torch.zeros(len(texts), longest, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, longest - len(text) :] = torch.tensor(list(text))
+        mask[row, longest - len(text) :] = 1
+    ids, mask = ids.to(lm.device), mask.to(lm.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    hidden = decoder(lm)(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
+    target = ((positions >= torch.tensor(list(lengths), device=lm.device)[:, None]) & (mask == 1))[:, 1:]
+    logits = lm.get_output_embeddings()(hidden[:, :-1][target])
+    cap = getattr(lm.config.get_text_config(decoder=True), "final_logit_softcapping", None)
+    if cap is not None:
+        logits = torch.tanh(logits / cap) * cap
+    loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][target], reduction="none")
+    return TargetLoss(loss, target.nonzero()[:, 0])
+
+
+@torch.inference_mode()
+def mean_losses(
+    lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int], batch_size: int = 32
+) -> list[float | None]:
+    """The mean cross-entropy a target token of each text, in batches; None where a text has no target token."""
+    order = [i for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])) if len(texts[i]) > lengths[i]]
+    out: list[float | None] = [None] * len(texts)
+    for start in range(0, len(order), batch_size):
+        some = order[start : start + batch_size]
+        found = target_losses(lm, [texts[i] for i in some], [lengths[i] for i in some])
+        total = torch.zeros(len(some), device=found.loss.device).index_add_(0, found.row, found.loss)
+        for i, value in zip(some, total.tolist(), strict=True):
+            out[i] = value / (len(texts[i]) - lengths[i])
+    return out
+
+
+def repeated_share(tokens: Sequence[int], n: int = 4) -> float:
+    """seq-rep-n: the share of n-grams that came before in the same text (arXiv 1908.04319, eq. 9); 0 below n tokens."""
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
