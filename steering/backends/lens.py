@@ -1,0 +1,144 @@
+"""The same plans through TransformerLens: hook points of a `TransformerBridge`, on a copy of the model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.clock import Clock
+from probes.errors import UserError
+from probes.sites import Site
+from steering.backends import Claims, Completion
+from steering.backends.huggingface import completions, left_pad, positions
+from steering.delivery import Delivery
+from steering.editor import Editor
+from steering.hooks import check_plan
+from steering.interventions import Plan
+
+
+class TransformerLens:
+    """Plans on a `TransformerBridge` of a model.
+
+    A bridge rewraps the module that it is given in place, so it is given a copy: memory for a second model. Its
+    weights stay as they are (no layer-norm folding, no centring); attention is the bridge's own.
+
+    Args:
+        lm: a causal LM of `transformers`; it is left as it is, and what is attached to it later is not seen.
+        tokenizer: the bridge asks for one; a copy is given, and only ids are ever passed.
+
+    Raises:
+        UserError: transformer-lens is not installed, or has no adapter for the architecture.
+    """
+
+    name = "transformer-lens"
+    claims = Claims()
+
+    def __init__(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        try:
+            from transformer_lens.model_bridge import TransformerBridge
+        except ImportError as error:
+            raise UserError(
+                "the transformer-lens backend needs transformer-lens, which is not installed; "
+                "run pip install 'transformer-lens>=3.9'"
+            ) from error
+        self.lm = lm
+        self.delivery = Delivery()
+        own = copy.deepcopy(lm)
+        own.config.architectures = [type(lm).__name__]  # what adapters are chosen by; unset in models made in code
+        try:
+            self.bridge = TransformerBridge.boot_transformers(
+                lm.name_or_path or lm.config.model_type,
+                hf_model=own,
+                tokenizer=_offline(tokenizer),
+                device=lm.device,
+                dtype=lm.dtype,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"TransformerLens cannot wrap {type(lm).__name__} ({str(error).split('.')[0]}); use the hf backend"
+            ) from error
+
+    @torch.no_grad()
+    def score(
+        self,
+        texts: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        plans: Sequence[Plan],
+        of_row: Sequence[int] | None = None,
+    ) -> list[Float[Tensor, "pos vocab"]]:
+        ids, mask = left_pad(texts, self.lm.device)
+        with self._steered(plans, of_row, lengths):
+            logits = self.bridge(ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
+        logprobs = torch.log_softmax(logits.float(), dim=-1)
+        return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        plans: Sequence[Plan],
+        of_row: Sequence[int] | None = None,
+        *,
+        max_new_tokens: int,
+        eos_ids: Sequence[int] = (),
+        keep_logprobs: bool = False,
+    ) -> list[Completion]:
+        ids, mask = left_pad(prompts, self.lm.device)
+        with self._steered(plans, of_row, None):
+            out = self.bridge.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                stop_at_eos=bool(eos_ids),
+                eos_token_id=list(eos_ids) or None,
+                return_type="tokens",
+                output_logits=keep_logprobs,
+                verbose=False,
+            )
+        sequences = out.sequences if keep_logprobs else out
+        logits = torch.stack(out.logits, 1) if keep_logprobs else None
+        return completions(sequences[:, ids.shape[1] :], logits, eos_ids)
+
+    @contextmanager
+    def _steered(
+        self, plans: Sequence[Plan], of_row: Sequence[int] | None, lengths: Sequence[int] | None
+    ) -> Iterator[None]:
+        """Hooks at the plans' sites for as long as the context is open; `delivery` after it."""
+        self.claims.check(self.name, plans, of_row)
+        for plan in plans:
+            check_plan(self.lm, plan)
+        editor = Editor(plans, of_row, self.lm.device)
+        names = {site: f"blocks.{site.layer}.hook_{site.point}" for site in editor.sites}
+        for site, name in names.items():
+            if name not in self.bridge.hook_dict:  # the bridge's own `hooks` passes over unknown names in silence
+                raise UserError(f"TransformerLens gives {type(self.lm).__name__} no {site}; use the hf backend")
+        clock = Clock(self.bridge.original_model, lengths)
+        try:
+            with self.bridge.hooks([(name, _hook(editor, clock, site)) for site, name in names.items()]):
+                yield
+        finally:
+            clock.remove()
+        self.delivery = editor.delivery()
+
+
+def _hook(editor: Editor, clock: Clock, site: Site) -> Callable[..., Tensor | None]:
+    def at_site(h: Tensor, hook: Any) -> Tensor | None:  # the bridge passes its hook point by this name
+        assert clock.frame is not None
+        return editor.edit(site, h, clock.frame)
+
+    return at_site
+
+
+def _offline(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy that the bridge takes as it is, where it would load another by name to have its BOS token added."""
+    own = copy.deepcopy(tokenizer)
+    own.init_kwargs = {"name_or_path": "", **own.init_kwargs, "add_bos_token": True}
+    return own

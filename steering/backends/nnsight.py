@@ -1,0 +1,224 @@
+"""The same plans through nnsight: a tracing context, here or, with `remote`, on a server that holds the model (NDIF).
+
+The block inside `with model.trace(...)` is not run where it stands: nnsight takes its source and the values it names,
+and runs them interleaved with the model, in this process or on the server. What it names must therefore travel. Plans,
+editor and clock do, by value: `probes` and `steering` are registered for it, and the server needs neither. Methods
+travel as source; those that dataclasses write travel as bytecode, so the server must run this Python's minor version.
+"""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.clock import Clock, Frame
+from probes.errors import UserError
+from probes.sites import POST_NORMS, Site, module_of
+from steering.backends import Claims, Completion
+from steering.backends.huggingface import completions, left_pad, positions
+from steering.delivery import Delivery
+from steering.editor import Editor
+from steering.hooks import check_plan
+from steering.interventions import Plan
+
+# What nnsight says when all rows ended before the last step that was asked for, as they may.
+STOPPED_EARLY = r".*was never reached: the loop asked for a step the run did not make"
+
+
+class NNsight:
+    """Plans on a `TransformersModel` of nnsight.
+
+    Args:
+        lm: a causal LM of `transformers`, whose weights are shared and whose modules are copied as they are; or a
+            model's name, loaded here, or with `remote` only its configuration.
+        tokenizer: nnsight asks for one; a copy is given, and only ids are ever passed. None: the model's own.
+        remote: run on NDIF (True, or another server's URL), or `"local"`: packed, unpacked without the modules
+            that a server lacks, and run here.
+
+    Raises:
+        UserError: nnsight is not installed.
+    """
+
+    name = "nnsight"
+    claims = Claims()
+
+    def __init__(
+        self,
+        lm: PreTrainedModel | str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        remote: bool | str = False,
+    ) -> None:
+        try:
+            import nnsight
+        except ImportError as error:
+            raise UserError(
+                "the nnsight backend needs nnsight, which is not installed; run pip install 'nnsight>=0.8'"
+            ) from error
+        self.remote = remote
+        self.delivery = Delivery()
+        if tokenizer is None:  # nnsight 0.8 looks for it itself, and in vain with newer releases of transformers
+            tokenizer = AutoTokenizer.from_pretrained(lm if isinstance(lm, str) else lm.name_or_path)
+        self.model = nnsight.TransformersModel(
+            lm if isinstance(lm, str) else _sharing(lm),
+            tokenizer=copy.deepcopy(tokenizer),  # it is told to pad at the left
+            task="text-generation",
+            dispatch=not remote,
+        )
+        if remote:
+            for package in ("probes", "steering"):
+                nnsight.register(package)
+            # Before Python 3.12 it holds a lock, and no class with one can be packed.
+            copyreg.pickle(cached_property, _reduce_cached_property)
+
+    @torch.no_grad()
+    def score(
+        self,
+        texts: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        plans: Sequence[Plan],
+        of_row: Sequence[int] | None = None,
+    ) -> list[Float[Tensor, "pos vocab"]]:
+        import nnsight
+
+        places = self._places(plans, of_row)
+        ids, mask = left_pad(texts, "cpu")
+        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+        model, count, numbers = self.model, list(lengths), None if of_row is None else list(of_row)
+        with model.trace(given, use_cache=False, remote=self.remote) as tracer:
+            carrier = _Carrier(places, plans, numbers, mask, count, model.device)
+            carrier.forward(0)
+            logits = nnsight.save(tracer.result.logits.detach())
+            done = nnsight.save([carrier.editor.delivery().to_dict()])
+        self.delivery = Delivery(**done[-1])
+        logprobs = torch.log_softmax(logits.float(), dim=-1)
+        return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        plans: Sequence[Plan],
+        of_row: Sequence[int] | None = None,
+        *,
+        max_new_tokens: int,
+        eos_ids: Sequence[int] = (),
+        keep_logprobs: bool = False,
+    ) -> list[Completion]:
+        import nnsight
+
+        places = self._places(plans, of_row)
+        ids, mask = left_pad(prompts, "cpu")
+        given, width = {"input_ids": ids, "attention_mask": mask}, ids.shape[1]
+        model, numbers = self.model, None if of_row is None else list(of_row)
+        arguments = dict(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=list(eos_ids) or None,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=keep_logprobs,
+        )
+        logits: Tensor | None = None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=STOPPED_EARLY)
+            with model.generate(remote=self.remote, **arguments) as tracer:
+                with tracer.invoke(given):
+                    carrier = _Carrier(places, plans, numbers, mask, None, model.device)
+                    done = nnsight.save([])
+                    for step in tracer.iter[:max_new_tokens]:
+                        carrier.forward(step)
+                        done.append(carrier.editor.delivery().to_dict())
+                with tracer.invoke():  # one of its own: what stands after a loop that is cut short is not run
+                    out = tracer.result
+                    new = nnsight.save(out.sequences[:, width:])
+                    if keep_logprobs:
+                        logits = nnsight.save(torch.stack(out.logits, 1))
+        self.delivery = Delivery(**done[-1])
+        return completions(new, logits, eos_ids)
+
+    def _places(self, plans: Sequence[Plan], of_row: Sequence[int] | None) -> list[tuple[Site, Any]]:
+        """The sites of checked plans in the order of the forward, each with nnsight's envoy of its module."""
+        self.claims.check(self.name, plans, of_row)
+        lm = self.model._module
+        sites = Editor(plans, of_row).sites
+        if any(parameter.is_meta for parameter in lm.parameters()):
+            for site in sites:
+                if site.point in POST_NORMS:
+                    raise UserError(
+                        f"an intervention at {site} was given; whether {type(lm).__name__} adds its {site.point} to "
+                        "the stream as it is cannot be tried on weights held elsewhere, use resid_pre or resid_post"
+                    )
+        for plan in plans:
+            check_plan(lm, plan)
+        names = {module: name for name, module in lm.named_modules()}
+        return [(site, self.model.get(names[module_of(lm, site)])) for site in sites]
+
+
+class _Count(Clock):
+    """A clock that is told of each forward, where the decoder cannot be hooked."""
+
+    def __init__(self, lengths: Sequence[int] | None) -> None:
+        self.given = None if lengths is None else torch.tensor(list(lengths))
+        self.frame: Frame | None = None
+        self.rows: Tensor | None = None
+        self.last: int | Tensor = 0
+
+    def tell(self, step: int, mask: Tensor) -> Frame:
+        """The frame of forward `step`: the prompts' for 0, and one token a row after it."""
+        if step == 0:
+            self._begin(mask.shape[0], mask.shape[1], mask, mask.device)
+        else:
+            self._go_on(1, mask.device)
+        assert self.frame is not None
+        return self.frame
+
+
+class _Carrier:
+    """Carries activations to the editor and back inside a trace: made and used where the model is."""
+
+    def __init__(
+        self,
+        places: Sequence[tuple[Site, Any]],
+        plans: Sequence[Plan],
+        of_row: Sequence[int] | None,
+        mask: Tensor,
+        lengths: Sequence[int] | None,
+        device: torch.device,
+    ) -> None:
+        self.places = places
+        self.mask = mask.to(device)
+        self.clock = _Count(lengths)
+        self.editor = Editor(plans, of_row, device)
+
+    def forward(self, step: int) -> None:
+        """Edit what one forward computes, in its order: nnsight refuses to look back."""
+        frame = self.clock.tell(step, self.mask)
+        for site, envoy in self.places:
+            if site.point == "resid_pre":
+                changed = self.editor.edit(site, envoy.input, frame)
+                if changed is not None:
+                    envoy.input = changed
+                continue
+            out = envoy.output
+            changed = self.editor.edit(site, out[0] if isinstance(out, tuple) else out, frame)
+            if changed is not None:
+                envoy.output = (changed, *out[1:]) if isinstance(out, tuple) else changed
+
+
+def _sharing(lm: PreTrainedModel) -> nn.Module:
+    """A copy of the modules around the same weights: nnsight sets each module's `forward`, and for good."""
+    return copy.deepcopy(lm, {id(weight): weight for weight in (*lm.parameters(), *lm.buffers())})
+
+
+def _reduce_cached_property(value: Any) -> tuple[Any, ...]:
+    return cached_property, (value.func,), {"attrname": value.attrname}
