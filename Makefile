@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Plain torch brings several GB of CUDA packages where no GPU is: take the release that the lock names.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+# The tests compare with this library, which still asks for an old transformers.
+PEER := steering-vectors==0.12.2
 
 .PHONY: install run test test-vllm lint bench clean
 
@@ -15,6 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEER)
 	@touch $@
 
 run: $(STAMP)
@@ -38,6 +41,9 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps optillm==0.4.0
 	$(BIN)/python -m experiments.benchmarks.decoding
 	$(BIN)/python -m experiments.benchmarks.decoding --memory
+	$(BIN)/python -m experiments.benchmarks.steering
+	$(BIN)/python -m experiments.benchmarks.capture
+	$(BIN)/python -m experiments.benchmarks.capture --memory
 
 clean:
 	rm -rf $(VENV) .venv-vllm build dist *.egg-info

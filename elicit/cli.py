@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.commands.analyse import analyse, analyses
 from elicit.commands.options import (
     DEFAULT_TASK,
     Against,
@@ -29,6 +30,7 @@ from elicit.commands.options import (
     TaskName,
     load,
 )
+from elicit.commands.steer import steer
 from elicit.errors import UserError, unknown
 
 app = typer.Typer(
@@ -228,6 +230,11 @@ def methods(as_json: Json = False) -> None:
         options = ", ".join(f"{k}={v}" for k, v in options_of(name).items())
         rows.append((name, module.SUMMARY + (f" (arXiv {module.PAPER})" if module.PAPER else ""), options))
     _list(("method", "what it does", "options"), rows, as_json)
+
+
+app.command()(steer)
+app.command()(analyse)
+app.command()(analyses)
 
 
 def _list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.cache import open_state
 from elicit.errors import UserError
+from probes.batching import left_pad
 from probes.capture import Recorder
 from probes.confidence import Top2, token_statistics, top2
 from steering.hooks import Session
@@ -135,7 +136,7 @@ def decode(
         UserError: an empty prompt, a limit below 1, or a prompt and limit beyond the model's positions.
     """
     _check(model, prompts, max_new_tokens)
-    ids, mask = _left_pad(prompts, model.device)
+    ids, mask, _ = left_pad(prompts, model.device)
     followers: list[Follower] = [f for f in (steering, recorder) if f is not None]
     shared = recorder is None or not recorder.needs_patterns
     with open_state(model, max_new_tokens, shared=shared) as state:
@@ -248,16 +249,6 @@ def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
         table = np.array([bool(last & set(piece)) or "\ufffd" in piece for piece in pieces])
         _COULD_END[key] = table
     return _COULD_END[key]
-
-
-def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    longest = max(len(p) for p in prompts)
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = True
-    return ids.to(device), mask.to(device)
 
 
 def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from probes.batching import by_length, left_pad
 from probes.clock import Clock, Frame
 from probes.errors import UserError
 from probes.sites import Site, check_site, decoder, on_site
@@ -416,26 +417,14 @@ def capture(
     if last is not None:
         steps = (1 - last, 1)
     with recording(lm, sites, steps=steps, dtype=dtype, out=out) as recorder:
-        for batch in _batches(texts, batch_tokens):
-            longest = max(len(texts[i]) for i in batch)
-            ids = torch.zeros(len(batch), longest, dtype=torch.long)
-            mask = torch.zeros(len(batch), longest, dtype=torch.long)
-            for place, i in enumerate(batch):
-                ids[place, longest - len(texts[i]) :] = torch.tensor(list(texts[i]))
-                mask[place, longest - len(texts[i]) :] = 1
+        for batch in by_length(texts, batch_tokens):
             recorder.numbers = torch.tensor(batch)
             recorder.clock.given = None if lengths is None else torch.tensor([lengths[i] for i in batch])
-            ids, mask = ids.to(lm.device), mask.to(lm.device)
-            position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
-            decoder(lm)(input_ids=ids, attention_mask=mask, position_ids=position_ids, use_cache=False)
+            padded = left_pad([texts[i] for i in batch], lm.device)
+            decoder(lm)(
+                input_ids=padded.ids,
+                attention_mask=padded.mask.long(),
+                position_ids=padded.positions,
+                use_cache=False,
+            )
     return recorder.activations() if out is None else None
-
-
-def _batches(texts: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Texts of similar length together, the longest first; at least one a batch."""
-    order = sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i))
-    start = 0
-    while start < len(order):
-        rows = max(1, batch_tokens // len(texts[order[start]]))
-        yield order[start : start + rows]
-        start += rows

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from probes.batching import left_pad
 from probes.sites import decoder
 
 
@@ -28,16 +29,9 @@ def target_losses(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: 
         texts: token ids of prompts with their continuations.
         lengths: how many tokens of each text are prompt.
     """
-    longest = max(map(len, texts))
-    ids = torch.zeros(len(texts), longest, dtype=torch.long)
-    mask = torch.zeros(len(texts), longest, dtype=torch.long)
-    for row, text in enumerate(texts):
-        ids[row, longest - len(text) :] = torch.tensor(list(text))
-        mask[row, longest - len(text) :] = 1
-    ids, mask = ids.to(lm.device), mask.to(lm.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    hidden = decoder(lm)(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
-    target = ((positions >= torch.tensor(list(lengths), device=lm.device)[:, None]) & (mask == 1))[:, 1:]
+    ids, mask, positions = left_pad(texts, lm.device)
+    hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
+    target = ((positions >= torch.tensor(list(lengths), device=lm.device)[:, None]) & mask)[:, 1:]
     logits = lm.get_output_embeddings()(hidden[:, :-1][target])
     cap = getattr(lm.config.get_text_config(decoder=True), "final_logit_softcapping", None)
     if cap is not None:

@@ -93,6 +93,9 @@ class Editor:
                 return h
         else:
             weight = weight[..., None]
+        has = self._has(operation, frame)
+        if has is not None:
+            weight = weight * has
         gate = intervention.when.gate
         if gate is not None:
             fired = self.fired[id(gate)]
@@ -101,14 +104,8 @@ class Editor:
         what = intervention.what
         factor = self._factor(operation, frame)
         if isinstance(what, Add):
-            step = self._constant(operation, "vector", what.source.vector if isinstance(what.source, Direction)
-                                  else what.source.decoder)  # fmt: skip
-            if isinstance(weight, float) and isinstance(factor, float):
-                return h + (weight * factor * step).to(h.dtype)
-            return h + (weight * factor * step).to(h.dtype)
-        has = self._has(operation, frame)
-        if has is not None:
-            weight = weight * has
+            vector = what.source.vector if isinstance(what.source, Direction) else what.source.decoder
+            return h + (weight * factor * self._constant(operation, "vector", vector)).to(h.dtype)
         if isinstance(what, Replace):
             return torch.lerp(h, self._values(operation, what, frame, h), torch.as_tensor(weight * factor).to(h))
         if isinstance(what, ProjectOut):

@@ -92,7 +92,7 @@ LENGTHS = [3, 2, 3] * 4
 def loss_with(plan: tuple[Intervention, ...], architecture: str) -> float:
     lm = tiny_model(architecture)
     with torch.no_grad(), attached(lm, [plan], lengths=LENGTHS):
-        return float(target_losses(lm, TEXTS, LENGTHS).loss.mean())
+        return float(target_losses(lm, TEXTS, LENGTHS).loss.detach().mean())
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
@@ -102,7 +102,7 @@ def test_target_loss_is_the_cross_entropy_of_the_targets(architecture: str) -> N
     means = mean_losses(lm, [*TEXTS, TEXTS[0]], [*LENGTHS, len(TEXTS[0])], batch_size=5)
     assert means[-1] is None
     assert np.average(means[:-1], weights=[7 - n for n in LENGTHS]) == pytest.approx(  # type: ignore[arg-type]
-        float(target_losses(lm, TEXTS, LENGTHS).loss.mean()), rel=1e-3
+        float(target_losses(lm, TEXTS, LENGTHS).loss.detach().mean()), rel=1e-3
     )
     for text, length in zip(TEXTS, LENGTHS, strict=True):
         with torch.no_grad():
@@ -111,7 +111,7 @@ def test_target_loss_is_the_cross_entropy_of_the_targets(architecture: str) -> N
             total -= float(logprobs[position - 1, text[position]])
             count += 1
     with torch.no_grad():
-        assert float(target_losses(lm, TEXTS, LENGTHS).loss.mean()) == pytest.approx(total / count, rel=1e-3)
+        assert float(target_losses(lm, TEXTS, LENGTHS).loss.detach().mean()) == pytest.approx(total / count, rel=1e-3)
 
 
 def test_repetition_counts_four_grams_that_came_before() -> None:
@@ -137,7 +137,7 @@ def test_an_optimised_vector_acts_as_it_was_trained() -> None:
     plan = (*alone, Intervention(Add(both), when=When.every_step()))
     texts, lengths = [TEXTS[i] for i in order], [LENGTHS[i] for i in order]
     with torch.no_grad(), attached(lm, [plan], lengths=lengths):
-        assert float(target_losses(lm, texts, lengths).loss.mean()) == pytest.approx(
+        assert float(target_losses(lm, texts, lengths).loss.detach().mean()) == pytest.approx(
             both.made["held_out_loss"][1], rel=1e-3
         )
     again = optimise(lm, TEXTS, LENGTHS, SITE, bias=bias, steps=40, seed=0)
