@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from probes.batching import left_pad
 from steering.backends import Claims, Completion
 from steering.delivery import Delivery
 from steering.hooks import attached
@@ -36,9 +37,9 @@ class HuggingFace:
         plans: Sequence[Plan],
         of_row: Sequence[int] | None = None,
     ) -> list[Float[Tensor, "pos vocab"]]:
-        ids, mask = left_pad(texts, self.lm.device)
+        ids, mask, positions = left_pad(texts, self.lm.device)
         with attached(self.lm, plans, of_row=of_row, lengths=lengths) as session:
-            logits = self.lm(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits
+            logits = self.lm(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False).logits
         self.delivery = session.editor.delivery()
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
@@ -54,11 +55,11 @@ class HuggingFace:
         eos_ids: Sequence[int] = (),
         keep_logprobs: bool = False,
     ) -> list[Completion]:
-        ids, mask = left_pad(prompts, self.lm.device)
+        ids, mask, _ = left_pad(prompts, self.lm.device)
         with attached(self.lm, plans, of_row=of_row) as session:
             out = self.lm.generate(  # type: ignore[operator]
                 ids,
-                attention_mask=mask,
+                attention_mask=mask.long(),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 eos_token_id=list(eos_ids) or None,
@@ -69,22 +70,6 @@ class HuggingFace:
         self.delivery = session.editor.delivery()
         logits = torch.stack(out.logits, 1) if keep_logprobs else None
         return completions(out.sequences[:, ids.shape[1] :], logits, eos_ids)
-
-
-def left_pad(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Ids and mask, [rows, longest]; the tokens stand at the right."""
-    longest = max(map(len, rows))
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        ids[row, longest - len(tokens) :] = torch.tensor(list(tokens))
-        mask[row, longest - len(tokens) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Position ids of left-padded rows."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def completions(new: Tensor, logits: Tensor | None, eos_ids: Sequence[int]) -> list[Completion]:

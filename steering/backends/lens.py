@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from probes.batching import left_pad
 from probes.clock import Clock
 from probes.errors import UserError
 from probes.sites import Site
 from steering.backends import Claims, Completion
-from steering.backends.huggingface import completions, left_pad, positions
+from steering.backends.huggingface import completions
 from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import check_plan
@@ -73,9 +74,9 @@ class TransformerLens:
         plans: Sequence[Plan],
         of_row: Sequence[int] | None = None,
     ) -> list[Float[Tensor, "pos vocab"]]:
-        ids, mask = left_pad(texts, self.lm.device)
+        ids, mask, positions = left_pad(texts, self.lm.device)
         with self._steered(plans, of_row, lengths):
-            logits = self.bridge(ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
+            logits = self.bridge(ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
 
@@ -90,11 +91,11 @@ class TransformerLens:
         eos_ids: Sequence[int] = (),
         keep_logprobs: bool = False,
     ) -> list[Completion]:
-        ids, mask = left_pad(prompts, self.lm.device)
+        ids, mask, _ = left_pad(prompts, self.lm.device)
         with self._steered(plans, of_row, None):
             out = self.bridge.generate(
                 ids,
-                attention_mask=mask,
+                attention_mask=mask.long(),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 stop_at_eos=bool(eos_ids),

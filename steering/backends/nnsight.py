@@ -20,11 +20,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from probes.batching import left_pad
 from probes.clock import Clock, Frame
 from probes.errors import UserError
 from probes.sites import POST_NORMS, Site, module_of
 from steering.backends import Claims, Completion
-from steering.backends.huggingface import completions, left_pad, positions
+from steering.backends.huggingface import completions
 from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import check_plan
@@ -91,8 +92,8 @@ class NNsight:
         import nnsight
 
         places = self._places(plans, of_row)
-        ids, mask = left_pad(texts, "cpu")
-        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+        ids, mask, positions = left_pad(texts)
+        given = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
         model, count, numbers = self.model, list(lengths), None if of_row is None else list(of_row)
         with model.trace(given, use_cache=False, remote=self.remote) as tracer:
             carrier = _Carrier(places, plans, numbers, mask, count, model.device)
@@ -117,8 +118,8 @@ class NNsight:
         import nnsight
 
         places = self._places(plans, of_row)
-        ids, mask = left_pad(prompts, "cpu")
-        given, width = {"input_ids": ids, "attention_mask": mask}, ids.shape[1]
+        ids, mask, _ = left_pad(prompts)
+        given, width = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1]
         model, numbers = self.model, None if of_row is None else list(of_row)
         arguments = dict(
             max_new_tokens=max_new_tokens,
