@@ -12,8 +12,11 @@ from transformers import PreTrainedModel
 from elicit.decoders import Branching
 from elicit.decoding import StopRule, decode
 from elicit.errors import UserError
-from probes.capture import Activations, capture, recording, shards
-from probes.sites import Site, depth
+from elicit.models import Model
+from probes.activations import Activations, shards
+from probes.capture import capture, recording
+from probes.sites import POINTS, Site, depth
+from steering.backends.lens import TransformerLens
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_model
 
 PROMPTS = [[5, 9, 3], [7, 1, 2, 8, 40, 41, 42, 43, 44, 45], [11] * 6, [3]]
@@ -120,6 +123,27 @@ def test_patterns_equal_output_attentions(architecture: str) -> None:
                 torch.testing.assert_close(got, expected[:, q, : q + 1], rtol=1e-4, atol=1e-5)
     finally:
         lm.set_attn_implementation(before)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gpt2"])
+def test_every_point_equals_the_cache_of_transformer_lens(architecture: str, tiny: Model) -> None:
+    lm = tiny_model(architecture)
+    bridge = TransformerLens(lm, tiny.tokenizer).bridge
+    sites = [Site(layer, point) for layer in (0, 2) for point in POINTS]
+    ids = PROMPTS[1]
+    acts = capture(lm, [ids], sites)
+    assert acts is not None
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(torch.tensor([ids]))
+    for site in sites:
+        if site.point == "pattern":
+            expected = cache[f"blocks.{site.layer}.attn.hook_pattern"][0]
+            for q in range(len(ids)):
+                got = acts.patterns[site][(0, 0, q - len(ids) + 1)]
+                torch.testing.assert_close(got, expected[:, q, : q + 1], rtol=1e-4, atol=1e-5)
+        else:
+            expected = cache[f"blocks.{site.layer}.hook_{site.point}"][0]
+            torch.testing.assert_close(acts.values[site], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_patterns_while_generating() -> None:

@@ -1,0 +1,172 @@
+"""What was captured: in memory, or in safetensors shards that are written while the capture goes on."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probes.errors import UserError
+from probes.sites import Site
+
+SHARD_BYTES = 64 << 20
+INDEX = ("row", "branch", "step")
+_MANIFEST = "activations.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Captured activations: one entry a position.
+
+    Args:
+        values: for each site [positions, d_model].
+        row: the prompt of each position, by its number.
+        branch: the branch of that prompt, 0 where there is one.
+        step: the step of each position.
+        patterns: for `pattern` sites: for each (row, branch, step) [heads, keys], the keys from the first token on.
+    """
+
+    values: dict[Site, Float[Tensor, "positions d_model"]]
+    row: Int[Tensor, " positions"]
+    branch: Int[Tensor, " positions"]
+    step: Int[Tensor, " positions"]
+    patterns: dict[Site, dict[tuple[int, int, int], Float[Tensor, "heads keys"]]]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def at(self, site: Site, *, step: int | None = None, row: int | None = None) -> Float[Tensor, "positions d_model"]:
+        """The values at a site, of one step or one row only where given."""
+        kept = torch.ones(len(self), dtype=torch.bool)
+        if step is not None:
+            kept &= self.step == step
+        if row is not None:
+            kept &= self.row == row
+        return self.values[site][kept]
+
+    @staticmethod
+    def open(folder: Path | str) -> Activations:
+        """Everything that was streamed to a folder, in memory. `shards` reads it a piece at a time.
+
+        Raises:
+            UserError: no capture there, or one that was not finished.
+        """
+        pieces = list(shards(folder))
+        columns = {name: torch.cat([p[name] for p in pieces]) for name in pieces[0]}
+        sites = {Site.parse(name): value for name, value in columns.items() if name not in INDEX}
+        return Activations(sites, columns["row"], columns["branch"], columns["step"], {})
+
+
+def shards(folder: Path | str) -> Iterator[dict[str, Tensor]]:
+    """The shards of a capture, one after the other: `row`, `branch`, `step`, and a tensor a site under its name.
+
+    Raises:
+        UserError: no capture there, one that was not finished, or a shard that was cut.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    if not (folder / _MANIFEST).is_file():
+        raise UserError(f"{str(folder)!r} holds no finished capture ({_MANIFEST} is missing); capture again")
+    for name in json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["shards"]:
+        try:
+            yield load_file(folder / name)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise UserError(f"shard {name!r} in {str(folder)!r} is broken ({error}); capture again") from error
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where a recorder puts what it sees: a batch of columns (`INDEX` and the sites) at a time."""
+
+    def put(self, columns: dict[str, Tensor]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Memory:
+    """Keeps all."""
+
+    def __init__(self) -> None:
+        self.pieces: list[dict[str, Tensor]] = []
+
+    def put(self, columns: dict[str, Tensor]) -> None:
+        self.pieces.append(columns)
+
+    def close(self) -> None:
+        pass
+
+
+class Shards:
+    """Writes safetensors shards in a thread of its own, a few batches behind at most."""
+
+    def __init__(self, folder: Path | str, shard_bytes: int = SHARD_BYTES) -> None:
+        self.folder = Path(folder)
+        if (self.folder / _MANIFEST).exists():
+            raise UserError(f"{str(folder)!r} holds a capture already; give another folder or remove it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.shard_bytes = shard_bytes
+        self.names: list[str] = []
+        self.error: BaseException | None = None
+        self._waiting: queue.Queue[dict[str, Tensor] | None] = queue.Queue(maxsize=2)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def put(self, columns: dict[str, Tensor]) -> None:
+        self._fail()
+        self._waiting.put(columns)
+
+    def close(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        self._fail()
+        part = self.folder / f".{_MANIFEST}"
+        part.write_text(json.dumps({"shards": self.names}), encoding="utf-8")
+        part.replace(self.folder / _MANIFEST)
+
+    def abandon(self) -> None:
+        """Stop without a manifest: what was not finished cannot be opened."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _work(self) -> None:
+        held: list[dict[str, Tensor]] = []
+        size = 0
+        while True:
+            columns = self._waiting.get()
+            if self.error is not None:
+                if columns is None:
+                    return
+                continue  # the writer is told at its next put; until then nothing may block it
+            try:
+                if columns is not None:
+                    held.append(columns)
+                    size += sum(t.numel() * t.element_size() for t in columns.values())
+                if held and (columns is None or size >= self.shard_bytes):
+                    self._write(held)
+                    held, size = [], 0
+            except BaseException as error:  # noqa: BLE001  handed to the thread that captures, which raises it
+                self.error = error
+            if columns is None:
+                return
+
+    def _write(self, held: list[dict[str, Tensor]]) -> None:
+        from safetensors.torch import save_file
+
+        name = f"{len(self.names):05d}.safetensors"
+        whole = {k: held[0][k] if len(held) == 1 else torch.cat([h[k] for h in held]) for k in held[0]}
+        save_file({k: v.contiguous() for k, v in whole.items()}, self.folder / name)
+        self.names.append(name)
