@@ -1,0 +1,64 @@
+"""Analyses by name: each a module with `NAME`, `SUMMARY`, `PAPER` and `analyse(model, **options) -> Analysis`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from elicit.analysis import activation_pca, layer_sweep, logit_lens, patching
+from elicit.analysis.base import Analysis, plain
+from elicit.errors import UserError, unknown
+from elicit.models import Model
+
+
+def registry(modules: Iterable[ModuleType]) -> dict[str, ModuleType]:
+    """The modules by name.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    out: dict[str, ModuleType] = {}
+    for module in modules:
+        if module.NAME in out:
+            raise ValueError(f"two analyses are called {module.NAME!r}")
+        out[module.NAME] = module
+    return out
+
+
+ANALYSES = registry((logit_lens, layer_sweep, patching, activation_pca))
+
+
+def get(name: str) -> ModuleType:
+    if name not in ANALYSES:
+        raise unknown("analysis", name, ANALYSES)
+    return ANALYSES[name]
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of an analysis with their defaults."""
+    parameters = inspect.signature(get(name).analyse).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "progress"}
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Refuse an option that the analysis does not have."""
+    known = options_of(name)
+    for key in options:
+        if key not in known:
+            raise UserError(f"{name} takes no --{key}; it takes {', '.join(f'--{k}' for k in known)}")
+
+
+def analyse(name: str, model: Model, **options: Any) -> Analysis:
+    """Run an analysis by name.
+
+    Raises:
+        UserError: an unknown name or option.
+    """
+    check_options(name, (key for key in options if key != "progress"))
+    result: Analysis = get(name).analyse(model, **options)
+    return result
+
+
+__all__ = ["ANALYSES", "Analysis", "analyse", "check_options", "get", "options_of", "plain", "registry"]

@@ -1,0 +1,181 @@
+"""What an analysis returns, and what several of them need: tokens of a text, last-token activations of a task."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from elicit.errors import UserError
+from elicit.models import Model
+from elicit.prompts import Prompt, named_prompt
+from elicit.tasks import load_task
+from elicit.tasks.base import Item
+from probes.sites import Site, check_site, on_site
+
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A result with its picture.
+
+    Args:
+        name: of the analysis.
+        table: rows, each a dict of column to value.
+        figure: the main figure.
+        notes: what a reader must know, a sentence each.
+        data: all numbers, as JSON can hold them.
+        more: further figures: (heading, explanation, figure).
+    """
+
+    name: str
+    table: list[dict[str, Any]]
+    figure: go.Figure
+    notes: list[str]
+    data: dict[str, Any]
+    more: list[tuple[str, str, go.Figure]] = field(default_factory=list)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of a result; NaN is null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def token_ids(model: Model, text: str) -> list[int]:
+    """A text's tokens, special ones as the tokenizer adds them.
+
+    Raises:
+        UserError: no text, or more than the model has positions.
+    """
+    if not text.strip():
+        raise UserError("an empty prompt was given; give a prompt with text")
+    ids = [int(i) for i in model.tokenizer(text)["input_ids"]]  # type: ignore[union-attr]
+    _check_length(model, len(ids))
+    return ids
+
+
+def one_token(model: Model, text: str) -> int:
+    """The token that a text is.
+
+    Raises:
+        UserError: it is none or several.
+    """
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:  # type: ignore[arg-type]
+        pieces = ", ".join(repr(model.tokenizer.decode([i])) for i in ids)  # type: ignore[union-attr]
+        raise UserError(
+            f"the answer {text!r} is {len(ids)} tokens ({pieces}); give one token, often a word with a space before it"  # type: ignore[arg-type]
+        )
+    return int(ids[0])  # type: ignore[index]
+
+
+def piece(model: Model, token: int) -> str:
+    """A token's text; a part of a character as the vocabulary spells it."""
+    text = str(model.tokenizer.decode([token]))
+    return text if "\ufffd" not in text else str(model.tokenizer.convert_ids_to_tokens(token))
+
+
+def _check_length(model: Model, count: int) -> None:
+    config: Any = model.lm.config
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions is not None and count > positions:
+        raise UserError(f"a prompt of {count} tokens was given; {model.name} has {positions} positions")
+
+
+def contrast(model: Model, names: Sequence[str]) -> tuple[tuple[str, Prompt], tuple[str, Prompt]]:
+    """Two prompts to compare, direct and with thoughts, by name.
+
+    Args:
+        names: both; or one, whose partner is the same with the trigger for thoughts; or none: the chat template's
+            pair where the tokenizer has one, else qa and qa-cot.
+    """
+    if len(names) > 2:
+        raise UserError(f"{len(names)} prompts were given; give the names of two to compare, or of one")
+    if not names:
+        names = ("chat-direct", "chat-cot") if model.tokenizer.chat_template else ("qa", "qa-cot")
+    first = named_prompt(names[0], model.tokenizer)
+    if len(names) == 1:
+        return (names[0], first), (f"{names[0]} + thoughts", first.thinking())
+    if names[0] == names[1]:
+        raise UserError(f"prompt {names[0]!r} was given twice; give two that differ")
+    return (names[0], first), (names[1], named_prompt(names[1], model.tokenizer))
+
+
+def items_of(task: str, split: str, limit: int) -> Sequence[Item]:
+    """The first items of a task's split."""
+    if limit < 8:
+        raise UserError(f"a limit of {limit} items was given; give at least 8, half to fit and half to test")
+    items = load_task(task, limit=None if split == "all" else limit).split(split)[:limit]
+    if len(items) < 8:
+        raise UserError(f"task {task!r} has {len(items)} items in {split}; an analysis needs at least 8")
+    found: Sequence[Item] = items
+    return found
+
+
+def halves(count: int, seed: int) -> np.ndarray:
+    """Which of so many items are for fitting: a random half, [count] of bool."""
+    fit = np.zeros(count, dtype=bool)
+    fit[np.random.default_rng(seed).permutation(count)[: count // 2]] = True
+    return fit
+
+
+@torch.no_grad()
+def last_activations(
+    model: Model, prompts: Sequence[Sequence[int]], sites: Sequence[Site]
+) -> dict[Site, Float[Tensor, "prompts d_model"]]:
+    """Activations at each prompt's last token, fp32 on the CPU.
+
+    Prompts are padded on the right, where causal attention never looks from a prompt's own positions.
+    """
+    for site in sites:
+        check_site(model.lm, site)
+    for ids in prompts:
+        _check_length(model, len(ids))
+    device = model.lm.device
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out: dict[Site, Tensor] = {}
+    last = torch.zeros(0, dtype=torch.long)
+    batch: list[int] = []
+
+    def hook_of(site: Site) -> Any:
+        def hook(h: Tensor) -> None:
+            rows = h[torch.arange(len(batch), device=h.device), last.to(h.device)].float().cpu()
+            out.setdefault(site, torch.empty(len(prompts), rows.shape[1]))[batch] = rows
+
+        return hook
+
+    handles = [on_site(model.lm, site, hook_of(site)) for site in sites]
+    try:
+        while order:
+            size = 1
+            while size < len(order) and len(prompts[order[size]]) * (size + 1) <= BATCH_TOKENS:
+                size += 1
+            batch, order = order[:size], order[size:]
+            lengths = torch.tensor([len(prompts[i]) for i in batch])
+            last = lengths - 1
+            tokens = torch.zeros(size, int(lengths.max()), dtype=torch.long)
+            for row, i in enumerate(batch):
+                tokens[row, : len(prompts[i])] = torch.tensor(list(prompts[i]))
+            mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
+            model.lm(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return out

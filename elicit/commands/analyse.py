@@ -1,0 +1,148 @@
+"""`elicit analyse`: one analysis of a model, as a page, as JSON and as a table in the shell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load
+from elicit.errors import UserError
+
+# Options that reach the analysis; one that it does not have is refused.
+OPTIONS = ("prompt", "corrupt", "answer", "wrong", "task", "split", "limit", "layer", "point")
+
+
+def analyse(
+    name: Annotated[str, typer.Argument(help="See `elicit analyses`.")],
+    model: ModelName = "smollm2-135m",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="A text, for patching the clean one; for analyses of a task a prompt's name. Repeatable."),
+    ] = None,
+    corrupt: Annotated[str | None, typer.Option(help="The corrupted prompt, of as many tokens.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The token to follow, or the clean prompt's answer.")] = None,
+    wrong: Annotated[str | None, typer.Option(help="The corrupted prompt's answer.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task's name, with parameters after a colon, or a file.")] = None,
+    split: Annotated[str | None, typer.Option(help="fit, dev, test or all.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of items of the split.")] = None,
+    layer: Annotated[int | None, typer.Option(help="This layer.")] = None,
+    point: Annotated[str | None, typer.Option(help="resid_pre, attn_out, mlp_out, resid_post; patching: all.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results. Unless given: analyses/<name>-<hash>.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of halves, random prompts and permutations.")] = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Look into a model: a page with figures, the numbers as JSON, and a short table."""
+    given = dict(locals())
+    from elicit.analysis import analyse as run
+    from elicit.analysis import check_options, get, options_of, plain
+
+    options = {key: given[key] for key in OPTIONS if given[key] is not None}
+    check_options(name, options)
+    if "seed" in options_of(name):
+        options["seed"] = seed
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out {str(out)!r} is a file; give a folder")
+    loaded = load(given, as_json)
+
+    from elicit.terminal import fetch_bar
+
+    with fetch_bar(quiet=as_json) as progress:
+        watched = {"progress": progress} if name == "patching" else {}
+        result = run(name, loaded, **options, **watched)
+    about = {
+        "analysis": name,
+        "command": _command(given),
+        "seed": seed,
+        "options": {**options_of(name), **options},
+        "model": loaded.describe(),
+    }
+    folder = out or Path("analyses") / f"{name}-{_hash(about)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
+    written = json.dumps(saved, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / f"{name}.json").write_text(written + "\n", encoding="utf-8")
+    (folder / f"{name}.html").write_text(_page(result, about, get(name).SUMMARY), encoding="utf-8")
+    if as_json:
+        print(json.dumps({"folder": str(folder), **saved}, indent=1, allow_nan=False))
+        return
+    from elicit.terminal import out as console
+    from elicit.terminal import show_table
+
+    console.print()
+    show_table(list(result.table[0]), [[_cell(value) for value in row.values()] for row in result.table])
+    console.print()
+    for note in result.notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(f"\npage: {folder / f'{name}.html'}", highlight=False, soft_wrap=True)
+
+
+def analyses(as_json: Json = False) -> None:
+    """Analyses of a model, with their options."""
+    from elicit.analysis import ANALYSES, options_of
+
+    rows = []
+    for name, module in ANALYSES.items():
+        paper = f" (arXiv {module.PAPER})" if module.PAPER else ""
+        rows.append((name, module.SUMMARY + paper, ", ".join(f"--{key}" for key in options_of(name))))
+    head = ("analysis", "what it shows", "options")
+    if as_json:
+        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return
+    from elicit.terminal import show_table
+
+    show_table(head, rows)
+
+
+def _command(given: dict[str, Any]) -> str:
+    """The command line that makes the same again."""
+    words = ["elicit", "analyse", given["name"], "--model", given["model"], "--seed", str(given["seed"])]
+    for key in (*OPTIONS, "dtype", "device", "device_map"):
+        value = given[key]
+        if value is None or value == "auto":
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{key.replace('_', '-')}", str(one)]
+    return shlex.join(words)
+
+
+def _hash(about: dict[str, Any]) -> str:
+    """Of all that decides the result: the options, the weights and how they are computed with."""
+    kept = {key: about[key] for key in ("analysis", "options", "seed")}
+    kept["model"] = {key: about["model"][key] for key in ("sha256", "dtype")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()[:8]
+
+
+def _page(result: Any, about: dict[str, Any], summary: str) -> str:
+    import html
+
+    from probes.figures import page, table
+
+    model = about["model"]
+    note = f"{model['name']}, weights {model['sha256'][:12]}…, {model['dtype']}; {summary}"
+    parts: list[Any] = [("Result", result.notes[0], result.figure)]
+    parts += [f"<p class='note'>{html.escape(line)}</p>" for line in result.notes[1:]]
+    parts += result.more
+    head = list(result.table[0])
+    parts += ["<h2>Table</h2>", table(head, [[_cell(value) for value in row.values()] for row in result.table])]
+    parts += ["<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
+    return page(f"{result.name}: {model['name']}", note, parts)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if value != value:
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1000:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.0e}"
