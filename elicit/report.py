@@ -83,6 +83,33 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     return out
 
 
+DELIVERY_HEAD = ("arm", "tokens moved", "prompt positions", "‖Δh‖/‖h‖", "max Δ log p", "mean KL", "argmax changed")
+
+
+def delivery_parts(metrics: dict[str, Any]) -> list[str]:
+    """What interventions did to the model, as HTML; nothing for a run without any."""
+    proof = metrics.get("delivery")
+    if not proof:
+        return []
+    rows = [
+        (
+            arm,
+            f"{p['tokens_moved']} of {p['tokens']}",
+            p["prompt_positions_moved"],
+            f"{p['mean_share']:.2f}",
+            f"{p['effect']['max_logprob_change']:.2f}",
+            f"{p['effect']['mean_kl']:.3f}",
+            f"{p['effect']['argmax_changed']:.0%}",
+        )
+        for arm, p in proof.items()
+    ]
+    note = (
+        "Generated tokens and earlier prompt positions that were moved, the mean size of the move, and along one answer "
+        "how its log-probabilities part from the unsteered model's."
+    )
+    return ["<h2>Proof of delivery</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
+
+
 def render(run: Run) -> str:
     metrics = run.metrics
     model = metrics["model"]
@@ -93,6 +120,7 @@ def render(run: Run) -> str:
     )
     parts: list[Any] = [table(ARM_HEAD, arm_rows(metrics), main=0)]
     parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
+    parts += delivery_parts(metrics)
     parts.append(
         ("Accuracy", "Wilson intervals for a share, bootstrap for the random branch.", FIGURES["readings"](run))
     )

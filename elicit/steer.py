@@ -211,6 +211,7 @@ def dose_response(result: Mapping[str, Any]) -> go.Figure:
             figure.add_scatter(
                 x=[xs[i] for i in order] + [xs[i] for i in reversed(order)],
                 y=[high[i] for i in order] + [low[i] for i in reversed(order)],
+                mode="lines",
                 fill="toself",
                 fillcolor="rgba(123,135,148,0.22)",
                 line={"width": 0},
@@ -248,7 +249,7 @@ def dose_response(result: Mapping[str, Any]) -> go.Figure:
         figure.add_hline(y=_value(origin, key), line={"color": MUTED, "dash": "dot", "width": 1}, **where)
         figure.update_yaxes(tickformat=form, rangemode="tozero", **where)
         figure.update_xaxes(title="strength", **where)
-    figure.update_layout(title="Dose and response (dotted: unsteered)", legend={"orientation": "h", "y": -0.15})
+    figure.update_layout(legend={"orientation": "h", "y": -0.15})
     return styled(figure, height=680 if graded else 400)
 
 

@@ -20,7 +20,7 @@ p.note { color: #52606d; margin: .25rem 0 1rem } table { border-collapse: collap
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb }
 th { font-weight: 600; color: #52606d } td:first-child, th:first-child { text-align: left }
 pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; font-size: .85rem; white-space: pre-wrap }
-tr.main td { font-weight: 600 }
+tr.main td { font-weight: 600 } table.prose td, table.prose th { text-align: left; vertical-align: top }
 """
 
 
@@ -62,11 +62,11 @@ def page(title: str, note: str, parts: Sequence[str | tuple[str, str, go.Figure]
     return "".join(out) + "</body></html>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], main: int | None = None) -> str:
-    """An HTML table; row `main` stands out."""
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], main: int | None = None, *, prose: bool = False) -> str:
+    """An HTML table; row `main` stands out, and cells of prose begin at the left."""
     cells = "".join(f"<th>{html.escape(str(h))}</th>" for h in head)
     body = "".join(
         f"<tr{' class=main' if i == main else ''}>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>"
         for i, row in enumerate(rows)
     )
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table{' class=prose' if prose else ''}><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"

@@ -24,7 +24,7 @@ def steer(
     how: Annotated[str, typer.Option("--how", help="means, pca or probe.")] = "means",
     layer: Annotated[int | None, typer.Option(help="Of the direction; two thirds of the depth unless given.")] = None,
     point: Annotated[str, typer.Option(help="resid_pre, attn_out, mlp_out or resid_post.")] = "resid_post",
-    strength: Annotated[str, typer.Option(help="Strengths, separated by commas.")] = "0.25,0.5,1,2",
+    strength: Annotated[str, typer.Option(help="Strengths, separated by commas.")] = "0.1,0.2,0.4,0.8",
     unit: Annotated[str, typer.Option(help="resid: multiples of the stream's norm; raw: of the direction.")] = "resid",
     when: Annotated[
         str, typer.Option(help="every-step, last-prompt-token, steps:8, decaying:0.9, prompt or everywhere.")
@@ -184,6 +184,7 @@ def _side_by_side(run: Any, items: Any, series: Any, strengths: list[float], cou
 
 
 def _write_page(run: Any, items: Any, result: Any, series: Any, strengths: list[float]) -> None:
+    from elicit.report import delivery_parts
     from elicit.steer import dose_response
     from probes.figures import page, table
 
@@ -194,22 +195,22 @@ def _write_page(run: Any, items: Any, result: Any, series: Any, strengths: list[
         f"{model['name']} {model['sha256'][:12]}…, {model['dtype']}, seed {result['seed']}. Differences are to the "
         "unsteered model, paired by question."
     )
-    proof = run.metrics["delivery"]
-    delivered = [
-        (arm, p["tokens_moved"], p["prompt_positions_moved"], f"{p['mean_share']:.2f}",
-         f"{p['effect']['max_logprob_change']:.2f}", f"{p['effect']['mean_kl']:.3f}")
-        for arm, p in proof.items()
-    ]  # fmt: skip
     shown = items[:3]
     parts: list[Any] = [
-        ("Dose and response", "Grey: the range of the random directions of the same length.", dose_response(result)),
+        (
+            "Dose and response",
+            "Dotted: the unsteered model. Grey: the range of the random directions of the same length. Repetition has "
+            "a low perplexity: read it beside degeneration.",
+            dose_response(result),
+        ),
         table(HEAD, _rows(result)),
         "<h2>Answers side by side</h2>",
-        table(("arm", *(_short(i.question, 160) for i in shown)), _side_by_side(run, items, series, strengths, 3)),
-        "<h2>Proof of delivery</h2>",
-        "<p class='note'>Generated tokens and prompt positions that were moved, the mean of ‖Δh‖/‖h‖, and on one "
-        "answer the largest change of a log-probability and the mean KL to the unsteered model.</p>",
-        table(("arm", "tokens moved", "prompt positions", "‖Δh‖/‖h‖", "max Δ log p", "mean KL"), delivered),
+        table(
+            ("arm", *(_short(i.question, 160) for i in shown)),
+            _side_by_side(run, items, series, strengths, 3),
+            prose=True,
+        ),
+        *delivery_parts(run.metrics),
     ]
     run.store.write("steer.html", page(f"Steering with {series[0].name}", note, parts))
 
@@ -223,7 +224,9 @@ def _show(run: Any, items: Any, result: Any, series: Any, strengths: list[float]
     from elicit.terminal import out, show_table
 
     out.print()
-    show_table(HEAD, _rows(result))
+    # The page holds all columns; these fit a narrow terminal.
+    kept = [i for i, name in enumerate(HEAD) if name not in ("difference [95%]", "changed")]
+    show_table([HEAD[i] for i in kept], [[row[i] for i in kept] for row in _rows(result)])
     out.print(f"\n[dim]{_short(items[0].question, 200)}[/]", highlight=False)
     for arm, text in _side_by_side(run, items, series, strengths, 1):
         out.print(f"[bold]{arm}[/]  ", end="", highlight=False)
