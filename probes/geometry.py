@@ -14,8 +14,8 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Shaped
 from scipy.stats import rankdata
-from sklearn.decomposition import PCA  # type: ignore[import-untyped]
-from sklearn.metrics import silhouette_score  # type: ignore[import-untyped]
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from probes.errors import UserError

@@ -81,7 +81,7 @@ def analyse(
         notes.append("The clean run itself prefers the wrong answer; read the map with that in mind.")
     if found.by_position and not every:
         notes.append(
-            f"The prompts are alike before position {found.first_difference}, where patching cannot do anything."
+            f"Before position {found.first_difference} the prompts are alike and clean activations change nothing."
         )
     more = [] if len(found.layers) == 1 else [("Layer by layer", _explain(every), _sweep(found))]
     return Analysis(
