@@ -104,8 +104,8 @@ def delivery_parts(metrics: dict[str, Any]) -> list[str]:
         for arm, p in proof.items()
     ]
     note = (
-        "Generated tokens and earlier prompt positions that were moved, the mean size of the move, and along one answer "
-        "how its log-probabilities part from the unsteered model's."
+        "Generated tokens and earlier prompt positions that were moved, the mean size of the move, and along one "
+        "answer how its log-probabilities part from the unsteered model's."
     )
     return ["<h2>Proof of delivery</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
 

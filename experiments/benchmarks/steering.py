@@ -37,8 +37,8 @@ from elicit.decoders import Greedy
 from elicit.decoding import StopRule, decode
 from elicit.models import Model
 from experiments.benchmarks.decoding import questions
+from probes.batching import left_pad
 from probes.sites import Site, blocks, width
-from steering.backends.huggingface import left_pad
 from steering.backends.lens import TransformerLens
 from steering.backends.nnsight import NNsight
 from steering.directions import Direction
@@ -77,9 +77,9 @@ def ours(model: Model, plan: Plan | None) -> Contender:
 
 def plain(model: Model) -> Contender:
     def run(prompts: list[list[int]], tokens: int) -> Tensor:
-        ids, mask = left_pad(prompts, model.lm.device)
+        ids, mask, _ = left_pad(prompts, model.lm.device)
         arguments = dict(max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
-        out: Tensor = model.lm.generate(ids, attention_mask=mask, **arguments)  # type: ignore[operator]
+        out: Tensor = model.lm.generate(ids, attention_mask=mask.long(), **arguments)  # type: ignore[operator]
         return out[:, ids.shape[1] :]
 
     return run
@@ -122,8 +122,8 @@ def nnsight_peer(model: Model) -> Contender:
     vector = (STRENGTH * direction(model).vector).to(model.lm.dtype)
 
     def run(prompts: list[list[int]], tokens: int) -> Tensor:
-        ids, mask = left_pad(prompts, model.lm.device)
-        given = {"input_ids": ids, "attention_mask": mask}
+        ids, mask, _ = left_pad(prompts, model.lm.device)
+        given = {"input_ids": ids, "attention_mask": mask.long()}
         arguments = dict(max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
         with peer.generate(given, **arguments) as tracer:
             for _ in tracer.iter[:tokens]:
@@ -146,11 +146,11 @@ def lens_peer(model: Model) -> Contender:
 
     @torch.no_grad()
     def run(prompts: list[list[int]], tokens: int) -> Tensor:
-        ids, mask = left_pad(prompts, model.lm.device)
+        ids, mask, _ = left_pad(prompts, model.lm.device)
         with bridge.hooks([(f"blocks.{LAYER}.hook_resid_post", hook)]):
             out = bridge.generate(
                 ids,
-                attention_mask=mask,
+                attention_mask=mask.long(),
                 max_new_tokens=tokens,
                 do_sample=False,
                 stop_at_eos=False,
