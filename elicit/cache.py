@@ -92,14 +92,17 @@ def supports_shared_prefix(model: PreTrainedModel) -> bool:
 class SharedPrefixCache(DynamicCache):
     """A `transformers` cache whose layers become (prefix, suffix) pairs once `fork` was called.
 
-    Until then it is a plain `DynamicCache` and keeps whole prompts even in sliding-window layers.
+    Until then it is a plain `DynamicCache` and keeps whole prompts even in sliding-window layers. Where each prompt
+    has one row there is nothing to share: the prompt becomes the head of the suffix, and attention is one softmax.
     """
 
     def __init__(self, max_new_tokens: int) -> None:
         super().__init__()
         self.max_new_tokens = max_new_tokens
         self.forked = False
-        self.length = 0  # own tokens of each row, the one of the step in progress included
+        self.length = 0  # positions of each row's suffix, the one of the step in progress included
+        self.head = 0  # positions of the prompt among them
+        self.suffix_mask: Tensor | None = None
         self.layer = 0  # the layer that was updated last
         self.suffix: list[tuple[Tensor, Tensor] | None] = []
         self.prefix_mask: Tensor | None = None
@@ -121,6 +124,28 @@ class SharedPrefixCache(DynamicCache):
         self.forked = True
         self.suffix = [None] * len(self.layers)
         self._group(question)
+        if len(question) == len(self.prefix(0)[0]):
+            self._one_row_each()
+
+    def _one_row_each(self) -> None:
+        """Make each prompt the head of its row's suffix."""
+        self.head = self.length = self.prefix_length
+        for index, layer in enumerate(self.layers):
+            keys, values = self.prefix(index)
+            self.suffix[index] = (_resize(keys, self._capacity()), _resize(values, self._capacity()))
+            layer.keys, layer.values = keys[:, :, :0], values[:, :, :0]  # type: ignore[union-attr]
+        if self.prefix_mask is not None:
+            self.suffix_mask = torch.nn.functional.pad(self.prefix_mask, (0, self.max_new_tokens))
+            self.prefix_mask = None
+
+    def _capacity(self) -> int:
+        """Positions to make room for: twice what is there, up to the limit."""
+        return self.head + min(self.max_new_tokens, max(FIRST_CAPACITY, 2 * (self.length - self.head)))
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        if not self.forked:
+            return super().get_seq_length(layer_idx)
+        return self.prefix_length + self.length
 
     def _group(self, question: Tensor) -> None:
         """Lay the rows out as a [questions, widest] grid; `None` where the grid is exactly full."""
@@ -147,6 +172,8 @@ class SharedPrefixCache(DynamicCache):
                 layer.keys, layer.values = keys[left], values[left]  # type: ignore[union-attr]
             if self.prefix_mask is not None:
                 self.prefix_mask = self.prefix_mask[left]
+        if self.suffix_mask is not None:
+            self.suffix_mask = self.suffix_mask[rows]
         self._group(question)
 
     def update(
@@ -157,7 +184,7 @@ class SharedPrefixCache(DynamicCache):
         self.layer = layer_idx
         pair, end = self.suffix[layer_idx], self.length
         if pair is None or end > pair[0].shape[2]:
-            capacity = min(self.max_new_tokens, max(FIRST_CAPACITY, 2 * (end - 1)))
+            capacity = self._capacity()
             old = pair or (key_states[:, :, :0], value_states[:, :, :0])
             pair = (_resize(old[0], capacity), _resize(old[1], capacity))
             self.suffix[layer_idx] = pair
@@ -199,7 +226,8 @@ def shared_prefix_attention(
     kv_heads = key.shape[1]
     per_head = query.view(rows, kv_heads, heads // kv_heads, d)
     suffix_from = max(0, cache.length - sliding_window) if sliding_window else 0
-    out, lse = _partial(per_head, key[:, :, suffix_from:], value[:, :, suffix_from:], None, scale, softcap)
+    own = None if cache.suffix_mask is None else cache.suffix_mask[..., suffix_from : cache.length]
+    out, lse = _partial(per_head, key[:, :, suffix_from:], value[:, :, suffix_from:], own, scale, softcap)
 
     prefix_from = max(0, cache.prefix_length + cache.length - sliding_window) if sliding_window else 0
     if prefix_from < cache.prefix_length:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.cache import open_state
 from elicit.errors import UserError
+from elicit.packing import packed
 from probes.batching import left_pad
 from probes.capture import Recorder
 from probes.confidence import Top2, token_statistics, top2
@@ -139,7 +140,7 @@ def decode(
     ids, mask, _ = left_pad(prompts, model.device)
     followers: list[Follower] = [f for f in (steering, recorder) if f is not None]
     shared = recorder is None or not recorder.needs_patterns
-    with open_state(model, max_new_tokens, shared=shared) as state:
+    with packed(model), open_state(model, max_new_tokens, shared=shared) as state:
         logits = state.prefill(ids, mask)
         moved = steering.moved() if steering is not None else None
         tokens = policy.first(logits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from elicit.cache import PerRowState, SharedPrefixState, open_state, supports_sh
 from elicit.decoders import Branching, Greedy, Sampling
 from elicit.decoding import StopRule, decode
 from elicit.errors import UserError
+from elicit.packing import packed
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_model
 
 PROMPTS = [[5, 9, 3], [7, 1, 2, 8, 40, 41, 42, 43, 44, 45], [11] * 6, [3]]
@@ -98,6 +101,25 @@ def test_each_cache_is_used_where_it_should_be() -> None:
         with open_state(model, 4) as state:
             assert isinstance(state, expected)
         assert model.config._attn_implementation == before
+
+
+def test_packed_weights_change_no_bit_and_leave_no_trace() -> None:
+    """Also after the weights were written to, and in a module that somebody else has wrapped."""
+    model = deepcopy(tiny_model("qwen2")).bfloat16()
+    linears = [m for m in model.modules() if type(m) is torch.nn.Linear]
+    x = {size: torch.randn(7, size, dtype=torch.bfloat16) for size in {m.in_features for m in linears}}
+    theirs = linears[0].forward
+    linears[0].forward = theirs  # type: ignore[method-assign]
+    for _ in range(2):
+        expected = [m(x[m.in_features]) for m in linears]
+        with packed(model), torch.inference_mode():
+            assert sum("forward" in vars(m) for m in linears) == len(linears)
+            assert all(torch.equal(m(x[m.in_features]), y) for m, y in zip(linears, expected, strict=True))
+            assert linears[1](x[linears[1].in_features].bfloat16()).dtype == torch.bfloat16
+        assert [m for m in linears if "forward" in vars(m)] == linears[:1]
+        with torch.no_grad():
+            for m in linears:
+                m.weight.mul_(1.25)
 
 
 @settings(max_examples=15, deadline=None)
