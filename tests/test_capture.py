@@ -181,9 +181,14 @@ def test_a_broken_or_unfinished_capture_is_refused(tmp_path: Path) -> None:
     lm = tiny_model("llama")
     with pytest.raises(UserError, match="no finished capture"):
         Activations.open(tmp_path)
-    with pytest.raises(KeyboardInterrupt), recording(lm, [Site(0)], out=tmp_path / "cut"):
-        lm(input_ids=torch.tensor([PROMPTS[0]]))
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with recording(lm, [Site(0)], out=tmp_path / "cut"):
+            lm(input_ids=torch.tensor([PROMPTS[0]]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with pytest.raises(UserError, match="no finished capture"):
         Activations.open(tmp_path / "cut")
     capture(lm, PROMPTS, [Site(0)], out=tmp_path / "good")

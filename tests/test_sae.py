@@ -70,5 +70,5 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="broken"):
         SAE.load(tmp_path)
-    with pytest.raises(UserError, match="no cfg.json"):
+    with pytest.raises(UserError, match=r"no cfg\.json"):
         SAE.load(tmp_path / "nothing")
