@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import queue
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probes.direct import DirectFile
 from probes.errors import UserError
 from probes.sites import Site
 
 SHARD_BYTES = 64 << 20
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64"}
 INDEX = ("row", "branch", "step")
 _MANIFEST = "activations.json"
 
@@ -164,9 +168,23 @@ class Shards:
                 return
 
     def _write(self, held: list[dict[str, Tensor]]) -> None:
-        from safetensors.torch import save_file
-
+        """One safetensors file, from the pieces as they lie: the library's own writer would copy them twice."""
         name = f"{len(self.names):05d}.safetensors"
-        whole = {k: held[0][k] if len(held) == 1 else torch.cat([h[k] for h in held]) for k in held[0]}
-        save_file({k: v.contiguous() for k, v in whole.items()}, self.folder / name)
+        header: dict[str, Any] = {}
+        end = 0
+        for key, first in held[0].items():
+            pieces = [h[key] for h in held]
+            begin, end = end, end + sum(p.nbytes for p in pieces)
+            shape = [sum(len(p) for p in pieces), *first.shape[1:]]
+            header[key] = {"dtype": DTYPES[first.dtype], "shape": shape, "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        file = DirectFile(self.folder / name)
+        try:
+            file.write(np.frombuffer(struct.pack("<Q", len(text)) + text, dtype=np.uint8))
+            for key in held[0]:
+                for piece in (h[key] for h in held):
+                    file.write(piece.contiguous().view(torch.uint8).flatten().numpy())
+        finally:
+            file.close()
         self.names.append(name)

@@ -202,7 +202,7 @@ def test_a_sink_that_fails_ends_the_capture(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("probes.activations.Shards._write", full)
     with pytest.raises(OSError, match="No space"):
         capture(tiny_model("llama"), PROMPTS, [Site(0)], out=tmp_path / "full")
     assert not list(tmp_path.glob("full/*.json"))
@@ -240,6 +240,16 @@ def test_a_site_is_written_and_read_alike() -> None:
     for wrong, word in (("12", "layer.point"), ("1.resid_pots", "resid_post")):
         with pytest.raises(UserError, match=word):
             Site.parse(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_shards_of_several_batches_are_whole(tmp_path: Path, dtype: torch.dtype) -> None:
+    lm = tiny_model("llama")
+    capture(lm, PROMPTS * 9, [Site(0), Site(2)], batch_tokens=24, dtype=dtype, out=tmp_path / "a")
+    memory = capture(lm, PROMPTS * 9, [Site(0), Site(2)], batch_tokens=24, dtype=dtype)
+    assert memory is not None and len(list((tmp_path / "a").glob("*.safetensors"))) == 1
+    back = Activations.open(tmp_path / "a")
+    assert back.values[Site(2)].dtype == dtype and torch.equal(back.values[Site(2)], memory.values[Site(2)])
 
 
 def test_files_are_plain_safetensors(tmp_path: Path) -> None:
