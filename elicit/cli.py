@@ -17,7 +17,6 @@ import typer
 
 from elicit.commands.analyse import analyse, analyses
 from elicit.commands.options import (
-    DEFAULT_TASK,
     Against,
     Device,
     DeviceMap,
@@ -32,6 +31,7 @@ from elicit.commands.options import (
 )
 from elicit.commands.steer import steer
 from elicit.errors import UserError, unknown
+from elicit.zoo import DEFAULT_TASK
 
 app = typer.Typer(
     name="elicit",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from elicit.analysis.base import Analysis, contrast, halves, items_of, last_activations, plain
-from elicit.commands.options import DEFAULT_TASK
 from elicit.models import Model
+from elicit.zoo import DEFAULT_TASK
 from probes.geometry import activation_pca, pca_figure
 from probes.sites import Site, depth
 

@@ -19,7 +19,8 @@ from elicit.models import Model
 from elicit.prompts import Prompt, named_prompt
 from elicit.tasks import load_task
 from elicit.tasks.base import Item
-from probes.sites import Site, check_site, on_site
+from probes.capture import capture
+from probes.sites import Site
 
 BATCH_TOKENS = 2048
 
@@ -136,46 +137,13 @@ def halves(count: int, seed: int) -> np.ndarray:
     return fit
 
 
-@torch.no_grad()
 def last_activations(
     model: Model, prompts: Sequence[Sequence[int]], sites: Sequence[Site]
 ) -> dict[Site, Float[Tensor, "prompts d_model"]]:
-    """Activations at each prompt's last token, fp32 on the CPU.
-
-    Prompts are padded on the right, where causal attention never looks from a prompt's own positions.
-    """
-    for site in sites:
-        check_site(model.lm, site)
+    """Activations at each prompt's last token, fp32 on the CPU."""
     for ids in prompts:
         _check_length(model, len(ids))
-    device = model.lm.device
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    out: dict[Site, Tensor] = {}
-    last = torch.zeros(0, dtype=torch.long)
-    batch: list[int] = []
-
-    def hook_of(site: Site) -> Any:
-        def hook(h: Tensor) -> None:
-            rows = h[torch.arange(len(batch), device=h.device), last.to(h.device)].float().cpu()
-            out.setdefault(site, torch.empty(len(prompts), rows.shape[1]))[batch] = rows
-
-        return hook
-
-    handles = [on_site(model.lm, site, hook_of(site)) for site in sites]
-    try:
-        while order:
-            size = 1
-            while size < len(order) and len(prompts[order[size]]) * (size + 1) <= BATCH_TOKENS:
-                size += 1
-            batch, order = order[:size], order[size:]
-            lengths = torch.tensor([len(prompts[i]) for i in batch])
-            last = lengths - 1
-            tokens = torch.zeros(size, int(lengths.max()), dtype=torch.long)
-            for row, i in enumerate(batch):
-                tokens[row, : len(prompts[i])] = torch.tensor(list(prompts[i]))
-            mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
-            model.lm(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False, logits_to_keep=1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return out
+    acts = capture(model.lm, prompts, sites, last=1, dtype=torch.float32)
+    assert acts is not None
+    order = acts.row.argsort()
+    return {site: acts.values[site][order] for site in sites}

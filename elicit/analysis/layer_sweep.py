@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from elicit.analysis.base import Analysis, contrast, halves, items_of, last_activations
-from elicit.commands.options import DEFAULT_TASK
 from elicit.models import Model
+from elicit.zoo import DEFAULT_TASK
 from probes.sites import Site, depth
 from probes.sweep import Band, layer_sweep
 

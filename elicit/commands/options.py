@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]

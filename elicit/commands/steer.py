@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.commands.options import DEFAULT_TASK, Device, DeviceMap, Dtype, Json, ModelName, load
+from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load
 from elicit.errors import UserError, unknown
+from elicit.zoo import DEFAULT_TASK
 
 
 def steer(
