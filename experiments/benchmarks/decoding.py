@@ -9,10 +9,10 @@ All contenders decode the same questions into ten branches of 48 tokens with the
   `pip install --no-deps optillm==0.4.0`; only its one file is loaded, since the package imports a server.
 - one question: our loop, one question at a time.
 - batched: our loop, all questions together.
-- limit: what no decoder of these steps can avoid, on the model's own weights: the product of every linear
-  layer at every step with that step's rows, and attention's two products over every cached key and value
-  that the step attends to, read once (the prompt's once a question), by PyTorch's fused kernel. No norms, no
-  rotations, no activations, no cache writes, no sampling, no statistics, nothing between layers.
+- limit: what no decoder of these steps can avoid, on the model's own weights (packed, as our loop packs them): the
+  product of every linear layer at every step with that step's rows, and attention's two products over every cached
+  key and value that the step attends to, read once (the prompt's once a question), by PyTorch's fused kernel. No
+  norms, no rotations, no activations, no cache writes, no sampling, no statistics, nothing between layers.
 
 The limit is timed before and after the batched run and the faster one counts.
 """
@@ -38,6 +38,7 @@ import elicit
 from elicit.decoders import Branching
 from elicit.decoding import StopRule, decode
 from elicit.models import Model
+from elicit.packing import packed
 
 K, NEW_TOKENS = 10, 48
 PEER = "optillm"
@@ -103,13 +104,14 @@ def limit(model: Model, prompts: list[list[int]]) -> dict[str, float]:
     heads, width, layers = config.num_key_value_heads, config.head_dim, config.num_hidden_layers
     group = config.num_attention_heads // heads
     head = model.lm.get_output_embeddings().weight  # type: ignore[union-attr]
-    linears = [m.weight for m in model.lm.modules() if isinstance(m, nn.Linear) and m.weight is not head]
+    linears = [m for m in model.lm.modules() if isinstance(m, nn.Linear) and m.weight is not head]
+    last_linear = next(m for m in model.lm.modules() if isinstance(m, nn.Linear) and m.weight is head)
     longest, rows = max(map(len, prompts)), len(prompts) * K
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, dtype=model.lm.dtype)
 
-    inputs = {size: random(len(prompts) * longest, size) for size in {w.shape[1] for w in [*linears, head]}}
+    inputs = {size: random(len(prompts) * longest, size) for size in {m.in_features for m in [*linears, last_linear]}}
     prefix = [
         (random(len(prompts), heads, longest, width), random(len(prompts), heads, longest, width))
         for _ in range(layers)
@@ -119,14 +121,15 @@ def limit(model: Model, prompts: list[list[int]]) -> dict[str, float]:
     of_question, of_row = random(len(prompts), heads, K * group, width), random(rows, heads, group, width)
 
     def products(count: int, last: int) -> None:
-        for weight in linears:
-            nn.functional.linear(inputs[weight.shape[1]][:count], weight)
-        nn.functional.linear(inputs[head.shape[1]][:last], head)
+        for module in linears:
+            module(inputs[module.in_features][:count])
+        last_linear(inputs[last_linear.in_features][:last])
 
     began = time.perf_counter()
-    products(len(prompts) * longest, len(prompts))
-    for _ in range(1, NEW_TOKENS):
-        products(rows, rows)
+    with packed(model.lm):
+        products(len(prompts) * longest, len(prompts))
+        for _ in range(1, NEW_TOKENS):
+            products(rows, rows)
     linear = time.perf_counter() - began
     for prompt_keys, prompt_values in prefix:
         nn.functional.scaled_dot_product_attention(whole, prompt_keys, prompt_values, is_causal=True, enable_gqa=True)
