@@ -103,7 +103,7 @@ def effect(lm: PreTrainedModel, plan: Plan, ids: Sequence[int], prompt_length: i
     plain = _logprobs(lm, given)
     with attached(lm, [plan], lengths=[prompt_length]) as session:
         steered = _logprobs(lm, given)
-        moved = session.editor.moved()
+        moved = session.moved()
     session.editor.delivery().check()
     assert moved is not None
     first = int((moved[0] > 0).nonzero()[0])

@@ -45,10 +45,7 @@ class Editor:
     Args:
         plans: one for all rows, or the distinct ones.
         of_row: for each row of the first forward its plan's number; None: all follow plan 0.
-        device: where the activations are.
-
-    Raises:
-        UserError: `Replace` whose values do not reach a step that it should act on.
+        device: of the model's inputs. Activations may be elsewhere, where a model is spread over several.
     """
 
     def __init__(self, plans: Sequence[Plan], of_row: Sequence[int] | None = None, device: str | torch.device = "cpu"):
@@ -56,12 +53,10 @@ class Editor:
         self.of_row = None if of_row is None or len(plans) == 1 else torch.tensor(list(of_row), device=device)
         self.device = torch.device(device)
         self.operations = _compile(self.plans)
-        self.gates = {gate.site: [] for plan in self.plans for one in plan if (gate := one.when.gate) is not None}  # type: dict[Site, list[Gate]]
-        for plan in self.plans:
-            for one in plan:
-                gate = one.when.gate
-                if gate is not None and not any(gate is known for known in self.gates[gate.site]):
-                    self.gates[gate.site].append(gate)
+        self.gates: dict[Site, list[Gate]] = {}
+        for one in (one for plan in self.plans for one in plan):
+            if one.when.gate is not None:
+                self.gates.setdefault(one.when.gate.site, []).append(one.when.gate)
         self.sites = sorted({*self.operations, *self.gates}, key=lambda site: site.order)
         self.fired: dict[int, Bool[Tensor, "rows pos"]] = {}
         self.gate_counts: dict[int, Tensor] = {}
@@ -92,65 +87,65 @@ class Editor:
             if weight == 0.0:
                 return h
         else:
-            weight = weight[..., None]
-        has = self._has(operation, frame)
+            weight = weight[..., None].to(h.device)
+        has = self._has(operation, frame, h.device)
         if has is not None:
             weight = weight * has
         gate = intervention.when.gate
         if gate is not None:
-            fired = self.fired[id(gate)]
+            fired = self.fired[id(gate)].to(h.device)
             self._count(gate, fired, weight)
             weight = weight * fired[..., None]
         what = intervention.what
-        factor = self._factor(operation, frame)
+        factor = self._factor(operation, frame, h.device)
         if isinstance(what, Add):
             vector = what.source.vector if isinstance(what.source, Direction) else what.source.decoder
-            return h + (weight * factor * self._constant(operation, "vector", vector)).to(h.dtype)
+            return h + (weight * factor * self._constant(operation, "vector", vector, h.device)).to(h.dtype)
         if isinstance(what, Replace):
             return torch.lerp(h, self._values(operation, what, frame, h), torch.as_tensor(weight * factor).to(h))
         if isinstance(what, ProjectOut):
-            unit = self._constant(operation, "unit", what.source.unit)
+            unit = self._constant(operation, "unit", what.source.unit, h.device)
             x = h.float()
             if what.source.center is not None:
-                x = x - self._constant(operation, "center", what.source.center)
+                x = x - self._constant(operation, "center", what.source.center, h.device)
             return h - (weight * factor * (x @ unit)[..., None] * unit).to(h.dtype)
-        decoder = self._constant(operation, "decoder", what.source.decoder)
+        decoder = self._constant(operation, "decoder", what.source.decoder, h.device)
         z = what.source.read(h)[..., None]
         change = factor - z if isinstance(what, SetFeature) else (factor - 1) * z
         return h + (weight * change * decoder).to(h.dtype)
 
-    def _constant(self, operation: _Operation, name: str, value: Tensor) -> Tensor:
+    def _constant(self, operation: _Operation, name: str, value: Tensor, device: torch.device) -> Tensor:
         if name not in operation.constants:
-            operation.constants[name] = value.to(self.device)
+            operation.constants[name] = value.to(device)
         return operation.constants[name]
 
-    def _plan_of_row(self, frame: Frame) -> Tensor:
+    def _plan_of_row(self, frame: Frame, device: torch.device) -> Tensor:
         assert self.of_row is not None
-        return self.of_row if frame.rows is None else self.of_row[frame.rows]
+        return (self.of_row if frame.rows is None else self.of_row[frame.rows]).to(device)
 
-    def _factor(self, operation: _Operation, frame: Frame) -> float | Tensor:
+    def _factor(self, operation: _Operation, frame: Frame, device: torch.device) -> float | Tensor:
         if operation.same or self.of_row is None:
             return operation.factors[0]
-        table = self._constant(operation, "factors", torch.tensor(operation.factors))
-        return table[self._plan_of_row(frame)][:, None, None]
+        table = self._constant(operation, "factors", torch.tensor(operation.factors), device)
+        return table[self._plan_of_row(frame, device)][:, None, None]
 
-    def _has(self, operation: _Operation, frame: Frame) -> Tensor | None:
+    def _has(self, operation: _Operation, frame: Frame, device: torch.device) -> Tensor | None:
         if all(operation.has) or self.of_row is None:
             return None
-        table = self._constant(operation, "has", torch.tensor(operation.has, dtype=torch.float32))
-        return table[self._plan_of_row(frame)][:, None, None]
+        table = self._constant(operation, "has", torch.tensor(operation.has, dtype=torch.float32), device)
+        return table[self._plan_of_row(frame, device)][:, None, None]
 
     def _values(self, operation: _Operation, what: Replace, frame: Frame, h: Tensor) -> Tensor:
         """The stored activations of each position; the position's own where none are stored."""
-        values = self._constant(operation, "values", what.values)
-        index = frame.steps - what.first
+        values = self._constant(operation, "values", what.values, h.device)
+        index = frame.steps.to(h.device) - what.first
         inside = (index >= 0) & (index < len(values))
         stored = values[index.clamp(0, len(values) - 1)].to(h.dtype)
         return torch.where(inside[..., None], stored, h)
 
     def _count(self, gate: Gate, fired: Tensor, weight: float | Tensor) -> None:
         asked = torch.ones_like(fired) if isinstance(weight, float) else (weight[..., 0] != 0).expand_as(fired)
-        seen = torch.stack([(fired & asked).sum(), asked.sum()])
+        seen = torch.stack([(fired & asked).sum(), asked.sum()]).to(self.device)
         self.gate_counts[id(gate)] = self.gate_counts.get(id(gate), 0) + seen
 
     def _measure(self, old: Tensor, new: Tensor, frame: Frame) -> None:
@@ -158,16 +153,22 @@ class Editor:
         moved = torch.linalg.vector_norm(new.detach().float() - before, dim=-1)
         share = moved / torch.linalg.vector_norm(before, dim=-1).clamp_(min=1e-12)
         if frame.valid is not None:
-            share = share * frame.valid
-            moved = moved * frame.valid
+            valid = frame.valid.to(moved.device)
+            share, moved = share * valid, moved * valid
+        moved, share = moved.to(self.device), share.to(self.device)
         self._moved = share if self._moved is None else torch.maximum(self._moved, share)
         finite = moved.isfinite()
-        self._totals += torch.stack([(moved > 0).sum(), moved[finite].sum(), share[finite].sum(), (~finite).sum()])
+        zero = torch.zeros_like(moved)
+        sums = torch.where(finite, moved, zero).sum(), torch.where(finite, share, zero).sum()
+        self._totals += torch.stack([(moved > 0).sum(), *sums, (~finite).sum()])
         self._largest = torch.maximum(self._largest, share.max())
 
-    def moved(self) -> Float[Tensor, "rows pos"] | None:
-        """How far the last forward's positions were moved: ‖Δh‖ / ‖h‖, the largest over sites; None: not at all."""
-        return self._moved
+    def moved(self, frame: Frame | None) -> Float[Tensor, "rows pos"] | None:
+        """How far a forward's positions were moved, if it was the last: ‖Δh‖ / ‖h‖, the largest over sites.
+
+        None: nothing acted in it.
+        """
+        return self._moved if frame is self._frame else None
 
     def delivery(self) -> Delivery:
         """What was done so far."""

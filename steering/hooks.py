@@ -37,7 +37,7 @@ class Session:
 
     def moved(self) -> Float[Tensor, "rows pos"] | None:
         """How far the last forward's positions were moved; see `Editor.moved`."""
-        return self.editor.moved() if self.editor._frame is self.clock.frame else None
+        return self.editor.moved(self.clock.frame)
 
 
 @contextmanager
