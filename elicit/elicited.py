@@ -72,7 +72,8 @@ class Elicited:
         """Answer the questions in one batch: for each its branches, graded.
 
         Raises:
-            UserError: interventions that moved nothing. (A gate may be shut for a batch: `elicit.proof` looks at all.)
+            UserError: interventions that moved nothing. (A gate may be shut for a batch, and answers may end before a
+                later step: `elicit.proof` looks at the whole run.)
         """
         with applied(self.model.lm, self.adapter):
             return self._answer(items, progress)
@@ -105,7 +106,7 @@ class Elicited:
                 self.model.lm, prompts, policy, max_new_tokens=limit, stop=stop, steering=session, progress=progress
             )
         delivery = session.editor.delivery()
-        if not delivery.gate_asked or delivery.gate_fired:
+        if delivery.not_finite or any(one.when.at_once for one in self.interventions):
             delivery.check()
         return out
 

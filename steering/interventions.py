@@ -232,6 +232,11 @@ class When:
             return "everywhere"
         return "every step" if self.stop is None else "steps"
 
+    @property
+    def at_once(self) -> bool:
+        """Whether it acts in the forward of every prompt, whatever comes after."""
+        return self.gate is None and self.program is None and (self.first is None or self.first <= 0)
+
     def weight(self, frame: Frame) -> float | Float[Tensor, "rows pos"]:
         """The weight of each position of a forward, gate aside; padding weighs 0."""
         if frame.step is not None:

@@ -72,8 +72,12 @@ def test_a_run_whose_interventions_moved_nothing_ends_in_one_line(tiny: Model, t
         evaluate(
             handle(tiny, interventions=plan(4.0, When.every_step().gated(never))), task.test[:3], out=tmp_path / "a"
         )
-    with pytest.raises(UserError, match="changed nothing"):
+    with pytest.raises(UserError, match="moved nothing in 3 questions"):
         evaluate(handle(tiny, interventions=plan(4.0, When(first=500))), task.test[:3], out=tmp_path / "b")
+    with pytest.raises(UserError, match="changed nothing"):
+        evaluate(handle(tiny, interventions=plan(1e-12)), task.test[:3], out=tmp_path / "c")
+    with pytest.raises(UserError, match="NaN or infinite"):
+        evaluate(handle(tiny, interventions=plan(1e38)), task.test[:3], out=tmp_path / "d")
     assert not list(tmp_path.glob("*/metrics.json"))
 
 

@@ -159,8 +159,7 @@ def test_a_handle_comes_back_as_it_was_saved(handle: elicit.Elicited, tiny: Mode
     handle.save(tmp_path)
     assert elicit.Elicited.load(tmp_path, tiny) == handle
     other = replace(tiny, provenance=Provenance("x", "x", "", "0" * 64))
-    with pytest.raises(elicit.UserError, match="was made for"):
-        elicit.Elicited.load(tmp_path, other)
+    assert elicit.Elicited.load(tmp_path, other).model is other  # a prompt and a decoder fit any model
 
 
 def test_a_prompt_that_shows_what_is_asked_is_refused(tiny: Model, task: Task, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_filters() -> None:
 def test_delta_is_the_mean_over_the_answer_alone() -> None:
     top1, top2 = np.array([0.6, 0.9, 0.8, 0.7]), np.array([0.3, 0.05, 0.1, 0.2])
     logprob = np.log(np.array([0.2, 0.9, 0.8, 0.7]))  # the first token is not the most likely one
-    generation = Generation(np.arange(4), top1, top2, top1, logprob, "eos", 5)
+    generation = Generation(np.arange(4), top1, top2, top1, logprob, np.zeros(4), 0, "eos", 5)
     assert answer_delta(generation, (1, 3)) == pytest.approx((0.85 + 0.7) / 2)
     # the branching token inside the answer: its own margin, not the greedy token's
     assert token_margins(top1, top2, logprob)[0] == pytest.approx(0.2 - 0.6)
