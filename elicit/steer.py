@@ -75,10 +75,23 @@ class Series:
 
 def series_of(direction: Direction, *, when: When, unit: str = "resid", controls: int = 3) -> list[Series]:
     """A direction and `controls` random directions of its site and length, at strength 1."""
-    out = [Series(direction.name, (Intervention(Add(direction), 1.0, unit, when),))]
+    return with_controls(Series(direction.name, (Intervention(Add(direction), 1.0, unit, when),)), controls)
+
+
+def with_controls(series: Series, controls: int) -> list[Series]:
+    """A series, and the same with random directions of the same sites and lengths in place of its own.
+
+    Raises:
+        UserError: controls are asked for and the plan does something else than add directions.
+    """
+    out = [series]
     for seed in range(controls):
-        random = direction.random_like(seed)
-        out.append(Series(random.name, (Intervention(Add(random), 1.0, unit, when),), control=True))
+        plan = []
+        for one in series.plan:
+            if not isinstance(one.what, Add) or not isinstance(one.what.source, Direction):
+                raise UserError(f"a random direction cannot take the place of {one.kind!r}; ask for no random ones")
+            plan.append(replace(one, what=Add(one.what.source.random_like(seed))))
+        out.append(Series(f"random {seed}", tuple(plan), control=True))
     return out
 
 

@@ -80,7 +80,8 @@ def test_from_the_shell(tiny_folder: Path, tmp_path: Path) -> None:
         code, out, err = shell(*common, "--direction", str(source), "--strength", "1", "--out",
                                str(tmp_path / source.stem), "--prompt", "Q: 1 + 1 =", "--json")  # fmt: skip
         assert code == 0, err
-        assert json.loads(out)["rows"][1]["push"] > 0
+        rows = json.loads(out)["rows"]
+        assert rows[1]["push"] > 0 and [r["series"] for r in rows[2:]] == ["random 0", "random 1", "random 2"]
 
 
 @pytest.mark.parametrize(

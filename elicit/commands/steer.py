@@ -54,7 +54,7 @@ def steer(
     if limit < 1 or max_new_tokens < 1 or random < 0:
         raise UserError(f"limit {limit}, max-new-tokens {max_new_tokens}, random {random}: give at least 1, 1 and 0")
     from elicit.prompts import Prompt, named_prompt
-    from elicit.steer import Series, dose, free_text, series_of, sweep
+    from elicit.steer import Series, dose, free_text, series_of, sweep, with_controls
     from elicit.tasks import load_task
     from elicit.terminal import run_bars
     from steering.interventions import UNITS, When
@@ -69,7 +69,7 @@ def steer(
     loaded = load(given, as_json)
     if direction is not None:
         plan = _read_plan(direction, loaded)
-        series = [Series(direction.stem, tuple(_with(one, when=window) for one in plan))]
+        series = with_controls(Series(direction.stem, tuple(_with(one, when=window) for one in plan)), random)
     else:
         found = _contrast(given, loaded, source)
         series = series_of(found, when=window, unit=unit, controls=random)
