@@ -15,7 +15,7 @@ Every captured position is known by (row, branch, step): step 0 is the last prom
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -30,6 +30,10 @@ from probes.errors import UserError
 from probes.sites import Site, check_site, decoder, on_site
 
 BATCH_TOKENS = 2048
+
+
+class _Enough(Exception):
+    """Raised by the last hook of a capture: what comes after it in the forward is not needed."""
 
 
 class Recorder:
@@ -60,6 +64,7 @@ class Recorder:
         self.steps = steps
         self.dtype = dtype
         self.sink: Sink = sink or Memory()
+        self.stop_early = False
         self.numbers: Tensor | None = None  # of the prompts' rows; counted on from forward to forward unless given
         self.branch: Tensor | None = None
         self.patterns: dict[Site, dict[tuple[int, int, int], Tensor]] = {}
@@ -115,6 +120,8 @@ class Recorder:
             if site == self._last and self._columns:
                 self.sink.put(self._columns)
                 self._columns = {}
+            if site == self._last and self.stop_early:
+                raise _Enough
 
         return hook
 
@@ -236,7 +243,7 @@ def capture(
     dtype: torch.dtype | None = None,
     out: Path | str | None = None,
 ) -> Activations | None:
-    """Activations of given texts, in batches of similar length; the output layer is not run.
+    """Activations of given texts, in batches of similar length; layers after the last site are not run.
 
     Args:
         lm: a causal LM of `transformers`.
@@ -260,14 +267,11 @@ def capture(
     if last is not None:
         steps = (1 - last, 1)
     with recording(lm, sites, steps=steps, dtype=dtype, out=out) as recorder:
+        recorder.stop_early = True
         for batch in by_length(texts, batch_tokens):
             recorder.numbers = torch.tensor(batch)
             recorder.clock.given = None if lengths is None else torch.tensor([lengths[i] for i in batch])
-            padded = left_pad([texts[i] for i in batch], lm.device)
-            decoder(lm)(
-                input_ids=padded.ids,
-                attention_mask=padded.mask.long(),
-                position_ids=padded.positions,
-                use_cache=False,
-            )
+            ids, mask, positions = left_pad([texts[i] for i in batch], lm.device)
+            with suppress(_Enough):
+                decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
     return recorder.activations() if out is None else None

@@ -15,7 +15,7 @@ from elicit.errors import UserError
 from elicit.models import Model
 from probes.activations import Activations, shards
 from probes.capture import capture, recording
-from probes.sites import POINTS, Site, depth
+from probes.sites import POINTS, Site, depth, on_site
 from steering.backends.lens import TransformerLens
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_model
 
@@ -144,6 +144,22 @@ def test_every_point_equals_the_cache_of_transformer_lens(architecture: str, tin
         else:
             expected = cache[f"blocks.{site.layer}.hook_{site.point}"][0]
             torch.testing.assert_close(acts.values[site], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_after_the_last_site_are_not_run() -> None:
+    lm = tiny_model("llama")
+    ran: list[int] = []
+    handles = [on_site(lm, Site(layer, "resid_pre"), lambda _, layer=layer: ran.append(layer)) for layer in range(4)]
+    try:
+        early = capture(lm, PROMPTS, [Site(1), Site(0, "mlp_out")])
+        assert set(ran) == {0, 1}
+        late = capture(lm, PROMPTS, [Site(3), Site(1), Site(0, "mlp_out")])
+        assert set(ran) == {0, 1, 2, 3}
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert early is not None and late is not None
+    assert torch.equal(early.values[Site(1)], late.values[Site(1)])
 
 
 def test_patterns_while_generating() -> None:
