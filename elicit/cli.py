@@ -58,7 +58,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
     against: Against = "direct",
     controls: Annotated[
-        bool, typer.Option("--controls", help="All baselines, plain and with the same tokens.")
+        bool, typer.Option("--controls", help="The method's own controls, instead of --against.")
     ] = False,
     prompt: Annotated[
         str, typer.Option(help="qa, qa-cot, chat, chat-direct, chat-cot, few-shot or a template file.")
@@ -100,6 +100,7 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     items = task.split(given["split"])[: given["limit"]]
     model = load(given, quiet)
     handle = fit(name, model, task.solved, **options)
+    controls = get(name).controls(model, task.solved, **{**options, "seed": given["seed"]}) if given["controls"] else {}
 
     from elicit.terminal import run_bars
 
@@ -107,7 +108,7 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         run = evaluate(
             handle,
             items,
-            against=baselines,
+            against=controls or baselines,
             out=given["out"],
             seed=given["seed"],
             batch_rows=given["batch_rows"],
@@ -121,11 +122,7 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 def _baselines(given: dict[str, Any], name: str) -> list[str]:
     from elicit.methods import METHODS
 
-    if given["controls"]:
-        plain = ["direct", "cot-prompt", "self-consistency"]
-        names = plain + [f"{n}@budget" for n in plain]
-    else:
-        names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
+    names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
     known = [*METHODS, *(f"{n}@budget" for n in METHODS if hasattr(METHODS[n], "matched"))]
     for one in names:
         if one not in known:

@@ -128,3 +128,13 @@ def test_lists() -> None:
         assert done.returncode == 0 and len(json.loads(done.stdout)) >= 4
     shown = json.loads(elicit("tasks", "leg-counting", "--json").stdout)
     assert shown["validation"]["gold_right"] == shown["validation"]["checked"] > 0
+
+
+def test_controls_are_the_methods_own(tiny_folder: Path, tmp_path: Path) -> None:
+    done = elicit(
+        "run", "--controls", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK, "--limit", "2",
+        "--max-new-tokens", "4", "--set", "k=3", "--out", str(tmp_path / "run"), "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plain = ["direct", "cot-prompt", "self-consistency"]
+    assert list(json.loads(done.stdout)["arms"]) == ["cot-decoding", *plain, *(f"{name}@budget" for name in plain)]
