@@ -181,6 +181,8 @@ class SharedPrefixCache(DynamicCache):
     ) -> tuple[Tensor, Tensor]:
         if not self.forked:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if layer_idx == 0:
+            self.length += 1
         self.layer = layer_idx
         pair, end = self.suffix[layer_idx], self.length
         if pair is None or end > pair[0].shape[2]:
@@ -329,7 +331,6 @@ class SharedPrefixState:
         self.next_position = self.next_position[question]
 
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
-        self.cache.length += 1
         out = self.model(
             input_ids=tokens[:, None],
             attention_mask=self.no_mask,

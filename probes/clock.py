@@ -58,6 +58,7 @@ class Clock:
         self.frame: Frame | None = None
         self.rows: Tensor | None = None
         self.last: int | Tensor = 0
+        self.seen = 0  # positions that the cache should hold
         self._handle: RemovableHandle = decoder(lm).register_forward_pre_hook(self._before, with_kwargs=True)
 
     def remove(self) -> None:
@@ -89,8 +90,14 @@ class Clock:
             if mask is not None and mask.shape[-1] > count:
                 raise UserError("the model was given a mask longer than its input and no cache; give both or neither")
             self._begin(given.shape[0], count, mask, device)
+        elif past != self.seen:
+            raise UserError(
+                f"the cache holds {past} positions and {self.seen} were followed; open the context before the prompt's "
+                "own forward, and do not take tokens back (assisted decoding does)"
+            )
         else:
             self._go_on(count, device)
+        self.seen = past + count
 
     def _begin(self, rows: int, count: int, mask: Tensor | None, device: torch.device) -> None:
         valid = None

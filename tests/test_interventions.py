@@ -377,6 +377,23 @@ def test_a_hook_that_fails_ends_the_run() -> None:
         lm(input_ids=torch.tensor([IDS] * 3), use_cache=False)  # three rows, and plans for two
 
 
+def test_a_cache_that_was_not_followed_is_refused() -> None:
+    """Steps would be counted from the wrong place: the context opened too late, or tokens taken back."""
+    lm = tiny_model("llama")
+    ids = torch.tensor([IDS])
+    plan = (Intervention(Add(direction()), when=When.every_step()),)
+    with torch.no_grad():
+        cache = lm(input_ids=ids, use_cache=True).past_key_values
+        with attached(lm, [plan]), pytest.raises(UserError, match="holds 10 positions and 0 were followed"):
+            lm(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+        with attached(lm, [plan]):
+            cache = lm(input_ids=ids, use_cache=True).past_key_values
+            lm(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+            cache.crop(-3)
+            with pytest.raises(UserError, match="holds 8 positions and 11 were followed"):
+                lm(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+
+
 def test_random_directions_match_in_site_and_length() -> None:
     d = direction(resid_norm=5.0).normalized("resid")
     a, b = d.random_like(1), d.random_like(2)
