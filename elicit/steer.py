@@ -113,12 +113,14 @@ def sweep(
     Raises:
         UserError: a strength of 0 or twice the same, names that are not distinct, a plan that does not fit the model.
     """
-    if not strengths or 0 in strengths or len(set(strengths)) < len(strengths):
+    if not strengths or 0 in strengths or len({f"{x:g}" for x in strengths}) < len(strengths):
         raise UserError(f"strengths {list(strengths)} were given; give distinct ones, without 0 (it is always there)")
     if len({s.name for s in series}) < len(series):
         raise UserError("two series have one name; give each its own")
     base = Elicited(model, UNSTEERED, prompt, Greedy(max_new_tokens))
-    arms = {_arm(s.name, x): replace(base, method="steer", interventions=s.at(x)) for s in series for x in strengths}
+    arms = {
+        arm_name(s.name, x): replace(base, method="steer", interventions=s.at(x)) for s in series for x in strengths
+    }
     if out is None:
         keys = [base.decode_key, *(a.decode_key for a in arms.values()), *(i.id for i in items), str(seed)]
         digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:8]
@@ -126,7 +128,8 @@ def sweep(
     return evaluate(base, items, against=arms, out=out, seed=seed, fresh=fresh, progress=progress)
 
 
-def _arm(name: str, strength: float) -> str:
+def arm_name(name: str, strength: float) -> str:
+    """What a series at a strength is called in its run."""
     return f"{name} × {strength:g}"
 
 
@@ -141,9 +144,9 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
     for name, control, strength in [(UNSTEERED, False, 0.0)] + [
         (s.name, s.control, x) for s in series for x in strengths
     ]:
-        arm = UNSTEERED if strength == 0 else _arm(name, strength)
+        arm = UNSTEERED if strength == 0 else arm_name(name, strength)
         traces = [run.traces[arm][item.id][0] for item in items]
-        prompts = [run_ids(model, run, item) for item in items]
+        prompts = [_prompt_ids(model, run, item) for item in items]
         losses = mean_losses(
             model.lm, [p + t.tokens for p, t in zip(prompts, traces, strict=True)], [len(p) for p in prompts]
         )
@@ -181,7 +184,7 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
     return result
 
 
-def run_ids(model: Model, run: Run, item: Item) -> list[int]:
+def _prompt_ids(model: Model, run: Run, item: Item) -> list[int]:
     """The prompt's ids, as the run put it."""
     prompt = Prompt.from_dict(run.store.config["arms"][UNSTEERED]["prompt"])
     return prompt.ids(item.question, model.tokenizer)

@@ -178,9 +178,9 @@ def _rows(result: Any) -> list[tuple[str, ...]]:
 
 def _side_by_side(run: Any, items: Any, series: Any, strengths: list[float], count: int) -> list[tuple[str, ...]]:
     """For each strength of the first series the answers to the first prompts."""
-    from elicit.steer import UNSTEERED, _arm
+    from elicit.steer import UNSTEERED, arm_name
 
-    arms = [UNSTEERED, *(_arm(series[0].name, x) for x in strengths)]
+    arms = [UNSTEERED, *(arm_name(series[0].name, x) for x in strengths)]
     return [(arm, *(run.traces[arm][item.id][0].text.strip() for item in items[:count])) for arm in arms]
 
 
