@@ -21,6 +21,7 @@ from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.models import Model, load_model
 from elicit.prompts import Prompt
+from probes.files import write_whole
 from probes.sites import depth, width
 from steering import storage
 from steering.adapters import CONFIG, WEIGHTS, Adapter
@@ -40,9 +41,7 @@ def save(handle: Elicited, folder: Path | str) -> Path:
             shutil.copyfile(handle.adapter.folder / name, folder / ADAPTER / name)
     lm = handle.model.lm
     fits = {"tokenizer": handle.model.tokenizer_sha256, "d_model": width(lm), "n_layers": depth(lm)}
-    part = folder / f".{FILE}"
-    part.write_text(json.dumps({**handle.to_dict(), "fits": fits}, indent=2), encoding="utf-8")
-    part.replace(folder / FILE)
+    write_whole(folder / FILE, json.dumps({**handle.to_dict(), "fits": fits}, indent=2))
     return folder
 
 

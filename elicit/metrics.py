@@ -18,7 +18,6 @@ from elicit.elicited import Elicited
 from elicit.selection import RULES, Verdict, select
 from elicit.statistics import (
     Interval,
-    auroc,
     bootstrap_mean,
     coverage_at_k,
     holm,
@@ -29,6 +28,7 @@ from elicit.statistics import (
 )
 from elicit.tasks.base import Items
 from elicit.trace import Trace
+from probes.auroc import auroc
 
 Traces = Mapping[str, Sequence[Trace]]
 

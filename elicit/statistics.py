@@ -198,16 +198,6 @@ def coverage_at_k(correct: Float[np.ndarray, "items branches"]) -> Float[np.ndar
     return np.maximum.accumulate(np.asarray(correct, dtype=float), axis=1).mean(axis=0)
 
 
-def auroc(score: Float[np.ndarray, " n"], positive: Shaped[np.ndarray, " n"]) -> float:
-    """Chance that a positive's score is above a negative's, ties counting half; NaN if one class is empty."""
-    positive = np.asarray(positive, dtype=bool)
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not n_positive or not n_negative:
-        return float("nan")
-    ranks = stats.rankdata(score)
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
-
-
 def _labels(clusters: Sequence[Hashable] | np.ndarray | None, n: int) -> np.ndarray:
     if clusters is None:
         return np.arange(n)

@@ -140,13 +140,14 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
     """
     graded = not isinstance(items.task.grader, Ungraded)
     unsteered = _scores(run, UNSTEERED, items)
+    prompt = Prompt.from_dict(run.store.config["arms"][UNSTEERED]["prompt"])
+    prompts = [prompt.ids(item.question, model.tokenizer) for item in items]
     rows = []
     for name, control, strength in [(UNSTEERED, False, 0.0)] + [
         (s.name, s.control, x) for s in series for x in strengths
     ]:
         arm = UNSTEERED if strength == 0 else arm_name(name, strength)
         traces = [run.traces[arm][item.id][0] for item in items]
-        prompts = [_prompt_ids(model, run, item) for item in items]
         losses = mean_losses(
             model.lm, [p + t.tokens for p, t in zip(prompts, traces, strict=True)], [len(p) for p in prompts]
         )
@@ -182,12 +183,6 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
     result = {"task": items.task.name, "model": model.describe(), "seed": run.metrics["seed"], "rows": rows}
     run.store.write("dose.json", json.dumps(result, indent=2))
     return result
-
-
-def _prompt_ids(model: Model, run: Run, item: Item) -> list[int]:
-    """The prompt's ids, as the run put it."""
-    prompt = Prompt.from_dict(run.store.config["arms"][UNSTEERED]["prompt"])
-    return prompt.ids(item.question, model.tokenizer)
 
 
 def _scores(run: Run, arm: str, items: Items) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from elicit.errors import UserError
 from elicit.trace import Trace
+from probes.files import write_whole
 
 CONFIG, SAMPLES, PARQUET, METRICS, REPORT = (
     "config.toml",
@@ -89,9 +90,7 @@ class Store:
 
     def write(self, name: str, text: str) -> None:
         """All of a file or nothing of it."""
-        part = self.folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.folder / name)
+        write_whole(self.folder / name, text)
 
     @contextmanager
     def writing(self) -> Iterator[Journal]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from probes.direct import DirectFile
 from probes.errors import UserError
+from probes.files import write_whole
 from probes.sites import Site
 
 SHARD_BYTES = 64 << 20
@@ -133,9 +134,7 @@ class Shards:
         self._waiting.put(None)
         self._thread.join()
         self._fail()
-        part = self.folder / f".{_MANIFEST}"
-        part.write_text(json.dumps({"shards": self.names}), encoding="utf-8")
-        part.replace(self.folder / _MANIFEST)
+        write_whole(self.folder / _MANIFEST, json.dumps({"shards": self.names}))
 
     def abandon(self) -> None:
         """Stop without a manifest: what was not finished cannot be opened."""

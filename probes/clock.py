@@ -40,29 +40,19 @@ class Frame:
     rows: Int[Tensor, " rows"] | None
 
 
-class Clock:
-    """Follows the forwards of a model and keeps the `Frame` of the one that runs.
-
-    A forward without a filled cache begins anew; each that follows goes on from the last. It reads what the
-    decoder is given, so it serves `generate`, a plain forward and a loop of one's own alike. A loop that copies,
-    drops or reorders rows says so with `fork` and `keep`.
+class Count:
+    """Keeps the `Frame` of the forward that runs, told of each by `begin` and `go_on`.
 
     Args:
-        lm: a causal LM of `transformers`.
         lengths: prompt tokens of each row, where a forward holds prompts and their continuations. Without it
             all that the first forward holds is prompt.
     """
 
-    def __init__(self, lm: nn.Module, lengths: Sequence[int] | None = None) -> None:
+    def __init__(self, lengths: Sequence[int] | None = None) -> None:
         self.given = None if lengths is None else torch.tensor(list(lengths))
         self.frame: Frame | None = None
         self.rows: Tensor | None = None
         self.last: int | Tensor = 0
-        self.seen = 0  # positions that the cache should hold
-        self._handle: RemovableHandle = decoder(lm).register_forward_pre_hook(self._before, with_kwargs=True)
-
-    def remove(self) -> None:
-        self._handle.remove()
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         """Row r continues row `question[r]` of the forward before."""
@@ -77,29 +67,8 @@ class Clock:
         if isinstance(self.last, Tensor):
             self.last = self.last[index]
 
-    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        given: Tensor = ids if ids is not None else kwargs["inputs_embeds"]
-        count, device = given.shape[1], given.device
-        if kwargs.get("cache_params") is not None:
-            raise UserError("this model keeps a recurrent state; positions cannot be followed in it")
-        cache = kwargs.get("past_key_values")
-        past = 0 if cache is None else int(cache.get_seq_length())
-        mask = kwargs.get("attention_mask")
-        if past == 0:
-            if mask is not None and mask.shape[-1] > count:
-                raise UserError("the model was given a mask longer than its input and no cache; give both or neither")
-            self._begin(given.shape[0], count, mask, device)
-        elif past != self.seen:
-            raise UserError(
-                f"the cache holds {past} positions and {self.seen} were followed; open the context before the prompt's "
-                "own forward, and do not take tokens back (assisted decoding does)"
-            )
-        else:
-            self._go_on(count, device)
-        self.seen = past + count
-
-    def _begin(self, rows: int, count: int, mask: Tensor | None, device: torch.device) -> None:
+    def begin(self, rows: int, count: int, mask: Tensor | None, device: torch.device) -> None:
+        """The prompts' own forward: `count` positions of each row, where the mask is true."""
         valid = None
         if mask is not None and mask.ndim == 4:
             mask = mask[:, 0, -1, :] if mask.dtype == torch.bool else mask[:, 0, -1, :] >= 0
@@ -118,7 +87,8 @@ class Clock:
         self.last = 0 if self.given is None else held - lengths
         self.frame = Frame(steps, lengths, valid, None, None)
 
-    def _go_on(self, count: int, device: torch.device) -> None:
+    def go_on(self, count: int, device: torch.device) -> None:
+        """A forward of `count` more positions of each row."""
         if isinstance(self.last, int):
             steps = torch.arange(self.last + 1, self.last + 1 + count, device=device)[None]
             step = self.last + 1 if count == 1 else None
@@ -126,3 +96,46 @@ class Clock:
             steps, step = self.last[:, None] + torch.arange(1, 1 + count, device=device), None
         self.last = self.last + count
         self.frame = Frame(steps, None, None, step, self.rows)
+
+
+class Clock(Count):
+    """Follows the forwards of a model by itself.
+
+    A forward without a filled cache begins anew; each that follows goes on from the last. It reads what the
+    decoder is given, so it serves `generate`, a plain forward and a loop of one's own alike. A loop that copies,
+    drops or reorders rows says so with `fork` and `keep`.
+
+    Args:
+        lm: a causal LM of `transformers`.
+        lengths: see `Count`.
+    """
+
+    def __init__(self, lm: nn.Module, lengths: Sequence[int] | None = None) -> None:
+        super().__init__(lengths)
+        self.seen = 0  # positions that the cache should hold
+        self._handle: RemovableHandle = decoder(lm).register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def remove(self) -> None:
+        self._handle.remove()
+
+    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        given: Tensor = ids if ids is not None else kwargs["inputs_embeds"]
+        count, device = given.shape[1], given.device
+        if kwargs.get("cache_params") is not None:
+            raise UserError("this model keeps a recurrent state; positions cannot be followed in it")
+        cache = kwargs.get("past_key_values")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        mask = kwargs.get("attention_mask")
+        if past == 0:
+            if mask is not None and mask.shape[-1] > count:
+                raise UserError("the model was given a mask longer than its input and no cache; give both or neither")
+            self.begin(given.shape[0], count, mask, device)
+        elif past != self.seen:
+            raise UserError(
+                f"the cache holds {past} positions and {self.seen} were followed; open the context before the prompt's "
+                "own forward, and do not take tokens back (assisted decoding does)"
+            )
+        else:
+            self.go_on(count, device)
+        self.seen = past + count

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Shaped
-from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
+from probes.auroc import auroc
 from probes.errors import UserError
 from probes.figures import styled
 from probes.lens import small
@@ -166,13 +166,8 @@ def _separation(points: np.ndarray, labels: np.ndarray, fitted: np.ndarray, show
     positive = labels == names[-1]
     if len(set(positive[shown])) < 2 or len(set(positive[fitted])) < 2:
         return 0.5
-    sign = 1 if _auroc(points[fitted, 0], positive[fitted]) >= 0.5 else -1
-    return _auroc(sign * points[shown, 0], positive[shown])
-
-
-def _auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    n = int(positive.sum())
-    return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
+    sign = 1 if auroc(points[fitted, 0], positive[fitted]) >= 0.5 else -1
+    return auroc(sign * points[shown, 0], positive[shown])
 
 
 def _permuted(labels: np.ndarray, groups: np.ndarray | None, fitted: np.ndarray, rng: np.random.Generator) -> Any:

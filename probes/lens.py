@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 
 from probes.errors import UserError, unknown
 from probes.figures import MUTED, styled
-from probes.sites import Site, blocks, decoder, depth, on_site
+from probes.likelihood import output_logits
+from probes.sites import Site, blocks, decoder, depth, reading
 
 POSITIONS = 64  # positions whose distributions are held at once: two of [positions, vocab]
 HEAD_TOLERANCE = 0.02  # of the logits' spread: bf16 rounds a product of another number of rows otherwise
@@ -92,15 +93,9 @@ def final_norm(lm: nn.Module) -> nn.Module:
 
 def read_out(lm: PreTrainedModel, h: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
     """Final norm, output head and soft-capping of the model, on any residual stream; fp32."""
-    head = lm.get_output_embeddings()
-    if head is None:
+    if lm.get_output_embeddings() is None:
         raise UserError(f"{type(lm).__name__} has no output head; the logit lens needs a causal language model")
-    config: Any = lm.config
-    cap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)
-    logits = head(final_norm(lm)(h))
-    if cap is not None:
-        logits = torch.tanh(logits / cap) * cap
-    return logits.float()
+    return output_logits(lm, final_norm(lm)(h))
 
 
 @torch.no_grad()
@@ -108,23 +103,11 @@ def residuals(
     lm: PreTrainedModel, ids: Sequence[int]
 ) -> tuple[Float[Tensor, "layers pos d_model"], Float[Tensor, " vocab"]]:
     """The stream of one prompt (embedding, then after each block), and the model's logits at the last position."""
-    seen: dict[int, Tensor] = {}
-
-    def keep(row: int) -> Callable[[Tensor], None]:
-        def hook(h: Tensor) -> None:
-            seen[row] = h[0].to(lm.device)
-
-        return hook
-
     sites = [Site(0, "resid_pre"), *(Site(layer) for layer in range(depth(lm)))]
-    handles = [on_site(lm, site, keep(row)) for row, site in enumerate(sites)]
-    try:
-        given = torch.tensor([list(ids)], device=lm.device)
+    given = torch.tensor([list(ids)], device=lm.device)
+    with reading(lm, sites) as seen:
         out = lm(input_ids=given, use_cache=False, logits_to_keep=1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.stack([seen[row] for row in range(len(sites))]), out.logits[0, -1].float()
+    return torch.stack([seen[site].to(lm.device) for site in sites]), out.logits[0, -1].float()
 
 
 @torch.no_grad()

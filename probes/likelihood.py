@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,14 @@ from transformers import PreTrainedModel
 
 from probes.batching import left_pad
 from probes.sites import decoder
+
+
+def output_logits(lm: PreTrainedModel, normed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
+    """Output head and soft-capping of the model, on what its final norm returned; fp32."""
+    logits = lm.get_output_embeddings()(normed)
+    config: Any = lm.config
+    cap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)
+    return (logits if cap is None else torch.tanh(logits / cap) * cap).float()
 
 
 class TargetLoss(NamedTuple):
@@ -32,11 +40,8 @@ def target_losses(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: 
     ids, mask, positions = left_pad(texts, lm.device)
     hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
     target = ((positions >= torch.tensor(list(lengths), device=lm.device)[:, None]) & mask)[:, 1:]
-    logits = lm.get_output_embeddings()(hidden[:, :-1][target])
-    cap = getattr(lm.config.get_text_config(decoder=True), "final_logit_softcapping", None)
-    if cap is not None:
-        logits = torch.tanh(logits / cap) * cap
-    loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][target], reduction="none")
+    logits = output_logits(lm, hidden[:, :-1][target])
+    loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][target], reduction="none")
     return TargetLoss(loss, target.nonzero()[:, 0])
 
 

@@ -10,7 +10,7 @@ since whether a feature is among the k largest cannot be told from its own colum
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,13 @@ class Feature:
         if self.resid_norm is None:
             raise UserError(f"feature {self.index} does not know the residual norm at {self.site}; set resid_norm")
         return self.resid_norm
+
+    def to(self, device: torch.device) -> Feature:
+        """The same with its tensors there."""
+        moved = {
+            f.name: getattr(self, f.name).to(device) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
 
     def read(self, h: Float[Tensor, "*batch d_model"]) -> Float[Tensor, " *batch"]:
         """The feature's activation, fp32."""

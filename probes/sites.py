@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,25 +140,36 @@ _SUMS: weakref.WeakKeyDictionary[nn.Module, dict[int, bool]] = weakref.WeakKeyDi
 def _adds_up(lm: PreTrainedModel, layer: int) -> bool:
     known = _SUMS.setdefault(lm, {})
     if layer not in known:
-        seen: dict[str, Tensor] = {}
-        handles = [on_site(lm, Site(layer, point), _keep(seen, point)) for point in STREAM]
-        try:
-            with torch.no_grad():
-                decoder(lm)(input_ids=torch.tensor([[1, 2, 3]], device=lm.device), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-        total = seen["resid_pre"] + seen["attn_out"] + seen["mlp_out"]
-        error = (total - seen["resid_post"]).norm() / seen["resid_post"].norm()
-        known[layer] = bool(error < SUM_TOLERANCE)
+        with torch.no_grad(), reading(lm, [Site(layer, point) for point in STREAM]) as seen:
+            decoder(lm)(input_ids=torch.tensor([[1, 2, 3]], device=lm.device), use_cache=False)
+        known[layer] = adds_up({site.point: h.float() for site, h in seen.items()})
     return known[layer]
 
 
-def _keep(seen: dict[str, Tensor], point: str) -> Callable[[Tensor], None]:
-    def hook(h: Tensor) -> None:
-        seen[point] = h.float()
+def adds_up(seen: Mapping[str, Tensor]) -> bool:
+    """Whether activations at the four points of a layer, fp32, are the stream and what is added to it."""
+    total = seen["resid_pre"] + seen["attn_out"] + seen["mlp_out"]
+    error = (total - seen["resid_post"]).norm() / seen["resid_post"].norm()
+    return bool(error < SUM_TOLERANCE)
 
-    return hook
+
+@contextmanager
+def reading(lm: nn.Module, sites: Iterable[Site]) -> Iterator[dict[Site, Tensor]]:
+    """What the forward inside the context computes at the sites: copies, of its first row, [pos, d_model]."""
+    seen: dict[Site, Tensor] = {}
+
+    def keep(site: Site) -> Callable[[Tensor], None]:
+        def hook(h: Tensor) -> None:
+            seen[site] = h[0].clone()
+
+        return hook
+
+    handles = [on_site(lm, site, keep(site)) for site in sites]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 Hook = Callable[[Float[Tensor, "rows pos d_model"]], Tensor | None]

@@ -38,19 +38,6 @@ class Delivery:
     gate_fired: int = 0
     gate_asked: int = 0
 
-    def __add__(self, other: Delivery) -> Delivery:
-        total = self.positions + other.positions
-        of = [d.positions / total if total else 0.0 for d in (self, other)]
-        return Delivery(
-            total,
-            of[0] * self.mean_move + of[1] * other.mean_move,
-            of[0] * self.mean_share + of[1] * other.mean_share,
-            max(self.max_share, other.max_share),
-            self.not_finite + other.not_finite,
-            self.gate_fired + other.gate_fired,
-            self.gate_asked + other.gate_asked,
-        )
-
     def check(self) -> None:
         """Refuse an intervention that did nothing, or broke the activations.
 

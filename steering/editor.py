@@ -18,6 +18,7 @@ from torch import Tensor
 
 from probes.clock import Frame
 from probes.errors import UserError
+from probes.sae import Feature
 from probes.sites import Site
 from steering.delivery import Delivery
 from steering.directions import Direction
@@ -32,6 +33,7 @@ class _Operation:
     factors: list[float]
     has: list[bool]
     constants: dict[str, Tensor] = field(default_factory=dict)
+    feature: Feature | None = None  # its SAE feature, on the device of the site
 
     @property
     def same(self) -> bool:
@@ -60,6 +62,7 @@ class Editor:
         self.sites = sorted({*self.operations, *self.gates}, key=lambda site: site.order)
         self.fired: dict[int, Bool[Tensor, "rows pos"]] = {}
         self.gate_counts: dict[int, Tensor] = {}
+        self.gate_vectors: dict[int, Tensor] = {}  # on the device of their site
         self._frame: Frame | None = None
         self._moved: Tensor | None = None
         self._totals = torch.zeros(4, dtype=torch.float64, device=self.device)
@@ -70,7 +73,9 @@ class Editor:
         if frame is not self._frame:
             self._frame, self._moved, self.fired = frame, None, {}
         for gate in self.gates.get(site, ()):
-            score = h.float() @ gate.vector.to(h.device) + gate.bias
+            if id(gate) not in self.gate_vectors:
+                self.gate_vectors[id(gate)] = gate.vector.to(h.device)
+            score = h.float() @ self.gate_vectors[id(gate)] + gate.bias
             self.fired[id(gate)] = score > gate.threshold
         new = h
         for operation in self.operations.get(site, ()):
@@ -109,8 +114,10 @@ class Editor:
             if what.source.center is not None:
                 x = x - self._constant(operation, "center", what.source.center, h.device)
             return h - (weight * factor * (x @ unit)[..., None] * unit).to(h.dtype)
-        decoder = self._constant(operation, "decoder", what.source.decoder, h.device)
-        z = what.source.read(h)[..., None]
+        if operation.feature is None:
+            operation.feature = what.source.to(h.device)
+        decoder = operation.feature.decoder
+        z = operation.feature.read(h)[..., None]
         change = factor - z if isinstance(what, SetFeature) else (factor - 1) * z
         return h + (weight * change * decoder).to(h.dtype)
 

@@ -88,18 +88,20 @@ def check_plan(lm: PreTrainedModel, plan: Plan) -> None:
     Raises:
         UserError: a layer or hook point that the model lacks, another width.
     """
-    wanted = width(lm)
+    check_fit(plan, width(lm), type(lm).__name__, lambda site, write: check_site(lm, site, write=write))
+
+
+def check_fit(plan: Plan, d_model: int, model: str, check: Callable[[Site, bool], None]) -> None:
+    """Refuse a plan that does not fit a model of this width; `check` refuses sites, to be read or written."""
     for one in plan:
         for site in one.sites:
-            check_site(lm, site, write=True)
-        if one.d_model != wanted:
-            raise UserError(
-                f"a direction of width {one.d_model} was given; {type(lm).__name__} has d_model {wanted}, "
-                "use one made for this model"
-            )
+            check(site, True)
         gate = one.when.gate
         if gate is not None:
-            check_site(lm, gate.site)
-            if len(gate.vector) != wanted:
-                raise UserError(f"a gate of width {len(gate.vector)} was given; the model has d_model {wanted}")
+            check(gate.site, False)
+        for what, given in (("direction", one.d_model), ("gate", d_model if gate is None else len(gate.vector))):
+            if given != d_model:
+                raise UserError(
+                    f"a {what} of width {given} was given; {model} has d_model {d_model}, use one made for this model"
+                )
     check_reach(plan)

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from probes.errors import UserError
 from probes.figures import styled
 from probes.lens import shown, small
-from probes.sites import Site, check_site, depth, on_site
+from probes.sites import Site, check_site, depth, reading
 from steering.hooks import attached
 from steering.interventions import Intervention, Plan, Replace, When
 
@@ -172,20 +172,8 @@ def _read(
     lm: PreTrainedModel, ids: Sequence[int], sites: Sequence[Site], rows: int
 ) -> tuple[dict[Site, Float[Tensor, "pos d_model"]], Float[Tensor, " vocab"]]:
     """Activations of a prompt at the sites, and its logits at the last position."""
-    seen: dict[Site, Tensor] = {}
-
-    def keep(site: Site) -> Callable[[Tensor], None]:
-        def hook(h: Tensor) -> None:
-            seen[site] = h[0].clone()
-
-        return hook
-
-    handles = [on_site(lm, site, keep(site)) for site in sites]
-    try:
+    with reading(lm, sites) as seen:
         logits = _last_logits(lm, ids, rows)[0]
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen, logits
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from probes.errors import UserError
+from probes.files import write_whole
 
 KINDS: dict[str, type[Any]] = {}
 T = TypeVar("T", bound=type[Any])
@@ -96,9 +97,7 @@ def write(folder: Path, name: str, value: Any) -> list[Path]:
         part = folder / f".{name}.safetensors"
         save_file(tensors, part)
         part.replace(paths[0])
-    part = folder / f".{name}.json"
-    part.write_text(json.dumps(data, indent=2), encoding="utf-8")
-    part.replace(paths[-1])
+    write_whole(paths[-1], json.dumps(data, indent=2))
     return paths
 
 

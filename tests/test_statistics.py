@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elicit.statistics import (
-    auroc,
     bootstrap_mean,
     clustered_standard_error,
     coverage_at_k,
@@ -22,6 +21,7 @@ from elicit.statistics import (
     pass_at_k,
     wilson,
 )
+from probes.auroc import auroc
 
 
 def test_mcnemar_worked() -> None:

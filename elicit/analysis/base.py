@@ -22,8 +22,6 @@ from elicit.tasks.base import Item
 from probes.capture import capture
 from probes.sites import Site
 
-BATCH_TOKENS = 2048
-
 
 @dataclass(frozen=True, eq=False)
 class Analysis:

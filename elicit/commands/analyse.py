@@ -45,6 +45,7 @@ def analyse(
     given = dict(locals())
     from elicit.analysis import analyse as run
     from elicit.analysis import check_options, get, options_of, plain
+    from probes.files import write_whole
 
     options = {key: given[key] for key in OPTIONS if given[key] is not None}
     check_options(name, options)
@@ -70,8 +71,8 @@ def analyse(
     folder.mkdir(parents=True, exist_ok=True)
     saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
     written = json.dumps(saved, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / f"{name}.json").write_text(written + "\n", encoding="utf-8")
-    (folder / f"{name}.html").write_text(_page(result, about, get(name).SUMMARY), encoding="utf-8")
+    write_whole(folder / f"{name}.json", written + "\n")
+    write_whole(folder / f"{name}.html", _page(result, about, get(name).SUMMARY))
     if as_json:
         print(json.dumps({"folder": str(folder), **saved}, indent=1, allow_nan=False))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,7 @@ def steer(
     loaded = load(given, as_json)
     if direction is not None:
         plan = _read_plan(direction, loaded)
-        series = with_controls(Series(direction.stem, tuple(_with(one, when=window) for one in plan)), random)
+        series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
     else:
         found = _contrast(given, loaded, source)
         series = series_of(found, when=window, unit=unit, controls=random)
@@ -94,12 +95,6 @@ def _strengths(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise UserError(f"--strength {text!r} was given; give numbers separated by commas, like 0.5,1,2") from error
-
-
-def _with(one: Any, **changes: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(one, **changes)
 
 
 def _read_plan(path: Path, model: Any) -> Any:
@@ -148,7 +143,7 @@ def _save(folder: Path, series: Any, model: Any, prompt: Any, gguf: Path | None)
     plan = series[0].plan
     Elicited(model, "steer", prompt, Greedy(), interventions=plan).save(folder)
     if gguf is not None:
-        everywhere = tuple(_with(one, when=When.everywhere()) for one in plan)
+        everywhere = tuple(replace(one, when=When.everywhere()) for one in plan)
         to_gguf(everywhere, gguf, model.lm.config.model_type)
 
 

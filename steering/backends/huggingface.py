@@ -41,8 +41,7 @@ class HuggingFace:
         with attached(self.lm, plans, of_row=of_row, lengths=lengths) as session:
             logits = self.lm(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False).logits
         self.delivery = session.editor.delivery()
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
+        return per_text(logits, texts)
 
     @torch.no_grad()
     def generate(
@@ -70,6 +69,12 @@ class HuggingFace:
         self.delivery = session.editor.delivery()
         logits = torch.stack(out.logits, 1) if keep_logprobs else None
         return completions(out.sequences[:, ids.shape[1] :], logits, eos_ids)
+
+
+def per_text(logits: Float[Tensor, "rows pos vocab"], texts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Log-probabilities (fp32) after each position of left-padded texts, [pos, vocab] each."""
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
 
 
 def completions(new: Tensor, logits: Tensor | None, eos_ids: Sequence[int]) -> list[Completion]:

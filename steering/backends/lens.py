@@ -17,7 +17,7 @@ from probes.clock import Clock
 from probes.errors import UserError
 from probes.sites import Site
 from steering.backends import Claims, Completion
-from steering.backends.huggingface import completions
+from steering.backends.huggingface import completions, per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import check_plan
@@ -77,8 +77,7 @@ class TransformerLens:
         ids, mask, positions = left_pad(texts, self.lm.device)
         with self._steered(plans, of_row, lengths):
             logits = self.bridge(ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
+        return per_text(logits, texts)
 
     @torch.no_grad()
     def generate(

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.batching import left_pad
-from probes.clock import Clock, Frame
+from probes.clock import Count
 from probes.errors import UserError
 from probes.sites import POST_NORMS, Site, module_of
 from steering.backends import Claims, Completion
-from steering.backends.huggingface import completions
+from steering.backends.huggingface import completions, per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import check_plan
@@ -101,8 +101,7 @@ class NNsight:
             logits = nnsight.save(tracer.result.logits.detach())
             done = nnsight.save([carrier.editor.delivery().to_dict()])
         self.delivery = Delivery(**done[-1])
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
+        return per_text(logits, texts)
 
     @torch.no_grad()
     def generate(
@@ -165,25 +164,6 @@ class NNsight:
         return [(site, self.model.get(names[module_of(lm, site)])) for site in sites]
 
 
-class _Count(Clock):
-    """A clock that is told of each forward, where the decoder cannot be hooked."""
-
-    def __init__(self, lengths: Sequence[int] | None) -> None:
-        self.given = None if lengths is None else torch.tensor(list(lengths))
-        self.frame: Frame | None = None
-        self.rows: Tensor | None = None
-        self.last: int | Tensor = 0
-
-    def tell(self, step: int, mask: Tensor) -> Frame:
-        """The frame of forward `step`: the prompts' for 0, and one token a row after it."""
-        if step == 0:
-            self._begin(mask.shape[0], mask.shape[1], mask, mask.device)
-        else:
-            self._go_on(1, mask.device)
-        assert self.frame is not None
-        return self.frame
-
-
 class _Carrier:
     """Carries activations to the editor and back inside a trace: made and used where the model is."""
 
@@ -198,12 +178,17 @@ class _Carrier:
     ) -> None:
         self.places = places
         self.mask = mask.to(device)
-        self.clock = _Count(lengths)
+        self.count = Count(lengths)  # nnsight's own context stands where the decoder would be hooked
         self.editor = Editor(plans, of_row, device)
 
     def forward(self, step: int) -> None:
         """Edit what one forward computes, in its order: nnsight refuses to look back."""
-        frame = self.clock.tell(step, self.mask)
+        if step == 0:
+            self.count.begin(self.mask.shape[0], self.mask.shape[1], self.mask, self.mask.device)
+        else:
+            self.count.go_on(1, self.mask.device)
+        frame = self.count.frame
+        assert frame is not None
         for site, envoy in self.places:
             if site.point == "resid_pre":
                 changed = self.editor.edit(site, envoy.input, frame)

@@ -25,7 +25,7 @@ from probes.sites import Site
 from steering.backends import Claims, Completion
 from steering.backends.vllm_worker import MARK
 from steering.delivery import Delivery
-from steering.editor import check_reach
+from steering.hooks import check_fit
 from steering.interventions import Plan
 from steering.storage import pack
 
@@ -190,28 +190,12 @@ class VLLM:
         return out
 
     def _check_plan(self, plan: Plan) -> None:
-        """Refuse a plan that does not fit the model, in the words of `steering.hooks.check_plan`.
+        """Refuse a plan that does not fit the model.
 
         Raises:
             UserError: a layer or hook point that the model lacks, another width.
         """
-        for one in plan:
-            for site in one.sites:
-                self._check_site(site)
-            if one.d_model != self.d_model:
-                raise UserError(
-                    f"a direction of width {one.d_model} was given; the model has d_model {self.d_model}, "
-                    "use one made for this model"
-                )
-            gate = one.when.gate
-            if gate is not None:
-                self._check_site(gate.site)
-                if len(gate.vector) != self.d_model:
-                    raise UserError(
-                        f"a gate of width {len(gate.vector)} was given; the model has d_model {self.d_model}, "
-                        "use one made for this model"
-                    )
-        check_reach(plan)
+        check_fit(plan, self.d_model, "the model", lambda site, _: self._check_site(site))
 
     def _check_site(self, site: Site) -> None:
         if not 0 <= site.layer < len(self.points):

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from probes.clock import Frame
 from probes.errors import UserError
-from probes.sites import POST_NORMS, STREAM, SUM_TOLERANCE, Site, blocks, module_of, width
+from probes.sites import POST_NORMS, STREAM, Site, adds_up, blocks, module_of, width
 from steering.editor import Editor
 from steering.storage import unpack
 
@@ -114,9 +114,7 @@ class _Probe(_Session):
         stream = [point for point in seen if point not in POST_NORMS]
         if len(seen) < len(STREAM):
             return stream
-        total = seen["resid_pre"] + seen["attn_out"] + seen["mlp_out"]
-        error = (total - seen["resid_post"]).norm() / seen["resid_post"].norm()
-        return list(STREAM) if bool(error < SUM_TOLERANCE) else stream
+        return list(STREAM) if adds_up(seen) else stream
 
 
 class _Steering(_Session):
