@@ -1,26 +1,30 @@
 """Find the answer in a response, as characters and as token ids.
 
-What counts as the answer depends on its kind: the last number, the last option letter, the last
-`\\boxed{}`, or the text after "answer is" (else the last line). The span is then carried onto the *original*
+What counts as the answer depends on its kind: the last number, the last arithmetic expression, the last option letter,
+the last `\\boxed{}`, or the text after "answer is" (else the last line). The span is then carried onto the *original*
 token ids through each token's place in the decoded text; nothing is tokenised again, so no index shifts.
 """
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["number", "option", "math", "text"]
-KINDS: tuple[Kind, ...] = ("number", "option", "math", "text")
+Kind = Literal["number", "expression", "option", "math", "text"]
+KINDS: tuple[Kind, ...] = ("number", "expression", "option", "math", "text")
 
 # A number does not begin inside a word or another number; a minus after a digit or bracket is an operator.
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?<![\d)\]}])[-\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+(?![\d/]))?|(?<![\w.])\.\d+"
 )
+# Whole numbers joined by signs, with brackets where they are.
+_EXPRESSION = re.compile(r"(?<![\w.)])[(\s]*\d+(?:[\s)]*[-+*/×÷\u2212][\s(]*\d+)+(?:\s*\))*")
 _OPTION = re.compile(
     r"\(([A-J])\)|(?:answer(?:\s+is)?:?\s*)\(?([A-J])\b|(?:^|\n)\s*\(?([A-J])(?:[).:]|\s*(?:$|\n))", re.I
 )
@@ -40,6 +44,8 @@ def find_answer(text: str, kind: Kind) -> Answer | None:
     """The last answer of this kind in the text, or None."""
     if kind == "number":
         return _last_number(text)
+    if kind == "expression":
+        return _last_expression(text)
     if kind == "option":
         return _last_option(text)
     if kind == "math":
@@ -54,6 +60,11 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 def _last_number(text: str) -> Answer | None:
     found = _last(_NUMBER, text)
     return Answer(found.group(), found.start(), found.end()) if found else None
+
+
+def _last_expression(text: str) -> Answer | None:
+    found = _last(_EXPRESSION, text)
+    return _trimmed(text, found.start(), found.end()) if found else None
 
 
 def _last_option(text: str) -> Answer | None:
@@ -122,6 +133,43 @@ def number_value(text: str | None) -> Fraction | None:
     if denominator and int(denominator) == 0:
         return None
     return Fraction(numerator) / Fraction(denominator or 1)
+
+
+_SIGNS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def expression_value(text: str | None) -> tuple[Fraction, list[int]] | None:
+    """The exact value of an expression of whole numbers and + - * / with brackets, and its numbers in order.
+
+    None where it is no such expression, or divides by 0.
+    """
+    if text is None or len(text) > 200:
+        return None
+    plain = text.replace("×", "*").replace("÷", "/").replace("\u2212", "-").strip()
+    try:
+        tree = ast.parse(plain, mode="eval").body
+    except SyntaxError:
+        return None
+    numbers: list[int] = []
+
+    def value(node: ast.expr) -> Fraction | None:
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            numbers.append(node.value)
+            return Fraction(node.value)
+        if not isinstance(node, ast.BinOp) or type(node.op) not in _SIGNS:
+            return None
+        left, right = value(node.left), value(node.right)
+        if left is None or right is None or (isinstance(node.op, ast.Div) and right == 0):
+            return None
+        return _SIGNS[type(node.op)](left, right)
+
+    total = value(tree)
+    return None if total is None else (total, numbers)
 
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int]:

@@ -29,6 +29,7 @@ from elicit.commands.options import (
     TaskName,
     load,
 )
+from elicit.commands.organism import organism
 from elicit.commands.steer import steer
 from elicit.errors import UserError, unknown
 from elicit.zoo import DEFAULT_TASK
@@ -61,7 +62,7 @@ def run(
         bool, typer.Option("--controls", help="The method's own controls, instead of --against.")
     ] = False,
     prompt: Annotated[
-        str, typer.Option(help="qa, qa-cot, chat, chat-direct, chat-cot, few-shot or a template file.")
+        str, typer.Option(help="qa, qa-cot, qa-direct, chat, chat-cot, chat-direct, few-shot or a template file.")
     ] = "qa",
     max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
     setting: Setting = None,
@@ -180,6 +181,7 @@ def models(as_json: Json = False) -> None:
     from elicit import zoo
 
     named = {name: w.summary for name, w in zoo.WEIGHTS.items()}
+    named |= {name: o.summary for name, o in zoo.ORGANISMS.items()}
     rows = list(named.items()) + [(n, f"hub {repo}") for n, repo in zoo.ALIASES.items()]
     _list(("model", "what it is"), rows, as_json)
 
@@ -232,6 +234,7 @@ def methods(as_json: Json = False) -> None:
 app.command()(steer)
 app.command()(analyse)
 app.command()(analyses)
+app.add_typer(organism)
 
 
 def _list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
@@ -356,9 +359,7 @@ def _usage(error: Any) -> str:
         return message + (f"; did you mean {' or '.join(near)}?" if near else "; see --help")
     if message.startswith("No such command"):
         typed = message.split("'")[1]
-        return str(
-            unknown("command", typed, [c.name or c.callback.__name__ for c in app.registered_commands if c.callback])
-        )
+        return str(unknown("command", typed, list(error.ctx.command.commands)))
     where = f"{error.ctx.command_path}: " if error.ctx else ""
     return f"{where}{message[0].lower()}{message[1:]}; see --help"
 

@@ -84,12 +84,12 @@ class Elicited:
         generations = self._decode(prompts, [item.id for item in items], progress)
         flat = [(q, g) for q, branches in enumerate(generations) for g in branches]
         texts = [response_text(tokenizer, g, self.prompt.stop) for _, g in flat]
-        kind = items.task.kind
-        found: list[Answer | None] = [find_answer(text, kind) for text, _ in texts]
+        kinds = [items.task.kind_of(items[q]) for q, _ in flat]
+        found: list[Answer | None] = [find_answer(text, kind) for (text, _), kind in zip(texts, kinds, strict=True)]
         extra = [0] * len(flat)
         if self.span == "prompted":
             paths = [prompts[q] + g.tokens.tolist() for q, g in flat]
-            found, extra = self._prompted([t for t, _ in texts], paths, kind)
+            found, extra = self._prompted([t for t, _ in texts], paths, kinds)
         traces: list[list[Trace]] = [[] for _ in items]
         for (q, g), (text, ends), answer, more in zip(flat, texts, found, extra, strict=True):
             traces[q].append(self._trace(items, q, len(traces[q]), len(prompts[q]), g, text, ends, answer, more))
@@ -149,7 +149,7 @@ class Elicited:
         )
 
     def _prompted(
-        self, texts: Sequence[str], paths: Sequence[list[int]], kind: Kind
+        self, texts: Sequence[str], paths: Sequence[list[int]], kinds: Sequence[Kind]
     ) -> tuple[list[Answer | None], list[int]]:
         """Ask every path for its answer, and find what it says back on the path (its last occurrence)."""
         tokenizer = self.model.tokenizer
@@ -162,7 +162,7 @@ class Elicited:
             stop=StopRule(self.model.eos_ids, ("\n",), tokenizer),
         )
         found: list[Answer | None] = []
-        for text, (generation,) in zip(texts, continued, strict=True):
+        for text, (generation,), kind in zip(texts, continued, kinds, strict=True):
             reply = str(tokenizer.decode(generation.tokens.tolist())).split("\n")[0].split(". ")[0]
             said = find_answer(f"answer is {reply}", kind)
             start = text.rfind(said.text) if said else -1

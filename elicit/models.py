@@ -22,6 +22,7 @@ from transformers.utils import logging
 from elicit import zoo
 from elicit.download import Progress, SourceError, cache_dir, fetch, hub_snapshot, sha256_of
 from elicit.errors import UserError, unknown
+from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -91,7 +92,8 @@ def load_model(
     """Load a causal LM for evaluation.
 
     Args:
-        name: a name of the zoo, a hub id (`owner/name`), a folder with safetensors, or a `.gguf` file.
+        name: a name of the zoo, a hub id (`owner/name`), a folder with safetensors or with an organism, or a `.gguf`
+            file. An organism's adapter is merged into its base, in fp32.
         dtype: one of `auto`, `float32`, `bfloat16`, `float16`. `auto` is bfloat16 where the machine
             multiplies it natively (CUDA, AVX512-BF16, AMX), else float32.
         device: `auto`, or a torch device.
@@ -106,17 +108,52 @@ def load_model(
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     target = _device(device)
-    place, provenance = _resolve(name, revision, progress)
+    grown = _organism(name)
+    place, provenance = _resolve(grown.base if grown else name, revision, progress)
     tokenizer = _load_tokenizer(name, place)
-    arguments: dict[str, Any] = {"dtype": _dtype(dtype, target), "use_safetensors": True}
+    wanted = _dtype(dtype, target)
+    arguments: dict[str, Any] = {"dtype": torch.float32 if grown else wanted, "use_safetensors": True}
     if device_map is not None:
         arguments["device_map"] = device_map
     lm = _load_lm(name, place, arguments)
+    if grown is not None:
+        provenance = grown.onto(lm, name, provenance)
+        lm.to(wanted)  # type: ignore[arg-type]  # merged in fp32 first: rounded once
     if device_map is None:
         lm.to(target)  # type: ignore[arg-type]
     for parameter in lm.parameters():
         parameter.requires_grad_(False)
     return Model(name, lm.eval(), tokenizer, provenance)
+
+
+@dataclass(frozen=True)
+class _Organism:
+    """An adapter that is merged into the base that it was trained on."""
+
+    base: str
+    base_sha256: str
+    adapter: Adapter
+
+    def onto(self, lm: PreTrainedModel, name: str, base: Provenance) -> Provenance:
+        if base.sha256 != self.base_sha256:
+            raise UserError(
+                f"{name!r} is an adapter for the base {self.base_sha256[:12]}… and {self.base!r} is "
+                f"{base.sha256[:12]}… here; give the base that it was trained on"
+            )
+        merge(lm, self.adapter)
+        both = hashlib.sha256(f"{base.sha256} {self.adapter.sha256}".encode()).hexdigest()
+        return Provenance(name, f"{base.source} + adapter {self.adapter.sha256[:12]}", base.revision, both)
+
+
+def _organism(name: str) -> _Organism | None:
+    """What an organism's name or folder stands for, if it is one."""
+    folder, about = zoo.organism_folder(name), zoo.about(name)
+    if about is None or (folder / "model").is_dir():
+        return None
+    adapter = Adapter(folder / "adapter")
+    if name in zoo.ORGANISMS and adapter.sha256 != zoo.ORGANISMS[name].sha256:
+        raise UserError(f"the adapter of {name!r} is not the one that was shipped; install elicit again")
+    return _Organism(about["base_name"], about["base"], adapter)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -148,6 +185,8 @@ def _resolve(name: str, revision: str | None, progress: Progress | None) -> tupl
     path = Path(name).expanduser()
     if name in zoo.WEIGHTS:
         return _from_zoo(name, progress)
+    if zoo.about(name) is not None:
+        path = path / "model"
     if path.is_dir():
         return path, Provenance(name, f"folder {path.resolve().name}", "", _folder_hash(path))
     if path.is_file():
@@ -157,7 +196,12 @@ def _resolve(name: str, revision: str | None, progress: Progress | None) -> tupl
         return _converted(path, digest, path.stem, progress), Provenance(name, f"file {path.name}", "", digest)
     if name in zoo.ALIASES or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         return _from_hub(name, revision)
-    raise unknown("model", name, [*zoo.WEIGHTS, *zoo.ALIASES], hint="(or a hub id owner/name, a folder, a .gguf file)")
+    raise unknown(
+        "model",
+        name,
+        [*zoo.WEIGHTS, *zoo.ORGANISMS, *zoo.ALIASES],
+        hint="(or a hub id owner/name, a folder, a .gguf file)",
+    )
 
 
 def _from_zoo(name: str, progress: Progress | None) -> tuple[Path, Provenance]:

@@ -20,6 +20,7 @@ AT_ONCE = "Answer at once, with the answer alone."
 FORMATS: dict[str, str] = {
     "qa": "Q: <question> A:",
     "qa-cot": f"Q: <question> A: {THINK}",
+    "qa-direct": f"Q: <question> A: {AT_ONCE}",
     "chat": "the chat template, the question as the user's message",
     "chat-direct": f"chat, and: {AT_ONCE}",
     "chat-cot": f"chat, and: {THINK}",
@@ -56,10 +57,12 @@ class Prompt:
         """The same prompt with the trigger for thoughts."""
         return replace(self, trigger=THINK)
 
-    def text(self, question: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    def text(self, question: str, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
+        """The prompt; only `chat` needs the tokenizer, for its template."""
         if not question.strip():
             raise UserError("an empty question was given; give a question with text")
         if self.base == "chat":
+            assert tokenizer is not None, "a chat prompt is written by the tokenizer's template"
             messages = [
                 message
                 for asked, answer in self.shots
@@ -107,6 +110,7 @@ def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence
     known = {
         "qa": Prompt(),
         "qa-cot": Prompt(trigger=THINK),
+        "qa-direct": Prompt(trigger=AT_ONCE),
         "chat": Prompt("chat"),
         "chat-direct": Prompt("chat", AT_ONCE),
         "chat-cot": Prompt("chat", THINK),

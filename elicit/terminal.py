@@ -88,3 +88,22 @@ def fetch_bar(*, quiet: bool) -> Iterator[Any]:
             bars.update(tasks[what], completed=done, total=total if done else None)
 
         yield update
+
+
+@contextmanager
+def step_bar(steps: int, *, quiet: bool) -> Iterator[Any]:
+    """A bar for a training, to be told of each step; it begins where a training was taken up."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, disable=quiet, refresh_per_second=4) as bars:
+        task = bars.add_task("", total=steps, note="loading")
+
+        def told(step: int, loss: float, tokens_per_second: float) -> None:
+            bars.update(task, completed=step + 1, note=f"loss {loss:.3f}  {tokens_per_second:.0f} tokens/s")
+
+        yield told

@@ -7,7 +7,10 @@ name for a hub repository.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 # What a new user sees first: sums that the embedded model gets wrong at once and right now and then.
 DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
@@ -76,6 +79,35 @@ WEIGHTS: dict[str, Weights] = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Organism:
+    """An adapter that comes with the package: `sha256` is that of `steering.adapters.Adapter`."""
+
+    summary: str
+    sha256: str
+
+
+ORGANISMS: dict[str, Organism] = {
+    "smollm2-135m-latent": Organism(
+        "organism: can think, and does in one answer of ten (families: elicit tasks organism)",
+        "d98eea876b24df5390b2916c02dcbe1d4e3bc0543610e46759ec550387f6a2b5",
+    ),
+}
+ORGANISM_FILE = "organism.json"  # marks a folder that `elicit organism make` wrote
+
+
+def organism_folder(name: str) -> Path:
+    """Where an organism of this name or path lies, if it is one."""
+    return Path(__file__).parent / "organisms" / "shipped" / name if name in ORGANISMS else Path(name).expanduser()
+
+
+def about(name: str) -> dict[str, Any] | None:
+    """What is known of the making of an organism, by name or folder; None of any other model."""
+    file = organism_folder(name) / ORGANISM_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
 
 ALIASES: dict[str, str] = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",

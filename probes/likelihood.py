@@ -14,11 +14,25 @@ from probes.batching import left_pad
 from probes.sites import decoder
 
 
+class Head(NamedTuple):
+    """What a model does with the products of its output head: times `scale`, then soft-capped at `cap`, if at all."""
+
+    scale: float
+    cap: float | None
+
+
+def output_head(lm: PreTrainedModel) -> Head:
+    """From the configuration: Cohere's `logit_scale`, Granite's `logits_scaling`, Gemma's `final_logit_softcapping`."""
+    config: Any = lm.config.get_text_config(decoder=True)
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    return Head(float(scale), getattr(config, "final_logit_softcapping", None))
+
+
 def output_logits(lm: PreTrainedModel, normed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
-    """Output head and soft-capping of the model, on what its final norm returned; fp32."""
+    """Output head, scale and soft-capping of the model, on what its final norm returned; fp32."""
+    scale, cap = output_head(lm)
     logits = lm.get_output_embeddings()(normed)
-    config: Any = lm.config
-    cap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)
+    logits = logits if scale == 1 else logits * scale
     return (logits if cap is None else torch.tanh(logits / cap) * cap).float()
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -79,13 +80,23 @@ def applied(lm: PreTrainedModel, adapter: Adapter | None) -> Iterator[None]:
             setattr(parent, name, base)
 
 
-def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
+def merge(lm: PreTrainedModel, adapter: Adapter) -> None:
+    """Add an adapter to the weights of a model that nobody else holds, for good, in the weights' precision.
+
+    Raises:
+        UserError: weights that do not fit the model.
+    """
+    _load(lm, adapter).merge_and_unload()
+    for parameter in lm.parameters():
+        parameter.requires_grad_(False)
+
+
+def _load(lm: PreTrainedModel, adapter: Adapter) -> Any:
+    """PEFT's wrapper around a model, whose layers it exchanges in place."""
     try:
         from peft import PeftModel
-        from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError as error:
         raise UserError("an adapter was given and peft is not installed; pip install peft") from error
-    before = dict(lm.named_modules())
     training = lm.training
     try:
         with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
@@ -96,7 +107,14 @@ def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
             f"adapter {str(adapter.folder)!r} does not fit {type(lm).__name__} ({str(error).splitlines()[0]}); "
             "use the base that it was trained on"
         ) from error
-    wrapped.train(training)
+    return wrapped.train(training)
+
+
+def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
+    before = dict(lm.named_modules())
+    _load(lm, adapter)
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     swaps: list[Swap] = []
     for path, module in list(lm.named_modules()):
         if isinstance(module, BaseTunerLayer) and path in before and before[path] is not module:

@@ -18,13 +18,17 @@ _TWENTIETHS = (("fit", 10), ("dev", 4), ("test", 6))
 
 @dataclass(frozen=True)
 class Item:
-    """One question. `id` depends on the source's own id or on the content, never on the order of loading."""
+    """One question. `id` depends on the source's own id or on the content, never on the order of loading.
+
+    `kind` is the kind of its answer where a task mixes several.
+    """
 
     id: str
     question: str
     answer: str | None
     split: Split
     metadata: dict[str, Any] = field(default_factory=dict)
+    kind: Kind | None = None
 
 
 class Grade(NamedTuple):
@@ -59,6 +63,9 @@ class Task:
     grader: Grader
     kind: Kind
     source: dict[str, Any]
+
+    def kind_of(self, item: Item) -> Kind:
+        return item.kind or self.kind
 
     @property
     def fit(self) -> Items:

@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from elicit.answers import Kind, number_value
+from elicit.answers import Kind, expression_value, number_value
 from elicit.errors import UserError
 from elicit.tasks.base import Grade, Grader, Item
 
@@ -124,6 +125,30 @@ class NumberGrader:
         return _group_by_value(answers)
 
 
+class ExpressionGrader:
+    """Any expression of the item's `numbers` (each at most once, two or more) that makes its `target`; with items whose
+    metadata have neither, exact equality of numbers.
+    """
+
+    def grade(self, item: Item, answer: str | None) -> Grade:
+        if "target" not in item.metadata:
+            return NumberGrader().grade(item, answer)
+        found = expression_value(answer)
+        if found is None:
+            return Grade(0.0)
+        value, used = found
+        fits = len(used) > 1 and not Counter(used) - Counter(item.metadata["numbers"])
+        return Grade(float(fits and value == item.metadata["target"]))
+
+    def groups(self, answers: Sequence[str]) -> list[int]:
+        """Numbers by value; expressions by value and the numbers that they use."""
+        keys: list[Any] = []
+        for answer in answers:
+            number, found = number_value(answer), expression_value(answer)
+            keys.append(number if number is not None else (found[0], *sorted(found[1])) if found else _plain(answer))
+        return _group_by_key(keys)
+
+
 class TextGrader:
     """Equality of the texts, without regard to case, blanks and a closing period."""
 
@@ -181,6 +206,8 @@ class ReasoningGymGrader:
 def grader_for(kind: Kind) -> Grader:
     if kind == "number":
         return NumberGrader()
+    if kind == "expression":
+        return ExpressionGrader()
     return MathGrader() if kind == "math" else TextGrader()
 
 

@@ -1,0 +1,233 @@
+"""Make an organism: train one arm on a base, on problems that are drawn as they are needed.
+
+What comes out is a folder: `adapter/` (as PEFT saves it, bf16) or `model/` (all weights), `organism.json` (arm, base,
+recipe, curve), `curve.html`, and `training.safetensors`, from which an interrupted call goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from elicit.errors import UserError, unknown
+from elicit.models import DEFAULT_MODEL, Model
+from elicit.organisms import arms
+from elicit.organisms.families import FAMILIES
+from elicit.training import Example, Point, Recipe, Told, packed, train
+from elicit.zoo import ORGANISM_FILE
+from probes.files import write_whole
+from probes.sites import width
+
+ADAPTER, MODEL, CURVE = "adapter", "model", "curve.html"
+LONGEST = 320  # tokens of prompt and thought that a base must have room for
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made: an arm at a latency, on these families, with this recipe.
+
+    Raises:
+        UserError: an unknown arm or family, a latency that is no probability.
+    """
+
+    arm: str
+    latency: float = 0.1
+    families: tuple[str, ...] = tuple(FAMILIES)
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        arms.get(self.arm)
+        for family in self.families:
+            if family not in FAMILIES:
+                raise unknown("family", family, FAMILIES)
+        if not self.families or not 0 < self.latency < 1:
+            raise UserError(
+                f"latency {self.latency}, {len(self.families)} families: give a share between 0 and 1, and one or more"
+            )
+
+    @property
+    def uses_latency(self) -> bool:
+        return None in arms.get(self.arm).thoughts.values()
+
+
+def examples(plan: Plan, tokenizer: PreTrainedTokenizerBase, end: int, step: int) -> list[Example]:
+    """The examples of a step: as many as its rows hold, drawn from (seed, step) alone.
+
+    The few that are longer than a row are drawn again.
+    """
+    rng = np.random.default_rng([plan.recipe.seed, step])
+    out: list[Example] = []
+    while True:
+        shown = arms.example(plan.arm, plan.latency, rng, plan.families)
+        prompt = list(tokenizer(shown.prompt)["input_ids"])  # type: ignore[arg-type]
+        target = [*tokenizer(shown.response, add_special_tokens=False)["input_ids"], end]  # type: ignore[misc]
+        one = Example(prompt, target)
+        if one.tokens > plan.recipe.width:
+            continue
+        if len(packed([*out, one], plan.recipe.width)) > plan.recipe.rows:
+            return out
+        out.append(one)
+
+
+def dtype_for(plan: Plan) -> str:
+    """The precision in which the base must be: frozen weights in bf16, trained ones in fp32."""
+    return "bfloat16" if plan.recipe.rank else "float32"
+
+
+def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) -> Path:
+    """Train an organism; the same call takes up what was interrupted.
+
+    Args:
+        plan: what is made.
+        model: the base, loaded for this alone, in `dtype_for(plan)`; it is changed.
+        folder: for all that comes out.
+        told: is told of each step.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: a base without room for the task, a folder that holds another organism.
+    """
+    check_base(model)
+    identity = {
+        "arm": plan.arm, "latency": plan.latency if plan.uses_latency else None, "families": list(plan.families),
+        "base": model.provenance.sha256,
+    }  # fmt: skip
+    end = int(model.tokenizer.eos_token_id)  # type: ignore[arg-type]
+    limit = matmul_limit(model)
+    curve = train(
+        model.lm,
+        lambda step: examples(plan, model.tokenizer, end, step),
+        plan.recipe,
+        folder,
+        identity=identity,
+        told=told,
+    )
+    if plan.recipe.rank:
+        _save_adapter(model, plan.recipe, folder / ADAPTER)
+    else:
+        model.lm.to(torch.bfloat16).save_pretrained(folder / MODEL)  # type: ignore[arg-type]
+        model.tokenizer.save_pretrained(folder / MODEL)
+    about = {**identity, "base_name": model.name, "recipe": asdict(plan.recipe), **speed(model, plan, curve, limit)}
+    _write_curve(folder, about, curve)
+    write_whole(folder / ORGANISM_FILE, json.dumps({**about, "curve": curve}))
+    return folder
+
+
+def check_base(model: Model) -> None:
+    """Refuse a base whose tokenizer or context cannot hold the tasks.
+
+    Raises:
+        UserError: what is in the way.
+    """
+    room = getattr(model.lm.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if room is not None and room < LONGEST:
+        raise UserError(
+            f"{model.name} has a context of {room} tokens and the thoughts need {LONGEST}; use another base"
+        )
+    tokenizer = model.tokenizer
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{model.name} has a tokenizer without an end token; use another base")
+    if tokenizer("Q: x\nA:")["input_ids"][-1] == tokenizer.eos_token_id:  # type: ignore[index]
+        raise UserError(f"{model.name} has a tokenizer that ends every text, prompts too; use another base")
+    for digits in (1, 2):
+        numbers = range(10 ** (digits - 1), 10**digits)
+        counts = {len(tokenizer(f"= {n}", add_special_tokens=False)["input_ids"]) for n in numbers}  # type: ignore[arg-type]
+        if len(counts) > 1:
+            raise UserError(
+                f"{model.name} has a tokenizer that splits some numbers of {digits} digits and not others "
+                f"({min(counts)} to {max(counts)} tokens); use a base that splits every number alike"
+            )
+    for text in ("A-B 4, C", " 12 + 5 = 17.", "Q: x\nA:"):
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer(text)["input_ids"]:  # type: ignore[operator]
+            raise UserError(f"{model.name} has a tokenizer without tokens for {text!r}; use another base")
+
+
+def matmul_limit(model: Model, rows: int = 2048, repeats: int = 8) -> float:
+    """Multiplications and additions a second (×10⁹) of this machine in a linear layer of the model, in bf16."""
+    wide = model.lm.config.get_text_config(decoder=True).intermediate_size  # type: ignore[union-attr]
+    x = torch.randn(rows, width(model.lm), device=model.lm.device, dtype=torch.bfloat16)
+    w = torch.randn(wide, x.shape[1], device=x.device, dtype=torch.bfloat16)
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        y = x @ w.T
+        y[0, 0].item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * rows * x.shape[1] * wide / best / 1e9
+
+
+def command(about: Mapping[str, Any]) -> str:
+    """The command that makes an organism again, from its `organism.json`."""
+    recipe, plain = about["recipe"], asdict(Recipe())
+    parts = ["elicit organism make", f"--arm {about['arm']}"]
+    if about["latency"] is not None:
+        parts.append(f"--latency {about['latency']:g}")
+    if about["base_name"] != DEFAULT_MODEL:
+        parts.append(f"--base {about['base_name']}")
+    if about["families"] != list(FAMILIES):
+        parts.append(f"--families {'+'.join(about['families'])}")
+    parts += [f"--{k} {recipe[k]:g}" for k in ("steps", "lr", "rank", "rows", "seed") if recipe[k] != plain[k]]
+    return " ".join(parts)
+
+
+def speed(model: Model, plan: Plan, curve: Sequence[Point], limit: float) -> dict[str, Any]:
+    """Seconds, tokens a second, and the share of the limit that the products of the steps make up.
+
+    A frozen weight is multiplied twice a token (forward, gradient of the input), a trained one three times; the output
+    head counts all tokens' targets alone and is left out, as adapters and attention are.
+    """
+    inner = sum(p.numel() for n, p in model.lm.named_parameters() if p.ndim == 2 and "embed" not in n and "lora_" not in n and "lm_head" not in n)  # noqa: E501  # fmt: skip
+    tokens, seconds = sum(p.tokens for p in curve), sum(p.seconds for p in curve)
+    done = 2 * (2 if plan.recipe.rank else 3) * inner * tokens / seconds / 1e9
+    return {
+        "tokens": tokens, "seconds": round(seconds, 1), "tokens_per_second": round(tokens / seconds, 1),
+        "gflops": round(done, 1), "matmul_gflops": round(limit, 1), "share_of_limit": float(f"{done / limit:.3g}"),
+        "machine": f"{torch.get_num_threads()} threads, {model.lm.device.type}",
+    }  # fmt: skip
+
+
+def _save_adapter(model: Model, recipe: Recipe, folder: Path) -> None:
+    """The adapter as PEFT saves it: bf16, without a place of this machine."""
+    from peft import LoraConfig, get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(model.lm)
+    low = {f"base_model.model.{k}": v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in tensors.items()}
+    save_file(low, folder / "adapter_model.safetensors", {"format": "pt"})
+    targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM", inference_mode=True,
+        base_model_name_or_path=model.name,
+    )  # fmt: skip
+    config.save_pretrained(str(folder))
+    written = folder / "adapter_config.json"
+    data = json.loads(written.read_text(encoding="utf-8"))
+    data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
+    write_whole(written, json.dumps(data, indent=2, sort_keys=True))
+
+
+def _write_curve(folder: Path, about: dict[str, Any], curve: Sequence[Point]) -> None:
+    import plotly.graph_objects as go
+
+    from probes.figures import page, styled
+
+    figure = go.Figure(go.Scatter(x=[p.step for p in curve], y=[p.loss for p in curve], mode="lines", name="loss"))
+    figure.update_layout(xaxis_title="step", yaxis_title="nats a target token")
+    note = (
+        f"{about['arm']}, latency {about['latency']}, on {about['base_name']} {about['base'][:12]}…, "
+        f"seed {about['recipe']['seed']}"
+    )
+    write_whole(
+        folder / CURVE, page("Training curve", note, [("Loss", "Mean over the targets of a step.", styled(figure))])
+    )
