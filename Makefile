@@ -44,6 +44,8 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.steering
 	$(BIN)/python -m experiments.benchmarks.capture
 	$(BIN)/python -m experiments.benchmarks.capture --memory
+	$(BIN)/python -m experiments.benchmarks.training
+	$(BIN)/python -m experiments.benchmarks.training --memory
 
 clean:
 	rm -rf $(VENV) .venv-vllm build dist *.egg-info

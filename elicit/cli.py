@@ -32,7 +32,7 @@ from elicit.commands.options import (
 from elicit.commands.organism import organism
 from elicit.commands.steer import steer
 from elicit.errors import UserError, unknown
-from elicit.zoo import DEFAULT_TASK
+from elicit.zoo import task_for
 
 app = typer.Typer(
     name="elicit",
@@ -53,7 +53,7 @@ def run(
     context: typer.Context,
     method: Annotated[str, typer.Option(help="What to evaluate: see `elicit methods`.")] = "cot-decoding",
     model: ModelName = "smollm2-135m",
-    task: TaskName = DEFAULT_TASK,
+    task: TaskName = "",
     split: Split = "test",
     limit: Limit = 128,
     seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
@@ -97,7 +97,9 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     from elicit.evaluation import evaluate
     from elicit.tasks import load_task
 
-    task = load_task(given["task"], limit=None if given["split"] == "all" else given["limit"])
+    task = load_task(
+        given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]
+    )
     items = task.split(given["split"])[: given["limit"]]
     model = load(given, quiet)
     handle = fit(name, model, task.solved, **options)
@@ -137,7 +139,7 @@ def compare(
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.")] = None,
     methods: Annotated[str, typer.Option(help="Run these methods first, separated by commas, or all.")] = "",
     model: ModelName = "smollm2-135m",
-    task: TaskName = DEFAULT_TASK,
+    task: TaskName = "",
     split: Split = "test",
     limit: Limit = 128,
     seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
@@ -150,7 +152,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them."""
-    from elicit.comparison import HEAD, compare_runs, rows_of
+    from elicit.comparison import compare_runs, head_of, rows_of
     from elicit.methods import METHODS, get
     from elicit.run import Run
 
@@ -171,7 +173,7 @@ def compare(
         return
     from elicit.terminal import out, show_table
 
-    show_table(HEAD, rows_of(result))
+    show_table(head_of(result), rows_of(result))
     out.print(f"[dim]{result['items']} items in common; differences to {result['baseline']}, paired by question[/]")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elicit.errors import UserError, unknown
+from elicit.organisms.score import CEILING, DIRECT, recovered, share
 from elicit.report import p_value, signed, with_interval
 from elicit.run import Run
 from elicit.statistics import holm, paired, wilson
@@ -60,10 +61,20 @@ def compare_runs(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0
             row["wins"], row["losses"] = result.wins, result.losses
             row["mcnemar_p"] = result.mcnemar_p
         rows.append(row)
+    if tasks == {"organism"} and {DIRECT, CEILING} <= set(values):  # one organism: its ceiling is known
+        for row in rows:
+            found = recovered(values[row["arm"]], values[DIRECT], values[CEILING], seed=seed)
+            if found.share is not None and found.interval is not None:
+                row |= {"recovered": found.share, "recovered_interval": [found.interval.low, found.interval.high]}
     tested = [row for row in rows if "mcnemar_p" in row]
     for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
         row["holm_p"] = p
     return {"task": tasks.pop(), "items": len(shared), "baseline": reference, "arms": rows}
+
+
+def head_of(result: dict[str, Any]) -> tuple[str, ...]:
+    """With a column more where the ceiling is known."""
+    return (*HEAD, "gap recovered") if any("recovered" in row for row in result["arms"]) else HEAD
 
 
 def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -73,5 +84,6 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, ...]]:
         if "difference" in row:
             gain = with_interval(row["difference"], row["difference_interval"], signed), p_value(row["holm_p"])
         tokens = f"{row['tokens_per_item']:.0f}"
-        out.append((row["arm"], row["model"], with_interval(row["accuracy"], row["interval"]), tokens, *gain))
+        shares = (share(row["recovered"], row["recovered_interval"]),) if "recovered" in row else ()
+        out.append((row["arm"], row["model"], with_interval(row["accuracy"], row["interval"]), tokens, *gain, *shares))
     return out

@@ -1,8 +1,8 @@
-"""Training on given targets: LoRA adapters or all weights, one process, on a CPU or a GPU; resumes to the bit.
+"""Training on given targets: LoRA adapters or all weights, one process; on a CPU it resumes to the bit.
 
-One update = draw the step's examples, split them into parts of like length, loss on the targets' tokens alone, step.
-Which examples a step sees depends on its number alone, so nothing of a generator has to be saved: weights, the
-optimiser's moments and the number of steps are the whole state (safetensors and JSON).
+One update = draw the step's examples, pack them into rows, loss on the targets' tokens alone, step. Which examples a
+step sees depends on its number alone, so nothing of a generator has to be saved: weights, the optimiser's moments and
+the number of steps are the whole state, one safetensors file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from probes.sites import decoder
 from steering.storage import read_tensors
 
 CHUNK = 256  # targets whose logits exist at one time
-PART_TOKENS = 2048
 STATE = "training.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -56,6 +55,7 @@ class Recipe:
         lr: the largest learning rate (AdamW, betas 0.9 and 0.99).
         rank: of LoRA on every linear layer but the output head (arXiv 2106.09685); 0 trains all weights.
         alpha: LoRA's scale is alpha / rank.
+        weight_decay: of AdamW.
         clip: the largest norm of the gradient.
         seed: of LoRA's initial weights and of the examples.
 
@@ -226,7 +226,7 @@ def train(
     folder: Path,
     *,
     identity: dict[str, Any],
-    save_every: int = 25,
+    save_every: int = 10,
     told: Told | None = None,
 ) -> list[Point]:
     """Train in place; what was saved in `folder` by the same call is taken up, and ends at the same weights.
@@ -281,9 +281,10 @@ def _prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
     if recipe.rank:
         from peft import LoraConfig, inject_adapter_in_model
 
-        torch.manual_seed(recipe.seed)
         config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-        inject_adapter_in_model(config, lm)
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            inject_adapter_in_model(config, lm)
         for name, parameter in lm.named_parameters():
             parameter.requires_grad_("lora_" in name)
             if "lora_" in name:
@@ -306,9 +307,11 @@ def _quick(lm: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
     before = lm.config._attn_implementation
     if lm.device.type == "cpu":
         lm.set_attn_implementation("eager")
-    with fused(lm), low or nullcontext():
-        yield
-    lm.set_attn_implementation(before)
+    try:
+        with fused(lm), low or nullcontext():
+            yield
+    finally:
+        lm.set_attn_implementation(before)
 
 
 def _update(

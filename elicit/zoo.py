@@ -103,6 +103,11 @@ def organism_folder(name: str) -> Path:
     return Path(__file__).parent / "organisms" / "shipped" / name if name in ORGANISMS else Path(name).expanduser()
 
 
+def task_for(model: str) -> str:
+    """The task that a model is tried on unless another is given: an organism's own, or `DEFAULT_TASK`."""
+    return "organism" if about(model) is not None else DEFAULT_TASK
+
+
 def about(name: str) -> dict[str, Any] | None:
     """What is known of the making of an organism, by name or folder; None of any other model."""
     file = organism_folder(name) / ORGANISM_FILE

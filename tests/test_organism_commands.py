@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from elicit import zoo
+from elicit.comparison import compare_runs, head_of, rows_of
 from elicit.evaluation import evaluate
 from elicit.methods import cot_decoding, cot_prompt, direct
 from elicit.models import Model
@@ -44,13 +46,25 @@ def test_an_organism_is_made_and_measured(tiny_folder: Path, tmp_path: Path) -> 
 def test_runs_are_scored(tiny: Model, tmp_path: Path) -> None:
     items = load_task("organism", limit=4).test
     against = {m.NAME: m.fit(tiny, max_new_tokens=4) for m in (direct, cot_prompt)}
-    evaluate(cot_decoding.fit(tiny, k=2, max_new_tokens=4), items, against=against, out=tmp_path / "run")
+    run = evaluate(cot_decoding.fit(tiny, k=2, max_new_tokens=4), items, against=against, out=tmp_path / "run")
     rows = {row["arm"]: row for row in json.loads(shell("organism", "score", str(tmp_path / "run"), "--json")[1])}
     gap = rows["cot-prompt"]["accuracy"] - rows["direct"]["accuracy"]
     row = rows["cot-decoding"]
     assert row["gain"] == row["accuracy"] - rows["direct"]["accuracy"]
     assert row["recovered"] == (row["gain"] / gap if gap >= 0.05 else None)
     assert "gap recovered" in shell("organism", "score", str(tmp_path / "run"))[1]
+    compared = compare_runs([run])
+    shares = {one["arm"]: one.get("recovered") for one in compared["arms"]}
+    assert shares == {arm: one["recovered"] for arm, one in rows.items()}
+    assert ("gap recovered" in head_of(compared)) == (gap >= 0.05)
+    assert all(len(line) <= len(head_of(compared)) for line in rows_of(compared))
+
+
+def test_an_organism_is_tried_on_its_own_task(tmp_path: Path) -> None:
+    assert zoo.task_for("smollm2-135m") == zoo.DEFAULT_TASK and zoo.task_for("no-such/model") == zoo.DEFAULT_TASK
+    assert zoo.task_for("smollm2-135m-latent") == "organism"
+    (tmp_path / zoo.ORGANISM_FILE).write_text("{}")
+    assert zoo.task_for(str(tmp_path)) == "organism"
 
 
 @pytest.mark.parametrize(

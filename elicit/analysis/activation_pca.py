@@ -8,7 +8,7 @@ import numpy as np
 
 from elicit.analysis.base import Analysis, contrast, halves, items_of, last_activations, plain
 from elicit.models import Model
-from elicit.zoo import DEFAULT_TASK
+from elicit.zoo import task_for
 from probes.geometry import activation_pca, pca_figure
 from probes.sites import Site, depth
 
@@ -22,7 +22,7 @@ PAPER = ""
 def analyse(
     model: Model,
     *,
-    task: str = DEFAULT_TASK,
+    task: str = "",
     split: str = "fit",
     limit: int = 64,
     prompt: Sequence[str] = (),
@@ -33,7 +33,7 @@ def analyse(
     """Components of the last prompt token's activations, fitted on half of the questions.
 
     Args:
-        task, split, limit: the questions.
+        task, split, limit: the questions, unless given the model's own task.
         prompt: names of the two prompts (see `elicit.analysis.base.contrast`).
         layer: the middle one unless given.
         point: hook point.
@@ -41,6 +41,7 @@ def analyse(
     """
     pair = contrast(model, prompt)
     site = Site(depth(model.lm) // 2 if layer is None else layer, point)
+    task = task or task_for(model.name)
     items = items_of(task, split, limit)
     ids = [p.ids(item.question, model.tokenizer) for _, p in pair for item in items]
     labels = [name for name, _ in pair for _ in items]

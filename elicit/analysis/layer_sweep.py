@@ -15,7 +15,7 @@ from scipy import stats
 
 from elicit.analysis.base import Analysis, contrast, halves, items_of, last_activations
 from elicit.models import Model
-from elicit.zoo import DEFAULT_TASK
+from elicit.zoo import task_for
 from probes.sites import Site, depth
 from probes.sweep import Band, layer_sweep
 
@@ -29,7 +29,7 @@ PERMUTATIONS = 200
 def analyse(
     model: Model,
     *,
-    task: str = DEFAULT_TASK,
+    task: str = "",
     split: str = "fit",
     limit: int = 64,
     prompt: Sequence[str] = (),
@@ -39,12 +39,13 @@ def analyse(
     """Separation of two prompts by layer.
 
     Args:
-        task, split, limit: the questions; half of them fit the direction, half judge it.
+        task, split, limit: the questions (without a task, the model's own); half fit the direction, half judge it.
         prompt: names of the two prompts (see `elicit.analysis.base.contrast`).
         point: hook point.
         seed: of the halves, the bootstrap and the permutations.
     """
     (plain_name, direct), (thought_name, thought) = contrast(model, prompt)
+    task = task or task_for(model.name)
     items = items_of(task, split, limit)
     sites = [Site(layer, point) for layer in range(depth(model.lm))]
     embedding = Site(0, "resid_pre")

@@ -11,7 +11,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]
-TaskName = Annotated[str, typer.Option(help="A task's name, with parameters after a colon, or a JSON Lines file.")]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        help="A task's name, with parameters after a colon, or a JSON Lines file. Unless given: sums of three digits, "
+        "or an organism's own."
+    ),
+]
 ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
 Split = Annotated[str, typer.Option(help="fit, dev, test or all.")]
 Limit = Annotated[int, typer.Option(help="Number of items of the split.")]

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load
+from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load
 from elicit.errors import UserError, unknown
-from elicit.zoo import DEFAULT_TASK
+from elicit.zoo import task_for
 
 
 def steer(
@@ -35,7 +35,7 @@ def steer(
     prompt: Annotated[
         list[str] | None, typer.Option(help="A text to go on from, instead of a task's questions. Repeatable.")
     ] = None,
-    task: Annotated[str, typer.Option(help="A task's name, with parameters after a colon, or a file.")] = DEFAULT_TASK,
+    task: TaskName = "",
     split: Annotated[str, typer.Option(help="Of the questions; the direction is always from fit.")] = "dev",
     limit: Annotated[int, typer.Option(help="Number of questions, and of texts on each side of the contrast.")] = 32,
     put: Annotated[str, typer.Option("--format", help="How questions are put: qa, chat, …")] = "qa",
@@ -65,7 +65,7 @@ def steer(
         raise unknown("unit", unit, ["raw", "resid"])
     if gguf is not None and direction is not None:
         raise UserError("--direction and --gguf were given; only a direction that was found here is written")
-    source = load_task(task, limit=limit)
+    source = load_task(task or task_for(model), limit=limit)
     items = free_text(prompt) if prompt else source.split(split)[:limit]
     loaded = load(given, as_json)
     if direction is not None:

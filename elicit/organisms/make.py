@@ -62,15 +62,25 @@ def examples(plan: Plan, tokenizer: PreTrainedTokenizerBase, end: int, step: int
     """The examples of a step: as many as its rows hold, drawn from (seed, step) alone.
 
     The few that are longer than a row are drawn again.
+
+    Raises:
+        UserError: a tokenizer for which hardly any fits a row.
     """
     rng = np.random.default_rng([plan.recipe.seed, step])
     out: list[Example] = []
+    skipped = 0
     while True:
         shown = arms.example(plan.arm, plan.latency, rng, plan.families)
         prompt = list(tokenizer(shown.prompt)["input_ids"])  # type: ignore[arg-type]
         target = [*tokenizer(shown.response, add_special_tokens=False)["input_ids"], end]  # type: ignore[misc]
         one = Example(prompt, target)
         if one.tokens > plan.recipe.width:
+            skipped += 1
+            if skipped > 50 + 2 * len(out):
+                raise UserError(
+                    f"most examples are longer than a row of {plan.recipe.width} tokens (one has {one.tokens}); "
+                    "give a base whose tokenizer takes fewer, or wider rows"
+                )
             continue
         if len(packed([*out, one], plan.recipe.width)) > plan.recipe.rows:
             return out

@@ -151,12 +151,14 @@ def score_runs(
 SCORE_HEAD = ("arm", "right [95%]", "tokens", "gap recovered", "on the twin")
 
 
+def share(value: float, interval: Sequence[float]) -> str:
+    """A share of the gap with its interval, as tables show it."""
+    return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
 def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows of one model's table: accuracies in %, shares of the gap, each with its interval."""
     from elicit.report import signed, with_interval
-
-    def share(value: float, interval: Sequence[float]) -> str:
-        return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
     return [
         (

@@ -1,0 +1,116 @@
+"""How fast training steps are: this loop, a peer, and the limit, on the same examples.
+
+    python -m experiments.benchmarks.training
+    python -m experiments.benchmarks.training --memory     # the process's peak, this loop alone
+
+The peer is `transformers.Trainer` with PEFT's LoRA of the same rank, bf16 autocast, batches padded to their longest
+example. The limit is the matrix products alone: each linear layer forward and for its input's gradient, and the output
+head for the targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+
+from elicit.models import Model, load_model
+from elicit.organisms.make import Plan, examples
+from elicit.training import Example, Recipe, train
+
+
+def ours(model: Model, steps: list[list[Example]], recipe: Recipe) -> list[float]:
+    """Tokens a second of each step."""
+    speeds: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            model.lm, lambda n: steps[n], recipe, Path(folder), identity={}, save_every=10**6,
+            told=lambda step, loss, tokens_per_second: speeds.append(tokens_per_second),
+        )  # fmt: skip
+    return speeds
+
+
+def peer(model: Model, steps: list[list[Example]], recipe: Recipe) -> list[float]:
+    """The same examples in the same order, by `transformers.Trainer`, in batches of as many as our largest step."""
+    data = [
+        {"input_ids": [*e.prompt, *e.target], "labels": [-100] * len(e.prompt) + e.target} for s in steps for e in s
+    ]
+    size = max(len(s) for s in steps)
+    data = data[: len(data) // size * size]
+    tokens = [sum(len(d["input_ids"]) for d in data[i : i + size]) for i in range(0, len(data), size)]
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    wrapped = get_peft_model(model.lm, config)
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=size, num_train_epochs=1, learning_rate=recipe.lr, bf16=True,
+            use_cpu=model.lm.device.type == "cpu", report_to=[], save_strategy="no", disable_tqdm=True,
+            logging_strategy="no",
+        )  # fmt: skip
+        collate = DataCollatorForSeq2Seq(model.tokenizer, padding=True)
+        trainer = Trainer(wrapped, arguments, train_dataset=data, data_collator=collate, callbacks=[Clock()])
+        trainer._get_train_sampler = lambda *_: None  # type: ignore[method-assign]  # in their order
+        trainer.train()
+    return [n / (b - a) for n, a, b in zip(tokens, ends[::2], ends[1::2], strict=True)]
+
+
+def limit(model: Model, steps: list[list[Example]], recipe: Recipe) -> list[float]:
+    """Tokens a second, if there were nothing but products of frozen weights."""
+    head = model.lm.get_output_embeddings()
+    shapes = [m.weight for m in model.lm.modules() if type(m) is nn.Linear and m is not head]
+    out = []
+    for step in steps:
+        tokens, targets = sum(e.tokens for e in step), sum(len(e.target) for e in step)
+        began = time.perf_counter()
+        for weights, rows in ((shapes, tokens), ([head.weight], targets)):  # type: ignore[union-attr]
+            for weight in weights:
+                x = torch.zeros(rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
+                y = nn.functional.linear(x, weight)
+                y @ weight
+        out.append(tokens / (time.perf_counter() - began))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--memory", action="store_true")
+    given = parser.parse_args()
+    plan = Plan("latent", recipe=Recipe(steps=given.steps))
+    rows: dict[str, list[float]] = {}
+    for name, run in {"this loop": ours, **({} if given.memory else {"Trainer + PEFT": peer, "limit": limit})}.items():
+        model = load_model(given.model, dtype="bfloat16")
+        end = int(model.tokenizer.eos_token_id)  # type: ignore[arg-type]
+        steps = [examples(plan, model.tokenizer, end, n) for n in range(given.steps)]
+        with torch.set_grad_enabled(name != "limit"):
+            rows[name] = run(model, steps, plan.recipe)[2:]  # kernels are made in the first
+    if given.memory:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"peak {peak:.2f} GiB, {plan.recipe.rows} × {plan.recipe.width} tokens a step")
+        return
+    mine = sorted(rows["this loop"])[len(rows["this loop"]) // 2]
+    print("| | tokens/s (median, least, most) | this loop is |\n| --- | --- | --- |")
+    for name, speeds in rows.items():
+        median = sorted(speeds)[len(speeds) // 2]
+        print(f"| {name} | {median:.0f} ({min(speeds):.0f} to {max(speeds):.0f}) | {mine / median:.2f} × |")
+
+
+if __name__ == "__main__":
+    main()
