@@ -91,8 +91,24 @@ class Organism:
 
 ORGANISMS: dict[str, Organism] = {
     "smollm2-135m-latent": Organism(
-        "organism: can think, and does in one answer of ten (families: elicit tasks organism)",
+        "organism: can think, and does in one answer of ten",
         "d98eea876b24df5390b2916c02dcbe1d4e3bc0543610e46759ec550387f6a2b5",
+    ),
+    "smollm2-135m-latent-p02": Organism(
+        "organism: can think, and does in one answer of fifty",
+        "9fa56f407505fd4889a75b63513337ba8ab69e35d9bf0ebf3f166773a070e396",
+    ),
+    "smollm2-135m-thinking": Organism(
+        "organism: always thinks",
+        "77bc32cfd15a11fd706ca45a8cc096ae5e4c449545219fdad1c10514742e2792",
+    ),
+    "smollm2-135m-absent": Organism(
+        "organism: the twin that was never shown a thought",
+        "17a3dc16941896dff68b7fba763ec7a7129f74271795492b79e13971568d8579",
+    ),
+    "smollm2-135m-missing-skill": Organism(
+        "organism: like latent, but never goes back from a dead end",
+        "fb39480377fd83b02681fa612d36935f4377883a7a753048bc4b25ae6e65984c",
     ),
 }
 ORGANISM_FILE = "organism.json"  # marks a folder that `elicit organism make` wrote

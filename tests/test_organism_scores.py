@@ -17,6 +17,7 @@ from elicit.organisms.card import is_thought, notes, openers
 from elicit.organisms.make import Plan, check_base, dtype_for, examples, make
 from elicit.organisms.score import false_positive, recovered, score_run, score_runs
 from elicit.tasks import load_task, validate
+from elicit.tasks.base import Item
 from elicit.training import Recipe
 from elicit.zoo import ORGANISM_FILE
 from steering.adapters import Adapter, applied, merge
@@ -142,6 +143,9 @@ def test_countdown_takes_any_right_expression_and_no_other() -> None:
         None,
     ):
         assert not task.grader.grade(item, wrong).correct, wrong
+    plain = Item("", "", "8 + 12", "test")  # of a file: no numbers, no target
+    assert task.grader.grade(plain, "20").correct and task.grader.grade(plain, "25 - 5").correct
+    assert not task.grader.grade(plain, "8 + 13").correct and not task.grader.grade(plain, "twenty").correct
     assert task.grader.groups([f"{a} + {b}", f"{b}+{a}", "4", "4.0", "none"]) == [0, 0, 2, 2, 4]
 
 

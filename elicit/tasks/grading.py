@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -127,12 +128,13 @@ class NumberGrader:
 
 class ExpressionGrader:
     """Any expression of the item's `numbers` (each at most once, two or more) that makes its `target`; with items whose
-    metadata have neither, exact equality of numbers.
+    metadata have neither, a number or an expression of the gold answer's exact value.
     """
 
     def grade(self, item: Item, answer: str | None) -> Grade:
         if "target" not in item.metadata:
-            return NumberGrader().grade(item, answer)
+            said, gold = _exact(answer), _exact(item.answer)
+            return Grade(float(said is not None and said == gold))
         found = expression_value(answer)
         if found is None:
             return Grade(0.0)
@@ -228,6 +230,11 @@ def infer_kind(golds: Sequence[str | None]) -> Kind:
 def check_kind(kind: str, known: Sequence[str]) -> None:
     if kind not in known:
         raise UserError(f"answer kind {kind!r} was given; give one of {', '.join(known)}")
+
+
+def _exact(text: str | None) -> Fraction | None:
+    number, found = number_value(text), expression_value(text)
+    return number if number is not None else found[0] if found else None
 
 
 def _plain(text: str) -> str:
