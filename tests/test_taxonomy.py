@@ -345,7 +345,6 @@ def test_what_it_refuses(tiny: Model, ending: PreTrainedTokenizerBase, thoughts:
         (lambda: corpus(fast, 1, families=[]), "of 0 families"),
         (lambda: corpus(fast, 1, families=["sum"]), "did you mean sums"),
         (lambda: corpus(fast, 1, arm="thinkin"), "did you mean thinking"),
-        (lambda: corpus(fast, 1, part="tests"), "did you mean test"),
         (lambda: corpus(Slow(), 1), "Slow tells no offsets"),
         (lambda: corpus(ending, 1), "writes a prompt otherwise"),
         (lambda: discover(values, 1), "1 clusters of"),

@@ -332,9 +332,14 @@ def test_a_finished_training_is_taken_up_without_a_step(rank: int, tmp_path: Pat
 @pytest.mark.parametrize(
     ("recipe", "identity", "named", "silent"),
     [
-        (Recipe(steps=2, width=16, rank=2, lr=1e-3), {"data": "a", "base": "b"}, ["recipe"], ["data", "base"]),
+        (
+            Recipe(steps=2, width=16, rank=2, lr=1e-3),
+            {"data": "a", "base": "b"},
+            ["another lr;"],
+            ["data", "base", "recipe"],
+        ),
         (Recipe(steps=2, width=16, rank=2), {"data": "c", "base": "b"}, ["data"], ["recipe", "base"]),
-        (Recipe(steps=3, width=16, rank=2), {"data": "c", "base": "b"}, ["recipe", "data"], ["base"]),
+        (Recipe(steps=3, width=16, rank=2), {"data": "c", "base": "b"}, ["steps", "data"], ["base", "recipe"]),
         (Recipe(steps=2, width=16, rank=2), {"base": "b"}, ["data"], ["recipe", "base"]),
     ],
     ids=["recipe", "data", "both", "told less"],
