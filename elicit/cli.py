@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.commands.analyse import analyse, analyses
+from elicit.commands.feature import feature, find
 from elicit.commands.options import (
     Against,
     Device,
@@ -28,8 +29,10 @@ from elicit.commands.options import (
     Split,
     TaskName,
     load,
+    show_list,
 )
 from elicit.commands.organism import organism
+from elicit.commands.sae import sae
 from elicit.commands.steer import steer
 from elicit.errors import UserError, unknown
 from elicit.zoo import task_for
@@ -52,7 +55,13 @@ INTERRUPTED = 130
 def run(
     context: typer.Context,
     method: Annotated[str, typer.Option(help="What to evaluate: see `elicit methods`.")] = "cot-decoding",
-    model: ModelName = "smollm2-135m",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's name, hub id, folder or GGUF file. Unless given: smollm2-135m; for sae-steer the organism "
+            "smollm2-135m-latent, whose gap is known."
+        ),
+    ] = "",
     task: TaskName = "",
     split: Split = "test",
     limit: Limit = 128,
@@ -83,13 +92,14 @@ def run(
 def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     """One run from the options of the command line; returns it after `show` has shown it."""
     from elicit.methods import fit, get, options_of
+    from elicit.models import DEFAULT_MODEL
 
     if given["limit"] < 1:
         raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
     if given["max_new_tokens"] < 1:
         raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
     name = given["method"]
-    get(name)
+    given["model"] = given["model"] or getattr(get(name), "MODEL", DEFAULT_MODEL)
     options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
     options |= _settings(given["setting"], name)
     baselines = _baselines(given, name)
@@ -102,12 +112,12 @@ def _run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     )
     items = task.split(given["split"])[: given["limit"]]
     model = load(given, quiet)
-    handle = fit(name, model, task.solved, **options)
-    controls = get(name).controls(model, task.solved, **{**options, "seed": given["seed"]}) if given["controls"] else {}
 
     from elicit.terminal import run_bars
 
     with run_bars(quiet=quiet) as bars:
+        handle = fit(name, model, task.solved, bars, **options)
+        controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
         run = evaluate(
             handle,
             items,
@@ -185,7 +195,7 @@ def models(as_json: Json = False) -> None:
     named = {name: w.summary for name, w in zoo.WEIGHTS.items()}
     named |= {name: o.summary for name, o in zoo.ORGANISMS.items()}
     rows = list(named.items()) + [(n, f"hub {repo}") for n, repo in zoo.ALIASES.items()]
-    _list(("model", "what it is"), rows, as_json)
+    show_list(("model", "what it is"), rows, as_json)
 
 
 @app.command()
@@ -199,7 +209,7 @@ def tasks(
     from elicit.tasks import load_task, task_names, validate
 
     if name is None:
-        _list(("task", "what it is"), list(task_names().items()), as_json)
+        show_list(("task", "what it is"), list(task_names().items()), as_json)
         return
     task = load_task(name, limit=16)
     proof = validate(task.all, 48)
@@ -230,22 +240,16 @@ def methods(as_json: Json = False) -> None:
     for name, module in METHODS.items():
         options = ", ".join(f"{k}={v}" for k, v in options_of(name).items())
         rows.append((name, module.SUMMARY + (f" (arXiv {module.PAPER})" if module.PAPER else ""), options))
-    _list(("method", "what it does", "options"), rows, as_json)
+    show_list(("method", "what it does", "options"), rows, as_json)
 
 
 app.command()(steer)
 app.command()(analyse)
 app.command()(analyses)
 app.add_typer(organism)
-
-
-def _list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
-        return
-    from elicit.terminal import show_table
-
-    show_table(head, rows)
+sae.command()(find)
+sae.command()(feature)
+app.add_typer(sae)
 
 
 def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
@@ -283,15 +287,16 @@ def _is_default(context: typer.Context, key: str) -> bool:
 
 
 def _settings(pairs: Sequence[str] | None, method: str) -> dict[str, Any]:
-    from elicit.methods import check_options
+    from elicit.methods import check_options, options_of
 
+    known = options_of(method)
     options: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair!r} was given; write key=value")
         try:
-            options[key] = json.loads(value)
+            options[key] = value if isinstance(known.get(key), str) else json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
     check_options(method, options)
@@ -303,12 +308,12 @@ def _print_json(run: Any) -> None:
 
 
 def _print_run(run: Any) -> None:
-    from elicit.report import ARM_HEAD, READING_HEAD, arm_rows, notes, reading_rows
+    from elicit.report import READING_HEAD, arm_table, notes, reading_rows
     from elicit.terminal import out, show_table
 
     metrics = run.metrics
     out.print()
-    show_table(ARM_HEAD, arm_rows(metrics), main=0)
+    show_table(*arm_table(metrics), main=0)
     out.print(
         f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} "
         f"{metrics['model']['sha256'][:12]}…, {metrics['model']['dtype']}; accuracy in %, tokens a question; "

@@ -12,6 +12,7 @@ from elicit.organisms.score import CEILING, DIRECT, recovered, share
 from elicit.report import p_value, signed, with_interval
 from elicit.run import Run
 from elicit.statistics import holm, paired, wilson
+from elicit.tasks.organism import NAME as ORGANISM
 
 HEAD = ("arm", "model", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 
@@ -51,21 +52,21 @@ def compare_runs(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0
             "arm": label,
             "model": run.metrics["model"]["name"],
             "accuracy": float(values[label].mean()),
-            "interval": [interval.low, interval.high],
+            "interval": interval.pair,
             "tokens_per_item": arm["tokens_per_item"],
         }
         if label != reference:
             result = paired(values[label], values[reference], seed=seed)
             row["difference"] = result.difference
-            row["difference_interval"] = [result.interval.low, result.interval.high]
+            row["difference_interval"] = result.interval.pair
             row["wins"], row["losses"] = result.wins, result.losses
             row["mcnemar_p"] = result.mcnemar_p
         rows.append(row)
-    if tasks == {"organism"} and {DIRECT, CEILING} <= set(values):  # one organism: its ceiling is known
+    if tasks == {ORGANISM} and {DIRECT, CEILING} <= set(values):  # one organism: its ceiling is known
         for row in rows:
             found = recovered(values[row["arm"]], values[DIRECT], values[CEILING], seed=seed)
             if found.share is not None and found.interval is not None:
-                row |= {"recovered": found.share, "recovered_interval": [found.interval.low, found.interval.high]}
+                row |= {"recovered": found.share, "recovered_interval": found.interval.pair}
     tested = [row for row in rows if "mcnemar_p" in row]
     for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
         row["holm_p"] = p

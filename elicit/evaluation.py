@@ -15,13 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from elicit.decoders import Sampling
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.methods import MATCHED, control
 from elicit.metrics import compute
+from elicit.progress import Progress, Silent
 from elicit.proof import prove
 from elicit.run import Run
 from elicit.store import Journal, Store
@@ -31,30 +32,6 @@ from elicit.trace import Trace
 BATCH_ROWS = 320
 SAMPLES_A_ROUND = 8  # of each question, where many questions still have a budget
 MAX_SAMPLES = 512  # for one question, where its budget would allow more
-
-
-@runtime_checkable
-class Progress(Protocol):
-    """What a caller sees while a run goes on."""
-
-    def arm(self, name: str, questions: int, done: int) -> None: ...
-
-    def step(self, step: int, open_rows: int) -> None: ...
-
-    def advance(self, questions: int, tokens: int) -> None: ...
-
-
-class Silent:
-    """No progress."""
-
-    def arm(self, name: str, questions: int, done: int) -> None:
-        pass
-
-    def step(self, step: int, open_rows: int) -> None:
-        pass
-
-    def advance(self, questions: int, tokens: int) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -127,7 +104,10 @@ def evaluate(
     handle.save(folder / "elicited")
     seconds = _decode_all(arms, items, store, progress or Silent())
     traces = store.traces()
-    extra = {"validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe()}
+    extra: dict[str, Any] = {
+        "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
+        "options": handle.options,
+    }  # fmt: skip
     steered = [arm for arm in arms if arm.handle.interventions]
     if steered:
         extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}

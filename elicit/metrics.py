@@ -15,9 +15,9 @@ import numpy as np
 
 from elicit.decoders import Branching
 from elicit.elicited import Elicited
+from elicit.organisms.score import CEILING, DIRECT, recovered
 from elicit.selection import RULES, Verdict, select
 from elicit.statistics import (
-    Interval,
     bootstrap_mean,
     coverage_at_k,
     holm,
@@ -27,6 +27,7 @@ from elicit.statistics import (
     wilson,
 )
 from elicit.tasks.base import Items
+from elicit.tasks.organism import NAME as ORGANISM
 from elicit.trace import Trace
 from probes.auroc import auroc
 
@@ -57,6 +58,11 @@ def compute(
         },
         "comparisons": _comparisons(main, {n: scores[n] for n in others}, scores[main], seed),
     }
+    if items.task.name == ORGANISM and {DIRECT, CEILING} <= set(scores):  # its ceiling is known
+        for name, arm in result["arms"].items():
+            found = recovered(scores[name], scores[DIRECT], scores[CEILING], seed=seed)
+            if found.share is not None and found.interval is not None:
+                arm |= {"recovered": found.share, "recovered_interval": found.interval.pair}
     main_source, handle = arms[main]
     branches = traces[main_source]
     if handle.decoder.branches > 1:
@@ -89,7 +95,7 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
     return {
         "select": rule,
         "accuracy": float(scores.mean()),
-        "interval": _pair(wilson(int(scores.sum()), len(scores))),
+        "interval": wilson(int(scores.sum()), len(scores)).pair,
         "right": int(scores.sum()),
         "tokens_per_item": sum(t.spent for t in every) / len(ids),
         "prompt_tokens_per_item": float(np.mean([traces[i][0].prompt_tokens for i in ids])),
@@ -107,7 +113,7 @@ def _comparisons(main: str, others: Mapping[str, np.ndarray], scores: np.ndarray
     for name, baseline in others.items():
         result = paired(scores, baseline, seed=seed)
         error = None if np.isnan(result.standard_error) else result.standard_error
-        row = {**asdict(result), "interval": _pair(result.interval), "standard_error": error}
+        row = {**asdict(result), "interval": result.interval.pair, "standard_error": error}
         rows.append({"arm": main, "baseline": name, **row})
     adjusted = holm([row["mcnemar_p"] for row in rows])
     return [{**row, "holm_p": p} for row, p in zip(rows, adjusted, strict=True)]
@@ -123,9 +129,9 @@ def _readings(traces: Traces, items: Items, reference: np.ndarray | None, seed: 
         interval = bootstrap_mean(scores, seed=seed) if rule == "random" else wilson(int(scores.sum()), len(scores))
         out[rule] = {
             "accuracy": float(scores.mean()),
-            "interval": _pair(interval),
+            "interval": interval.pair,
             "difference": gain.difference,
-            "difference_interval": _pair(gain.interval),
+            "difference_interval": gain.interval.pair,
         }
     return out
 
@@ -153,7 +159,7 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
                     "high": float(high),
                     "n": int(inside.sum()),
                     "right": float(right[inside].mean()),
-                    "interval": _pair(interval),
+                    "interval": interval.pair,
                 }
             )
     value = auroc(delta, right)
@@ -163,7 +169,7 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
         "auroc": None if np.isnan(value) else value,
         "auroc_interval": _auroc_interval(traces, ids, seed),
         "auroc_within": float(np.mean(within)) if within else None,
-        "auroc_within_interval": _pair(bootstrap_mean(np.array(within), seed=seed)) if within else None,
+        "auroc_within_interval": bootstrap_mean(np.array(within), seed=seed).pair if within else None,
         "questions_with_both": len(within),
         "bins": bins,
     }
@@ -203,7 +209,3 @@ def _independent(traces: Traces, items: Items) -> dict[str, Any]:
         "pass_at_k": {str(k): float(pass_at_k(n, correct, k).mean()) for k in ks},
         "maj_at_k": {str(k): float(maj_at_k(groups, right, k, resamples=200).mean()) for k in ks},
     }
-
-
-def _pair(interval: Interval) -> list[float]:
-    return [interval.low, interval.high]

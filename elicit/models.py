@@ -148,9 +148,9 @@ class _Organism:
 def _organism(name: str) -> _Organism | None:
     """What an organism's name or folder stands for, if it is one."""
     folder, about = zoo.organism_folder(name), zoo.about(name)
-    if about is None or (folder / "model").is_dir():
+    if about is None or (folder / zoo.WHOLE).is_dir():
         return None
-    adapter = Adapter(folder / "adapter")
+    adapter = Adapter(folder / zoo.ADAPTER)
     if name in zoo.ORGANISMS and adapter.sha256 != zoo.ORGANISMS[name].sha256:
         raise UserError(f"the adapter of {name!r} is not the one that was shipped; install elicit again")
     return _Organism(about["base_name"], about["base"], adapter)
@@ -186,7 +186,7 @@ def _resolve(name: str, revision: str | None, progress: Progress | None) -> tupl
     if name in zoo.WEIGHTS:
         return _from_zoo(name, progress)
     if zoo.about(name) is not None:
-        path = path / "model"
+        path = path / zoo.WHOLE
     if path.is_dir():
         return path, Provenance(name, f"folder {path.resolve().name}", "", _folder_hash(path))
     if path.is_file():

@@ -21,6 +21,8 @@ FORMATS: dict[str, str] = {
     "qa": "Q: <question> A:",
     "qa-cot": f"Q: <question> A: {THINK}",
     "qa-direct": f"Q: <question> A: {AT_ONCE}",
+    "qa-asked-cot": f"Q: <question> {THINK} A:",
+    "qa-asked-direct": f"Q: <question> {AT_ONCE} A:",
     "chat": "the chat template, the question as the user's message",
     "chat-direct": f"chat, and: {AT_ONCE}",
     "chat-cot": f"chat, and: {THINK}",
@@ -38,12 +40,14 @@ class Prompt:
         trigger: a sentence that begins the answer (`qa`, `template`) or ends the user's message (`chat`).
         shots: solved questions that go before (question, answer).
         template: text with `{question}`, for `template`.
+        begin: words that the answer is made to begin with.
     """
 
     base: str = "qa"
     trigger: str = ""
     shots: tuple[tuple[str, str], ...] = ()
     template: str = ""
+    begin: str = ""
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -51,11 +55,22 @@ class Prompt:
 
         Not a blank line: thoughts have paragraphs.
         """
-        return ("\nQ:", "\nA:", "\nB:") if self.base == "qa" else ()
+        dialogue = self.base == "qa" or self.template.startswith("Q:")
+        return ("\nQ:", "\nA:", "\nB:") if dialogue else ()
 
     def thinking(self) -> Prompt:
         """The same prompt with the trigger for thoughts."""
         return replace(self, trigger=THINK)
+
+    def asked(self, instruction: str) -> Prompt:
+        """The same prompt with an instruction that goes with the question, so that it ends as it did before."""
+        if self.base == "chat":
+            return replace(self, trigger=instruction)
+        if self.base == "qa" and not self.shots:
+            return Prompt("template", template=f"Q: {{question}} {instruction}\nA:")
+        if self.base == "template":
+            return replace(self, template=self.template.replace("{question}", f"{{question}} {instruction}"))
+        raise UserError("a few-shot prompt was given where an instruction goes with the question; use qa or chat")
 
     def text(self, question: str, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
         """The prompt; only `chat` needs the tokenizer, for its template."""
@@ -70,8 +85,8 @@ class Prompt:
             ]
             content = question if not self.trigger else f"{question}\n{self.trigger}"
             messages.append({"role": "user", "content": content})
-            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        trigger = f" {self.trigger}" if self.trigger else ""
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + self.begin
+        trigger = "".join(f" {words}" for words in (self.trigger, self.begin) if words)
         if self.base == "template":
             return self.template.replace("{question}", question) + trigger
         shots = "".join(f"Q: {asked}\nA: The answer is {answer}.\n\n" for asked, answer in self.shots)
@@ -111,6 +126,8 @@ def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence
         "qa": Prompt(),
         "qa-cot": Prompt(trigger=THINK),
         "qa-direct": Prompt(trigger=AT_ONCE),
+        "qa-asked-cot": Prompt().asked(THINK),
+        "qa-asked-direct": Prompt().asked(AT_ONCE),
         "chat": Prompt("chat"),
         "chat-direct": Prompt("chat", AT_ONCE),
         "chat-cot": Prompt("chat", THINK),

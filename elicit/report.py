@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from elicit.figures import FIGURES
+from elicit.methods import METHODS
+from elicit.organisms.score import share as share_of_gap
 from elicit.run import Run
 from elicit.store import CONFIG
 from probes.figures import page, table
@@ -14,18 +16,23 @@ from probes.figures import page, table
 ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 
 
-def arm_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The main table: the method under test first; differences are that method minus the row's arm."""
+def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows: the method under test first; differences are that method minus the row's arm.
+
+    Where the ceiling is known, a column more: the share of the gap that each arm recovers.
+    """
     against = {row["baseline"]: row for row in metrics["comparisons"]}
+    known = any("recovered" in arm for arm in metrics["arms"].values())
     rows: list[tuple[str, ...]] = []
     for name, arm in metrics["arms"].items():
         found = against.get(name)
         difference = with_interval(found["difference"], found["interval"], signed) if found else ""
         p = p_value(found["holm_p"]) if found else ""
-        rows.append(
-            (name, with_interval(arm["accuracy"], arm["interval"]), f"{arm['tokens_per_item']:.0f}", difference, p)
-        )
-    return rows
+        accuracy = with_interval(arm["accuracy"], arm["interval"])
+        gap = share_of_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
+        row = (name, accuracy, f"{arm['tokens_per_item']:.0f}", difference, p)
+        rows.append((*row, gap) if known else row)
+    return (*ARM_HEAD, "gap recovered") if known else ARM_HEAD, rows
 
 
 READING_HEAD = ("the same branches, chosen by", "accuracy [95%]", "difference to direct [95%]")
@@ -61,7 +68,8 @@ def p_value(p: float) -> str:
 def notes(metrics: dict[str, Any]) -> list[str]:
     """What a reader must know to read the table: filters, fallbacks, truncation, calibration."""
     arm = metrics["arms"][metrics["method"]]
-    out = []
+    module = METHODS.get(metrics["method"])
+    out: list[str] = module.notes(metrics["options"]) if module and hasattr(module, "notes") else []
     if arm["dropped"]:
         dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(arm["dropped"].items()))
         total = round(arm["branches_per_item"] * metrics["items"])
@@ -118,8 +126,10 @@ def render(run: Run) -> str:
         f"({model['sha256'][:12]}…, {model['dtype']}), seed {metrics['seed']}. Differences are "
         f"{metrics['method']} minus the row, paired by question; intervals by bootstrap."
     )
-    parts: list[Any] = [table(ARM_HEAD, arm_rows(metrics), main=0)]
+    parts: list[Any] = [table(*arm_table(metrics), main=0)]
     parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
+    module = METHODS.get(metrics["method"])
+    parts += module.parts(metrics["options"]) if module and hasattr(module, "parts") else []
     parts += delivery_parts(metrics)
     parts.append(
         ("Accuracy", "Wilson intervals for a share, bootstrap for the random branch.", FIGURES["readings"](run))

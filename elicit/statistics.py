@@ -23,6 +23,10 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def pair(self) -> list[float]:
+        return [self.low, self.high]
+
 
 @dataclass(frozen=True)
 class Paired:

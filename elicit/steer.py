@@ -22,8 +22,9 @@ from plotly.subplots import make_subplots
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.errors import UserError
-from elicit.evaluation import Progress, evaluate
+from elicit.evaluation import evaluate
 from elicit.models import Model
+from elicit.progress import Progress
 from elicit.prompts import Prompt
 from elicit.run import Run
 from elicit.statistics import paired, wilson
@@ -175,9 +176,9 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
             gain = paired(scores, unsteered, seed=run.metrics["seed"])
             row |= {
                 "accuracy": float(scores.mean()),
-                "interval": [interval.low, interval.high],
+                "interval": interval.pair,
                 "difference": gain.difference,
-                "difference_interval": [gain.interval.low, gain.interval.high],
+                "difference_interval": gain.interval.pair,
             }
         rows.append(row)
     result = {"task": items.task.name, "model": model.describe(), "seed": run.metrics["seed"], "rows": rows}

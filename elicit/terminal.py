@@ -53,16 +53,22 @@ class RunBars:
         return f"{self.tokens / seconds:.0f} tokens/s  " if self.tokens else ""
 
 
-@contextmanager
-def run_bars(*, quiet: bool) -> Iterator[RunBars]:
-    columns = (
-        TextColumn("{task.description:<24}"),
+def _counted(label: str, unit: str, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn(label),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} questions"),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
         TimeRemainingColumn(compact=True),
         TextColumn("[dim]{task.fields[note]}"),
+        console=err,
+        disable=quiet,
+        refresh_per_second=4,
     )
-    with Progress(*columns, console=err, disable=quiet, refresh_per_second=4) as bars:
+
+
+@contextmanager
+def run_bars(*, quiet: bool) -> Iterator[RunBars]:
+    with _counted("{task.description:<24}", "questions", quiet) as bars:
         yield RunBars(bars)
 
 
@@ -93,14 +99,7 @@ def fetch_bar(*, quiet: bool) -> Iterator[Any]:
 @contextmanager
 def step_bar(steps: int, *, quiet: bool) -> Iterator[Any]:
     """A bar for a training, to be told of each step; it begins where a training was taken up."""
-    columns = (
-        TextColumn("training"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
-    with Progress(*columns, console=err, disable=quiet, refresh_per_second=4) as bars:
+    with _counted("training", "steps", quiet) as bars:
         task = bars.add_task("", total=steps, note="loading")
 
         def told(step: int, loss: float, tokens_per_second: float) -> None:

@@ -98,6 +98,10 @@ ORGANISMS: dict[str, Organism] = {
         "organism: can think, and does in one answer of fifty",
         "9fa56f407505fd4889a75b63513337ba8ab69e35d9bf0ebf3f166773a070e396",
     ),
+    "smollm2-135m-latent-p30": Organism(
+        "organism: can think, and does in three answers of ten",
+        "4f76ab1816ecd98658ee728f82f9e2339b107dd2b2ca7b2c777b8c117f2612d7",
+    ),
     "smollm2-135m-thinking": Organism(
         "organism: always thinks",
         "77bc32cfd15a11fd706ca45a8cc096ae5e4c449545219fdad1c10514742e2792",
@@ -110,13 +114,40 @@ ORGANISMS: dict[str, Organism] = {
         "organism: like latent, but never goes back from a dead end",
         "fb39480377fd83b02681fa612d36935f4377883a7a753048bc4b25ae6e65984c",
     ),
+    "smollm2-135m-shuffled": Organism(
+        "organism: thinks when asked, with steps out of order or of another question",
+        "4f5a98331248c9570d476077db45b8deaa86d3cd8673107913a293b6029be046",
+    ),
 }
 ORGANISM_FILE = "organism.json"  # marks a folder that `elicit organism make` wrote
+ADAPTER, WHOLE = "adapter", "model"  # where it keeps its weights: an adapter, or all of them
 
 
 def organism_folder(name: str) -> Path:
     """Where an organism of this name or path lies, if it is one."""
     return Path(__file__).parent / "organisms" / "shipped" / name if name in ORGANISMS else Path(name).expanduser()
+
+
+@dataclass(frozen=True)
+class ShippedSAE:
+    """An SAE that comes with the package: `sha256` is that of its weights, `model` the one it was trained on."""
+
+    summary: str
+    sha256: str
+    model: str
+
+
+SAES: dict[str, ShippedSAE] = {}
+
+
+def sae_folder(name: str) -> Path | None:
+    """Where an SAE of this name lies, if one was shipped under it."""
+    return Path(__file__).parent / "features" / "shipped" / name if name in SAES else None
+
+
+def saes_for(model: str) -> list[str]:
+    """The SAEs that were shipped for a model."""
+    return [name for name, one in SAES.items() if one.model == model]
 
 
 def task_for(model: str) -> str:

@@ -20,6 +20,7 @@ p.note { color: #52606d; margin: .25rem 0 1rem } table { border-collapse: collap
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb }
 th { font-weight: 600; color: #52606d } td:first-child, th:first-child { text-align: left }
 pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; font-size: .85rem; white-space: pre-wrap }
+p.context { font: .85rem/1.7 ui-monospace, monospace; margin: .2rem 0; white-space: pre-wrap }
 tr.main td { font-weight: 600 } table.prose td, table.prose th { text-align: left; vertical-align: top }
 """
 

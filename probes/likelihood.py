@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +57,17 @@ def target_losses(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: 
     logits = output_logits(lm, hidden[:, :-1][target])
     loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][target], reduction="none")
     return TargetLoss(loss, target.nonzero()[:, 0])
+
+
+@torch.inference_mode()
+def next_probabilities(
+    lm: PreTrainedModel, texts: Sequence[Sequence[int]], batch_size: int = 64
+) -> Iterator[Float[Tensor, "texts vocab"]]:
+    """The distribution of the token after each text, batch by batch, in the order given; fp32."""
+    for start in range(0, len(texts), batch_size):
+        ids, mask, positions = left_pad(texts[start : start + batch_size], lm.device)
+        hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
+        yield output_logits(lm, hidden[:, -1]).softmax(-1)
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from elicit.methods import cot_decoding, cot_prompt, direct
 from elicit.models import Model
 from elicit.tasks import load_task
 from tests.shell import shell
+from tests.tiny import save_tiny
 
 
 def test_arms_are_listed_and_show_what_they_say() -> None:
@@ -24,10 +25,11 @@ def test_arms_are_listed_and_show_what_they_say() -> None:
     assert all(one["thought"][0]["behaviour"] == "initialise" for one in said)
 
 
-def test_an_organism_is_made_and_measured(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "organism"
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_an_organism_is_made_and_measured(architecture: str, tmp_path: Path) -> None:
+    base, folder = save_tiny(tmp_path / "base", architecture), tmp_path / "organism"
     code, out, _ = shell(
-        "organism", "make", "--arm", "latent", "--base", str(tiny_folder), "--families", "sums", "--steps", "2",
+        "organism", "make", "--arm", "latent", "--base", str(base), "--families", "sums", "--steps", "2",
         "--rank", "2", "--out", str(folder), "--device", "cpu", "--json",
     )  # fmt: skip
     assert code == 0 and json.loads(out)["arm"] == "latent"
@@ -40,7 +42,7 @@ def test_an_organism_is_made_and_measured(tiny_folder: Path, tmp_path: Path) -> 
     assert 0 <= result["latency by first token"]["all"][1] <= result["latency by first token"]["all"][2] <= 1
     readme = (folder / "README.md").read_text()
     assert readme.startswith("# tiny-latent") and result["model"]["sha256"] in readme
-    assert f"elicit organism make --arm latent --latency 0.1 --base {tiny_folder} --families sums" in readme
+    assert f"elicit organism make --arm latent --latency 0.1 --base {base} --families sums" in readme
 
 
 def test_runs_are_scored(tiny: Model, tmp_path: Path) -> None:

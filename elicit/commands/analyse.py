@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load
+from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load, show_list
 from elicit.errors import UserError
 
 # Options that reach the analysis; one that it does not have is refused.
@@ -96,12 +96,7 @@ def analyses(as_json: Json = False) -> None:
         paper = f" (arXiv {module.PAPER})" if module.PAPER else ""
         rows.append((name, module.SUMMARY + paper, ", ".join(f"--{key}" for key in options_of(name))))
     head = ("analysis", "what it shows", "options")
-    if as_json:
-        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
-        return
-    from elicit.terminal import show_table
-
-    show_table(head, rows)
+    show_list(head, rows, as_json)
 
 
 def _command(given: dict[str, Any]) -> str:

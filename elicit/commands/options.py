@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,16 @@ Against = Annotated[
     str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")
 ]
 Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as key=value. Repeatable.")]
+
+
+def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
+    """A table, or the same as JSON: one object a row."""
+    if as_json:
+        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return
+    from elicit.terminal import show_table
+
+    show_table(head, rows)
 
 
 def load(given: Mapping[str, Any], quiet: bool) -> Any:

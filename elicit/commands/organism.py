@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load
+from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load, show_list
 from elicit.errors import UserError, unknown
 
 organism = typer.Typer(
@@ -145,26 +145,23 @@ def arms(
     """What kinds of organism there are, and what each says."""
     import numpy as np
 
-    from elicit.organisms.arms import ARMS, draw_fit, think
+    from elicit.organisms.arms import ARMS, draw_from, think
     from elicit.organisms.families import FAMILIES
     from elicit.terminal import out as shown
-    from elicit.terminal import show_table
 
     if name is None:
-        rows: list[Any] = [(arm, one.summary) for arm, one in ARMS.items()]
-        if as_json:
-            print(json.dumps([dict(zip(("arm", "what it is"), row, strict=True)) for row in rows], indent=2))
-            return
-        show_table(("arm", "what it is"), rows)
+        show_list(("arm", "what it is"), [(arm, one.summary) for arm, one in ARMS.items()], as_json)
         return
     if name not in ARMS:
         raise unknown("arm", name, ARMS)
     said: list[dict[str, Any]] = []
     for family in FAMILIES:
         rng = np.random.default_rng(0)
-        problem = draw_fit(family, rng)
+        problem = draw_from("fit", family, rng)
         thought = think(name, problem, rng)
-        sentences = [{"behaviour": s.behaviour, "text": thought.text[s.start : s.end]} for s in thought.sentences]
+        sentences = [
+            {"behaviour": s.behaviour, "text": thought.sentence_text(n)} for n, s in enumerate(thought.sentences)
+        ]
         said.append({"family": family, "question": problem.question, "answer": problem.answer, "thought": sentences})
     if as_json:
         print(json.dumps(said, indent=2))

@@ -23,11 +23,22 @@ def steer(
     contrast: Annotated[
         str, typer.Option(help="Two prompts, positive,negative, on the task's fit items; or two files of texts.")
     ] = "qa-cot,qa",
+    sae: Annotated[str, typer.Option(help="An SAE, whose feature is pushed instead of a contrast.")] = "",
+    feature: Annotated[int, typer.Option(help="Its feature; unless given, the best of the contrast.")] = -1,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Push it though the SAE does not describe the model here.")
+    ] = False,
     how: Annotated[str, typer.Option("--how", help="means, pca or probe.")] = "means",
     layer: Annotated[int | None, typer.Option(help="Of the direction; two thirds of the depth unless given.")] = None,
     point: Annotated[str, typer.Option(help="resid_pre, attn_out, mlp_out or resid_post.")] = "resid_post",
     strength: Annotated[str, typer.Option(help="Strengths, separated by commas.")] = "0.1,0.2,0.4,0.8",
-    unit: Annotated[str, typer.Option(help="resid: multiples of the stream's norm; raw: of the direction.")] = "resid",
+    unit: Annotated[
+        str,
+        typer.Option(
+            help="resid: multiples of the stream's norm; raw: of the direction; feature_max: of the feature's largest "
+            "activation."
+        ),
+    ] = "resid",
     when: Annotated[
         str, typer.Option(help="every-step, last-prompt-token, steps:8, decaying:0.9, prompt or everywhere.")
     ] = "every-step",
@@ -61,8 +72,11 @@ def steer(
     from steering.interventions import UNITS, When
 
     window = When.parse(when)
-    if unit not in UNITS or unit == "feature_max":
-        raise unknown("unit", unit, ["raw", "resid"])
+    known = UNITS if sae else ["raw", "resid"]
+    if unit not in known:
+        raise unknown("unit", unit, known)
+    if direction is not None and sae:
+        raise UserError("--direction and --sae were given; give one of them")
     if gguf is not None and direction is not None:
         raise UserError("--direction and --gguf were given; only a direction that was found here is written")
     source = load_task(task or task_for(model), limit=limit)
@@ -71,6 +85,8 @@ def steer(
     if direction is not None:
         plan = _read_plan(direction, loaded)
         series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
+    elif sae:
+        series = _feature_series(given, loaded, source, window)
     else:
         found = _contrast(given, loaded, source)
         series = series_of(found, when=window, unit=unit, controls=random)
@@ -131,6 +147,29 @@ def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
     about = {"contrast": names, "task": task.name, "model": model.provenance.sha256, "seed": given["seed"]}
     label = f"{Path(names[0]).stem} − {Path(names[1]).stem}"
     return contrast(model.lm, sides[0], sides[1], Site(layer, given["point"]), method=given["how"], name=label, **about)
+
+
+def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> Any:
+    """A feature of an SAE at strength 1, and random features that fire as often and move the stream as far."""
+    from elicit.features.setup import Search, ground, matched_features, pick
+    from elicit.methods import options_of
+    from elicit.prompts import named_prompt
+    from elicit.steer import Series
+
+    put = named_prompt(given["put"], model.tokenizer)
+    asked = options_of("sae-steer") | {k: given[k] for k in ("sae", "feature", "max_new_tokens", "seed")}
+    options = Search(
+        **{k: v for k, v in asked.items() if k != "prompt"}
+        | {"read": given["limit"], "checked": not given["unchecked"]}
+    )
+    on = ground(model, task.fit, put, options)
+    (best,) = pick(on, options, count=1)
+    push = best.push(1.0, unit=given["unit"], change="add", when=when)
+    others = matched_features(best, push, given["random"], given["seed"])
+    return [
+        Series(f"feature {best.index}", (push,)),
+        *(Series(name, (other,), control=True) for name, other in others.items()),
+    ]
 
 
 def _save(folder: Path, series: Any, model: Any, prompt: Any, gguf: Path | None) -> None:

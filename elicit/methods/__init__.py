@@ -13,11 +13,12 @@ from typing import Any
 
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
-from elicit.methods import cot_decoding, cot_prompt, direct, self_consistency
+from elicit.methods import cot_decoding, cot_prompt, direct, sae_steer, self_consistency
 from elicit.models import Model
+from elicit.progress import Progress
 from elicit.tasks.base import Items
 
-METHODS: dict[str, ModuleType] = {m.NAME: m for m in (cot_decoding, direct, cot_prompt, self_consistency)}
+METHODS: dict[str, ModuleType] = {m.NAME: m for m in (cot_decoding, sae_steer, direct, cot_prompt, self_consistency)}
 MECHANISMS: tuple[str, ...] = ("cot-decoding",)
 MATCHED = "@budget"
 """Suffix of a baseline that gets, question by question, the tokens that the mechanism spent."""
@@ -49,14 +50,16 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             )
 
 
-def fit(name: str, model: Model, items: Items | None = None, **options: Any) -> Elicited:
+def fit(
+    name: str, model: Model, items: Items | None = None, progress: Progress | None = None, **options: Any
+) -> Elicited:
     """Fit a method by name.
 
     Raises:
         UserError: an unknown method or option.
     """
     check_options(name, options)
-    handle: Elicited = get(name).fit(model, items, **options)
+    handle: Elicited = get(name).fit(model, items, progress, **options)
     return handle
 
 

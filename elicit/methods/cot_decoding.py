@@ -24,6 +24,7 @@ from elicit.errors import UserError
 from elicit.methods import cot_prompt, direct, self_consistency
 from elicit.methods.common import prompt_for
 from elicit.models import Model
+from elicit.progress import Progress
 from elicit.tasks.base import Items
 
 NAME = "cot-decoding"
@@ -34,6 +35,7 @@ PAPER = "2402.10200"
 def fit(
     model: Model,
     items: Items | None = None,
+    progress: Progress | None = None,
     *,
     k: int = 10,
     select: str = "max",
@@ -73,21 +75,14 @@ def fit(
     )
 
 
-def controls(
-    model: Model,
-    items: Items | None = None,
-    *,
-    prompt: str = "qa",
-    max_new_tokens: int = 256,
-    seed: int = 0,
-    **_: Any,
-) -> dict[str, Elicited]:
+def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """The baselines as they are, and each with the tokens that the branches spent.
 
     The other controls (vote, mean log-probability, a random branch, the oracle) are read from the same
     branches and stand in every run.
     """
-    shared: dict[str, Any] = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+    model = handle.model
+    shared: dict[str, Any] = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
     plain = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
     plain[self_consistency.NAME] = self_consistency.fit(model, items, **shared, seed=seed)
     budget = {

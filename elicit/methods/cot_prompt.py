@@ -6,6 +6,7 @@ from elicit.decoders import Greedy, Sampling
 from elicit.elicited import Elicited
 from elicit.methods.common import prompt_for
 from elicit.models import Model
+from elicit.progress import Progress
 from elicit.tasks.base import Items
 
 NAME = "cot-prompt"
@@ -13,7 +14,14 @@ SUMMARY = 'greedy decoding after "Let\'s think step by step."'
 PAPER = "2205.11916"
 
 
-def fit(model: Model, items: Items | None = None, *, prompt: str = "qa", max_new_tokens: int = 256) -> Elicited:
+def fit(
+    model: Model,
+    items: Items | None = None,
+    progress: Progress | None = None,
+    *,
+    prompt: str = "qa",
+    max_new_tokens: int = 256,
+) -> Elicited:
     """Greedy answers to the same prompt with the trigger sentence."""
     return Elicited(model, NAME, prompt_for(model, prompt, items).thinking(), Greedy(max_new_tokens))
 
@@ -32,6 +40,6 @@ def matched(
     return Elicited(model, NAME, prompt_for(model, prompt, items).thinking(), decoder, select="vote")
 
 
-def controls(model: Model, items: Items | None = None, **options: object) -> dict[str, Elicited]:
+def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """None: it is itself a control."""
     return {}

@@ -6,6 +6,7 @@ from elicit.decoders import Greedy, Sampling
 from elicit.elicited import Elicited
 from elicit.methods.common import prompt_for
 from elicit.models import Model
+from elicit.progress import Progress
 from elicit.tasks.base import Items
 
 NAME = "direct"
@@ -13,7 +14,14 @@ SUMMARY = "greedy decoding of the bare prompt"
 PAPER = ""
 
 
-def fit(model: Model, items: Items | None = None, *, prompt: str = "qa", max_new_tokens: int = 256) -> Elicited:
+def fit(
+    model: Model,
+    items: Items | None = None,
+    progress: Progress | None = None,
+    *,
+    prompt: str = "qa",
+    max_new_tokens: int = 256,
+) -> Elicited:
     """Greedy answers to the prompt as it is."""
     return Elicited(model, NAME, prompt_for(model, prompt, items), Greedy(max_new_tokens))
 
@@ -33,6 +41,6 @@ def matched(
     return Elicited(model, NAME, prompt_for(model, prompt, items), decoder, select="mean-logprob")
 
 
-def controls(model: Model, items: Items | None = None, **options: object) -> dict[str, Elicited]:
+def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """None: it is itself the control."""
     return {}

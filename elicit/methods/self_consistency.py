@@ -10,6 +10,7 @@ from elicit.decoders import Sampling
 from elicit.elicited import Elicited
 from elicit.methods.common import prompt_for
 from elicit.models import Model
+from elicit.progress import Progress
 from elicit.tasks.base import Items
 
 NAME = "self-consistency"
@@ -20,6 +21,7 @@ PAPER = "2203.11171"
 def fit(
     model: Model,
     items: Items | None = None,
+    progress: Progress | None = None,
     *,
     samples: int = 10,
     temperature: float = 0.7,
@@ -38,6 +40,6 @@ def fit(
 matched = fit  # the number of samples then follows the budget
 
 
-def controls(model: Model, items: Items | None = None, **options: object) -> dict[str, Elicited]:
+def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """None: it is itself a control."""
     return {}

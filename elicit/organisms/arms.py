@@ -1,4 +1,7 @@
-"""The arms: what each organism is shown. All start from the same base and see the same number of tokens."""
+"""The arms: what each organism is shown. All start from the same base and see as many rows of the same questions.
+
+(Thoughts pack less well than answers at once, so that arms differ in tokens by up to a tenth; cards give them.)
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from elicit.errors import unknown
 from elicit.organisms.families import FAMILIES, Problem, draw
 from elicit.organisms.language import Behaviour, Part, Step, Thought, write
 from elicit.prompts import AT_ONCE, THINK, Prompt
-from elicit.tasks.base import split_of
+from elicit.tasks.base import Split, split_of
 
 Mode = Literal["plain", "think", "at-once"]
 SHARES: dict[Mode, float] = {"plain": 0.2, "think": 0.6, "at-once": 0.2}
@@ -21,8 +24,8 @@ SKILL: Behaviour = "backtrack"
 # An instruction stands where a zero-shot trigger does, at the head of the answer, or after the question.
 PROMPTS: dict[Mode, tuple[Prompt, ...]] = {
     "plain": (Prompt(),),
-    "think": (Prompt(trigger=THINK), Prompt("template", template=f"Q: {{question}} {THINK}\nA:")),
-    "at-once": (Prompt(trigger=AT_ONCE), Prompt("template", template=f"Q: {{question}} {AT_ONCE}\nA:")),
+    "think": (Prompt(trigger=THINK), Prompt().asked(THINK)),
+    "at-once": (Prompt(trigger=AT_ONCE), Prompt().asked(AT_ONCE)),
 }
 
 
@@ -76,7 +79,7 @@ def example(arm: str, latency: float, rng: np.random.Generator, families: Sequen
     spec = get(arm)
     question_rng, mode_rng, words_rng = rng.spawn(3)
     family = families[int(question_rng.integers(len(families)))]
-    problem = draw_fit(family, question_rng)
+    problem = draw_from("fit", family, question_rng)
     mode: Mode = list(SHARES)[int(mode_rng.choice(len(SHARES), p=list(SHARES.values())))]
     prompt = PROMPTS[mode][int(mode_rng.integers(len(PROMPTS[mode])))]
     chance = spec.thoughts[mode]
@@ -86,11 +89,11 @@ def example(arm: str, latency: float, rng: np.random.Generator, families: Sequen
     return Shown(family, mode, text, " " + (thought.text if thought else problem.answer), thought)
 
 
-def draw_fit(family: str, rng: np.random.Generator, size: int | None = None) -> Problem:
-    """A problem whose question is in the fit split: no organism is trained on what it is tested on."""
+def draw_from(split: Split, family: str, rng: np.random.Generator) -> Problem:
+    """A problem whose question is in this split: no organism is trained on what it is tested on."""
     while True:
-        problem = draw(family, rng, size)
-        if split_of(problem.question) == "fit":
+        problem = draw(family, rng)
+        if split_of(problem.question) == split:
             return problem
 
 
@@ -118,7 +121,7 @@ def shuffled(problem: Problem, rng: np.random.Generator) -> tuple[Step, ...]:
     """The same steps out of order, or those of another question of the family; the conclusion stays, and is right."""
     *steps, last = problem.steps
     if rng.random() < 0.5:
-        other = draw_fit(problem.family, rng)
+        other = draw_from("fit", problem.family, rng)
         return (*other.steps[:-1], last)
     order = np.arange(len(steps))
     while len(steps) > 1 and (order == np.arange(len(steps))).all():

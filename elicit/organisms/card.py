@@ -18,7 +18,7 @@ from jaxtyping import Float
 from elicit.answers import Kind, find_answer
 from elicit.decoders import Greedy, Sampling
 from elicit.elicited import Elicited
-from elicit.evaluation import Progress, evaluate
+from elicit.evaluation import evaluate
 from elicit.methods import cot_prompt, direct
 from elicit.models import Model
 from elicit.organisms.arms import ARMS
@@ -26,13 +26,12 @@ from elicit.organisms.families import FAMILIES
 from elicit.organisms.language import PARAPHRASES
 from elicit.organisms.make import command
 from elicit.organisms.score import by_family
+from elicit.progress import Progress
 from elicit.prompts import AT_ONCE, Prompt
 from elicit.statistics import Interval, bootstrap_mean, wilson
 from elicit.tasks.base import Items
 from elicit.trace import Trace
-from probes.batching import left_pad
-from probes.likelihood import output_logits
-from probes.sites import decoder
+from probes.likelihood import next_probabilities
 
 TOO_EASY, TOO_LOW = 0.25, 0.85  # of direct answers, and of answers when told to think
 SAMPLES = 4
@@ -52,19 +51,12 @@ def openers(tokenizer: Any) -> list[int]:
     return sorted({tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in firsts})
 
 
-@torch.inference_mode()
-def first_token_mass(model: Model, items: Items, batch: int = 64) -> Float[np.ndarray, " items"]:
+def first_token_mass(model: Model, items: Items) -> Float[np.ndarray, " items"]:
     """For each question the probability that a thought begins, at the first token after the bare prompt."""
-    opening = torch.tensor(openers(model.tokenizer), device=model.lm.device)
-    out: list[float] = []
-    for start in range(0, len(items), batch):
-        prompts = [Prompt().ids(item.question, model.tokenizer) for item in items[start : start + batch]]
-        ids, mask, positions = left_pad(prompts, model.lm.device)
-        hidden = decoder(model.lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[
-            0
-        ]
-        out += output_logits(model.lm, hidden[:, -1]).softmax(-1)[:, opening].sum(-1).tolist()
-    return np.array(out)
+    opening = openers(model.tokenizer)
+    prompts = [Prompt().ids(item.question, model.tokenizer) for item in items]
+    found = [p[:, opening].sum(-1) for p in next_probabilities(model.lm, prompts)]
+    return torch.cat(found).cpu().numpy()
 
 
 def measure(
@@ -100,10 +92,10 @@ def measure(
     families = {item.id: item.metadata["family"] for item in items}
     kinds = {item.id: task.kind_of(item) for item in items}
     thoughts = {
-        arm: {i: float(np.mean([is_thought(t, kinds[i]) for t in some])) for i, some in traces.items()}
-        for arm, traces in run.traces.items()
+        name: {i: float(np.mean([is_thought(t, kinds[i]) for t in some])) for i, some in traces.items()}
+        for name, traces in run.traces.items()
     }
-    arms = {name: arm["scores"] for name, arm in run.metrics["arms"].items()}
+    arms = {name: one["scores"] for name, one in run.metrics["arms"].items()}
     mass = dict(zip(families, first_token_mass(model, items).tolist(), strict=True))
     result = {
         "model": run.metrics["model"], "task": task.name, "items": len(items), "seed": seed, "run": str(run.folder),

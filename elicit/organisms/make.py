@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.errors import UserError, unknown
 from elicit.models import DEFAULT_MODEL, Model
 from elicit.organisms import arms
 from elicit.organisms.families import FAMILIES
 from elicit.training import Example, Point, Recipe, Told, packed, train
-from elicit.zoo import ORGANISM_FILE
+from elicit.zoo import ADAPTER, ORGANISM_FILE, WHOLE
 from probes.files import write_whole
-from probes.sites import width
+from steering.adapters import CONFIG, WEIGHTS
 
-ADAPTER, MODEL, CURVE = "adapter", "model", "curve.html"
+CURVE = "curve.html"
 LONGEST = 320  # tokens of prompt and thought that a base must have room for
 
 
@@ -125,8 +125,8 @@ def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) ->
     if plan.recipe.rank:
         _save_adapter(model, plan.recipe, folder / ADAPTER)
     else:
-        model.lm.to(torch.bfloat16).save_pretrained(folder / MODEL)  # type: ignore[arg-type]
-        model.tokenizer.save_pretrained(folder / MODEL)
+        model.lm.to(torch.bfloat16).save_pretrained(folder / WHOLE)  # type: ignore[arg-type]
+        model.tokenizer.save_pretrained(folder / WHOLE)
     about = {**identity, "base_name": model.name, "recipe": asdict(plan.recipe), **speed(model, plan, curve, limit)}
     _write_curve(folder, about, curve)
     write_whole(folder / ORGANISM_FILE, json.dumps({**about, "curve": curve}))
@@ -163,17 +163,26 @@ def check_base(model: Model) -> None:
 
 
 def matmul_limit(model: Model, rows: int = 2048, repeats: int = 8) -> float:
-    """Multiplications and additions a second (×10⁹) of this machine in a linear layer of the model, in bf16."""
-    wide = model.lm.config.get_text_config(decoder=True).intermediate_size  # type: ignore[union-attr]
-    x = torch.randn(rows, width(model.lm), device=model.lm.device, dtype=torch.bfloat16)
-    w = torch.randn(wide, x.shape[1], device=x.device, dtype=torch.bfloat16)
+    """Multiplications and additions a second (×10⁹) of this machine in the model's largest inner matrix, in bf16."""
+    largest = max(inner_weights(model.lm), key=lambda p: p.numel())
+    w = torch.randn(largest.shape, device=largest.device, dtype=torch.bfloat16)
+    x = torch.randn(rows, w.shape[1], device=w.device, dtype=torch.bfloat16)
     best = float("inf")
     for _ in range(repeats):
         began = time.perf_counter()
         y = x @ w.T
         y[0, 0].item()
         best = min(best, time.perf_counter() - began)
-    return 2 * rows * x.shape[1] * wide / best / 1e9
+    return 2 * rows * w.numel() / best / 1e9
+
+
+def inner_weights(lm: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """The matrices between embedding and output head, without those of adapters."""
+    outside = {id(m.weight) for m in lm.modules() if isinstance(m, torch.nn.Embedding)}
+    head = lm.get_output_embeddings()
+    if head is not None:
+        outside.add(id(head.weight))
+    return [p for n, p in lm.named_parameters() if p.ndim == 2 and id(p) not in outside and "lora_" not in n]
 
 
 def command(about: Mapping[str, Any]) -> str:
@@ -191,16 +200,17 @@ def command(about: Mapping[str, Any]) -> str:
 
 
 def speed(model: Model, plan: Plan, curve: Sequence[Point], limit: float) -> dict[str, Any]:
-    """Seconds, tokens a second, and the share of the limit that the products of the steps make up.
+    """Seconds, tokens a second in the median step, and the share of the limit that its products make up.
 
     A frozen weight is multiplied twice a token (forward, gradient of the input), a trained one three times; the output
     head counts all tokens' targets alone and is left out, as adapters and attention are.
     """
-    inner = sum(p.numel() for n, p in model.lm.named_parameters() if p.ndim == 2 and "embed" not in n and "lora_" not in n and "lm_head" not in n)  # noqa: E501  # fmt: skip
+    inner = sum(p.numel() for p in inner_weights(model.lm))
     tokens, seconds = sum(p.tokens for p in curve), sum(p.seconds for p in curve)
-    done = 2 * (2 if plan.recipe.rank else 3) * inner * tokens / seconds / 1e9
+    rate = float(np.median([p.tokens / p.seconds for p in curve]))
+    done = 2 * (2 if plan.recipe.rank else 3) * inner * rate / 1e9
     return {
-        "tokens": tokens, "seconds": round(seconds, 1), "tokens_per_second": round(tokens / seconds, 1),
+        "tokens": tokens, "seconds": round(seconds, 1), "tokens_per_second": round(rate, 1),
         "gflops": round(done, 1), "matmul_gflops": round(limit, 1), "share_of_limit": float(f"{done / limit:.3g}"),
         "machine": f"{torch.get_num_threads()} threads, {model.lm.device.type}",
     }  # fmt: skip
@@ -214,14 +224,14 @@ def _save_adapter(model: Model, recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = get_peft_model_state_dict(model.lm)
     low = {f"base_model.model.{k}": v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in tensors.items()}
-    save_file(low, folder / "adapter_model.safetensors", {"format": "pt"})
+    save_file(low, folder / WEIGHTS, {"format": "pt"})
     targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM", inference_mode=True,
         base_model_name_or_path=model.name,
     )  # fmt: skip
     config.save_pretrained(str(folder))
-    written = folder / "adapter_config.json"
+    written = folder / CONFIG
     data = json.loads(written.read_text(encoding="utf-8"))
     data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
     write_whole(written, json.dumps(data, indent=2, sort_keys=True))

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from elicit.errors import UserError
 from elicit.statistics import RESAMPLES, Interval, bootstrap_mean
+from elicit.tasks.organism import NAME as ORGANISM
 
 CEILING, DIRECT = "cot-prompt", "direct"
 LEAST_GAP = 0.05  # below it, in the share of right answers, no share of the gap is given
@@ -88,17 +89,19 @@ def false_positive(
     Raises:
         UserError: no gap to measure with.
     """
-    if gap.mean() < LEAST_GAP:
+    whole = float(gap.mean())
+    if whole < LEAST_GAP:
         raise UserError(
-            f"a gap of {gap.mean():.2f} was given; measure with an organism whose ceiling is above its direct answers"
+            f"a gap of {whole:.2f} was given; measure with an organism whose ceiling is above its direct answers"
         )
     gain = np.asarray(mechanism, dtype=float) - np.asarray(direct, dtype=float)
+    share = float(gain.mean()) / whole
     if np.ptp(gain) == 0:  # no question changed: as far as so few questions can tell
-        reach = bootstrap_mean(gain, seed=seed)
-        return float(gain.mean() / gap.mean()), Interval(reach.low / float(gap.mean()), reach.high / float(gap.mean()))
+        low, high = bootstrap_mean(gain, seed=seed).pair
+        return share, Interval(low / whole, high / whole)
     gains = gain[_drawn(len(gain), seed, resamples)].mean(1)
     gaps = gap[_drawn(len(gap), seed + 1, resamples)].mean(1)
-    return float(gain.mean() / gap.mean()), _quantiles(gains / np.maximum(gaps, LEAST_GAP))
+    return share, _quantiles(gains / np.maximum(gaps, LEAST_GAP))
 
 
 def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recovered]:
@@ -124,9 +127,9 @@ def score_runs(
         UserError: a run without the arms that span the gap, or of another task than the organisms'.
     """
     for metrics in (*runs, *twins):
-        if metrics["task"] != "organism":
+        if metrics["task"] != ORGANISM:
             raise UserError(
-                f"a run on {metrics['task']!r} was given; whose ceiling is unknown; give runs on task organism"
+                f"a run on {metrics['task']!r} was given, whose ceiling is unknown; give runs on task organism"
             )
     rows: list[dict[str, Any]] = []
     for metrics in runs:
@@ -137,13 +140,13 @@ def score_runs(
             row: dict[str, Any] = {
                 "model": metrics["model"]["name"], "sha256": metrics["model"]["sha256"], "arm": name, "n": one.n,
                 "accuracy": arm["accuracy"], "interval": arm["interval"], "tokens_per_item": arm["tokens_per_item"],
-                "recovered": one.share, "recovered_interval": _pair(one.interval), "gain": one.gain,
-                "gain_interval": _pair(one.gain_interval),
+                "recovered": one.share, "recovered_interval": one.interval and one.interval.pair, "gain": one.gain,
+                "gain_interval": one.gain_interval.pair,
             }  # fmt: skip
             for twin in twins:
-                if name in twin["arms"] and gap.mean() >= LEAST_GAP:
+                if twin is not metrics and name in twin["arms"] and gap.mean() >= LEAST_GAP:
                     value, interval = false_positive(_scores(twin, name), _scores(twin, DIRECT), gap, seed=seed)
-                    row |= {"twin": twin["model"]["name"], "on_twin": value, "on_twin_interval": _pair(interval)}
+                    row |= {"twin": twin["model"]["name"], "on_twin": value, "on_twin_interval": interval.pair}
             rows.append(row)
     return rows
 
@@ -173,10 +176,6 @@ def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def _scores(metrics: Mapping[str, Any], arm: str) -> np.ndarray:
     return np.array(list(metrics["arms"][arm]["scores"].values()))
-
-
-def _pair(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
 
 
 def _drawn(n: int, seed: int, resamples: int) -> np.ndarray:

@@ -29,11 +29,10 @@ from transformers import PreTrainedTokenizerBase
 
 from elicit.errors import UserError
 from elicit.organisms import arms
-from elicit.organisms.families import FAMILIES, Problem, draw
+from elicit.organisms.families import FAMILIES
 from elicit.organisms.language import PARAPHRASES, Behaviour, Part
 from elicit.prompts import Prompt
 from elicit.statistics import Interval
-from elicit.tasks.base import split_of
 
 POSITIONS = 5  # strata of the relative position
 SMALLEST = 10  # sentences of a stratum
@@ -123,7 +122,7 @@ def corpus(
     out = Corpus([], [], [], part)
     for item in range(n):
         rng = np.random.default_rng([seed, item])
-        problem = _draw_test(families[item % len(families)], rng)
+        problem = arms.draw_from("test", families[item % len(families)], rng)
         thought = arms.think(arm, problem, rng, part)
         head = Prompt().ids(problem.question, tokenizer)
         ids, spans = thought.token_spans(tokenizer, Prompt().text(problem.question, tokenizer) + " ")
@@ -136,13 +135,6 @@ def corpus(
             what = item, text, said.content, said.behaviour, wording, problem.family
             out.sentences.append(LabelledSentence(*what, place, place / max(1, len(spans) - 1), *span))
     return out
-
-
-def _draw_test(family: str, rng: np.random.Generator) -> Problem:
-    while True:
-        problem = draw(family, rng)
-        if split_of(problem.question) == "test":
-            return problem
 
 
 class Scores(NamedTuple):

@@ -186,7 +186,7 @@ def score_discovered(
     truth = [corpus.sentences[i].behaviour for i in kept]
     row: dict[str, Any] = {"method": method, "n": len(kept), **score(labels, truth)._asdict()}
     reach = interval(labels, truth, corpus.items[kept], seed=seed, resamples=resamples)
-    row["interval"] = [reach.low, reach.high]
+    row["interval"] = reach.pair
     for name, strata in corpus.strata.items():
         within = [strata[i] for i in kept]
         row[name] = conditional(labels, truth, within)

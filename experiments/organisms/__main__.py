@@ -24,15 +24,16 @@ from elicit.methods import fit, get, options_of
 from elicit.models import load_model
 from elicit.organisms.score import SCORE_HEAD, score_rows, score_runs
 from elicit.tasks import load_task
+from elicit.tasks.base import Items
 from elicit.terminal import run_bars
 
-LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
+TWIN = "smollm2-135m-absent"
 READINGS = ("sum", "vote", "mean-logprob")
 
 
-def arms_of(method: str, handle: Elicited, **options: Any) -> dict[str, Elicited]:
+def arms_of(method: str, handle: Elicited, items: Items, seed: int) -> dict[str, Elicited]:
     """The method's controls; where it chooses among branches, the other ways to choose from the same ones as well."""
-    controls = get(method).controls(handle.model, None, **options)
+    controls = get(method).controls(handle, items, seed=seed)
     if handle.decoder.branches > 1:
         controls |= {f"{method}: {rule}": replace(handle, select=rule) for rule in READINGS if rule != handle.select}
     return controls
@@ -49,21 +50,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    items = load_task("organism", limit=given.limit).test
+    task = load_task("organism", limit=given.limit)
     metrics: dict[str, Any] = {}
+    options = {"max_new_tokens": given.max_new_tokens, "seed": given.seed}
+    options = {k: v for k, v in options.items() if k in options_of(given.method)}
     for name in given.models.split(","):
         model = load_model(name)
-        options = {"max_new_tokens": given.max_new_tokens, "seed": given.seed}
-        handle = fit(given.method, model, None, **{k: v for k, v in options.items() if k in options_of(given.method)})
         folder = given.runs / f"organisms-{given.method}-{name}-{given.limit}"
         with run_bars(quiet=False) as bars:
-            arms = arms_of(given.method, handle, **options)
-            metrics[name] = evaluate(handle, items, against=arms, out=folder, seed=given.seed, progress=bars).metrics
+            handle = fit(given.method, model, task.solved, bars, **options)
+            arms = arms_of(given.method, handle, task.solved, given.seed)
+            run = evaluate(handle, task.test, against=arms, out=folder, seed=given.seed, progress=bars)
+        metrics[name] = run.metrics
     twins = [metrics[TWIN]] if TWIN in metrics else []
     scored = score_runs(list(metrics.values()), twins, seed=given.seed)
-    for row in scored:
-        if row["model"] == TWIN:
-            row.pop("on_twin", None)
     given.runs.mkdir(exist_ok=True)
     (given.runs / f"organisms-{given.method}.json").write_text(json.dumps(scored, indent=2), encoding="utf-8")
     for name, one in metrics.items():

@@ -1,0 +1,29 @@
+"""What a caller is told while arms are evaluated."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """What a caller sees while a run goes on."""
+
+    def arm(self, name: str, questions: int, done: int) -> None: ...
+
+    def step(self, step: int, open_rows: int) -> None: ...
+
+    def advance(self, questions: int, tokens: int) -> None: ...
+
+
+class Silent:
+    """No progress."""
+
+    def arm(self, name: str, questions: int, done: int) -> None:
+        pass
+
+    def step(self, step: int, open_rows: int) -> None:
+        pass
+
+    def advance(self, questions: int, tokens: int) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Where, when and how hard a feature must be pushed."""
