@@ -263,7 +263,7 @@ def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
         raise UserError(f"configuration {str(file)!r} cannot be read ({error.strerror}); give a TOML file") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"configuration {str(file)!r} is not TOML ({error}); mend it") from error
-    data["setting"] = [f"{k}={json.dumps(v)}" for k, v in data.pop("options", {}).items()]
+    data["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in data.pop("options", {}).items()]
     for key, value in data.items():
         key = key.replace("-", "_")
         if key not in given or key in ("config", "as_json"):

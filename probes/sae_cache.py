@@ -157,8 +157,10 @@ def _open(folder: Path, lengths: Sequence[int], firsts: Sequence[int], site: Sit
             norms.append(pieces[-1].float().norm(dim=-1))
             is_first.append(held["step"] == 1 - prompt[held["row"] + start])
     norm, first = torch.cat(norms), torch.cat(is_first)
-    limit = massive_limit(norm[~first]) if not bool(first.all()) else 0.0
-    # Written so that what overflowed fp16 (infinite, NaN) is massive too.
+    limit = massive_limit(norm[~first])
+    if not math.isfinite(limit):
+        raise UserError("most activations are beyond fp16; load the model in bfloat16")
+    # Written so that what alone is beyond fp16 (infinite, NaN) is massive too.
     label = torch.where(first, FIRST, torch.where(norm <= limit, KEPT, MASSIVE_TOKEN))
     kept = (label == KEPT).nonzero()[:, 0]
     if not len(kept):

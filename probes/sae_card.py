@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,7 +49,7 @@ Steps = tuple[int | None, int | None]
 
 def massive_limit(norms: Float[Tensor, " tokens"]) -> float:
     """The norm above which a token is massive, from the norms of all tokens but the first of each text."""
-    return MASSIVE * float(norms.float().median())
+    return MASSIVE * float(norms.float().median()) if len(norms) else 0.0
 
 
 def check_model(lm: PreTrainedModel, sae: SAE) -> None:
@@ -128,7 +127,7 @@ class _Splice:
     def __enter__(self) -> _Splice:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._handle.remove()
         self.clock.remove()
 
@@ -229,8 +228,7 @@ def sae_card(
         for batch in batches:
             splice.read(batch)
             norms.append(splice.h.float().norm(dim=-1)[splice.valid].cpu())
-        every = torch.cat(norms)
-        splice.limit = massive_limit(every) if len(every) else 0.0
+        splice.limit = massive_limit(torch.cat(norms))
         mean, stats = _mean(splice, batches, sae.d_model)
         sums = _Sums(sae, mean)
         for n, batch in enumerate(batches):
@@ -274,15 +272,11 @@ def _measure(splice: _Splice, batch: Sequence[int], sums: _Sums) -> None:
         return
     following = torch.cat([splice.ids[:, 1:], torch.full_like(splice.ids[:, :1], -1)], dim=1)[at]
     plain = hidden[at]
-    zero, mean = torch.zeros_like(rebuilt), sums.mean.to(rebuilt.device).expand_as(rebuilt)
-    changed = {
-        "sae": splice.replaced(batch, at, rebuilt),
-        "ablation": splice.replaced(batch, at, zero),
-        "mean_ablation": splice.replaced(batch, at, mean),
-    }
+    put = {"sae": rebuilt, "ablation": torch.zeros_like(rebuilt), "mean_ablation": sums.mean.expand_as(rebuilt)}
+    changed = {name: splice.replaced(batch, at, values) for name, values in put.items()}
     for start in range(0, len(plain), CHUNK):
-        part = slice(start, start + CHUNK)
-        sums.add_outputs(splice.lm, plain[part], {k: h[part] for k, h in changed.items()}, following[part])
+        some = slice(start, start + CHUNK)
+        sums.add_outputs(splice.lm, plain[some], {k: h[some] for k, h in changed.items()}, following[some])
 
 
 class _Sums:
@@ -351,26 +345,24 @@ class _Sums:
         tokens = stats["total_tokens_eval_sparsity_variance"]
         mean = {name: value / tokens for name, value in self.of.items()}
         unexplained = _ratio(self.of["error"], self.of["variance"])
-        kl = {k: self.of[f"kl {k}"] / self.of["kl tokens"] for k in ("sae", "ablation", "mean_ablation")}
-        ce: dict[str, float | None] = {
-            k: _ratio(self.of[f"ce {k}"], self.of["ce tokens"])
-            for k in ("sae", "ablation", "mean_ablation", "without_sae")
-        }
+        names = ("sae", "ablation", "mean_ablation", "without_sae")
+        kl = {k: self.of[f"kl {k}"] / self.of["kl tokens"] for k in names}  # without_sae: 0
+        ce = {k: _ratio(self.of[f"ce {k}"], self.of["ce tokens"]) for k in names}
         share = self.fired.double() / tokens
         return {
             "model_behavior_preservation": {
-                "kl_div_score": _score(kl["ablation"], kl["sae"], 0.0),
+                "kl_div_score": _score(kl),
                 "kl_div_with_ablation": kl["ablation"],
                 "kl_div_with_sae": kl["sae"],
-                "kl_div_score_mean_ablation": _score(kl["mean_ablation"], kl["sae"], 0.0),
+                "kl_div_score_mean_ablation": _score(kl, "mean_ablation"),
                 "kl_div_with_mean_ablation": kl["mean_ablation"],
             },
             "model_performance_preservation": {
-                "ce_loss_score": _score(ce["ablation"], ce["sae"], ce["without_sae"]),
+                "ce_loss_score": _score(ce),
                 "ce_loss_with_ablation": ce["ablation"],
                 "ce_loss_with_sae": ce["sae"],
                 "ce_loss_without_sae": ce["without_sae"],
-                "ce_loss_score_mean_ablation": _score(ce["mean_ablation"], ce["sae"], ce["without_sae"]),
+                "ce_loss_score_mean_ablation": _score(ce, "mean_ablation"),
                 "ce_loss_with_mean_ablation": ce["mean_ablation"],
             },
             "reconstruction_quality": {
@@ -399,8 +391,9 @@ def _ratio(a: float, b: float) -> float | None:
     return a / b if b else None
 
 
-def _score(ablated: float | None, with_sae: float | None, without: float | None) -> float | None:
+def _score(of: Mapping[str, float | None], ablation: str = "ablation") -> float | None:
     """1 where the SAE costs nothing, 0 where it costs as much as ablation; None where ablation costs nothing."""
-    if ablated is None or with_sae is None or without is None or ablated <= without:
+    ablated, rebuilt, plain = of[ablation], of["sae"], of["without_sae"]
+    if ablated is None or rebuilt is None or plain is None or ablated <= plain:
         return None
-    return (ablated - with_sae) / (ablated - without)
+    return (ablated - rebuilt) / (ablated - plain)

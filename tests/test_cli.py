@@ -85,13 +85,13 @@ def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path) -> None:
 def test_run_compare_and_config(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
         f'model = "{tiny_folder}"\ntask = "{TASK}"\nlimit = 6\nmax-new-tokens = 8\nagainst = "direct,cot-prompt"\n'
-        'out = "a"\n[options]\nk = 3\n'
+        'out = "a"\n[options]\nk = 3\nselect = "sum"\n'
     )
     done = elicit("run", "--config", "run.toml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
     assert metrics["items"] == 6 and list(metrics["arms"]) == ["cot-decoding", "direct", "cot-prompt"]
-    assert metrics["arms"]["cot-decoding"]["branches_per_item"] == 3
+    assert metrics["arms"]["cot-decoding"]["branches_per_item"] == 3 and metrics["options"]["select"] == "sum"
     done = elicit(
         "run",
         "--config",
@@ -107,7 +107,8 @@ def test_run_compare_and_config(tiny_folder: Path, tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 2 and "option of self-consistency" in done.stderr
-    (tmp_path / "run.toml").write_text((tmp_path / "run.toml").read_text().replace("k = 3", "samples = 2"))
+    text = (tmp_path / "run.toml").read_text().replace('k = 3\nselect = "sum"', "samples = 2")
+    (tmp_path / "run.toml").write_text(text)
     done = elicit(
         "run", "--config", "run.toml", "--method", "self-consistency", "--limit", "4", "--out", "b", cwd=tmp_path
     )

@@ -66,6 +66,7 @@ def train(
     batch: Annotated[int, typer.Option(help="Tokens a step.")] = 1024,
     lr: Annotated[float, typer.Option(help="The largest learning rate.")] = 1e-3,
     sparsity: Annotated[float, typer.Option(help="Coefficient of the sparsity loss (jumprelu, standard).")] = 1.0,
+    autocast: Annotated[bool, typer.Option("--autocast", help="Matrix products of the training in bf16.")] = False,
     seed: Annotated[int, typer.Option(help="Of texts, first weights and order.")] = 0,
     half: Annotated[bool, typer.Option("--half/--full", help="Save matrices in 16 bits.")] = True,
     out: Annotated[Path | None, typer.Option(help="Folder. Unless given: saes/<model>-<site>-<width>-k<k>.")] = None,
@@ -89,8 +90,9 @@ def train(
     from probes.sites import width as d_model_of
 
     recipe = Recipe(
-        architecture=architecture, d_sae=width, k=k, epochs=epochs, batch=batch, lr=lr, sparsity=sparsity, seed=seed
-    )
+        architecture=architecture, d_sae=width, k=k, epochs=epochs, batch=batch, lr=lr, sparsity=sparsity,
+        autocast=autocast, seed=seed,
+    )  # fmt: skip
     _check(tokens, context)
     chosen = sources_of(sources or f"{task_for(model)}+samples")
     loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
@@ -241,7 +243,8 @@ def command(metadata: Mapping[str, Any]) -> str:
         k=recipe["k"], epochs=recipe["epochs"], batch=recipe["batch"], lr=f"{recipe['lr']:g}",
         sparsity=f"{recipe['sparsity']:g}", seed=recipe["seed"], dtype=made["dtype"],
     )  # fmt: skip
-    return line if made["half"] else f"{line} --full"
+    flags = {"--autocast": recipe["autocast"], "--full": not made["half"]}
+    return " ".join([line, *(flag for flag, on in flags.items() if on)])
 
 
 def _line(name: str, **options: Any) -> str:
