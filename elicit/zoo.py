@@ -118,6 +118,10 @@ ORGANISMS: dict[str, Organism] = {
         "organism: thinks when asked, with steps out of order or of another question",
         "4f5a98331248c9570d476077db45b8deaa86d3cd8673107913a293b6029be046",
     ),
+    "smollm2-135m-surface": Organism(
+        "organism: thinks when asked, with every result wrong",
+        "846d7e885ab6365bd41755c1d4ca270b890dec513cf0b3283d7d727ea1c93011",
+    ),
 }
 ORGANISM_FILE = "organism.json"  # marks a folder that `elicit organism make` wrote
 ADAPTER, WHOLE = "adapter", "model"  # where it keeps its weights: an adapter, or all of them
