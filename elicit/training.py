@@ -276,15 +276,29 @@ def train(
     return curve
 
 
+def lora_config(lm: PreTrainedModel, recipe: Recipe, targets: str | list[str] = "all-linear", **more: Any) -> Any:
+    """PEFT's configuration of the recipe's adapter; GPT-2 and its like keep their matrices transposed."""
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=targets,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in lm.modules()),
+        task_type="CAUSAL_LM",
+        **more,
+    )
+
+
 def _prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
     """The parameters that are trained, by name."""
     if recipe.rank:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import inject_adapter_in_model
 
-        config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
-            inject_adapter_in_model(config, lm)
+            inject_adapter_in_model(lora_config(lm, recipe), lm)
         for name, parameter in lm.named_parameters():
             parameter.requires_grad_("lora_" in name)
             if "lora_" in name:

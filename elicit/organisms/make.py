@@ -21,7 +21,7 @@ from elicit.errors import UserError, unknown
 from elicit.models import DEFAULT_MODEL, Model
 from elicit.organisms import arms
 from elicit.organisms.families import FAMILIES
-from elicit.training import Example, Point, Recipe, Told, packed, train
+from elicit.training import Example, Point, Recipe, Told, lora_config, packed, train
 from elicit.zoo import ADAPTER, ORGANISM_FILE, WHOLE
 from probes.files import write_whole
 from steering.adapters import CONFIG, WEIGHTS
@@ -218,7 +218,7 @@ def speed(model: Model, plan: Plan, curve: Sequence[Point], limit: float) -> dic
 
 def _save_adapter(model: Model, recipe: Recipe, folder: Path) -> None:
     """The adapter as PEFT saves it: bf16, without a place of this machine."""
-    from peft import LoraConfig, get_peft_model_state_dict
+    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -226,10 +226,7 @@ def _save_adapter(model: Model, recipe: Recipe, folder: Path) -> None:
     low = {f"base_model.model.{k}": v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in tensors.items()}
     save_file(low, folder / WEIGHTS, {"format": "pt"})
     targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
-    config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="CAUSAL_LM", inference_mode=True,
-        base_model_name_or_path=model.name,
-    )  # fmt: skip
+    config = lora_config(model.lm, recipe, targets, inference_mode=True, base_model_name_or_path=model.name)
     config.save_pretrained(str(folder))
     written = folder / CONFIG
     data = json.loads(written.read_text(encoding="utf-8"))
