@@ -163,12 +163,15 @@ def compare(
 ) -> None:
     """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them."""
     from elicit.comparison import compare_runs, head_of, rows_of
-    from elicit.methods import METHODS, get
+    from elicit.methods import METHODS, get, lacking
     from elicit.run import Run
 
     loaded = [Run.load(folder) for folder in runs or []]
     if methods:
-        names = list(METHODS) if methods == "all" else [n.strip() for n in methods.split(",")]
+        left = lacking(model) if methods == "all" else {}
+        for name, reason in left.items():
+            print(f"elicit: {name} is left out: {reason}", file=sys.stderr)
+        names = [n for n in METHODS if n not in left] if methods == "all" else [n.strip() for n in methods.split(",")]
         for name in names:
             get(name)
         given = {**context.params, "setting": None, "out": None, "fresh": False, "batch_rows": None, "controls": False}

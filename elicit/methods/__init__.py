@@ -30,6 +30,11 @@ def get(name: str) -> ModuleType:
     return METHODS[name]
 
 
+def lacking(model: str) -> dict[str, str]:
+    """The methods that do not run on a model without being told more, and what each lacks."""
+    return {n: m.missing(model) for n, m in METHODS.items() if hasattr(m, "missing") and m.missing(model)}
+
+
 def options_of(name: str) -> dict[str, Any]:
     """The options of a method with their defaults."""
     parameters = inspect.signature(get(name).fit).parameters.values()
@@ -81,4 +86,4 @@ def control(name: str, model: Model, items: Items | None, options: Mapping[str, 
     return handle
 
 
-__all__ = ["MATCHED", "MECHANISMS", "METHODS", "check_options", "control", "fit", "get", "options_of"]
+__all__ = ["MATCHED", "MECHANISMS", "METHODS", "check_options", "control", "fit", "get", "lacking", "options_of"]

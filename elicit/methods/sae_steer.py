@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from elicit import zoo
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.errors import UserError
@@ -94,6 +95,11 @@ def fit(
     found = setup.search(model, items, put, options, progress)
     kept = {"prompt": prompt, "asked": vars(options), "found": found.record}
     return Elicited(model, NAME, put, Greedy(max_new_tokens), interventions=(found.push,), options=kept)
+
+
+def missing(model: str) -> str:
+    """What this method lacks to run on a model without being told more; nothing where an SAE comes with the model."""
+    return "" if zoo.saes_for(model) else f"no SAE comes with {model!r}"
 
 
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
