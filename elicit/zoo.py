@@ -141,7 +141,18 @@ class ShippedSAE:
     model: str
 
 
-SAES: dict[str, ShippedSAE] = {}
+SAES: dict[str, ShippedSAE] = {
+    "smollm2-135m-latent-resid-20": ShippedSAE(
+        "2,304 latents after layer 20 of the latent organism",
+        "f87e594a83a6799b1c82b819d894a8094878a3b6d3326c91ded7466acf941b53",
+        "smollm2-135m-latent",
+    ),
+    "smollm2-135m-absent-resid-20": ShippedSAE(
+        "2,304 latents after layer 20 of the organism without the skill",
+        "ee334371e9e86fa709b9a1c3c95a4acc6ef521616433abf5633688f086d61b26",
+        "smollm2-135m-absent",
+    ),
+}
 
 
 def sae_folder(name: str) -> Path | None:

@@ -374,6 +374,6 @@ class Feature:
             assert self.rivals is not None and self.rival_bias is not None
             every = (x @ self.rivals.to(x.device) + self.rival_bias.to(x.device)).relu()
             z = every[..., self.index]
-            return z * (z >= every.kthvalue(every.shape[-1] - self.k + 1, dim=-1).values)
+            return z * ((every > z[..., None]).sum(-1) < self.k)
         z = x @ self.encoder.to(x.device) + self.bias
         return z * (z > self.threshold) * (z > 0) if self.activation == "jumprelu" else z.relu()

@@ -144,7 +144,7 @@ def train(
 
 @sae.command()
 def card(
-    name: Annotated[str, typer.Option("--sae", help="A folder, release:id, or owner/repo:path.")],
+    name: Annotated[str, typer.Option("--sae", help="A shipped name, a folder, release:id, or owner/repo:path.")],
     model: ModelName = "smollm2-135m",
     sources: Sources = "",
     tokens: Annotated[int, typer.Option(help="Of all sources together.")] = 40_000,
@@ -157,18 +157,18 @@ def card(
     as_json: Json = False,
 ) -> None:
     """Measure an SAE on held-out texts, at the positions that would be steered and on plain text."""
+    from elicit.features.named import open_sae
     from elicit.sae_corpus import corpus, identity, sources_of
     from elicit.terminal import fetch_bar, show_table
     from elicit.terminal import out as shown
     from elicit.zoo import task_for
     from probes.sae_card import check_model, fit_check, sae_card, similarity
-    from probes.sae_load import load_sae
 
     _check(tokens, context)
     if batch_tokens < 1:
         raise UserError(f"batch-tokens {batch_tokens}: give at least 1")
     chosen = sources_of(sources or f"{task_for(model)}+samples")
-    one = load_sae(name)
+    one = open_sae(name)
     loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
     check_model(loaded.lm, one)
     one = one.to(loaded.lm.device)

@@ -14,6 +14,7 @@ from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
 from elicit.features.falsify import IRRELEVANT, falsify
+from elicit.features.named import open_sae
 from elicit.features.reading import Reading, Text, answered, read
 from elicit.features.search import CHANGES, FINDS, Candidate, candidates, choose
 from elicit.models import Model
@@ -23,7 +24,6 @@ from elicit.tasks.base import Items
 from probes.capture import capture
 from probes.sae import SAE, Feature
 from probes.sae_card import check_model, fit_check, sae_card
-from probes.sae_load import load_sae
 from probes.sae_scores import REASONING_WORDS, contrast, encoded, firing
 from steering.find import difference_of_means
 from steering.hooks import attached
@@ -89,13 +89,21 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What a search stands on: the SAEs, and what was read at their sites."""
+    """What a search stands on: the SAEs, what was read at their sites, and the texts with and without the instruction.
+
+    Of the texts without it only the answer's first token is kept.
+    """
 
     saes: list[SAE]
     readings: dict[Any, Reading]
     thoughts: list[Text]
-    plain: list[list[int]]
+    direct: list[Text]
     prompt: Prompt
+
+    @property
+    def plain(self) -> list[list[int]]:
+        """The prompts without the instruction."""
+        return [text.ids[: text.prompt] for text in self.direct]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +126,7 @@ def load_saes(names: str, model: Model) -> list[SAE]:
             f"no SAE comes with {model.name!r}; give sae=FOLDER or sae=RELEASE:ID of SAELens, or train one: "
             f"elicit sae train --model {model.name}"
         )
-    out = [load_sae(zoo.sae_folder(name) or name).to(model.lm.device) for name in given]
+    out = [open_sae(name).to(model.lm.device) for name in given]
     for one in out:
         check_model(model.lm, one)
     if len({one.site for one in out}) < len(out):
@@ -135,12 +143,10 @@ def ground(model: Model, items: Items, prompt: Prompt, options: Search) -> Groun
     saes = load_saes(options.sae, model)
     some = items.task.split("fit")[: options.read]
     thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens)
-    if options.step:
-        plain = [text.ids for text in answered(model, some, prompt, 1)]
-    else:
-        plain = [prompt.ids(item.question, model.tokenizer) for item in some]
+    direct = answered(model, some, prompt, 1)
+    plain = [text.ids[: text.prompt + options.step] for text in direct]
     readings = read(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
-    made = Ground(saes, readings, thoughts, plain, prompt)
+    made = Ground(saes, readings, thoughts, direct, prompt)
     if options.checked:
         for sae in saes:
             check_fit(model, sae, made)
@@ -150,12 +156,15 @@ def ground(model: Model, items: Items, prompt: Prompt, options: Search) -> Groun
 def check_fit(model: Model, sae: SAE, on: Ground) -> dict[str, Any]:
     """Refuse an SAE that does not describe the model at the position that chooses the first token.
 
+    Prompts with the instruction and without are measured together: what the SAE must describe there is what tells them
+    apart, and within one template this position varies little.
+
     Raises:
         UserError: which floors it misses.
     """
-    texts = [text.ids[: text.prompt + 1] for text in on.thoughts]
-    lengths = [text.prompt for text in on.thoughts]
-    card = sae_card(model.lm, sae, texts, lengths, steps=(0, 1))
+    both = [*on.thoughts, *on.direct]
+    texts = [text.ids[: text.prompt + 1] for text in both]
+    card = sae_card(model.lm, sae, texts, [text.prompt for text in both], steps=(0, 1))
     if missed := fit_check(card):
         raise UserError(
             f"the SAE {sae.name!r} does not describe {model.name} at its last prompt token: {'; '.join(missed)}; "
@@ -230,7 +239,7 @@ def delivered(model: Model, sae: SAE, push: Intervention, on: Ground) -> dict[st
     """
     first = push.when.first or 0
     texts = on.plain if first <= 0 else [text.ids for text in on.thoughts]
-    lengths = [len(ids) for ids in on.plain] if first <= 0 else [text.prompt for text in on.thoughts]
+    lengths = [text.prompt for text in (on.direct if first <= 0 else on.thoughts)]
     window = (min(first, 0), min(first, 0) + 1) if first <= 0 else (first, first + 1)
     before = capture(model.lm, texts, [sae.site], lengths=lengths, steps=window)
     with attached(model.lm, [(push,)]):

@@ -19,7 +19,7 @@ from elicit.progress import Progress
 from elicit.tasks.base import Items
 
 METHODS: dict[str, ModuleType] = {m.NAME: m for m in (cot_decoding, sae_steer, direct, cot_prompt, self_consistency)}
-MECHANISMS: tuple[str, ...] = ("cot-decoding",)
+MECHANISMS: tuple[str, ...] = ("cot-decoding", "sae-steer")
 MATCHED = "@budget"
 """Suffix of a baseline that gets, question by question, the tokens that the mechanism spent."""
 
