@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 run: $(STAMP)
-	$(BIN)/elicit run --method cot-decoding
+	$(BIN)/elicit run --method sae-steer --controls --limit 40 --max-new-tokens 192
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

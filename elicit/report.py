@@ -70,6 +70,12 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     arm = metrics["arms"][metrics["method"]]
     module = METHODS.get(metrics["method"])
     out: list[str] = module.notes(metrics["options"]) if module and hasattr(module, "notes") else []
+    if "recovered" in arm:
+        out.append(
+            "The model is an organism, made so that its gap is known: direct is what it does by default, cot-prompt the "
+            "ceiling. What is recovered here shows that the mechanism finds a skill that is there and says nothing "
+            "about how much is latent in a natural model."
+        )
     if arm["dropped"]:
         dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(arm["dropped"].items()))
         total = round(arm["branches_per_item"] * metrics["items"])

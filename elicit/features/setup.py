@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from steering.hooks import attached
 from steering.interventions import UNITS, Add, Intervention, ScaleFeature, SetFeature, When
 
 FALSIFIED_ON = 32  # questions
+_READ: dict[str, Any] = {}  # what was read last, and of which model: controls after `fit` read nothing again
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,15 @@ def ground(model: Model, items: Items, prompt: Prompt, options: Search) -> Groun
     """
     saes = load_saes(options.sae, model)
     some = items.task.split("fit")[: options.read]
-    thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens)
-    direct = answered(model, some, prompt, 1)
-    plain = [text.ids[: text.prompt + options.step] for text in direct]
-    readings = read(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
-    made = Ground(saes, readings, thoughts, direct, prompt)
+    asked = (options.instruction, options.step, options.max_new_tokens)
+    key = (weakref.ref(model.lm), *(sae.sha256 for sae in saes), *(item.id for item in some), prompt, asked)
+    if _READ.get("key") != key:
+        thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens)
+        direct = answered(model, some, prompt, 1)
+        plain = [text.ids[: text.prompt + options.step] for text in direct]
+        readings = read(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
+        _READ.update(key=key, ground=Ground(saes, readings, thoughts, direct, prompt))
+    made: Ground = _READ["ground"]
     if options.checked:
         for sae in saes:
             check_fit(model, sae, made)

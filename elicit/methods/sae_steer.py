@@ -36,6 +36,7 @@ SUMMARY = "push one feature of a sparse autoencoder"
 PAPER = "2601.08058"
 MODEL = "smollm2-135m-latent"
 RANDOM = 5
+QUICK = {"candidates": 3, "strengths": "2,4", "dev": 16, "read": 32}
 FIRST_TOKENS = ("To", "Step")
 
 
