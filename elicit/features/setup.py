@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -265,10 +266,11 @@ def delivered(model: Model, sae: SAE, push: Intervention, on: Ground) -> dict[st
 
 
 def opening(model: Model, items: Items, prompt: Prompt, push: Intervention) -> str:
-    """The first word that the push makes likeliest: the most frequent first token of greedy answers."""
-    handle = Elicited(model, "opening", prompt, Greedy(1), interventions=(push,))
-    said = Counter(trace.text.strip() for (trace,) in handle.answer(items))
-    return said.most_common(1)[0][0]
+    """The word that greedy answers begin with most often under the push; nothing where they begin with none."""
+    handle = Elicited(model, "opening", prompt, Greedy(2), interventions=(push,))
+    starts = (re.match(r"[^\W\d]+", trace.text.strip()) for (trace,) in handle.answer(items))
+    said = Counter(found.group() for found in starts if found)
+    return said.most_common(1)[0][0] if said else ""
 
 
 def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> dict[str, Intervention]:

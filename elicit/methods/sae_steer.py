@@ -107,7 +107,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     """What the push is compared with, each as large and at the same place and time.
 
     `RANDOM` features that fire as often, the difference of means, the sign flipped, the best feature of a contrast that
-    has nothing to do with reasoning, the first token forced (to usual openings, and to what steering makes likeliest),
+    has nothing to do with reasoning, the first token forced (to usual openings, and to the word that steering makes likeliest),
     direct with the same tokens, chain-of-thought, and chain-of-thought with the push.
 
     Raises:
@@ -128,7 +128,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     }
     for name, push in setup.matched(handle, items, RANDOM, seed).items():
         out[name] = replace(plain, method=name, interventions=(push,))
-    for words in dict.fromkeys([*FIRST_TOKENS, handle.options["found"]["opening"]]):
+    for words in filter(None, dict.fromkeys([*FIRST_TOKENS, handle.options["found"]["opening"]])):
         name = f"begins {words!r}"
         out[name] = replace(plain, method=name, prompt=replace(plain.prompt, begin=words))
     shared = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
