@@ -189,7 +189,7 @@ def decode(
         if moved is not None:
             record.prompt_moved[:] = (moved[:, :-1] > 0).sum(-1)[question].cpu().numpy()
             moved = moved[question, -1:]
-        notes = None
+        notes: Tensor | None = None
         if joint is not None:
             moved, notes = joint.moved(), joint.notes()
         open_rows = record.append(live, 0, tokens, logits, top2(logits), moved, notes)
