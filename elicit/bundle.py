@@ -4,9 +4,11 @@
     interventions.json        what × where × when × strength, with norm conventions, centring means, gates
     interventions.safetensors their tensors
     adapter/                  as PEFT saves it
+    partner.json, .safetensors, partner/   hybrid decoding's vectors and gate; its adapter, where it is one
 
-The base is named, not copied. Given another model, a bundle goes on only where it fits: interventions need the same
-tokenizer, width and depth; an adapter needs the base that it was trained on.
+The base is named, not copied, and so is a partner that is a model. Given another base, a bundle goes on only where it
+fits: interventions and vectors need the same tokenizer, width and depth; an adapter needs the base that it was
+trained on.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from elicit.decoders import decoder_from_dict
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.models import Model, load_model
+from elicit.partner import Partner
 from elicit.prompts import Prompt
 from probes.files import write_whole
 from probes.sites import depth, width
 from steering import storage
 from steering.adapters import CONFIG, WEIGHTS, Adapter
 
-FILE, PLAN, ADAPTER = "elicited.json", "interventions", "adapter"
+FILE, PLAN, ADAPTER, PARTNER = "elicited.json", "interventions", "adapter", "partner"
 
 
 def save(handle: Elicited, folder: Path | str) -> Path:
@@ -35,18 +38,28 @@ def save(handle: Elicited, folder: Path | str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if handle.interventions:
         storage.write(folder, PLAN, handle.interventions)
-    if handle.adapter is not None and handle.adapter.folder != folder / ADAPTER:
-        (folder / ADAPTER).mkdir(exist_ok=True)
-        for name in (WEIGHTS, CONFIG):
-            shutil.copyfile(handle.adapter.folder / name, folder / ADAPTER / name)
+    if handle.adapter is not None:
+        _copy(handle.adapter, folder / ADAPTER)
+    if handle.partner is not None:
+        storage.write(folder, PARTNER, handle.partner.data)
+        if isinstance(handle.partner.model, Adapter):
+            _copy(handle.partner.model, folder / PARTNER)
     lm = handle.model.lm
     fits = {"tokenizer": handle.model.tokenizer_sha256, "d_model": width(lm), "n_layers": depth(lm)}
     write_whole(folder / FILE, json.dumps({**handle.to_dict(), "fits": fits}, indent=2))
     return folder
 
 
-def load(folder: Path | str, model: Model | None = None) -> Elicited:
-    """Read a bundle; its base is loaded by name unless a model is given.
+def _copy(adapter: Adapter, folder: Path) -> None:
+    if adapter.folder == folder:
+        return
+    folder.mkdir(exist_ok=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(adapter.folder / name, folder / name)
+
+
+def load(folder: Path | str, model: Model | None = None, partner: Model | None = None) -> Elicited:
+    """Read a bundle; its base, and a partner that is a model, are loaded by name unless they are given.
 
     Raises:
         UserError: no bundle there, a file of it cut or mixed with another's, a model that it does not fit.
@@ -61,18 +74,11 @@ def load(folder: Path | str, model: Model | None = None) -> Elicited:
     plan = storage.read(folder, PLAN) if data.get("interventions") else ()
     if [one.digest for one in plan] != [one["digest"] for one in data.get("interventions", [])]:
         raise UserError(f"the interventions in {str(folder)!r} are not those that {FILE} names; save the bundle again")
-    adapter = Adapter(folder / ADAPTER) if "adapter" in data else None
-    if adapter is not None and adapter.sha256 != data["adapter"]:
-        raise UserError(f"the adapter in {str(folder)!r} is not the one that {FILE} names; save the bundle again")
-    wanted = data["model"]
-    if model is None:
-        model = load_model(wanted["name"], dtype=wanted["dtype"])
-        if model.provenance.sha256 != wanted["sha256"]:
-            raise UserError(
-                f"the bundle was made for {wanted['name']} {wanted['sha256'][:12]}…, what has that name here is "
-                f"{model.provenance.sha256[:12]}…; give the model to load it on"
-            )
-    _check_fit(data, model, bool(plan), adapter is not None)
+    adapter = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
+    model = _named(data["model"], model)
+    guide = _partner(folder, data["partner"], partner) if "partner" in data else None
+    adapted = adapter is not None or (guide is not None and isinstance(guide.model, Adapter))
+    _check_fit(data, model, bool(plan) or guide is not None, adapted)
     return Elicited(
         model=model,
         method=data["method"],
@@ -83,8 +89,42 @@ def load(folder: Path | str, model: Model | None = None) -> Elicited:
         filters=data["filters"],
         adapter=adapter,
         interventions=tuple(plan),
+        partner=guide,
         options=data["options"],
     )
+
+
+def _adapter(folder: Path, sha256: str) -> Adapter:
+    adapter = Adapter(folder)
+    if adapter.sha256 != sha256:
+        raise UserError(f"the adapter in {str(folder)!r} is not the one that {FILE} names; save the bundle again")
+    return adapter
+
+
+def _named(wanted: dict[str, Any], model: Model | None) -> Model:
+    """The model given, or the one of this name, if it is still the same."""
+    if model is not None:
+        return model
+    model = load_model(wanted["name"], dtype=wanted["dtype"])
+    if model.provenance.sha256 != wanted["sha256"]:
+        raise UserError(
+            f"the bundle was made for {wanted['name']} {wanted['sha256'][:12]}…, what has that name here is "
+            f"{model.provenance.sha256[:12]}…; give the model to load it on"
+        )
+    return model
+
+
+def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> Partner:
+    data = storage.read(folder, PARTNER)
+    thinking: Model | Adapter | None = None
+    if "model" in about:
+        thinking = _named(about["model"], model)
+    elif "adapter" in about:
+        thinking = _adapter(folder / PARTNER, about["adapter"])
+    partner = Partner({int(c): d for c, d in data["vectors"].items()}, data["gate"], thinking, data["bias"])
+    if partner.digest != about["digest"]:
+        raise UserError(f"the partner in {str(folder)!r} is not the one that {FILE} names; give the model it had")
+    return partner
 
 
 def _check_fit(data: dict[str, Any], model: Model, steered: bool, adapted: bool) -> None:

@@ -9,16 +9,17 @@ and, up to the rounding of the model's dtype, no token.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from elicit.cache import open_state
+from elicit.cache import KVState, open_state
 from elicit.errors import UserError
 from elicit.packing import packed
 from probes.batching import left_pad
@@ -28,6 +29,7 @@ from steering.hooks import Session
 
 # Rows that have finished are computed along until an eighth of the batch is dead: dropping copies the cache.
 DEAD_SHARE = 1 / 8
+NOTES = ("differs", "taken", "category", "copied")  # what a `Joint` policy notes of each token
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,28 @@ class Follower(Protocol):
         ...
 
 
+@runtime_checkable
+class Joint(Policy, Follower, Protocol):
+    """A policy of one branch that looks at the base's cache, and may run a second model beside it.
+
+    The statistics that the loop keeps are the base's own, whatever the policy does.
+    """
+
+    def joined(
+        self, state: KVState, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
+    ) -> AbstractContextManager[None]:
+        """Entered before the base's prefill of these prompts, left when the batch is done."""
+        ...
+
+    def moved(self) -> Float[Tensor, "rows 1"]:
+        """How far the position that chose each of the last tokens was moved (‖Δh‖ / ‖h‖), 0 where it was not."""
+        ...
+
+    def notes(self) -> Int[Tensor, "rows 4"]:
+        """What is to be kept of each of the last tokens, as `Generation.notes`."""
+        ...
+
+
 @dataclass(frozen=True)
 class StopRule:
     """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text."""
@@ -89,6 +113,11 @@ class Generation:
 
     `moved` says how far an intervention moved the position that chose each token (‖Δh‖ / ‖h‖), and `prompt_moved`
     how many earlier positions of the prompt it moved; both 0 without steering.
+
+    `notes` is what a `Joint` policy says of each token, in the order of `NOTES`: whether the partner's own choice
+    differed from the base's (1, 0; −1 where no partner was asked); which candidate was taken (0 the unsteered one, −1
+    a token that came from the partner's distribution); the category of the position (−1: the gate did not fire);
+    whether the token is the partner's own choice (1, 0, −1).
     """
 
     tokens: Int[np.ndarray, " tokens"]
@@ -100,6 +129,7 @@ class Generation:
     prompt_moved: int
     finish: str  # "eos", "stop" (a stop string) or "length" (the limit)
     spent: int  # tokens decoded, the end token included
+    notes: Int[np.ndarray, "tokens 4"] | None = None
 
 
 Progress = Callable[[int, int], None]
@@ -134,13 +164,18 @@ def decode(
         For each prompt its branches, in the policy's order.
 
     Raises:
-        UserError: an empty prompt, a limit below 1, or a prompt and limit beyond the model's positions.
+        UserError: an empty prompt, a limit below 1, a prompt and limit beyond the model's positions, or a policy that
+            steers by itself beside `steering` or a recorder.
     """
     _check(model, prompts, max_new_tokens)
+    joint = policy if isinstance(policy, Joint) else None
+    if joint is not None and (steering is not None or recorder is not None):
+        raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
     ids, mask, _ = left_pad(prompts, model.device)
-    followers: list[Follower] = [f for f in (steering, recorder) if f is not None]
+    followers: list[Follower] = [f for f in (steering, recorder, joint) if f is not None]
     shared = recorder is None or not recorder.needs_patterns
-    with packed(model), open_state(model, max_new_tokens, shared=shared) as state:
+    opened = open_state(model, max_new_tokens, shared=shared, peek=joint is not None)
+    with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
         logits = state.prefill(ids, mask)
         moved = steering.moved() if steering is not None else None
         tokens = policy.first(logits)
@@ -154,7 +189,10 @@ def decode(
         if moved is not None:
             record.prompt_moved[:] = (moved[:, :-1] > 0).sum(-1)[question].cpu().numpy()
             moved = moved[question, -1:]
-        open_rows = record.append(live, 0, tokens, logits, top2(logits), moved)
+        notes: Tensor | None = None
+        if joint is not None:
+            moved, notes = joint.moved(), joint.notes()
+        open_rows = record.append(live, 0, tokens, logits, top2(logits), moved, notes)
         for follower in (state, *followers):
             follower.fork(question)
         del logits
@@ -174,7 +212,11 @@ def decode(
             logits = state.step(tokens)
             top = top2(logits)
             tokens = policy.next(logits, top, rows, step)
-            open_rows = record.append(live, step, tokens, logits, top, steering.moved() if steering else None)
+            if joint is not None:
+                moved, notes = joint.moved(), joint.notes()
+            else:
+                moved = steering.moved() if steering is not None else None
+            open_rows = record.append(live, step, tokens, logits, top, moved, notes)
     generations = record.finished()
     return [generations[q * branches : (q + 1) * branches] for q in range(questions)]
 
@@ -185,6 +227,7 @@ class _Record:
     def __init__(self, rows: int, limit: int, stop: StopRule) -> None:
         self.tokens = np.zeros((rows, limit), dtype=np.int64)
         self.values = np.zeros((5, rows, limit), dtype=np.float32)
+        self.notes: np.ndarray | None = None  # [rows, limit, 4]
         self.prompt_moved = np.zeros(rows, dtype=np.int64)
         self.length = np.zeros(rows, dtype=np.int64)
         self.finish = np.full(rows, "length", dtype=object)
@@ -194,7 +237,14 @@ class _Record:
         self.could_stop = _tokens_that_could_end(stop) if stop.strings else None
 
     def append(
-        self, live: np.ndarray, step: int, tokens: Tensor, logits: Tensor, top: Top2, moved: Tensor | None
+        self,
+        live: np.ndarray,
+        step: int,
+        tokens: Tensor,
+        logits: Tensor,
+        top: Top2,
+        moved: Tensor | None,
+        notes: Tensor | None,
     ) -> np.ndarray:
         """Write one step for the rows that are open; return those that stay open."""
         columns = list(token_statistics(logits, top, tokens))
@@ -206,6 +256,10 @@ class _Record:
         target, emitted = live[computed], emitted[computed]
         self.tokens[target, step] = emitted
         self.values[: len(values), target, step] = values[:, computed]
+        if notes is not None:
+            if self.notes is None:
+                self.notes = np.zeros((*self.tokens.shape, len(NOTES)), dtype=np.int64)
+            self.notes[target, step] = notes.cpu().numpy()[computed]
         self.length[target] = step + 1
         ended = np.isin(emitted, self.eos)
         self.finish[target[ended]] = "eos"
@@ -231,7 +285,8 @@ class _Record:
             kept = length - 1 if finish == "eos" else length
             top1, top2, entropy, logprob, moved = (v[row, :kept].copy() for v in self.values)
             tokens, before = self.tokens[row, :kept].copy(), int(self.prompt_moved[row])
-            out.append(Generation(tokens, top1, top2, entropy, logprob, moved, before, str(finish), int(length)))
+            notes = None if self.notes is None else self.notes[row, :kept].copy()
+            out.append(Generation(tokens, top1, top2, entropy, logprob, moved, before, str(finish), int(length), notes))
         return out
 
 
@@ -260,8 +315,16 @@ def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tok
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise UserError(f"prompt {i} is empty; give at least one token")
+    check_ready(model, max(len(p) for p in prompts) + max_new_tokens)
+
+
+def check_ready(model: PreTrainedModel, longest: int) -> None:
+    """Refuse a model that has no room for so many positions, or is being trained.
+
+    Raises:
+        UserError: one of the two.
+    """
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    longest = max(len(p) for p in prompts) + max_new_tokens
     if positions and longest > positions:
         raise UserError(
             f"a prompt and its answer need {longest} positions, {type(model).__name__} has {positions}; "

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from elicit.answers import Answer, Kind, find_answer
-from elicit.decoders import Decoder, Greedy, decoder_to_dict
-from elicit.decoding import Generation, Progress, StopRule, decode
-from elicit.errors import unknown
+from elicit.decoders import Decoder, Greedy, Hybrid, decoder_to_dict
+from elicit.decoding import NOTES, Generation, Policy, Progress, StopRule, decode
+from elicit.errors import UserError, unknown
 from elicit.models import Model
+from elicit.partner import Partner
 from elicit.prompts import Prompt
 from elicit.selection import SELECTABLE
 from elicit.tasks.base import Item, Items
@@ -44,6 +45,7 @@ class Elicited:
         adapter: a PEFT adapter on the base.
         interventions: what is done to activations, in this order. The continuation that `span="prompted"` asks for is
             read unsteered: steps would have no meaning in it.
+        partner: who decides when the base is steered, and with what; with `Hybrid` decoding, and only with it.
         options: the options of the method that made it, for the record.
     """
 
@@ -56,6 +58,7 @@ class Elicited:
     filters: bool = False
     adapter: Adapter | None = None
     interventions: Plan = ()
+    partner: Partner | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,6 +67,23 @@ class Elicited:
         if self.span not in SPANS:
             raise unknown("span", self.span, SPANS)
         check_plan(self.model.lm, self.interventions)
+        self._check_partner()
+
+    def _check_partner(self) -> None:
+        if self.partner is None:
+            if isinstance(self.decoder, Hybrid):
+                raise UserError("hybrid decoding was given without a partner; give Elicited(partner=…) one")
+            return
+        if not isinstance(self.decoder, Hybrid):
+            raise UserError(
+                f"a partner was given to {type(self.decoder).__name__} decoding; decode with Hybrid, or leave it out"
+            )
+        if self.interventions:
+            raise UserError("interventions and a partner were given; hybrid decoding steers by its vectors alone")
+        if self.adapter is not None and self.partner.model is not None and self.partner.lm(self.model) is self.model.lm:
+            raise UserError("base and partner share weights and the base has an adapter on; load the partner by itself")
+        self.partner.check(self.model)
+        self.decoder.check(self.partner)
 
     def prompt_ids(self, item: Item) -> list[int]:
         return self.prompt.ids(item.question, self.model.tokenizer)
@@ -96,7 +116,11 @@ class Elicited:
         return traces
 
     def _decode(self, prompts: list[list[int]], ids: list[str], progress: Progress | None) -> list[list[Generation]]:
-        policy = self.decoder.policy(ids, self.model.vocab_size)
+        if self.partner is not None:
+            assert isinstance(self.decoder, Hybrid)
+            policy: Policy = self.decoder.joint(self.model, self.partner, ids)
+        else:
+            policy = self.decoder.policy(ids, self.model.vocab_size)
         limit = self.decoder.max_new_tokens
         stop = StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer)
         if not self.interventions:
@@ -126,6 +150,7 @@ class Elicited:
         span, delta = place(generation, ends, found)
         answer = found.text if found else None
         dropped = filter_path(text, generation.finish, answer)
+        notes = {} if generation.notes is None else dict(zip(NOTES, generation.notes.T.tolist(), strict=True))
         return Trace(
             item=item.id,
             index=self.decoder.first_sample + branch if hasattr(self.decoder, "first_sample") else branch,
@@ -144,8 +169,9 @@ class Elicited:
             delta=delta,
             dropped=dropped if self.filters or answer is None else "",
             score=items.task.grader.grade(item, answer).score,
-            moved=rounded(generation.moved) if self.interventions else [],
+            moved=rounded(generation.moved) if self.interventions or self.partner is not None else [],
             prompt_moved=generation.prompt_moved,
+            **notes,
         )
 
     def _prompted(
@@ -172,7 +198,10 @@ class Elicited:
     @property
     def decode_key(self) -> str:
         """A hash of all that decides the traces: two handles that differ only in `select` share it."""
-        data = {k: v for k, v in self.to_dict().items() if k not in ("method", "select", "options", "model")}
+        left_out = ("method", "select", "options", "model", "partner")
+        data = {k: v for k, v in self.to_dict().items() if k not in left_out}
+        if self.partner is not None:
+            data["partner"] = self.partner.digest
         return _hash([data, self.model.provenance.sha256, self.model.dtype])
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,6 +220,8 @@ class Elicited:
             data["adapter"] = self.adapter.sha256
         if self.interventions:
             data["interventions"] = [one.describe() for one in self.interventions]
+        if self.partner is not None:
+            data["partner"] = self.partner.describe()
         return data
 
     def save(self, folder: Path | str) -> Path:
@@ -200,11 +231,11 @@ class Elicited:
         return save(self, folder)
 
     @staticmethod
-    def load(folder: Path | str, model: Model | None = None) -> Elicited:
+    def load(folder: Path | str, model: Model | None = None, partner: Model | None = None) -> Elicited:
         """Read a bundle; see `elicit.bundle`."""
         from elicit.bundle import load
 
-        return load(folder, model)
+        return load(folder, model, partner)
 
 
 def _hash(data: Any) -> str:

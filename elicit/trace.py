@@ -25,7 +25,8 @@ class Trace:
     `dropped` names the filter that took the path out of the selection, or is empty.
     `spent` counts decoded tokens, the end token and an answer prompt's continuation included. `moved` says how far
     interventions moved the position that chose each token (‖Δh‖ / ‖h‖), empty where there were none; `prompt_moved`
-    counts the earlier prompt positions that they moved.
+    counts the earlier prompt positions that they moved. `differs`, `taken`, `category` and `copied` are what hybrid
+    decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere.
     """
 
     item: str
@@ -47,6 +48,10 @@ class Trace:
     score: float
     moved: list[float] = field(default_factory=list)
     prompt_moved: int = 0
+    differs: list[int] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    category: list[int] = field(default_factory=list)
+    copied: list[int] = field(default_factory=list)
 
     @property
     def correct(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from elicit.decoders.branching import Branching
 from elicit.decoders.greedy import Greedy
+from elicit.decoders.hybrid import Hybrid
 from elicit.decoders.sampling import Sampling
 from elicit.decoding import Policy
 from elicit.errors import unknown
@@ -32,7 +33,7 @@ class Decoder(Protocol):
         ...
 
 
-DECODERS: dict[str, type[Any]] = {"greedy": Greedy, "branching": Branching, "sampling": Sampling}
+DECODERS: dict[str, type[Any]] = {"greedy": Greedy, "branching": Branching, "sampling": Sampling, "hybrid": Hybrid}
 
 
 def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
@@ -48,4 +49,4 @@ def decoder_from_dict(data: dict[str, Any]) -> Decoder:
     return DECODERS[name](**arguments)
 
 
-__all__ = ["DECODERS", "Branching", "Decoder", "Greedy", "Sampling", "decoder_from_dict", "decoder_to_dict"]
+__all__ = ["DECODERS", "Branching", "Decoder", "Greedy", "Hybrid", "Sampling", "decoder_from_dict", "decoder_to_dict"]
