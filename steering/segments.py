@@ -29,8 +29,10 @@ Span = tuple[int, int]
 
 # After these a sentence goes on whatever follows; after the second kind only before lower case or a number.
 GOES_ON = frozenset(
-    ("al", "ca", "cf", "def", "dr", "e.g", "eq", "eqs", "fig", "figs", "i.e", "lem", "mr", "mrs", "ms", "prof", "prop")
-    + ("st", "thm", "viz", "vs", "w.l.o.g")
+    (
+        *("al", "ca", "cf", "def", "dr", "e.g", "eq", "eqs", "fig", "figs", "i.e", "lem"),
+        *("mr", "mrs", "ms", "prof", "prop", "st", "thm", "viz", "vs", "w.l.o.g"),
+    )
 )
 MAY_END = frozenset(("a.m", "approx", "etc", "inc", "jr", "ltd", "nos", "p.m", "ph.d", "resp", "sec", "sr"))
 

@@ -31,7 +31,7 @@ def byte_level() -> PreTrainedTokenizerBase:
 
 
 def sentence_piece() -> PreTrainedTokenizerBase:
-    """As Llama 2 has it: blanks are ▁, one goes before the text and is dropped in decoding; rare characters are bytes."""
+    """As Llama 2 has it: blanks are ▁, one goes before the text and is dropped in decoding; rare signs are bytes."""
     plain = sorted({c for w in WORDS for c in w if c.isascii() and c not in " \n"} | {"▁"})
     vocabulary = {"<unk>": 0, **{f"<0x{b:02X}>": b + 1 for b in range(256)}}
     merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("i", "s"), ("▁", "is"), ("▁", "1"), ("1", "7")]
@@ -166,7 +166,7 @@ def test_after_a_prompt_and_wrong_input() -> None:
     tokenizer = FAMILIES["byte-level"]
     head, tail = ids_of(tokenizer, "Q: What is it? Tell.\nA:"), ids_of(tokenizer, " It is 5. So stop.")
     spans = segment(tokenizer, head + tail, len(head))
-    assert [decoded(tokenizer, (head + tail)[a:b]) for a, b in spans] == [" It is 5.", " So stop."]
+    assert [decoded(tokenizer, (head + tail)[a:b]) for a, b in spans] == [" It is 5. ", "So stop."]
     for first in (len(head), -1):
         with pytest.raises(UserError, match="token ids were given"):
             segment(tokenizer, head, first)
