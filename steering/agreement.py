@@ -71,8 +71,6 @@ def agreement(
     Raises:
         UserError: fewer than three texts or one split, or parts with fewer sentences than categories.
     """
-    from sklearn.metrics import adjusted_mutual_info_score
-
     if len(text) != len(x):
         raise UserError(f"{len(text)} numbers of texts were given for {len(x)} sentences; give one each")
     texts = text.unique()
@@ -89,8 +87,8 @@ def agreement(
 
         first = labels(a, split)
         again = labels(a | b, split)
-        halves.append(adjusted_mutual_info_score(first, labels(b, split)))
-        seeds.append(adjusted_mutual_info_score(again, labels(a | b, splits + split)))
+        halves.append(_ami(first, labels(b, split)))
+        seeds.append(_ami(again, labels(a | b, splits + split)))
         smallest.append(np.bincount(again, minlength=n).min() / len(again))
     return Agreement(site, kind, n, *_mean_spread(halves), *_mean_spread(seeds), smallest=float(np.mean(smallest)))
 
@@ -128,6 +126,15 @@ def rows_of(found: Sequence[Agreement]) -> list[tuple[str, ...]]:
         )
         for row in found
     ]  # fmt: skip
+
+
+def _ami(a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"]) -> float:
+    """Adjusted mutual information; 0 where a labelling has one category, whose agreement says nothing."""
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    if min(len(set(a.tolist())), len(set(b.tolist()))) < 2:
+        return 0.0
+    return float(adjusted_mutual_info_score(a, b))
 
 
 def _mean_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -76,14 +76,17 @@ def cards(
     for label in range(taxonomy.categories):
         members = (labels == label).nonzero()[:, 0]
         order = members[scores[members, label].argsort(descending=True, stable=True)].tolist()
-        best = list({" ".join(bags[i]): sentences[i] for i in reversed(order)}.values())[::-1][:typical]
+        best: dict[str, str] = {}
+        for i in order:
+            best.setdefault(" ".join(bags[i]), sentences[i])
         place = np.minimum((np.array([relative[i] for i in order]) * BINS).astype(int), BINS - 1)
         shares = np.bincount(place, minlength=BINS) / max(1, len(order))
         inside = set(order)
         telling = distinguishing(
             [bags[i] for i in order], [b for i, b in enumerate(bags) if i not in inside], words
         )  # fmt: skip
-        out.append(Card(label, len(order), len(order) / len(x), tuple(best), tuple(telling), tuple(shares.tolist())))
+        shown = tuple(best.values())[:typical]
+        out.append(Card(label, len(order), len(order) / len(x), shown, tuple(telling), tuple(shares.tolist())))
     names = taxonomy.names or ("",) * taxonomy.categories
     return [replace(card, name=name) for card, name in zip(out, names, strict=True)]
 

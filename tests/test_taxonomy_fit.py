@@ -29,7 +29,7 @@ SITE = Site(1)
 def planted(n: int = 600, groups: int = 6, d: int = 24, size: float = 4.0) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     truth = torch.randint(groups, (n,), generator=g)
-    centers = torch.randn(groups, d, generator=g)
+    centers = torch.linalg.qr(torch.randn(d, groups, generator=g)).Q.T * d**0.5  # none nearer to another than the rest
     return size * centers[truth] + torch.randn(n, d, generator=g) + 100.0, truth
 
 
