@@ -48,7 +48,7 @@ class Agreement:
 
 def agreement(
     x: Float[Tensor, "n d"],
-    text: Int[Tensor, " n"],
+    text: Int[Tensor, " sentences"],
     kind: str,
     n: int,
     *,
@@ -95,7 +95,7 @@ def agreement(
 
 def choose(
     values: Mapping[Site, Float[Tensor, "n d"]],
-    text: Int[Tensor, " n"],
+    text: Int[Tensor, " sentences"],
     kinds: Sequence[str],
     ns: Sequence[int],
     *,

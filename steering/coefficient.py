@@ -50,7 +50,7 @@ class CoefficientHead:
 
 def fit_coefficient(
     base: Float[Tensor, "n d_model"],
-    partner: Float[Tensor, "n d_model"],
+    partner: Float[Tensor, "n_partner d_partner"],
     direction: Direction,
     *,
     ridge: float = 0.1,

@@ -131,7 +131,7 @@ def _keep(held: _Held, h: Float[Tensor, "pos d"], text: Sequence[int], length: i
     """Read the sentences of one text; h[0] is its last prompt token, h[t − length + 1] token t."""
     if "mean-token" in held.vectors:
         for token, value in zip(text[length:], h[1:], strict=True):
-            held.sums[token] = held.sums[token] + value if token in held.sums else value
+            held.sums[token] = held.sums[token] + value if token in held.sums else value.clone()
             held.counts[token] = held.counts.get(token, 0) + 1
     for first, last in spans:
         a, b = first - length, last - length  # of the positions that choose its first and its next sentence's token
@@ -156,7 +156,7 @@ def within_thoughts(x: Float[Tensor, "n d"], thought: Int[Tensor, " n"]) -> Floa
     return x - (sums / index.bincount(minlength=count)[:, None])[index]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def next_tokens(
     lm: PreTrainedModel, first: Float[Tensor, "n d_model"], tokens: Sequence[int]
 ) -> Float[Tensor, "n tokens"]:

@@ -35,6 +35,7 @@ from steering.sentences import CHUNK, check_spans
 KINDS = {"means": "difference of means", "optimised": "gradient descent on the loss of a category's sentences"}
 LEAST = 4  # sentences of a category
 MOST = 256  # that a vector is optimised on
+SAME = 1e-6  # of the stream's norm: sums in another order differ by less
 
 
 class Vectors(NamedTuple):
@@ -106,7 +107,11 @@ def fit_vectors(
     def trained(members: Sequence[int], name: str, bias: Direction | None) -> Direction:
         some = rng.permutation(members)[:most].tolist()
         chosen = [pieces[i] for i in some]
-        told = None if progress is None else lambda step, loss: progress(name, step, loss)
+
+        def told(step: int, loss: float) -> None:
+            if progress is not None:
+                progress(name, step, loss)
+
         return optimise(
             lm, [texts[r][:last] for r, _, last in chosen], [first for _, first, _ in chosen], site, bias=bias,
             seed=seed, name=name, progress=told, sentences=len(members), **settings,
@@ -153,7 +158,7 @@ def _means(
     out = {}
     for label, name in called.items():
         vector = (sums[label] / counts[label] - mean).float()
-        if not bool(vector.any()):
+        if float(vector.norm()) < SAME * norm:
             raise UserError(f"{name} does not differ from all positions at {site}; give more than one category")
         made = {
             "method": "difference of means",

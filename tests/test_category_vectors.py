@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,11 +79,18 @@ def test_optimised_vectors_are_those_of_their_own_sentences() -> None:
     assert list(dict.fromkeys(told)) == ["bias", "category 4", "category 7"] and len(told) == 12
     few, _ = fit_vectors(lm, TEXTS, LENGTHS, SPANS, LABELS, SITE, "optimised", most=4, **settings)
     assert few[4].made["texts"] + few[4].made["held_out"] == 4 and few[4].made["sentences"] == LABELS.count(4)
-    chosen = [piece for piece, label in zip(FLAT, LABELS, strict=True) if label == 7]
-    texts, lengths = [TEXTS[r][:last] for r, _, last in chosen], [first for _, first, _ in chosen]
-    alone = optimise(lm, texts, lengths, SITE, bias=bias, **settings)
-    # Texts come in another order, so the held-out quarter differs: the vectors agree in direction.
-    assert float(torch.nn.functional.cosine_similarity(alone.vector, found[7].vector, 0)) > 0.5
+    rng = np.random.default_rng(0)  # sentences come in a random order: all, those of 4, those of 7
+    members = {label: [i for i, one in enumerate(LABELS) if one == label] for label in (4, 7)}
+    order = [rng.permutation(some).tolist() for some in (range(len(LABELS)), members[4], members[7])]
+
+    def alone(numbers: list[int], bias: Direction | None) -> torch.Tensor:
+        chosen = [FLAT[i] for i in numbers]
+        texts, lengths = [TEXTS[r][:last] for r, _, last in chosen], [first for _, first, _ in chosen]
+        return optimise(lm, texts, lengths, SITE, bias=bias, **settings).vector
+
+    assert torch.equal(alone(order[0], None), bias.vector)
+    assert torch.equal(alone(order[2], bias), found[7].vector)
+    assert not torch.equal(alone(order[2], None), found[7].vector)
 
 
 def test_a_coefficient_is_told_from_the_base() -> None:
