@@ -147,15 +147,15 @@ def test_within_thoughts_takes_off_what_a_thought_shares() -> None:
     torch.testing.assert_close(within_thoughts(x, torch.tensor([7, 7, 2])), expected)
 
 
-SENTENCES = ["We get 3 + 4 = 7.", "That gives 1 + 2 = 3.", "So back to 5.", "We go back to 7."] * 3
+SENTENCES = ["We get 3 + 4 = 7.", "That gives 1 + 2 = 3.", "So back to 5.", "We go back to 7."] * 10
 
 
 def test_cards_say_what_is_in_a_category() -> None:
-    x = torch.tensor([[1.0, 0.0], [1.1, 0.0], [0.0, 1.0], [0.0, 1.2]]).repeat(3, 1)
+    x = torch.tensor([[1.0, 0.0], [1.1, 0.0], [0.0, 1.0], [0.0, 1.2]]).repeat(10, 1)
     found = fit(x, "k-means", 2, site=SITE)
-    both = cards(found, x, SENTENCES, [0.0, 0.5, 1.0, 1.0] * 3)
+    both = cards(found, x, SENTENCES, [0.0, 0.5, 1.0, 1.0] * 10)
     back = int(found.labels(x)[2])
-    assert [card.size for card in both] == [6, 6] and both[back].share == 0.5
+    assert [card.size for card in both] == [20, 20] and both[back].share == 0.5
     assert "back" in both[back].words and "=" in both[1 - back].words and "back" not in both[1 - back].words
     assert both[back].positions == (0, 0, 0, 0, 1) and both[1 - back].positions == (0.5, 0, 0.5, 0, 0)
     # The same words with other numbers are shown once.
