@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
 Kind = Literal["number", "expression", "option", "math", "text"]
 KINDS: tuple[Kind, ...] = ("number", "expression", "option", "math", "text")
 
@@ -170,23 +168,6 @@ def expression_value(text: str | None) -> tuple[Fraction, list[int]] | None:
 
     total = value(tree)
     return None if total is None else (total, numbers)
-
-
-def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int]:
-    """For each token, the character at which it ends in `text` (the decoding of all ids)."""
-    pieces = tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
-    if "".join(pieces) == text:
-        ends, total = [], 0
-        for piece in pieces:
-            total += len(piece)
-            ends.append(total)
-        return ends
-    # Characters split over tokens, or a tokenizer that eats a leading space: decode every prefix.
-    ends = []
-    for i in range(1, len(ids) + 1):
-        prefix = tokenizer.decode(list(ids[:i]), clean_up_tokenization_spaces=False)
-        ends.append(len(str(prefix).rstrip("\ufffd")))
-    return ends
 
 
 def token_span(ends: Sequence[int], answer: Answer) -> tuple[int, int]:

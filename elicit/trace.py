@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
-from elicit.answers import Answer, token_ends, token_span
+from elicit.answers import Answer, token_span
 from elicit.decoding import Generation, stop_at
+from probes.offsets import token_ends
 
 DIGITS = 6
 

@@ -84,6 +84,8 @@ def test_an_organism_is_tried_on_its_own_task(tmp_path: Path) -> None:
         (("organism", "card", "--limit", "0"), "limit 0"),
         (("organism", "score", "nowhere"), "nowhere"),
         (("organism", "taxonomy", "--thoughts", "1"), "thoughts 1"),
+        (("organism", "taxonomy", "--kind", "k-mean"), "unknown kind of taxonomy 'k-mean'; did you mean k-means"),
+        (("organism", "taxonomy", "--read", "first+lsat"), "unknown reading 'lsat'; did you mean last"),
         (("organism", "arms", "surfaces"), "unknown arm 'surfaces'; did you mean surface"),
     ],
 )

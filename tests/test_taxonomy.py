@@ -22,6 +22,8 @@ from elicit.organisms.language import BEHAVIOURS, PARAPHRASES, templates
 from elicit.organisms.taxonomy import Corpus, conditional, corpus, covered, score
 from elicit.organisms.taxonomy_bench import bench, discover, folds
 from elicit.tasks.base import split_of
+from probes.sites import Site
+from steering.sentences import read
 
 RNG = np.random.default_rng(0)
 
@@ -196,9 +198,7 @@ def test_a_corpus_by_family_and_part(tiny: Model) -> None:
     assert "backtrack" not in never.truth
 
 
-def test_features_are_the_stream_over_a_sentence(
-    tiny: Model, thoughts: Corpus, values: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_are_the_stream_over_a_sentence(tiny: Model, thoughts: Corpus, values: np.ndarray) -> None:
     for i in (0, 7, len(thoughts.sentences) - 1):
         s = thoughts.sentences[i]
         with torch.inference_mode():
@@ -206,8 +206,7 @@ def test_features_are_the_stream_over_a_sentence(
         expected = hidden[2][0, s.first : s.last].mean(0).numpy()
         assert values[i] == pytest.approx(expected, rel=1e-3, abs=1e-3)
     few = Corpus(thoughts.texts[:7], thoughts.lengths[:7], [s for s in thoughts.sentences if s.item < 7], "all")
-    monkeypatch.setattr(taxonomy_bench, "CHUNK", 3)
-    again = taxonomy_bench.features(tiny.lm, few, 1)
+    again = read(tiny.lm, few.texts, few.lengths, few.spans, [Site(1)], chunk=3)[Site(1), "mean"].numpy()
     assert again == pytest.approx(values[: len(again)], rel=1e-3, abs=1e-3)
 
 

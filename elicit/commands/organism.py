@@ -177,7 +177,17 @@ def taxonomy(
     model: ModelName = "smollm2-135m-thinking",
     thoughts: Annotated[int, typer.Option(help="Number of labelled thoughts.")] = 300,
     layer: Annotated[int | None, typer.Option(help="Of the residual stream. Unless given: two thirds down.")] = None,
-    clusters: Annotated[int, typer.Option(help="Of k-means.")] = 7,
+    clusters: Annotated[int, typer.Option(help="Of k-means and of each kind.")] = 7,
+    kind: Annotated[
+        str, typer.Option(help="More rows: topk-sae, k-means, spherical-k-means, gmm, joined by commas.")
+    ] = "",
+    read: Annotated[
+        str,
+        typer.Option(
+            help="What of a sentence they are found in, joined by commas: mean, first, last, chosen, step, mean-token, "
+            "next; + puts two side by side, /thought takes the thought's mean off."
+        ),
+    ] = "",
     resamples: Annotated[int, typer.Option(help="Of the bootstrap over thoughts.")] = 200,
     seed: Annotated[int, typer.Option(help="Of thoughts, clusters and bootstraps.")] = 0,
     dtype: Dtype = "auto",
@@ -189,11 +199,14 @@ def taxonomy(
     if min(thoughts, clusters, resamples) < 2:
         raise UserError(f"thoughts {thoughts}, clusters {clusters}, resamples {resamples}: give at least 2 of each")
     from elicit.organisms.taxonomy import corpus
-    from elicit.organisms.taxonomy_bench import HEAD, bench, rows_of
+    from elicit.organisms.taxonomy_bench import HEAD, bench, check_names, rows_of
     from elicit.terminal import out as shown
     from elicit.terminal import show_table
     from probes.sites import depth
+    from steering.sentences import READINGS, parts_of
 
+    kinds, read_as = [k for k in kind.split(",") if k], [r for r in read.split(",") if r]
+    check_names(kinds, read_as)
     loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
     chosen = layer if layer is not None else round(depth(loaded.lm) * 2 / 3)
     rows = bench(
@@ -201,6 +214,8 @@ def taxonomy(
         corpus(loaded.tokenizer, thoughts, seed=seed),
         chosen,
         clusters=clusters,
+        kinds=kinds,
+        read_as=read_as,
         seed=seed,
         resamples=resamples,
     )
@@ -208,4 +223,6 @@ def taxonomy(
         print(json.dumps(rows, indent=2))
         return
     show_table(HEAD, rows_of(rows))
+    for name in dict.fromkeys(part for r in read_as for part in parts_of(r)):
+        shown.print(f"[dim]{name}: {READINGS[name]}[/]", highlight=False)
     shown.print(f"[dim]layer {chosen} of {model} {loaded.provenance.sha256[:12]}…, {thoughts} thoughts, seed {seed}[/]")

@@ -87,6 +87,14 @@ class Corpus:
         return [s.behaviour for s in self.sentences]
 
     @property
+    def spans(self) -> list[list[tuple[int, int]]]:
+        """The tokens of each item's sentences."""
+        out: list[list[tuple[int, int]]] = [[] for _ in self.texts]
+        for s in self.sentences:
+            out[s.item].append((s.first, s.last))
+        return out
+
+    @property
     def items(self) -> Codes:
         return np.array([s.item for s in self.sentences])
 

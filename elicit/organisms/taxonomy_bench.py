@@ -22,17 +22,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from elicit.errors import UserError
+from elicit.errors import UserError, unknown
 from elicit.organisms.language import BEHAVIOURS, PARAPHRASES, templates
 from elicit.organisms.taxonomy import RESAMPLES, Codes, Corpus, Labels, conditional, covered, interval, score
 from elicit.report import with_interval
-from probes.capture import capture
 from probes.sites import Site
+from steering import taxonomy
+from steering.sentences import parts_of, read
 
 COMPONENTS = 32  # principal components that are clustered, at most
-CHUNK = 32  # thoughts whose activations are held at once
 
 
 def features(lm: PreTrainedModel, corpus: Corpus, layer: int) -> Float[np.ndarray, "sentences d_model"]:
@@ -41,16 +42,19 @@ def features(lm: PreTrainedModel, corpus: Corpus, layer: int) -> Float[np.ndarra
     Raises:
         UserError: no such layer.
     """
-    site, out = Site(layer), []
-    for start in range(0, len(corpus.texts), CHUNK):
-        texts, lengths = corpus.texts[start : start + CHUNK], corpus.lengths[start : start + CHUNK]
-        acts = capture(lm, texts, [site], lengths=lengths, steps=(1, None), dtype=torch.float32)
-        assert acts is not None
-        thoughts = [acts.at(site, row=row) for row in range(len(texts))]  # from the first token after the prompt
-        for s in (s for s in corpus.sentences if start <= s.item < start + CHUNK):
-            prompt = corpus.lengths[s.item]
-            out.append(thoughts[s.item - start][s.first - prompt : s.last - prompt].mean(0).numpy())
-    return np.stack(out)
+    return readings(lm, corpus, [layer], ["mean"])[layer, "mean"].numpy()
+
+
+def readings(
+    lm: PreTrainedModel, corpus: Corpus, layers: Sequence[int], names: Sequence[str]
+) -> dict[tuple[int, str], Float[Tensor, "sentences d"]]:
+    """The residual stream after layers, read in several ways (`steering.sentences.READINGS`), from one forward.
+
+    Raises:
+        UserError: no such layer, an unknown reading.
+    """
+    found = read(lm, corpus.texts, corpus.lengths, corpus.spans, [Site(layer) for layer in layers], names)
+    return {(site.layer, name): x for (site, name), x in found.items()}
 
 
 def untrained(lm: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
@@ -197,12 +201,27 @@ def score_discovered(
     return row
 
 
+def check_names(kinds: Sequence[str], read_as: Sequence[str]) -> None:
+    """Refuse unknown kinds and readings, before anything is computed.
+
+    Raises:
+        UserError: as said there.
+    """
+    for kind in kinds:
+        if kind not in taxonomy.KINDS:
+            raise unknown("kind of taxonomy", kind, taxonomy.KINDS)
+    for name in read_as:
+        parts_of(name)
+
+
 def bench(
     lm: PreTrainedModel,
     corpus: Corpus,
     layer: int,
     *,
     clusters: int = len(BEHAVIOURS),
+    kinds: Sequence[str] = (),
+    read_as: Sequence[str] = (),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> list[dict[str, Any]]:
@@ -210,9 +229,14 @@ def bench(
 
     The supervised rows need a corpus said in all paraphrases, and are left out for others.
 
+    Args:
+        kinds, read_as: rows of their own for taxonomies of these kinds (`steering.taxonomy.KINDS`) on these readings
+            (`steering.sentences.READINGS`); one alone goes with k-means or with means.
+
     Raises:
-        UserError: no such layer; clusters, thoughts or resamples that do not fit.
+        UserError: no such layer, kind or reading; clusters, thoughts or resamples that do not fit.
     """
+    check_names(kinds, read_as)
     values, n = features(lm, corpus, layer), len(corpus.sentences)
     found: dict[str, Labels] = {
         "k-means on activations": discover(values, clusters, seed),
@@ -222,6 +246,11 @@ def bench(
         "form of the content": corpus.strata["form"],
         "random labels": np.random.default_rng(seed).integers(clusters, size=n),
     }
+    if kinds or read_as:
+        for (_, name), x in readings(lm, corpus, [layer], read_as or ["mean"]).items():
+            for kind in kinds or ["k-means"]:
+                fitted = taxonomy.fit(x, kind, clusters, seed, site=Site(layer), reading=name)
+                found[f"{kind}, {name}"] = fitted.labels(x).numpy()
     among: dict[str, list[int]] = {}
     if corpus.part == "all":
         among["supervised probe"], found["supervised probe"] = supervised(values, corpus, seed)

@@ -1,0 +1,1 @@
+"""Which unsupervised categories find the behaviours of an organism's thoughts."""

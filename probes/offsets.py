@@ -1,0 +1,56 @@
+"""Where each token lies in the decoded text, for any tokenizer; nothing is tokenised again, so that no index shifts.
+
+A character may be cut by a token boundary (byte-level BPE, byte fallback). It is then whole with its last token, and
+begun with its first. Tokens are decoded one by one where their pieces join to the text. Elsewhere (cut characters,
+SentencePiece, which drops a leading blank) they are decoded in windows whose beginning is known, in linear time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+WINDOW = 32
+CUT = "\ufffd"  # what decodes a character that is not whole yet
+
+
+class Offsets(NamedTuple):
+    """For each token how many characters of the text are whole with it, and how many are at least begun."""
+
+    whole: list[int]
+    begun: list[int]
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of ids, special tokens included, nothing cleaned up."""
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> Offsets:
+    """The place of each token in `text`, the decoding of all ids."""
+    pieces = tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+    if "".join(pieces) == text:
+        ends = list(accumulate(map(len, pieces)))
+        return Offsets(ends, ends)
+    out = Offsets([], [])
+    # A window begins with token `begin`; up to token `known`, a whole character's end, it is known: its first `before`
+    # characters end at `at` in the text.
+    begin, known, at, before = 0, 0, 0, 0
+    for i in range(1, len(ids) + 1):
+        piece = decoded(tokenizer, ids[begin:i])
+        kept = piece.rstrip(CUT)
+        end = at + len(kept) - before
+        out.whole.append(max(end, out.whole[-1] if out.whole else 0))
+        out.begun.append(out.whole[-1] + (len(kept) < len(piece)))
+        if i - known >= WINDOW and len(kept) == len(piece):
+            begin, known, at = known, i, end
+            before = len(decoded(tokenizer, ids[begin:i]))
+    return out
+
+
+def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int]:
+    """For each token, the character at which it ends in `text` (the decoding of all ids)."""
+    return offsets(tokenizer, ids, text).whole
