@@ -100,6 +100,7 @@ class Generation:
     prompt_moved: int
     finish: str  # "eos", "stop" (a stop string) or "length" (the limit)
     spent: int  # tokens decoded, the end token included
+    end: int | None = None  # the end token, where finish is "eos"
 
 
 Progress = Callable[[int, int], None]
@@ -231,7 +232,8 @@ class _Record:
             kept = length - 1 if finish == "eos" else length
             top1, top2, entropy, logprob, moved = (v[row, :kept].copy() for v in self.values)
             tokens, before = self.tokens[row, :kept].copy(), int(self.prompt_moved[row])
-            out.append(Generation(tokens, top1, top2, entropy, logprob, moved, before, str(finish), int(length)))
+            end = int(self.tokens[row, kept]) if finish == "eos" else None
+            out.append(Generation(tokens, top1, top2, entropy, logprob, moved, before, str(finish), int(length), end))
         return out
 
 
