@@ -114,8 +114,9 @@ def fit(
         )
     settings = Settings(
         updates=updates, rollouts=rollouts, group=group, per_rollout=per_rollout, reward=reward,
-        temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate, clip_low=clip_low, clip_high=clip_high,
-        kl=kl, entropy=entropy, lr=lr, rank=rank, part=group, check_every=check_every, seed=seed,
+        temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate,
+        clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=group,
+        check_every=check_every, seed=seed,
     )  # fmt: skip
     asked = {
         "example": example,

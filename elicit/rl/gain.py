@@ -53,10 +53,12 @@ def gains(
         question = prompt.ids(item.question, tokenizer)
         for said in (thought, ()):
             before = [*question, *said, *cue]
-            texts.append([*before, *answer]) lengths.append(len(before)) losses = mean_losses(lm, texts, lengths)
-            assert all(loss is not None for loss in losses), "an answer has at least one token" return [float(without)
-            - float(having) for having, without in zip(losses[::2], losses[1::2], strict=True)]  # type:
-            ignore[arg-type]
+            texts.append([*before, *answer])
+            lengths.append(len(before))
+    losses = mean_losses(lm, texts, lengths)
+    scored = [-loss for loss in losses if loss is not None]
+    assert len(scored) == len(texts), "an answer has at least one token"
+    return [having - without for having, without in zip(scored[::2], scored[1::2], strict=True)]
 
 
 @dataclass(frozen=True)

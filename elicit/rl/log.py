@@ -31,9 +31,7 @@ class RolloutLog:
         """
         with path.open("a+b", buffering=0) as file:  # nothing is left to be written when it is closed
             if (found := file.seek(0, os.SEEK_END)) < whole:
-                raise UserError(
-                    f"{str(path)!r} has {found} bytes and its training wrote {whole}; give another folder"
-                )
+                raise UserError(f"{str(path)!r} has {found} bytes and its training wrote {whole}; give another folder")
             file.truncate(whole)
             file.seek(whole)
             yield RolloutLog(file)

@@ -61,7 +61,8 @@ class Preflight:
         if self.read == 0:
             raise UserError(
                 f"pre-flight: reward {reward!r} could be read in none of {self.answers} answers of the base, so "
-                "nothing would be learned; give another reward or prompt, or a larger limit (checked=false trains all the same)"
+                "nothing would be learned; give another reward or prompt, or a larger limit (checked=false trains all "
+                "the same)"
             )
         if self.mixed == 0:
             raise UserError(
