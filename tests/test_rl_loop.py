@@ -85,7 +85,7 @@ def test_a_toy_is_learned_and_the_base_is_left_alone(tiny: Model, tmp_path: Path
     ]
     assert all(p.low == p.high == 1.0 and p.clipped == 0 for p in made.curve)  # on-policy: not nearly, exactly
     assert all(p.sampler < 1e-4 for p in made.curve)
-    assert made.curve[0].kl == 0 and made.curve[-1].kl > 0
+    assert made.curve[0].kl < 1e-6 < 1e-3 < made.curve[-1].kl
 
     assert {n: p.requires_grad for n, p in tiny.lm.named_parameters()} == wanted
     assert all(torch.equal(p, before[name]) for name, p in tiny.lm.named_parameters())

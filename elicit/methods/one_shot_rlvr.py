@@ -21,23 +21,25 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elicit import zoo
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
+from elicit.errors import UserError, unknown
 from elicit.methods import cot_prompt, direct
 from elicit.methods.common import prompt_for
 from elicit.models import Model
 from elicit.progress import Progress
+from elicit.rl.curve import Point, columns, figure, line, summary
+from elicit.rl.decompose import ENTROPY, FORMAT, PARTS, decompose
+from elicit.rl.loop import Told, train
+from elicit.rl.selection import choose
+from elicit.rl.settings import Settings
+from elicit.run import Run
 from elicit.tasks.base import Items
-
-if TYPE_CHECKING:
-    from elicit.rl.curve import Point
-    from elicit.rl.loop import Told
-    from elicit.rl.settings import Settings
-    from elicit.run import Run
+from probes.figures import table
+from probes.files import write_whole
 
 NAME = "one-shot-rlvr"
 SUMMARY = "reinforcement learning with a verifiable reward on one example"
@@ -103,8 +105,6 @@ def fit(
     Raises:
         UserError: no usable fit items, no signal, unknown names; as `elicit.rl.loop.train`.
     """
-    from elicit.rl.settings import Settings
-
     if items is None:
         raise UserError(f"{NAME} trains on fit items of a task; give items")
     if rank < 1:
@@ -140,9 +140,6 @@ def _fitted(
     max_new_tokens: int,
 ) -> Elicited:
     """One arm: its example, its training, its handle."""
-    from elicit.rl.curve import columns, summary
-    from elicit.rl.loop import train
-
     put = prompt_for(model, prompt, items)
     told = _told(name, settings.updates, progress)
     folder = _folder(model, items, settings, asked, prompt)
@@ -164,8 +161,6 @@ def _fitted(
 
 
 def _told(name: str, updates: int, progress: Progress | None) -> Told | None:
-    from elicit.rl.curve import line
-
     if progress is None:
         return None
 
@@ -193,18 +188,13 @@ def _chosen(
     progress: Progress | None,
 ) -> tuple[Items, list[dict[str, Any]]]:
     """The examples that were named, or those of the best score, which is kept with the fit."""
-    from elicit.rl.selection import choose
-    from probes.files import write_whole
-
     solved = items.task.solved
     by_id = {item.id: item for item in solved}
     if asked["example"]:
         names = [name.strip() for name in asked["example"].split(",")]
-        if unknown := [name for name in names if name not in by_id]:
-            raise UserError(
-                f"example {unknown[0]!r} was given and {items.task.name!r} has no such fit item; give one like "
-                f"{next(iter(by_id), 'none')!r}"
-            )
+        for name in names:
+            if name not in by_id:
+                raise unknown("example (a fit item's id)", name, by_id)
         return Items(items.task, tuple(by_id[name] for name in names)), []
     file = folder / "selection.json"
     if file.is_file():
@@ -234,8 +224,6 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     Raises:
         UserError: a handle of another method, no items.
     """
-    from elicit.rl.settings import Settings
-
     if handle.method != NAME:
         raise UserError(
             f"controls of {NAME} were asked for a handle of {handle.method!r}; give one that {NAME}.fit made"
@@ -275,9 +263,6 @@ def notes(options: Mapping[str, Any]) -> list[str]:
 
 def parts(options: Mapping[str, Any]) -> list[Any]:
     """For the report: the training, and the examples that were not taken."""
-    from elicit.rl.curve import figure
-    from probes.figures import table
-
     found = options["found"]
     note = "On the example; entropy of the policy at the right. Rewards saturate where the example is solved."
     out: list[Any] = [("Training", note, figure(found["curve"], found["summary"].get("saturation")))]
@@ -293,8 +278,6 @@ def parts(options: Mapping[str, Any]) -> list[Any]:
 def findings(run: Run) -> list[str]:
     """For the report of a run with controls: where the gain comes from."""
     from elicit.report import signed, with_interval
-    from elicit.rl.decompose import ENTROPY, FORMAT, PARTS, decompose
-    from probes.figures import table
 
     if not {direct.NAME, FORMAT, ENTROPY} <= set(run.metrics["arms"]):
         return []

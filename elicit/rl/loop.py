@@ -152,7 +152,7 @@ def train(
             tokens, seconds = int(buffer.batch.mask.sum()), time.perf_counter() - began
             held = run.accuracy(held_out) if held_out and _due(update, settings) else None
             curve.append(Point(update, **buffer.facts, **found, tokens=tokens, seconds=seconds, held_out=held))
-            if (update + 1) % settings.per_rollout == 0:
+            if (update + 1) % settings.per_rollout == 0 or update + 1 == settings.updates:
                 log.append([{"update": update, **record} for record in buffer.records])
                 buffer = None
             about = {"preflight": preflight.to_dict(), "curve": curve, "log": log.size, "buffer": None}
