@@ -243,7 +243,7 @@ def test_what_is_refused(tiny: Model, tmp_path: Path) -> None:
         trained(tiny, tmp_path, dataclasses.replace(SMALL, reward="format:boxed"))
     assert not (tmp_path / STATE).exists()
     trained(tiny, tmp_path, dataclasses.replace(SMALL, updates=1))
-    with pytest.raises(UserError, match="holds a training with another lr, items;"):
+    with pytest.raises(UserError, match="holds a training with another items, lr;"):
         trained(tiny, tmp_path, dataclasses.replace(SMALL, updates=1, lr=1e-2), TASK.fit[1:2])
     with loop.locked(tmp_path), pytest.raises(UserError, match="another process is training"):
         trained(tiny, tmp_path)

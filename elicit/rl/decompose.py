@@ -7,8 +7,9 @@ Question by question, with s the score of an arm:
     copying   = [ s(trained on the truth) − s(direct) ] where the answer given is the example's own
     remainder = s(trained on the truth) − s(direct) − format − entropy − copying
 
-The four add up to the gain by construction; each has a bootstrap interval over questions. Format and entropy may
-reach the same answers, so the remainder can be negative: then what truth taught was to be had without it.
+Copying is a bound from above: some questions have the example's answer. The four add up to the gain by construction;
+each has a bootstrap interval over questions. Format and entropy may reach the same answers, so the remainder can be
+negative: then what truth taught was to be had without it.
 """
 
 from __future__ import annotations

@@ -76,7 +76,6 @@ def learner(model: Model, recipe: Recipe) -> Iterator[Learner]:
         return
     lm = model.lm
     asked = {p: p.requires_grad for p in lm.parameters()}
-    other = lm.__dict__.pop("peft_config", None)  # left by an adapter that was on before
     try:
         trained = prepare(lm, recipe)
         swaps = _swaps(lm)
@@ -88,8 +87,6 @@ def learner(model: Model, recipe: Recipe) -> Iterator[Learner]:
                 setattr(parent, name, base)
     finally:
         lm.__dict__.pop("peft_config", None)
-        if other is not None:
-            lm.peft_config = other
         for parameter, before in asked.items():
             parameter.requires_grad_(before)
 
