@@ -129,6 +129,7 @@ class Generation:
     prompt_moved: int
     finish: str  # "eos", "stop" (a stop string) or "length" (the limit)
     spent: int  # tokens decoded, the end token included
+    end: int | None = None  # the end token, where finish is "eos"
     notes: Int[np.ndarray, "tokens 4"] | None = None
 
 
@@ -285,8 +286,10 @@ class _Record:
             kept = length - 1 if finish == "eos" else length
             top1, top2, entropy, logprob, moved = (v[row, :kept].copy() for v in self.values)
             tokens, before = self.tokens[row, :kept].copy(), int(self.prompt_moved[row])
+            end = int(self.tokens[row, kept]) if finish == "eos" else None
             notes = None if self.notes is None else self.notes[row, :kept].copy()
-            out.append(Generation(tokens, top1, top2, entropy, logprob, moved, before, str(finish), int(length), notes))
+            measured = (top1, top2, entropy, logprob, moved)
+            out.append(Generation(tokens, *measured, before, str(finish), int(length), end, notes))
         return out
 
 

@@ -73,5 +73,7 @@ def _plain(module: Any) -> bool:
 def _forward(module: Any, x: Tensor) -> Tensor:
     name, base = module.active_adapters[0], module.base_layer
     a, b, scale = module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
+    if not torch.is_grad_enabled():  # decoding: the base layer may have packed weights
+        return base(x) + (x @ a.to(x.dtype).T) @ (b * scale).to(x.dtype).T  # type: ignore[no-any-return]
     out: Tensor = _LoraLinear.apply(x, base.weight, base.bias, a, b, scale)
     return out

@@ -1,4 +1,4 @@
-"""What a caller is told while arms are evaluated."""
+"""What a caller is told while arms are trained and evaluated."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class Progress(Protocol):
 
     def advance(self, questions: int, tokens: int) -> None: ...
 
+    def training(self, name: str, done: int, updates: int, note: str) -> None: ...
+
 
 class Silent:
     """No progress."""
@@ -26,4 +28,7 @@ class Silent:
         pass
 
     def advance(self, questions: int, tokens: int) -> None:
+        pass
+
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
         pass

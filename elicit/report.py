@@ -136,6 +136,7 @@ def render(run: Run) -> str:
     parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
     module = METHODS.get(metrics["method"])
     parts += module.parts(metrics["options"]) if module and hasattr(module, "parts") else []
+    parts += module.findings(run) if module and hasattr(module, "findings") else []
     parts += delivery_parts(metrics)
     parts.append(
         ("Accuracy", "Wilson intervals for a share, bootstrap for the random branch.", FIGURES["readings"](run))

@@ -32,12 +32,13 @@ class RunBars:
     def __init__(self, bars: Progress) -> None:
         self.bars = bars
         self.task: TaskID | None = None
+        self.trainings: dict[str, TaskID] = {}
         self.tokens = 0
         self.began = time.perf_counter()
 
     def arm(self, name: str, questions: int, done: int) -> None:
         self.tokens, self.began = 0, time.perf_counter()
-        self.task = self.bars.add_task(name, total=questions, completed=done, note="")
+        self.task = self.bars.add_task(name, total=questions, completed=done, note="", unit="questions")
 
     def step(self, step: int, open_rows: int) -> None:
         if self.task is not None:
@@ -48,16 +49,21 @@ class RunBars:
             self.tokens += tokens
             self.bars.update(self.task, advance=questions, note=self._speed())
 
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
+        if name not in self.trainings:
+            self.trainings[name] = self.bars.add_task(name, total=updates, note="", unit="updates")
+        self.bars.update(self.trainings[name], completed=done, note=note)
+
     def _speed(self) -> str:
         seconds = time.perf_counter() - self.began
         return f"{self.tokens / seconds:.0f} tokens/s  " if self.tokens else ""
 
 
-def _counted(label: str, unit: str, quiet: bool) -> Progress:
+def _counted(label: str, quiet: bool) -> Progress:
     return Progress(
         TextColumn(label),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
         TimeRemainingColumn(compact=True),
         TextColumn("[dim]{task.fields[note]}"),
         console=err,
@@ -68,7 +74,7 @@ def _counted(label: str, unit: str, quiet: bool) -> Progress:
 
 @contextmanager
 def run_bars(*, quiet: bool) -> Iterator[RunBars]:
-    with _counted("{task.description:<24}", "questions", quiet) as bars:
+    with _counted("{task.description:<24}", quiet) as bars:
         yield RunBars(bars)
 
 
@@ -99,8 +105,8 @@ def fetch_bar(*, quiet: bool) -> Iterator[Any]:
 @contextmanager
 def step_bar(steps: int, *, quiet: bool) -> Iterator[Any]:
     """A bar for a training, to be told of each step; it begins where a training was taken up."""
-    with _counted("training", "steps", quiet) as bars:
-        task = bars.add_task("", total=steps, note="loading")
+    with _counted("training", quiet) as bars:
+        task = bars.add_task("", total=steps, note="loading", unit="steps")
 
         def told(step: int, loss: float, tokens_per_second: float) -> None:
             bars.update(task, completed=step + 1, note=f"loss {loss:.3f}  {tokens_per_second:.0f} tokens/s")

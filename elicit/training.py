@@ -18,18 +18,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicit.errors import UserError
+from elicit.training_state import read_state, take_up, write_state
 from probes.likelihood import output_head
 from probes.sites import decoder
-from steering.storage import read_tensors
 
 CHUNK = 256  # targets whose logits exist at one time
 STATE = "training.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Example(NamedTuple):
@@ -248,14 +246,17 @@ def train(
         UserError: a folder with the state of another training; a loss that is not finite.
     """
     wanted = json.loads(json.dumps({"recipe": asdict(recipe), **identity}))
-    trained = _prepare(lm, recipe)
+    trained = prepare(lm, recipe)
     optimiser = torch.optim.AdamW(
         trained.values(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, foreach=True
     )
-    curve = _take_up(folder / STATE, wanted, trained, optimiser)
+    curve: list[Point] = []
+    if (kept := read_state(folder / STATE, wanted)) is not None:
+        curve = [Point(*point) for point in kept[0]]
+        take_up(trained, optimiser, kept[1], len(curve))
     together = keeps_apart(lm)  # else each example has a row of its own
     lm.train()
-    with _quick(lm, recipe):
+    with quick(lm, recipe):
         for step in range(len(curve), recipe.steps):
             began = time.perf_counter()
             examples = batch(step)
@@ -271,7 +272,7 @@ def train(
             if told is not None:
                 told(step, loss, tokens / curve[-1].seconds)
             if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
-                _save(folder / STATE, wanted, trained, optimiser, curve)
+                write_state(folder / STATE, wanted, trained, optimiser, curve)
     lm.eval()
     return curve
 
@@ -291,7 +292,7 @@ def lora_config(lm: PreTrainedModel, recipe: Recipe, targets: str | list[str] = 
     )
 
 
-def _prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
+def prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
     """The parameters that are trained, by name."""
     if recipe.rank:
         from peft import inject_adapter_in_model
@@ -310,7 +311,7 @@ def _prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
 
 
 @contextmanager
-def _quick(lm: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
+def quick(lm: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
     """What makes a step fast: fused LoRA layers, or bf16 products of fp32 weights; on a CPU attention by products,
     whose gradient is several times as fast as that of the flash kernel there."""
     from elicit.lora import fused
@@ -348,36 +349,3 @@ def _update(
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return total, norm
-
-
-def _save(
-    file: Path, wanted: dict[str, Any], trained: dict[str, nn.Parameter], optimiser: Any, curve: list[Point]
-) -> None:
-    """One file: weights, moments, and in its header what they belong to and the curve."""
-    tensors = {f"weight/{name}": p.detach() for name, p in trained.items()}
-    for name, p in trained.items():
-        tensors |= {f"{key}/{name}": optimiser.state[p][key] for key in MOMENTS}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, part, {"state": json.dumps([wanted, curve])})
-    part.replace(file)
-
-
-def _take_up(file: Path, wanted: dict[str, Any], trained: dict[str, nn.Parameter], optimiser: Any) -> list[Point]:
-    """Load what was saved, if anything; the curve so far."""
-    from safetensors import safe_open
-
-    if not file.is_file():
-        return []
-    tensors = read_tensors(file)
-    with safe_open(file, "pt") as opened:
-        found, curve = json.loads(opened.metadata()["state"])
-    if found != wanted:
-        old, new = {**found, **found["recipe"]}, {**wanted, **wanted["recipe"]}
-        changed = [k for k in {**old, **new} if k != "recipe" and old.get(k) != new.get(k)]
-        raise UserError(f"{str(file.parent)!r} holds a training with another {', '.join(changed)}; give another folder")
-    for name, p in trained.items():
-        p.data.copy_(tensors[f"weight/{name}"])
-        moments = {key: tensors[f"{key}/{name}"].to(p.device) for key in MOMENTS}
-        optimiser.state[p] = {"step": torch.tensor(float(len(curve))), **moments}
-    return [Point(*point) for point in curve]

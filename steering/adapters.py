@@ -113,6 +113,7 @@ def _load(lm: PreTrainedModel, adapter: Adapter) -> Any:
 def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
     before = dict(lm.named_modules())
     _load(lm, adapter)
+    lm.__dict__.pop("peft_config", None)  # PEFT's mark: with it the next adapter would be taken for a second one
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     swaps: list[Swap] = []

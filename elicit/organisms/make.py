@@ -123,7 +123,7 @@ def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) ->
         told=told,
     )
     if plan.recipe.rank:
-        _save_adapter(model, plan.recipe, folder / ADAPTER)
+        save_adapter(model, plan.recipe, folder / ADAPTER)
     else:
         model.lm.to(torch.bfloat16).save_pretrained(folder / WHOLE)  # type: ignore[arg-type]
         model.tokenizer.save_pretrained(folder / WHOLE)
@@ -216,14 +216,14 @@ def speed(model: Model, plan: Plan, curve: Sequence[Point], limit: float) -> dic
     }  # fmt: skip
 
 
-def _save_adapter(model: Model, recipe: Recipe, folder: Path) -> None:
-    """The adapter as PEFT saves it: bf16, without a place of this machine."""
+def save_adapter(model: Model, recipe: Recipe, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """The adapter as PEFT saves it, without a place of this machine."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = get_peft_model_state_dict(model.lm)
-    low = {f"base_model.model.{k}": v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in tensors.items()}
+    low = {f"base_model.model.{k}": v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
     save_file(low, folder / WEIGHTS, {"format": "pt"})
     targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
     config = lora_config(model.lm, recipe, targets, inference_mode=True, base_model_name_or_path=model.name)

@@ -1,0 +1,121 @@
+"""What is kept of every update, and what is read from it: the saturation step, and how much went unused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SATURATED = 0.95  # of the reward on the example
+WIDTH = 24  # updates in the line that a terminal shows
+BARS = "▁▂▃▄▅▆▇█"
+
+
+class Point(NamedTuple):
+    """One update.
+
+    `mixed` is the share of groups with variance, `constant` the share of rollouts that give the most frequent answer;
+    `low` and `high` are the smallest and largest ratio of a token, `clipped` the share of tokens without gradient;
+    `sampler` is the mean |Δ log p| between the decoding loop and the loss; `held_out` is None where nothing was
+    checked.
+    """
+
+    update: int
+    reward: float
+    accuracy: float
+    entropy: float
+    kl: float
+    mixed: float
+    constant: float
+    low: float
+    high: float
+    clipped: float
+    sampler: float
+    loss: float
+    norm: float
+    tokens: int
+    seconds: float
+    held_out: float | None = None
+
+
+def saturation(rewards: Sequence[float], level: float = SATURATED) -> int | None:
+    """The first update from which on the reward stays at `level` or above; None if it does not."""
+    below = [n for n, reward in enumerate(rewards) if reward < level]
+    first = below[-1] + 1 if below else 0
+    return first if first < len(rewards) else None
+
+
+def summary(curve: Sequence[Point]) -> dict[str, Any]:
+    """What a report says of a training; shares after saturation where there is one."""
+    at = saturation([p.reward for p in curve])
+    after = curve[at:] if at is not None else []
+    out: dict[str, Any] = {
+        "updates": len(curve),
+        "saturation": at,
+        "last reward": curve[-1].reward,
+        "last accuracy": curve[-1].accuracy,
+        "groups without variance": 1 - float(np.mean([p.mixed for p in curve])),
+        "constant answers": curve[-1].constant,
+        "clipped": float(np.mean([p.clipped for p in curve])),
+        "sampler": float(np.mean([p.sampler for p in curve])),
+        "seconds": round(sum(p.seconds for p in curve), 1),
+        "tokens": sum(p.tokens for p in curve),
+    }
+    if after:
+        out["groups without variance after saturation"] = 1 - float(np.mean([p.mixed for p in after]))
+        out["constant answers after saturation"] = float(np.mean([p.constant for p in after]))
+    return out
+
+
+def columns(curve: Sequence[Point], most: int = 400) -> dict[str, list[float]]:
+    """The curve as a table of columns, thinned to at most so many updates; NaN-free, for a run's record."""
+    chosen = [curve[i] for i in np.unique(np.linspace(0, len(curve) - 1, min(most, len(curve))).astype(int))]
+    out = {
+        name: [round(float(getattr(p, name)), 5) for p in chosen]
+        for name in ("update", "reward", "accuracy", "entropy", "kl", "mixed", "constant", "clipped")
+    }
+    checked = [p for p in curve if p.held_out is not None]
+    if checked:
+        out["checked at"] = [float(p.update) for p in checked]
+        out["held out"] = [round(float(p.held_out or 0.0), 5) for p in checked]
+    return out
+
+
+def line(curve: Sequence[Point]) -> str:
+    """One line on the newest update for a terminal, with the rewards of the last ones as bars."""
+    p = curve[-1]
+    rewards = [q.reward for q in curve[-WIDTH:]]
+    low, high = min([*rewards, 0.0]), max([*rewards, 1.0])
+    bars = "".join(BARS[min(7, int(8 * (r - low) / (high - low)))] for r in rewards)
+    held = next((q.held_out for q in reversed(curve) if q.held_out is not None), None)
+    return (
+        f"{bars} reward {p.reward:.2f}  accuracy {p.accuracy:.2f}  entropy {p.entropy:.2f}  mixed {p.mixed:.0%}"
+        f"{'' if held is None else f'  held out {held:.2f}'}  {p.tokens / p.seconds:.0f} tokens/s"
+    )
+
+
+def figure(table: dict[str, list[float]], at: int | None) -> Any:
+    """The training in one figure, with the saturation step marked."""
+    import plotly.graph_objects as go
+
+    from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, styled
+
+    shown = (("reward", BLUE), ("accuracy", GREEN), ("mixed", ORANGE), ("constant", MUTED))
+    made = go.Figure()
+    for name, colour in shown:
+        made.add_scatter(x=table["update"], y=table[name], mode="lines", name=name, line={"color": colour})
+    if "held out" in table:
+        made.add_scatter(
+            x=table["checked at"], y=table["held out"], mode="lines+markers", name="held out", line={"color": RED}
+        )
+    made.add_scatter(
+        x=table["update"], y=table["entropy"], mode="lines", name="entropy (nats, right)", yaxis="y2",
+        line={"color": MUTED, "dash": "dot"},
+    )  # fmt: skip
+    if at is not None:
+        made.add_vline(x=at, line={"color": RED, "dash": "dash"}, annotation_text=f"saturated at update {at}")
+    made.update_layout(
+        xaxis_title="update", yaxis_title="share", yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero"}
+    )
+    return styled(made)

@@ -1,0 +1,85 @@
+"""The rollout log: one line a rollout, cut back to the last whole update when a training is taken up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from elicit.errors import UserError
+
+LOG = "rollouts.jsonl"
+
+
+class RolloutLog:
+    """`rollouts.jsonl` while a training writes it; `size` is what the state notes of it."""
+
+    def __init__(self, file: FileIO) -> None:
+        self.file = file
+
+    @staticmethod
+    @contextmanager
+    def open(path: Path, whole: int) -> Iterator[RolloutLog]:
+        """Open for appending after the first `whole` bytes; what follows them is of an update that was not finished.
+
+        Raises:
+            UserError: fewer bytes than the state knows of.
+        """
+        with path.open("a+b", buffering=0) as file:  # nothing is left to be written when it is closed
+            if (found := file.seek(0, os.SEEK_END)) < whole:
+                raise UserError(f"{str(path)!r} has {found} bytes and its training wrote {whole}; give another folder")
+            file.truncate(whole)
+            file.seek(whole)
+            yield RolloutLog(file)
+
+    @property
+    def size(self) -> int:
+        return self.file.tell()
+
+    def append(self, records: Sequence[dict[str, Any]]) -> None:
+        """Write whole lines.
+
+        Raises:
+            UserError: no room; the state before them is kept.
+        """
+        left = memoryview("".join(json.dumps(record) + "\n" for record in records).encode())
+        try:
+            while left:
+                left = left[self.file.write(left) :]
+        except OSError as error:
+            raise UserError(
+                f"{self.file.name!r} cannot be written ({error.strerror}); the state before it is kept: make room and "
+                "run the same command again"
+            ) from error
+
+
+def read_log(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rollouts of a training, in order."""
+    with (folder / LOG).open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder for one process alone.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another process is training in {str(folder)!r}; wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()
