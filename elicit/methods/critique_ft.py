@@ -32,6 +32,7 @@ from elicit.tasks.base import Items
 NAME = "critique-ft"
 SUMMARY = "train on critiques of the model's own solutions"
 PAPER = "2501.17703"
+MODEL = "smollm2-135m-latent"
 CONTROLS = ("shuffled", "solutions", "untruthful", "unrelated")
 
 
