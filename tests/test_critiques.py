@@ -159,7 +159,7 @@ def test_degenerate_candidates_are_wrong_and_nothing_breaks(task: Task, text: st
     ("-2 + 5 = 3", [True]), ("7 = 3 + 4", [True]), ("1. 3 + 4 = 7", [True]), ("- 3 + 4 = 7", []),
     ("x = 10", []), ("2x + 3 = 7", []), ("x + 3 + 4 = 10", []), ("half of 6 + 2 = 5", []), ("3^2 + 1 = 10", []),
     ("2 + 3x = 11", []), ("5! + 1 = 121", []), ("f(2) + 1 = 4", []), ("10 = 10", []), ("1/0 = 3", []),
-    ("3 + 4 = 7 * 1", [True]), ("2 + 2 = 4%", [True]),
+    ("3 + 4 = 7 * 1", [True]), ("2 + 2 = 4%", []),
 ])  # fmt: skip
 def test_equations_are_judged_only_where_they_surely_are_some(text: str, found: list[bool]) -> None:
     assert [one.right for one in equations(text)] == found

@@ -15,7 +15,7 @@ from elicit.tasks.base import Item
 
 RIGHT, WRONG = "Conclusion: right", "Conclusion: wrong"
 # The authors write "Conclusion: right [END]" in their data and "Critique Conclusion: Incorrect" in later prompts.
-_CONCLUSION = re.compile(r"conclusion\W*\s(right|wrong|correct|incorrect)\b", re.I)
+_CONCLUSION = re.compile(r"conclusion\W+(right|wrong|correct|incorrect)\b", re.I)
 
 
 class Critique(NamedTuple):
