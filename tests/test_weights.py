@@ -33,7 +33,7 @@ def test_planted_sparsity_is_found_exactly_and_the_null_has_none() -> None:
     found = differences({"w": before, "b": before[0]}, {"w": after, "b": before[0]})
     row = found.table.loc["w"]
     for share in SHARES:
-        assert row[share] == 1 - moved / 3200
+        assert row[share] == pytest.approx(1 - moved / 3200)
     assert row["null_fp32"] < 0.01 and row["null_absolute"] < 0.01
     assert row["norm"] == pytest.approx(0.5 * moved**0.5, rel=1e-4)
     assert (row["dtype_before"], row["dtype_after"], row["shape"], row["n"]) == ("float32", "float32", "64×50", 3200)
@@ -102,7 +102,7 @@ def test_two_dense_updates_in_bf16_overlap_above_chance_and_as_their_nulls_do() 
     one, other = ((before.float() + 1e-3 * noise(128, 128, seed=s)).bfloat16() for s in (3, 4))
     found = overlap({"w": before}, {"w": one}, {"w": other}).summary
     assert found["of_one"] > found["chance_of_one"] + 0.1  # small weights change first
-    assert found["of_one"] == pytest.approx(found["null_of_one"], abs=0.05)
+    assert found["of_one"] == pytest.approx(found["null_of_one"], abs=0.1)
 
 
 @pytest.fixture(scope="module")
