@@ -137,10 +137,18 @@ def sums(question: str = "What is 5 + 7 - 2?", answer: str = "10") -> Item:
     ("Adding all 3 terms: 5 + 7 - 2 = 10, so 10", True, ""),  # no paraphrase: equations and the answer are judged
     ("Adding all 3 terms: 5 + 7 = 14 and 14 - 4 = 10", False, "5 + 7 = 14"),
     ("We start with 5. 5 + 7 = 12.", False, ""),  # ends too early: no wrong step, a wrong answer
+    ("We start with 5. 5 + 7 = 12. 12 - 2 = 10.", True, ""),  # the answer goes without saying
 ])  # fmt: skip
 def test_single_solutions(task: Task, text: str, right: bool, wrong: str) -> None:
     verdict = check(task, sums(), text)
     assert (verdict.right, verdict.wrong) == (right, wrong), verdict
+
+
+def test_steps_that_end_early_on_the_right_number_are_wrong(task: Task) -> None:
+    item = sums("What is 5 + 7 - 2 + 4 - 4?")
+    verdict = check(task, item, "We start with 5. 5 + 7 = 12. 12 - 2 = 10.")
+    assert verdict.early and not verdict.right and not verdict.wrong
+    assert "ends before its answer" in Symbolic(task)(item, "We start with 5. 5 + 7 = 12. 12 - 2 = 10.").text
 
 
 @pytest.mark.parametrize("text", ["", "  ", "...", "no idea", "((((", "= = =", "5 = 5 = 5 = 4", "1" * 3000, "+ " * 400,

@@ -32,14 +32,15 @@ from elicit.tasks.base import Item, Task, corrupt
 class Verdict(NamedTuple):
     """What is to be said of a candidate.
 
-    `wrong` is its first wrong sentence or equation, or empty; `reason` says what is wrong with it; `at_once` marks a
-    candidate that is an answer and nothing else.
+    `wrong` is its first wrong sentence or equation, or empty; `reason` says what is wrong with it; `early` marks steps
+    that end before the answer, `at_once` a candidate that is an answer and nothing else.
     """
 
     right: bool
     answer: str | None
     wrong: str = ""
     reason: str = ""
+    early: bool = False
     at_once: bool = False
 
 
@@ -50,15 +51,15 @@ def check(task: Task, item: Item, candidate: str) -> Verdict:
     correct = task.grader.grade(item, answer).correct
     if answer is None or candidate.strip().rstrip(".").strip() == answer:
         return Verdict(correct, answer, at_once=True)
-    wrong, reason, lost = "", "", True
+    wrong, reason, lost, ended = "", "", True, True
     if family_of(item) is not None:
-        walked = walk(candidate, facts_of(item), lambda said: task.grader.grade(item, said).correct)
-        wrong, reason, lost = walked.wrong or "", walked.reason, walked.lost
+        walked = walk(candidate, facts_of(item), answer, lambda said: task.grader.grade(item, said).correct)
+        wrong, reason, lost, ended = walked.wrong or "", walked.reason, walked.lost, walked.ended or walked.lost
     if not wrong and lost:
         bad = next((one for one in equations(candidate) if not one.right), None)
         if bad is not None:
             wrong, reason = bad.text, f"{bad.text.split('=')[0].strip()} is {shown(bad.value)}"
-    return Verdict(correct and not wrong, answer, wrong, reason)
+    return Verdict(correct and not wrong and ended, answer, wrong, reason, early=not (wrong or ended))
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _say(verdict: Verdict) -> str:
         return f'The solution goes wrong where it says "{quoted}": {verdict.reason}.'
     if verdict.right:
         return "Every step of the solution holds, and so does its answer."
+    if verdict.early:
+        return "No step of the solution is wrong, but it ends before its answer."
     return f"No step of the solution is wrong, but its answer {verdict.answer} is."
 
 

@@ -66,7 +66,10 @@ class Way(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """How far the walk came: the sentences that hold, the first that does not and why, and whether all were read."""
+    """How far the walk came: the sentences that hold, the first that does not and why.
+
+    `lost` where a sentence could not be read; `ended` where the steps came to the answer.
+    """
 
     held: list[str]
     wrong: str | None
@@ -75,12 +78,13 @@ class Walked(NamedTuple):
     ended: bool
 
 
-def walk(text: str, facts: Facts, right: Callable[[str], bool]) -> Walked:
+def walk(text: str, facts: Facts, answer: str, right: Callable[[str], bool]) -> Walked:
     """Follow a solution to its first mistake.
 
     Args:
         text: the solution.
         facts: of its question.
+        answer: what it answers.
         right: whether an answer is right.
     """
     sentences = [found.group().strip() for found in _SENTENCE.finditer(text)]
@@ -101,6 +105,9 @@ def walk(text: str, facts: Facts, right: Callable[[str], bool]) -> Walked:
             return Walked(held, sentence, _why(sentence, steps), False, False)
         held.append(sentence)
         ended = any(step.behaviour == "conclude" for step, state in following if state is not None)
+    if not ended and re.fullmatch(CONTENT[type(facts)]["conclude"], answer):  # unsaid, but is it what they came to?
+        said = Step("conclude", answer)
+        ended = any(_after(facts, state, said, True, right) is not None for state in states)
     return Walked(held, None, "", False, ended)
 
 
