@@ -89,16 +89,12 @@ def test_an_adapter_is_trained_kept_in_the_run_and_gone_from_the_base(tiny: Mode
 def test_rows_are_written_in_the_authors_format_and_serve_as_a_source(tiny: Model, task: Task, here: Path) -> None:
     first = fitted(tiny, task, problems=2, steps=1)
     (rows,) = here.glob("runs/*/rows.jsonl")
-    lines = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert [line["item"] for line in lines if "critique" not in line] == [item.id for item in task.fit[:2]]
-    kept = [line for line in lines if "critique" in line]
-    assert all({"instruction", "input", "output"} <= set(line) for line in kept)
+    kept = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert list(json.loads((rows.parent / "problems.json").read_text())) == [item.id for item in task.fit[:2]]
     theirs = here / "theirs.jsonl"
     theirs.write_text("\n".join(json.dumps({k: line[k] for k in ("instruction", "input", "output")}) for line in kept))
-    second = fitted(tiny, task, source=str(theirs), problems=2, steps=1)
-    assert second.adapter is not None and first.adapter is not None
-    a, b = (differences(tiny.lm.state_dict(), one.adapter.folder).summary["norm"] for one in (first, second))
-    assert a == b > 0  # the same examples train the same adapter
+    again = [fitted(tiny, task, source=str(file), problems=2, steps=1) for file in (theirs, rows)]
+    assert len({one.adapter.sha256 for one in (first, *again) if one.adapter}) == 1  # the same examples
 
 
 class Stopped(Silent):

@@ -1,6 +1,7 @@
 """The whole of a critique fine-tuning: candidates, critiques, the adapter; each kept in a folder and taken up again.
 
-runs/critique-ft-<task>-<model>-<hash>/rows.jsonl             candidates with their critiques, a problem at a time
+runs/critique-ft-<task>-<model>-<hash>/rows.jsonl             candidates with their critiques
+    …/problems.json                                               the problems that are done
 …/<targets>-<hash>/training.safetensors, adapter/             as `elicit.training` resumes it, as PEFT saves it
 """
 
@@ -10,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from elicit.training import Example, Point, Recipe, train
 from probes.files import write_whole
 from steering.adapters import Adapter, borrowed
 
-ROWS, ADAPTER = "rows.jsonl", "adapter"
+ROWS, DONE, ADAPTER = "rows.jsonl", "problems.json", "adapter"
 SOURCES = {
     "symbolic": "an exact checker: organisms' problems step by step, equations in any text",
     "model": "the base itself",
@@ -189,7 +189,7 @@ def _rows(
     known = critic.identity if isinstance(critic, Batched) else None
     drawn = [options.ask, options.candidates, options.temperature, options.max_new_tokens, options.seed]
     folder = _folder(model, items, [known or options.source, [i.id for i in problems], prompt.to_dict(), *drawn])
-    kept = _kept(folder / ROWS) if known is not None else {}
+    kept = _kept(folder) if known is not None else {}
     progress.arm("critique-ft: critiques", len(problems), sum(item.id in kept for item in problems))
     for item in problems:
         if item.id in kept:
@@ -209,7 +209,7 @@ def _rows(
             for one, said, lie in zip(found, critiques, lies, strict=True)
         ]
         kept[item.id] = [row for row in made if row is not None], made.count(None)
-        _keep(folder / ROWS, kept)
+        _keep(folder, kept)
         progress.advance(1, 0)
     rows = [row for item in problems for row in kept[item.id][0]]
     left_out = sum(kept[item.id][1] for item in problems)
@@ -277,23 +277,21 @@ def _folder(model: Model, items: Items, decides: list[Any]) -> Path:
     return Path("runs") / f"{name}-{_hash([model.provenance.sha256, model.dtype, decides])}"
 
 
-def _keep(file: Path, kept: dict[str, tuple[list[Row], int]]) -> None:
-    """All rows so far; a problem whose critiques came to nothing leaves a line that says so."""
-    lines = [json.dumps({"item": item, "without_conclusion": missing}) for item, (_, missing) in kept.items()]
-    lines += [json.dumps(row.to_dict()) for rows, _ in kept.values() for row in rows]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, "\n".join(lines) + "\n")
+def _keep(folder: Path, kept: dict[str, tuple[list[Row], int]]) -> None:
+    """All rows so far, which are a critique source themselves; what names the finished problems comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / ROWS, "".join(json.dumps(row.to_dict()) + "\n" for rows, _ in kept.values() for row in rows))
+    write_whole(folder / DONE, json.dumps({item: missing for item, (_, missing) in kept.items()}))
 
 
-def _kept(file: Path) -> dict[str, tuple[list[Row], int]]:
-    """What `_keep` wrote; the file appears whole or not at all."""
-    if not file.is_file():
+def _kept(folder: Path) -> dict[str, tuple[list[Row], int]]:
+    """For each finished problem its rows, and how many critiques came to no conclusion."""
+    if not (folder / DONE).is_file():
         return {}
-    objects = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-    heads = {one["item"]: one["without_conclusion"] for one in objects if "without_conclusion" in one}
-    rows = [Row.from_dict(one) for one in objects if "critique" in one]
-    by_item = {item: list(group) for item, group in groupby(rows, key=lambda row: row.item)}
-    return {item: (by_item.get(item, []), missing) for item, missing in heads.items()}
+    lines = (folder / ROWS).read_text(encoding="utf-8").split("\n")
+    rows = [Row.from_dict(json.loads(line)) for line in lines if line]
+    done: dict[str, int] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    return {item: ([row for row in rows if row.item == item], missing) for item, missing in done.items()}
 
 
 def _hash(value: Any) -> str:
