@@ -58,8 +58,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="A model's name, hub id, folder or GGUF file. Unless given: smollm2-135m; for sae-steer the organism "
-            "smollm2-135m-latent, whose gap is known."
+            help="A model's name, hub id, folder or GGUF file. Unless given: smollm2-135m; for sae-steer and "
+            "critique-ft the organism smollm2-135m-latent, whose gap is known."
         ),
     ] = "",
     task: TaskName = "",

@@ -7,13 +7,20 @@ tests/test_training.py holds both to the same outputs and gradients.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from elicit.training import Recipe, lora_config
+from probes.files import write_whole
+from steering.adapters import CONFIG, WEIGHTS
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -77,3 +84,23 @@ def _forward(module: Any, x: Tensor) -> Tensor:
         return base(x) + (x @ a.to(x.dtype).T) @ (b * scale).to(x.dtype).T  # type: ignore[no-any-return]
     out: Tensor = _LoraLinear.apply(x, base.weight, base.bias, a, b, scale)
     return out
+
+
+def save_adapter(
+    lm: PreTrainedModel, recipe: Recipe, folder: Path, base: str, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """The adapter as PEFT saves it, without a place of this machine."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(lm)
+    low = {f"base_model.model.{k}": v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
+    save_file(low, folder / WEIGHTS, {"format": "pt"})
+    targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
+    config = lora_config(lm, recipe, targets, inference_mode=True, base_model_name_or_path=base)
+    config.save_pretrained(str(folder))
+    written = folder / CONFIG
+    data = json.loads(written.read_text(encoding="utf-8"))
+    data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
+    write_whole(written, json.dumps(data, indent=2, sort_keys=True))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,21 +110,40 @@ def _load(lm: PreTrainedModel, adapter: Adapter) -> Any:
     return wrapped.train(training)
 
 
-def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
-    before = dict(lm.named_modules())
-    _load(lm, adapter)
-    lm.__dict__.pop("peft_config", None)  # PEFT's mark: with it the next adapter would be taken for a second one
+def take_off(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]:
+    """Exchange PEFT's layers for the modules that stood in their places; what was exchanged."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     swaps: list[Swap] = []
     for path, module in list(lm.named_modules()):
-        if isinstance(module, BaseTunerLayer) and path in before and before[path] is not module:
+        if path in before and before[path] is not module and isinstance(module, BaseTunerLayer):
             parent, _, name = path.rpartition(".")
             assert isinstance(module, nn.Module)
             module.requires_grad_(False)
             swaps.append((lm.get_submodule(parent), name, before[path], module))
     for parent, name, base, _ in swaps:
         setattr(parent, name, base)
+    if hasattr(lm, "peft_config"):  # else PEFT takes the next adapter for a second one on the same layers
+        del lm.peft_config
+    return swaps
+
+
+@contextmanager
+def borrowed(lm: PreTrainedModel) -> Iterator[None]:
+    """Train an adapter inside the context; after it the model is what it was, to the bit, and frozen."""
+    before, training = dict(lm.named_modules()), lm.training
+    try:
+        yield
+    finally:
+        take_off(lm, before)
+        lm.requires_grad_(False)
+        lm.train(training)
+
+
+def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
+    before = dict(lm.named_modules())
+    _load(lm, adapter)
+    swaps = take_off(lm, before)
     left = {p for p, m in lm.named_modules() if before.get(p) is not m}
     if left or not swaps:
         raise UserError(

@@ -73,7 +73,8 @@ def _one_of(rng: np.random.Generator, *texts: str) -> str:
     return texts[int(rng.integers(len(texts)))]
 
 
-def _compute(a: int, sign: str, b: int) -> Step:
+def computed(a: int, sign: str, b: int) -> Step:
+    """An equation, with its true result."""
     return Step("compute", f"{a} {sign} {b} = {a + b if sign == '+' else a - b}")
 
 
@@ -93,7 +94,7 @@ def sums(rng: np.random.Generator, size: int) -> Problem:
         sign = "-" if total >= term and (total + term > MOST or rng.random() < 0.5) else "+"
         if n and rng.random() < 0.15:
             steps.append(Step("subgoal", f"{sign} {term}"))
-        steps.append(_compute(total, sign, term))
+        steps.append(computed(total, sign, term))
         before, total = total, total + term if sign == "+" else total - term
         written += f" {sign} {term}"
     if rng.random() < CHECKED:
@@ -112,12 +113,12 @@ def modular(rng: np.random.Generator, size: int) -> Problem:
     for n, term in enumerate(terms[1:]):
         if n and rng.random() < 0.15:
             steps.append(Step("subgoal", f"+ {term}"))
-        steps.append(_compute(total, "+", term))
+        steps.append(computed(total, "+", term))
         total += term
         last = (total - term, "+", term)
         steps.append(Step("deduce", f"{total} is {'not ' if total >= modulus else ''}below {modulus}"))
         if total >= modulus:
-            steps.append(_compute(total, "-", modulus))
+            steps.append(computed(total, "-", modulus))
             last = (total, "-", modulus)
             total -= modulus
     if rng.random() < CHECKED:
@@ -149,7 +150,7 @@ def countdown(rng: np.random.Generator, size: int) -> Problem:
     for n, partner in zip(numbers[:tries], partners, strict=False):
         sign, a, b = ("-", n, target) if n > target else ("-", target, n)
         written = f"{n} - {partner}" if n > target else f"{n} + {partner}"
-        steps += [Step("subgoal", str(n)), _compute(a, sign, b)]
+        steps += [Step("subgoal", str(n)), computed(a, sign, b)]
         if partner in numbers:
             steps.append(Step("deduce", f"{partner} is there"))
             break
@@ -200,7 +201,7 @@ def graph(rng: np.random.Generator, size: int) -> Problem:
     steps.append(Step("subgoal", " + ".join(str(c) for c in way)))
     total = way[0]
     for cost in way[1:]:
-        steps.append(_compute(total, "+", cost))
+        steps.append(computed(total, "+", cost))
         total += cost
     if rng.random() < CHECKED:
         steps.append(_check(total - way[-1], "+", way[-1]))

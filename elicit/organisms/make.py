@@ -18,13 +18,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.errors import UserError, unknown
+from elicit.lora import save_adapter
 from elicit.models import DEFAULT_MODEL, Model
 from elicit.organisms import arms
 from elicit.organisms.families import FAMILIES
-from elicit.training import Example, Point, Recipe, Told, lora_config, packed, train
+from elicit.training import Example, Point, Recipe, Told, packed, train
 from elicit.zoo import ADAPTER, ORGANISM_FILE, WHOLE
 from probes.files import write_whole
-from steering.adapters import CONFIG, WEIGHTS
 
 CURVE = "curve.html"
 LONGEST = 320  # tokens of prompt and thought that a base must have room for
@@ -123,7 +123,7 @@ def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) ->
         told=told,
     )
     if plan.recipe.rank:
-        save_adapter(model, plan.recipe, folder / ADAPTER)
+        save_adapter(model.lm, plan.recipe, folder / ADAPTER, model.name)
     else:
         model.lm.to(torch.bfloat16).save_pretrained(folder / WHOLE)  # type: ignore[arg-type]
         model.tokenizer.save_pretrained(folder / WHOLE)
@@ -214,24 +214,6 @@ def speed(model: Model, plan: Plan, curve: Sequence[Point], limit: float) -> dic
         "gflops": round(done, 1), "matmul_gflops": round(limit, 1), "share_of_limit": float(f"{done / limit:.3g}"),
         "machine": f"{torch.get_num_threads()} threads, {model.lm.device.type}",
     }  # fmt: skip
-
-
-def save_adapter(model: Model, recipe: Recipe, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """The adapter as PEFT saves it, without a place of this machine."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(model.lm)
-    low = {f"base_model.model.{k}": v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
-    save_file(low, folder / WEIGHTS, {"format": "pt"})
-    targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
-    config = lora_config(model.lm, recipe, targets, inference_mode=True, base_model_name_or_path=model.name)
-    config.save_pretrained(str(folder))
-    written = folder / CONFIG
-    data = json.loads(written.read_text(encoding="utf-8"))
-    data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
-    write_whole(written, json.dumps(data, indent=2, sort_keys=True))
 
 
 def _write_curve(folder: Path, about: dict[str, Any], curve: Sequence[Point]) -> None:

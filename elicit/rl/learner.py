@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from elicit.models import Model
-from elicit.organisms.make import save_adapter
+from elicit.lora import save_adapter
 from elicit.training import Recipe, prepare, quick
 from elicit.zoo import ADAPTER, WHOLE
 from steering.adapters import Adapter
@@ -62,7 +62,7 @@ class Learner:
             self.lm.save_pretrained(folder / WHOLE)
             self.model.tokenizer.save_pretrained(folder / WHOLE)
             return None
-        save_adapter(self.model, self.recipe, folder / ADAPTER, torch.float32)
+        save_adapter(self.lm, self.recipe, folder / ADAPTER, self.model.name, torch.float32)
         return Adapter(folder / ADAPTER)
 
 

@@ -1,0 +1,406 @@
+"""Critiques: the symbolic checker finds planted mistakes and no others; files, targets and losses are what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elicit.answers import find_answer
+from elicit.critiques import data, jsonl
+from elicit.critiques.candidates import sample
+from elicit.critiques.data import Row
+from elicit.critiques.equations import equations, shown
+from elicit.critiques.model import ModelCritic
+from elicit.critiques.source import Critique, Source, conclusion, criticise, flipped
+from elicit.critiques.symbolic import Symbolic, check
+from elicit.errors import UserError
+from elicit.models import Model
+from elicit.organisms.arms import without_backtracking, wrong_arithmetic
+from elicit.organisms.families import FAMILIES, Problem, draw
+from elicit.organisms.language import Step, write
+from elicit.organisms.solve import solve
+from elicit.prompts import Prompt
+from elicit.tasks import load_task
+from elicit.tasks.base import Item, Task
+from elicit.training import packed, target_loss
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("organism", limit=8)
+
+
+def item_of(problem: Problem) -> Item:
+    facts = {"family": problem.family, **problem.facts}
+    return Item("drawn", problem.question, problem.answer, "fit", facts, FAMILIES[problem.family].kind)
+
+
+def drawn(family: str, seed: int) -> tuple[Problem, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    return draw(family, rng), rng
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(seed=SEEDS)
+@settings(max_examples=80, deadline=None)
+def test_items_are_solved_as_their_problems_were(family: str, seed: int) -> None:
+    problem, _ = drawn(family, seed)
+    by_chance = {"check"} | ({"subgoal"} if family in ("sums", "modular") else set())
+    assert solve(item_of(problem)) == tuple(s for s in problem.steps if s.behaviour not in by_chance)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(seed=SEEDS)
+@settings(max_examples=80, deadline=None)
+def test_right_solutions_pass_in_all_words(task: Task, family: str, seed: int) -> None:
+    problem, rng = drawn(family, seed)
+    verdict = check(task, item_of(problem), write(problem.steps, rng, "all").text)
+    assert verdict.right, verdict
+
+
+def spoiled(step: Step, problem: Problem) -> Step:
+    """The same step with one thing wrong in it, whatever was said before."""
+    content = step.content
+    if found := re.fullmatch(r"(.* = )(-?\d+)", content):
+        content = f"{found[1]}{int(found[2]) + 1}"
+    elif step.behaviour == "deduce":
+        swaps = {" is not ": " is ", " is ": " is not ", "goes nowhere": "is the end"}
+        if problem.family == "graph":
+            swaps = {"goes nowhere": "is the end", "is the end": "goes nowhere", " for ": " for 1"}
+        old = next(old for old in swaps if old in content)
+        content = content.replace(old, swaps[old])
+    elif re.fullmatch(r"[A-Z]", content):
+        content = next(c for c in "QXZ" if f"{c}-" not in problem.question)
+    else:
+        content = re.sub(r"\d+", "97", content, count=1)
+    assert content != step.content
+    return Step(step.behaviour, content)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(seed=SEEDS, where=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=120, deadline=None)
+def test_a_planted_first_mistake_is_found_where_it_is(task: Task, family: str, seed: int, where: float) -> None:
+    problem, rng = drawn(family, seed)
+    at = int(where * len(problem.steps))
+    steps = list(problem.steps)
+    steps[at] = spoiled(steps[at], problem)
+    thought = write(steps, rng, "all")
+    verdict = check(task, item_of(problem), thought.text)
+    assert not verdict.right and verdict.wrong == thought.sentence_text(at), (verdict, thought.text)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(seed=SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_what_the_other_arms_say_is_found_wrong(task: Task, family: str, seed: int) -> None:
+    problem, rng = drawn(family, seed)
+    item = item_of(problem)
+    surface = write(wrong_arithmetic(problem, rng), rng)
+    first = next(n for n, s in enumerate(surface.sentences) if s.behaviour == "compute")
+    verdict = check(task, item, surface.text)
+    assert verdict.wrong == surface.sentence_text(first) and re.fullmatch(r"\d+ [+-] \d+ is \d+", verdict.reason)
+    stuck = write(without_backtracking(problem), rng)
+    verdict = check(task, item, stuck.text)
+    if problem.first_end is None:
+        assert verdict.right
+    else:
+        assert verdict.wrong == stuck.sentence_text(len(stuck.sentences) - 1)
+
+
+def sums(question: str = "What is 5 + 7 - 2?", answer: str = "10") -> Item:
+    return Item("sum", question, answer, "fit", {"family": "sums"}, "number")
+
+
+@pytest.mark.parametrize(("text", "right", "wrong"), [
+    ("10", True, ""), ("10.", True, ""), ("11", False, ""),
+    ("We start with 5. 5 + 7 = 12. 12 - 2 = 10. The answer is 10.", True, ""),
+    ("7 + 5 = 12. 12 - 2 = 10. The answer is 10.", True, ""),  # terms in another order
+    ("We start with 7. 7 - 2 = 5. 5 + 5 = 10. The answer is 10.", True, ""),
+    ("We start with 5. 5 + 7 = 13. 13 - 3 = 10. The answer is 10.", False, "5 + 7 = 13."),  # right by luck
+    ("We start with 5. 5 + 7 = 12. The answer is 10.", False, "The answer is 10."),  # right, and does not follow
+    ("We start with 5. 5 + 7 = 12. 12 + 7 = 19. 19 - 2 = 17. The answer is 10.", False, "12 + 7 = 19."),
+    ("We start with 6. 6 + 7 = 13. The answer is 10.", False, "We start with 6."),
+    ("Okay! We start with 5. 5 + 7 = 12. 12 - 2 = 10. The answer is 10.", True, ""),  # words without content
+    ("Adding all 3 terms: 5 + 7 - 2 = 10, so 10", True, ""),  # no paraphrase: equations and the answer are judged
+    ("Adding all 3 terms: 5 + 7 = 14 and 14 - 4 = 10", False, "5 + 7 = 14"),
+    ("We start with 5. 5 + 7 = 12.", False, ""),  # ends too early: no wrong step, a wrong answer
+    ("We start with 5. 5 + 7 = 12. 12 - 2 = 10.", True, ""),  # the answer goes without saying
+])  # fmt: skip
+def test_single_solutions(task: Task, text: str, right: bool, wrong: str) -> None:
+    verdict = check(task, sums(), text)
+    assert (verdict.right, verdict.wrong) == (right, wrong), verdict
+
+
+def test_steps_that_end_early_on_the_right_number_are_wrong(task: Task) -> None:
+    item = sums("What is 5 + 7 - 2 + 4 - 4?")
+    verdict = check(task, item, "We start with 5. 5 + 7 = 12. 12 - 2 = 10.")
+    assert verdict.early and not verdict.right and not verdict.wrong
+    assert "ends before its answer" in Symbolic(task)(item, "We start with 5. 5 + 7 = 12. 12 - 2 = 10.").text
+
+
+@pytest.mark.parametrize("text", ["", "  ", "...", "no idea", "((((", "= = =", "5 = 5 = 5 = 4", "1" * 3000, "+ " * 400,
+                                  "5 + 7 = 7 + 7 = \n" * 60, "\ufffd\ufffd", "We start with {x}."])  # fmt: skip
+def test_degenerate_candidates_are_wrong_and_nothing_breaks(task: Task, text: str) -> None:
+    assert not check(task, sums(), text).right
+    said = Symbolic(task)(sums(), text)
+    assert not said.right and conclusion(said.text) is False
+    assert find_answer(said.text, "number").text == "10"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("3 + 4 = 7", [True]), ("3 + 4 = 8.", [False]), ("so 3 × 4 = 12 and 12 ÷ 5 = 2.4, then", [True, True]),
+    ("$1,200 * 2 = $2,400", [True]), ("10 / 3 = 3.33", [True]), ("10 / 3 = 3.34", [False]), ("10/3 = 3", [False]),
+    ("2 + 3 = 5 = 6", [False]), ("(2 + 3) * 4 = 20", [True]), ("1.5 + 0.25 = 1.75", [True]), ("3 - 5 = -2", [True]),
+    ("-2 + 5 = 3", [True]), ("7 = 3 + 4", [True]), ("1. 3 + 4 = 7", [True]), ("- 3 + 4 = 7", []),
+    ("x = 10", []), ("2x + 3 = 7", []), ("x + 3 + 4 = 10", []), ("half of 6 + 2 = 5", []), ("3^2 + 1 = 10", []),
+    ("2 + 3x = 11", []), ("5! + 1 = 121", []), ("f(2) + 1 = 4", []), ("10 = 10", []), ("1/0 = 3", []),
+    ("3 + 4 = 7 * 1", [True]), ("2 + 2 = 4%", []),
+])  # fmt: skip
+def test_equations_are_judged_only_where_they_surely_are_some(text: str, found: list[bool]) -> None:
+    assert [one.right for one in equations(text)] == found
+    for one in equations(text):
+        assert text[one.start : one.end].strip() == one.text
+
+
+@given(a=st.integers(0, 999), b=st.integers(1, 999), sign=st.sampled_from("+-*/"), off=st.integers(-2, 2))
+@settings(max_examples=200, deadline=None)
+def test_equations_are_exact(a: int, b: int, sign: str, off: int) -> None:
+    exact = {"+": Fraction(a + b), "-": Fraction(a - b), "*": Fraction(a * b), "/": Fraction(a, b)}[sign]
+    (one,) = equations(f"We get {a} {sign} {b} = {shown(exact + off)}.")
+    assert one.right == (off == 0) and one.value == exact
+
+
+def test_critiques_say_what_was_found_and_end_in_the_right_answer(task: Task) -> None:
+    rng = np.random.default_rng(3)
+    critic = Symbolic(task, seed=1)
+    for family in FAMILIES:
+        for _ in range(20):
+            problem = draw(family, rng)
+            item = item_of(problem)
+            thought = write(problem.steps, rng).text
+            spoilt = write(wrong_arithmetic(problem, rng), rng).text
+            for candidate, right in ((thought, True), (problem.answer, True), (spoilt, False), ("97", False)):
+                said, lie = critic(item, candidate), critic.untruthful()(item, candidate)
+                assert (said.right, lie.right) == (right, not right)
+                assert conclusion(said.text) == right and conclusion(lie.text) != right
+                assert said == critic(item, candidate) and said.text != Symbolic(task, seed=2)(item, candidate).text
+                told = find_answer(said.text, FAMILIES[family].kind)
+                assert told is not None and task.grader.grade(item, told.text).correct
+                told = find_answer(lie.text, FAMILIES[family].kind)
+                assert told is None or not task.grader.grade(item, told.text).correct
+                if candidate is spoilt:
+                    assert check(task, item, spoilt).wrong.rstrip(".") in said.text and "goes wrong" not in lie.text
+                if candidate is thought:
+                    assert "Every step" in said.text and "goes wrong" in lie.text
+
+
+def test_any_other_text_is_judged_by_its_equations_and_its_answer(tmp_path: Path) -> None:
+    file = tmp_path / "apples.jsonl"
+    file.write_text(json.dumps({"question": "Two bags of 6 apples, 3 eaten?", "answer": 9, "split": "fit"}))
+    task = load_task(str(file))
+    critic, item = Symbolic(task), task.items[0]
+    good = critic(item, "2 * 6 = 12 apples. 12 - 3 = 9.")
+    assert good.right and good.text.startswith("2 * 6 = 12, 12 - 3 = 9: that is right.") and "answer is 9" in good.text
+    bad = critic(item, "2 * 6 = 14 apples, so 14 - 5 = 9")
+    assert not bad.right and '"2 * 6 = 14": 2 * 6 is 12' in bad.text
+    assert "No step of the solution is wrong" in critic(item, "2 * 6 = 12, so 12 apples").text
+    assert critic.untruthful()(item, "9").text.endswith("The answer is 1.\nConclusion: wrong")
+    with pytest.raises(UserError, match="no gold answer"):
+        critic(Item("x", "What?", None, "fit"), "9")
+
+
+@pytest.mark.parametrize(("text", "right"), [
+    ("… Conclusion: right", True), ("Conclusion: wrong [END]", False), ("**Critique Conclusion: Incorrect**", False),
+    ("CONCLUSION: **Correct**", True), ("Conclusion: right? No. Conclusion: wrong", False), ("it is right", None),
+    ("", None), ("Conclusion: rightly so", None),
+])  # fmt: skip
+def test_conclusions(text: str, right: bool | None) -> None:
+    assert conclusion(text) is right
+
+
+def test_a_flipped_critique_differs_in_its_conclusion_alone() -> None:
+    said = flipped(Critique("Fine. Conclusion: right [END]", True))
+    assert said == Critique("Fine. Conclusion: wrong [END]", False) and flipped(None) is None
+    assert flipped(Critique("Hm.", False)) == Critique("Hm.\nConclusion: right", True)
+
+
+def test_any_function_is_a_source(task: Task) -> None:
+    def critic(item: Item, candidate: str) -> Critique | None:
+        return Critique(f"{candidate}? Conclusion: right", True) if candidate else None
+
+    assert isinstance(critic, Source)
+    assert criticise(critic, task.items[0], ["a", ""]) == [Critique("a? Conclusion: right", True), None]
+
+
+def test_a_model_without_a_conclusion_is_no_critic(tiny: Model, task: Task) -> None:
+    critic = ModelCritic(tiny, max_new_tokens=6)
+    assert criticise(critic, task.items[0], ["1", "2", "3"]) == [None] * 3
+    assert critic(task.items[0], "1") is None and tiny.provenance.sha256 in critic.identity
+
+
+OURS = {"question": "What is 1 + 1?", "candidate": "3", "critique": "1 + 1 = 2. Conclusion: wrong"}
+ALPACA = {
+    "instruction": "Please critique whether the following solution to the question is correct.\n\n",
+    "input": "Question:\nWhat is 1 + 1?\nSolution:\n1 + 1\n= 2\n",
+    "output": "Critique:\nThat holds.\n\nConclusion: right [END]",
+}
+MESSAGES = {
+    "messages": [
+        {"role": "user", "content": f"{ALPACA['instruction']}{ALPACA['input']}"},
+        {"role": "assistant", "content": ALPACA["output"]},
+    ]
+}
+
+
+def test_three_formats_and_arrays_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "c.jsonl"
+    silent = {**OURS, "critique": "Hm."}
+    rows = [OURS, ALPACA, MESSAGES, silent]
+    file.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    found = jsonl.load(file)
+    assert [e.candidate for e in found.entries] == ["3", "1 + 1\n= 2", "1 + 1\n= 2"]
+    assert [e.critique.right for e in found.entries] == [False, True, True] and found.unusable == 1
+    assert found.entries[1].critique.text == ALPACA["output"] and found.entries[1] == found.entries[2]
+    item = Item("i", "What is 1 + 1?", "2", "fit")
+    assert found(item, "3").right is False
+    with pytest.raises(UserError, match="no critique of this candidate"):
+        found(item, "4")
+    file.write_text(json.dumps(rows))
+    assert jsonl.load(file).entries == found.entries
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ('{"question": ', "line 2: not JSON"), ("[1]", "line 2: a list"), ("3", "line 2: a int"),
+    ('{"question": "a"}', "line 2: neither question"), (json.dumps({**OURS, "critique": 3}), "line 2: critique is 3"),
+    (json.dumps({**OURS, "question": " "}), "line 2: question is ' '"),
+    (json.dumps({**ALPACA, "input": "What?"}), "line 2: no 'Question:'"),
+    (json.dumps({"messages": [{"role": "user", "content": "x"}]}), "line 2: neither"),
+])  # fmt: skip
+def test_a_broken_line_is_named(tmp_path: Path, line: str, words: str) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text(f"{json.dumps(OURS)}\n{line}\n")
+    with pytest.raises(UserError, match=re.escape(words)):
+        jsonl.load(file)
+
+
+def test_files_without_critiques_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.jsonl"
+    for text, words in (
+        (json.dumps({**OURS, "critique": "Hm."}), r"no usable critique \(1 come"), ("", r"no usable critique \(0 come"),
+        ("[{]", "line 1: not JSON"),
+    ):  # fmt: skip
+        file.write_text(text)
+        with pytest.raises(UserError, match=words):
+            jsonl.load(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        jsonl.load(file)
+    with pytest.raises(UserError, match="not there"):
+        jsonl.load(tmp_path / "nowhere.jsonl")
+
+
+def rows_of(candidates: dict[str, list[str]]) -> list[Row]:
+    return [
+        Row(question, question, c, f"On {c}. Conclusion: right", n == 0, f"Of {c}. Conclusion: wrong", None)
+        for question, some in candidates.items()
+        for n, c in enumerate(some)
+    ]
+
+
+ROWS = rows_of({"One?": ["a", "b", "c"], "Two?": ["d", "e"]})
+
+
+def test_rows_in_the_authors_format_come_back_as_they_were(tmp_path: Path) -> None:
+    assert [Row.from_dict(json.loads(json.dumps(row.to_dict()))) for row in ROWS] == ROWS
+    theirs = {k: v for k, v in ROWS[0].to_dict().items() if k in ("instruction", "input", "output")}
+    (tmp_path / "c.jsonl").write_text(json.dumps(theirs))
+    (entry,) = jsonl.load(tmp_path / "c.jsonl").entries
+    assert (entry.question, entry.candidate, entry.critique.text) == ("One?", "a", ROWS[0].critique)
+
+
+def test_the_loss_is_on_the_critique_alone_token_by_token(tiny: Model) -> None:
+    some = data.examples("critiques", ROWS, Prompt(trigger="Hm.", begin="To"), tiny.tokenizer)
+    decode = tiny.tokenizer.decode
+    for row, one in zip(ROWS, some, strict=True):
+        put = f"Q: {data.INSTRUCTION}\n\nQuestion:\n{row.question}\nSolution:\n{row.candidate}\nA:"
+        assert decode(one.prompt) == put
+        assert decode(one.target[:-1]) == f" {row.critique}" and one.target[-1] == tiny.tokenizer.eos_token_id
+    longest = max(one.tokens for one in some)
+    with torch.no_grad():
+        total = target_loss(tiny.lm, packed(some, longest), longest)
+        each = []
+        for one in some:
+            logits = tiny.lm(input_ids=torch.tensor([[*one.prompt, *one.target]])).logits[0].log_softmax(-1)
+            for n, token in enumerate(one.target):
+                each.append(-logits[len(one.prompt) - 1 + n, token])
+    assert len(each) == sum(len(row.critique) + 2 for row in ROWS)
+    assert float(total) == pytest.approx(float(torch.stack(each).sum()), rel=1e-4)
+
+
+def test_controls_differ_from_the_truth_only_in_what_they_should(tiny: Model) -> None:
+    made = {kind: data.examples(kind, ROWS, Prompt(), tiny.tokenizer) for kind in data.TARGETS}
+    truth = made["critiques"]
+    for kind in ("shuffled", "untruthful", "unrelated"):
+        assert [one.prompt for one in made[kind]] == [one.prompt for one in truth]
+        assert all(a.target != b.target for a, b in zip(made[kind], truth, strict=True)), kind
+    count = Counter(tuple(one.target) for one in truth)
+    assert Counter(tuple(one.target) for one in made["shuffled"]) == count
+    for of_one, so in (("abc", slice(0, 3)), ("de", slice(3, 5))):  # within a problem
+        texts = [tiny.tokenizer.decode(one.target[:-1]) for one in made["shuffled"][so]]
+        assert sorted(text.split()[1] for text in texts) == [f"{c}." for c in of_one]
+    assert [len(one.target) for one in made["unrelated"]] == [len(one.target) for one in truth]
+    assert tiny.tokenizer.decode(made["solutions"][0].prompt) == "Q: One?\nA:"
+    assert [tiny.tokenizer.decode(one.target[:-1]) for one in made["solutions"]] == [" a", " d"]
+    alone = rows_of({"One?": ["a"], "Two?": ["b"]})
+    assert [said for _, said in data.targets("shuffled", alone)] == [alone[1].critique, alone[0].critique]
+
+
+def test_targets_that_cannot_be_made(tiny: Model) -> None:
+    with pytest.raises(UserError, match="give two candidates"):
+        data.targets("shuffled", ROWS[:1])
+    with pytest.raises(UserError, match="none of 2 candidates is right"):
+        data.targets("solutions", ROWS[1:3])
+    with pytest.raises(UserError, match="did you mean shuffled"):
+        data.targets("shufled", ROWS)
+    some = data.examples("critiques", ROWS, Prompt(), tiny.tokenizer)
+    assert data.fitting(some, 1000) == some
+    with pytest.raises(UserError, match="no usable row"):
+        data.fitting(some, 20)
+
+
+def test_a_step_is_full_rows_whatever_the_targets(tiny: Model) -> None:
+    for kind in data.TARGETS:
+        some = data.examples(kind, ROWS, Prompt(), tiny.tokenizer)
+        batch = data.batches(some, 3, 400, seed=0)
+        for step in range(3):
+            assert batch(step) == batch(step) and 2.5 * 300 < sum(one.tokens for one in batch(step)) <= 1200
+        assert batch(0) != batch(1)
+
+
+def test_candidates_are_different_and_the_same_again(tiny: Model, task: Task) -> None:
+    item = task.fit[0]
+    arguments: dict[str, Any] = {"count": 7, "max_new_tokens": 5, "seed": 3}
+    found = sample(tiny, task.fit, item, Prompt(), **arguments)
+    assert len({one.text for one in found}) == len(found) == 7 and all(one.text == one.text.strip() for one in found)
+    assert [one.asked for one in found] == [False] * 3 + [True] * 4
+    assert found == sample(tiny, task.fit, item, Prompt(), **arguments)
+    assert {one.asked for one in sample(tiny, task.fit, item, Prompt(), ask="think", **arguments)} == {True}
+    few = sample(tiny, task.fit, item, Prompt(), count=500, max_new_tokens=1, seed=3)
+    assert 20 < len(few) < 200  # there are no more tokens than that
+    with pytest.raises(UserError, match="unknown way to ask"):
+        sample(tiny, task.fit, item, Prompt(), ask="nicely")
+    with pytest.raises(UserError, match="at least 1"):
+        sample(tiny, task.fit, item, Prompt(), count=0)
