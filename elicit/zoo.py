@@ -142,6 +142,11 @@ class ShippedSAE:
 
 
 SAES: dict[str, ShippedSAE] = {
+    "smollm2-135m-resid-20": ShippedSAE(
+        "2,304 latents after layer 20 of the embedded default",
+        "59bbb3ef10fa3b64c9b206139ab270204fc183af00c98bb9b7b362bfcf5b3529",
+        "smollm2-135m",
+    ),
     "smollm2-135m-latent-resid-20": ShippedSAE(
         "2,304 latents after layer 20 of the latent organism",
         "f87e594a83a6799b1c82b819d894a8094878a3b6d3326c91ded7466acf941b53",

@@ -24,6 +24,7 @@ from tokenizers.models import BPE
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from elicit.features.named import open_sae
 from elicit.models import Model, load_model
 from probes.errors import UserError
 from probes.sae import SAE, Feature
@@ -498,3 +499,16 @@ def test_a_real_model(real: Model) -> None:
     compare(engines, [(push,)], prompts=prompts)
     compare(engines, [several], prompts=prompts)
     compare(engines, [several, (push,)], [1, 0], prompts=prompts)
+
+
+@pytest.mark.real
+def test_the_feature_that_opens_the_organism() -> None:
+    organism = load_model("smollm2-135m-latent", dtype="float32", device="cpu")
+    words: Any = organism.tokenizer
+    engines = [HuggingFace(organism.lm), TransformerLens(organism.lm, words), NNsight(organism.lm, words)]
+    found = open_sae("smollm2-135m-latent-resid-20").feature(1051, 61.1, 249.4)
+    push = Intervention(Add(found), 4.0, "feature_max")
+    held = Intervention(SetFeature(found), 200.0, "raw", When.every_step())
+    questions = ("What is 3 + 8 - 4 + 15 + 3?", "What is 7 * 6 mod 11?")
+    prompts = [list(words(f"Q: {question}\nA:")["input_ids"]) for question in questions]
+    compare(engines, [(push,), (held,)], [0, 1], prompts=prompts)

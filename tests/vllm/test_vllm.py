@@ -16,7 +16,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from probes.errors import UserError
-from probes.sae import Feature
+from probes.sae import SAE, Feature
 from probes.sites import STREAM, Site
 from steering.backends import Completion
 from steering.backends.huggingface import HuggingFace
@@ -383,6 +383,20 @@ def test_a_real_model_is_steered_as_by_hooks(smollm: Pair, number: int, record: 
         for one in (smollm.ours, smollm.reference)
     )
     note(record, smollm, "generate", same_steps(list(plans), *answers, TOLERANCE))
+    same_delivery(smollm)
+
+
+def test_a_trained_feature_is_pushed_as_by_hooks(smollm: Pair, record: dict[str, float]) -> None:
+    sae = SAE.load("elicit/features/shipped/smollm2-135m-resid-20")
+    feature = sae.feature(int(sae.W_dec.norm(dim=1).argmax()), 10.0, 100.0)
+    plans = [
+        (Intervention(Add(feature), 2.0, "feature_max"),),
+        (Intervention(SetFeature(feature), 20.0, "raw", When.every_step()),),
+    ]
+    texts, lengths = smollm.rows(len(plans))
+    given = texts, lengths, plans, range(len(plans))
+    ours, theirs = (one.score(*given) for one in (smollm.ours, smollm.reference))
+    note(record, smollm, "trained feature", agree(["add", "set"], ours, theirs, TOLERANCE))
     same_delivery(smollm)
 
 
