@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from elicit.errors import UserError
+from elicit.organisms.score import recovered, share
+from elicit.run import Run
 from elicit.trace import Trace
+
+GAP_HEAD = ("arm", "gap recovered [95%]", "steered", "‖Δh‖/‖h‖", "copied", "copied where they differ", "cut")
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,21 @@ def summarise(traces: Iterable[Trace]) -> Transfer:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str, ...]]:
+    """The share of the gap between `baseline` and `ceiling` that each arm recovers, and how; none without the two."""
+    arms = run.metrics["arms"]
+    if not {baseline, ceiling} <= set(arms):
+        return []
+    scores = {name: np.array(list(arm["scores"].values())) for name, arm in arms.items()}
+    traces = run.traces()
+    rows = []
+    for name in arms:
+        got = recovered(scores[name], scores[baseline], scores[ceiling], seed=run.metrics["seed"])
+        told = share(got.share, None if got.interval is None else got.interval.pair)
+        mine = [t for some in traces.get(name, {}).values() for t in some]
+        did = summarise(mine) if mine and all(len(t.taken) == len(t.tokens) for t in mine) else None
+        cells = [did.steered, did.moved, did.copied, did.copied_where_differs, did.truncated] if did else [None] * 5
+        rows.append((name, told, *("" if v is None else f"{v:.3f}" for v in cells)))
+    return rows

@@ -170,6 +170,10 @@ def saes_for(model: str) -> list[str]:
     return [name for name, one in SAES.items() if one.model == model]
 
 
+# The thinking model of each base: the same base, trained on the same questions to think always.
+THINKING: dict[str, str] = {name: "smollm2-135m-thinking" for name in ORGANISMS if name != "smollm2-135m-thinking"}
+
+
 def task_for(model: str) -> str:
     """The task that a model is tried on unless another is given: an organism's own, or `DEFAULT_TASK`."""
     return "organism" if about(model) is not None else DEFAULT_TASK

@@ -13,12 +13,21 @@ from typing import Any
 
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
-from elicit.methods import cot_decoding, cot_prompt, critique_ft, direct, one_shot_rlvr, sae_steer, self_consistency
+from elicit.methods import (
+    cot_decoding,
+    cot_prompt,
+    critique_ft,
+    direct,
+    one_shot_rlvr,
+    sae_steer,
+    self_consistency,
+    vector_transfer,
+)
 from elicit.models import Model
 from elicit.progress import Progress
 from elicit.tasks.base import Items
 
-_MODULES = (cot_decoding, sae_steer, critique_ft, one_shot_rlvr, direct, cot_prompt, self_consistency)
+_MODULES = (cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr, direct, cot_prompt, self_consistency)
 METHODS: dict[str, ModuleType] = {m.NAME: m for m in _MODULES}
 MECHANISMS: tuple[str, ...] = ("cot-decoding", "sae-steer")
 MATCHED = "@budget"

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from elicit.models import Model
 from elicit.lora import save_adapter
+from elicit.models import Model
 from elicit.training import Recipe, prepare, quick
 from elicit.zoo import ADAPTER, WHOLE
 from steering.adapters import Adapter

@@ -1,0 +1,193 @@
+"""`vector-transfer`: a thinking model decides when, its base does the work (arXiv 2510.07364; vectors, 2506.18167).
+
+1. The thinking model answers fit questions; its sentences fall into categories, found without labels
+   (`steering.taxonomy`); their number and layer are chosen by whether other texts give the same ones.
+2. Each category gets a vector in the base (`steering.vectors`), read or trained at the positions that choose its tokens.
+3. Hybrid decoding (`elicit.decoders.hybrid`): where the two models' greedy tokens differ, the category of the
+   position chooses the vector, and the thinking model chooses among the base's tokens, steered and not.
+
+Where the paper is silent or ours differs:
+- Categories are found on sentences and asked for at tokens by a classifier that was fitted on tokens.
+- A coefficient of 1 moves the stream by its median norm at the layer.
+- The share of the gap is (hybrid − base) / (thinking − base) on the same questions, never clamped; with no gap on dev
+  the method refuses.
+- `gate=probe` replaces the thinking model by a probe on the base (no thinking model while decoding), `gate=entropy` by
+  the base's own uncertainty; then the first coefficient is always taken.
+- `mode=static` adds one category's vector at every step and asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from elicit import zoo
+from elicit.decoders import Greedy, Hybrid
+from elicit.elicited import Elicited
+from elicit.errors import UserError, unknown
+from elicit.methods import direct
+from elicit.methods.common import prompt_for
+from elicit.models import Model, load_model
+from elicit.progress import Progress
+from elicit.tasks.base import Items
+
+if TYPE_CHECKING:
+    from elicit.run import Run
+
+NAME = "vector-transfer"
+SUMMARY = "a thinking model decides when its base is steered, by a vector a behaviour"
+PAPER = "2510.07364"
+MODEL = "smollm2-135m-latent"
+THINKING = "thinking model"
+GATES = ("oracle", "probe", "entropy")
+MODES = ("hybrid", "static")
+RANDOM = 5
+QUICK = {"read": 48, "dev": 16, "categories": "6"}
+
+
+def fit(
+    model: Model,
+    items: Items | None = None,
+    progress: Progress | None = None,
+    *,
+    partner: str = "",
+    layers: str = "",
+    categories: str = "5,7,9",
+    taxonomy: str = "k-means",
+    reading: str = "first",
+    vectors: str = "optimised",
+    coefficients: str = "0.25,0.5,1,2",
+    windows: str = "1",
+    gate: str = "oracle",
+    mode: str = "hybrid",
+    behaviour: int = 0,
+    read: int = 96,
+    dev: int = 32,
+    checked: bool = True,
+    prompt: str = "qa",
+    max_new_tokens: int = 256,
+    seed: int = 0,
+) -> Elicited:
+    """Find categories, vectors and a gate on fit items; look at the gap on dev items.
+
+    Args:
+        model: the base.
+        items: items of a task; its fit and dev splits are used and its test split is not.
+        progress: is told of what is decoded.
+        partner: the thinking model; unless given the one that comes with the base.
+        layers: of the residual stream, joined by commas, in both models; two thirds down unless given.
+        categories: numbers of them to try, joined by commas.
+        taxonomy, reading: see `steering.taxonomy.KINDS` and `steering.sentences.READINGS`.
+        vectors: `means` or `optimised`.
+        coefficients: of the candidates, in norms of the stream for `means`, of the trained vector for `optimised`.
+        windows: how many of the last positions a candidate steers.
+        gate: `oracle`, `probe` or `entropy`.
+        mode: `hybrid`, or `static`: one vector at every step.
+        behaviour: the category whose vector `static` adds.
+        read, dev: how many fit and dev items are used.
+        checked: refuse a thinking model that is no better than the base.
+        prompt, max_new_tokens, seed: as for the other methods.
+
+    Raises:
+        UserError: no partner, one that does not match, nothing to recover, too few sentences, unknown names.
+    """
+    from elicit.transfer_fit import fit_transfer
+
+    if items is None:
+        raise UserError("vector-transfer reads the fit and dev items of a task; give items")
+    for what, given, known in (("gate", gate, GATES), ("mode", mode, MODES)):
+        if given not in known:
+            raise unknown(what, given, known)
+    name = partner or zoo.THINKING.get(model.name, "")
+    if not name:
+        raise UserError(f"no thinking model comes with {model.name!r}; give partner=, a model with the same tokenizer")
+    other = load_model(name, dtype=model.dtype, device=str(model.lm.device))
+    options = dict(
+        partner=name, layers=layers, categories=categories, taxonomy=taxonomy, reading=reading, vectors=vectors,
+        coefficients=coefficients, windows=windows, gate=gate, mode=mode, behaviour=behaviour, read=read, dev=dev,
+        checked=checked, max_new_tokens=max_new_tokens, seed=seed,
+    )  # fmt: skip
+    made = fit_transfer(model, other, items, prompt_for(model, prompt, items), options, progress)
+    kept = {"prompt": prompt, "asked": options, "found": made.record}
+    return replace(made.handle, options=kept)
+
+
+def missing(model: str) -> str:
+    """What this method lacks to run on a model without being told more."""
+    return "" if model in zoo.THINKING else f"no thinking model comes with {model!r}"
+
+
+def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+    """The thinking model itself, and the same decoding with one thing exchanged, at the same norm.
+
+    Raises:
+        UserError: a handle of another method.
+    """
+    if handle.method != NAME:
+        raise UserError(f"controls of {NAME} were asked for a handle of {handle.method!r}; give one that it made")
+    plain = replace(handle, interventions=(), partner=None, decoder=Greedy(handle.decoder.max_new_tokens), options={})
+    out = {direct.NAME: replace(plain, method=direct.NAME)}
+    if handle.partner is None:
+        return out
+    decoder, partner = handle.decoder, handle.partner
+    assert isinstance(decoder, Hybrid)
+    if isinstance(partner.model, Model):
+        out[THINKING] = replace(plain, method=THINKING, model=partner.model)
+
+    def exchanged(control: str, **more: Any) -> Elicited:
+        return replace(handle, method=control, decoder=replace(decoder, control=control, **more), options={})
+
+    for number in range(RANDOM):
+        out[f"random vectors {number}"] = exchanged("random-vector", seed=seed + number)
+    if len(partner.vectors) > 1:
+        out["permuted categories"] = exchanged("permuted-category", seed=seed)
+        out["random categories"] = exchanged("random-category", seed=seed)
+    if partner.bias is not None:
+        out["bias alone"] = exchanged("bias")
+    if steered := handle.options["found"]["steered"]:
+        out["random positions"] = exchanged("random-position", share=steered, seed=seed)
+    out["random candidates"] = exchanged("random-candidate", seed=seed)
+    if decoder.asks(partner):
+        out["token substitution"] = exchanged("substitution")
+        out["mixed logits"] = exchanged("mixing")
+    return out
+
+
+def notes(options: Mapping[str, Any]) -> list[str]:
+    """What was found, and what the gate is worth."""
+    found, asked = options["found"], options["asked"]
+    out = [
+        f"Thinking model {asked['partner']}; {found['sentences']} sentences of {found['texts']} answers in "
+        f"{found['categories']} categories ({asked['taxonomy']}, read as {asked['reading']!r} at layer {found['layer']}; "
+        f"two halves of the texts agree to {found['agreement']:.2f}).",
+        f"On dev: base {found['dev']['base']:.0%}, thinking model {found['dev']['thinking']:.0%}.",
+    ]
+    if (classifier := found.get("classifier")) is not None:
+        out.append(
+            f"The category of a token is right for {classifier['accuracy']:.0%} of held-out tokens (the most frequent "
+            f"category: {classifier['most_frequent']:.0%})."
+        )
+    if (gate := found.get("distilled")) is not None:
+        out.append(
+            f"The distilled gate: AUROC {gate['auroc']:.2f}, fires at {gate['fires']:.1%} where the models differ at "
+            f"{gate['differs']:.1%} of positions, calibration error {gate['calibration_error']:.3f}."
+        )
+    return out
+
+
+def findings(run: Run) -> list[str]:
+    """For the report: the share of the gap to the thinking model, the tokens steered and the teacher leak of each arm."""
+    from elicit.transfer import gap_rows
+
+    rows = gap_rows(run, THINKING)
+    if not rows:
+        return []
+    from elicit.transfer import GAP_HEAD
+    from probes.figures import table
+
+    note = (
+        "The gap is that between direct and the thinking model; copied: tokens that are the thinking model's own choice, "
+        "of all and where the two differ. Emitting its token at every difference recovers all by construction."
+    )
+    return ["<h2>The gap to the thinking model</h2>", f"<p class='note'>{note}</p>", table(GAP_HEAD, rows)]
