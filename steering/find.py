@@ -252,12 +252,12 @@ def optimise(
             chosen = rng.choice(fit, size=min(batch_size, len(fit)), replace=False).tolist()
             loss = loss_of(chosen)
             if not bool(loss.isfinite()):
-                raise UserError(f"the loss is {float(loss)} at step {step}; lower lr (now {lr})")
+                raise UserError(f"the loss is {float(loss.detach())} at step {step}; lower lr (now {lr})")
             vector.grad = torch.autograd.grad(loss, vector)[0]  # of the vector alone, whatever else asks for one
             adam.step()
             schedule.step()
             if progress is not None:
-                progress(step, float(loss))
+                progress(step, float(loss.detach()))
         with torch.no_grad():
             after = _mean_loss(loss_of, held, batch_size)
     finally:

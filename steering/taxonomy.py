@@ -10,6 +10,7 @@ and a category is the argmax of `scores(x)`, [n, categories]:
   z ≈ Σ_{j ∈ top 3} a_j d_j + b, a = W (z − b) + c; the score is a. As in the paper no ReLU follows the top-k, the rows
   of the decoder have length 1, and encoder and decoder are tied at the start. Where they start the paper draws at
   random; with so few latents that leaves some without any sentence, so ours start at sentences far from each other.
+  (Three signed latents may share what one could say: on planted clusters its argmax is less stable than a centre.)
 - `k-means`: −‖z − c‖²; `spherical-k-means`: z · c with ‖c‖ = 1.
 - `gmm`: the log posterior, up to a constant, of a Gaussian mixture with diagonal covariances on `COMPONENTS` principal
   components (a variance for each of d_model dimensions is not to be had from a few thousand sentences).
@@ -56,7 +57,7 @@ class Taxonomy:
     Args:
         site: where their activations are read, in the model that they were found in.
         reading: how (`steering.sentences.READINGS`).
-        kind: one of `KINDS`.
+        method: the kind, one of `KINDS`.
         center, scale: what is taken off an activation, and what it is divided by.
         parameters: of the kind.
         made: how: sentences, seed, model hash.
@@ -65,7 +66,7 @@ class Taxonomy:
 
     site: Site
     reading: str
-    kind: str
+    method: str
     center: Float[Tensor, " d"]
     scale: Float[Tensor, " d"]
     parameters: Mapping[str, Tensor]
@@ -73,15 +74,15 @@ class Taxonomy:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown("kind of taxonomy", self.kind, KINDS)
+        if self.method not in KINDS:
+            raise unknown("kind of taxonomy", self.method, KINDS)
         parts_of(self.reading)
         if self.names and len(self.names) != self.categories:
             raise UserError(f"{len(self.names)} names were given for {self.categories} categories; give one each")
 
     @property
     def categories(self) -> int:
-        return len(self.parameters[KINDS[self.kind].rows])
+        return len(self.parameters[KINDS[self.method].rows])
 
     @property
     def digest(self) -> str:
@@ -104,7 +105,7 @@ class Taxonomy:
 
     def scores(self, x: Values) -> Float[Tensor, "n categories"]:
         """How well each category fits each activation; comparable within an activation."""
-        return KINDS[self.kind].scores(self.normalised(x), self.parameters)
+        return KINDS[self.method].scores(self.normalised(x), self.parameters)
 
     def labels(self, x: Values) -> Int[Tensor, " n"]:
         """The category of each activation."""
