@@ -46,9 +46,9 @@ class _Head(torch.autograd.Function):
             real = len(hidden[start : start + CHUNK])
             log_z = z.logsumexp(-1)
             score = z[:real].gather(1, target[start : start + CHUNK, None])[:, 0]
-            p = torch.softmax(z, -1)
-            found = torch.stack([score - log_z[:real], (log_z - torch.linalg.vecdot(p, z))[:real], log_z[:real]])
-            out[:, start : start + CHUNK] = found
+            z -= log_z[:, None]  # log p: its products with p do not cancel, as those of large logits would
+            entropy = -torch.linalg.vecdot(z.exp(), z)
+            out[:, start : start + CHUNK] = torch.stack([score - log_z[:real], entropy[:real], log_z[:real]])
         ctx.save_for_backward(hidden, weight, target, out)
         ctx.settings = temperature, cap
         return out[0].clone(), out[1].clone()
