@@ -152,7 +152,9 @@ def fit(
     curve = _train(model, examples, recipe, place, identity, progress or Silent())
     record = {
         "folder": str(place),
-        "source": critic.identity if isinstance(critic, Batched) else getattr(critic, "__name__", repr(critic)),
+        "source": critic.identity
+        if isinstance(critic, Batched)
+        else getattr(critic, "__name__", type(critic).__name__),
         "problems": list(dict.fromkeys(row.item for row in rows)),
         **_counted(rows),
         "without_conclusion": left_out,
