@@ -30,6 +30,8 @@ from probes.auroc import auroc
 from probes.capture import capture
 from probes.likelihood import output_logits
 from probes.sites import Site, decoder
+from steering.directions import Direction
+from steering.find import stream_norm
 from steering.segments import Span, segment
 from steering.storage import register
 
@@ -146,6 +148,37 @@ def _logistic(x: Float[Tensor, "n d"], wanted: Int[np.ndarray, " n"]) -> TokenLa
     if len(weight) == 1:  # of two classes scikit-learn keeps the second one's scores alone
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     return TokenLabels(weight / scale, bias, center, tuple(int(c) for c in fitted.classes_))
+
+
+def between(
+    base: PreTrainedModel,
+    partner: PreTrainedModel,
+    thoughts: Thoughts,
+    labels: Int[Tensor, " sentences"],
+    site: Site,
+) -> dict[int, Direction]:
+    """What the thinking model has at a category's positions and the base has not: mean of partner − base, as long as
+    the stream.
+
+    A difference of means within the base (arXiv 2510.07364) says what its activations have in common where a category
+    is due. Where the base would not do it at all, that is not what would make it: this is. It needs two models of one
+    shape whose streams mean the same, as a model and what was trained from it.
+
+    Raises:
+        UserError: models that do not differ there.
+    """
+    mine, theirs = (choosing(lm, thoughts, site) for lm in (base, partner))
+    category = labels.numpy()[mine.sentence]
+    norm = stream_norm(base, thoughts.texts, site)
+    out = {}
+    for c in np.unique(category):
+        rows = torch.from_numpy(category == c)
+        vector = (theirs.x[rows] - mine.x[rows]).mean(0)
+        made = {"method": "thinking model − base", "positions": int(rows.sum()), "length before": float(vector.norm())}
+        if made["length before"] < 1e-6 * norm:
+            raise UserError(f"base and thinking model have equal activations at {site}; give another model or layer")
+        out[int(c)] = Direction(vector, site, f"category {c}", "raw", norm, None, made).normalized("resid")
+    return out
 
 
 @torch.inference_mode()

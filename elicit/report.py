@@ -72,8 +72,8 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     out: list[str] = module.notes(metrics["options"]) if module and hasattr(module, "notes") else []
     if "recovered" in arm:
         out.append(
-            "The model is an organism, made so that its gap is known: direct is what it does by default, cot-prompt the "
-            "ceiling. What is recovered here shows that the mechanism finds a skill that is there and says nothing "
+            "The model is an organism, made so that its gap is known: direct is what it does by default, cot-prompt "
+            "the ceiling. What is recovered here shows that the mechanism finds a skill that is there and says nothing "
             "about how much is latent in a natural model."
         )
     if arm["dropped"]:

@@ -97,11 +97,11 @@ def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str
     if not {baseline, ceiling} <= set(arms):
         return []
     scores = {name: np.array(list(arm["scores"].values())) for name, arm in arms.items()}
-    traces = run.traces()
+    traces = run.traces
     rows = []
     for name in arms:
         got = recovered(scores[name], scores[baseline], scores[ceiling], seed=run.metrics["seed"])
-        told = share(got.share, None if got.interval is None else got.interval.pair)
+        told = share(got.share, got.interval.pair) if got.share is not None and got.interval else "not defined"
         mine = [t for some in traces.get(name, {}).values() for t in some]
         did = summarise(mine) if mine and all(len(t.taken) == len(t.tokens) for t in mine) else None
         cells = [did.steered, did.moved, did.copied, did.copied_where_differs, did.truncated] if did else [None] * 5

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from elicit.behaviours import choosing, distil, thoughts_of, token_labels
+from elicit.behaviours import between, choosing, distil, thoughts_of, token_labels
 from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
 from elicit.errors import UserError
@@ -31,6 +31,7 @@ from steering.vectors import fit_vectors
 
 NAME = "vector-transfer"
 TOGETHER = 64
+BETWEEN = "between"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +76,13 @@ def fit_transfer(
         x[best.site], best.kind, best.n, seed, site=best.site, reading=reading, model=partner.provenance.sha256
     )
     labels = found.labels(x[best.site])
-    vectors = fit_vectors(
-        model.lm, told.texts, told.lengths, told.spans, labels, best.site, options["vectors"], seed=seed
-    )
+    bias = None
+    if options["vectors"] == BETWEEN:
+        vectors = between(model.lm, partner.lm, told, labels, best.site)
+    else:
+        vectors, bias = fit_vectors(
+            model.lm, told.texts, told.lengths, told.spans, labels, best.site, options["vectors"], seed=seed
+        )
     record: dict[str, Any] = {
         "partner_sha256": partner.provenance.sha256,
         "layer": best.site.layer,
@@ -86,11 +91,11 @@ def fit_transfer(
         "texts": len(told.texts),
         "sentences": told.sentences,
         "sizes": labels.bincount(minlength=best.n).tolist(),
-        "vectors": {str(c): v.made for c, v in vectors.by_category.items()},
+        "vectors": {str(c): v.made for c, v in vectors.items()},
         "dev": {"questions": len(dev), "base": float(base_right.mean()), "thinking": float(thinking_right.mean())},
     }
     if options["mode"] == "static":
-        return Fitted(_static(model, prompt, vectors.by_category, options), {**record, "steered": 1.0})
+        return Fitted(_static(model, prompt, vectors, options), {**record, "steered": 1.0})
     gate: Gate
     if options["gate"] == "oracle":
         classifier, record["classifier"] = token_labels(choosing(partner.lm, told, best.site), labels, seed)
@@ -110,7 +115,7 @@ def fit_transfer(
             select="likelihood" if asks else "none",
             max_new_tokens=limit,
         ),
-        partner=Partner(vectors.by_category, gate, partner if asks else None, vectors.bias),
+        partner=Partner(vectors, gate, partner if asks else None, bias),
     )
     traces = _answer(handle, dev)
     did = summarise(traces)

@@ -107,8 +107,8 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     """What the push is compared with, each as large and at the same place and time.
 
     `RANDOM` features that fire as often, the difference of means, the sign flipped, the best feature of a contrast that
-    has nothing to do with reasoning, the first token forced (to usual openings, and to the word that steering makes likeliest),
-    direct with the same tokens, chain-of-thought, and chain-of-thought with the push.
+    has nothing to do with reasoning, the first token forced (to usual openings, and to the word that steering makes
+    likeliest), direct with the same tokens, chain-of-thought, and chain-of-thought with the push.
 
     Raises:
         UserError: a handle of another method.

@@ -2,7 +2,7 @@
 
 1. The thinking model answers fit questions; its sentences fall into categories, found without labels
    (`steering.taxonomy`); their number and layer are chosen by whether other texts give the same ones.
-2. Each category gets a vector in the base (`steering.vectors`), read or trained at the positions that choose its tokens.
+2. Each category gets a vector in the base (`steering.vectors`), read or trained where its tokens are chosen.
 3. Hybrid decoding (`elicit.decoders.hybrid`): where the two models' greedy tokens differ, the category of the
    position chooses the vector, and the thinking model chooses among the base's tokens, steered and not.
 
@@ -56,7 +56,7 @@ def fit(
     categories: str = "5,7,9",
     taxonomy: str = "k-means",
     reading: str = "first",
-    vectors: str = "optimised",
+    vectors: str = "between",
     coefficients: str = "0.25,0.5,1,2",
     windows: str = "1",
     gate: str = "oracle",
@@ -79,8 +79,8 @@ def fit(
         layers: of the residual stream, joined by commas, in both models; two thirds down unless given.
         categories: numbers of them to try, joined by commas.
         taxonomy, reading: see `steering.taxonomy.KINDS` and `steering.sentences.READINGS`.
-        vectors: `means` or `optimised`.
-        coefficients: of the candidates, in norms of the stream for `means`, of the trained vector for `optimised`.
+        vectors: `between` (thinking model − base), `means` (within the base) or `optimised`.
+        coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the stream.
         windows: how many of the last positions a candidate steers.
         gate: `oracle`, `probe` or `entropy`.
         mode: `hybrid`, or `static`: one vector at every step.
@@ -159,8 +159,8 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     found, asked = options["found"], options["asked"]
     out = [
         f"Thinking model {asked['partner']}; {found['sentences']} sentences of {found['texts']} answers in "
-        f"{found['categories']} categories ({asked['taxonomy']}, read as {asked['reading']!r} at layer {found['layer']}; "
-        f"two halves of the texts agree to {found['agreement']:.2f}).",
+        f"{found['categories']} categories ({asked['taxonomy']}, read as {asked['reading']!r} at layer "
+        f"{found['layer']}; two halves of the texts agree to {found['agreement']:.2f}).",
         f"On dev: base {found['dev']['base']:.0%}, thinking model {found['dev']['thinking']:.0%}.",
     ]
     if (classifier := found.get("classifier")) is not None:
@@ -177,17 +177,16 @@ def notes(options: Mapping[str, Any]) -> list[str]:
 
 
 def findings(run: Run) -> list[str]:
-    """For the report: the share of the gap to the thinking model, the tokens steered and the teacher leak of each arm."""
-    from elicit.transfer import gap_rows
+    """For the report: of each arm the share of the gap to the thinking model, the tokens steered, the teacher leak."""
+    from elicit.transfer import GAP_HEAD, gap_rows
+    from probes.figures import table
 
     rows = gap_rows(run, THINKING)
     if not rows:
         return []
-    from elicit.transfer import GAP_HEAD
-    from probes.figures import table
 
     note = (
-        "The gap is that between direct and the thinking model; copied: tokens that are the thinking model's own choice, "
-        "of all and where the two differ. Emitting its token at every difference recovers all by construction."
+        "The gap is that between direct and the thinking model; copied: tokens that are the thinking model's own "
+        "choice, of all and where the two differ. Emitting its token at every difference recovers all by construction."
     )
     return ["<h2>The gap to the thinking model</h2>", f"<p class='note'>{note}</p>", table(GAP_HEAD, rows)]
