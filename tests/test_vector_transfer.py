@@ -1,0 +1,165 @@
+"""`vector-transfer` on tiny models: the fit, its gates, its controls and what it says of itself."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from elicit.behaviours import Choosing, between, choosing, distil, greedy_along, thoughts_of, token_labels
+from elicit.decoders import Hybrid
+from elicit.elicited import Elicited
+from elicit.errors import UserError
+from elicit.evaluation import evaluate
+from elicit.methods import vector_transfer
+from elicit.models import Model
+from elicit.prompts import Prompt
+from elicit.report import notes
+from elicit.tasks import load_task
+from elicit.tasks.base import Task
+from probes.sites import Site, blocks
+from steering.segments import segment
+
+SITE = Site(1)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("chain-sum", limit=8)
+
+
+@pytest.fixture(scope="module")
+def partner_folder(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the same shape that says other things."""
+    other = copy.deepcopy(tiny.lm)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for block in blocks(other):
+            for weight in block.parameters():
+                weight += 0.3 * weight.std() * torch.randn(weight.shape, generator=generator)
+    folder = tmp_path_factory.mktemp("partner")
+    other.save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def partner(partner_folder: Path) -> Model:
+    from elicit import load_model
+
+    return load_model(str(partner_folder), dtype="float32", device="cpu")
+
+
+def transferred(model: Model, task: Task, partner: Path, **options: Any) -> Elicited:
+    chosen = {
+        "categories": "2", "coefficients": "1,4", "layers": "1", "read": 8, "dev": 4, "checked": False,
+        "max_new_tokens": 24, "reading": "mean", **options,
+    }  # fmt: skip
+    return vector_transfer.fit(model, task.solved, partner=str(partner), **chosen)
+
+
+def test_the_gap_to_the_partner_is_reported_beside_the_controls(
+    tiny: Model, task: Task, partner_folder: Path, tmp_path: Path
+) -> None:
+    handle = transferred(tiny, task, partner_folder)
+    assert isinstance(handle.decoder, Hybrid) and handle.partner is not None
+    found = handle.options["found"]
+    assert sum(found["sizes"]) == found["sentences"] and found["categories"] == 2
+    assert 0 <= found["dev"]["copied"] <= 1 and found["steered"] is not None
+    controls = vector_transfer.controls(handle, task.solved)
+    wanted = {"direct", "thinking model", "permuted categories", "token substitution", "random vectors 4"}
+    assert wanted <= set(controls)
+    run = evaluate(handle, task.test, against=controls, out=tmp_path / "run")
+    copied = [t.tokens for some in run.traces["token substitution"].values() for t in some]
+    assert copied == [t.tokens for some in run.traces["thinking model"].values() for t in some]
+    (text,) = [part for part in vector_transfer.findings(run) if "table" in part]
+    assert "token substitution" in text
+    assert any("agree to" in line for line in notes(run.metrics))
+
+
+def test_without_a_thinking_model_the_gate_is_on_the_base(tiny: Model, task: Task, partner_folder: Path) -> None:
+    handle = transferred(tiny, task, partner_folder, gate="probe")
+    assert handle.partner is not None and handle.partner.model is None
+    assert 0 <= handle.options["found"]["distilled"]["auroc"] <= 1
+    assert "thinking model" not in vector_transfer.controls(handle)
+    entropy = transferred(tiny, task, partner_folder, gate="entropy")
+    assert entropy.partner is not None and entropy.partner.model is None
+
+
+def test_one_behaviour_at_every_step(tiny: Model, task: Task, partner_folder: Path) -> None:
+    handle = transferred(tiny, task, partner_folder, mode="static", coefficients="0.5")
+    (push,) = handle.interventions
+    assert push.strength == 0.5 and handle.partner is None
+    assert list(vector_transfer.controls(handle)) == ["direct"]
+    with pytest.raises(UserError, match="behaviour 9 was given; the categories with a vector are"):
+        transferred(tiny, task, partner_folder, mode="static", behaviour=9)
+
+
+def test_vectors_between_the_models_are_their_mean_difference(tiny: Model, partner: Model, task: Task) -> None:
+    told = thoughts_of(partner, task.fit, Prompt(), 16)
+    labels = torch.arange(told.sentences) % 2
+    vectors = between(tiny.lm, partner.lm, told, labels, SITE)
+    mine, theirs = choosing(tiny.lm, told, SITE), choosing(partner.lm, told, SITE)
+    rows = labels[mine.sentence] == 1
+    wanted = (theirs.x - mine.x)[rows].mean(0)
+    assert torch.cosine_similarity(vectors[1].vector, wanted, dim=0) > 0.9999
+    with pytest.raises(UserError, match="equal activations"):
+        between(tiny.lm, tiny.lm, told, labels, SITE)
+
+
+def test_positions_are_those_that_choose(tiny: Model, partner: Model, task: Task) -> None:
+    told = thoughts_of(partner, task.fit[:2], Prompt(), 12)
+    read = choosing(partner.lm, told, SITE)
+    assert len(read.x) == sum(len(t) - n for t, n in zip(told.texts, told.lengths, strict=True))
+    # The thinking model would choose its own tokens again at each of them.
+    said = torch.cat([torch.tensor(t[n:]) for t, n in zip(told.texts, told.lengths, strict=True)])
+    assert torch.equal(torch.cat(greedy_along(partner.lm, told)), said)
+
+
+def test_token_labels_find_planted_categories() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sentence = np.repeat(np.arange(60), 5)
+    labels = torch.arange(60) % 3
+    x = torch.randn(300, 8, generator=generator)
+    x[torch.arange(300), labels[sentence]] += 4
+    read = Choosing(x, sentence // 3, sentence)
+    probe, figures = token_labels(read, labels, 0)
+    assert figures["accuracy"] > 0.9 > figures["most_frequent"]
+    assert float((probe.labels(x) == labels[sentence]).float().mean()) > 0.9
+    with pytest.raises(UserError, match="one category"):
+        token_labels(read, torch.zeros(60, dtype=torch.long), 0)
+
+
+def test_the_distilled_gate_fires_where_the_models_part(tiny: Model, partner: Model, task: Task) -> None:
+    told = thoughts_of(partner, task.fit, Prompt(), 24)
+    labels = torch.zeros(told.sentences, dtype=torch.long)
+    gate, figures = distil(tiny.lm, told, labels, SITE, 0, budget=0.2)
+    assert set(gate.categories) == {0} and 0 < gate.threshold < 1
+    assert figures["differs"] > 0
+    with pytest.raises(UserError, match="nothing to gate"):
+        distil(partner.lm, told, labels, SITE, 0)
+
+
+def test_wrong_input_takes_one_line(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to recover"):
+        transferred(tiny, task, partner_folder, checked=True)
+    with pytest.raises(UserError, match="unknown gate"):
+        transferred(tiny, task, partner_folder, gate="oracel")
+    with pytest.raises(UserError, match="no thinking model comes with"):
+        vector_transfer.fit(tiny, task.solved)
+    with pytest.raises(UserError, match="coefficients 'much' were given"):
+        transferred(tiny, task, partner_folder, coefficients="much")
+    with pytest.raises(UserError, match="give one that it made"):
+        vector_transfer.controls(replace(Elicited(tiny, "direct")))
+
+
+def test_sentences_cover_the_answers(partner: Model, task: Task) -> None:
+    told = thoughts_of(partner, task.fit[:3], Prompt(), 16)
+    for text, length, spans in zip(told.texts, told.lengths, told.spans, strict=True):
+        assert spans == segment(partner.tokenizer, text, length)
+        assert spans[0][0] == length and spans[-1][1] == len(text)
