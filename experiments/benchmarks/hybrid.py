@@ -11,9 +11,9 @@ All contenders answer the same questions by the same number of tokens (no end to
   of the thinking model over the whole text (one for its token, one for its activations), one of the base, and, where
   the two differ, one more of the base for each candidate. It emits the same tokens by the same rule.
 
-The vectors are random ones of half the stream's norm: what is timed does not depend on what they mean, only on how often
-the two models differ, which is reported. `same tokens` is the share of positions at which hybrid and published agree; in
-bfloat16 near-ties fall either way, and the texts part after the first.
+The vectors are random ones of half the stream's norm: what is timed does not depend on what they mean, only on how
+often the two models differ, which is reported. `same tokens` is the share of positions at which hybrid and published
+agree; in bfloat16 near-ties fall either way, and the texts part after the first.
 """
 
 from __future__ import annotations
