@@ -43,7 +43,7 @@ def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
 
 def decoder_from_dict(data: dict[str, Any]) -> Decoder:
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}  # JSON has no tuples
-    name = arguments.pop("name")
+    name = str(arguments.pop("name"))
     if name not in DECODERS:
         raise unknown("decoder", name, DECODERS)
     return DECODERS[name](**arguments)
