@@ -42,8 +42,8 @@ def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
 
 
 def decoder_from_dict(data: dict[str, Any]) -> Decoder:
-    arguments = dict(data)
-    name = arguments.pop("name")
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}  # JSON has no tuples
+    name = str(arguments.pop("name"))
     if name not in DECODERS:
         raise unknown("decoder", name, DECODERS)
     return DECODERS[name](**arguments)
