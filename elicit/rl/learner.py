@@ -97,6 +97,7 @@ def _swaps(lm: PreTrainedModel) -> list[Swap]:
     out: list[Swap] = []
     for path, module in list(lm.named_modules()):
         if isinstance(module, BaseTunerLayer):
-            parent, _, name = path.rpartition(".")
+            assert isinstance(module, nn.Module)
+            parent, _, name = str(path).rpartition(".")
             out.append((lm.get_submodule(parent), name, module.get_base_layer(), module))
     return out

@@ -254,12 +254,14 @@ class _Run:
         prompts = Padded(*(t[chosen] for t in self.prompts))
         where = [chosen.index(r["question"]) for r in records]
         batch = Batch.of(prompts, where, [r["tokens"] for r in records], self.settings.max_new_tokens)
-        held = {name: tensors.get(f"buffer/{name}") for name in ("old", "reference")}
+        old, reference = (tensors.get(f"buffer/{name}") for name in ("old", "reference"))
+        device = batch.mask.device
         return Buffer(
             batch,
             records,
             dict(about["facts"]),
-            **{k: None if t is None else t.to(batch.mask.device) for k, t in held.items()},
+            None if old is None else old.to(device),
+            None if reference is None else reference.to(device),
         )
 
     def step(self, buffer: Buffer, optimiser: Any, update: int) -> dict[str, float]:

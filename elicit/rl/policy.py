@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from elicit.errors import UserError
 from elicit.training import CHUNK
@@ -55,7 +55,8 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_logprob: Tensor, grad_entropy: Tensor) -> Any:  # type: ignore[override]
-        hidden, weight, target, (_, entropy, log_z) = *ctx.saved_tensors[:3], ctx.saved_tensors[3]
+        hidden, weight, target, kept = ctx.saved_tensors
+        _, entropy, log_z = kept
         temperature, cap = ctx.settings
         low = weight.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
@@ -155,10 +156,12 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded) -> Prefix:
         past_key_values=cache,
         use_cache=True,
     )[0]
-    pairs = [t for layer in cache.layers for t in (layer.keys, layer.values)]
-    if any(t is None for t in pairs):
-        raise UserError(f"{type(lm).__name__} keeps a state that is not keys and values; use another base")
-    return Prefix([*pairs, hidden[:, -1]])  # type: ignore[list-item]
+    pairs: list[Tensor] = []
+    for layer in cache.layers:
+        if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
+            raise UserError(f"{type(lm).__name__} keeps a state that is not keys and values; use another base")
+        pairs += [layer.keys, layer.values]
+    return Prefix([*pairs, hidden[:, -1]])
 
 
 def hidden_states(lm: PreTrainedModel, prefix: Prefix, batch: Batch, rows: slice) -> Float[Tensor, "n d_model"]:
