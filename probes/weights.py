@@ -261,17 +261,17 @@ def overlap(before: Given, one: Given, other: Given, *, tolerance: float = ABSOL
 def _shared(counts: Mapping[Any, Any]) -> dict[str, Any]:
     """Counts of supports as shares of each other."""
 
-    def share(part: float, whole: float) -> float | None:
-        return part / whole if whole else None
+    def share(part: str, whole: str) -> float | None:
+        return float(counts[part] / counts[whole]) if counts[whole] else None
 
     return {
         **{key: int(counts[key]) for key in ("n", "one", "other", "both")},
-        "of_one": share(counts["both"], counts["one"]),
-        "of_other": share(counts["both"], counts["other"]),
-        "chance_of_one": share(counts["by_chance"], counts["one"]),
-        "chance_of_other": share(counts["by_chance"], counts["other"]),
-        "null_of_one": share(counts["null_both"], counts["null_one"]),
-        "null_of_other": share(counts["null_both"], counts["null_other"]),
+        "of_one": share("both", "one"),
+        "of_other": share("both", "other"),
+        "chance_of_one": share("by_chance", "one"),
+        "chance_of_other": share("by_chance", "other"),
+        "null_of_one": share("null_both", "null_one"),
+        "null_of_other": share("null_both", "null_other"),
     }
 
 
@@ -331,7 +331,7 @@ def _unchanged(before: Tensor, after: Tensor) -> dict[str, float]:
 
 def _null(before: Tensor, after: Tensor, name: str, seed: int) -> Tensor:
     """θ₀ and Gaussian noise of the change's norm, rounded as θ₁ is stored."""
-    generator = torch.Generator().manual_seed((seed << 32) + crc32(name.encode()))
+    generator = torch.Generator().manual_seed(crc32(f"{seed} {name}".encode()))  # 32 bits are all that it reads
     noise = torch.randn(before.shape, generator=generator)
     length = torch.linalg.vector_norm(noise)
     if length > 0:
