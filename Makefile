@@ -30,7 +30,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest --jaxtyping-packages=elicit,probes,steering,beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --jaxtyping-packages=elicit,probes,steering,beartype.beartype
 
 # vLLM in an environment of its own; after `make test`, which fetches the real model that it also runs.
 test-vllm:

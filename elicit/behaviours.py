@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from elicit.errors import UserError
 from elicit.features.reading import answered
-from elicit.gates import ProbeGate
+from elicit.gates import ProbeGate, TokenLabels
 from elicit.models import Model
 from elicit.prompts import Prompt
 from elicit.tasks.base import Items
@@ -33,7 +33,6 @@ from probes.sites import Site, decoder
 from steering.directions import Direction
 from steering.find import stream_norm
 from steering.segments import Span, segment
-from steering.storage import register
 
 HELD_OUT = 0.25  # of the texts, for the figures of classifiers
 TOGETHER = 32  # texts whose activations are held at once
@@ -65,27 +64,6 @@ def thoughts_of(model: Model, items: Items, prompt: Prompt, max_new_tokens: int)
     return Thoughts(
         [t.ids for t in told], [t.prompt for t in told], [segment(model.tokenizer, t.ids, t.prompt) for t in told]
     )
-
-
-@register
-@dataclass(frozen=True, eq=False)
-class TokenLabels:
-    """The category of the sentence to which the next token belongs: argmax of W (x − mean) + b.
-
-    Args:
-        weight: [categories, d], bias: [categories]; of a multinomial logistic regression.
-        center: the mean that is taken off.
-        categories: the number of each row's category.
-    """
-
-    weight: Float[Tensor, "categories d"]
-    bias: Float[Tensor, " categories"]
-    center: Float[Tensor, " d"]
-    categories: tuple[int, ...]
-
-    def labels(self, x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-        scores = (x.float() - self.center.to(x.device)) @ self.weight.to(x.device).T + self.bias.to(x.device)
-        return torch.tensor(self.categories, device=x.device)[scores.argmax(1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,8 +152,9 @@ def between(
     for c in np.unique(category):
         rows = torch.from_numpy(category == c)
         vector = (theirs.x[rows] - mine.x[rows]).mean(0)
-        made = {"method": "thinking model − base", "positions": int(rows.sum()), "length before": float(vector.norm())}
-        if made["length before"] < 1e-6 * norm:
+        length = float(vector.norm())
+        made = {"method": "thinking model − base", "positions": int(rows.sum()), "length before rescaling": length}
+        if length < 1e-6 * norm:
             raise UserError(f"base and thinking model have equal activations at {site}; give another model or layer")
         out[int(c)] = Direction(vector, site, f"category {c}", "raw", norm, None, made).normalized("resid")
     return out

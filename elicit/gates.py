@@ -34,6 +34,27 @@ class Taxonomy(Protocol):
         ...
 
 
+@register
+@dataclass(frozen=True, eq=False)
+class TokenLabels:
+    """The category of the sentence to which the next token belongs: argmax of W (x − mean) + b.
+
+    Args:
+        weight: [categories, d], bias: [categories]; of a multinomial logistic regression.
+        center: the mean that is taken off.
+        categories: the number of each row's category.
+    """
+
+    weight: Float[Tensor, "categories d"]
+    bias: Float[Tensor, " categories"]
+    center: Float[Tensor, " d"]
+    categories: tuple[int, ...]
+
+    def labels(self, x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+        scores = (x.float() - self.center.to(x.device)) @ self.weight.to(x.device).T + self.bias.to(x.device)
+        return torch.tensor(self.categories, device=x.device)[scores.argmax(1)]
+
+
 class Known(NamedTuple):
     """What is known of the position that chooses the next token, one row a row of the batch.
 

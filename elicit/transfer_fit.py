@@ -120,6 +120,11 @@ def fit_transfer(
     traces = _answer(handle, dev)
     did = summarise(traces)
     record["steered"] = did.steered
+    if not did.steered:
+        raise UserError(
+            f"no token of {did.tokens} on dev was steered: {partner.name} preferred the base's own everywhere; give "
+            "other coefficients, layers or vectors"
+        )
     record["dev"] |= {"hybrid": float(np.mean([t.correct for t in traces])), **did.to_dict()}
     return Fitted(handle, record)
 

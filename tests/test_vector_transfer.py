@@ -79,6 +79,7 @@ def test_the_gap_to_the_partner_is_reported_beside_the_controls(
     assert copied == [t.tokens for some in run.traces["thinking model"].values() for t in some]
     (text,) = [part for part in vector_transfer.findings(run) if "table" in part]
     assert "token substitution" in text
+    assert Elicited.load(run.folder / "elicited", tiny, handle.partner.model).decode_key == handle.decode_key
     assert any("agree to" in line for line in notes(run.metrics))
 
 
