@@ -31,13 +31,16 @@ from probes.sites import Site, on_site, width
 from steering.interventions import Add, Intervention, Plan, ScaleFeature, SetFeature, When
 
 PLAIN = "plain decoding"
+FEATURE = 7
 
 
 def random_sae(kind: str, d_model: int, d_sae: int, k: int) -> SAE:
     draw = torch.Generator().manual_seed(0)
     encoder = torch.randn(d_model, d_sae, generator=draw) / d_model**0.5
+    bias = torch.zeros(d_sae)
+    bias[FEATURE] = 100.0  # it fires everywhere, so that scaling it always does something
     return SAE(
-        W_enc=encoder, b_enc=torch.zeros(d_sae), W_dec=encoder.T.contiguous(), b_dec=torch.zeros(d_model),
+        W_enc=encoder, b_enc=bias, W_dec=encoder.T.contiguous(), b_dec=torch.zeros(d_model),
         site=Site(LAYER), activation=kind, k=k if kind == "topk" else 0,
         threshold=torch.full((d_sae,), 0.1) if kind == "jumprelu" else None, name=f"random {kind}",
     )  # fmt: skip
@@ -71,7 +74,7 @@ def contenders(model: Model, d_sae: int, k: int) -> dict[str, Contender]:
     out = {PLAIN: ours(model, None)}
     for kind in ("jumprelu", "topk"):
         sae = random_sae(kind, width(model.lm), d_sae, k)
-        feature = sae.feature(7, 1.0, 1.0)
+        feature = sae.feature(FEATURE, 1.0, 1.0)
         out[f"add, {kind}"] = ours(model, plan(Add(feature)))
         out[f"set, {kind}"] = ours(model, plan(SetFeature(feature)))
         out[f"scale, {kind}"] = ours(model, plan(ScaleFeature(feature)))
