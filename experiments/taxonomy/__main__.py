@@ -27,7 +27,7 @@ from elicit.models import load_model
 from elicit.organisms.language import BEHAVIOURS
 from elicit.organisms.taxonomy import Corpus, conditional, corpus, score
 from elicit.organisms.taxonomy_bench import check_names, discover, readings, supervised
-from elicit.terminal import out, show_table
+from elicit.terminal import out
 from probes.sites import Site, depth
 from steering import taxonomy
 from steering.agreement import agreement
@@ -37,7 +37,7 @@ KINDS = ",".join(taxonomy.KINDS)
 ALONE = "mean,first,last,chosen,step,mean-token,next"
 READ = f"{ALONE},mean/thought,first/thought,mean-token/thought,next/thought,first+last"
 WITHIN = ("wording", "position")
-HEAD = ("layer", "read", "kind", "AMI", *(f"AMI | {name}" for name in WITHIN), "half-way", "agreement")
+HEAD = ("layer", "read", "kind", "AMI", *(f"AMI within {name}" for name in WITHIN), "half-way", "agreement")
 
 
 def scored(labels: Sequence[Any], thoughts: Corpus, among: Sequence[int]) -> dict[str, float]:
@@ -91,6 +91,8 @@ def main() -> None:
     predicted = dict(zip(among, said, strict=True))
     ceiling = scored([predicted.get(i) for i in range(len(thoughts.sentences))], thoughts, among)
     floor = scored(discover(mean, given.clusters, given.seed).tolist(), thoughts, among)
+    if any(ceiling[name] <= floor[name] for name in WITHIN):
+        raise UserError(f"the probe ({ceiling}) is not above the baseline ({floor}); give more thoughts")
     text, rows = texts_of(thoughts.spans), []
     for layer in layers:
         for name in read_as:
@@ -116,10 +118,12 @@ def main() -> None:
         {"layer": baseline, "read": "mean", "kind": "the bench's k-means", **floor, "half-way": 0.0},
         {"layer": baseline, "read": "mean", "kind": "supervised probe", **ceiling, "half-way": 1.0},
     ]
-    show_table(HEAD, [shown(row) for row in [*fixed, *rows]])
+    print("| " + " | ".join(HEAD) + " |\n|" + " --- |" * len(HEAD))
+    for row in [*fixed, *rows]:
+        print("| " + " | ".join(shown(row)) + " |")
     if given.splits:
         chosen = max(rows, key=lambda row: row["agreement"])
-        out.print(f"without labels one would choose: {' '.join(shown(chosen))}", highlight=False)
+        out.print(f"\nwithout labels one would choose: {' '.join(shown(chosen))}", highlight=False)
         out.print(f"rank correlation of agreement and half-way: {rank_correlation(rows):.2f}", highlight=False)
     out.print(
         f"[dim]{given.model} {model.provenance.sha256[:12]}…, {given.thoughts} thoughts, {len(among)} sentences "
