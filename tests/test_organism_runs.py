@@ -34,7 +34,10 @@ def scores(name: str, method: str, folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("method", MECHANISMS)
-def test_a_mechanism_recovers_a_known_gap_and_nothing_on_the_twin(method: str, tmp_path: Path) -> None:
+def test_a_mechanism_recovers_a_known_gap_and_nothing_on_the_twin(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what a method fits is kept in runs/
     right = scores(LATENT, method, tmp_path)
     found = recovered(right[method], right["direct"], right["cot-prompt"])
     assert right["direct"].mean() <= 0.3 and right["cot-prompt"].mean() >= 0.75
