@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from probes.errors import UserError, unknown
+from probes.errors import UserError, at_least, unknown
 
-__all__ = ["UserError", "unknown"]
+__all__ = ["UserError", "at_least", "unknown"]

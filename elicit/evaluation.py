@@ -8,7 +8,6 @@ spent: samples are drawn until the budget is used up, and the one that would exc
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -25,7 +24,7 @@ from elicit.metrics import compute
 from elicit.progress import Progress, Silent
 from elicit.proof import prove
 from elicit.run import Run
-from elicit.store import Journal, Store
+from elicit.store import Journal, Store, folder_for
 from elicit.tasks.base import Items, validate
 from elicit.trace import Trace
 
@@ -89,7 +88,7 @@ def evaluate(
             "use another task"
         )
     identity = _identity(arms, items, seed)
-    folder = Path(out) if out is not None else _default_folder(handle, items, identity)
+    folder = Path(out) if out is not None else folder_for(handle.method, items.task.name, handle.model.name, identity)
     if fresh and (folder / "config.toml").is_file():
         shutil.rmtree(folder)
     config = {
@@ -156,12 +155,6 @@ def _identity(arms: Sequence[Arm], items: Items, seed: int) -> dict[str, Any]:
         "arms": [f"{arm.name} {arm.handle.decode_key} {arm.handle.select}" for arm in arms],
         "seed": seed,
     }
-
-
-def _default_folder(handle: Elicited, items: Items, identity: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    model = Path(handle.model.name).name
-    return Path("runs") / f"{handle.method}-{items.task.name}-{model}-{digest}"
 
 
 def _decode_all(arms: Sequence[Arm], items: Items, store: Store, progress: Progress) -> dict[str, float]:

@@ -8,6 +8,7 @@ anew *in the same batches*. So a run that was killed ends with the same samples 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tomllib
@@ -28,6 +29,36 @@ CONFIG, SAMPLES, PARQUET, METRICS, REPORT = (
     "report.html",
 )
 SCHEMA = 1
+
+
+def digest(value: Any) -> str:
+    """Eight characters that tell configurations apart."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def folder_for(what: str, task: str, model: str, decides: Any) -> Path:
+    """Where something is kept unless a folder is given: the name carries a hash of all that decides it."""
+    return Path("runs") / f"{what}-{task}-{Path(model).name}-{digest(decides)}"
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """The folder for one process alone.
+
+    Raises:
+        UserError: another process is doing that there.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another process is {doing} {str(folder)!r}; wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Store:
@@ -99,18 +130,8 @@ class Store:
         Raises:
             UserError: another process is writing this run.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(f"another process is writing {str(self.folder)!r}; wait for it") from error
-        try:
-            with (self.folder / SAMPLES).open("a+b") as file:
-                yield Journal(file)
-        finally:
-            lock.release()
+        with locked(self.folder, "writing"), (self.folder / SAMPLES).open("a+b") as file:
+            yield Journal(file)
 
     def traces(self) -> dict[str, dict[str, list[Trace]]]:
         """All whole batches: for each source and item its traces, in order."""

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from elicit.errors import UserError
+from elicit.errors import UserError, at_least
 from elicit.training_state import read_state, take_up, write_state
 from probes.likelihood import output_head
 from probes.sites import decoder
@@ -74,9 +74,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rows", "width", "part", "alpha"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)} was given; give at least 1")
+        at_least(self, 1, "steps", "rows", "width", "part", "alpha")
         for name in ("lr", "clip"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from elicit.errors import UserError
-from elicit.organisms.score import recovered, share
+from elicit.organisms.score import recovered, scores_of, share
 from elicit.run import Run
 from elicit.trace import Trace
 
@@ -96,7 +96,7 @@ def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str
     arms = run.metrics["arms"]
     if not {baseline, ceiling} <= set(arms):
         return []
-    scores = {name: np.array(list(arm["scores"].values())) for name, arm in arms.items()}
+    scores = {name: scores_of(run.metrics, name) for name in arms}
     traces = run.traces
     rows = []
     for name in arms:

@@ -21,3 +21,14 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> User
         else f"known: {', '.join(names[:12])}" + (", …" if len(names) > 12 else "")
     )
     return UserError(f"unknown {kind} {given!r}; {offer}{' ' + hint if hint else ''}")
+
+
+def at_least(settings: object, least: int, *names: str) -> None:
+    """Refuse settings below a bound.
+
+    Raises:
+        UserError: the first of the named fields that is.
+    """
+    for name in names:
+        if getattr(settings, name) < least:
+            raise UserError(f"{name} = {getattr(settings, name)} was given; give at least {least}")

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes.errors import UserError, unknown
+from probes.errors import UserError, at_least, unknown
 from probes.files import write_whole
 from probes.sae import read_config
 from probes.sae_cache import Cached
@@ -76,9 +76,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise unknown("architecture", self.architecture, ARCHITECTURES)
-        for name in ("k", "epochs", "batch", "dead_after"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)} was given; give at least 1")
+        at_least(self, 1, "k", "epochs", "batch", "dead_after")
         for name in ("lr", "clip", "sparsity"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")

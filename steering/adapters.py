@@ -110,8 +110,8 @@ def _load(lm: PreTrainedModel, adapter: Adapter) -> Any:
     return wrapped.train(training)
 
 
-def take_off(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]:
-    """Exchange PEFT's layers for the modules that stood in their places; what was exchanged."""
+def swaps_of(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]:
+    """PEFT's layers that are on, with the modules of `before` in whose places they stand."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     swaps: list[Swap] = []
@@ -119,9 +119,15 @@ def take_off(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]
         if path in before and before[path] is not module and isinstance(module, BaseTunerLayer):
             parent, _, name = path.rpartition(".")
             assert isinstance(module, nn.Module)
-            module.requires_grad_(False)
             swaps.append((lm.get_submodule(parent), name, before[path], module))
-    for parent, name, base, _ in swaps:
+    return swaps
+
+
+def take_off(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]:
+    """Exchange PEFT's layers for the modules that stood in their places; what was exchanged."""
+    swaps = swaps_of(lm, before)
+    for parent, name, base, layer in swaps:
+        layer.requires_grad_(False)
         setattr(parent, name, base)
     if hasattr(lm, "peft_config"):  # else PEFT takes the next adapter for a second one on the same layers
         del lm.peft_config

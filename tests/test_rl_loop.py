@@ -21,13 +21,13 @@ from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.models import Model
-from elicit.rl import loop
 from elicit.rl.curve import Point
 from elicit.rl.log import LOG, read_log
 from elicit.rl.loop import STATE, Trained, train
 from elicit.rl.rewards import Ground, Rollout
 from elicit.rl.selection import choose
 from elicit.rl.settings import Settings
+from elicit.store import locked
 from elicit.tasks.base import Items
 from probes.sites import decoder
 from steering.storage import read_tensors
@@ -245,7 +245,7 @@ def test_what_is_refused(tiny: Model, tmp_path: Path) -> None:
     trained(tiny, tmp_path, dataclasses.replace(SMALL, updates=1))
     with pytest.raises(UserError, match="holds a training with another items, lr;"):
         trained(tiny, tmp_path, dataclasses.replace(SMALL, updates=1, lr=1e-2), TASK.fit[1:2])
-    with loop.locked(tmp_path), pytest.raises(UserError, match="another process is training"):
+    with locked(tmp_path, "training in"), pytest.raises(UserError, match="another process is training"):
         trained(tiny, tmp_path)
     (tmp_path / LOG).write_text("")
     with pytest.raises(UserError, match="has 0 bytes and its training wrote"):

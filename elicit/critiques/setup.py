@@ -7,7 +7,6 @@ runs/critique-ft-<task>-<model>-<hash>/rows.jsonl             candidates with th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from elicit.lora import save_adapter
 from elicit.models import Model, load_model
 from elicit.progress import Progress, Silent
 from elicit.prompts import Prompt
+from elicit.store import digest, folder_for
 from elicit.tasks.base import Items, content_id
 from elicit.training import Example, Point, Recipe, train
 from probes.files import write_whole
@@ -146,9 +146,9 @@ def fit(
     examples = data.fitting(kinds, options.width)
     recipe = options.recipe()
     identity = {
-        "base": model.provenance.sha256, "dtype": model.dtype, "targets": options.targets, "examples": _hash(examples),
+        "base": model.provenance.sha256, "dtype": model.dtype, "targets": options.targets, "examples": digest(examples),
     }  # fmt: skip
-    place = folder / f"{options.targets}-{_hash([asdict(recipe), identity])}"
+    place = folder / f"{options.targets}-{digest([asdict(recipe), identity])}"
     curve = _train(model, examples, recipe, place, identity, progress or Silent())
     record = {
         "folder": str(place),
@@ -275,8 +275,7 @@ class _Steps:
 
 
 def _folder(model: Model, items: Items, decides: list[Any]) -> Path:
-    name = f"critique-ft-{items.task.name}-{Path(model.name).name}"
-    return Path("runs") / f"{name}-{_hash([model.provenance.sha256, model.dtype, decides])}"
+    return folder_for("critique-ft", items.task.name, model.name, [model.provenance.sha256, model.dtype, decides])
 
 
 def _keep(folder: Path, kept: dict[str, tuple[list[Row], int]]) -> None:
@@ -294,7 +293,3 @@ def _kept(folder: Path) -> dict[str, tuple[list[Row], int]]:
     rows = [Row.from_dict(json.loads(line)) for line in lines if line]
     done: dict[str, int] = json.loads((folder / DONE).read_text(encoding="utf-8"))
     return {item: ([row for row in rows if row.item == item], missing) for item, missing in done.items()}
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

@@ -22,9 +22,8 @@ from typing import Any
 
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.methods import cot_prompt, direct
-from elicit.methods.common import prompt_for
+from elicit.methods.common import check_own, prompt_for
 from elicit.models import Model
 from elicit.progress import Progress
 from elicit.tasks.base import Items
@@ -111,10 +110,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     Raises:
         UserError: a handle of another method, or one whose source was a function.
     """
-    if handle.method != NAME:
-        raise UserError(
-            f"controls of {NAME} were asked for a handle of {handle.method!r}; give one that {NAME}.fit made"
-        )
+    check_own(handle, NAME)
     plain = replace(handle, adapter=None, options={})
     out = {
         direct.NAME: replace(plain, method=direct.NAME),

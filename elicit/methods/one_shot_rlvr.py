@@ -16,7 +16,6 @@ Where the papers are silent or differ:
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,7 +27,7 @@ from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
 from elicit.methods import cot_prompt, direct
-from elicit.methods.common import prompt_for
+from elicit.methods.common import check_own, prompt_for
 from elicit.models import Model
 from elicit.progress import Progress
 from elicit.rl.curve import Point, columns, figure, line, summary
@@ -37,6 +36,7 @@ from elicit.rl.loop import Told, train
 from elicit.rl.selection import choose
 from elicit.rl.settings import Settings
 from elicit.run import Run
+from elicit.store import folder_for
 from elicit.tasks.base import Items
 from probes.figures import table
 from probes.files import write_whole
@@ -171,11 +171,10 @@ def _told(name: str, updates: int, progress: Progress | None) -> Told | None:
 
 
 def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
-    """Where a fit lives: the name carries a hash of all that decides it."""
+    """Where a fit lives."""
     questions = [[item.id, item.question] for item in items.task.solved]
     decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, questions]
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
-    return Path("runs") / f"{NAME}-fit-{items.task.name}-{Path(model.name).name}-{digest}"
+    return folder_for(f"{NAME}-fit", items.task.name, model.name, decides)
 
 
 def _chosen(
@@ -224,10 +223,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     Raises:
         UserError: a handle of another method, no items.
     """
-    if handle.method != NAME:
-        raise UserError(
-            f"controls of {NAME} were asked for a handle of {handle.method!r}; give one that {NAME}.fit made"
-        )
+    check_own(handle, NAME)
     if items is None:
         raise UserError(f"the controls of {NAME} train on fit items of a task; give items")
     model, options, limit = handle.model, handle.options, handle.decoder.max_new_tokens

@@ -23,9 +23,8 @@ from typing import Any
 from elicit import zoo
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.methods import cot_prompt, direct
-from elicit.methods.common import prompt_for
+from elicit.methods.common import check_own, prompt_for
 from elicit.models import Model
 from elicit.progress import Progress
 from elicit.prompts import THINK
@@ -113,10 +112,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     Raises:
         UserError: a handle of another method.
     """
-    if handle.method != NAME:
-        raise UserError(
-            f"controls of {NAME} were asked for a handle of {handle.method!r}; give one that {NAME}.fit made"
-        )
+    check_own(handle, NAME)
     from elicit.features import setup
 
     plain = replace(handle, interventions=(), options={})

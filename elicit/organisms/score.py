@@ -114,8 +114,8 @@ def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recover
     for needed in (DIRECT, CEILING):
         if needed not in arms:
             raise UserError(f"the run has no arm {needed!r}; evaluate against {DIRECT},{CEILING}")
-    direct, ceiling = _scores(metrics, DIRECT), _scores(metrics, CEILING)
-    return {name: recovered(_scores(metrics, name), direct, ceiling, seed=seed) for name in arms}
+    direct, ceiling = scores_of(metrics, DIRECT), scores_of(metrics, CEILING)
+    return {name: recovered(scores_of(metrics, name), direct, ceiling, seed=seed) for name in arms}
 
 
 def score_runs(
@@ -134,7 +134,7 @@ def score_runs(
     rows: list[dict[str, Any]] = []
     for metrics in runs:
         spanned = score_run(metrics, seed=seed)
-        gap = _scores(metrics, CEILING) - _scores(metrics, DIRECT)
+        gap = scores_of(metrics, CEILING) - scores_of(metrics, DIRECT)
         for name, one in spanned.items():
             arm = metrics["arms"][name]
             row: dict[str, Any] = {
@@ -145,7 +145,7 @@ def score_runs(
             }  # fmt: skip
             for twin in twins:
                 if twin is not metrics and name in twin["arms"] and gap.mean() >= LEAST_GAP:
-                    value, interval = false_positive(_scores(twin, name), _scores(twin, DIRECT), gap, seed=seed)
+                    value, interval = false_positive(scores_of(twin, name), scores_of(twin, DIRECT), gap, seed=seed)
                     row |= {"twin": twin["model"]["name"], "on_twin": value, "on_twin_interval": interval.pair}
             rows.append(row)
     return rows
@@ -174,7 +174,8 @@ def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def _scores(metrics: Mapping[str, Any], arm: str) -> np.ndarray:
+def scores_of(metrics: Mapping[str, Any], arm: str) -> Float[np.ndarray, " items"]:
+    """The scores of an arm, in the order of the items."""
     return np.array(list(metrics["arms"][arm]["scores"].values()))
 
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from elicit.errors import UserError
+from elicit.organisms.score import scores_of
 from elicit.run import Run
 from elicit.statistics import Interval, bootstrap_mean
 
@@ -53,7 +53,7 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Share]:
         )
     main = run.metrics["method"]
     traces = run.traces[main]
-    scores = {name: _scores(run, name) for name in (main, DIRECT, FORMAT, ENTROPY)}
+    scores = {name: scores_of(run.metrics, name) for name in (main, DIRECT, FORMAT, ENTROPY)}
     copies = np.array([float(traces[item][0].answer in found["answers"]) for item in arms[main]["scores"]])
     gain = scores[main] - scores[DIRECT]
     values = {
@@ -64,12 +64,4 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Share]:
     }
     values["remainder"] = gain - values["format"] - values["entropy"] - values["answer copying"]
     values["copied"] = copies
-    return {name: Share(float(v.mean()), _interval(v, seed)) for name, v in values.items()}
-
-
-def _scores(run: Run, arm: str) -> Float[np.ndarray, " items"]:
-    return np.array(list(run.metrics["arms"][arm]["scores"].values()))
-
-
-def _interval(values: Float[np.ndarray, " items"], seed: int) -> Interval:
-    return bootstrap_mean(values, seed=seed)
+    return {name: Share(float(v.mean()), bootstrap_mean(v, seed=seed)) for name, v in values.items()}

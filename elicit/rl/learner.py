@@ -20,9 +20,7 @@ from elicit.lora import save_adapter
 from elicit.models import Model
 from elicit.training import Recipe, prepare, quick
 from elicit.zoo import ADAPTER, WHOLE
-from steering.adapters import Adapter
-
-Swap = tuple[nn.Module, str, nn.Module, nn.Module]  # parent, name, base layer, LoRA layer
+from steering.adapters import Adapter, Swap, borrowed, swaps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,30 +72,8 @@ def learner(model: Model, recipe: Recipe) -> Iterator[Learner]:
         with quick(lm, recipe):
             yield Learner(model, replace(model, lm=lm), prepare(lm, recipe), [], recipe)
         return
-    lm = model.lm
-    asked = {p: p.requires_grad for p in lm.parameters()}
-    try:
-        trained = prepare(lm, recipe)
-        swaps = _swaps(lm)
-        try:
-            with quick(lm, recipe):
-                yield Learner(model, model, trained, swaps, recipe)
-        finally:
-            for parent, name, base, _ in swaps:
-                setattr(parent, name, base)
-    finally:
-        lm.__dict__.pop("peft_config", None)
-        for parameter, before in asked.items():
-            parameter.requires_grad_(before)
-
-
-def _swaps(lm: PreTrainedModel) -> list[Swap]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    out: list[Swap] = []
-    for path, module in list(lm.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            assert isinstance(module, nn.Module)
-            parent, _, name = str(path).rpartition(".")
-            out.append((lm.get_submodule(parent), name, module.get_base_layer(), module))
-    return out
+    before = dict(model.lm.named_modules())
+    with borrowed(model.lm):
+        trained = prepare(model.lm, recipe)
+        with quick(model.lm, recipe):
+            yield Learner(model, model, trained, swaps_of(model.lm, before), recipe)

@@ -62,24 +62,3 @@ def read_log(folder: Path) -> Iterator[dict[str, Any]]:
     with (folder / LOG).open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The folder for one process alone.
-
-    Raises:
-        UserError: another process trains there.
-    """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"another process is training in {str(folder)!r}; wait for it") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -35,12 +35,13 @@ from elicit.prompts import Prompt
 from elicit.rl import losses
 from elicit.rl.curve import Point
 from elicit.rl.learner import Learner, learner
-from elicit.rl.log import LOG, RolloutLog, locked
+from elicit.rl.log import LOG, RolloutLog
 from elicit.rl.policy import Batch, head, hidden_states, logprobs, prefix_of
 from elicit.rl.preflight import Preflight, first_samples, report, wrong_answers
 from elicit.rl.rewards import Ground, Reward, Rewards, Rollout, parse
 from elicit.rl.sampling import sample
 from elicit.rl.settings import Settings
+from elicit.store import locked
 from elicit.tasks.base import Item, Items
 from elicit.training_state import read_state, take_up, write_state
 from probes.batching import Padded, left_pad
@@ -121,7 +122,8 @@ def train(
     graders = parse(settings.reward, rewards)
     wanted = _identity(model, items, settings, prompt)
     with ExitStack() as stack:
-        stack.enter_context(locked(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(folder, "training in"))
         kept = read_state(folder / STATE, wanted)
         student = stack.enter_context(learner(model, settings.recipe))
         optimiser = torch.optim.AdamW(

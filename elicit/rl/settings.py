@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from elicit.errors import UserError, unknown
+from elicit.errors import UserError, at_least, unknown
 from elicit.rl.losses import ADVANTAGES, AGGREGATES
 from elicit.training import Recipe
 
@@ -59,12 +59,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("updates", 1), ("rollouts", 2), ("group", 2), ("per_rollout", 1), ("max_new_tokens", 2), ("part", 1),
-            ("alpha", 1), ("preflight", 2), ("rank", 0), ("warmup", 0), ("check_every", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise UserError(f"{name} = {getattr(self, name)} was given; give at least {least}")
+        at_least(self, 2, "rollouts", "group", "max_new_tokens", "preflight")
+        at_least(self, 1, "updates", "per_rollout", "part", "alpha")
+        at_least(self, 0, "rank", "warmup", "check_every")
         for name in ("temperature", "lr", "grad_clip", "clip_high"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
