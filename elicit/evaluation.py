@@ -100,6 +100,7 @@ def evaluate(
     store = Store.open(folder, config)
     if store.metrics is not None:
         return Run(store)
+    store.write_items(items)
     handle.save(folder / "elicited")
     seconds = _decode_all(arms, items, store, progress or Silent())
     traces = store.traces()

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from elicit.errors import UserError, unknown
 from elicit.store import REPORT, Store
+from elicit.tasks.base import Items
 from elicit.trace import Trace
 
 
@@ -24,6 +25,7 @@ class Run:
     def __init__(self, store: Store, metrics: dict[str, Any] | None = None) -> None:
         self.store = store
         self._metrics = metrics
+        self._items: Items | None = None
         self._traces: dict[str, dict[str, list[Trace]]] | None = None
 
     @staticmethod
@@ -55,6 +57,13 @@ class Run:
         if self._traces is None:
             self._traces = self.store.traces()
         return self._traces
+
+    @property
+    def items(self) -> Items:
+        """The questions, with their gold answers and their grader."""
+        if self._items is None:
+            self._items = self.store.items()
+        return self._items
 
     def samples(self) -> pd.DataFrame:
         """One row a trace."""

@@ -1,5 +1,5 @@
-"""A run is a folder: `config.toml`, `samples.jsonl` (append-only) → `samples.parquet`, `elicited/`, `metrics.json`,
-`report.html`.
+"""A run is a folder: `config.toml`, `items.jsonl`, `samples.jsonl` (append-only) → `samples.parquet`, `elicited/`,
+`metrics.json`, `report.html`.
 
 Samples are appended a batch at a time and flushed to the disk. Each line carries its batch and the number
 of lines in it; when a run is opened again, whatever follows the last whole batch is cut off and computed
@@ -14,15 +14,19 @@ import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from elicit.errors import UserError
+from elicit.tasks import restored
+from elicit.tasks.base import Item, Items
 from elicit.trace import Trace
 from probes.files import write_whole
 
-CONFIG, SAMPLES, PARQUET, METRICS, REPORT = (
+CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "config.toml",
+    "items.jsonl",
     "samples.jsonl",
     "samples.parquet",
     "metrics.json",
@@ -118,6 +122,23 @@ class Store:
         import tomli_w
 
         self.write(CONFIG, tomli_w.dumps(self.config))
+
+    def write_items(self, items: Items) -> None:
+        """Keep the questions with their gold answers, so that the run can be looked into without its task."""
+        lines = [json.dumps({**asdict(item), "kind": items.task.kind_of(item)}) for item in items]
+        self.write(ITEMS, "\n".join(lines) + "\n")
+
+    def items(self) -> Items:
+        """The questions again, with their grader.
+
+        Raises:
+            UserError: the run was written before runs kept them.
+        """
+        if not (self.folder / ITEMS).is_file():
+            raise UserError(f"{str(self.folder)!r} holds no {ITEMS}, as older runs; run its command again with --fresh")
+        lines = (self.folder / ITEMS).read_text(encoding="utf-8").splitlines()
+        kept = tuple(Item(**json.loads(line)) for line in lines)
+        return Items(restored(self.config["identity"]["task"], self.config["task"], kept), kept)
 
     def write(self, name: str, text: str) -> None:
         """All of a file or nothing of it."""

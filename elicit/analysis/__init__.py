@@ -1,9 +1,13 @@
-"""Analyses by name: each a module with `NAME`, `SUMMARY`, `PAPER` and `analyse(model, **options) -> Analysis`."""
+"""Analyses by name: each a module with `NAME`, `SUMMARY`, `PAPER` and `analyse`.
+
+One of a model is `analyse(model, **options) -> Analysis`; one of runs is `analyse(runs, **options) -> Analysis`, with
+finished runs, which it opens through `elicit.analysis.runs` where it needs their handles.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +15,7 @@ from elicit.analysis import activation_pca, layer_sweep, logit_lens, patching
 from elicit.analysis.base import Analysis, plain
 from elicit.errors import UserError, unknown
 from elicit.models import Model
+from elicit.run import Run
 
 
 def registry(modules: Iterable[ModuleType]) -> dict[str, ModuleType]:
@@ -50,15 +55,22 @@ def check_options(name: str, options: Iterable[str]) -> None:
             raise UserError(f"{name} takes no --{key}; it takes {', '.join(f'--{k}' for k in known)}")
 
 
-def analyse(name: str, model: Model, **options: Any) -> Analysis:
-    """Run an analysis by name.
+def takes_runs(name: str) -> bool:
+    """Whether an analysis is of runs; else it is of a model."""
+    return "runs" in inspect.signature(get(name).analyse).parameters
+
+
+def analyse(name: str, subject: Model | Sequence[Run], **options: Any) -> Analysis:
+    """Run an analysis by name, of a model or of runs.
 
     Raises:
-        UserError: an unknown name or option.
+        UserError: an unknown name or option, or the other kind of subject than the analysis takes.
     """
     check_options(name, (key for key in options if key != "progress"))
-    result: Analysis = get(name).analyse(model, **options)
+    if takes_runs(name) == isinstance(subject, Model):
+        raise UserError(f"{name} is an analysis of {'runs' if takes_runs(name) else 'a model'}; give that")
+    result: Analysis = get(name).analyse(subject, **options)
     return result
 
 
-__all__ = ["ANALYSES", "Analysis", "analyse", "check_options", "get", "options_of", "plain", "registry"]
+__all__ = ["ANALYSES", "Analysis", "analyse", "check_options", "get", "options_of", "plain", "registry", "takes_runs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shlex
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, load, show_list
+from elicit.commands.options import Device, DeviceMap, Dtype, Json, ModelName, Setting, load, settings, show_list
 from elicit.errors import UserError
 
 # Options that reach the analysis; one that it does not have is refused.
@@ -19,6 +20,7 @@ OPTIONS = ("prompt", "corrupt", "answer", "wrong", "task", "split", "limit", "la
 
 def analyse(
     name: Annotated[str, typer.Argument(help="See `elicit analyses`.")],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Finished runs, for an analysis of runs.")] = None,
     model: ModelName = "smollm2-135m",
     prompt: Annotated[
         list[str] | None,
@@ -32,6 +34,7 @@ def analyse(
     limit: Annotated[int | None, typer.Option(help="Number of items of the split.")] = None,
     layer: Annotated[int | None, typer.Option(help="This layer.")] = None,
     point: Annotated[str | None, typer.Option(help="resid_pre, attn_out, mlp_out, resid_post; patching: all.")] = None,
+    setting: Setting = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results. Unless given: analyses/<name>-<hash>.")
     ] = None,
@@ -41,32 +44,40 @@ def analyse(
     device_map: DeviceMap = None,
     as_json: Json = False,
 ) -> None:
-    """Look into a model: a page with figures, the numbers as JSON, and a short table."""
+    """Look into a model or into finished runs: a page with figures, the numbers as JSON, and a short table."""
     given = dict(locals())
     from elicit.analysis import analyse as run
-    from elicit.analysis import check_options, get, options_of, plain
+    from elicit.analysis import check_options, get, options_of, plain, takes_runs
+    from elicit.run import Run
     from probes.files import write_whole
 
     options = {key: given[key] for key in OPTIONS if given[key] is not None}
+    options |= settings(setting, options_of(name))
     check_options(name, options)
     if "seed" in options_of(name):
         options["seed"] = seed
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out {str(out)!r} is a file; give a folder")
-    loaded = load(given, as_json)
+    if not takes_runs(name) and runs:
+        raise UserError(f"{name} is an analysis of a model, and a run was given ({runs[0]}); give --model instead")
+    subject = [Run.load(folder) for folder in runs or []] if takes_runs(name) else load(given, as_json)
+    if takes_runs(name) and not runs:
+        raise UserError(f"{name} is an analysis of runs, and none was given; give folders of finished runs")
 
     from elicit.terminal import fetch_bar
 
     with fetch_bar(quiet=as_json) as progress:
-        watched = {"progress": progress} if name == "patching" else {}
-        result = run(name, loaded, **options, **watched)
+        watched = {"progress": progress} if "progress" in inspect.signature(get(name).analyse).parameters else {}
+        result = run(name, subject, **options, **watched)
     about = {
         "analysis": name,
         "command": _command(given),
         "seed": seed,
         "options": {**options_of(name), **options},
-        "model": loaded.describe(),
+        "model": subject[0].metrics["model"] if isinstance(subject, list) else subject.describe(),
     }
+    if isinstance(subject, list):
+        about["runs"] = [one.store.config["identity"] for one in subject]
     folder = out or Path("analyses") / f"{name}-{_hash(about)}"
     folder.mkdir(parents=True, exist_ok=True)
     saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
@@ -88,20 +99,24 @@ def analyse(
 
 
 def analyses(as_json: Json = False) -> None:
-    """Analyses of a model, with their options."""
-    from elicit.analysis import ANALYSES, options_of
+    """Analyses of a model or of runs, with their options."""
+    from elicit.analysis import ANALYSES, options_of, takes_runs
 
     rows = []
     for name, module in ANALYSES.items():
         paper = f" (arXiv {module.PAPER})" if module.PAPER else ""
-        rows.append((name, module.SUMMARY + paper, ", ".join(f"--{key}" for key in options_of(name))))
-    head = ("analysis", "what it shows", "options")
+        form = "{}" if takes_runs(name) else "--{}"
+        options = ", ".join(form.format(key) for key in options_of(name))
+        rows.append((name, "runs" if takes_runs(name) else "a model", module.SUMMARY + paper, options))
+    head = ("analysis", "of", "what it shows", "options")
     show_list(head, rows, as_json)
 
 
 def _command(given: dict[str, Any]) -> str:
     """The command line that makes the same again."""
-    words = ["elicit", "analyse", given["name"], "--model", given["model"], "--seed", str(given["seed"])]
+    runs = [str(folder) for folder in given["runs"] or []]
+    words = ["elicit", "analyse", given["name"], *(runs or ["--model", given["model"]]), "--seed", str(given["seed"])]
+    words += [word for pair in given["setting"] or [] for word in ("--set", pair)]
     for key in (*OPTIONS, "dtype", "device", "device_map"):
         value = given[key]
         if value is None or value == "auto":
@@ -113,7 +128,7 @@ def _command(given: dict[str, Any]) -> str:
 
 def _hash(about: dict[str, Any]) -> str:
     """Of all that decides the result: the options, the weights and how they are computed with."""
-    kept = {key: about[key] for key in ("analysis", "options", "seed")}
+    kept: dict[str, Any] = {key: about[key] for key in ("analysis", "options", "seed", "runs") if key in about}
     kept["model"] = {key: about["model"][key] for key in ("sha256", "dtype")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()[:8]
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.errors import UserError
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
@@ -25,7 +27,7 @@ Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
 Against = Annotated[
     str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")
 ]
-Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as key=value. Repeatable.")]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of what is run, as key=value. Repeatable.")]
 
 
 def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
@@ -51,3 +53,25 @@ def load(given: Mapping[str, Any], quiet: bool) -> Any:
             device_map=given["device_map"],
             progress=progress,
         )
+
+
+def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Options given as key=value; a value is JSON unless the default is a text.
+
+    Args:
+        pairs: as on the command line.
+        known: options with their defaults. Whether a key is among them is checked by who takes them.
+
+    Raises:
+        UserError: a pair without an equals sign.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair!r} was given; write key=value")
+        try:
+            options[key] = value if isinstance(known.get(key), str) else json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from elicit.errors import UserError, unknown
 from elicit.tasks import hub, jsonl, organism, reasoning_gym
 from elicit.tasks.base import SPLITS, Grade, Grader, Item, Items, Task, Validation, corrupt, validate
+from elicit.tasks.grading import grader_for
 
 DEFAULT_LIMIT = 256
 
@@ -43,6 +45,24 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
     else:
         raise unknown("task", base, [organism.NAME, *hub.TASKS, *known], hint="(or the path of a JSON Lines file)")
     return _limited(task, limit)
+
+
+def restored(name: str, source: dict[str, Any], items: Sequence[Item]) -> Task:
+    """A task of saved items, with the grader that its source had.
+
+    Args:
+        name: of the task.
+        source: `Task.source`.
+        items: all with their own kind.
+    """
+    kinds = {item.kind for item in items}
+    kind = kinds.pop() if len(kinds) == 1 else "number"
+    assert kind is not None
+    if source["family"] == reasoning_gym.FAMILY:
+        grader: Grader = reasoning_gym.grader_of(source)
+    else:
+        grader = grader_for("expression" if source["family"] == organism.NAME else kind)
+    return Task(name, tuple(items), grader, kind, source)
 
 
 def task_names() -> dict[str, str]:
@@ -88,6 +108,7 @@ __all__ = [
     "Validation",
     "corrupt",
     "load_task",
+    "restored",
     "task_names",
     "validate",
 ]

@@ -10,6 +10,7 @@ from elicit.errors import UserError
 from elicit.tasks.base import SPLITS, Item, Task, content_id, split_of
 from elicit.tasks.grading import WORKER, ReasoningGymGrader, infer_kind
 
+FAMILY = "reasoning-gym"
 SEED = 20_260_101  # the fixed seed of every split: items are the same for everyone
 POOL = 10_000  # entries a data set is opened with; some compute all of them at once
 LARGE_POOL = 1_000_000  # for more than a thousand items a split
@@ -40,13 +41,21 @@ def load(name: str, limit: int, seed: int, params: dict[str, Any]) -> Task:
             f"task {name!r} does not accept {params or 'its default parameters'} ({error}); change the parameters"
         ) from error
     kind = infer_kind([item.answer for item in items[:32]])
+    source = {
+        "family": FAMILY, "dataset": dataset, "seed": SEED + seed, "params": params, "size": arguments["size"]
+    }  # fmt: skip
     return Task(
         name=name,
         items=items,
-        grader=ReasoningGymGrader(dataset, SEED + seed, arguments),
+        grader=grader_of(source),
         kind="text" if kind == "math" else kind,
-        source={"family": "reasoning-gym", "dataset": dataset, "seed": SEED + seed, "params": params},
+        source=source,
     )
+
+
+def grader_of(source: dict[str, Any]) -> ReasoningGymGrader:
+    """The grader of a task again, from the task's source."""
+    return ReasoningGymGrader(source["dataset"], source["seed"], {**source["params"], "size": source["size"]})
 
 
 def _items(name: str, dataset: str, limit: int, seed: int, params: dict[str, Any]) -> Iterator[Item]:

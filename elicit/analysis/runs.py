@@ -1,0 +1,102 @@
+"""What analyses of runs stand on: arms of finished runs on the same items and model, and their handles again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from elicit.elicited import Elicited
+from elicit.errors import UserError
+from elicit.models import Model
+from elicit.run import Run
+from elicit.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One arm of one run.
+
+    Args:
+        name: of the arm; with the run's folder where two runs have an arm of that name.
+        run: whose it is.
+        key: its name within the run.
+    """
+
+    name: str
+    run: Run
+    key: str
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """1 or 0 an item, as the arm's selection has it."""
+        scores: dict[str, float] = self.run.metrics["arms"][self.key]["scores"]
+        return scores
+
+    @property
+    def traces(self) -> dict[str, list[Trace]]:
+        """The traces of each item; arms that differ in the selection alone share theirs."""
+        return self.run.traces[self.run.store.config["arms"][self.key]["source"]]
+
+    def right(self, items: Sequence[str]) -> Bool[np.ndarray, " items"]:
+        """Whether each of these items was solved."""
+        return np.array([self.scores[item] >= 1.0 for item in items])
+
+
+def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
+    """The arms of all runs: of each run the method under test, then (unless `main_only`) its baselines.
+
+    A baseline that several runs have with the same traces' key stands once.
+
+    Raises:
+        UserError: no run, or runs of different tasks or models (which).
+    """
+    if not runs:
+        raise UserError("no run was given; give folders of finished runs")
+    for what, of in (
+        ("tasks", lambda run: run.metrics["task"]),
+        ("models", lambda run: run.metrics["model"]["sha256"]),
+    ):
+        found = {of(run): run for run in runs}
+        if len(found) > 1:
+            said = "; ".join(f"{run.folder}: {_short(run, what)}" for run in found.values())
+            raise UserError(f"the runs are of different {what} ({said}); give runs of one")
+    out: list[Arm] = []
+    seen: set[tuple[str, str]] = set()
+    for run in runs:
+        method = run.metrics["method"]
+        for key in [method] if main_only else [method, *(k for k in run.metrics["arms"] if k != method)]:
+            about = run.store.config["arms"][key]
+            mark = (key, str({k: v for k, v in about.items() if k != "source"}))
+            if mark in seen:
+                continue
+            seen.add(mark)
+            taken = any(arm.name == key for arm in out)
+            out.append(Arm(f"{key} ({run.folder.name})" if taken else key, run, key))
+    return out
+
+
+def _short(run: Run, what: str) -> str:
+    model = run.metrics["model"]
+    return str(run.metrics["task"]) if what == "task" else f"{model['name']} {model['sha256'][:12]}…, {model['dtype']}"
+
+
+def shared_items(arms: Sequence[Arm]) -> list[str]:
+    """The items that all arms answered, in the first one's order.
+
+    Raises:
+        UserError: there is none.
+    """
+    first, *others = (arm.scores for arm in arms)
+    shared = [item for item in first if all(item in other for other in others)]
+    if not shared:
+        folders = ", ".join(dict.fromkeys(str(arm.run.folder) for arm in arms))
+        raise UserError(f"the runs {folders} have no item in common; give runs of the same task, split and limit")
+    return shared
+
+
+def handle_of(run: Run, model: Model | None = None) -> Elicited:
+    """The handle under test of a run, as the run saved it; its model is loaded by name unless it is given."""
+    return Elicited.load(run.folder / "elicited", model)
