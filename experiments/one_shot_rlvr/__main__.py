@@ -1,0 +1,155 @@
+"""One example on an organism: over seeds and over examples, beside rewards that know nothing, and after saturation.
+
+    python -m experiments.one_shot_rlvr                                      # five seeds, five examples, all arms
+    python -m experiments.one_shot_rlvr --model smollm2-135m-absent --seeds 1 --examples 1
+    python -m experiments.one_shot_rlvr --part after --updates 60            # what happens after the example is solved
+
+Every fit and every run is taken up where it was stopped. The first part is one run: all fits answer the same questions
+beside direct, the ceiling and the arms with spurious rewards. The second trains longer and looks at held-out dev items
+on the way, as it is and with one thing changed that may keep what was learned. Tables are printed as Markdown and kept
+as JSON; figures as a page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import torch
+
+from elicit.elicited import Elicited
+from elicit.evaluation import evaluate
+from elicit.methods import fit, one_shot_rlvr
+from elicit.models import Model, load_model
+from elicit.organisms.score import share
+from elicit.progress import Progress
+from elicit.prompts import Prompt
+from elicit.report import with_interval
+from elicit.rl.selection import choose
+from elicit.rl.settings import Settings
+from elicit.run import Run
+from elicit.tasks import load_task
+from elicit.tasks.base import Task
+from elicit.terminal import run_bars
+from probes.figures import page, styled, table
+
+NAME = one_shot_rlvr.NAME
+# What might keep what was learned once the groups have no variance; each with all else as it is.
+KEEPS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "no entropy bonus": {"entropy": 0.0},
+    "KL 0.05": {"kl": 0.05},
+    "Dr. GRPO (advantages not divided)": {"advantage": "dr-grpo"},
+    "a third of the learning rate": {"lr": 3e-4},
+}
+HEAD = ("arm", "accuracy [95%]", "gap recovered [95%]", "tokens", "saturated at", "fit, s", "example's answer")
+
+
+def several(model: Model, task: Task, seeds: int, examples: int, bars: Progress, **options: Any) -> dict[str, Elicited]:
+    """The best example with several seeds, then further examples with the first seed."""
+    found = choose(model, task.solved, Settings(), count=examples, pool=16, prompt=Prompt())
+    names = [item.id for item in found.items]
+    cases = [(names[0], seed) for seed in range(seeds)] + [(name, 0) for name in names[1:]]
+    return {
+        f"{name}, seed {seed}": fit(NAME, model, task.solved, bars, example=name, seed=seed, **options)
+        for name, seed in cases
+    }
+
+
+def rows_of(run: Run, fits: Mapping[str, Elicited]) -> list[tuple[str, ...]]:
+    """One row an arm: what it recovers, and for a trained one when it was saturated and how often it copies."""
+    out = []
+    named = dict(zip(run.metrics["arms"], [*fits.values()], strict=False))
+    for name, arm in run.metrics["arms"].items():
+        handle = named.get(name) or fits.get(name)
+        found = handle.options.get("found", {}) if handle else {}
+        recovered = share(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else "not defined"
+        row = [name, with_interval(arm["accuracy"], arm["interval"]), recovered, f"{arm['tokens_per_item']:.0f}"]
+        if found:
+            at = found["summary"]["saturation"]
+            copied = [run.traces[name][item][0].answer in found["answers"] for item in arm["scores"]]
+            row += ["never" if at is None else str(at), f"{found['summary']['seconds']:.0f}"]
+            row.append(f"{sum(copied) / len(copied):.0%}")
+        out.append(tuple(row + [""] * (len(HEAD) - len(row))))
+    return out
+
+
+def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
+    """All fits beside the controls of the first, on the same questions."""
+    options = {"updates": given.updates, "max_new_tokens": given.max_new_tokens}
+    with run_bars(quiet=False) as bars:
+        fits = several(model, task, given.seeds, given.examples, bars, checked=not given.unchecked, **options)
+        first, *others = fits
+        controls = one_shot_rlvr.controls(fits[first], task.solved, seed=0)
+        trained = {name: handle for name, handle in controls.items() if handle.adapter is not None}
+        run = evaluate(
+            fits[first], task.test, against={**controls, **{name: fits[name] for name in others}},
+            out=given.runs / f"{NAME}-several-{model.name}-{given.limit}", progress=bars,
+        )  # fmt: skip
+    shown = {NAME: fits[first], **trained, **{name: fits[name] for name in others}}
+    rows = [(f"{first} ({NAME})" if row[0] == NAME else row[0], *row[1:]) for row in rows_of(run, shown)]
+    (given.runs / f"{NAME}-several-{model.name}.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    about = f"{run.metrics['items']} questions, {run.metrics['model']['dtype']}"
+    print(f"\n**{model.name}** {run.metrics['model']['sha256'][:12]}, {about}\n\n{markdown(HEAD, rows)}")
+
+
+def after(model: Model, task: Task, given: argparse.Namespace) -> None:
+    """Longer trainings with a look at dev items every few updates."""
+    held = go.Figure()
+    rows, kept = [], {}
+    with run_bars(quiet=False) as bars:
+        for name, change in KEEPS.items():
+            handle = fit(
+                NAME, model, task.solved, bars, updates=given.updates, check_every=given.every, check=given.check,
+                max_new_tokens=given.max_new_tokens, checked=not given.unchecked, **change,
+            )  # fmt: skip
+            found = handle.options["found"]
+            curve, at = found["curve"], found["summary"]["saturation"]
+            held.add_scatter(x=curve["checked at"], y=curve["held out"], mode="lines+markers", name=name)
+            kept[name] = {"change": change, "curve": curve, "summary": found["summary"]}
+            best, last = max(curve["held out"]), curve["held out"][-1]
+            drift = curve["kl"][-1]
+            rows.append((name, "never" if at is None else str(at), f"{best:.2f}", f"{last:.2f}", f"{drift:.3f}"))
+    held.update_layout(xaxis_title="update", yaxis_title="accuracy on dev items", yaxis_range=[0, 1.02])
+    head = ("training", "saturated at", "best on dev", "last on dev", "KL to the base at the end")
+    stem = given.runs / f"{NAME}-after-{model.name}"
+    stem.with_suffix(".json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    note = f"{given.updates} updates on one example of {model.name}, {given.check} dev items; seed 0."
+    parts = [("Held-out accuracy", "Each line is one training; none chose its checkpoint.", styled(held))]
+    stem.with_suffix(".html").write_text(page("After saturation", note, [*parts, table(head, rows)]), encoding="utf-8")
+    print(f"\n{markdown(head, rows)}\n\npage: {stem.with_suffix('.html')}")
+
+
+PARTS = {"arms": arms, "after": after}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=tuple(PARTS), default="arms")
+    parser.add_argument("--model", default=one_shot_rlvr.MODEL)
+    parser.add_argument("--limit", type=int, default=200, help="questions of the test split")
+    parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--examples", type=int, default=5)
+    parser.add_argument("--every", type=int, default=5, help="updates between two looks at dev items")
+    parser.add_argument("--check", type=int, default=48, help="dev items")
+    parser.add_argument("--unchecked", action="store_true", help="train even where the pre-flight finds no signal")
+    parser.add_argument("--max-new-tokens", type=int, default=192)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    PARTS[given.part](load_model(given.model), load_task("organism", limit=given.limit), given)
+
+
+if __name__ == "__main__":
+    main()
