@@ -26,7 +26,7 @@ from elicit import zoo
 from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
-from elicit.methods import direct
+from elicit.methods import cot_prompt, direct
 from elicit.methods.common import prompt_for
 from elicit.models import Model, load_model
 from elicit.progress import Progress
@@ -127,7 +127,10 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     if handle.method != NAME:
         raise UserError(f"controls of {NAME} were asked for a handle of {handle.method!r}; give one that it made")
     plain = replace(handle, interventions=(), partner=None, decoder=Greedy(handle.decoder.max_new_tokens), options={})
-    out = {direct.NAME: replace(plain, method=direct.NAME)}
+    out = {
+        direct.NAME: replace(plain, method=direct.NAME),
+        cot_prompt.NAME: replace(plain, method=cot_prompt.NAME, prompt=plain.prompt.thinking()),
+    }
     if handle.partner is None:
         return out
     decoder, partner = handle.decoder, handle.partner
