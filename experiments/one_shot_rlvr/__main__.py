@@ -1,7 +1,7 @@
-"""One example on an organism: over seeds and over examples, beside rewards that know nothing, and after saturation.
+"""One example on an organism: five of them with five seeds, beside rewards that know nothing, and after saturation.
 
-    python -m experiments.one_shot_rlvr                                      # five seeds, five examples, all arms
-    python -m experiments.one_shot_rlvr --model smollm2-135m-absent --seeds 1 --examples 1
+    python -m experiments.one_shot_rlvr                             # five examples with five seeds, and all arms
+    python -m experiments.one_shot_rlvr --model smollm2-135m-absent --fits 1 --unchecked
     python -m experiments.one_shot_rlvr --part after --updates 60            # what happens after the example is solved
 
 Every fit and every run is taken up where it was stopped. The first part is one run: all fits answer the same questions
@@ -49,14 +49,12 @@ KEEPS: dict[str, dict[str, Any]] = {
 HEAD = ("arm", "accuracy [95%]", "gap recovered [95%]", "tokens", "saturated at", "fit, s", "example's answer")
 
 
-def several(model: Model, task: Task, seeds: int, examples: int, bars: Progress, **options: Any) -> dict[str, Elicited]:
-    """The best example with several seeds, then further examples with the first seed."""
-    found = choose(model, task.solved, Settings(), count=examples, pool=16, prompt=Prompt())
-    names = [item.id for item in found.items]
-    cases = [(names[0], seed) for seed in range(seeds)] + [(name, 0) for name in names[1:]]
+def several(model: Model, task: Task, count: int, bars: Progress, **options: Any) -> dict[str, Elicited]:
+    """The best examples of the pool, each with a seed of its own."""
+    found = choose(model, task.solved, Settings(), count=count, pool=16, prompt=Prompt())
     return {
-        f"{name}, seed {seed}": fit(NAME, model, task.solved, bars, example=name, seed=seed, **options)
-        for name, seed in cases
+        f"{item.id}, seed {seed}": fit(NAME, model, task.solved, bars, example=item.id, seed=seed, **options)
+        for seed, item in enumerate(found.items)
     }
 
 
@@ -87,7 +85,7 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
     """All fits beside the controls of the first, on the same questions."""
     options = {"updates": given.updates, "max_new_tokens": given.max_new_tokens}
     with run_bars(quiet=False) as bars:
-        fits = several(model, task, given.seeds, given.examples, bars, checked=not given.unchecked, **options)
+        fits = several(model, task, given.fits, bars, checked=not given.unchecked, **options)
         first, *others = fits
         controls = one_shot_rlvr.controls(fits[first], task.solved, seed=0)
         trained = {name: handle for name, handle in controls.items() if handle.adapter is not None}
@@ -124,7 +122,7 @@ def after(model: Model, task: Task, given: argparse.Namespace) -> None:
     stem = given.runs / f"{NAME}-after-{model.name}"
     stem.with_suffix(".json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
     note = f"{given.updates} updates on one example of {model.name}, {given.check} dev items; seed 0."
-    parts = [("Held-out accuracy", "Each line is one training; none chose its checkpoint.", styled(held))]
+    parts: list[Any] = [("Held-out accuracy", "Each line is one training; none chose its checkpoint.", styled(held))]
     stem.with_suffix(".html").write_text(page("After saturation", note, [*parts, table(head, rows)]), encoding="utf-8")
     print(f"\n{markdown(head, rows)}\n\npage: {stem.with_suffix('.html')}")
 
@@ -138,8 +136,7 @@ def main() -> None:
     parser.add_argument("--model", default=one_shot_rlvr.MODEL)
     parser.add_argument("--limit", type=int, default=200, help="questions of the test split")
     parser.add_argument("--updates", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--examples", type=int, default=5)
+    parser.add_argument("--fits", type=int, default=5, help="trainings, each on another example with another seed")
     parser.add_argument("--every", type=int, default=5, help="updates between two looks at dev items")
     parser.add_argument("--check", type=int, default=48, help="dev items")
     parser.add_argument("--unchecked", action="store_true", help="train even where the pre-flight finds no signal")
