@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def rows_of(run: Run, fits: Mapping[str, Elicited]) -> list[tuple[str, ...]]:
     return out
 
 
-def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
@@ -122,7 +122,7 @@ def after(model: Model, task: Task, given: argparse.Namespace) -> None:
     stem = given.runs / f"{NAME}-after-{model.name}"
     stem.with_suffix(".json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
     note = f"{given.updates} updates on one example of {model.name}, {given.check} dev items; seed 0."
-    parts: list[Any] = [("Held-out accuracy", "Each line is one training; none chose its checkpoint.", styled(held))]
+    parts = [("Held-out accuracy", "Each line is one training; none chose its checkpoint.", styled(held))]
     stem.with_suffix(".html").write_text(page("After saturation", note, [*parts, table(head, rows)]), encoding="utf-8")
     print(f"\n{markdown(head, rows)}\n\npage: {stem.with_suffix('.html')}")
 
