@@ -277,7 +277,7 @@ def _decode(asked: Asked, prompts: list[list[int]], progress: Progress | None) -
         delivery = session.editor.delivery(number)
         # These move every row. A feature that is silent leaves nothing to scale: of that one batch says nothing.
         sure = any(one.when.at_once and isinstance(one.what, Add | ProjectOut) for one in plan)
-        if plan and (delivery.not_finite or sure):
+        if plan and (delivery.not_finite or (sure and not delivery.positions)):
             named = " + ".join(f"{one.describe()['source']} × {one.strength:g}" for one in plan)
             delivery.check(f"the intervention {named}")
     return out
