@@ -21,7 +21,7 @@ from elicit.tasks.base import Item, Items
 from elicit.trace import Trace, filter_path, place, response_text, rounded
 from steering.adapters import Adapter, applied
 from steering.hooks import attached, check_plan
-from steering.interventions import Plan
+from steering.interventions import Add, Plan, ProjectOut
 
 ANSWER_PROMPT = "\nSo the answer is"
 ANSWER_TOKENS = 24
@@ -95,15 +95,15 @@ class Elicited:
             UserError: interventions that moved nothing. (A gate may be shut for a batch, and answers may end before a
                 later step: `elicit.proof` looks at the whole run.)
         """
-        with applied(self.model.lm, self.adapter):
-            return self._answer(items, progress)
+        (traces,) = answer_together([(self, items)], progress)
+        return traces
 
-    def _answer(self, items: Items, progress: Progress | None) -> list[list[Trace]]:
-        tokenizer = self.model.tokenizer
-        prompts = [self.prompt_ids(item) for item in items]
-        generations = self._decode(prompts, [item.id for item in items], progress)
+    def _traces(
+        self, items: Items, prompts: Sequence[list[int]], generations: Sequence[list[Generation]]
+    ) -> list[list[Trace]]:
+        """What was generated, read and graded; the adapter is on."""
         flat = [(q, g) for q, branches in enumerate(generations) for g in branches]
-        texts = [response_text(tokenizer, g, self.prompt.stop) for _, g in flat]
+        texts = [response_text(self.model.tokenizer, g, self.prompt.stop) for _, g in flat]
         kinds = [items.task.kind_of(items[q]) for q, _ in flat]
         found: list[Answer | None] = [find_answer(text, kind) for (text, _), kind in zip(texts, kinds, strict=True)]
         extra = [0] * len(flat)
@@ -114,25 +114,6 @@ class Elicited:
         for (q, g), (text, ends), answer, more in zip(flat, texts, found, extra, strict=True):
             traces[q].append(self._trace(items, q, len(traces[q]), len(prompts[q]), g, text, ends, answer, more))
         return traces
-
-    def _decode(self, prompts: list[list[int]], ids: list[str], progress: Progress | None) -> list[list[Generation]]:
-        if self.partner is not None:
-            assert isinstance(self.decoder, Hybrid)
-            policy: Policy = self.decoder.joint(self.model, self.partner, ids)
-        else:
-            policy = self.decoder.policy(ids, self.model.vocab_size)
-        limit = self.decoder.max_new_tokens
-        stop = StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer)
-        if not self.interventions:
-            return decode(self.model.lm, prompts, policy, max_new_tokens=limit, stop=stop, progress=progress)
-        with attached(self.model.lm, [self.interventions]) as session:
-            out = decode(
-                self.model.lm, prompts, policy, max_new_tokens=limit, stop=stop, steering=session, progress=progress
-            )
-        delivery = session.editor.delivery()
-        if delivery.not_finite or any(one.when.at_once for one in self.interventions):
-            delivery.check()
-        return out
 
     def _trace(
         self,
@@ -196,6 +177,17 @@ class Elicited:
         return found, [generation.spent for (generation,) in continued]
 
     @property
+    def batch_key(self) -> str:
+        """A hash of all that handles must have in common to be decoded together (`answer_together`).
+
+        Prompts and interventions are a row's own. What hybrid decoding does is not: its policy serves one handle.
+        """
+        adapter = None if self.adapter is None else self.adapter.sha256
+        alone = None if self.partner is None else self.decode_key
+        shared = [decoder_to_dict(self.decoder), self.prompt.stop, adapter, alone]
+        return _hash([shared, self.model.provenance.sha256, self.model.dtype])
+
+    @property
     def decode_key(self) -> str:
         """A hash of all that decides the traces: two handles that differ only in `select` share it."""
         left_out = ("method", "select", "options", "model", "partner")
@@ -236,6 +228,59 @@ class Elicited:
         from elicit.bundle import load
 
         return load(folder, model, partner)
+
+
+Asked = Sequence[tuple[Elicited, Items]]
+"""Handles that share a `batch_key`, each with the questions that it is asked."""
+
+
+def answer_together(asked: Asked, progress: Progress | None = None) -> list[list[list[Trace]]]:
+    """Answer in one batch what several handles are asked, each row with the prompt and the plan of its own handle.
+
+    Rows do not see each other: up to the rounding of the model's dtype every handle answers as it does alone.
+
+    Returns:
+        For each handle and question the branches, graded.
+
+    Raises:
+        UserError: as `Elicited.answer`, of any of the handles.
+    """
+    if len({handle.batch_key for handle, _ in asked}) != 1:
+        raise ValueError("handles with one batch_key are decoded together; give at least one, and no others")
+    first, _ = asked[0]
+    prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
+    with applied(first.model.lm, first.adapter):
+        generations = iter(_decode(asked, [ids for some in prompts for ids in some], progress))
+        return [
+            handle._traces(items, some, [next(generations) for _ in items])
+            for (handle, items), some in zip(asked, prompts, strict=True)
+        ]
+
+
+def _decode(asked: Asked, prompts: list[list[int]], progress: Progress | None) -> list[list[Generation]]:
+    first, _ = asked[0]
+    model, decoder = first.model, first.decoder
+    ids = [item.id for _, items in asked for item in items]
+    if first.partner is not None:
+        assert isinstance(decoder, Hybrid)
+        policy: Policy = decoder.joint(model, first.partner, ids)
+    else:
+        policy = decoder.policy(ids, model.vocab_size)
+    limit, stop = decoder.max_new_tokens, StopRule(model.eos_ids, first.prompt.stop, model.tokenizer)
+    plans = [handle.interventions for handle, _ in asked]
+    if not any(plans):
+        return decode(model.lm, prompts, policy, max_new_tokens=limit, stop=stop, progress=progress)
+    of_row = [number for number, (_, items) in enumerate(asked) for _ in items]
+    with attached(model.lm, plans, of_row=of_row) as session:
+        out = decode(model.lm, prompts, policy, max_new_tokens=limit, stop=stop, steering=session, progress=progress)
+    for number, plan in enumerate(plans):
+        delivery = session.editor.delivery(number)
+        # These move every row. A feature that is silent leaves nothing to scale: of that one batch says nothing.
+        sure = any(one.when.at_once and isinstance(one.what, Add | ProjectOut) for one in plan)
+        if plan and (delivery.not_finite or (sure and not delivery.positions)):
+            named = " + ".join(f"{one.describe()['source']} × {one.strength:g}" for one in plan)
+            delivery.check(f"the intervention {named}")
+    return out
 
 
 def _hash(data: Any) -> str:

@@ -3,6 +3,8 @@
 An *arm* is a handle under a name. Arms that differ only in the rule that selects share their traces
 (a *source*). Baselines named `…@budget` get, question by question, the tokens that the evaluated handle
 spent: samples are drawn until the budget is used up, and the one that would exceed it is not counted.
+
+Arms that share model, adapter and decoder are decoded together (`elicit.batches`).
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from elicit.batches import Batch, batches, sharing
 from elicit.decoders import Sampling
-from elicit.elicited import Elicited
+from elicit.elicited import Elicited, answer_together
 from elicit.errors import UserError
 from elicit.methods import MATCHED, control
 from elicit.metrics import compute
@@ -93,7 +96,7 @@ def evaluate(
         shutil.rmtree(folder)
     config = {
         "identity": identity,
-        "execution": {"batch_rows": batch_rows or BATCH_ROWS},
+        "execution": {"batch_rows": batch_rows or BATCH_ROWS, "together": True},
         "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
         "task": items.task.source,
     }
@@ -159,41 +162,58 @@ def _identity(arms: Sequence[Arm], items: Items, seed: int) -> dict[str, Any]:
 
 
 def _decode_all(arms: Sequence[Arm], items: Items, store: Store, progress: Progress) -> dict[str, float]:
-    """Fill in the sources that are missing; return the seconds spent now on each."""
-    rows = int(store.config["execution"]["batch_rows"])
-    seconds: dict[str, float] = {}
+    """Fill in the sources that are missing; return the seconds spent now on each.
+
+    What a batch of several sources took is shared among them by the tokens that each spent. Of a batch that was cut
+    between two of them the whole is decoded again, so that it is the same batch, and what is there already stays.
+    """
+    execution = store.config["execution"]
+    rows = int(execution["batch_rows"])
+    sources = {arm.name: arm for arm in arms if arm.source == arm.name}
+    seconds = dict.fromkeys(sources, 0.0)
     with store.writing() as journal:
-        for arm in arms:
-            if arm.source != arm.name:
-                continue
-            began = time.perf_counter()
-            branches = SAMPLES_A_ROUND if arm.matched else arm.handle.decoder.branches
-            plan = _plan(arm.handle, items, max(1, rows // branches))
-            done = [n for n in range(len(plan)) if (arm.source, n) in journal.done]
-            progress.arm(arm.source, len(items), sum(len(plan[n]) for n in done))
-            for n, chosen in enumerate(plan):
-                if n in done:
-                    continue
-                batch = Items(items.task, tuple(items[i] for i in chosen))
-                traces = _answer(arm, batch, journal, rows, progress)
-                journal.append(arm.source, n, traces)
-                progress.advance(len(batch), sum(t.spent for t in traces))
-            seconds[arm.source] = round(time.perf_counter() - began, 2)
-    return seconds
+        # A run that was begun before arms shared batches goes on as it began.
+        for group in _groups(sources, together=bool(execution.get("together"))):
+            first, *others = group
+            branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
+            plan = batches({name: sources[name].handle for name in group}, items, max(1, rows // branches))
+            left = [n for n, batch in enumerate(plan) if any((name, n) not in journal.done for name in batch)]
+            asked = [sum(map(len, batch.values())) for batch in plan]
+            label = f"{first} and {len(others)} more" if others else first
+            progress.arm(label, sum(asked), sum(asked) - sum(asked[n] for n in left))
+            for n in left:
+                began = time.perf_counter()
+                answered = _answer(sources, plan[n], items, journal, rows, progress)
+                for name, traces in answered.items():
+                    if (name, n) not in journal.done:
+                        journal.append(name, n, traces)
+                took = time.perf_counter() - began
+                spent = {name: sum(t.spent for t in traces) for name, traces in answered.items()}
+                for name in spent:
+                    seconds[name] += took * spent[name] / sum(spent.values())
+                progress.advance(asked[n], sum(spent.values()))
+    return {name: round(value, 2) for name, value in seconds.items()}
 
 
-def _plan(handle: Elicited, items: Items, questions: int) -> list[list[int]]:
-    """Batches of item indices, longest prompts first: little padding, and what is largest comes early."""
-    order = sorted(range(len(items)), key=lambda i: (-len(handle.prompt_ids(items[i])), i))
-    return [order[i : i + questions] for i in range(0, len(order), questions)]
+def _groups(sources: Mapping[str, Arm], *, together: bool) -> list[list[str]]:
+    """The sources that are decoded together; one that spends a budget has rounds of its own."""
+    if not together:
+        return [[name] for name in sources]
+    free = {name: arm.handle for name, arm in sources.items() if arm.matched is None}
+    return sharing(free) + [[name] for name in sources if name not in free]
 
 
-def _answer(arm: Arm, batch: Items, journal: Journal, rows: int, progress: Progress) -> list[Trace]:
-    if arm.matched is None:
-        return [t for traces in arm.handle.answer(batch, progress.step) for t in traces]
-    budget = {item.id: journal.spent[arm.matched][item.id] for item in batch}
-    drawn = draw_to_budget(arm.handle, batch, budget, rows, progress)
-    return [t for item in batch for t in drawn[item.id]]
+def _answer(
+    sources: Mapping[str, Arm], batch: Batch, items: Items, journal: Journal, rows: int, progress: Progress
+) -> dict[str, list[Trace]]:
+    asked = [(sources[name], Items(items.task, tuple(items[i] for i in chosen))) for name, chosen in batch.items()]
+    arm, some = asked[0]
+    if arm.matched is not None:
+        budget = {item.id: journal.spent[arm.matched][item.id] for item in some}
+        drawn = draw_to_budget(arm.handle, some, budget, rows, progress)
+        return {arm.name: [t for item in some for t in drawn[item.id]]}
+    answered = answer_together([(arm.handle, some) for arm, some in asked], progress.step)
+    return {name: [t for traces in each for t in traces] for name, each in zip(batch, answered, strict=True)}
 
 
 def draw_to_budget(

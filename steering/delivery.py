@@ -38,21 +38,22 @@ class Delivery:
     gate_fired: int = 0
     gate_asked: int = 0
 
-    def check(self) -> None:
-        """Refuse an intervention that did nothing, or broke the activations.
+    def check(self, what: str = "the intervention") -> None:
+        """Refuse an intervention that did nothing, or broke the activations; `what` says which it was.
 
         Raises:
             UserError: no position moved, a gate that never fired, NaN.
         """
         if self.not_finite:
-            raise UserError(f"the intervention made {self.not_finite} positions NaN or infinite; lower its strength")
+            raise UserError(f"{what} made {self.not_finite} positions NaN or infinite; lower its strength")
         if self.gate_asked and not self.gate_fired:
             raise UserError(
-                f"the gate never fired at {self.gate_asked} positions, so nothing was steered; lower its threshold"
+                f"the gate of {what} never fired at {self.gate_asked} positions, so nothing was steered; "
+                "lower its threshold"
             )
         if not self.positions:
             raise UserError(
-                "the intervention changed nothing: its positions were never computed, or its strength rounds to 0 "
+                f"{what} changed nothing: its positions were never computed, or its strength rounds to 0 "
                 "in the model's dtype; check its when and its strength"
             )
 

@@ -4,7 +4,7 @@ A backend hands it the activations at a site with the `Frame` of the forward and
 forward may follow different plans. Interventions of different plans that differ in strength alone are one operation
 with a strength a row.
 
-It also keeps the proof of delivery: how far each position was moved.
+It also keeps the proof of delivery: how far each position was moved, plan by plan.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from probes.clock import Frame
@@ -65,8 +65,8 @@ class Editor:
         self.gate_vectors: dict[int, Tensor] = {}  # on the device of their site
         self._frame: Frame | None = None
         self._moved: Tensor | None = None
-        self._totals = torch.zeros(4, dtype=torch.float64, device=self.device)
-        self._largest = torch.zeros((), dtype=torch.float32, device=self.device)
+        self._totals = torch.zeros(len(self.plans), 4, dtype=torch.float64, device=self.device)
+        self._largest = torch.zeros(len(self.plans), dtype=torch.float32, device=self.device)
 
     def edit(self, site: Site, h: Float[Tensor, "rows pos d_model"], frame: Frame) -> Tensor | None:
         """The activations that take the place of `h`, or None where nothing is to be done."""
@@ -99,7 +99,7 @@ class Editor:
         gate = intervention.when.gate
         if gate is not None:
             fired = self.fired[id(gate)].to(h.device)
-            self._count(gate, fired, weight)
+            self._count(gate, fired, weight, frame)
             weight = weight * fired[..., None]
         what = intervention.what
         factor = self._factor(operation, frame, h.device)
@@ -150,10 +150,10 @@ class Editor:
         stored = values[index.clamp(0, len(values) - 1)].to(h.dtype)
         return torch.where(inside[..., None], stored, h)
 
-    def _count(self, gate: Gate, fired: Tensor, weight: float | Tensor) -> None:
+    def _count(self, gate: Gate, fired: Tensor, weight: float | Tensor, frame: Frame) -> None:
         asked = torch.ones_like(fired) if isinstance(weight, float) else (weight[..., 0] != 0).expand_as(fired)
-        seen = torch.stack([(fired & asked).sum(), asked.sum()]).to(self.device)
-        self.gate_counts[id(gate)] = self.gate_counts.get(id(gate), 0) + seen
+        seen = torch.stack([(fired & asked).sum(-1), asked.sum(-1)], -1).to(self.device)
+        self.gate_counts[id(gate)] = self.gate_counts.get(id(gate), 0) + self._by_plan(seen, frame)
 
     def _measure(self, old: Tensor, new: Tensor, frame: Frame) -> None:
         before = old.detach().float()
@@ -166,9 +166,20 @@ class Editor:
         self._moved = share if self._moved is None else torch.maximum(self._moved, share)
         finite = moved.isfinite()
         zero = torch.zeros_like(moved)
-        sums = torch.where(finite, moved, zero).sum(), torch.where(finite, share, zero).sum()
-        self._totals += torch.stack([(moved > 0).sum(), *sums, (~finite).sum()])
-        self._largest = torch.maximum(self._largest, share.max())
+        sums = torch.where(finite, moved, zero).sum(-1), torch.where(finite, share, zero).sum(-1)
+        self._totals += self._by_plan(torch.stack([(moved > 0).sum(-1), *sums, (~finite).sum(-1)], -1), frame)
+        self._largest.scatter_reduce_(0, self._numbers(frame, len(share)), share.amax(-1), "amax")
+
+    def _by_plan(self, values: Shaped[Tensor, "rows n"], frame: Frame) -> Float[Tensor, "plans n"]:
+        """Sums over the rows of each plan."""
+        out = torch.zeros(len(self.plans), values.shape[1], dtype=torch.float64, device=self.device)
+        return out.index_add_(0, self._numbers(frame, len(values)), values.double())
+
+    def _numbers(self, frame: Frame, rows: int) -> Int[Tensor, " rows"]:
+        """The number of each row's plan."""
+        if self.of_row is None:
+            return torch.zeros(rows, dtype=torch.long, device=self.device)
+        return self._plan_of_row(frame, self.device)
 
     def moved(self, frame: Frame | None) -> Float[Tensor, "rows pos"] | None:
         """How far a forward's positions were moved, if it was the last: ‖Δh‖ / ‖h‖, the largest over sites.
@@ -177,15 +188,17 @@ class Editor:
         """
         return self._moved if frame is self._frame else None
 
-    def delivery(self) -> Delivery:
-        """What was done so far."""
-        positions, moved, share, broken = self._totals.tolist()
-        fired, asked = torch.stack(list(self.gate_counts.values())).sum(0).tolist() if self.gate_counts else (0, 0)
+    def delivery(self, plan: int | None = None) -> Delivery:
+        """What was done so far, by the plan of this number or by all."""
+        which = slice(None) if plan is None else slice(plan, plan + 1)
+        positions, moved, share, broken = self._totals[which].sum(0).tolist()
+        counts = [seen[which].sum(0) for seen in self.gate_counts.values()]
+        fired, asked = torch.stack(counts).sum(0).tolist() if counts else (0, 0)
         return Delivery(
             positions=int(positions),
             mean_move=moved / positions if positions else 0.0,
             mean_share=share / positions if positions else 0.0,
-            max_share=float(self._largest),
+            max_share=float(self._largest[which].max()),
             not_finite=int(broken),
             gate_fired=int(fired),
             gate_asked=int(asked),

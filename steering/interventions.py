@@ -235,7 +235,11 @@ class When:
     @property
     def at_once(self) -> bool:
         """Whether it acts in the forward of every prompt, whatever comes after."""
-        return self.gate is None and self.program is None and (self.first is None or self.first <= 0)
+        if self.gate is not None or self.program is not None:
+            return False
+        if self.positions is not None:
+            return bool({0, -1} & set(self.positions))  # a prompt may be too short for the others
+        return (self.first is None or self.first <= 0) and (self.stop is None or self.stop > 0)
 
     def weight(self, frame: Frame) -> float | Float[Tensor, "rows pos"]:
         """The weight of each position of a forward, gate aside; padding weighs 0."""

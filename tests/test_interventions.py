@@ -301,6 +301,29 @@ def test_delivery_counts_and_measures() -> None:
     assert change.positions == len(IDS) - LENGTH + 1 and change.max_logprob_change > 0.01 and change.mean_kl > 0
 
 
+def test_delivery_is_told_plan_by_plan() -> None:
+    lm = tiny_model("llama")
+    gate = Gate(vector(9), Site(0), threshold=0.1)
+    some: list[Plan] = [
+        (Intervention(Add(direction()), 2.0, when=When.prompt()),),
+        (),
+        (Intervention(Add(direction(1)), 5.0, when=When.every_step().gated(gate)),),
+        (Intervention(Add(direction()), 1e-12),),
+    ]
+    with attached(lm, some, of_row=[2, 0, 1, 0, 3]) as session:
+        decode(lm, [*PROMPTS, PROMPTS[2]], Greedy().policy([""] * 5, VOCAB), max_new_tokens=6, stop=NO_STOP,
+               steering=session)  # fmt: skip
+        every = session.editor.delivery()
+    pushed, nothing, gated, lost = (session.editor.delivery(n) for n in range(4))
+    assert pushed.positions == len(PROMPTS[1]) + len(PROMPTS[3]) and pushed.mean_move == pytest.approx(6.0, rel=1e-4)
+    assert pushed.gate_asked == nothing.gate_asked == 0 < gated.gate_fired <= gated.gate_asked == 6
+    assert nothing.positions == lost.positions == 0 and gated.positions == gated.gate_fired
+    assert every.positions == pushed.positions + gated.positions
+    assert every.max_share == max(pushed.max_share, gated.max_share)
+    with pytest.raises(UserError, match="changed nothing"):
+        lost.check()
+
+
 @pytest.mark.parametrize(
     ("plan", "word"),
     [

@@ -26,6 +26,7 @@ from probes.sae_load import load_sae
 from probes.sae_scores import firing
 from steering.interventions import Add
 from tests.saes import save_random_sae
+from tests.test_batches import Told
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,13 @@ def test_a_feature_is_found_pushed_and_compared(tiny: Model, task: Task, sae: st
     assert run.metrics["delivery"]["sae-steer"]["tokens_moved"] == len(task.test)
     page = (run.folder / "report.html").read_text()
     assert "The search" in page and f"Feature {found['feature']} of" in page
+
+
+def test_a_search_is_one_batch(tiny: Model, task: Task, sae: str, here: Path) -> None:
+    told = Told()
+    options = {"candidates": 2, "dev": 4, "read": 6, "checked": False, "max_new_tokens": 8}
+    sae_steer.fit(tiny, task.solved, told, sae=sae, strengths="1,4", when="last-prompt-token,steps:2", **options)
+    assert told.groups == [("unsteered and 8 more", 9 * 4, 0)]
 
 
 def test_the_same_search_is_taken_up(tiny: Model, task: Task, sae: str, here: Path) -> None:

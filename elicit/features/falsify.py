@@ -12,6 +12,7 @@ of the largest activation in thoughts above that in the same sentences without t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,12 @@ def falsify(
         tokens; `verdict`: what speaks against it, of which there may be nothing.
     """
 
+    @cache  # most contrasts have the prompt without the instruction in common
+    def mean(shape: Prompt) -> float:
+        return float(_at_end(model, feature, [shape.ids(item.question, model.tokenizer) for item in items]).mean())
+
     def gain(shape: Prompt, words: str) -> float:
-        with_, without = (
-            [one.ids(item.question, model.tokenizer) for item in items] for one in (shape.asked(words), shape)
-        )
-        return float(_at_end(model, feature, with_).mean() - _at_end(model, feature, without).mean())
+        return mean(shape.asked(words)) - mean(shape)
 
     whole = gain(prompt, instruction)
     shares = {
