@@ -27,6 +27,9 @@ class Interval:
     def pair(self) -> list[float]:
         return [self.low, self.high]
 
+    def scaled(self, by: float) -> Interval:
+        return Interval(self.low * by, self.high * by)
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -208,3 +211,41 @@ def _labels(clusters: Sequence[Hashable] | np.ndarray | None, n: int) -> np.ndar
     if len(clusters) != n:
         raise ValueError(f"{len(clusters)} cluster labels for {n} observations")
     return np.unique(np.asarray(clusters), return_inverse=True)[1]
+
+
+@dataclass(frozen=True)
+class Null:
+    """What a measure is where there is nothing to find: mean and central 95% of its draws, and the chance `p` of a
+    value as extreme as the one that was measured. NaN throughout where no draw is defined."""
+
+    mean: float
+    interval: Interval
+    p: float
+
+
+def against_null(value: float, draws: Float[np.ndarray, " draws"], *, greater: bool = False) -> Null:
+    """A measure beside its null; `greater` asks for values above it alone, else both sides count."""
+    defined = draws[np.isfinite(draws)]
+    if not len(defined) or not np.isfinite(value):
+        return Null(float("nan"), Interval(float("nan"), float("nan")), float("nan"))
+    centre = float(defined.mean())
+    slack = 1e-12  # equal up to rounding is equal
+    far = defined >= value - slack if greater else np.abs(defined - centre) >= abs(value - centre) - slack
+    return Null(centre, central(defined), float((1 + far.sum()) / (1 + len(defined))))
+
+
+def central(values: Float[np.ndarray, " draws"]) -> Interval:
+    """The central 95% of draws, infinite ones among them; NaN where fewer than half are defined."""
+    defined = values[~np.isnan(values)]
+    if not len(defined) or len(defined) * 2 < len(values):
+        return Interval(float("nan"), float("nan"))
+    low, high = np.quantile(defined, [0.025, 0.975], method="inverted_cdf")
+    return Interval(float(low), float(high))
+
+
+def question_weights(
+    questions: int, *, seed: int = 0, resamples: int = 1000
+) -> Float[np.ndarray, "resamples questions"]:
+    """How often each question is drawn in each bootstrap resample, for measures that are ratios of sums."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(questions, np.full(questions, 1 / questions), size=resamples).astype(float)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.batching import left_pad
+from probes.batching import by_length, left_pad
 from probes.sites import decoder
 
 
@@ -84,6 +84,42 @@ def mean_losses(
         for i, value in zip(some, total.tolist(), strict=True):
             out[i] = value / (len(texts[i]) - lengths[i])
     return out
+
+
+class Chosen(NamedTuple):
+    """Of the distribution that chose each token of a continuation: its likeliest token and its entropy (nats)."""
+
+    argmax: Int[Tensor, " tokens"]
+    entropy: Float[Tensor, " tokens"]
+
+
+@torch.inference_mode()
+def continuations(
+    lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int], batch_tokens: int = 4096
+) -> list[Chosen]:
+    """What a model would have said at each token after each prompt, in batches; logits are kept for 256 at a time.
+
+    Args:
+        texts: token ids of prompts with their continuations.
+        lengths: how many tokens of each text are prompt, at least one.
+    """
+    out: list[Chosen | None] = [None] * len(texts)
+    for rows in by_length(texts, batch_tokens):
+        ids, mask, positions = left_pad([texts[i] for i in rows], lm.device)
+        hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
+        first = torch.tensor([lengths[i] for i in rows], device=lm.device)[:, None]
+        target = ((positions >= first) & mask)[:, 1:]
+        argmax, entropy = [], []
+        for normed in hidden[:, :-1][target].split(256):
+            logits = output_logits(lm, normed)
+            argmax.append(logits.argmax(-1))
+            entropy.append(torch.distributions.Categorical(logits=logits, validate_args=False).entropy())
+        counts = target.sum(1).tolist()
+        parts = zip(*(torch.cat(v).cpu().split(counts) for v in (argmax, entropy)), strict=True) if argmax else ()
+        for i, (likeliest, nats) in zip(rows, parts, strict=True):
+            out[i] = Chosen(likeliest, nats)
+    assert all(one is not None for one in out)
+    return [one for one in out if one is not None]
 
 
 def repeated_share(tokens: Sequence[int], n: int = 4) -> float:

@@ -11,7 +11,20 @@ from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from elicit.analysis import activation_pca, layer_sweep, logit_lens, patching
+from elicit.analysis import (
+    activation_pca,
+    convergence,
+    correction_harm,
+    distribution_shift,
+    format_share,
+    layer_sweep,
+    logit_lens,
+    pass_at_k,
+    patching,
+    reflection,
+    routing,
+    where_it_acts,
+)
 from elicit.analysis.base import Analysis, plain
 from elicit.errors import UserError, unknown
 from elicit.models import Model
@@ -32,7 +45,13 @@ def registry(modules: Iterable[ModuleType]) -> dict[str, ModuleType]:
     return out
 
 
-ANALYSES = registry((logit_lens, layer_sweep, patching, activation_pca))
+ANALYSES = registry(
+    (
+        *(logit_lens, layer_sweep, patching, activation_pca),
+        *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts),
+        *(distribution_shift, routing),
+    )
+)
 
 
 def get(name: str) -> ModuleType:

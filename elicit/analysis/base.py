@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from elicit.errors import UserError
 from elicit.models import Model
 from elicit.prompts import Prompt, named_prompt
+from elicit.statistics import Interval
 from elicit.tasks import load_task
 from elicit.tasks.base import Item
 from probes.capture import capture
@@ -55,6 +56,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown(value: float, interval: Interval | None = None) -> str:
+    """A number with its interval, as a table's cell."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.3f}" + (f" [{interval.low:.3f}, {interval.high:.3f}]" if interval is not None else "")
+
+
+def with_left_out(rows: list[dict[str, Any]], left_out: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of a table, and a row for each arm to which the analysis does not apply, with the reason.
+
+    The first column names the arm, and the last is its reading.
+    """
+    first, *_, last = rows[0]
+    empty = dict.fromkeys(rows[0], "–")
+    return [*rows, *({**empty, first: name, last: f"does not apply: {why}"} for name, why in left_out.items())]
 
 
 def token_ids(model: Model, text: str) -> list[int]:

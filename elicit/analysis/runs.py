@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from elicit.elicited import Elicited
-from elicit.errors import UserError
+from elicit.errors import UserError, unknown
+from elicit.methods import MATCHED
 from elicit.models import Model
 from elicit.run import Run
+from elicit.selection import select
 from elicit.trace import Trace
 
 
@@ -30,6 +33,12 @@ class Arm:
     key: str
 
     @property
+    def about(self) -> dict[str, Any]:
+        """The arm's handle as the run's configuration has it."""
+        about: dict[str, Any] = self.run.store.config["arms"][self.key]
+        return about
+
+    @property
     def scores(self) -> dict[str, float]:
         """1 or 0 an item, as the arm's selection has it."""
         scores: dict[str, float] = self.run.metrics["arms"][self.key]["scores"]
@@ -38,11 +47,39 @@ class Arm:
     @property
     def traces(self) -> dict[str, list[Trace]]:
         """The traces of each item; arms that differ in the selection alone share theirs."""
-        return self.run.traces[self.run.store.config["arms"][self.key]["source"]]
+        return self.run.traces[self.about["source"]]
+
+    @property
+    def not_independent(self) -> str:
+        """Why its traces are no independent samples of one distribution, or "" where they are."""
+        decoder = self.about["decoder"]["name"]
+        if decoder == "branching":
+            return "branches of a search are distinct and ordered, not independent samples"
+        if decoder != "sampling":
+            return f"{decoder} decoding gives one answer a question, no samples"
+        if MATCHED in self.about["source"]:
+            return "a budget of tokens decided how many samples there are, so their number depends on their length"
+        return ""
 
     def right(self, items: Sequence[str]) -> Bool[np.ndarray, " items"]:
         """Whether each of these items was solved."""
         return np.array([self.scores[item] >= 1.0 for item in items])
+
+    def chosen(self, items: Sequence[str]) -> list[Trace]:
+        """Of each item the trace that the arm's selection took (of several that agree, the first)."""
+        traces, rule = self.traces, self.about["select"]
+        if rule == "greedy":
+            return [traces[item][0] for item in items]
+        grader = self.run.items.task.grader
+        found = ((traces[item], select(rule, traces[item], grader).branch) for item in items)
+        return [next(t for t in some if t.index == branch) for some, branch in found]
+
+    def outputs(self, items: Sequence[str]) -> list[list[Trace]]:
+        """What the arm says to each item: all of its samples where they are independent, else the chosen trace."""
+        if self.not_independent:
+            return [[trace] for trace in self.chosen(items)]
+        traces = self.traces
+        return [traces[item] for item in items]
 
 
 def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
@@ -80,7 +117,20 @@ def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
 
 def _short(run: Run, what: str) -> str:
     model = run.metrics["model"]
-    return str(run.metrics["task"]) if what == "task" else f"{model['name']} {model['sha256'][:12]}…, {model['dtype']}"
+    return str(run.metrics["task"]) if what == "tasks" else f"{model['name']} {model['sha256'][:12]}…, {model['dtype']}"
+
+
+def named(arms: Sequence[Arm], name: str, what: str = "baseline") -> Arm:
+    """The arm of this name.
+
+    Raises:
+        UserError: there is none (with the names that there are).
+    """
+    for arm in arms:
+        if name in (arm.name, arm.key):
+            return arm
+    hint = f"(or run it: elicit run … --against {name})"
+    raise unknown(what, name, [arm.name for arm in arms], hint=hint)
 
 
 def shared_items(arms: Sequence[Arm]) -> list[str]:

@@ -1,0 +1,249 @@
+"""Do several mechanisms reach the same latent ability? Which items they newly solve, and how far these overlap.
+
+*Newly solved* are the items that the baseline gets wrong and the mechanism right. Of the N items that the baseline gets
+wrong let A and B be those that two mechanisms solve:
+
+    Jaccard = |A ∩ B| / |A ∪ B|         lift = |A ∩ B| / E|A ∩ B|
+
+Chance (E = |A||B|/N) is too low a bar: any two mechanisms solve what is easy. Difficulty-matched chance deals the items
+out anew only among items that are solved as often by all *other* arms (the pair's own are left out):
+E = Σ_bins |A_b||B_b|/N_b. It matches as well as those arms measure difficulty, so a lift beyond it is an upper bound of
+what the two have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Bool, Float, Int
+
+from elicit.analysis.base import Analysis, shown
+from elicit.analysis.runs import Arm, arms_of, named, shared_items
+from elicit.errors import UserError
+from elicit.run import Run
+from elicit.statistics import Interval, Null, against_null, central, holm, question_weights, wilson
+from probes.dots import Dot, dot_plot
+
+NAME = "convergence"
+SUMMARY = "do mechanisms solve the same new items, beyond chance and beyond what difficulty explains"
+PAPER = ""
+DRAWS = 2000
+
+
+class Overlap(NamedTuple):
+    """Two sets of items; nulls are of the number of shared ones. `matched` is NaN where nothing measures difficulty."""
+
+    sizes: tuple[int, int]
+    shared: int
+    jaccard: tuple[float, Interval]
+    lift: tuple[float, Interval]
+    chance: Null
+    matched_lift: tuple[float, Interval]
+    matched: Null
+
+
+def overlap(
+    a: Bool[np.ndarray, " items"],
+    b: Bool[np.ndarray, " items"],
+    ease: Float[np.ndarray, " items"] | None = None,
+    *,
+    bins: int = 5,
+    seed: int = 0,
+) -> Overlap:
+    """How far two sets of items overlap, against chance and against difficulty-matched chance.
+
+    Args:
+        a, b: membership of each item; both of items that the baseline gets wrong.
+        ease: how often others solve each item; None where there are no others.
+        bins: quantiles of ease within which items are exchanged.
+        seed: of the bootstrap and of the exchanges.
+
+    Raises:
+        UserError: lengths that differ, no items, fewer than one bin.
+    """
+    if not len(a) or len(a) != len(b) or (ease is not None and len(ease) != len(a)):
+        raise UserError(f"sets over {len(a)} and {len(b)} items were given; give the same items to both, at least one")
+    if bins < 1:
+        raise UserError(f"{bins} bins were given; give at least 1")
+    weight = question_weights(len(a), seed=seed)
+    one_bin = np.zeros(len(a), dtype=int)
+    nothing = Interval(float("nan"), float("nan"))
+    shared = int((a & b).sum())
+    union = weight @ (a | b)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        jaccard = (weight @ (a & b)) / union
+    matched_lift, matched = (float("nan"), nothing), Null(float("nan"), nothing, float("nan"))
+    if ease is not None:
+        binned = _bins(ease, bins)
+        matched_lift, matched = _lift(a, b, binned, weight), _dealt(a, b, binned, seed)
+    return Overlap(
+        sizes=(int(a.sum()), int(b.sum())),
+        shared=shared,
+        jaccard=(shared / max(1, int((a | b).sum())) if (a | b).any() else float("nan"), central(jaccard)),
+        lift=_lift(a, b, one_bin, weight),
+        chance=_dealt(a, b, one_bin, seed),
+        matched_lift=matched_lift,
+        matched=matched,
+    )
+
+
+def _bins(ease: Float[np.ndarray, " items"], bins: int) -> Int[np.ndarray, " items"]:
+    """Items by quantile of ease; equal ones together."""
+    edges = np.unique(np.quantile(ease, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf"))
+    return np.searchsorted(edges, ease, side="left")
+
+
+def _lift(a: np.ndarray, b: np.ndarray, binned: np.ndarray, weight: np.ndarray) -> tuple[float, Interval]:
+    """Shared items over their expectation within bins, and its interval from resampled items."""
+
+    def lift(w: np.ndarray) -> np.ndarray:
+        expected = np.zeros(len(w))
+        for one in np.unique(binned):
+            inside = w * (binned == one)
+            size = inside.sum(1)
+            expected += np.divide((inside @ a) * (inside @ b), size, out=np.zeros(len(w)), where=size > 0)
+        return np.divide(w @ (a & b), expected, out=np.full(len(w), np.nan), where=expected > 0)
+
+    return float(lift(np.ones((1, len(a))))[0]), central(lift(weight))
+
+
+def _dealt(a: np.ndarray, b: np.ndarray, binned: np.ndarray, seed: int) -> Null:
+    """The number of shared items where each bin's are dealt out anew to both."""
+    rng = np.random.default_rng(seed)
+    draws = np.zeros(DRAWS)
+    for one in np.unique(binned):
+        inside = binned == one
+        mine, theirs = int((a & inside).sum()), int((b & inside).sum())
+        draws += rng.hypergeometric(mine, int(inside.sum()) - mine, theirs, size=DRAWS)
+    return against_null(float((a & b).sum()), draws)
+
+
+def ease_of(arms: Sequence[Arm], pair: Sequence[Arm], baseline: Arm, items: Sequence[str]) -> np.ndarray | None:
+    """How often all arms but the pair's and the baseline solve each item (samples as a share); None without any.
+
+    Arms that read a pair's samples, or spend its tokens, are the pair's own.
+    """
+    own = {(id(arm.run), arm.about["source"]) for arm in (*pair, baseline)}
+    others = [arm for arm in arms if (id(arm.run), arm.about["source"]) not in own]
+    if not others:
+        return None
+    solved = [[np.mean([t.correct for t in some]) for some in arm.outputs(items)] for arm in others]
+    ease: np.ndarray = np.mean(solved, axis=0)
+    return ease
+
+
+def analyse(runs: Sequence[Run], *, baseline: str = "direct", bins: int = 5, seed: int = 0) -> Analysis:
+    """Overlap of the newly solved items of the runs' methods; their other arms measure difficulty.
+
+    Args:
+        baseline: the arm that newly solved items are wrong under.
+        bins: of difficulty.
+        seed: of the bootstrap and of the exchanges.
+
+    Raises:
+        UserError: fewer than two mechanisms, no baseline, a baseline that is right throughout.
+    """
+    arms = arms_of(runs)
+    reference = named(arms, baseline)
+    mechanisms = [arm for arm in arms_of(runs, main_only=True) if arm.key != reference.key]
+    mechanisms = [next(arm for arm in arms if arm.run is m.run and arm.key == m.key) for m in mechanisms]
+    if len(mechanisms) < 2:
+        raise UserError(f"{len(mechanisms)} mechanism beside {baseline!r} was given; give runs of at least two")
+    everything = shared_items(arms)
+    items = [item for item, right in zip(everything, reference.right(everything), strict=True) if not right]
+    if not items:
+        raise UserError(f"{reference.name!r} is right on all {len(everything)} items: nothing can be newly solved")
+    solved = {arm.name: arm.right(items) for arm in mechanisms}
+    found: dict[str, Overlap] = {}
+    for one, other in combinations(mechanisms, 2):
+        ease = ease_of(arms, (one, other), reference, items)
+        found[f"{one.name} & {other.name}"] = overlap(solved[one.name], solved[other.name], ease, bins=bins, seed=seed)
+    # Holm over the pairs that can be tested.
+    tested = [name for name, pair in found.items() if min(pair.sizes)]
+    adjusted = {
+        which: dict(zip(tested, holm([getattr(found[n], which).p for n in tested if min(found[n].sizes)]), strict=True))
+        if all(not np.isnan(getattr(found[n], which).p) for n in tested)
+        else {}
+        for which in ("chance", "matched")
+    }
+    table = [
+        _row(name, pair, adjusted["chance"].get(name, float("nan")), adjusted["matched"].get(name, float("nan")))
+        for name, pair in found.items()
+    ]
+    counts = {n: (int(s.sum()), wilson(int(s.sum()), len(items))) for n, s in solved.items()}
+    notes = [
+        f"{len(items)} of {len(everything)} items are wrong under {reference.name}; newly solved: "
+        + ", ".join(f"{name} {n}" for name, (n, _) in counts.items())
+        + ". Lift is shared items over what chance gives.",
+        "Nulls: items dealt out anew to both (chance), and only among items that all other arms solve as often "
+        "(difficulty-matched; p is Holm's over the pairs). A lift that the second takes away is shared difficulty.",
+        "Not shown: whether two mechanisms solve an item in the same way. Difficulty is matched as well as the other "
+        "arms measure it, so what is left is an upper bound.",
+    ]
+    figure = dot_plot(
+        list(found),
+        {
+            "lift over chance": [Dot(p.lift[0], *p.lift[1].pair) for p in found.values()],
+            "lift over difficulty-matched chance": [
+                Dot(p.matched_lift[0], *p.matched_lift[1].pair) for p in found.values()
+            ],
+        },
+        nulls={"null: matched chance, 95%": [_ratio(p.matched) for p in found.values()]},
+        reference=1.0,
+        title="Shared newly solved items",
+        x="lift",
+    )
+    data: dict[str, Any] = {
+        "items": items,
+        "baseline": reference.name,
+        "solved": {name: [item for item, yes in zip(items, s, strict=True) if yes] for name, s in solved.items()},
+        "share solved": {name: {"value": n / len(items), "interval": i} for name, (n, i) in counts.items()},
+        "pairs": {name: pair._asdict() for name, pair in found.items()},
+    }
+    more = [("Jaccard", "Shared items over all that either of the two newly solves.", _heat(list(solved), found))]
+    return Analysis(NAME, table, figure, notes, data, more)
+
+
+def _ratio(null: Null) -> Dot:
+    """A null of a number of shared items, as lift."""
+    return Dot(1.0, *(v / null.mean for v in null.interval.pair)) if null.mean > 0 else Dot(float("nan"))
+
+
+def _row(name: str, pair: Overlap, chance: float, matched: float) -> dict[str, Any]:
+    if not min(pair.sizes):
+        reading = "one of the two solves nothing new"
+    elif np.isnan(pair.matched.p):
+        reading = "no other arm measures difficulty; give a run with more arms"
+    elif matched < 0.05:
+        reading = "more than difficulty explains" if pair.shared > pair.matched.mean else "less than difficulty gives"
+    else:
+        reading = "as difficulty alone gives" if chance < 0.05 else "as chance gives"
+    return {
+        "pair": name,
+        "newly solved": f"{pair.sizes[0]}, {pair.sizes[1]}",
+        "shared": pair.shared,
+        "Jaccard [95%]": shown(*pair.jaccard),
+        "lift [95%]": shown(*pair.lift),
+        "p chance": chance,
+        "matched lift [95%]": shown(*pair.matched_lift),
+        "p matched": matched,
+        "reading": reading,
+    }
+
+
+def _heat(names: list[str], found: dict[str, Overlap]) -> go.Figure:
+    from probes.figures import CONFIDENCE_SCALE, styled
+
+    z = np.full((len(names), len(names)), np.nan)
+    for (i, one), (j, other) in combinations(enumerate(names), 2):
+        z[i, j] = z[j, i] = found[f"{one} & {other}"].jaccard[0]
+    figure = go.Figure(
+        go.Heatmap(z=z, x=names, y=names, zmin=0, zmax=1, colorscale=CONFIDENCE_SCALE, texttemplate="%{z:.2f}")
+    )
+    figure.update_layout(title="Jaccard of newly solved items")
+    figure.update_yaxes(autorange="reversed")
+    return styled(figure, height=200 + 60 * len(names))
