@@ -132,7 +132,7 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
         f"{len(items)} questions against {reference.name}. δc: wrong → right, δo: right → wrong; "
         "Wilson's intervals; the net is their difference.",
         "Null: the churn, how often the less steady of the two arms flips one way against itself; beyond it is paired "
-        "by question. Without churn the exact McNemar test (p, Holm over the arms) exchanges the arms within a question.",
+        "by question. Without churn the exact McNemar test (p, Holm's) exchanges the arms within a question.",
         "Not shown: whether a corrected answer was reached by another way or by luck that both arms share. Samples "
         "drawn again understate churn where there are few.",
     ]

@@ -150,10 +150,10 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
     notes = [
         f"Home: {start.folder.name}. Fall: home − away, of the accuracy and of the gain over {baseline}; intervals are "
         "paired where both ask the same questions.",
-        "Null of the fall of the gain: questions exchanged between home and away (where they are the same, within each "
-        "question); p is Holm's. A fall of the accuracy without one of the gain is the questions' difficulty.",
-        "Not shown: gains where the baseline stands at 0 or 1 have less room, and fall for that alone. What a model saw "
-        "in pretraining is not known: only what was trained on here is home.",
+        "Null of the fall of the gain: questions exchanged between home and away (where they are the same, within "
+        "each question); p is Holm's. A fall of the accuracy without one of the gain is the questions' difficulty.",
+        "Not shown: gains where the baseline stands at 0 or 1 have less room, and fall for that alone. What a model "
+        "saw in pretraining is not known: only what was trained on here is home.",
     ]
     names = [f"{name}, {run.folder.name}" for run, _, name, _ in found]
     figure = dot_plot(

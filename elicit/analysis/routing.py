@@ -139,9 +139,10 @@ def analyse(
     held = pair.of(~fit)
     table = [_row(name, one, held) for name, one in found.items()]
     notes = [
-        f"{brief.name} first, {thinking.name} where the gate says so; thresholds from {int(fit.sum())} questions, judged "
-        f"on {len(held.short)} others. Always short: {held.short.mean():.3f} right, {held.short_tokens.mean():.0f} "
-        f"tokens; always long: {held.long.mean():.3f} right, {held.long_tokens.mean():.0f} tokens.",
+        f"{brief.name} first, {thinking.name} where the gate says so; thresholds from {int(fit.sum())} questions, "
+        f"judged on {len(held.short)} others. Always short: {held.short.mean():.3f} right, "
+        f"{held.short_tokens.mean():.0f} tokens; always long: {held.long.mean():.3f} right, "
+        f"{held.long_tokens.mean():.0f} tokens.",
         "Null: the same decisions dealt out at random among the questions, so a random gate of the same rate; beyond "
         "is what the gate adds to that one's accuracy, paired by question.",
         "Not shown: what a gate that was trained could reach. The tokens of the short answer are counted, which a gate "

@@ -68,12 +68,12 @@ def measure(
     with np.errstate(invalid="ignore"):
         drawn = (weight @ total) / (weight @ count)
     null = np.zeros(DRAWS)
-    for n, value in zip(count, values, strict=True):
+    for n, each in zip(count, values, strict=True):
         if n:
-            picks = np.argsort(rng.random((DRAWS, len(value))), axis=1)[:, :n]
-            null += value[picks].sum(1)
-    value = float(total.sum() / count.sum())
-    return Measure((value, central(drawn)), against_null(value, null / count.sum()))
+            picks = np.argsort(rng.random((DRAWS, len(each))), axis=1)[:, :n]
+            null += each[picks].sum(1)
+    mean = float(total.sum() / count.sum())
+    return Measure((mean, central(drawn)), against_null(mean, null / count.sum()))
 
 
 def forks(entropy: Sequence[Float[np.ndarray, " tokens"]]) -> list[Bool[np.ndarray, " tokens"]]:
@@ -130,8 +130,8 @@ def analyse(runs: Sequence[Run], *, limit: int = 128, seed: int = 0) -> Analysis
     if not table:
         raise UserError("all answers of these runs are empty; give runs whose arms say something")
     notes = [
-        f"Answers to {len(items)} questions. The share of tokens acted on; and of those tokens the share that are "
-        f"forking (highest {FORKING:.0%} of the base's entropy), their place in the sentence, the share that begin one.",
+        f"Answers to {len(items)} questions. The share of tokens acted on; and of those the share that are forking "
+        f"(highest {FORKING:.0%} of the base's entropy), their place in the sentence, the share that begin one.",
         "Null: as many random positions of the same answer. Intervals are of questions.",
         "Not shown: what an act at a position does further on. A mechanism that acts on every token has no place.",
     ]
