@@ -12,7 +12,7 @@ from elicit.run import Run
 from elicit.selection import select
 from elicit.statistics import wilson
 from elicit.store import Store
-from elicit.tasks.base import Item, Items, Task
+from elicit.tasks.base import Item, Items, Task, content_id
 from elicit.tasks.grading import NumberGrader
 from elicit.trace import Trace
 
@@ -46,7 +46,12 @@ def planted(folder: Path, items: Items, arms: Mapping[str, tuple[Elicited, Answe
     """A finished run of these arms; the first is the method under test."""
     (main, (handle, _)), *_ = arms.items()
     config = {
-        "identity": {"method": main, "task": items.task.name, "items": len(items), "arms": list(arms)},
+        "identity": {
+            "method": main,
+            "task": items.task.name,
+            "items": content_id(" ".join(i.id for i in items)),
+            "arms": list(arms),
+        },
         "execution": {"batch_rows": 1},
         "arms": {name: {**one.to_dict(), "source": name} for name, (one, _) in arms.items()},
         "task": items.task.source,

@@ -149,8 +149,8 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", bins: int = 5, see
     """
     arms = arms_of(runs)
     reference = named(arms, baseline)
-    mechanisms = [arm for arm in arms_of(runs, main_only=True) if arm.key != reference.key]
-    mechanisms = [next(arm for arm in arms if arm.run is m.run and arm.key == m.key) for m in mechanisms]
+    methods = {run.metrics["method"] for run in runs} - {reference.key}
+    mechanisms = [arm for arm in arms if arm.key in methods]
     if len(mechanisms) < 2:
         raise UserError(f"{len(mechanisms)} mechanism beside {baseline!r} was given; give runs of at least two")
     everything = shared_items(arms)
@@ -162,18 +162,9 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", bins: int = 5, see
     for one, other in combinations(mechanisms, 2):
         ease = ease_of(arms, (one, other), reference, items)
         found[f"{one.name} & {other.name}"] = overlap(solved[one.name], solved[other.name], ease, bins=bins, seed=seed)
-    # Holm over the pairs that can be tested.
-    tested = [name for name, pair in found.items() if min(pair.sizes)]
-    adjusted = {
-        which: dict(zip(tested, holm([getattr(found[n], which).p for n in tested if min(found[n].sizes)]), strict=True))
-        if all(not np.isnan(getattr(found[n], which).p) for n in tested)
-        else {}
-        for which in ("chance", "matched")
-    }
-    table = [
-        _row(name, pair, adjusted["chance"].get(name, float("nan")), adjusted["matched"].get(name, float("nan")))
-        for name, pair in found.items()
-    ]
+    chance = _adjusted({name: pair.chance.p for name, pair in found.items()})
+    matched = _adjusted({name: pair.matched.p for name, pair in found.items()})
+    table = [_row(name, pair, chance[name], matched[name]) for name, pair in found.items()]
     counts = {n: (int(s.sum()), wilson(int(s.sum()), len(items))) for n, s in solved.items()}
     notes = [
         f"{len(items)} of {len(everything)} items are wrong under {reference.name}; newly solved: "
@@ -206,6 +197,12 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", bins: int = 5, see
     }
     more = [("Jaccard", "Shared items over all that either of the two newly solves.", _heat(list(solved), found))]
     return Analysis(NAME, table, figure, notes, data, more)
+
+
+def _adjusted(p: dict[str, float]) -> dict[str, float]:
+    """Holm's over the pairs that could be tested; NaN stays."""
+    tested = [name for name, one in p.items() if not np.isnan(one)]
+    return {**p, **dict(zip(tested, holm([p[name] for name in tested]), strict=True))}
 
 
 def _ratio(null: Null) -> Dot:

@@ -85,7 +85,7 @@ class Arm:
 def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
     """The arms of all runs: of each run the method under test, then (unless `main_only`) its baselines.
 
-    A baseline that several runs have with the same traces' key stands once.
+    A baseline that several runs have on the same items, with the same handle, stands once.
 
     Raises:
         UserError: no run, or runs of different tasks or models (which).
@@ -101,12 +101,13 @@ def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
             said = "; ".join(f"{run.folder}: {_short(run, what)}" for run in found.values())
             raise UserError(f"the runs are of different {what} ({said}); give runs of one")
     out: list[Arm] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for run in runs:
         method = run.metrics["method"]
         for key in [method] if main_only else [method, *(k for k in run.metrics["arms"] if k != method)]:
             about = run.store.config["arms"][key]
-            mark = (key, str({k: v for k, v in about.items() if k != "source"}))
+            items = run.store.config["identity"]["items"]
+            mark = (key, items, str({k: v for k, v in about.items() if k != "source"}))
             if mark in seen:
                 continue
             seen.add(mark)
