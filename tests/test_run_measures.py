@@ -52,11 +52,11 @@ def test_null_and_its_p() -> None:
 def test_two_equal_arms_cross_by_chance_and_the_null_says_so() -> None:
     p = np.random.default_rng(0).uniform(0, 0.4, 40)
     crossed = 0
-    for seed in range(8):
+    for seed in range(4):
         found = crossing(drawn(p, 16, 2 * seed), drawn(p, 16, 2 * seed + 1), seed=seed)
         crossed += math.isfinite(found.k[0])  # what a reader of the curves alone would report
         assert not found.stands
-    assert crossed >= 6
+    assert crossed >= 3
 
 
 def test_a_narrowed_arm_is_overtaken() -> None:
@@ -144,7 +144,7 @@ def test_a_format_that_helps_is_found() -> None:
     assert abs(found.within[0]) < 0.1 and abs(found.null.mean) < 0.1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 3))
 def test_the_parts_add_up(seed: int, items: int, each: int) -> None:
     rng = np.random.default_rng(seed)

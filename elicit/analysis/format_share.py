@@ -105,44 +105,51 @@ def part(outputs: Outputs, items: int) -> Part:
     return Part(share.reshape(shape), hits.reshape(shape))
 
 
-def _two_parts(before: Part, after: Part, weight: Float[np.ndarray, "draws items"]) -> Float[np.ndarray, "draws 2"]:
-    """Change of shares and change within, of each weighting of the questions."""
-    weight = weight / weight.sum(1, keepdims=True)
-    s, t = weight @ before.share, weight @ after.share
+def _two_parts(
+    share: Float[np.ndarray, "draws formats"],
+    hits: Float[np.ndarray, "draws formats"],
+    new_share: Float[np.ndarray, "draws formats"],
+    new_hits: Float[np.ndarray, "draws formats"],
+) -> Float[np.ndarray, "draws 2"]:
+    """Change of shares and change within, from the means over questions before and after."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        a, b = weight @ before.hits / s, weight @ after.hits / t
-    a, b = np.where(s > 0, a, b), np.where(t > 0, b, a)
+        a, b = hits / share, new_hits / new_share
+    a, b = np.where(share > 0, a, b), np.where(new_share > 0, b, a)
     a, b = np.nan_to_num(a), np.nan_to_num(b)  # a format that neither has weighs nothing
-    return np.stack([((t - s) * (a + b) / 2).sum(1), ((b - a) * (s + t) / 2).sum(1)], axis=1)
+    moved = ((new_share - share) * (a + b) / 2).sum(1)
+    return np.stack([moved, ((b - a) * (share + new_share) / 2).sum(1)], axis=1)
 
 
 def decompose(before: Outputs, after: Outputs, items: int, *, seed: int = 0) -> Decomposition:
     """The gain from one arm's outputs to another's, divided into change of shares and change within formats."""
     parts = part(before, items), part(after, items)
-    shares, within = _two_parts(*parts, np.ones((1, items)))[0]
-    drawn = _two_parts(*parts, question_weights(items, seed=seed, resamples=DRAWS))
+
+    def means(weight: np.ndarray) -> list[np.ndarray]:
+        return [weight @ values / items for one in parts for values in one]
+
+    whole = means(np.ones((1, items)))
+    shares, within = _two_parts(*whole)[0]
+    drawn = _two_parts(*means(question_weights(items, seed=seed, resamples=DRAWS)))
     gains = parts[1].hits.sum(1) - parts[0].hits.sum(1)
     rng = np.random.default_rng(seed)
-    null = np.array(
-        [
-            _two_parts(*(part(_exchanged(one, rng), items) for one in (before, after)), np.ones((1, items)))[0, 0]
-            for _ in range(DRAWS)
-        ]
-    )
+    hits = [_exchanged(one, items, rng) for one in (before, after)]
+    share, new_share = (np.broadcast_to(one, hits[0].shape) for one in (whole[0], whole[2]))
     mixed = sum(_mixed(one, items) for one in (before, after)) > 0
     return Decomposition(
         gain=(float(gains.mean()), bootstrap_mean(gains, seed=seed)),
         shares=(float(shares), central(drawn[:, 0])),
         within=(float(within), central(drawn[:, 1])),
-        null=against_null(float(shares), null),
+        null=against_null(float(shares), _two_parts(share, hits[0], new_share, hits[1])[:, 0]),
         exchangeable=int(mixed.sum()),
     )
 
 
-def _exchanged(outputs: Outputs, rng: np.random.Generator) -> Outputs:
-    """Labels dealt out anew within each question; the outputs of a question stand together."""
-    order = np.lexsort((rng.random(len(outputs.question)), outputs.question))
-    return outputs._replace(format=outputs.format[order])
+def _exchanged(outputs: Outputs, items: int, rng: np.random.Generator) -> Float[np.ndarray, "draws formats"]:
+    """Mean hits in each format where labels are dealt out anew within each question, whose outputs stand together."""
+    order = np.argsort(outputs.question + rng.random((DRAWS, len(outputs.question))), axis=1)
+    dealt = outputs.format[order]
+    worth = outputs.right / np.bincount(outputs.question, minlength=items)[outputs.question] / items
+    return np.stack([(dealt == f) @ worth for f in range(len(FORMATS))], axis=1)
 
 
 def _mixed(outputs: Outputs, items: int) -> np.ndarray:

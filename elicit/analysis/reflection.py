@@ -76,14 +76,17 @@ def measure(
     """
     counts = np.bincount(question)
     rates = np.bincount(question, weights=reflecting) / counts
-    differences = _differences(question, reflecting, right)
-    rng = np.random.default_rng(seed)
-    defined = differences[~np.isnan(differences)]
-    nothing = Interval(float("nan"), float("nan"))
-    within, draws = (float("nan"), nothing), np.array([])
-    if len(defined):
-        within = (float(defined.mean()), bootstrap_mean(defined, seed=seed))
-        draws = np.array([_exchanged(question, reflecting, right, rng) for _ in range(DRAWS)])
+    yes, hits, rights = (np.bincount(question, weights=w) for w in (reflecting, reflecting & right, right))
+    both = (yes > 0) & (yes < counts)
+    within, draws = (float("nan"), Interval(float("nan"), float("nan"))), np.array([])
+    if both.any():
+        yes, no, hits, rights = yes[both], (counts - yes)[both], hits[both], rights[both]
+        differences = hits / yes - (rights - hits) / no
+        within = (float(differences.mean()), bootstrap_mean(differences / 2, seed=seed).scaled(2.0))
+        # Exchanging labels within a question makes the right ones among those that reflect hypergeometric.
+        right_and_wrong = rights.astype(int), (yes + no - rights).astype(int)
+        dealt = np.random.default_rng(seed).hypergeometric(*right_and_wrong, yes.astype(int), size=(DRAWS, len(yes)))
+        draws = (dealt / yes - (rights - dealt) / no).mean(1)
     pooled = float("nan")
     if 0 < reflecting.sum() < len(reflecting):
         pooled = float(right[reflecting].mean() - right[~reflecting].mean())
@@ -92,26 +95,11 @@ def measure(
         samples=len(question),
         single=bool((counts == 1).all()),
         questions=int((rates > 0).sum()),
-        both=len(defined),
+        both=int(both.sum()),
         pooled=pooled,
         within=within,
         null=against_null(within[0], draws),
     )
-
-
-def _differences(question: np.ndarray, reflecting: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Of each question P(right | reflects) − P(right | does not); NaN without samples of both kinds."""
-    size = int(question[-1]) + 1
-    yes, no = (np.bincount(question, weights=w, minlength=size) for w in (reflecting, ~reflecting))
-    hits, others = (np.bincount(question, weights=w & right, minlength=size) for w in (reflecting, ~reflecting))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: np.ndarray = hits / yes - others / no
-    return found
-
-
-def _exchanged(question: np.ndarray, reflecting: np.ndarray, right: np.ndarray, rng: np.random.Generator) -> float:
-    order = np.lexsort((rng.random(len(question)), question))
-    return float(np.nanmean(_differences(question, reflecting[order], right)))
 
 
 def analyse(runs: Sequence[Run], *, words: str = "r1-zero", seed: int = 0) -> Analysis:
