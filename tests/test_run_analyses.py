@@ -59,10 +59,10 @@ def run_of(folder: Path, model: Model, items: Items, name: str = "cot-prompt", s
         "direct": (handle(model), {
             item.id: [answer(item, n % 4 == 0, delta=0.9 if n % 4 == 0 else 0.1)] for n, item in enumerate(items)
         }),
-        "self-consistency": (handle(model, sampled, "vote"), many(items, list(ease * 0.8), 8, 1)),
+        "self-consistency": (handle(model, sampled, "vote"), many(items, list(ease * 0.5), 8, 1)),
         f"{name} sampled": (
             handle(model, replace(sampled, seed=seed), "vote", prompt=Prompt().thinking()),
-            many(items, [0.95 if n % 3 == 0 else 0.0 for n in range(len(items))], 8, 2 + seed, text=THOUGHT),
+            many(items, [0.95 if n % 2 == 0 else 0.0 for n in range(len(items))], 8, 2 + seed, text=THOUGHT),
         ),
         "cot-decoding": (handle(model, Branching(3), "max"), many(items, list(ease), 3, 3)),
     }  # fmt: skip

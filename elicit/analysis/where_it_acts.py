@@ -53,7 +53,7 @@ class Measure(NamedTuple):
 
 
 def measure(
-    acted: Sequence[Bool[np.ndarray, " tokens"]], values: Sequence[Float[np.ndarray, " tokens"]], *, seed: int = 0
+    acted: Sequence[Bool[np.ndarray, " _"]], values: Sequence[Float[np.ndarray, " _"]], *, seed: int = 0
 ) -> Measure:
     """A property's mean over positions; the interval is of answers.
 
@@ -76,7 +76,7 @@ def measure(
     return Measure((mean, central(drawn)), against_null(mean, null / count.sum()))
 
 
-def forks(entropy: Sequence[Float[np.ndarray, " tokens"]]) -> list[Bool[np.ndarray, " tokens"]]:
+def forks(entropy: Sequence[Float[np.ndarray, " _"]]) -> list[Bool[np.ndarray, " _"]]:
     """Which tokens are forking: the highest entropies over all answers."""
     level = float(np.quantile(np.concatenate(list(entropy)), 1 - FORKING))
     return [e >= level if level > 0 else e > 0 for e in entropy]
