@@ -32,7 +32,7 @@ def answer(
     said = str(item.answer) if right else str(int(str(item.answer)) + 1)
     return Trace(
         item=item.id, index=index, prompt_tokens=5, tokens=list(range(1, size + 1)),
-        ends=list(range(1, size + 1)), text=text.format(said), top1=[0.9] * size, top2=[0.05] * size,
+        ends=list(range(1, size + 1)), text=text.replace("{}", said), top1=[0.9] * size, top2=[0.05] * size,
         entropy=[1.0 - delta] * size, logprob=[-0.1] * size, finish="eos", spent=size + 1, answer=said,
         span=(size - 1, size), delta=delta, dropped="", score=float(right),
     )  # fmt: skip
