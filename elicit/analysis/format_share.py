@@ -134,7 +134,7 @@ def decompose(before: Outputs, after: Outputs, items: int, *, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     hits = [_exchanged(one, items, rng) for one in (before, after)]
     share, new_share = (np.broadcast_to(one, hits[0].shape) for one in (whole[0], whole[2]))
-    mixed = sum(_mixed(one, items) for one in (before, after)) > 0
+    mixed = _mixed(before, items) | _mixed(after, items)
     return Decomposition(
         gain=(float(gains.mean()), bootstrap_mean(gains, seed=seed)),
         shares=(float(shares), central(drawn[:, 0])),
