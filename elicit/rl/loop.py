@@ -95,6 +95,7 @@ def train(
     *,
     prompt: Prompt | None = None,
     held_out: Items | None = None,
+    held_out_tokens: int = 256,
     rewards: Mapping[str, Reward] | None = None,
     checked: bool = True,
     told: Told | None = None,
@@ -107,7 +108,8 @@ def train(
         settings: how.
         folder: for the state, the rollout log and what comes out.
         prompt: how questions are put.
-        held_out: items to check on every `settings.check_every` updates.
+        held_out, held_out_tokens: items to check on every `settings.check_every` updates, and the limit of their
+            answers: with a rollout's own, what other items need more tokens for would count as wrong.
         rewards: rewards of one's own, by name, for `settings.reward`.
         checked: refuse a run that the pre-flight finds no signal for.
         told: is told of each update.
@@ -152,7 +154,7 @@ def train(
                 group["lr"] = settings.rate(update)
             found = run.step(buffer, optimiser, update)
             tokens, seconds = int(buffer.batch.mask.sum()), time.perf_counter() - began
-            held = run.accuracy(held_out) if held_out and _due(update, settings) else None
+            held = run.accuracy(held_out, held_out_tokens) if held_out and _due(update, settings) else None
             curve.append(Point(update, **buffer.facts, **found, tokens=tokens, seconds=seconds, held_out=held))
             if (update + 1) % settings.per_rollout == 0 or update + 1 == settings.updates:
                 log.append([{"update": update, **record} for record in buffer.records])
@@ -342,10 +344,10 @@ class _Run:
             "high": float(ratio.max()), "clipped": float(held.sum()) / tokens, "loss": float(sums[0]), "norm": norm,
         }  # fmt: skip
 
-    def accuracy(self, items: Items) -> float:
-        """The share of items that are answered rightly, greedily."""
+    def accuracy(self, items: Items, tokens: int) -> float:
+        """The share of items that are answered rightly, greedily, in at most so many tokens."""
         with self.student.decoding() as model:
-            handle = Elicited(model, "check", self.prompt, Greedy(self.settings.max_new_tokens))
+            handle = Elicited(model, "check", self.prompt, Greedy(tokens))
             return float(np.mean([trace.correct for (trace,) in handle.answer(items)]))
 
 

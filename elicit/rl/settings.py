@@ -35,7 +35,7 @@ class Settings:
         UserError: a value out of range.
     """
 
-    updates: int = 20
+    updates: int = 16
     rollouts: int = 32
     group: int = 8
     per_rollout: int = 1
@@ -48,7 +48,7 @@ class Settings:
     clip_high: float = 0.2
     kl: float = 0.001
     entropy: float = 0.001
-    lr: float = 1e-3
+    lr: float = 4e-4
     warmup: int = 2
     rank: int = 8
     alpha: int = 16
