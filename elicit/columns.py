@@ -1,0 +1,93 @@
+"""A run's samples by column: DuckDB over `samples.parquet`, so that a million samples need no object for each
+token.
+
+Statistics read `Outcome`s, what each trace came to without its tokens; figures and the browser of samples read the whole
+traces of the few questions that they show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from elicit.trace import Trace
+
+if TYPE_CHECKING:
+    import duckdb
+
+AT_ONCE = 50_000
+MEMORY = "1GB"  # of DuckDB's own; what does not fit goes through the disk
+
+
+class Outcome(NamedTuple):
+    """A trace without its tokens; the fields are `Trace`'s own."""
+
+    item: str
+    index: int
+    prompt_tokens: int
+    finish: str
+    spent: int
+    answer: str | None
+    delta: float | None
+    dropped: str
+    score: float
+    total_logprob: float
+    mean_logprob: float
+
+    @property
+    def correct(self) -> bool:
+        return self.score >= 1.0
+
+
+_OUTCOMES = """
+select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
+       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double)
+from read_parquet($file, file_row_number = true) order by file_row_number
+"""
+_TRACES = """
+select * exclude (source, file_row_number)
+from read_parquet($file, file_row_number = true)
+where source = $source and item in (select unnest($items)) order by file_row_number
+"""
+
+
+def outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
+    """For each source and item its outcomes, in order."""
+    out: dict[str, dict[str, list[Outcome]]] = {}
+    for source, item, *rest in _rows(_asked(_OUTCOMES, file=str(file))):
+        by_item = out.setdefault(source, {})
+        found = by_item.get(item)
+        if found is None:
+            by_item[item] = found = []
+            kept = item
+        else:
+            kept = found[0].item  # one text for all samples of a question
+        found.append(Outcome(kept, *rest))
+    return out
+
+
+def traces(file: Path, source: str, items: Sequence[str]) -> dict[str, list[Trace]]:
+    """The whole traces of some items of one source."""
+    asked = _asked(_TRACES, file=str(file), source=source, items=list(items))
+    names = [column[0] for column in asked.description or ()]
+    out: dict[str, list[Trace]] = {}
+    for row in _rows(asked):
+        trace = Trace.from_dict({k: v for k, v in zip(names, row, strict=True) if v is not None or k in _OPTIONAL})
+        out.setdefault(trace.item, []).append(trace)
+    return out
+
+
+_OPTIONAL = ("answer", "span", "delta")
+
+
+def _asked(query: str, **parameters: Any) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(config={"memory_limit": MEMORY})
+    return connection.execute(query, parameters)
+
+
+def _rows(asked: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    while rows := asked.fetchmany(AT_ONCE):
+        yield from rows
