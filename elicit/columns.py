@@ -1,8 +1,7 @@
-"""A run's samples by column: DuckDB over `samples.parquet`, so that a million samples need no object for each
-token.
+"""A run's samples by column: DuckDB over `samples.parquet`, so that of a million samples no token becomes an object.
 
-Statistics read `Outcome`s, what each trace came to without its tokens; figures and the browser of samples read the whole
-traces of the few questions that they show.
+Statistics read `Outcome`s, what each trace came to without its tokens; figures and the browser of samples read the
+whole traces of the few questions that they show.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def render_all(
         UserError: runs that cannot be compared.
     """
     arms = entries(runs)
-    result = result if result is not None else compare_runs(runs, baseline=_reference(arms))
+    result = result if result is not None else compare_runs(runs, baseline=reference(arms))
     model = result["model"]
     note = f"{result['items']} items of {result['task']}, model {model['name']}, weights {model['sha256'][:12]}…, "
     note += f"{model['dtype']}."
@@ -77,7 +77,7 @@ def render_all(
     return page(f"elicit: {result['task']}", note, parts, style=shown.style, script=shown.script)
 
 
-def _reference(arms: Sequence[Any]) -> str:
+def reference(arms: Sequence[Any]) -> str:
     """`direct` where it was run, else the first arm."""
     keys = [arm.key for arm in arms]
     return "direct" if "direct" in keys else str(keys[0])

@@ -121,5 +121,5 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], main: int | None =
 
 def _cells(row: Sequence[Any], prose: bool) -> str:
     texts = [html.escape(str(cell)) for cell in row]
-    first = "" if prose or not texts else f"<th scope='row'>{texts.pop(0)}</th>"
+    first = f"<th scope='row'>{texts.pop(0)}</th>" if texts and texts[0] and not prose else ""
     return first + "".join(f"<td>{text}</td>" for text in texts)

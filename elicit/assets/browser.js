@@ -93,6 +93,8 @@
     return one;
   };
 
+  const verdictOf = (right) => make('strong', right ? '✓ right' : '✗ wrong', right ? 'right' : 'wrong');
+
   async function choose(group, number = 0, moves = true) {
     chosen = group;
     branch = Math.min(number, group.count - 1);
@@ -107,12 +109,10 @@
     if (moves) history.replaceState(null, '', `#${linkOf(group, branch)}`);
     const head = make('h3', `${index.arms[group.arm]}, ${item.id}`);
     head.tabIndex = -1;
-    const verdict = make('p', '', 'facts');
-    verdict.append(
-      make('strong', group.right ? '✓ right' : '✗ wrong', group.right ? 'right' : 'wrong'),
-      item.gold === null ? '' : `, gold ${item.gold}`,
-    );
-    const parts = [head, verdict, make('p', item.question || '(this run kept no questions)', 'question')];
+    const about = make('p', '', 'facts');
+    if (item.gold !== null) about.append(`gold ${item.gold}`, group.count > 1 ? '; ' : '');
+    if (group.count > 1) about.append(`of ${group.count} branches the arm's choice is `, verdictOf(group.right));
+    const parts = [head, make('p', item.question || '(this run kept no questions)', 'question'), about];
     if (group.count > 1) parts.push(tabs(group));
     const panel = make('div');
     if (group.count > 1) Object.assign(panel, { id: 'b-panel', role: 'tabpanel', ariaLabel: 'branch', tabIndex: 0 });
@@ -176,7 +176,7 @@
     const measure = MEASURES[name];
     const facts = make('p', '', 'facts');
     facts.append(
-      make('strong', sample[RIGHT] ? '✓ right' : '✗ wrong', sample[RIGHT] ? 'right' : 'wrong'),
+      verdictOf(sample[RIGHT]),
       `, answer ${sample[ANSWER] ?? '(none)'}, ${sample[SPENT]} tokens, ended by ${index.finishes[sample[FINISH]]}` +
         (sample[DELTA] === null ? '' : `, Δ ${sample[DELTA].toFixed(3)}`) +
         (sample[DROPPED] ? `, not selectable: ${sample[DROPPED]}` : ''),

@@ -81,7 +81,9 @@ def analyse(
     folder = out or Path("analyses") / f"{name}-{_hash(about)}"
     folder.mkdir(parents=True, exist_ok=True)
     saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
-    written = json.dumps(saved, indent=1, ensure_ascii=False, allow_nan=False)
+    figures = [("Result", "", result.figure), *result.more]
+    drawn = [(heading, text, json.loads(figure.to_json())) for heading, text, figure in figures]
+    written = json.dumps({**saved, "figures": drawn}, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(folder / f"{name}.json", written + "\n")
     write_whole(folder / f"{name}.html", _page(result, about, get(name).SUMMARY))
     if as_json:
