@@ -183,7 +183,7 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = _schema()
+        schema = table_schema()
         part = self.folder / f".{PARQUET}.part"
         with (self.folder / SAMPLES).open("rb") as file, pq.ParquetWriter(part, schema) as writer:
             for places in _places(file, order).values():
@@ -283,7 +283,7 @@ def _row_at(file: BinaryIO, place: int) -> dict[str, Any]:
     return data
 
 
-def _schema() -> Any:
+def table_schema() -> Any:
     """The columns of the table: the source, and `Trace`'s fields."""
     import pyarrow as pa
 

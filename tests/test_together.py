@@ -154,8 +154,10 @@ def test_all_right_all_wrong_and_one_item_have_a_result(tiny: Model, tmp_path: P
 
 def test_the_command_fits_compares_and_writes_a_page(tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    common = ("compare", "--methods", "direct,cot-decoding", "--model", str(tiny_folder), "--dtype", "float32", "--task",
-              TASK, "--limit", "3", "--max-new-tokens", "5", "--out", str(out))  # fmt: skip
+    common = (
+        "compare", "--methods", "direct,cot-decoding", "--model", str(tiny_folder), "--dtype", "float32",
+        "--task", TASK, "--limit", "3", "--max-new-tokens", "5", "--out", str(out),
+    )  # fmt: skip
     code, text, err = shell(*common, "--json")
     assert code == 0, err
     result = json.loads(text)
