@@ -7,8 +7,9 @@ whole traces of the few questions that they show.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from elicit.trace import Trace
 
@@ -19,7 +20,8 @@ AT_ONCE = 50_000
 MEMORY = "1GB"  # of DuckDB's own; what does not fit goes through the disk
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Outcome:
     """A trace without its tokens; the fields are `Trace`'s own."""
 
     item: str
