@@ -6,6 +6,7 @@ whole traces of the few questions that they show.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
 AT_ONCE = 50_000
-MEMORY = "1GB"  # of DuckDB's own; what does not fit goes through the disk
+MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,19 @@ class Outcome:
 _OUTCOMES = """
 select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
        coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double)
-from read_parquet($file, file_row_number = true) order by file_row_number
+from read_parquet($file)
 """
 _TRACES = """
-select * exclude (source, file_row_number)
-from read_parquet($file, file_row_number = true)
+select * exclude (source, file_row_number) from read_parquet($file, file_row_number = true)
 where source = $source and item in (select unnest($items)) order by file_row_number
 """
 
 
 def outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
     """For each source and item its outcomes, in order."""
+    asked = _asked(_OUTCOMES, file=str(file))
     out: dict[str, dict[str, list[Outcome]]] = {}
-    for source, item, *rest in _rows(_asked(_OUTCOMES, file=str(file))):
+    for source, item, index, prompt_tokens, finish, spent, answer, delta, dropped, *rest in _rows(asked):
         by_item = out.setdefault(source, {})
         found = by_item.get(item)
         if found is None:
@@ -64,7 +65,8 @@ def outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
             kept = item
         else:
             kept = found[0].item  # one text for all samples of a question
-        found.append(Outcome(kept, *rest))
+        about = (sys.intern(finish), spent, answer, delta, sys.intern(dropped))
+        found.append(Outcome(kept, index, prompt_tokens, *about, *rest))
     return out
 
 
@@ -85,7 +87,8 @@ _OPTIONAL = ("answer", "span", "delta")
 def _asked(query: str, **parameters: Any) -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    connection = duckdb.connect(config={"memory_limit": MEMORY})
+    # It keeps the order of the file, unless told otherwise.
+    connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS, "preserve_insertion_order": True})
     return connection.execute(query, parameters)
 
 
