@@ -182,7 +182,7 @@
         (sample[DROPPED] ? `, not selectable: ${sample[DROPPED]}` : ''),
     );
     const text = make('div', '', 'text');
-    text.style.setProperty('--tint', measure.tint);
+    panel.style.setProperty('--tint', measure.tint);
     const read = make('p', 'Point at a token for its numbers.', 'read');
     const tokens = tokensOf(bytes, places[group.first + number], sample);
     for (const token of tokens) {
@@ -205,9 +205,7 @@
     text.addEventListener('pointerover', tell);
     text.addEventListener('click', tell);
     const scale = make('p', '', 'facts');
-    const bar = make('span', '', 'scale');
-    bar.style.background = `linear-gradient(to right, transparent, rgb(${measure.tint} / .75))`;
-    scale.append(measure.low, bar, `${measure.high}; the answer is underlined`);
+    scale.append(measure.low, make('span', '', 'scale'), `${measure.high}; the answer is underlined`);
     panel.replaceChildren(facts, text, scale, read);
   }
 

@@ -18,7 +18,8 @@
     const ground = style.getPropertyValue('--ground') && getComputedStyle(document.body).backgroundColor;
     const ink = getComputedStyle(document.body).color;
     Object.assign(layout, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)' });
-    layout.font = { ...layout.font, color: ink };
+    const size = innerWidth < 640 ? 11 : layout.font?.size;
+    layout.font = { ...layout.font, size, color: ink };
     layout.hoverlabel = { bgcolor: ground, font: { color: ink } };
     if (dark()) {
       for (const key of Object.keys(layout).filter((k) => /^[xy]axis/.test(k))) {
