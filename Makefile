@@ -43,6 +43,7 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.decoding --memory
 	$(BIN)/python -m experiments.benchmarks.steering
 	$(BIN)/python -m experiments.benchmarks.hybrid
+	$(BIN)/python -m experiments.benchmarks.report
 	$(BIN)/python -m experiments.benchmarks.capture
 	$(BIN)/python -m experiments.benchmarks.capture --memory
 	$(BIN)/python -m experiments.benchmarks.training

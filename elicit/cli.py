@@ -30,6 +30,7 @@ from elicit.commands.options import (
     show_list,
 )
 from elicit.commands.organism import organism
+from elicit.commands.report import report
 from elicit.commands.sae import sae
 from elicit.commands.steer import steer
 from elicit.errors import UserError, unknown
@@ -143,6 +144,7 @@ def methods(as_json: Json = False) -> None:
 
 
 app.command()(compare)
+app.command()(report)
 app.command()(steer)
 app.command()(analyse)
 app.command()(analyses)

@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from elicit.batches import Batch, batches, sharing
+from elicit.columns import outcomes
 from elicit.decoders import Sampling
 from elicit.elicited import Elicited, answer_together
+from elicit.environment import made_by
 from elicit.errors import UserError
 from elicit.methods import MATCHED, control
 from elicit.metrics import compute
 from elicit.progress import Progress, Silent
 from elicit.proof import prove
 from elicit.run import Run
-from elicit.store import Journal, Store, folder_for
+from elicit.store import PARQUET, Journal, Store, folder_for
 from elicit.tasks.base import Items, validate
 from elicit.trace import Trace
 
@@ -99,6 +101,7 @@ def evaluate(
         "execution": {"batch_rows": batch_rows or BATCH_ROWS, "together": True},
         "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
         "task": items.task.source,
+        "made": made_by(),
     }
     store = Store.open(folder, config)
     if store.metrics is not None:
@@ -106,17 +109,18 @@ def evaluate(
     store.write_items(items)
     handle.save(folder / "elicited")
     seconds = _decode_all(arms, items, store, progress or Silent())
-    traces = store.traces()
+    store.write_table([item.id for item in items])
+    found = outcomes(store.folder / PARQUET)
     extra: dict[str, Any] = {
         "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
         "options": handle.options,
     }  # fmt: skip
     steered = [arm for arm in arms if arm.handle.interventions]
     if steered:
+        traces = store.traces({arm.source for arm in steered})
         extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}
-    metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, traces, items, seed=seed, extra=extra)
-    store.write_table([item.id for item in items])
-    run = Run(store, metrics)
+    metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, found, items, seed=seed, extra=extra)
+    run = Run(store, metrics, found)
     run.write_report()
     store.finish(metrics)
     return run

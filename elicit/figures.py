@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from elicit.columns import Outcome
 from elicit.errors import UserError
 from elicit.run import Run
 from elicit.trace import Trace, token_margins
@@ -22,11 +23,11 @@ def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figur
         tokens: so many tokens of each branch are drawn.
     """
     source = run.metrics["method"]
-    by_item = run.traces[source]
+    by_item = run.outcomes[source]
     chosen = item or _telling_item(by_item)
     if chosen not in by_item:
         raise UserError(f"the run has no item {chosen!r}; give one of its item ids")
-    traces = by_item[chosen]
+    traces = run.traces_of(source, chosen)[chosen]
     if len(traces) < 2:
         raise UserError(f"{source} opens no branches; a branch tree needs at least two")
     figure = go.Figure()
@@ -104,7 +105,7 @@ def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figur
     return styled(figure, height=130 + 34 * len(traces))
 
 
-def _telling_item(by_item: dict[str, list[Trace]]) -> str:
+def _telling_item(by_item: dict[str, list[Outcome]]) -> str:
     """A question whose greedy path is wrong and whose most confident path is right; else the first."""
     for item, traces in by_item.items():
         kept = [t for t in traces if not t.dropped]
@@ -229,8 +230,12 @@ def readings(run: Run) -> go.Figure:
 
 def tokens(run: Run, item: str | None = None, branch: int = 0) -> go.Figure:
     """Margin, probability and entropy along one answer."""
-    by_item = run.traces[run.metrics["method"]]
-    trace = by_item[item or next(iter(by_item))][branch]
+    source = run.metrics["method"]
+    chosen = item or next(iter(run.outcomes[source]))
+    found = run.traces_of(source, chosen).get(chosen, [])
+    if branch >= len(found):
+        raise UserError(f"{source} has {len(found)} branches of item {chosen!r}; give one of its items and branches")
+    trace = found[branch]
     place = list(range(len(trace.tokens)))
     pieces = [_escaped(p) for p in trace.pieces]
     figure = go.Figure()

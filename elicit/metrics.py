@@ -16,8 +16,10 @@ import numpy as np
 from elicit.decoders import Branching
 from elicit.elicited import Elicited
 from elicit.organisms.score import CEILING, DIRECT, recovered
-from elicit.selection import RULES, Verdict, select
+from elicit.selection import RULES, Answered, Verdict, select, select_all
 from elicit.statistics import (
+    auroc_interval,
+    auroc_within,
     bootstrap_mean,
     coverage_at_k,
     holm,
@@ -28,10 +30,9 @@ from elicit.statistics import (
 )
 from elicit.tasks.base import Items
 from elicit.tasks.organism import NAME as ORGANISM
-from elicit.trace import Trace
 from probes.auroc import auroc
 
-Traces = Mapping[str, Sequence[Trace]]
+Traces = Mapping[str, Sequence[Answered]]
 
 
 def compute(
@@ -84,11 +85,6 @@ def _right(verdicts: Sequence[Verdict]) -> np.ndarray:
     return np.array([float(v.score >= 1.0) for v in verdicts])
 
 
-def _scores(rule: str, traces: Traces, items: Items) -> np.ndarray:
-    verdicts = _verdicts(rule, traces, items)
-    return np.array([v.score for v in verdicts]) if rule == "random" else _right(verdicts)
-
-
 def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[str]) -> dict[str, Any]:
     scores = _right(verdicts)
     every = [t for i in ids for t in traces[i]]
@@ -121,10 +117,14 @@ def _comparisons(main: str, others: Mapping[str, np.ndarray], scores: np.ndarray
 
 def _readings(traces: Traces, items: Items, reference: np.ndarray | None, seed: int) -> dict[str, dict[str, Any]]:
     """Every rule on the same branches; against `direct` where that was run, else against the greedy branch."""
-    baseline = reference if reference is not None else _scores("greedy", traces, items)
+    chosen = list(zip(*(select_all(RULES, traces[item.id], items.task.grader) for item in items), strict=True))
+    by_rule = {
+        rule: np.array([v.score for v in verdicts]) if rule == "random" else _right(verdicts)
+        for rule, verdicts in zip(RULES, chosen, strict=True)
+    }
+    baseline = reference if reference is not None else by_rule["greedy"]
     out = {}
-    for rule in RULES:
-        scores = _scores(rule, traces, items)
+    for rule, scores in by_rule.items():
         gain = paired(scores, baseline, seed=seed)
         interval = bootstrap_mean(scores, seed=seed) if rule == "random" else wilson(int(scores.sum()), len(scores))
         out[rule] = {
@@ -138,15 +138,11 @@ def _readings(traces: Traces, items: Items, reference: np.ndarray | None, seed: 
 
 def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any]:
     """Does Δ tell right branches from wrong ones? Over all branches, and within each question."""
-    answered = [t for i in ids for t in traces[i] if t.delta is not None]
-    delta = np.array([t.delta for t in answered], dtype=float)
-    right = np.array([t.correct for t in answered], dtype=bool)
-    within = []
-    for i in ids:
-        some = [t for t in traces[i] if t.delta is not None]
-        value = auroc(np.array([t.delta for t in some], dtype=float), np.array([t.correct for t in some], dtype=bool))
-        if not np.isnan(value):
-            within.append(value)
+    answered = [(n, t) for n, i in enumerate(ids) for t in traces[i] if t.delta is not None]
+    question = np.array([n for n, _ in answered], dtype=int)
+    delta = np.array([t.delta for _, t in answered], dtype=float)
+    right = np.array([t.correct for _, t in answered], dtype=bool)
+    within = auroc_within(delta, right, question)
     edges = np.linspace(-1, 1, 11)
     bins = []
     for low, high in pairwise(edges):
@@ -163,33 +159,17 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
                 }
             )
     value = auroc(delta, right)
+    found = auroc_interval(delta, right, question, len(ids), seed=seed)
     return {
         "branches": len(answered),
         "right": int(right.sum()),
         "auroc": None if np.isnan(value) else value,
-        "auroc_interval": _auroc_interval(traces, ids, seed),
-        "auroc_within": float(np.mean(within)) if within else None,
-        "auroc_within_interval": bootstrap_mean(np.array(within), seed=seed).pair if within else None,
+        "auroc_interval": found.pair if found is not None else None,
+        "auroc_within": float(within.mean()) if len(within) else None,
+        "auroc_within_interval": bootstrap_mean(within, seed=seed).pair if len(within) else None,
         "questions_with_both": len(within),
         "bins": bins,
     }
-
-
-def _auroc_interval(traces: Traces, ids: Sequence[str], seed: int, resamples: int = 1000) -> list[float] | None:
-    """95% bootstrap interval by question; None where too many resamples hold one class only."""
-    rng = np.random.default_rng(seed)
-    parts = [
-        np.array([(t.delta, t.correct) for t in traces[i] if t.delta is not None], dtype=float).reshape(-1, 2)
-        for i in ids
-    ]
-    values = []
-    for _ in range(resamples):
-        drawn = np.concatenate([parts[j] for j in rng.integers(0, len(parts), len(parts))])
-        values.append(auroc(drawn[:, 0], drawn[:, 1] > 0))
-    defined = np.array(values)[~np.isnan(values)]
-    if len(defined) < resamples * 0.95:
-        return None
-    return [float(x) for x in np.quantile(defined, [0.025, 0.975])]
 
 
 def _coverage(traces: Traces, ids: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The report of a run: one page, everything inside, no network needed."""
+"""What a report says of one run, as rows for the shell and as parts of a page; `elicit.pages` makes the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elicit.methods import METHODS
 from elicit.organisms.score import share as share_of_gap
 from elicit.run import Run
 from elicit.store import CONFIG
-from probes.figures import page, table
+from probes.figures import Part, table
 
 ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 
@@ -124,41 +124,67 @@ def delivery_parts(metrics: dict[str, Any]) -> list[str]:
     return ["<h2>Proof of delivery</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
 
 
-def render(run: Run) -> str:
+READ_ACCURACY = (
+    "How to read: each line is 95%, Wilson's for a share, bootstrap for the random branch. Null: the baselines, and "
+    "for a rule that chooses among branches the random branch; a rule whose line reaches there has chosen nothing."
+)
+READ_TREE = "How to read: each lane is a branch; squares are its tokens by margin, outlined where they are the answer."
+READ_CALIBRATION = (
+    "How to read: rising from left to right, a confident answer is more often right. Null: a flat line, AUROC 0.5."
+)
+READ_COVERAGE = (
+    "How to read: the line says how often one of the first k branches is right, the bars how often each alone is. "
+    "Branches are distinct and ordered, not samples: this is not pass@k. Null: coverage grows with any k different "
+    "branches; what a rule can choose of it is the dashed lines."
+)
+
+
+def run_note(run: Run) -> str:
+    """One line on what was run."""
     metrics = run.metrics
     model = metrics["model"]
-    note = (
-        f"{metrics['items']} items of {metrics['task']}, model {model['name']} "
-        f"({model['sha256'][:12]}…, {model['dtype']}), seed {metrics['seed']}. Differences are "
-        f"{metrics['method']} minus the row, paired by question; intervals by bootstrap."
-    )
-    parts: list[Any] = [table(*arm_table(metrics), main=0)]
-    parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
+    note = f"{metrics['items']} items of {metrics['task']}, model {model['name']} ({model['sha256'][:12]}…, "
+    note += f"{model['dtype']}), seed {metrics['seed']}."
+    if metrics["comparisons"]:
+        note += f" Differences are {metrics['method']} minus the row, paired by question; intervals by bootstrap."
+    return note
+
+
+def run_parts(run: Run) -> list[Part]:
+    """The parts of a page that are about one run: its table, what a reader must know, its figures."""
+    metrics = run.metrics
     module = METHODS.get(metrics["method"])
+    parts: list[Part] = [table(*arm_table(metrics), main=0)]
+    parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
     parts += module.parts(metrics["options"]) if module and hasattr(module, "parts") else []
     parts += module.findings(run) if module and hasattr(module, "findings") else []
     parts += delivery_parts(metrics)
-    parts.append(
-        ("Accuracy", "Wilson intervals for a share, bootstrap for the random branch.", FIGURES["readings"](run))
-    )
+    if len(metrics["arms"]) > 1 or "readings" in metrics:
+        parts.append(("Accuracy", READ_ACCURACY, FIGURES["readings"](run)))
     if "readings" in metrics:
         parts.append(table(READING_HEAD, reading_rows(metrics)))
-        parts.append(
-            (
-                "One question",
-                "Each lane is a branch; squares are its tokens, outlined where they are the answer.",
-                FIGURES["branch-tree"](run),
-            )
-        )
-        parts.append(("Calibration", "Is a confident answer a right one?", FIGURES["calibration"](run)))
+        parts.append(("One question", READ_TREE, FIGURES["branch-tree"](run)))
+        parts.append(("Calibration", READ_CALIBRATION, FIGURES["calibration"](run)))
     if "coverage_by_rank" in metrics:
-        parts.append(
-            (
-                "Coverage",
-                "Branches are distinct and ordered, not samples: this is not pass@k.",
-                FIGURES["coverage"](run),
-            )
-        )
-    config = (run.folder / CONFIG).read_text(encoding="utf-8")
-    parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
-    return page(f"{metrics['method']} on {metrics['task']}", note, parts)
+        parts.append(("Coverage", READ_COVERAGE, FIGURES["coverage"](run)))
+    return parts
+
+
+def made_parts(run: Run) -> list[Part]:
+    """How a run was made: its command, the hashes of model and items, versions, the whole configuration."""
+    config = run.store.config
+    identity, made = config["identity"], config.get("made", {})
+    environment = made.get("environment", {})
+    rows = [
+        ("model", f"{run.metrics['model']['name']}, SHA-256 of the weights {identity['model']}, {identity['dtype']}"),
+        ("items", f"{run.metrics['items']} of {identity['task']}, hash of ids and questions {identity['items']}"),
+        ("seed", str(identity["seed"])),
+        *((name, ", ".join(value) or "none" if isinstance(value, list) else str(value))
+          for name, value in environment.items()),
+    ]  # fmt: skip
+    text = (run.folder / CONFIG).read_text(encoding="utf-8")
+    return [
+        f"<pre>{html.escape(made.get('command', 'the command was not kept (an older run)'))}</pre>",
+        table(("made with", ""), rows, prose=True),
+        f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>",
+    ]

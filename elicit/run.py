@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from elicit.columns import Outcome, outcomes, traces
 from elicit.errors import UserError, unknown
-from elicit.store import REPORT, Store
+from elicit.store import PARQUET, REPORT, Store
 from elicit.tasks.base import Items
 from elicit.trace import Trace
 
@@ -20,13 +21,20 @@ class Run:
     Args:
         store: the run's files.
         metrics: its metrics, where they are not yet written.
+        found: its outcomes, where they are read already.
     """
 
-    def __init__(self, store: Store, metrics: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        metrics: dict[str, Any] | None = None,
+        found: dict[str, dict[str, list[Outcome]]] | None = None,
+    ) -> None:
         self.store = store
         self._metrics = metrics
         self._items: Items | None = None
         self._traces: dict[str, dict[str, list[Trace]]] | None = None
+        self._outcomes = found
 
     @staticmethod
     def load(folder: Path | str) -> Run:
@@ -59,6 +67,17 @@ class Run:
         return self._traces
 
     @property
+    def outcomes(self) -> dict[str, dict[str, list[Outcome]]]:
+        """For each source and item what its traces came to, without their tokens."""
+        if self._outcomes is None:
+            self._outcomes = outcomes(self.folder / PARQUET)
+        return self._outcomes
+
+    def traces_of(self, source: str, *items: str) -> dict[str, list[Trace]]:
+        """The traces of a few items, without reading the others."""
+        return traces(self.folder / PARQUET, source, items)
+
+    @property
     def items(self) -> Items:
         """The questions, with their gold answers and their grader."""
         if self._items is None:
@@ -67,7 +86,7 @@ class Run:
 
     def samples(self) -> pd.DataFrame:
         """One row a trace."""
-        return pd.read_parquet(self.folder / "samples.parquet")
+        return pd.read_parquet(self.folder / PARQUET)
 
     def summary(self) -> pd.DataFrame:
         """One row an arm: accuracy, its interval, tokens, and the paired difference of the first arm to it."""
@@ -103,7 +122,7 @@ class Run:
 
     def write_report(self) -> Path:
         """Write `report.html`: a page that opens without a network."""
-        from elicit.report import render
+        from elicit.pages import render
 
         self.store.write(REPORT, render(self))
         return self.folder / REPORT

@@ -19,8 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from elicit.columns import Outcome
 from elicit.tasks.base import Grader
 from elicit.trace import Trace
+
+Answered = Trace | Outcome
 
 
 class Verdict(NamedTuple):
@@ -33,66 +36,76 @@ class Verdict(NamedTuple):
     fallback: bool
 
 
-def _deltas(kept: Sequence[Trace]) -> list[float]:
+def _deltas(kept: Sequence[Answered]) -> list[float]:
     """Every path that was kept has an answer, so a Δ."""
     return [float(t.delta) for t in kept if t.delta is not None]
 
 
-def _by_delta(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+def _by_delta(kept: Sequence[Answered], groups: Sequence[int]) -> int:
     return int(np.argmax(_deltas(kept)))
 
 
-def _by_sum(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+def _by_sum(kept: Sequence[Answered], groups: Sequence[int]) -> int:
     totals = np.zeros(len(kept))
     np.add.at(totals, list(groups), _deltas(kept))
     return _best_of_group(kept, groups, {g: totals[g] for g in groups})
 
 
-def _by_vote(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+def _by_vote(kept: Sequence[Answered], groups: Sequence[int]) -> int:
     return _best_of_group(kept, groups, {g: float(list(groups).count(g)) for g in groups})
 
 
-def _best_of_group(kept: Sequence[Trace], groups: Sequence[int], weight: dict[int, float]) -> int:
+def _best_of_group(kept: Sequence[Answered], groups: Sequence[int], weight: dict[int, float]) -> int:
     """The first member of the heaviest class; of equal classes the one that appears first."""
     return max(dict.fromkeys(groups), key=lambda g: weight[g])
 
 
-def _by_mean_logprob(kept: Sequence[Trace], groups: Sequence[int]) -> int:
+def _by_mean_logprob(kept: Sequence[Answered], groups: Sequence[int]) -> int:
     return int(np.argmax([t.mean_logprob for t in kept]))
 
 
-def _by_logprob(kept: Sequence[Trace], groups: Sequence[int]) -> int:
-    return int(np.argmax([sum(t.logprob) for t in kept]))
+def _by_logprob(kept: Sequence[Answered], groups: Sequence[int]) -> int:
+    return int(np.argmax([t.total_logprob for t in kept]))
 
 
-_CHOICES: dict[str, Callable[[Sequence[Trace], Sequence[int]], int]] = {
+_CHOICES: dict[str, Callable[[Sequence[Answered], Sequence[int]], int]] = {
     "max": _by_delta,
     "sum": _by_sum,
     "vote": _by_vote,
     "mean-logprob": _by_mean_logprob,
     "logprob": _by_logprob,
 }
+_GROUPED = ("sum", "vote")
 RULES: tuple[str, ...] = ("greedy", *_CHOICES, "random", "oracle")
 SELECTABLE: tuple[str, ...] = ("greedy", *_CHOICES)
 
 
-def select(rule: str, traces: Sequence[Trace], grader: Grader) -> Verdict:
+def select(rule: str, traces: Sequence[Answered], grader: Grader) -> Verdict:
     """Apply one rule to the branches of one question (in rank order).
 
     Dropped paths (`Trace.dropped`) are out, except for `greedy` and `oracle`, which look at what was
     decoded. Where every path was dropped the greedy path answers, and the verdict says so.
     """
+    return select_all((rule,), traces, grader)[0]
+
+
+def select_all(rules: Sequence[str], traces: Sequence[Answered], grader: Grader) -> list[Verdict]:
+    """Apply several rules; which answers are equivalent is found once."""
     first = traces[0]
-    if rule == "greedy":
-        return Verdict(first.answer, first.index, first.score, False)
-    if rule == "oracle":
-        best = max(traces, key=lambda t: t.score)
-        return Verdict(best.answer, best.index, best.score, False)
     kept = [t for t in traces if not t.dropped]
-    if not kept:
-        return Verdict(first.answer, first.index, first.score, True)
-    if rule == "random":
-        return Verdict(None, None, float(np.mean([float(t.correct) for t in kept])), False)
-    groups = grader.groups([t.answer or "" for t in kept])
-    chosen = kept[_CHOICES[rule](kept, groups)]
-    return Verdict(chosen.answer, chosen.index, chosen.score, False)
+    groups: Sequence[int] | None = None
+    out = []
+    for rule in rules:
+        if rule == "oracle":
+            best = max(traces, key=lambda t: t.score)
+            out.append(Verdict(best.answer, best.index, best.score, False))
+        elif rule == "greedy" or not kept:
+            out.append(Verdict(first.answer, first.index, first.score, rule != "greedy"))
+        elif rule == "random":
+            out.append(Verdict(None, None, sum(t.correct for t in kept) / len(kept), False))
+        else:
+            if groups is None and rule in _GROUPED:
+                groups = grader.groups([t.answer or "" for t in kept])
+            chosen = kept[_CHOICES[rule](kept, groups or ())]
+            out.append(Verdict(chosen.answer, chosen.index, chosen.score, False))
+    return out

@@ -12,10 +12,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import special, stats
 
 RESAMPLES = 10_000
+DRAWN = 4_000_000  # random numbers held at once
+FEW = 8  # rows a distinct one, from which on counting is cheaper than drawing
 
 
 @dataclass(frozen=True)
@@ -112,28 +114,95 @@ def bootstrap_mean(
     the "rule of three".
     """
     labels = _labels(clusters, len(values))
-    groups = np.unique(labels, return_inverse=True)[1]
-    sums = np.bincount(groups, weights=values)
-    counts = np.bincount(groups).astype(float)
+    sums = np.bincount(labels, weights=values)
+    counts = np.bincount(labels).astype(float)
     if np.ptp(values) == 0:
         reach, centre = 1 - (1 - confidence) ** (1 / len(counts)), float(values[0])
         return Interval(max(-1.0, centre - reach), min(1.0, centre + reach))
+    drawn = resampled_means(np.stack([sums, counts], axis=1), seed=seed, resamples=resamples)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
 
-    def mean(s: np.ndarray, c: np.ndarray, axis: int = -1) -> np.ndarray:
-        return s.sum(axis) / c.sum(axis)
 
-    result = stats.bootstrap(
-        (sums, counts),
-        mean,
-        n_resamples=resamples,
-        batch=1000,
-        paired=True,
-        vectorized=True,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+def resampled_means(
+    rows: Float[np.ndarray, "n columns"], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Float[np.ndarray, "resamples columns"]:
+    """Means of the columns in each bootstrap resample of the rows.
+
+    Rows that are equal need not be told apart: how often each distinct row is drawn is multinomial. So a resample of a
+    million right or wrong answers costs two numbers; where few rows are equal, rows are drawn one by one.
+    """
+    n = len(rows)
+    distinct, count = np.unique(rows, axis=0, return_counts=True)
+    few = FEW * len(distinct) <= n
+    rng = np.random.default_rng(seed)
+    out = np.empty((resamples, rows.shape[1]))
+    step = max(1, DRAWN // (len(distinct) if few else n * rows.shape[1]))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        if few:
+            out[start : start + size] = rng.multinomial(n, count / n, size=size) @ distinct / n
+        else:
+            out[start : start + size] = rows[rng.integers(0, n, (size, n))].mean(axis=1)
+    return out
+
+
+def auroc_within(
+    score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], question: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " questions"]:
+    """The AUROC within each question that has both right and wrong answers, in the order of the questions."""
+    if not len(score):
+        return np.empty(0)
+    order = np.lexsort((score, question))
+    score, right, question = score[order], right[order], question[order]
+    first = np.r_[True, question[1:] != question[:-1]]  # of a question
+    tie = np.cumsum(first | np.r_[True, score[1:] != score[:-1]]) - 1
+    n = np.bincount(tie)
+    rank = (np.cumsum(n) - (n - 1) / 2)[tie]  # in all; ties share the middle
+    starts = np.flatnonzero(first)
+    place = np.cumsum(first) - 1
+    rank = rank - starts[place]
+    positive = np.bincount(place, weights=right)
+    negative = np.bincount(place) - positive
+    both = (positive > 0) & (negative > 0)
+    total = np.bincount(place, weights=rank * right) - positive * (positive + 1) / 2
+    found: np.ndarray = total[both] / (positive * negative)[both]
+    return found
+
+
+def auroc_interval(
+    score: Float[np.ndarray, " n"],
+    right: Bool[np.ndarray, " n"],
+    question: Int[np.ndarray, " n"],
+    questions: int,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Interval | None:
+    """95% bootstrap interval of the AUROC by question; None where too many resamples hold one class only.
+
+    Scores are sorted once; a resample weighs each answer by how often its question was drawn.
+
+    Args:
+        question: of each answer, a number below `questions`; questions without any answer are drawn as well.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(score, kind="stable")
+    score, right, question = score[order], right[order], question[order]
+    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]]) if len(score) else np.empty(0, dtype=int)
+    values = np.full(resamples, np.nan)
+    for n in range(resamples):
+        weight = np.bincount(rng.integers(0, questions, questions), minlength=questions)[question].astype(float)
+        positive = np.add.reduceat(weight * right, starts) if len(starts) else np.empty(0)
+        negative = np.add.reduceat(weight * ~right, starts) if len(starts) else np.empty(0)
+        pairs = positive.sum() * negative.sum()
+        if pairs:
+            values[n] = (positive * (np.cumsum(negative) - negative / 2)).sum() / pairs
+    defined = values[~np.isnan(values)]
+    if len(defined) < resamples * 0.95:
+        return None
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return Interval(float(low), float(high))
 
 
 def mcnemar_exact(wins: int, losses: int) -> float:
@@ -184,20 +253,43 @@ def maj_at_k(
         groups: for each item the equivalence class of each sample's answer.
         correct: for each item whether each sample is right.
     """
-    rng = np.random.default_rng(seed)
-    out = []
-    for label, right in zip(groups, correct, strict=True):
+    for label in groups:
         if not 1 <= k <= len(label):
             raise ValueError(f"k = {k} with {len(label)} samples; give a k from 1 to the number of samples")
-        draws = 1 if k == len(label) else resamples
-        picks = np.argsort(rng.random((draws, len(label))), axis=1)[:, :k]
-        scores = []
-        for pick in picks:
-            _, first, count = np.unique(np.asarray(label)[pick], return_index=True, return_counts=True)
-            winners = first[count == count.max()]
-            scores.append(float(np.mean(np.asarray(right)[pick][winners])))
-        out.append(float(np.mean(scores)))
-    return np.array(out)
+    rng = np.random.default_rng(seed)
+    out = np.empty(len(groups))
+    sizes = np.array([len(label) for label in groups])
+    for size in np.unique(sizes):
+        some = np.flatnonzero(sizes == size)
+        # Many items need fewer draws each: it is their mean that is wanted.
+        draws = 1 if k == size else int(np.clip(resamples * 1000 // len(some), 20, resamples))
+        step = max(1, DRAWN // (draws * int(size)))
+        for start in range(0, len(some), step):
+            chosen = some[start : start + step]
+            picks = np.argsort(rng.random((draws, size)), axis=1)[:, :k]
+            label = np.stack([_from_zero(groups[i]) for i in chosen])[:, picks].reshape(-1, k)
+            right = np.stack([np.asarray(correct[i], dtype=float) for i in chosen])[:, picks].reshape(-1, k)
+            out[chosen] = _majority_right(label, right, int(size)).reshape(len(chosen), draws).mean(1)
+    return out
+
+
+def _from_zero(labels: Int[np.ndarray, " samples"]) -> Int[np.ndarray, " samples"]:
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _majority_right(
+    label: Int[np.ndarray, "rows k"], right: Float[np.ndarray, "rows k"], classes: int
+) -> Float[np.ndarray, " rows"]:
+    """Of each row the share of its largest classes that are right, by the first member of each."""
+    rows = np.arange(len(label))
+    counts = np.zeros((len(label), classes), dtype=np.int32)
+    first = np.zeros((len(label), classes))
+    for j in reversed(range(label.shape[1])):  # so that the first member is written last
+        counts[rows, label[:, j]] += 1
+        first[rows, label[:, j]] = right[:, j]
+    winners = counts == counts.max(1, keepdims=True)
+    share: np.ndarray = (first * winners).sum(1) / winners.sum(1)
+    return share
 
 
 def coverage_at_k(correct: Float[np.ndarray, "items branches"]) -> Float[np.ndarray, " branches"]:

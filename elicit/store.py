@@ -12,11 +12,14 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from elicit.errors import UserError
 from elicit.tasks import restored
@@ -33,6 +36,7 @@ CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "report.html",
 )
 SCHEMA = 1
+ROWS = 4096  # of the table, written together
 
 
 def digest(value: Any) -> str:
@@ -128,13 +132,18 @@ class Store:
         lines = [json.dumps({**asdict(item), "kind": items.task.kind_of(item)}) for item in items]
         self.write(ITEMS, "\n".join(lines) + "\n")
 
+    @property
+    def keeps_items(self) -> bool:
+        """Whether the questions are here; runs of older versions have none."""
+        return (self.folder / ITEMS).is_file()
+
     def items(self) -> Items:
         """The questions again, with their grader.
 
         Raises:
             UserError: the run was written before runs kept them.
         """
-        if not (self.folder / ITEMS).is_file():
+        if not self.keeps_items:
             raise UserError(f"{str(self.folder)!r} holds no {ITEMS}, as older runs; run its command again with --fresh")
         lines = (self.folder / ITEMS).read_text(encoding="utf-8").splitlines()
         kept = tuple(Item(**json.loads(line)) for line in lines)
@@ -154,29 +163,33 @@ class Store:
         with locked(self.folder, "writing"), (self.folder / SAMPLES).open("a+b") as file:
             yield Journal(file)
 
-    def traces(self) -> dict[str, dict[str, list[Trace]]]:
-        """All whole batches: for each source and item its traces, in order."""
+    def traces(self, sources: Collection[str] | None = None) -> dict[str, dict[str, list[Trace]]]:
+        """All whole batches: for each source (or these) and item its traces, in order."""
         out: dict[str, dict[str, list[Trace]]] = {}
         path = self.folder / SAMPLES
         if not path.is_file():
             return out
         with path.open("rb") as file:
             for source, _, traces in _batches(file):
-                for trace in traces:
+                for trace in traces if sources is None or source in sources else ():
                     out.setdefault(source, {}).setdefault(trace.item, []).append(trace)
         return out
 
     def write_table(self, order: Sequence[str]) -> None:
-        """Write the samples as Parquet, in the order of the items."""
+        """Write the samples as Parquet, a source after another and each in the order of the items.
+
+        Lines are found in one pass and read again in their order, a few thousand at a time.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = []
-        for source, by_item in self.traces().items():
-            for item in order:
-                rows += [{"source": source, **trace.to_dict()} for trace in by_item.get(item, [])]
+        schema = table_schema()
         part = self.folder / f".{PARQUET}.part"
-        pq.write_table(pa.Table.from_pylist(rows), part)
+        with (self.folder / SAMPLES).open("rb") as file, pq.ParquetWriter(part, schema) as writer:
+            for places in _places(file, order).values():
+                for start in range(0, len(places), ROWS):
+                    rows = [_row_at(file, int(place)) for place in places[start : start + ROWS]]
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         part.replace(self.folder / PARQUET)
 
     def finish(self, metrics: dict[str, Any]) -> None:
@@ -222,10 +235,17 @@ class Journal:
 
 def _batches(file: BinaryIO) -> Iterator[tuple[str, int, list[Trace]]]:
     """Whole batches from the file's position on; stops at the first line or batch that is not whole."""
+    for source, batch, lines in _whole_batches(file):
+        yield source, batch, [Trace.from_dict(data) for _, data in lines]
+
+
+def _whole_batches(file: BinaryIO) -> Iterator[tuple[str, int, list[tuple[int, dict[str, Any]]]]]:
+    """The same with each trace as it was written, and where its line begins."""
     while True:
-        traces: list[Trace] = []
+        lines: list[tuple[int, dict[str, Any]]] = []
         head: tuple[str, int, int] | None = None
-        while head is None or len(traces) < head[2]:
+        while head is None or len(lines) < head[2]:
+            begins = file.tell()
             line = file.readline()
             if not line.endswith(b"\n"):
                 return
@@ -237,8 +257,42 @@ def _batches(file: BinaryIO) -> Iterator[tuple[str, int, list[Trace]]]:
             if head is not None and found != head:
                 return
             head = found
-            traces.append(Trace.from_dict(data))
-        yield head[0], head[1], traces
+            lines.append((begins, data))
+        yield head[0], head[1], lines
+
+
+def _places(file: BinaryIO, order: Sequence[str]) -> dict[str, np.ndarray]:
+    """For each source where the lines of its traces begin, in the order of the items."""
+    rank = {item: n for n, item in enumerate(order)}
+    found: dict[str, tuple[array[int], array[int]]] = {}
+    for source, _, lines in _whole_batches(file):
+        ranks, begins = found.setdefault(source, (array("q"), array("q")))
+        for begin, data in lines:
+            if data["item"] in rank:
+                ranks.append(rank[data["item"]])
+                begins.append(begin)
+    return {
+        source: np.array(begins)[np.argsort(np.array(ranks), kind="stable")]
+        for source, (ranks, begins) in found.items()
+    }
+
+
+def _row_at(file: BinaryIO, place: int) -> dict[str, Any]:
+    file.seek(place)
+    data: dict[str, Any] = json.loads(file.readline())
+    return data
+
+
+def table_schema() -> Any:
+    """The columns of the table: the source, and `Trace`'s fields."""
+    import pyarrow as pa
+
+    whole, real, text = pa.int64(), pa.float64(), pa.string()
+    kinds = {
+        "int": whole, "float": real, "str": text, "str | None": text, "float | None": real,
+        "list[int]": pa.list_(whole), "list[float]": pa.list_(real), "tuple[int, int] | None": pa.list_(whole),
+    }  # fmt: skip
+    return pa.schema([("source", text), *((field.name, kinds[str(field.type)]) for field in fields(Trace))])
 
 
 def _plain(value: Any) -> Any:

@@ -68,6 +68,10 @@ class Trace:
     def mean_logprob(self) -> float:
         return float(np.mean(self.logprob)) if self.logprob else float("-inf")
 
+    @property
+    def total_logprob(self) -> float:
+        return float(sum(self.logprob))
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import html
+import itertools
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,17 +16,6 @@ INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, ORANGE, GREEN, RED = "#2563a8", "#d97706", "#2f855a", "#c53030"
 # From doubt to certainty; readable in grey and for the colour-blind.
 CONFIDENCE_SCALE = [[0.0, "#fde2c8"], [0.35, "#f3a56b"], [0.7, "#7d8fc4"], [1.0, "#1e3a78"]]
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem; margin-bottom: .25rem } h2 { font-size: 1.15rem; margin-top: 2.5rem }
-p.note { color: #52606d; margin: .25rem 0 1rem } table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb }
-th { font-weight: 600; color: #52606d } td:first-child, th:first-child { text-align: left }
-pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; font-size: .85rem; white-space: pre-wrap }
-p.context { font: .85rem/1.7 ui-monospace, monospace; margin: .2rem 0; white-space: pre-wrap }
-tr.main td { font-weight: 600 } table.prose td, table.prose th { text-align: left; vertical-align: top }
-"""
 
 
 def styled(figure: go.Figure, *, height: int = 380) -> go.Figure:
@@ -39,35 +32,94 @@ def styled(figure: go.Figure, *, height: int = 380) -> go.Figure:
     return figure
 
 
-def page(title: str, note: str, parts: Sequence[str | tuple[str, str, go.Figure]]) -> str:
-    """One HTML file with all it needs inside.
+@dataclass(frozen=True)
+class Section:
+    """Parts of a page under a heading of their own; headings within them go one level down."""
+
+    title: str
+    note: str
+    parts: Sequence[Part]
+
+
+Part = str | tuple[str, str, go.Figure] | Section
+
+
+def page(title: str, note: str, parts: Sequence[Part], *, style: str = "", script: str = "") -> str:
+    """One HTML file with all it needs inside: it opens without a network, in light and dark, with a table of contents.
 
     Args:
         title, note: head of the page, plain text.
-        parts: HTML as it is, or (heading, explanation, figure).
+        parts: HTML as it is, (heading, explanation, figure), or a section of them.
+        style, script: more of the page's own, as CSS and JavaScript.
     """
+    body = _numbered("".join(_html(part, 2) for part in parts))
+    contents = "".join(f"<li><a href='#{name}'>{text}</a></li>" for name, text in _SECTION.findall(body))
     out = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{html.escape(title)}</title><style>{_asset('page.css')}{style}</style></head><body>",
+        "<a class='skip' href='#content'>Skip to the content</a>",
+        f"<header><h1>{html.escape(title)}</h1><button id='theme' type='button'>Dark</button></header>",
+        f"<main id='content'><p class='note'>{html.escape(note)}</p>",
     ]
-    script: bool | str = True  # the library goes in once, with the first figure
-    for part in parts:
-        if isinstance(part, str):
-            out.append(part)
-            continue
-        heading, explanation, figure = part
-        out.append(f"<h2>{html.escape(heading)}</h2><p class='note'>{html.escape(explanation)}</p>")
-        out.append(figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False}))
-        script = False
-    return "".join(out) + "</body></html>"
+    if contents.count("<li>") > 3:
+        out.append(
+            f"<nav class='contents' aria-label='Contents'><details><summary>Contents</summary><ol>{contents}</ol>"
+            "</details></nav>"
+        )
+    out.append(f"{body}</main>")
+    if "<figure class='plot'" in body:
+        from plotly.offline import get_plotlyjs
+
+        out.append(f"<script>{get_plotlyjs()}</script>")
+    out.append(f"<script>{_asset('page.js')}{script}</script></body></html>")
+    return "".join(out)
+
+
+_HEADING = re.compile(r"<h([23])>(.*?)</h\1>", re.DOTALL)
+_SECTION = re.compile(r"<h2 id='([^']*)'>(.*?)</h2>", re.DOTALL)
+
+
+def _html(part: Part, level: int) -> str:
+    if isinstance(part, str):
+        return part if level == 2 else re.sub(r"<(/?)h2\b", rf"<\1h{level}", part)
+    if isinstance(part, Section):
+        inner = "".join(_html(one, level + 1) for one in part.parts)
+        note = f"<p class='note'>{html.escape(part.note)}</p>" if part.note else ""
+        return f"<h{level}>{html.escape(part.title)}</h{level}>{note}{inner}"
+    heading, explanation, figure = part
+    height = figure.layout.height or 450
+    drawing = str(figure.to_json()).replace("<", "\\u003c")  # a text in it cannot end the script
+    return (
+        f"<h{level}>{html.escape(heading)}</h{level}><p class='note'>{html.escape(explanation)}</p>"
+        f"<figure class='plot' aria-label='{html.escape(heading, quote=True)}'>"
+        f"<div class='chart' style='min-height: {height}px'></div>"
+        f"<script type='application/json'>{drawing}</script></figure>"
+    )
+
+
+def _numbered(body: str) -> str:
+    """Headings with a name to link to."""
+    count = itertools.count(1)
+    return _HEADING.sub(lambda found: f"<h{found[1]} id='part-{next(count)}'>{found[2]}</h{found[1]}>", body)
+
+
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], main: int | None = None, *, prose: bool = False) -> str:
     """An HTML table; row `main` stands out, and cells of prose begin at the left."""
-    cells = "".join(f"<th>{html.escape(str(h))}</th>" for h in head)
-    body = "".join(
-        f"<tr{' class=main' if i == main else ''}>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>"
-        for i, row in enumerate(rows)
+    cells = "".join(f"<th scope='col'>{html.escape(str(h))}</th>" for h in head)
+    body = "".join(f"<tr{' class=main' if i == main else ''}>{_cells(row, prose)}</tr>" for i, row in enumerate(rows))
+    about = html.escape(f"table of {head[0]}" if head else "table", quote=True)
+    return (
+        f"<div class='scroll' role='group' tabindex='0' aria-label='{about}'><table{' class=prose' if prose else ''}>"
+        f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-    return f"<table{' class=prose' if prose else ''}><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(row: Sequence[Any], prose: bool) -> str:
+    texts = [html.escape(str(cell)) for cell in row]
+    first = f"<th scope='row'>{texts.pop(0)}</th>" if texts and texts[0] and not prose else ""
+    return first + "".join(f"<td>{text}</td>" for text in texts)

@@ -81,17 +81,20 @@ def analyse(
     folder = out or Path("analyses") / f"{name}-{_hash(about)}"
     folder.mkdir(parents=True, exist_ok=True)
     saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
-    written = json.dumps(saved, indent=1, ensure_ascii=False, allow_nan=False)
+    figures = [("Result", "", result.figure), *result.more]
+    drawn = [(heading, text, json.loads(figure.to_json())) for heading, text, figure in figures]
+    written = json.dumps({**saved, "figures": drawn}, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(folder / f"{name}.json", written + "\n")
     write_whole(folder / f"{name}.html", _page(result, about, get(name).SUMMARY))
     if as_json:
         print(json.dumps({"folder": str(folder), **saved}, indent=1, allow_nan=False))
         return
+    from elicit.pages import cell
     from elicit.terminal import out as console
     from elicit.terminal import show_table
 
     console.print()
-    show_table(list(result.table[0]), [[_cell(value) for value in row.values()] for row in result.table])
+    show_table(list(result.table[0]), [[cell(value) for value in row.values()] for row in result.table])
     console.print()
     for note in result.notes:
         console.print(note, highlight=False, markup=False)
@@ -136,24 +139,10 @@ def _hash(about: dict[str, Any]) -> str:
 def _page(result: Any, about: dict[str, Any], summary: str) -> str:
     import html
 
-    from probes.figures import page, table
+    from elicit.pages import analysis_parts
+    from probes.figures import page
 
     model = about["model"]
     note = f"{model['name']}, weights {model['sha256'][:12]}…, {model['dtype']}; {summary}"
-    parts: list[Any] = [("Result", result.notes[0], result.figure)]
-    parts += [f"<p class='note'>{html.escape(line)}</p>" for line in result.notes[1:]]
-    parts += result.more
-    head = list(result.table[0])
-    parts += ["<h2>Table</h2>", table(head, [[_cell(value) for value in row.values()] for row in result.table])]
-    parts += ["<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
+    parts = [*analysis_parts(result), "<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
     return page(f"{result.name}: {model['name']}", note, parts)
-
-
-def _cell(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    if value != value:
-        return "–"
-    if value == 0 or 1e-3 <= abs(value) < 1000:
-        return f"{value:.3f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.0e}"

@@ -14,7 +14,6 @@ from elicit.commands.options import (
     DeviceMap,
     Dtype,
     Json,
-    Limit,
     ModelName,
     Split,
     TaskName,
@@ -23,6 +22,8 @@ from elicit.commands.options import (
 )
 from elicit.errors import UserError, unknown
 from elicit.zoo import task_for
+
+COMPARISON, REPORT = "comparison.json", "report.html"
 
 
 def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
@@ -81,46 +82,100 @@ def _baselines(given: dict[str, Any], name: str) -> list[str]:
 
 
 def compare(
-    context: typer.Context,
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.")] = None,
     methods: Annotated[str, typer.Option(help="Run these methods first, separated by commas, or all.")] = "",
     model: ModelName = "smollm2-135m",
     task: TaskName = "",
     split: Split = "test",
-    limit: Limit = 128,
+    limit: Annotated[int | None, typer.Option(help="Number of items of the split: 128, or 32 with --quick.")] = None,
     seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fit each method with its short settings.")] = False,
+    controls: Annotated[bool, typer.Option("--controls", help="Each mechanism's own controls beside it.")] = False,
     prompt: Annotated[str, typer.Option(help="As for run.")] = "qa",
-    max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer, for all methods.")] = 192,
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "direct",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the comparison. Unless given: runs/compare-<name>-<hash>.")
+    ] = None,
+    batch_rows: Annotated[int | None, typer.Option(help="Answers decoded together.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
     as_json: Json = False,
 ) -> None:
-    """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them."""
-    from elicit.comparison import compare_runs, head_of, rows_of
-    from elicit.methods import METHODS, get, lacking
-    from elicit.run import Run
+    """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them.
 
-    loaded = [Run.load(folder) for folder in runs or []]
-    if methods:
-        left = lacking(model) if methods == "all" else {}
-        for name, reason in left.items():
-            print(f"elicit: {name} is left out: {reason}", file=sys.stderr)
-        names = [n for n in METHODS if n not in left] if methods == "all" else [n.strip() for n in methods.split(",")]
-        for name in names:
-            get(name)
-        given = {**context.params, "setting": None, "out": None, "fresh": False, "batch_rows": None, "controls": False}
-        for name in names:
-            one = {**given, "method": name, "against": "direct" if name != "direct" else "none"}
-            loaded.append(run_one(one, quiet=as_json, show=lambda run: None))
-    if not loaded:
+    With --methods they are fitted and evaluated first, one after another, with one model; the same command goes on
+    where it was stopped.
+    """
+    given = dict(locals())
+    from elicit.comparison import compare_runs, head_of, remarks, rows_of
+    from elicit.run import Run
+    from probes.files import write_whole
+
+    if not runs and not methods:
         raise UserError("nothing to compare; give folders of runs, or --methods all")
-    result = compare_runs(loaded, baseline=baseline, seed=seed)
+    loaded = [Run.load(folder) for folder in runs or []]
+    folder, more = out, {}
+    if methods:
+        done = _run_methods(given)
+        loaded += done.runs
+        folder, more = done.folder, {"fit_seconds": done.fit_seconds, "left_out": done.left_out}
+    result = compare_runs(loaded, baseline=baseline, seed=seed, **more)
+    if folder is not None:
+        from elicit.pages import render_all
+
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
+        write_whole(folder / REPORT, render_all(loaded, result))
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    from elicit.terminal import out, show_table
+    from elicit.terminal import out as console
+    from elicit.terminal import show_table
 
     show_table(head_of(result), rows_of(result))
-    out.print(f"[dim]{result['items']} items in common; differences to {result['baseline']}, paired by question[/]")
+    model_used = result["model"]
+    console.print(
+        f"\n[dim]{result['items']} items of {result['task']}, {model_used['name']} {model_used['sha256'][:12]}…[/]",
+        highlight=False,
+    )
+    for line in remarks(result):
+        console.print(line, style="dim", markup=False, highlight=False)
+    if folder is not None:
+        console.print(
+            f"\ncomparison: {folder / COMPARISON}   report: {folder / REPORT}", highlight=False, soft_wrap=True
+        )
+
+
+def _run_methods(given: dict[str, Any]) -> Any:
+    """Fit and evaluate the methods that were named, or all that the model has what they need for."""
+    from elicit.methods import METHODS, get, lacking
+
+    every = given["methods"] == "all"
+    left = lacking(given["model"]) if every else {}
+    names = [n for n in METHODS if n not in left] if every else [n.strip() for n in given["methods"].split(",")]
+    for name in names:
+        get(name)
+    limit = given["limit"] if given["limit"] is not None else 32 if given["quick"] else 128
+    for what, value in (("items", limit), ("new tokens", given["max_new_tokens"])):
+        if value < 1:
+            raise UserError(f"a limit of {value} {what} was given; give at least 1")
+
+    from elicit.tasks import load_task
+    from elicit.together import Terms, run_together
+
+    task = load_task(given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else limit)
+    items = task.split(given["split"])[:limit]
+    model = load(given, given["as_json"])
+    terms = Terms(given["prompt"], given["max_new_tokens"], given["seed"], given["quick"], given["controls"])
+
+    from elicit.terminal import run_bars
+
+    with run_bars(quiet=given["as_json"]) as bars:
+        done = run_together(
+            model, items, names, terms, out=given["out"], batch_rows=given["batch_rows"], optional=every,
+            progress=bars, told=lambda line: print(f"elicit: {line}", file=sys.stderr),
+        )  # fmt: skip
+    done.left_out.update(left)
+    return done

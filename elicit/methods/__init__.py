@@ -30,6 +30,7 @@ from elicit.tasks.base import Items
 _MODULES = (cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr, direct, cot_prompt, self_consistency)
 METHODS: dict[str, ModuleType] = {m.NAME: m for m in _MODULES}
 MECHANISMS: tuple[str, ...] = ("cot-decoding", "sae-steer")
+BASELINES: tuple[str, ...] = (direct.NAME, cot_prompt.NAME, self_consistency.NAME)
 MATCHED = "@budget"
 """Suffix of a baseline that gets, question by question, the tokens that the mechanism spent."""
 
@@ -49,6 +50,11 @@ def options_of(name: str) -> dict[str, Any]:
     """The options of a method with their defaults."""
     parameters = inspect.signature(get(name).fit).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def quick_of(name: str) -> dict[str, Any]:
+    """The settings of a method's short fit (its `QUICK`): minutes on two cores, enough to see its effect."""
+    return dict(getattr(get(name), "QUICK", {}))
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -96,4 +102,16 @@ def control(name: str, model: Model, items: Items | None, options: Mapping[str, 
     return handle
 
 
-__all__ = ["MATCHED", "MECHANISMS", "METHODS", "check_options", "control", "fit", "get", "lacking", "options_of"]
+__all__ = [
+    "BASELINES",
+    "MATCHED",
+    "MECHANISMS",
+    "METHODS",
+    "check_options",
+    "control",
+    "fit",
+    "get",
+    "lacking",
+    "options_of",
+    "quick_of",
+]

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.errors import UserError
-from elicit.statistics import RESAMPLES, Interval, bootstrap_mean
+from elicit.statistics import RESAMPLES, Interval, bootstrap_mean, resampled_means
 from elicit.tasks.organism import NAME as ORGANISM
 
 CEILING, DIRECT = "cot-prompt", "direct"
@@ -62,8 +62,7 @@ def recovered(
             f"scores of {len(m)}, {len(d)} and {len(c)} questions were given; give the same questions to all"
         )
     gap, gain = float((c - d).mean()), float((m - d).mean())
-    drawn = _drawn(len(m), seed, resamples)
-    gaps, gains = (c - d)[drawn].mean(1), (m - d)[drawn].mean(1)
+    gaps, gains = resampled_means(np.stack([c - d, m - d], axis=1), seed=seed, resamples=resamples).T
     kept = gaps >= LEAST_GAP
     share, interval = None, None
     if gap >= LEAST_GAP and kept.mean() > 0.5:
@@ -99,8 +98,8 @@ def false_positive(
     if np.ptp(gain) == 0:  # no question changed: as far as so few questions can tell
         low, high = bootstrap_mean(gain, seed=seed).pair
         return share, Interval(low / whole, high / whole)
-    gains = gain[_drawn(len(gain), seed, resamples)].mean(1)
-    gaps = gap[_drawn(len(gap), seed + 1, resamples)].mean(1)
+    gains = resampled_means(gain[:, None], seed=seed, resamples=resamples)[:, 0]
+    gaps = resampled_means(gap[:, None], seed=seed + 1, resamples=resamples)[:, 0]
     return share, _quantiles(gains / np.maximum(gaps, LEAST_GAP))
 
 
@@ -177,10 +176,6 @@ def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 def scores_of(metrics: Mapping[str, Any], arm: str) -> Float[np.ndarray, " items"]:
     """The scores of an arm, in the order of the items."""
     return np.array(list(metrics["arms"][arm]["scores"].values()))
-
-
-def _drawn(n: int, seed: int, resamples: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, n, (resamples, n))
 
 
 def _quantiles(values: np.ndarray) -> Interval:

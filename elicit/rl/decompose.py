@@ -52,9 +52,9 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Share]:
             f"the run has no arm {', '.join(missing) or 'trained on an example'}; run one-shot-rlvr with --controls"
         )
     main = run.metrics["method"]
-    traces = run.traces[main]
+    outcomes = run.outcomes[main]
     scores = {name: scores_of(run.metrics, name) for name in (main, DIRECT, FORMAT, ENTROPY)}
-    copies = np.array([float(traces[item][0].answer in found["answers"]) for item in arms[main]["scores"]])
+    copies = np.array([float(outcomes[item][0].answer in found["answers"]) for item in arms[main]["scores"]])
     gain = scores[main] - scores[DIRECT]
     values = {
         "gain": gain,

@@ -1,0 +1,125 @@
+"""`elicit report`: one page for many runs, with their analyses and all samples, that opens without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elicit.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from elicit.analysis import Analysis
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or of a comparison.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    analyses: Annotated[
+        str,
+        typer.Option(
+            help="Analyses of runs, and JSON files that `elicit analyse` wrote, separated by commas; none: none. "
+            "Unless given: all that need no model."
+        ),
+    ] = "",
+    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """One HTML page: the summary over all runs, each figure with its null, every sample, how it was made."""
+    from elicit.comparison import compare_runs, entries
+    from elicit.pages import reference, render_all
+    from elicit.run import Run
+    from elicit.terminal import out as console
+    from probes.files import write_whole
+
+    if out.is_dir():
+        raise UserError(f"--out {str(out)!r} is a folder; give a file")
+    loaded = [Run.load(folder) for one in runs for folder in _folders(one)]
+    fitted = [one for folder in runs for one in _fit_seconds(folder)]
+    result = compare_runs(loaded, baseline=baseline or reference(entries(loaded)), seed=seed, fit_seconds=dict(fitted))
+    made, refused = _analyses(analyses, loaded)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, render_all(loaded, result, made, refused))
+    for name, reason in refused.items():
+        console.print(f"{name}: {reason}", style="dim", markup=False, highlight=False)
+    size = out.stat().st_size / 2**20
+    console.print(
+        f"report: {out} ({size:.1f} MiB, {len(loaded)} runs, {len(made)} analyses)", highlight=False, soft_wrap=True
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    """A run's folder, or those of a comparison."""
+    from elicit.together import PLAN, RUNS
+
+    if not (folder / PLAN).is_file():
+        return [folder]
+    done = sorted(path for path in (folder / RUNS).glob("*") if (path / "metrics.json").is_file())
+    if not done:
+        raise UserError(f"the comparison in {str(folder)!r} has no finished run; run its command again to take it up")
+    return done
+
+
+def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
+    """What a comparison says of its fits."""
+    from elicit.together import FIT, FITS
+
+    return [
+        (file.parent.name, float(json.loads(file.read_text(encoding="utf-8"))["seconds"]))
+        for file in sorted((folder / FITS).glob(f"*/{FIT}"))
+    ]
+
+
+def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, str]]:
+    """The analyses that were asked for; of those that were not, the ones that these runs do not allow, and why."""
+    from elicit.analysis import ANALYSES, analyse, get, takes_runs
+
+    names = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
+    files = [name for name in names if name.endswith(".json")]
+    for name in names:
+        if name not in files and not takes_runs(name):
+            raise UserError(
+                f"{name} is an analysis of a model; give the JSON file that `elicit analyse {name}` writes, or "
+                "analyses of runs"
+            )
+    if not asked:
+        names = [name for name in ANALYSES if takes_runs(name) and not getattr(get(name), "NEEDS_MODEL", False)]
+    made = [_read(Path(file)) for file in files]
+    refused: dict[str, str] = {}
+    for name in names:
+        if name in files:
+            continue
+        try:
+            made.append(analyse(name, runs))
+        except UserError as error:
+            if asked:
+                raise
+            refused[name] = str(error)
+    return made, refused
+
+
+def _read(file: Path) -> Analysis:
+    """An analysis as `elicit analyse` wrote it."""
+    import plotly.graph_objects as go
+
+    from elicit.analysis import Analysis
+
+    if not file.is_file():
+        raise unknown("analysis file", str(file), [str(path) for path in file.parent.glob("*.json")])
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{str(file)!r} is not JSON ({error}); give a file that `elicit analyse` wrote") from error
+    if "figures" not in data or "analysis" not in data:
+        raise UserError(f"{str(file)!r} holds no analysis with its figures; run `elicit analyse` again")
+    (_, _, first), *more = data["figures"]
+    return Analysis(
+        name=data["analysis"],
+        table=data["table"],
+        figure=go.Figure(first),
+        notes=data["notes"],
+        data=data["data"],
+        more=[(heading, explanation, go.Figure(figure)) for heading, explanation, figure in more],
+    )

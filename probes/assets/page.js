@@ -1,0 +1,57 @@
+// The theme switch, and figures that are drawn when they come into view, in the colours of the theme.
+(() => {
+  // The palette of probes.figures, as it is drawn on a dark ground.
+  const DARK = {
+    '#1f2933': '#e4e8ed', '#7b8794': '#98a4b1', '#e4e7eb': '#323c47', '#cbd2d9': '#4b5865', '#2563a8': '#6ea8ea',
+    '#d97706': '#f0a24a', '#2f855a': '#6cc291', '#c53030': '#f08a8a',
+  };
+  const root = document.documentElement;
+  const button = document.getElementById('theme');
+  const preferred = matchMedia('(prefers-color-scheme: dark)');
+  const dark = () => (root.dataset.theme ? root.dataset.theme === 'dark' : preferred.matches);
+
+  function drawn(box) {
+    let text = box.querySelector('script').textContent;
+    if (dark()) for (const [light, other] of Object.entries(DARK)) text = text.replaceAll(light, other);
+    const { data, layout } = JSON.parse(text);
+    const style = getComputedStyle(root);
+    const ground = style.getPropertyValue('--ground') && getComputedStyle(document.body).backgroundColor;
+    const ink = getComputedStyle(document.body).color;
+    Object.assign(layout, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)' });
+    const size = innerWidth < 640 ? 11 : layout.font?.size;
+    layout.font = { ...layout.font, size, color: ink };
+    layout.hoverlabel = { bgcolor: ground, font: { color: ink } };
+    if (dark()) {
+      for (const key of Object.keys(layout).filter((k) => /^[xy]axis/.test(k))) {
+        layout[key] = { gridcolor: DARK['#e4e7eb'], zerolinecolor: DARK['#e4e7eb'], ...layout[key] };
+      }
+    }
+    Plotly.react(box.querySelector('.chart'), data, layout, { displaylogo: false, responsive: true });
+    box.dataset.drawn = dark() ? 'dark' : 'light';
+  }
+
+  const boxes = [...document.querySelectorAll('figure.plot')];
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        seen.unobserve(entry.target);
+        drawn(entry.target);
+      }
+    },
+    { rootMargin: '400px' },
+  );
+  boxes.forEach((box) => seen.observe(box));
+  addEventListener('beforeprint', () => boxes.filter((box) => !box.dataset.drawn).forEach(drawn));
+
+  function show() {
+    button.setAttribute('aria-pressed', String(dark()));
+    boxes.filter((box) => box.dataset.drawn).forEach(drawn);
+  }
+  button.addEventListener('click', () => {
+    root.dataset.theme = dark() ? 'light' : 'dark';
+    show();
+  });
+  preferred.addEventListener('change', show);
+  show();
+})();
