@@ -152,7 +152,7 @@ def judged(items: Items, said: dict[str, list[str | None]], *, seed: int = 0) ->
     }
     right = {name: np.array([items.task.grader.grade(i, a).correct for i, a in zip(items, some, strict=True)])
              for name, some in said.items()}  # fmt: skip
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, some in moved.items():
         if name in (AGAIN, ON):
             continue

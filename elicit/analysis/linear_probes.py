@@ -171,7 +171,7 @@ def analyse(
     handle = base.handle(model)
     if handle is None or handle.adapter is not None or handle.interventions or handle.partner is not None:
         raise UserError(
-            f"reference = {reference!r} changes the model; give an arm that leaves it as it is, like direct"
+            f"reference = {reference!r} changes the model; give one that leaves it as it is, like direct"
         )
     ids = [item.id for item in items]
     right = base.right(ids)
