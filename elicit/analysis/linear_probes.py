@@ -170,9 +170,7 @@ def analyse(
     base = named(arms, reference, "reference")
     handle = base.handle(model)
     if handle is None or handle.adapter is not None or handle.interventions or handle.partner is not None:
-        raise UserError(
-            f"reference = {reference!r} changes the model; give one that leaves it as it is, like direct"
-        )
+        raise UserError(f"reference = {reference!r} changes the model; give one that leaves it as it is, like direct")
     ids = [item.id for item in items]
     right = base.right(ids)
     if right.all() or not right.any():
