@@ -20,7 +20,7 @@ from elicit.selection import SELECTABLE
 from elicit.tasks.base import Item, Items
 from elicit.trace import Trace, filter_path, place, response_text, rounded
 from steering.adapters import Adapter, applied
-from steering.hooks import attached, check_plan
+from steering.hooks import Session, attached, check_plan
 from steering.interventions import Add, Plan, ProjectOut
 
 ANSWER_PROMPT = "\nSo the answer is"
@@ -159,22 +159,12 @@ class Elicited:
         self, texts: Sequence[str], paths: Sequence[list[int]], kinds: Sequence[Kind]
     ) -> tuple[list[Answer | None], list[int]]:
         """Ask every path for its answer, and find what it says back on the path (its last occurrence)."""
-        tokenizer = self.model.tokenizer
-        question = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
-        continued = decode(
-            self.model.lm,
-            [path + question for path in paths],
-            Greedy().policy([""] * len(paths), self.model.vocab_size),
-            max_new_tokens=ANSWER_TOKENS,
-            stop=StopRule(self.model.eos_ids, ("\n",), tokenizer),
-        )
+        said = ask(self.model, paths, kinds)
         found: list[Answer | None] = []
-        for text, (generation,), kind in zip(texts, continued, kinds, strict=True):
-            reply = str(tokenizer.decode(generation.tokens.tolist())).split("\n")[0].split(". ")[0]
-            said = find_answer(f"answer is {reply}", kind)
-            start = text.rfind(said.text) if said else -1
-            found.append(Answer(said.text, start, start + len(said.text)) if said and start >= 0 else None)
-        return found, [generation.spent for (generation,) in continued]
+        for text, (answer, _) in zip(texts, said, strict=True):
+            start = text.rfind(answer) if answer is not None else -1
+            found.append(Answer(answer, start, start + len(answer)) if answer is not None and start >= 0 else None)
+        return found, [spent for _, spent in said]
 
     @property
     def batch_key(self) -> str:
@@ -228,6 +218,28 @@ class Elicited:
         from elicit.bundle import load
 
         return load(folder, model, partner)
+
+
+def ask(
+    model: Model, paths: Sequence[Sequence[int]], kinds: Sequence[Kind], steering: Session | None = None
+) -> list[tuple[str | None, int]]:
+    """Ask every path for its answer: what is said after "So the answer is", and the tokens that it took."""
+    tokenizer = model.tokenizer
+    question = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+    continued = decode(
+        model.lm,
+        [[*path, *question] for path in paths],
+        Greedy().policy([""] * len(paths), model.vocab_size),
+        max_new_tokens=ANSWER_TOKENS,
+        stop=StopRule(model.eos_ids, ("\n",), tokenizer),
+        steering=steering,
+    )
+    out: list[tuple[str | None, int]] = []
+    for (generation,), kind in zip(continued, kinds, strict=True):
+        reply = str(tokenizer.decode(generation.tokens.tolist())).split("\n")[0].split(". ")[0]
+        said = find_answer(f"answer is {reply}", kind)
+        out.append((said.text if said else None, generation.spent))
+    return out
 
 
 Asked = Sequence[tuple[Elicited, Items]]

@@ -59,6 +59,11 @@ class Trace:
         return self.score >= 1.0
 
     @property
+    def thought(self) -> list[int]:
+        """The tokens before the answer (all of them where none was found)."""
+        return self.tokens if self.span is None else self.tokens[: self.span[0]]
+
+    @property
     def pieces(self) -> list[str]:
         """The text of each token."""
         starts = [0, *self.ends[:-1]]

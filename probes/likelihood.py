@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -72,13 +72,22 @@ def next_probabilities(
 
 @torch.inference_mode()
 def mean_losses(
-    lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int], batch_size: int = 32
+    lm: PreTrainedModel,
+    texts: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    batch_size: int = 32,
+    before: Callable[[Sequence[int]], None] | None = None,
 ) -> list[float | None]:
-    """The mean cross-entropy a target token of each text, in batches; None where a text has no target token."""
+    """The mean cross-entropy a target token of each text, in batches; None where a text has no target token.
+
+    `before` is called before each forward with the numbers of its texts: who follows the forwards learns their rows.
+    """
     order = [i for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])) if len(texts[i]) > lengths[i]]
     out: list[float | None] = [None] * len(texts)
     for start in range(0, len(order), batch_size):
         some = order[start : start + batch_size]
+        if before is not None:
+            before(some)
         found = target_losses(lm, [texts[i] for i in some], [lengths[i] for i in some])
         total = torch.zeros(len(some), device=found.loss.device).index_add_(0, found.row, found.loss)
         for i, value in zip(some, total.tolist(), strict=True):

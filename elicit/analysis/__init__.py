@@ -13,16 +13,24 @@ from typing import Any
 
 from elicit.analysis import (
     activation_pca,
+    commitment,
     convergence,
+    convergence_shift,
     correction_harm,
+    corrupted_traces,
     distribution_shift,
+    faithfulness,
     format_share,
+    information_gain,
     layer_sweep,
+    layers,
+    linear_probes,
     logit_lens,
     pass_at_k,
     patching,
     reflection,
     routing,
+    weight_difference,
     where_it_acts,
 )
 from elicit.analysis.base import Analysis, plain
@@ -50,6 +58,8 @@ ANALYSES = registry(
         *(logit_lens, layer_sweep, patching, activation_pca),
         *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts),
         *(distribution_shift, routing),
+        *(information_gain, commitment, faithfulness, convergence_shift, linear_probes),
+        *(layers, weight_difference, corrupted_traces),
     )
 )
 

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from elicit.decoders import decoder_from_dict
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
 from elicit.methods import MATCHED
-from elicit.models import Model
+from elicit.models import Model, load_model
+from elicit.prompts import Prompt
 from elicit.run import Run
 from elicit.selection import select
+from elicit.tasks.base import Item
 from elicit.trace import Trace
 
 
@@ -60,6 +63,16 @@ class Arm:
         if MATCHED in self.about["source"]:
             return "a budget of tokens decided how many samples there are, so their number depends on their length"
         return ""
+
+    def handle(self, model: Model) -> Elicited | None:
+        """The arm's handle again; None where the run lacks what it needs (it keeps its method's tensors alone)."""
+        if self.key == self.run.metrics["method"]:
+            return handle_of(self.run, model)
+        if any(name in self.about for name in ("adapter", "interventions", "partner")):
+            return None
+        prompt, decoder = Prompt.from_dict(self.about["prompt"]), decoder_from_dict(self.about["decoder"])
+        kept = {name: self.about[name] for name in ("method", "select", "span", "filters", "options")}
+        return Elicited(model, prompt=prompt, decoder=decoder, **kept)
 
     def right(self, items: Sequence[str]) -> Bool[np.ndarray, " items"]:
         """Whether each of these items was solved."""
@@ -146,6 +159,31 @@ def shared_items(arms: Sequence[Arm]) -> list[str]:
         folders = ", ".join(dict.fromkeys(str(arm.run.folder) for arm in arms))
         raise UserError(f"the runs {folders} have no item in common; give runs of the same task, split and limit")
     return shared
+
+
+def questions(arms: Sequence[Arm], limit: int = 0) -> list[Item]:
+    """The items that all arms answered (the first `limit` of them, if that is not 0), with gold answers and kinds."""
+    held = {item.id: item for item in arms[0].run.items}
+    shared = [held[item] for item in shared_items(arms)]
+    if limit < 0:
+        raise UserError(f"limit = {limit} was given; give a number of items, or 0 for all")
+    return shared[:limit] if limit else shared
+
+
+def model_of(runs: Sequence[Run]) -> Model:
+    """The model that the runs were made on, loaded by name.
+
+    Raises:
+        UserError: what has that name here has other weights.
+    """
+    about = runs[0].metrics["model"]
+    model = load_model(about["name"], dtype=about["dtype"])
+    if model.provenance.sha256 != about["sha256"]:
+        raise UserError(
+            f"{runs[0].folder} was made on {about['name']} {about['sha256'][:12]}…, what has that name here is "
+            f"{model.provenance.sha256[:12]}…; put the weights back, or run again"
+        )
+    return model
 
 
 def handle_of(run: Run, model: Model | None = None) -> Elicited:

@@ -13,7 +13,7 @@ the thought of another question, the same thought with its tokens shuffled, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,37 @@ FILLER = " ..."
 NULLS = ("another question's thought", "shuffled tokens", "filler")
 
 
+def answer_ids(tokenizer: Any, answer: str) -> list[int]:
+    """The tokens of an answer after the cue."""
+    return list(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
+
+
+def answer_logprobs(
+    lm: PreTrainedModel,
+    tokenizer: Any,
+    questions: Sequence[Sequence[int]],
+    thoughts: Sequence[Sequence[int]],
+    answers: Sequence[str],
+    told: Callable[[Sequence[int]], None] | None = None,
+) -> list[float]:
+    """log p(answer | question, thought, cue), in nats a token of the answer.
+
+    Args:
+        lm, tokenizer: the scorer.
+        questions: token ids of the prompts.
+        thoughts, answers: what stands between prompt and cue, and what is scored after it.
+        told: is given the prompts' lengths before each forward, so that an intervention counts its steps from them.
+    """
+    cue = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])
+    heads = [[*question, *said, *cue] for question, said in zip(questions, thoughts, strict=True)]
+    texts = [[*head, *answer_ids(tokenizer, answer)] for head, answer in zip(heads, answers, strict=True)]
+    before = None if told is None else lambda rows: told([len(questions[i]) for i in rows])
+    losses = mean_losses(lm, texts, [len(head) for head in heads], before=before)
+    scored = [-loss for loss in losses if loss is not None]
+    assert len(scored) == len(texts), "an answer has at least one token"
+    return scored
+
+
 @torch.no_grad()
 def gains(
     lm: PreTrainedModel, tokenizer: Any, prompt: Prompt, items: Sequence[Item], thoughts: Sequence[Sequence[int]]
@@ -43,22 +74,33 @@ def gains(
     Raises:
         UserError: an item without an answer.
     """
-    cue = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])
-    texts: list[list[int]] = []
-    lengths: list[int] = []
-    for item, thought in zip(items, thoughts, strict=True):
-        if item.answer is None:
-            raise UserError(f"{item.id} has no answer, which information gain scores; give items that have one")
-        answer = list(tokenizer(f" {item.answer}", add_special_tokens=False)["input_ids"])
-        question = prompt.ids(item.question, tokenizer)
-        for said in (thought, ()):
-            before = [*question, *said, *cue]
-            texts.append([*before, *answer])
-            lengths.append(len(before))
-    losses = mean_losses(lm, texts, lengths)
-    scored = [-loss for loss in losses if loss is not None]
-    assert len(scored) == len(texts), "an answer has at least one token"
-    return [having - without for having, without in zip(scored[::2], scored[1::2], strict=True)]
+    answers = [gold(item) for item in items]
+    questions = [prompt.ids(item.question, tokenizer) for item in items]
+    both = [*thoughts, *([()] * len(items))]
+    scored = answer_logprobs(lm, tokenizer, questions * 2, both, answers * 2)
+    return [having - without for having, without in zip(scored[: len(items)], scored[len(items) :], strict=True)]
+
+
+def gold(item: Item) -> str:
+    """The answer of an item.
+
+    Raises:
+        UserError: it has none.
+    """
+    if item.answer is None:
+        raise UserError(f"{item.id} has no answer, which information gain scores; give items that have one")
+    return item.answer
+
+
+def stand_ins(tokenizer: Any, thoughts: Sequence[Sequence[int]], seed: int = 0) -> dict[str, list[list[int]]]:
+    """What stands in for each of at least two thoughts under each null, as many tokens."""
+    rng = np.random.default_rng(seed)
+    filler = list(tokenizer(FILLER, add_special_tokens=False)["input_ids"])
+    return {
+        NULLS[0]: [as_long(thoughts[(n + 1) % len(thoughts)], len(thought)) for n, thought in enumerate(thoughts)],
+        NULLS[1]: [[int(t) for t in rng.permutation(list(thought))] for thought in thoughts],
+        NULLS[2]: [as_long(filler, len(thought)) for thought in thoughts],
+    }
 
 
 @dataclass(frozen=True)
@@ -81,18 +123,11 @@ def measure(
         UserError: fewer than two questions with a thought, or one without an answer.
     """
     prompt = prompt or Prompt()
-    some = [item for item in items if item.id in traces and _thought(traces[item.id][0])]
+    some = [item for item in items if item.id in traces and traces[item.id][0].thought]
     if len(some) < 2:
         raise UserError(f"{len(some)} questions with a thought were given; give at least two, as nulls exchange them")
-    thoughts = [_thought(traces[item.id][0]) for item in some]
-    rng = np.random.default_rng(seed)
-    filler = list(model.tokenizer(FILLER, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
-    read = {
-        "": thoughts,
-        NULLS[0]: [_as_long(thoughts[(n + 1) % len(thoughts)], len(thoughts[n])) for n in range(len(thoughts))],
-        NULLS[1]: [[int(t) for t in rng.permutation(thought)] for thought in thoughts],
-        NULLS[2]: [_as_long(filler, len(thought)) for thought in thoughts],
-    }
+    thoughts = [traces[item.id][0].thought for item in some]
+    read = {"": thoughts, **stand_ins(model.tokenizer, thoughts, seed)}
     found = {name: np.array(gains(model.lm, model.tokenizer, prompt, some, said)) for name, said in read.items()}
     true = found.pop("")
     beyond = {
@@ -102,10 +137,6 @@ def measure(
     return Gain(float(true.mean()), bootstrap_mean(true, seed=seed), nulls, beyond, len(some))
 
 
-def _thought(trace: Trace) -> list[int]:
-    return trace.tokens if trace.span is None else trace.tokens[: trace.span[0]]
-
-
-def _as_long(tokens: Sequence[int], length: int) -> list[int]:
+def as_long(tokens: Sequence[int], length: int) -> list[int]:
     """The tokens, cut or repeated to a length."""
     return (list(tokens) * (length // len(tokens) + 1))[:length]
