@@ -49,7 +49,8 @@ class Terms:
 
     def options(self, name: str) -> dict[str, Any]:
         """The options that a method is fitted with."""
-        shared: dict[str, Any] = {k: getattr(self, k) for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
+        known = options_of(name)
+        shared: dict[str, Any] = {k: getattr(self, k) for k in ("prompt", "max_new_tokens", "seed") if k in known}
         return {**shared, **(quick_of(name) if self.quick else {})}
 
 
