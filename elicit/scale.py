@@ -184,9 +184,8 @@ def trainer(
         """With the schedule of this suite, and silent: nothing is reported to anybody."""
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            if self.lr_scheduler is None:
-                optimiser = self.optimizer if optimizer is None else optimizer
-                self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: rate(n) / recipe.lr)
+            optimiser = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: rate(n) / recipe.lr)
             return self.lr_scheduler
 
         def _send_telemetry(self) -> None:

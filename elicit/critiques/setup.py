@@ -150,7 +150,7 @@ def fit(
     kinds = data.examples(options.targets, rows, prompt, model.tokenizer, options.seed)
     examples = data.fitting(kinds, options.width)
     recipe = options.recipe()
-    identity = {
+    identity: dict[str, Any] = {
         "base": model.provenance.sha256, "dtype": model.dtype, "targets": options.targets, "examples": digest(examples),
     }  # fmt: skip
     if options.engine == "trl":

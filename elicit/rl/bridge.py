@@ -78,7 +78,8 @@ class Bridge:
             if isinstance(put, str):
                 read = tokenizer(put)["input_ids"]
             else:
-                read = tokenizer.apply_chat_template(put, add_generation_prompt=True, return_dict=True)["input_ids"]
+                made: Any = tokenizer.apply_chat_template(put, add_generation_prompt=True, return_dict=True)
+                read = made["input_ids"]
             if list(read) != self.ids[item.id]:
                 raise UserError(f"TRL would read the prompt of {item.id} as other tokens; give another prompt")
 
@@ -94,7 +95,7 @@ class Bridge:
             wanted.setdefault(item.id, []).append(sample)
         # Items of which the same samples are wanted are decoded together.
         for first, count in dict.fromkeys((some[0], len(some)) for some in wanted.values()):
-            together = [item for item, some in wanted.items() if (some[0], len(some)) == (first, count)]
+            together = [name for name, some in wanted.items() if (some[0], len(some)) == (first, count)]
             decoder = Sampling(
                 count, self.settings.temperature, seed=self.settings.seed, first_sample=first,
                 max_new_tokens=self.settings.max_new_tokens,
@@ -102,15 +103,15 @@ class Bridge:
             with evaluating(lm):
                 found = decode(
                     lm,
-                    [self.ids[item] for item in together],
+                    [self.ids[name] for name in together],
                     decoder.policy(together, self.model.vocab_size),
                     max_new_tokens=decoder.max_new_tokens,
                     stop=StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer),
                 )
-            for item, branches in zip(together, found, strict=True):
+            for name, branches in zip(together, found, strict=True):
                 for sample, g in zip(decoder.sample_ids, branches, strict=True):
                     end = [] if g.end is None else [g.end]
-                    drawn[item, sample] = [*g.tokens.tolist(), *end], [*g.logprob.tolist(), *(0.0 for _ in end)]
+                    drawn[name, sample] = [*g.tokens.tolist(), *end], [*g.logprob.tolist(), *(0.0 for _ in end)]
         both = [drawn[item.id, sample] for item, sample in mine]
         return {
             "prompt_ids": [self.ids[item.id] for item, _ in mine],
