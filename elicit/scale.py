@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PrinterCallback
 
 from elicit.errors import UserError, unknown
 from elicit.lora import save_adapter
 from elicit.models import Model
-from elicit.training import Recipe
+from elicit.training import Recipe, lora_config
 
 ENGINES = {"own": "the loop of this suite, one process", "trl": "TRL under accelerate, any number of processes"}
 NOTHING: dict[str, Any] = {}
@@ -178,7 +178,6 @@ def trainer(
         model, recipe: the base, and the adapter's rank, alpha and seed.
         args, more: for the trainer.
     """
-    from elicit.training import lora_config
 
     class Trainer(kind):  # type: ignore[misc]
         """With the schedule of this suite, and silent: nothing is reported to anybody."""
@@ -203,6 +202,7 @@ def trainer(
             peft_config=lora_config(lm, recipe),
             **more,
         )
+    made.remove_callback(PrinterCallback)  # standard output is the command's
     return made, lm
 
 

@@ -32,37 +32,33 @@ CRITIQUES = [
 ]  # fmt: skip
 
 
-def command(model: Path, folder: Path, options: list[str], processes: int, launch: str = "--multi_gpu") -> str:
-    """Run it as on a shell; what the first process printed."""
+def run(model: Path, folder: Path, options: list[str], launch: str = "") -> str:
+    """Run it in a folder, launched on two processes or alone; what the first one printed, or why there is nothing."""
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launched = [
-        "-m", "accelerate.commands.launch", launch, "--num_processes", str(processes), "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), "-m",
+    two = [
+        "-m", "accelerate.commands.launch", launch, "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port),
     ]  # fmt: skip
-    alone = ["-m"]
     found = subprocess.run(
-        [sys.executable, *(alone if processes == 1 else launched), "elicit", "run", "--model", str(model), *options,
-         *COMMON],
+        [sys.executable, *(two if launch else []), "-m", "elicit", "run", "--model", str(model), *options, *COMMON],
         capture_output=True, text=True, timeout=1500, cwd=folder,
         env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    if found.returncode:
-        return found.stderr
-    return found.stdout
+    return found.stderr if found.returncode else found.stdout
 
 
 @pytest.mark.parametrize(("options", "kept"), [(RLVR, "rollouts.jsonl"), (CRITIQUES, "rows.jsonl")])
 def test_two_processes_train_what_one_does(tiny_folder: Path, tmp_path: Path, options: list[str], kept: str) -> None:
-    said = [command(tiny_folder, tmp_path / str(n), options, n) for n in (1, 2)]
+    said = [run(tiny_folder, tmp_path / "1", options), run(tiny_folder, tmp_path / "2", options, "--multi_gpu")]
     runs = []
     for text in said:
         assert text.startswith("{"), text[-3000:]
         runs.append(json.loads(text))
     method = options[1]
-    assert all(set(run["arms"]) == {method, "direct"} and run["items"] == 4 for run in runs)
+    assert all(set(one["arms"]) == {method, "direct"} and one["items"] == 4 for one in runs)
 
     files = [next((tmp_path / str(n) / "runs").rglob(kept)) for n in (1, 2)]
     if method == "one-shot-rlvr":  # the samples of a process do not depend on how many there are
@@ -86,5 +82,5 @@ def test_two_processes_train_what_one_does(tiny_folder: Path, tmp_path: Path, op
 
 
 def test_one_process_of_several_is_told_of(tiny_folder: Path, tmp_path: Path) -> None:
-    said = command(tiny_folder, tmp_path / "cpu", RLVR, 2, "--cpu")
+    said = run(tiny_folder, tmp_path / "cpu", RLVR, "--cpu")
     assert "elicit: accelerate launch --cpu started one process of several" in said
