@@ -48,6 +48,8 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.capture --memory
 	$(BIN)/python -m experiments.benchmarks.training
 	$(BIN)/python -m experiments.benchmarks.training --memory
+	$(BIN)/python -m experiments.benchmarks.rl
+	$(BIN)/python -m experiments.benchmarks.rl --memory
 
 clean:
 	rm -rf $(VENV) .venv-vllm build dist *.egg-info

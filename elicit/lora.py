@@ -87,14 +87,25 @@ def _forward(module: Any, x: Tensor) -> Tensor:
 
 
 def save_adapter(
-    lm: PreTrainedModel, recipe: Recipe, folder: Path, base: str, dtype: torch.dtype = torch.bfloat16
+    lm: PreTrainedModel,
+    recipe: Recipe,
+    folder: Path,
+    base: str,
+    dtype: torch.dtype = torch.bfloat16,
+    state: dict[str, Tensor] | None = None,
 ) -> None:
-    """The adapter as PEFT saves it, without a place of this machine."""
+    """The adapter as PEFT saves it, without a place of this machine.
+
+    Args:
+        lm, recipe, base: what has PEFT's layers, what made them, and the name of the base.
+        folder, dtype: where, and in which precision.
+        state: the weights, where they were gathered from several processes; unless given, the model's own.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(lm)
+    tensors = get_peft_model_state_dict(lm, state_dict=state)
     low = {f"base_model.model.{k}": v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
     save_file(low, folder / WEIGHTS, {"format": "pt"})
     targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})

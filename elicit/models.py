@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -169,6 +170,8 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def _device(name: str) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
+        if accelerator is not None and "LOCAL_RANK" in os.environ:  # of several processes each has its own
+            return torch.device(accelerator.type, int(os.environ["LOCAL_RANK"]))
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)

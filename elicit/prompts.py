@@ -78,19 +78,23 @@ class Prompt:
             raise UserError("an empty question was given; give a question with text")
         if self.base == "chat":
             assert tokenizer is not None, "a chat prompt is written by the tokenizer's template"
-            messages = [
-                message
-                for asked, answer in self.shots
-                for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})
-            ]
-            content = question if not self.trigger else f"{question}\n{self.trigger}"
-            messages.append({"role": "user", "content": content})
+            messages = self.messages(question)
             return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + self.begin
         trigger = "".join(f" {words}" for words in (self.trigger, self.begin) if words)
         if self.base == "template":
             return self.template.replace("{question}", question) + trigger
         shots = "".join(f"Q: {asked}\nA: The answer is {answer}.\n\n" for asked, answer in self.shots)
         return f"{shots}Q: {question}\nA:{trigger}"
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The turns of `chat`, the user's last."""
+        turns = [
+            message
+            for asked, answer in self.shots
+            for message in ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})
+        ]
+        content = question if not self.trigger else f"{question}\n{self.trigger}"
+        return [*turns, {"role": "user", "content": content}]
 
     def ids(self, question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Token ids; a chat template brings its own special tokens, the other formats get the tokenizer's."""

@@ -108,7 +108,11 @@ def response_text(
     tokenizer: PreTrainedTokenizerBase, generation: Generation, stop: tuple[str, ...]
 ) -> tuple[str, list[int]]:
     """The text up to a stop string, and for each token the character at which it ends."""
-    ids = generation.tokens.tolist()
+    return text_of(tokenizer, generation.tokens.tolist(), stop)
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...]) -> tuple[str, list[int]]:
+    """The same of token ids, whoever drew them."""
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     ends = token_ends(tokenizer, ids, text)

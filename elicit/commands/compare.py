@@ -27,7 +27,11 @@ COMPARISON, REPORT = "comparison.json", "report.html"
 
 
 def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
-    """One run from the options of the command line; returns it after `show` has shown it."""
+    """One run from the options of the command line; returns it after `show` has shown it.
+
+    Of several processes all fit, and the first one evaluates.
+    """
+    from elicit import scale
     from elicit.methods import check_options, fit, get, options_of
     from elicit.models import DEFAULT_MODEL
 
@@ -35,6 +39,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
     if given["max_new_tokens"] < 1:
         raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
+    quiet = quiet or not scale.first()
     name = given["method"]
     given["model"] = given["model"] or getattr(get(name), "MODEL", DEFAULT_MODEL)
     options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
@@ -56,6 +61,8 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     with run_bars(quiet=quiet) as bars:
         handle = fit(name, model, task.solved, bars, **options)
         controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
+        if not scale.first():
+            return None
         run = evaluate(
             handle,
             items,

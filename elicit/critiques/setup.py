@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from elicit import scale
 from elicit.critiques import data, jsonl
 from elicit.critiques.candidates import ASKS, sample
 from elicit.critiques.data import Row
@@ -57,6 +58,8 @@ class Fitting:
     width: int
     max_new_tokens: int
     seed: int
+    engine: str = "own"
+    trl: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.problems < 0 or self.first < 0 or self.candidates < 1 or self.rank < 1:
@@ -68,6 +71,7 @@ class Fitting:
             raise unknown("way to ask", self.ask, ASKS)
         if self.targets not in data.TARGETS:
             raise unknown("kind of targets", self.targets, data.TARGETS)
+        scale.check(self.engine, self.trl)
         self.recipe()
 
     def recipe(self) -> Recipe:
@@ -141,15 +145,18 @@ def fit(
     if items is None:
         raise UserError("critique-ft takes its problems from the fit items of a task; give items")
     critic = source or source_for(options.source, model, items, options.seed)
-    folder, rows, left_out = _rows(model, items, prompt, options, critic, progress or Silent())
+    with scale.first_alone(model):
+        folder, rows, left_out = _rows(model, items, prompt, options, critic, progress or Silent())
     kinds = data.examples(options.targets, rows, prompt, model.tokenizer, options.seed)
     examples = data.fitting(kinds, options.width)
     recipe = options.recipe()
-    identity = {
+    identity: dict[str, Any] = {
         "base": model.provenance.sha256, "dtype": model.dtype, "targets": options.targets, "examples": digest(examples),
     }  # fmt: skip
+    if options.engine == "trl":
+        identity |= {"trl": options.trl, "processes": scale.processes()}
     place = folder / f"{options.targets}-{digest([asdict(recipe), identity])}"
-    curve = _train(model, examples, recipe, place, identity, progress or Silent())
+    curve = _train(model, examples, recipe, place, identity, progress or Silent(), options)
     record = {
         "folder": str(place),
         "source": critic.identity
@@ -189,6 +196,8 @@ def _rows(
         return _folder(model, items, [critic.identity, [row.question for row in rows]]), rows, critic.unusable
     problems = options.problems_of(items)
     known = critic.identity if isinstance(critic, Batched) else None
+    if known is None and scale.processes() > 1:
+        raise UserError("a function was given as critique source to several processes; write its critiques to a file")
     drawn = [options.ask, options.candidates, options.temperature, options.max_new_tokens, options.seed]
     folder = _folder(model, items, [known or options.source, [i.id for i in problems], prompt.to_dict(), *drawn])
     kept = _kept(folder) if known is not None else {}
@@ -252,10 +261,15 @@ def _train(
     place: Path,
     identity: dict[str, Any],
     progress: Progress,
+    options: Fitting,
 ) -> list[Point]:
     """Train an adapter and save it; the base is given back as it was."""
     batch = data.batches(examples, recipe.rows, recipe.width, recipe.seed)
     progress.arm(f"critique-ft: {identity['targets']}", recipe.steps, 0)
+    if options.engine == "trl":
+        from elicit.critiques import scale as trl
+
+        return trl.train(model, batch, recipe, place, given=options.trl, told=_Steps(progress))
     with borrowed(model.lm):
         curve = train(model.lm, batch, recipe, place, identity=identity, told=_Steps(progress))
         save_adapter(model.lm, recipe, place / ADAPTER, model.name)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from elicit import scale
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.methods import cot_prompt, direct
@@ -56,6 +57,8 @@ def fit(
     prompt: str = "qa",
     max_new_tokens: int = 256,
     seed: int = 0,
+    engine: str = "own",
+    trl: dict[str, Any] = scale.NOTHING,
 ) -> Elicited:
     """Sample candidates on fit items, have them criticised, train an adapter on the critiques.
 
@@ -73,6 +76,7 @@ def fit(
         temperature: of the candidates.
         steps, lr, rank, rows, width: of the training (`elicit.training.Recipe`); rows of `width` tokens a step.
         prompt, max_new_tokens, seed: as for the other methods.
+        engine, trl: what trains (`elicit.scale.ENGINES`), and TRL's own options where that does.
 
     Raises:
         UserError: no items, an unknown source, a broken file, no usable row.
@@ -95,6 +99,8 @@ def fit(
         width,
         max_new_tokens,
         seed,
+        engine,
+        trl,
     )
     put = prompt_for(model, prompt, items)
     fitted = setup.fit(model, items, put, options, None if isinstance(source, str) else source, progress)

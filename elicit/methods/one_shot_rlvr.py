@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from elicit import zoo
+from elicit import scale, zoo
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
@@ -87,6 +87,8 @@ def fit(
     prompt: str = "qa",
     max_new_tokens: int = 256,
     seed: int = 0,
+    engine: str = "own",
+    trl: dict[str, Any] = scale.NOTHING,
 ) -> Elicited:
     """Choose an example among the fit items and train an adapter on it.
 
@@ -103,6 +105,7 @@ def fit(
         check_every, check: updates between two looks at dev items, and how many.
         checked: refuse a run that the pre-flight finds no signal for.
         prompt, max_new_tokens, seed: as for the other methods.
+        engine, trl: what trains (`elicit.scale.ENGINES`), and TRL's own options where that does.
 
     Raises:
         UserError: no usable fit items, no signal, unknown names; as `elicit.rl.loop.train`.
@@ -114,13 +117,14 @@ def fit(
             f"rank = {rank} was given and {NAME} makes an adapter; give at least 1, or train all weights with "
             "elicit.rl.loop.train (rank 0), which saves a model's folder"
         )
+    scale.check(engine, trl)
     settings = Settings(
         updates=updates, rollouts=rollouts, group=group, per_rollout=per_rollout, reward=reward,
         temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate,
         clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=group,
         check_every=check_every, seed=seed,
     )  # fmt: skip
-    asked = {
+    asked: dict[str, Any] = {
         "example": example,
         "examples": examples,
         "select": select,
@@ -128,6 +132,8 @@ def fit(
         "check": check,
         "checked": checked,
     }
+    if engine != "own":
+        asked |= {"engine": engine, "trl": trl}
     return _fitted(NAME, model, items, progress, settings, asked, prompt, max_new_tokens)
 
 
@@ -145,12 +151,22 @@ def _fitted(
     put = prompt_for(model, prompt, items)
     told = _told(name, settings.updates, progress)
     folder = _folder(model, items, settings, asked, prompt)
-    chosen, rows = _chosen(model, items, settings, asked, prompt, folder, progress)
+    with scale.first_alone(model):
+        chosen, rows = _chosen(model, items, settings, asked, prompt, folder, progress)
     dev = items.task.split("dev")[: asked["check"]] if settings.check_every else None
-    made = train(
-        model, chosen, settings, folder, prompt=put, held_out=dev, held_out_tokens=max_new_tokens,
-        checked=asked["checked"], told=told,
-    )  # fmt: skip
+    put_to = {
+        "prompt": put,
+        "held_out": dev,
+        "held_out_tokens": max_new_tokens,
+        "checked": asked["checked"],
+        "told": told,
+    }
+    if "engine" in asked:
+        from elicit.rl import scale as trl
+
+        made = trl.train(model, chosen, settings, folder, given=asked["trl"], **put_to)
+    else:
+        made = train(model, chosen, settings, folder, **put_to)
     found = {
         "folder": folder.name,
         "examples": [item.id for item in chosen],
@@ -256,9 +272,10 @@ def notes(options: Mapping[str, Any]) -> list[str]:
         if at is not None
         else f"Not saturated: the last reward is {after['last reward']:.2f}.",
         f"{after['groups without variance']:.0%} of groups were without variance; {after['constant answers']:.0%} of "
-        f"the last answers were one and the same; {after['clipped']:.1%} of tokens were held back by a bound; the "
-        f"sampler's log-probabilities are {after['sampler']:.4f} nats from the loss's.",
+        f"the last answers were one and the same; {after['clipped']:.1%} of tokens were held back by a bound.",
     ]
+    if "sampler" in after:
+        out.append(f"The sampler's log-probabilities are {after['sampler']:.4f} nats from the loss's.")
     return out
 
 

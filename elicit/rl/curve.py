@@ -17,8 +17,8 @@ class Point(NamedTuple):
 
     `mixed` is the share of groups with variance, `constant` the share of rollouts that give the most frequent answer;
     `low` and `high` are the smallest and largest ratio of a token, `clipped` the share of tokens without gradient;
-    `sampler` is the mean |Δ log p| between the decoding loop and the loss; `held_out` is None where nothing was
-    checked.
+    `sampler` is the mean |Δ log p| between the decoding loop and the loss (these three None where TRL trains);
+    `held_out` is None where nothing was checked.
     """
 
     update: int
@@ -28,10 +28,10 @@ class Point(NamedTuple):
     kl: float
     mixed: float
     constant: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     clipped: float
-    sampler: float
+    sampler: float | None
     loss: float
     norm: float
     tokens: int
@@ -58,10 +58,12 @@ def summary(curve: Sequence[Point]) -> dict[str, Any]:
         "groups without variance": 1 - float(np.mean([p.mixed for p in curve])),
         "constant answers": curve[-1].constant,
         "clipped": float(np.mean([p.clipped for p in curve])),
-        "sampler": float(np.mean([p.sampler for p in curve])),
         "seconds": round(sum(p.seconds for p in curve), 1),
         "tokens": sum(p.tokens for p in curve),
     }
+    apart = [p.sampler for p in curve if p.sampler is not None]
+    if apart:
+        out["sampler"] = float(np.mean(apart))
     if after:
         out["groups without variance after saturation"] = 1 - float(np.mean([p.mixed for p in after]))
         out["constant answers after saturation"] = float(np.mean([p.constant for p in after]))

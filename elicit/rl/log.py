@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
 from elicit.errors import UserError
+from elicit.rl.rewards import Graded, Rollout
 
 LOG = "rollouts.jsonl"
+
+
+def log_line(rollout: Rollout, graded: Graded, advantage: float) -> dict[str, Any]:
+    """What the log keeps of a rollout."""
+    return {
+        "item": rollout.item.id, "sample": rollout.sample, "text": rollout.text, "answer": rollout.answer,
+        "score": rollout.score, "finish": rollout.finish, "reward": graded.total, "parts": graded.parts,
+        "read": graded.read, "advantage": advantage, "tokens": rollout.tokens,
+    }  # fmt: skip
+
+
+def facts(rollouts: Sequence[Rollout], totals: Float[Tensor, "groups group"]) -> dict[str, float]:
+    """What a curve keeps of all rollouts of an update."""
+    answers = Counter(r.answer for r in rollouts if r.answer is not None)
+    return {
+        "reward": float(totals.mean()),
+        "accuracy": float(np.mean([r.score >= 1 for r in rollouts])),
+        "mixed": float((totals != totals[:, :1]).any(1).float().mean()),
+        "constant": max(answers.values(), default=0) / len(rollouts),
+    }
 
 
 class RolloutLog:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -35,10 +34,10 @@ from elicit.prompts import Prompt
 from elicit.rl import losses
 from elicit.rl.curve import Point
 from elicit.rl.learner import Learner, learner
-from elicit.rl.log import LOG, RolloutLog
+from elicit.rl.log import LOG, RolloutLog, facts, log_line
 from elicit.rl.policy import Batch, head, hidden_states, logprobs, prefix_of
-from elicit.rl.preflight import Preflight, first_samples, report, wrong_answers
-from elicit.rl.rewards import Ground, Reward, Rewards, Rollout, parse
+from elicit.rl.preflight import Preflight, measured
+from elicit.rl.rewards import Ground, Reward, Rewards, parse
 from elicit.rl.sampling import sample
 from elicit.rl.settings import Settings
 from elicit.store import locked
@@ -122,7 +121,7 @@ def train(
     usable(items)
     settings.plan(len(items), 0)
     graders = parse(settings.reward, rewards)
-    wanted = _identity(model, items, settings, prompt)
+    wanted = identity(model, items, settings, prompt)
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locked(folder, "training in"))
@@ -186,7 +185,7 @@ def _due(update: int, settings: Settings) -> bool:
     return settings.check_every > 0 and (update + 1) % settings.check_every == 0
 
 
-def _identity(model: Model, items: Items, settings: Settings, prompt: Prompt) -> dict[str, Any]:
+def identity(model: Model, items: Items, settings: Settings, prompt: Prompt) -> dict[str, Any]:
     """All that decides the weights, as JSON gives it back."""
     found = {
         "recipe": asdict(settings), "base": model.provenance.sha256, "dtype": model.dtype, "task": items.task.name,
@@ -214,11 +213,7 @@ class _Run:
 
     def preflight(self) -> Preflight:
         with self.student.decoding() as model:
-            rollouts = first_samples(model, self.items, self.prompt, self.settings)
-        wrong = wrong_answers(self.items, rollouts)
-        ground = self.grounded(wrong)
-        graded = [self.rewards.grade(some, ground) for some in rollouts]
-        return report(rollouts, graded, wrong, self.settings.group)
+            return measured(model, self.items, self.prompt, self.settings, self.rewards, self.grounded)
 
     def roll_out(self, number: int) -> Buffer:
         """Sample, grade, advantage."""
@@ -237,14 +232,10 @@ class _Run:
         advantages = losses.advantages(totals, settings.advantage).flatten().tolist()
         question = [n for n, group in enumerate(rollouts) for _ in group]
         records = [
-            {
-                "item": r.item.id, "sample": r.sample, "question": chosen[q], "text": r.text, "answer": r.answer,
-                "score": r.score, "finish": r.finish, "reward": one.total, "parts": one.parts, "read": one.read,
-                "advantage": advantage, "tokens": r.tokens,
-            }
+            {**log_line(r, one, advantage), "question": chosen[q]}
             for r, q, one, advantage in zip(flat, question, graded, advantages, strict=True)
-        ]  # fmt: skip
-        buffer = self.buffer({"records": records, "facts": _facts(flat, totals)}, {})
+        ]
+        buffer = self.buffer({"records": records, "facts": facts(flat, totals)}, {})
         buffer.sampler = [r.logprob for r in flat]
         if settings.kl:
             with self.student.reference() as lm:
@@ -349,13 +340,3 @@ class _Run:
         with self.student.decoding() as model:
             handle = Elicited(model, "check", self.prompt, Greedy(tokens))
             return float(np.mean([trace.correct for (trace,) in handle.answer(items)]))
-
-
-def _facts(rollouts: Sequence[Rollout], totals: Float[Tensor, "groups group"]) -> dict[str, float]:
-    answers = Counter(r.answer for r in rollouts if r.answer is not None)
-    return {
-        "reward": float(totals.mean()),
-        "accuracy": float(np.mean([r.score >= 1 for r in rollouts])),
-        "mixed": float((totals != totals[:, :1]).any(1).float().mean()),
-        "constant": max(answers.values(), default=0) / len(rollouts),
-    }

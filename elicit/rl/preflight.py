@@ -8,7 +8,7 @@ refused here and says why, instead of training for nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from elicit.decoders import Sampling
 from elicit.errors import UserError
 from elicit.models import Model
 from elicit.prompts import Prompt
-from elicit.rl.rewards import Graded, Rollout
+from elicit.rl.rewards import Graded, Ground, Rewards, Rollout
 from elicit.rl.sampling import sample
 from elicit.rl.settings import Settings
 from elicit.statistics import pass_at_k
@@ -90,6 +90,22 @@ def wrong_answers(items: Items, rollouts: Sequence[Sequence[Rollout]]) -> dict[s
             groups = items.task.grader.groups(wrong)
             out[item.id] = wrong[Counter(groups).most_common(1)[0][0]]
     return out
+
+
+def measured(
+    model: Model,
+    items: Items,
+    prompt: Prompt,
+    settings: Settings,
+    rewards: Rewards,
+    grounded: Callable[[Mapping[str, str]], Ground],
+) -> Preflight:
+    """Sample, grade, report; `grounded` says what rewards may look at, given the wrong answers."""
+    rollouts = first_samples(model, items, prompt, settings)
+    wrong = wrong_answers(items, rollouts)
+    ground = grounded(wrong)
+    graded = [rewards.grade(some, ground) for some in rollouts]
+    return report(rollouts, graded, wrong, settings.group)
 
 
 def report(

@@ -8,8 +8,8 @@ from elicit.decoding import StopRule, decode
 from elicit.models import Model
 from elicit.prompts import Prompt
 from elicit.rl.rewards import Rollout
-from elicit.tasks.base import Items
-from elicit.trace import response_text
+from elicit.tasks.base import Item, Items
+from elicit.trace import text_of
 
 
 def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> list[list[Rollout]]:
@@ -22,25 +22,42 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> lis
         max_new_tokens=decoder.max_new_tokens,
         stop=StopRule(model.eos_ids, prompt.stop, tokenizer),
     )
-    out: list[list[Rollout]] = []
-    for item, branches in zip(items, generations, strict=True):
-        kind = items.task.kind_of(item)
-        out.append([])
-        for number, g in zip(decoder.sample_ids, branches, strict=True):
-            text, ends = response_text(tokenizer, g, prompt.stop)
-            found = find_answer(text, kind)
-            answer = found.text if found else None
-            out[-1].append(
-                Rollout(
-                    item=item,
-                    sample=number,
-                    tokens=[*g.tokens.tolist(), *([] if g.end is None else [g.end])],
-                    text=text,
-                    answer=answer,
-                    span=token_span(ends, found) if found else None,
-                    score=items.task.grader.grade(item, answer).score,
-                    finish=g.finish,
-                    logprob=g.logprob.tolist(),
-                )
+    return [
+        [
+            judged(
+                model, items, item, prompt, number, g.tokens.tolist(), end=g.end, finish=g.finish,
+                logprob=g.logprob.tolist(),
             )
-    return out
+            for number, g in zip(decoder.sample_ids, branches, strict=True)
+        ]
+        for item, branches in zip(items, generations, strict=True)
+    ]  # fmt: skip
+
+
+def judged(
+    model: Model,
+    items: Items,
+    item: Item,
+    prompt: Prompt,
+    number: int,
+    tokens: list[int],
+    *,
+    end: int | None,
+    finish: str,
+    logprob: list[float],
+) -> Rollout:
+    """A rollout from its tokens, the end token apart: its answer is looked for and graded."""
+    text, ends = text_of(model.tokenizer, tokens, prompt.stop)
+    found = find_answer(text, items.task.kind_of(item))
+    answer = found.text if found else None
+    return Rollout(
+        item=item,
+        sample=number,
+        tokens=[*tokens, *([] if end is None else [end])],
+        text=text,
+        answer=answer,
+        span=token_span(ends, found) if found else None,
+        score=items.task.grader.grade(item, answer).score,
+        finish=finish,
+        logprob=logprob,
+    )

@@ -1,0 +1,184 @@
+"""How fast an update of reinforcement learning is: this loop and TRL's `GRPOTrainer`, on the same work, in one run.
+
+    python -m experiments.benchmarks.rl               # about a quarter of an hour on two cores
+    python -m experiments.benchmarks.rl --memory      # the process's peak, this loop alone
+
+An update is 32 rollouts of one prompt, 48 tokens each (no end token is let through, so that both compute as many),
+their rewards, log-probabilities of the base for KL, loss, gradient and step of a LoRA adapter, in bf16.
+
+- TRL trains through `elicit.rl.scale`, with its own generation, without gradient checkpointing, in each of the ways
+  that a CPU may like: all rollouts in one forward or eight at a time, fused attention or plain products. The fastest
+  of them counts.
+- sampling is `decode` here and `generate` there; loss is all the rest of the update.
+- decoding: the same samples by the decoding loop, of the base without an adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import elicit
+from elicit.decoders import Sampling
+from elicit.decoding import StopRule, decode
+from elicit.models import Model, load_model
+from elicit.prompts import Prompt
+from elicit.rl import loop, scale
+from elicit.rl.bridge import Bridge
+from elicit.rl.rewards import parse
+from elicit.rl.settings import Settings
+from elicit.scale import run
+from elicit.tasks.base import Items
+
+ROLLOUTS, TOKENS = 32, 48
+ENDLESS = Prompt("template", template="{question}\n")  # without stop strings
+Times = list[tuple[float, float]]  # of each update: sampling, all of it
+
+
+class Endless(Model):
+    """A model without an end token."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        return frozenset()
+
+
+@contextmanager
+def clocked(owner: Any, name: str) -> Iterator[list[float]]:
+    """Seconds of each call of a function inside the context."""
+    spent: list[float] = []
+    function = getattr(owner, name)
+
+    def timed(*args: Any, **more: Any) -> Any:
+        began = time.perf_counter()
+        out = function(*args, **more)
+        spent.append(time.perf_counter() - began)
+        return out
+
+    setattr(owner, name, timed)
+    try:
+        yield spent
+    finally:
+        setattr(owner, name, function)
+
+
+def example() -> Items:
+    return elicit.load_task("gsm-symbolic", limit=4).fit[:1]
+
+
+def settings(updates: int) -> Settings:
+    return Settings(
+        updates=updates, rollouts=ROLLOUTS, group=8, part=8, max_new_tokens=TOKENS, reward="random:0.5", preflight=8
+    )
+
+
+def ours(model: Model, updates: int) -> Times:
+    """Updates of the loop."""
+    with tempfile.TemporaryDirectory() as folder, clocked(loop, "sample") as sampling:
+        made = loop.train(model, example(), settings(updates), Path(folder), prompt=ENDLESS)
+    assert all(point.tokens == ROLLOUTS * TOKENS for point in made.curve)
+    return [(s, point.seconds) for s, point in zip(sampling, made.curve, strict=True)]
+
+
+def peer(model: Model, updates: int, part: int, attention: str) -> Times:
+    """The same by TRL, from one update's beginning to its end."""
+    from transformers import TrainerCallback
+
+    begins: list[float] = []
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            begins.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    items, how = example(), settings(updates)
+    bridge = Bridge(model, items, how, ENDLESS, parse(how.reward), {}, own=False)
+    before = model.lm.config._attn_implementation
+    model.lm.set_attn_implementation(attention)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            given = {"per_device_train_batch_size": part, "generation_kwargs": {"min_new_tokens": TOKENS}}
+            made, _ = scale.trainer(model, bridge, Path(folder), given, callbacks=[Clock()])
+            with clocked(made, "_generate_single_turn") as sampling:
+                run(made, updates)
+    finally:
+        model.lm.set_attn_implementation(before)
+    assert bridge.tokens == ROLLOUTS * TOKENS
+    return [(s, b - a) for s, a, b in zip(sampling, begins, ends, strict=True)]
+
+
+def decoding(model: Model, updates: int) -> list[float]:
+    """Seconds of the same samples without an adapter."""
+    prompt = ENDLESS.ids(example()[0].question, model.tokenizer)
+    out = []
+    for n in range(updates):
+        decoder = Sampling(ROLLOUTS, 1.0, max_new_tokens=TOKENS, first_sample=n * ROLLOUTS)
+        began = time.perf_counter()
+        decode(
+            model.lm, [prompt], decoder.policy(["x"], model.vocab_size), max_new_tokens=TOKENS,
+            stop=StopRule(frozenset()),
+        )  # fmt: skip
+        out.append(time.perf_counter() - began)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    loaded = load_model(given.model, dtype="bfloat16", device="cpu")
+    model = Endless(loaded.name, loaded.lm, loaded.tokenizer, loaded.provenance)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    mine = ours(model, given.updates)[1:]  # kernels are made in the first
+    if given.memory:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"peak {peak:.2f} GiB, of it {before:.2f} before training; {ROLLOUTS} rollouts of {TOKENS} tokens, LoRA")
+        return
+    rows: dict[str, Times] = {"this loop": mine}
+    for part in (ROLLOUTS, 8):
+        for attention in ("sdpa", "eager"):
+            rows[f"TRL, {part} a forward, {attention}"] = peer(model, given.updates, part, attention)[1:]
+    again = ours(model, given.updates)[1:]
+    alone = statistics.median(decoding(model, given.updates)[1:])
+    rows["this loop"] = [*mine, *again]
+
+    def middle(times: Times, of: int) -> float:
+        return statistics.median(t[of] for t in times)
+
+    best = min((name for name in rows if name != "this loop"), key=lambda name: middle(rows[name], 1))
+    print(f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}, {given.model}\n")
+    print("| | update s (least to most) | sampling s | loss s | this loop is |\n| --- | --- | --- | --- | --- |")
+    for name, times in rows.items():
+        whole = [total for _, total in times]
+        rest = statistics.median(total - sampling for sampling, total in times)
+        print(
+            f"| {name} | {middle(times, 1):.1f} ({min(whole):.1f} to {max(whole):.1f}) | {middle(times, 0):.1f} | "
+            f"{rest:.1f} | {middle(times, 1) / middle(rows['this loop'], 1):.2f} × |"
+        )
+    sampled = middle(rows["this loop"], 0)
+    print(
+        f"\nTRL at its best ({best}): {middle(rows[best], 1) / middle(rows['this loop'], 1):.2f} × our update. "
+        f"Sampling {ROLLOUTS * TOKENS / sampled:.0f} tokens/s with an adapter, {ROLLOUTS * TOKENS / alone:.0f} without "
+        f"({alone / sampled:.0%})."
+    )
+
+
+if __name__ == "__main__":
+    main()
