@@ -212,10 +212,14 @@ def distil(
         weight = torch.stack([one.weight[1] - one.weight[0] for one in probes])
         bias = torch.stack([(one.bias - one.weight @ one.center).diff()[0] for one in probes])
         gate = ProbeGate(weight, bias, site, tuple(int(c) for c in found))
-        return replace(gate, threshold=float(np.quantile(_firing(gate, read.x[rows]), 1 - share)))
+        return replace(gate, threshold=float(np.quantile(firing(gate, rows), 1 - share)))
+
+    def firing(gate: ProbeGate, rows: np.ndarray) -> Float[np.ndarray, " n"]:
+        """The likeliest category's probability, by which the gate fires."""
+        return gate.probability(read.x[rows]).amax(1).numpy()
 
     tried = fitted(~held)
-    p, true = _firing(tried, read.x[held]), differs[held]
+    p, true = firing(tried, held), differs[held]
     on = p > tried.threshold
     bins = np.clip((p * 10).astype(int), 0, 9)
     apart = sum(abs(p[bins == b].mean() - true[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins))
@@ -226,7 +230,3 @@ def distil(
     }  # fmt: skip
     return fitted(np.ones_like(held)), figures
 
-
-def _firing(gate: ProbeGate, x: Float[Tensor, "n d"]) -> Float[np.ndarray, " n"]:
-    """The likeliest category's probability, by which the gate fires."""
-    return torch.sigmoid(x @ gate.weight.T + gate.bias).amax(1).numpy()
