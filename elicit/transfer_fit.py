@@ -30,7 +30,6 @@ from steering.taxonomy import fit as fit_taxonomy
 from steering.vectors import fit_vectors
 
 NAME = "vector-transfer"
-TOGETHER = 64
 BETWEEN = "between"
 
 
@@ -139,10 +138,7 @@ def _check_pair(model: Model, partner: Model) -> None:
 
 
 def _answer(handle: Elicited, items: Items) -> list[Trace]:
-    out: list[Trace] = []
-    for start in range(0, len(items), TOGETHER):
-        out += [trace for (trace,) in handle.answer(items[start : start + TOGETHER])]
-    return out
+    return [trace for (trace,) in handle.answers(items)]
 
 
 def _right(model: Model, items: Items, prompt: Prompt, limit: int) -> np.ndarray:
