@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from elicit.behaviours import Choosing, between, choosing, distil, greedy_along, thoughts_of, token_labels
-from elicit.decoders import Hybrid
+from elicit.behaviours import Choosing, Thoughts, between, choosing, distil, greedy_along, thoughts_of, token_labels
+from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.evaluation import evaluate
 from elicit.methods import vector_transfer
 from elicit.models import Model
+from elicit.progress import Progress
 from elicit.prompts import Prompt
 from elicit.report import notes
 from elicit.tasks import load_task
-from elicit.tasks.base import Task
+from elicit.tasks.base import Items, Task
+from elicit.transfer_fit import STAGES
 from probes.sites import Site, blocks
+from steering.find import stream_norm
 from steering.segments import segment
 
 SITE = Site(1)
@@ -55,12 +58,34 @@ def partner(partner_folder: Path) -> Model:
     return load_model(str(partner_folder), dtype="float32", device="cpu")
 
 
-def transferred(model: Model, task: Task, partner: Path, **options: Any) -> Elicited:
+class Told:
+    """What a fit says while it goes on."""
+
+    def __init__(self) -> None:
+        self.arms: dict[str, list[int]] = {}
+        self.stages: list[tuple[int, int, str]] = []
+
+    def arm(self, name: str, questions: int, done: int) -> None:
+        self.arms[name] = [questions, done]
+
+    def step(self, step: int, open_rows: int) -> None:
+        pass
+
+    def advance(self, questions: int, tokens: int) -> None:
+        assert tokens > 0
+        self.arms[list(self.arms)[-1]][1] += questions
+
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
+        assert name == vector_transfer.NAME
+        self.stages.append((done, updates, note))
+
+
+def transferred(model: Model, task: Task, partner: Path, progress: Progress | None = None, **options: Any) -> Elicited:
     chosen = {
         "categories": "2", "coefficients": "1,4", "layers": "1", "read": 8, "dev": 4, "checked": False,
         "max_new_tokens": 24, "reading": "mean", **options,
     }  # fmt: skip
-    return vector_transfer.fit(model, task.solved, partner=str(partner), **chosen)
+    return vector_transfer.fit(model, task.solved, progress, partner=str(partner), **chosen)
 
 
 def test_the_gap_to_the_partner_is_reported_beside_the_controls(
@@ -83,6 +108,18 @@ def test_the_gap_to_the_partner_is_reported_beside_the_controls(
     assert any("agree to" in line for line in notes(run.metrics))
 
 
+def test_a_fit_tells_what_it_does(tiny: Model, task: Task, partner_folder: Path) -> None:
+    told = Told()
+    transferred(tiny, task, partner_folder, told)
+    done = {name: tuple(counts) for name, counts in told.arms.items()}
+    assert done == {
+        "base on dev": (4, 4), "thinking model on dev": (4, 4), "thinking model on fit": (8, 8),
+        "vector-transfer": (4, 4),
+    }  # fmt: skip
+    last = len(STAGES) - 1
+    assert told.stages == [(n, last, stage) for n, stage in enumerate(STAGES)]
+
+
 def test_without_a_thinking_model_the_gate_is_on_the_base(tiny: Model, task: Task, partner_folder: Path) -> None:
     handle = transferred(tiny, task, partner_folder, gate="probe")
     assert handle.partner is not None and handle.partner.model is None
@@ -101,20 +138,25 @@ def test_one_behaviour_at_every_step(tiny: Model, task: Task, partner_folder: Pa
         transferred(tiny, task, partner_folder, mode="static", behaviour=9)
 
 
+def thoughts(model: Model, items: Items, limit: int) -> Thoughts:
+    return thoughts_of(Elicited(model, "thinking", Prompt(), Greedy(limit)), items)
+
+
 def test_vectors_between_the_models_are_their_mean_difference(tiny: Model, partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit, Prompt(), 16)
+    told = thoughts(partner, task.fit, 16)
     labels = torch.arange(told.sentences) % 2
-    vectors = between(tiny.lm, partner.lm, told, labels, SITE)
     mine, theirs = choosing(tiny.lm, told, SITE), choosing(partner.lm, told, SITE)
+    vectors = between(mine, theirs, labels, SITE, norm := stream_norm(tiny.lm, told.texts, SITE))
+    assert vectors[0].length == pytest.approx(norm)
     rows = labels[mine.sentence] == 1
     wanted = (theirs.x - mine.x)[rows].mean(0)
     assert torch.cosine_similarity(vectors[1].vector, wanted, dim=0) > 0.9999
     with pytest.raises(UserError, match="equal activations"):
-        between(tiny.lm, tiny.lm, told, labels, SITE)
+        between(mine, mine, labels, SITE, norm)
 
 
 def test_positions_are_those_that_choose(tiny: Model, partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit[:2], Prompt(), 12)
+    told = thoughts(partner, task.fit[:2], 12)
     read = choosing(partner.lm, told, SITE)
     assert len(read.x) == sum(len(t) - n for t, n in zip(told.texts, told.lengths, strict=True))
     # The thinking model would choose its own tokens again at each of them.
@@ -137,13 +179,13 @@ def test_token_labels_find_planted_categories() -> None:
 
 
 def test_the_distilled_gate_fires_where_the_models_part(tiny: Model, partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit, Prompt(), 24)
+    told = thoughts(partner, task.fit, 24)
     labels = torch.zeros(told.sentences, dtype=torch.long)
-    gate, figures = distil(tiny.lm, told, labels, SITE, 0, budget=0.2)
+    gate, figures = distil(tiny.lm, told, choosing(tiny.lm, told, SITE), labels, SITE, 0, budget=0.2)
     assert set(gate.categories) == {0} and 0 < gate.threshold < 1
     assert figures["differs"] > 0
     with pytest.raises(UserError, match="nothing to gate"):
-        distil(partner.lm, told, labels, SITE, 0)
+        distil(partner.lm, told, choosing(partner.lm, told, SITE), labels, SITE, 0)
 
 
 def test_wrong_input_takes_one_line(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
@@ -160,7 +202,7 @@ def test_wrong_input_takes_one_line(tiny: Model, task: Task, partner_folder: Pat
 
 
 def test_sentences_cover_the_answers(partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit[:3], Prompt(), 16)
+    told = thoughts(partner, task.fit[:3], 16)
     for text, length, spans in zip(told.texts, told.lengths, told.spans, strict=True):
         assert spans == segment(partner.tokenizer, text, length)
         assert spans[0][0] == length and spans[-1][1] == len(text)
