@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from jaxtyping import Float, Int
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from elicit.cache import Candidates, SharedPrefixState
 from elicit.decoders import Greedy, Hybrid
@@ -21,6 +23,7 @@ from elicit.gates import OracleGate, ProbeGate
 from elicit.models import Model, Provenance
 from elicit.partner import Partner
 from probes.sites import Site, reading
+from steering.coefficient import CoefficientHead
 from steering.directions import Direction
 from steering.hooks import attached
 from steering.interventions import Add, Intervention, When
@@ -73,6 +76,12 @@ def directions(length: float = 6.0, site: Site | None = None, count: int = 3) ->
     return {c: Direction(v / v.norm() * length, site or Site(1), name=f"v{c}") for c, v in enumerate(drawn)}
 
 
+def heads(count: int = 3, site: Site | None = None) -> dict[int, CoefficientHead]:
+    """Coefficients from -0.5 to 2 that depend on the position."""
+    drawn = torch.randn(count, 32, generator=torch.Generator().manual_seed(13)) * 0.1
+    return {c: CoefficientHead(w, 1.0, -0.5, 2.0, site or Site(1), {}) for c, w in enumerate(drawn)}
+
+
 def oracle() -> OracleGate:
     return OracleGate(Nearest(torch.randn(3, 32, generator=torch.Generator().manual_seed(3))), Site(2))
 
@@ -107,17 +116,19 @@ def reference(
     assert isinstance(given.gate, OracleGate)
     ids, taken = list(prompt), []
     for _ in range(settings.max_new_tokens):
-        own = int(forward(base, ids).argmax())
+        with reading(base, [given.site]) as mine:
+            own = int(forward(base, ids).argmax())
         with reading(partner, [given.gate.site]) as seen:
             heard = forward(partner, ids)
         choice, number = own, 0
         if int(heard.argmax()) != own:
             category = int(given.gate.taxonomy.labels(seen[given.gate.site][-1:]))
             best = float(heard[own])
+            told = 1.0 if given.heads is None else float(given.heads[category](mine[given.site][-1:]))
             for candidate, (coefficient, window) in enumerate(settings.candidates, start=1):
                 vectors = [given.vectors[category], *([given.bias] if given.bias else [])]
                 when = When(first=1 - window)  # steps of a plain forward: its last position is step 0
-                plan = tuple(Intervention(Add(v), coefficient, when=when) for v in vectors)
+                plan = tuple(Intervention(Add(v), coefficient * told, when=when) for v in vectors)
                 with attached(base, [plan]):
                     token = int(forward(base, ids).argmax())
                 if settings.select == "none" or float(heard[token]) > best:
@@ -143,6 +154,14 @@ class Counting:
 def probe(threshold: float) -> ProbeGate:
     generator = torch.Generator().manual_seed(11)
     return ProbeGate(torch.randn(2, 32, generator=generator), torch.zeros(2), Site(2, "resid_pre"), (2, 0), threshold)
+
+
+def save_lora(base: Path, folder: Path) -> Path:
+    """A LoRA adapter with random weights on a saved model, as PEFT saves it."""
+    torch.manual_seed(5)
+    config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    return folder
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:

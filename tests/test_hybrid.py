@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -51,6 +50,7 @@ from tests.hybrid_parts import (
     probe,
     reference,
     run,
+    save_lora,
     spied,
     tokens,
     words,
@@ -387,12 +387,7 @@ def test_tokens_that_are_not_shared_are_never_emitted() -> None:
 
 @pytest.fixture(scope="module")
 def lora(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lora")
-    lm = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    torch.manual_seed(5)
-    wrapped = get_peft_model(lm, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
-    wrapped.save_pretrained(folder)
-    return folder
+    return save_lora(tiny_folder, tmp_path_factory.mktemp("lora"))
 
 
 def handle(model: Model, partner: Partner, **changes: Any) -> Elicited:

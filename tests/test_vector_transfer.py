@@ -133,7 +133,7 @@ def test_one_behaviour_at_every_step(tiny: Model, task: Task, partner_folder: Pa
     handle = transferred(tiny, task, partner_folder, mode="static", coefficients="0.5")
     (push,) = handle.interventions
     assert push.strength == 0.5 and handle.partner is None
-    assert list(vector_transfer.controls(handle)) == ["direct"]
+    assert list(vector_transfer.controls(handle)) == ["direct", "cot-prompt"]
     with pytest.raises(UserError, match="behaviour 9 was given; the categories with a vector are"):
         transferred(tiny, task, partner_folder, mode="static", behaviour=9)
 
