@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from elicit import memory
 from elicit.behaviours import Choosing, Thoughts, between, choosing, distil, greedy_along, thoughts_of, token_labels
 from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
@@ -18,6 +20,7 @@ from elicit.errors import UserError
 from elicit.evaluation import evaluate
 from elicit.methods import vector_transfer
 from elicit.models import Model
+from elicit.partner import Partner
 from elicit.progress import Progress
 from elicit.prompts import Prompt
 from elicit.report import notes
@@ -188,17 +191,97 @@ def test_the_distilled_gate_fires_where_the_models_part(tiny: Model, partner: Mo
         distil(partner.lm, told, choosing(partner.lm, told, SITE), labels, SITE, 0)
 
 
-def test_wrong_input_takes_one_line(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to recover"):
-        transferred(tiny, task, partner_folder, checked=True)
-    with pytest.raises(UserError, match="unknown gate"):
-        transferred(tiny, task, partner_folder, gate="oracel")
-    with pytest.raises(UserError, match="no thinking model comes with"):
-        vector_transfer.fit(tiny, task.solved)
-    with pytest.raises(UserError, match="coefficients 'much' were given"):
-        transferred(tiny, task, partner_folder, coefficients="much")
-    with pytest.raises(UserError, match="give one that it made"):
-        vector_transfer.controls(replace(Elicited(tiny, "direct")))
+def test_a_head_tells_the_coefficient(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
+    handle = transferred(tiny, task, partner_folder, coefficients="head")
+    assert isinstance(handle.decoder, Hybrid) and handle.decoder.coefficients == (1.0,)
+    assert handle.partner is not None and handle.partner.heads is not None
+    assert list(handle.partner.heads) == list(handle.partner.vectors)
+    for category, head in handle.partner.heads.items():
+        made = handle.options["found"]["heads"][str(category)]
+        assert made["positions"] + made["held_out"] > 8 and made == dict(head.made)
+    run = evaluate(handle, task.test[:2], out=tmp_path / "run")
+    assert any("told from the base's own activation" in line for line in notes(run.metrics))
+    back = Elicited.load(run.folder / "elicited", tiny, handle.partner.model)
+    assert isinstance(back.partner, Partner) and back.partner.digest == handle.partner.digest
+    with pytest.raises(UserError, match="static needs a number"):
+        transferred(tiny, task, partner_folder, coefficients="head", mode="static")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"gate": "oracel"}, "unknown gate"),
+        ({"mode": "stati"}, "unknown mode"),
+        ({"vectors": "mean"}, "did you mean means"),
+        ({"taxonomy": "kmeans"}, "unknown kind of taxonomy"),
+        ({"reading": "frist"}, "did you mean first"),
+        ({"coefficients": "much"}, "coefficients 'much' were given"),
+        ({"coefficients": ""}, "give at least one, ascending"),
+        ({"windows": "1,x"}, "windows '1,x' were given"),
+        ({"layers": "9"}, "layer 9 was given"),
+        ({"categories": "1,3"}, "numbers from 2 on"),
+        ({"categories": ""}, "numbers from 2 on"),
+        ({"dev": 0}, "8 fit and 0 dev items were given"),
+        ({"read": 3}, "categories need 6 in 4 at least; give more questions"),
+        ({"categories": "90"}, "90 categories need 270"),
+        ({"partner": ""}, "no thinking model comes with"),
+        ({"partner": "nowhere"}, "unknown model 'nowhere'"),
+        (
+            {"checked": True},
+            r"no better than .* on 4 dev questions \(difference .\d\.\d\d \[.*\]\): nothing to recover",
+        ),
+    ],
+)
+def test_wrong_input_takes_one_line(
+    tiny: Model, task: Task, partner_folder: Path, options: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(UserError, match=word) as caught:
+        transferred(tiny, task, **{"partner": partner_folder, "max_new_tokens": 12, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_controls_are_for_its_own_handles(tiny: Model) -> None:
+    with pytest.raises(UserError, match=r"give one that vector-transfer\.fit made"):
+        vector_transfer.controls(Elicited(tiny, "direct"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "swapped", "word"),
+    [
+        ({"num_hidden_layers": 3}, False, "has 3 layers of width 32, .* 4 of 32; give a thinking model of the same"),
+        ({"hidden_size": 16}, False, "has 4 layers of width 16, .* 4 of 32"),
+        ({}, True, "token 66 is 'a' and 'b', and so with 1 others; use two models of one tokenizer"),
+    ],
+)
+def test_a_pair_that_does_not_match_is_refused(
+    tiny: Model, task: Task, tiny_folder: Path, tmp_path: Path, changes: dict[str, int], swapped: bool, word: str
+) -> None:
+    config = AutoConfig.from_pretrained(tiny_folder)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    if swapped:
+        file = tmp_path / "tokenizer.json"
+        data = json.loads(file.read_text())
+        vocabulary = data["model"]["vocab"]
+        vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+        file.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=word):
+        transferred(tiny, task, tmp_path)
+
+
+def test_a_partner_larger_than_memory_is_refused(
+    tiny: Model, task: Task, partner_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = sum(p.numel() for p in tiny.lm.parameters()) * 4
+    assert memory.weight_bytes(partner_folder, torch.float32) == needed
+    free = memory.free_bytes(torch.device("cpu"))
+    assert free is None or free > needed
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needed - 1)
+    with pytest.raises(UserError, match=r"needs \d\.\d\d GB in float32 and \d\.\d\d GB are free on cpu") as caught:
+        transferred(tiny, task, partner_folder)
+    assert "an adapter" in str(caught.value)
 
 
 def test_sentences_cover_the_answers(partner: Model, task: Task) -> None:
