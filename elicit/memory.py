@@ -1,5 +1,7 @@
-"""Whether a model's weights fit into the memory that is free, asked before they are read: what does not fit is killed
-by the system minutes later, without a word."""
+"""Whether a model's weights fit into the memory that is free, asked before they are read.
+
+The system kills a process that takes more than there is, minutes later and without a word.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,9 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
-    """Of a folder's safetensors in a dtype, from their headers."""
+    """Of a model's safetensors in a dtype, from their headers; copies under other names, which are not read, aside."""
     total = 0
-    for file in folder.glob("*.safetensors"):
+    for file in folder.glob("model*.safetensors"):
         with safe_open(file, "pt") as opened:
             total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
     return total * dtype.itemsize
