@@ -84,7 +84,7 @@ def fit_transfer(
     _check_gap(model, alone, ahead, options)
     now("thoughts")
     thoughts = thoughts_of(replace(thinker, method="thinking model on fit"), read, told)
-    _check_enough(thoughts, asked.counts)
+    _check_thoughts(thoughts, asked.counts, model)
     now("sentences")
     sha256 = partner.sha256 if isinstance(partner, Adapter) else partner.provenance.sha256
     found, agreed, labels = _categories(thinker, thoughts, asked, options, sha256)
@@ -215,13 +215,20 @@ def _check_gap(model: Model, alone: list[Trace], ahead: list[Trace], options: Ma
         )
 
 
-def _check_enough(thoughts: Thoughts, counts: list[int]) -> None:
-    """Refuse too few sentences: each of three parts of the texts is to give the categories (`steering.agreement`)."""
+def _check_thoughts(thoughts: Thoughts, counts: list[int], model: Model) -> None:
+    """Refuse too few sentences, of which each of three parts of the texts is to give the categories
+    (`steering.agreement`), and tokens that the base cannot be read along."""
     most = max(counts)
     if len(thoughts.texts) < 4 or thoughts.sentences < 3 * most:
         raise UserError(
             f"the thinking model said {thoughts.sentences} sentences in {len(thoughts.texts)} answers and {most} "
             f"categories need {3 * most} in 4 at least; give more questions (read=…) or fewer categories"
+        )
+    highest = max(max(text) for text in thoughts.texts)
+    if highest >= model.vocab_size:
+        raise UserError(
+            f"the thinking model says token {highest} and {model.name} has {model.vocab_size}: it cannot be read along "
+            "its answers; give a thinking model that answers in tokens of both"
         )
 
 

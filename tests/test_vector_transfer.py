@@ -26,7 +26,7 @@ from elicit.prompts import Prompt
 from elicit.report import notes
 from elicit.tasks import load_task
 from elicit.tasks.base import Items, Task
-from elicit.transfer_fit import STAGES
+from elicit.transfer_fit import STAGES, _check_thoughts
 from probes.sites import Site, blocks
 from steering.find import stream_norm
 from steering.segments import segment
@@ -269,6 +269,13 @@ def test_a_pair_that_does_not_match_is_refused(
         file.write_text(json.dumps(data))
     with pytest.raises(UserError, match=word):
         transferred(tiny, task, tmp_path)
+
+
+def test_tokens_that_the_base_lacks_are_told(tiny: Model) -> None:
+    said = Thoughts([[3, 97]] * 6, [1] * 6, [[(1, 2)]] * 6)
+    with pytest.raises(UserError, match=r"says token 97 and .* has 97: it cannot be read along"):
+        _check_thoughts(said, [2], tiny)
+    _check_thoughts(Thoughts([[3, 96]] * 6, [1] * 6, [[(1, 2)]] * 6), [2], tiny)
 
 
 def test_a_partner_larger_than_memory_is_refused(
