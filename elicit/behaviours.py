@@ -20,19 +20,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from elicit.elicited import Elicited
 from elicit.errors import UserError
-from elicit.features.reading import answered
 from elicit.gates import ProbeGate, TokenLabels
-from elicit.models import Model
-from elicit.prompts import Prompt
+from elicit.progress import Progress
 from elicit.tasks.base import Items
 from probes.auroc import auroc
 from probes.capture import capture
 from probes.likelihood import output_logits
 from probes.sites import Site, decoder
 from steering.directions import Direction
-from steering.find import stream_norm
 from steering.segments import Span, segment
+from steering.vectors import SAME
 
 HELD_OUT = 0.25  # of the texts, for the figures of classifiers
 TOGETHER = 32  # texts whose activations are held at once
@@ -52,18 +51,22 @@ class Thoughts:
         return sum(map(len, self.spans))
 
 
-def thoughts_of(model: Model, items: Items, prompt: Prompt, max_new_tokens: int) -> Thoughts:
-    """A model's own greedy answers, split into sentences; empty ones are left out.
+def thoughts_of(thinker: Elicited, items: Items, progress: Progress | None = None) -> Thoughts:
+    """The answers of a thinking model, split into sentences; empty ones are left out.
 
     Raises:
         UserError: no answer at all.
     """
-    told = [t for t in answered(model, items, prompt, max_new_tokens) if len(t.ids) > t.prompt]
+    told = [
+        (thinker.prompt_ids(item), trace.tokens)
+        for item, (trace,) in zip(items, thinker.answers(items, progress), strict=True)
+        if trace.tokens
+    ]
     if not told:
-        raise UserError(f"{model.name} answered none of {len(items)} questions; give a thinking model that does")
-    return Thoughts(
-        [t.ids for t in told], [t.prompt for t in told], [segment(model.tokenizer, t.ids, t.prompt) for t in told]
-    )
+        raise UserError(f"the thinking model answered none of {len(items)} questions; give one that does")
+    texts, lengths = [head + said for head, said in told], [len(head) for head, _ in told]
+    tokenizer = thinker.model.tokenizer
+    return Thoughts(texts, lengths, [segment(tokenizer, t, n) for t, n in zip(texts, lengths, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +132,7 @@ def _logistic(x: Float[Tensor, "n d"], wanted: Int[np.ndarray, " n"]) -> TokenLa
 
 
 def between(
-    base: PreTrainedModel,
-    partner: PreTrainedModel,
-    thoughts: Thoughts,
-    labels: Int[Tensor, " sentences"],
-    site: Site,
+    base: Choosing, partner: Choosing, labels: Int[Tensor, " sentences"], site: Site, norm: float
 ) -> dict[int, Direction]:
     """What the thinking model has at a category's positions and the base has not: mean of partner − base, as long as
     the stream.
@@ -142,19 +141,23 @@ def between(
     is due. Where the base would not do it at all, that is not what would make it: this is. It needs two models of one
     shape whose streams mean the same, as a model and what was trained from it.
 
+    Args:
+        base, partner: both models, read along the same texts at the site.
+        labels: the category of each sentence.
+        site: where.
+        norm: of the base's stream there.
+
     Raises:
         UserError: models that do not differ there.
     """
-    mine, theirs = (choosing(lm, thoughts, site) for lm in (base, partner))
-    category = labels.numpy()[mine.sentence]
-    norm = stream_norm(base, thoughts.texts, site)
+    category = labels.numpy()[base.sentence]
     out = {}
     for c in np.unique(category):
         rows = torch.from_numpy(category == c)
-        vector = (theirs.x[rows] - mine.x[rows]).mean(0)
+        vector = (partner.x[rows] - base.x[rows]).mean(0)
         length = float(vector.norm())
         made = {"method": "thinking model − base", "positions": int(rows.sum()), "length before rescaling": length}
-        if length < 1e-6 * norm:
+        if length < SAME * norm:
             raise UserError(f"base and thinking model have equal activations at {site}; give another model or layer")
         out[int(c)] = Direction(vector, site, f"category {c}", "raw", norm, None, made).normalized("resid")
     return out
@@ -173,6 +176,7 @@ def greedy_along(lm: PreTrainedModel, thoughts: Thoughts) -> list[Int[Tensor, " 
 def distil(
     lm: PreTrainedModel,
     thoughts: Thoughts,
+    read: Choosing,
     labels: Int[Tensor, " sentences"],
     site: Site,
     seed: int,
@@ -183,6 +187,7 @@ def distil(
     Args:
         lm: the base.
         thoughts: the thinking model's texts.
+        read: the base along them, at the site.
         labels: the category of each sentence.
         site: where the base is read.
         seed: of the texts that are held out.
@@ -195,7 +200,6 @@ def distil(
     Raises:
         UserError: models that never or always differ there.
     """
-    read = choosing(lm, thoughts, site)
     said = torch.cat([torch.tensor(t[n:]) for t, n in zip(thoughts.texts, thoughts.lengths, strict=True)])
     differs = (torch.cat(greedy_along(lm, thoughts)) != said).numpy()
     category, held = labels.numpy()[read.sentence], _held_out(read.text, seed)
@@ -212,10 +216,14 @@ def distil(
         weight = torch.stack([one.weight[1] - one.weight[0] for one in probes])
         bias = torch.stack([(one.bias - one.weight @ one.center).diff()[0] for one in probes])
         gate = ProbeGate(weight, bias, site, tuple(int(c) for c in found))
-        return replace(gate, threshold=float(np.quantile(_firing(gate, read.x[rows]), 1 - share)))
+        return replace(gate, threshold=float(np.quantile(firing(gate, rows), 1 - share)))
+
+    def firing(gate: ProbeGate, rows: np.ndarray) -> Float[np.ndarray, " n"]:
+        """The likeliest category's probability, by which the gate fires."""
+        return gate.probability(read.x[rows]).amax(1).numpy()
 
     tried = fitted(~held)
-    p, true = _firing(tried, read.x[held]), differs[held]
+    p, true = firing(tried, held), differs[held]
     on = p > tried.threshold
     bins = np.clip((p * 10).astype(int), 0, 9)
     apart = sum(abs(p[bins == b].mean() - true[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins))
@@ -225,8 +233,3 @@ def distil(
         "recall": float(on[true].mean()) if true.any() else None,
     }  # fmt: skip
     return fitted(np.ones_like(held)), figures
-
-
-def _firing(gate: ProbeGate, x: Float[Tensor, "n d"]) -> Float[np.ndarray, " n"]:
-    """The likeliest category's probability, by which the gate fires."""
-    return torch.sigmoid(x @ gate.weight.T + gate.bias).amax(1).numpy()

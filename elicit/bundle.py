@@ -121,7 +121,8 @@ def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> Partne
         thinking = _named(about["model"], model)
     elif "adapter" in about:
         thinking = _adapter(folder / PARTNER, about["adapter"])
-    partner = Partner({int(c): d for c, d in data["vectors"].items()}, data["gate"], thinking, data["bias"])
+    vectors, heads = ({int(c): one for c, one in (data.get(name) or {}).items()} for name in ("vectors", "heads"))
+    partner = Partner(vectors, data["gate"], thinking, data["bias"], heads or None)
     if partner.digest != about["digest"]:
         raise UserError(f"the partner in {str(folder)!r} is not the one that {FILE} names; give the model it had")
     return partner

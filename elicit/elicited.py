@@ -15,6 +15,8 @@ from elicit.decoding import NOTES, Generation, Policy, Progress, StopRule, decod
 from elicit.errors import UserError, unknown
 from elicit.models import Model
 from elicit.partner import Partner
+from elicit.progress import Progress as RunProgress
+from elicit.progress import Silent
 from elicit.prompts import Prompt
 from elicit.selection import SELECTABLE
 from elicit.tasks.base import Item, Items
@@ -25,6 +27,7 @@ from steering.interventions import Add, Plan, ProjectOut
 
 ANSWER_PROMPT = "\nSo the answer is"
 ANSWER_TOKENS = 24
+TOGETHER = 64  # questions of `answers` in one batch
 SPANS = ("last", "prompted")
 
 
@@ -97,6 +100,21 @@ class Elicited:
         """
         (traces,) = answer_together([(self, items)], progress)
         return traces
+
+    def answers(self, items: Items, progress: RunProgress | None = None) -> list[list[Trace]]:
+        """Answer any number of questions, batch after batch; told of as an arm of the method's name.
+
+        Raises:
+            UserError: as `answer`.
+        """
+        told = progress or Silent()
+        told.arm(self.method, len(items), 0)
+        out: list[list[Trace]] = []
+        for start in range(0, len(items), TOGETHER):
+            some = self.answer(items[start : start + TOGETHER], told.step)
+            told.advance(len(some), sum(trace.spent for traces in some for trace in traces))
+            out += some
+        return out
 
     def _traces(
         self, items: Items, prompts: Sequence[list[int]], generations: Sequence[list[Generation]]

@@ -153,12 +153,14 @@ class ProbeGate:
     def reads(self) -> Site:
         return self.site
 
+    def probability(self, h: Float[Tensor, "n d_model"]) -> Float[Tensor, "n categories"]:
+        """Of each category, from the base's activations."""
+        return torch.sigmoid(h.float() @ self.weight.to(h.device).T + self.bias.to(h.device))
+
     def decide(self, known: Known) -> Decision:
-        h = known.residual
-        assert h is not None
-        probability = torch.sigmoid(h.float() @ self.weight.to(h.device).T + self.bias.to(h.device))
-        best = probability.max(dim=-1)
-        names = torch.tensor(self.categories, device=h.device)
+        assert known.residual is not None
+        best = self.probability(known.residual).max(dim=-1)
+        names = torch.tensor(self.categories, device=best.indices.device)
         return Decision(best.values > self.threshold, names[best.indices])
 
 

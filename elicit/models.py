@@ -23,6 +23,7 @@ from transformers.utils import logging
 from elicit import zoo
 from elicit.download import Progress, SourceError, cache_dir, fetch, hub_snapshot, sha256_of
 from elicit.errors import UserError, unknown
+from elicit.memory import check_room
 from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -103,7 +104,8 @@ def load_model(
         progress: called while weights are fetched.
 
     Raises:
-        UserError: an unknown name, a folder without weights or tokenizer, no network, a wrong hash.
+        UserError: an unknown name, a folder without weights or tokenizer, no network, a wrong hash, weights beyond the
+            memory that is free.
     """
 
     if dtype not in DTYPES:
@@ -116,7 +118,7 @@ def load_model(
     arguments: dict[str, Any] = {"dtype": torch.float32 if grown else wanted, "use_safetensors": True}
     if device_map is not None:
         arguments["device_map"] = device_map
-    lm = _load_lm(name, place, arguments)
+    lm = _load_lm(name, place, arguments, target if device_map is None else None)
     if grown is not None:
         provenance = grown.onto(lm, name, provenance)
         lm.to(wanted)  # type: ignore[arg-type]  # merged in fp32 first: rounded once
@@ -330,7 +332,7 @@ def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer of {name!r} could not be read ({str(error).splitlines()[0]})") from error
 
 
-def _load_lm(name: str, place: Path, arguments: dict[str, Any]) -> PreTrainedModel:
+def _load_lm(name: str, place: Path, arguments: dict[str, Any], target: torch.device | None) -> PreTrainedModel:
     from safetensors import SafetensorError
 
     if not (place / "config.json").is_file():
@@ -338,6 +340,8 @@ def _load_lm(name: str, place: Path, arguments: dict[str, Any]) -> PreTrainedMod
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        if target is not None:  # else it is spread over devices, and to the disk if need be
+            check_room(name, place, arguments["dtype"], target)
         return AutoModelForCausalLM.from_pretrained(place, **arguments)
     except SafetensorError as error:
         raise UserError(f"the weights of {name!r} are broken ({error}); fetch or save them again") from error

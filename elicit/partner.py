@@ -25,6 +25,7 @@ from elicit.models import Model
 from elicit.packing import packed
 from probes.sites import Site, check_site, on_site
 from steering.adapters import Adapter, applied
+from steering.coefficient import CoefficientHead
 from steering.directions import Direction
 from steering.hooks import check_plan
 from steering.interventions import Add, Intervention
@@ -41,15 +42,18 @@ class Partner:
         gate: decides when, and names the category.
         model: the thinking model, or an adapter on the base's own weights; None where nobody asks it.
         bias: added to every category's vector; the vectors were found with it in place.
+        heads: for each category what tells its coefficient from the base's own activation at the vectors' site; the
+            coefficients of `Hybrid` are then multiples of what it says.
 
     Raises:
-        UserError: no vectors, several sites.
+        UserError: no vectors, several sites, heads that are not one a vector.
     """
 
     vectors: Mapping[int, Direction]
     gate: Gate
     model: Model | Adapter | None = None
     bias: Direction | None = None
+    heads: Mapping[int, CoefficientHead] | None = None
 
     def __post_init__(self) -> None:
         vectors = {int(category): self.vectors[category] for category in self.vectors}
@@ -59,6 +63,14 @@ class Partner:
         sites = sorted({str(d.site) for d in self.directions})
         if len(sites) > 1:
             raise UserError(f"vectors at {', '.join(sites)} were given; give vectors of one site")
+        if self.heads is not None:
+            heads = {int(category): head for category, head in self.heads.items()}
+            object.__setattr__(self, "heads", dict(sorted(heads.items())))
+            if heads.keys() != vectors.keys() or any(head.site != self.site for head in heads.values()):
+                raise UserError(
+                    f"coefficient heads of categories {sorted(heads)} were given for vectors of {sorted(vectors)} at "
+                    f"{self.site}; give one of that site for each"
+                )
 
     @property
     def directions(self) -> list[Direction]:
@@ -88,7 +100,10 @@ class Partner:
     def data(self) -> dict[str, Any]:
         """All but the model, for `steering.storage`."""
         vectors = {str(category): d for category, d in self.vectors.items()}
-        return {"vectors": vectors, "gate": self.gate, "bias": self.bias}
+        data: dict[str, Any] = {"vectors": vectors, "gate": self.gate, "bias": self.bias}
+        if self.heads is not None:
+            data["heads"] = {str(category): head for category, head in self.heads.items()}
+        return data
 
     @cached_property
     def digest(self) -> str:

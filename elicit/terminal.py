@@ -51,7 +51,7 @@ class RunBars:
 
     def training(self, name: str, done: int, updates: int, note: str) -> None:
         if name not in self.trainings:
-            self.trainings[name] = self.bars.add_task(name, total=updates, note="", unit="updates")
+            self.trainings[name] = self.bars.add_task(name, total=updates, note="", unit="steps")
         self.bars.update(self.trainings[name], completed=done, note=note)
 
     def _speed(self) -> str:

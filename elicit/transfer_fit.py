@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from elicit.behaviours import between, choosing, distil, thoughts_of, token_labels
+from elicit.behaviours import Choosing, Thoughts, between, choosing, distil, thoughts_of, token_labels
 from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.gates import EntropyGate, Gate, OracleGate
+from elicit.methods.vector_transfer import BETWEEN, HEAD, NAME
 from elicit.models import Model
 from elicit.organisms.score import recovered
 from elicit.partner import Partner, shared_ids
-from elicit.progress import Progress
+from elicit.progress import Progress, Silent
 from elicit.prompts import Prompt
 from elicit.tasks.base import Items
 from elicit.trace import Trace
 from elicit.transfer import summarise
-from probes.sites import Site, depth, width
+from probes.sites import Site, check_site, depth, width
+from steering.adapters import Adapter, applied
 from steering.agreement import choose
+from steering.coefficient import CoefficientHead, fit_coefficient
+from steering.directions import Direction
+from steering.find import stream_norm
 from steering.interventions import Add, Intervention, When
 from steering.sentences import read as read_sentences
 from steering.sentences import texts_of
+from steering.taxonomy import Taxonomy
 from steering.taxonomy import fit as fit_taxonomy
 from steering.vectors import fit_vectors
 
-NAME = "vector-transfer"
-TOGETHER = 64
-BETWEEN = "between"
+STAGES = ("the gap on dev", "thoughts", "sentences", "vectors", "gate", "hybrid on dev", "done")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +50,7 @@ class Fitted:
 
 def fit_transfer(
     model: Model,
-    partner: Model,
+    partner: Model | Adapter,
     items: Items,
     prompt: Prompt,
     options: Mapping[str, Any],
@@ -50,83 +58,135 @@ def fit_transfer(
 ) -> Fitted:
     """Fit on the fit split, look at dev; `options` as `elicit.methods.vector_transfer.fit` says.
 
+    Args:
+        partner: the thinking model, or an adapter that makes the base one.
+
     Raises:
         UserError: as said there.
     """
-    _check_pair(model, partner)
+    told, asked = progress or Silent(), _asked(model, options)
+
+    def now(stage: str) -> None:
+        told.training(NAME, STAGES.index(stage), len(STAGES) - 1, stage)
+
     limit, seed = options["max_new_tokens"], options["seed"]
-    dev = items.task.split("dev")[: options["dev"]]
-    base_right, thinking_right = (_right(one, dev, prompt, limit) for one in (model, partner))
-    gap = recovered(thinking_right, base_right, thinking_right, seed=seed)
-    if options["checked"] and gap.gain_interval.low <= 0:
-        low, high = gap.gain_interval.pair
-        raise UserError(
-            f"{partner.name} is no better than {model.name} on {len(dev)} dev questions (difference {gap.gain:+.2f} "
-            f"[{low:+.2f}, {high:+.2f}]): nothing to recover; give a better thinking model, more dev questions, or "
-            "checked=false"
-        )
-    told = thoughts_of(partner, items.task.split("fit")[: options["read"]], prompt, limit)
-    sites = [Site(layer) for layer in _numbers(options["layers"], "layers") or [2 * depth(model.lm) // 3]]
-    reading = options["reading"]
-    values = read_sentences(partner.lm, told.texts, told.lengths, told.spans, sites, [reading])
-    x = {site: values[site, reading] for site in sites}
-    counts = _numbers(options["categories"], "categories")
-    best = choose(x, texts_of(told.spans), [options["taxonomy"]], counts, reading=reading, seed=seed)[0]
-    found = fit_taxonomy(
-        x[best.site], best.kind, best.n, seed, site=best.site, reading=reading, model=partner.provenance.sha256
-    )
-    labels = found.labels(x[best.site])
+    dev, read = (items.task.split(split)[: options[of]] for split, of in (("dev", "dev"), ("fit", "read")))
+    if not len(dev) or not len(read):
+        raise UserError(f"{len(read)} fit and {len(dev)} dev items were given; give some of both (read=…, dev=…)")
+    base = Elicited(model, "base on dev", prompt, Greedy(limit))
+    if isinstance(partner, Model):
+        _check_pair(model, partner)
+        thinker = replace(base, method="thinking model on dev", model=partner)
+    else:
+        thinker = replace(base, method="thinking model on dev", adapter=partner)
+    now("the gap on dev")
+    alone, ahead = ([trace for (trace,) in one.answers(dev, told)] for one in (base, thinker))
+    _check_gap(model, alone, ahead, options)
+    now("thoughts")
+    thoughts = thoughts_of(replace(thinker, method="thinking model on fit"), read, told)
+    _check_thoughts(thoughts, asked.counts, model)
+    now("sentences")
+    sha256 = partner.sha256 if isinstance(partner, Adapter) else partner.provenance.sha256
+    found, agreed, labels = _categories(thinker, thoughts, asked, options, sha256)
+
+    @cache
+    def along(thinking: bool) -> Choosing:
+        one = thinker if thinking else base
+        with applied(one.model.lm, one.adapter):
+            return choosing(one.model.lm, thoughts, found.site)
+
+    now("vectors")
     bias = None
     if options["vectors"] == BETWEEN:
-        vectors = between(model.lm, partner.lm, told, labels, best.site)
+        norm = stream_norm(model.lm, thoughts.texts, found.site)
+        vectors = between(along(False), along(True), labels, found.site, norm)
     else:
         vectors, bias = fit_vectors(
-            model.lm, told.texts, told.lengths, told.spans, labels, best.site, options["vectors"], seed=seed
-        )
+            model.lm, thoughts.texts, thoughts.lengths, thoughts.spans, labels, found.site, options["vectors"],
+            seed=seed,
+        )  # fmt: skip
     record: dict[str, Any] = {
-        "partner_sha256": partner.provenance.sha256,
-        "layer": best.site.layer,
-        "categories": best.n,
-        "agreement": best.held_out,
-        "texts": len(told.texts),
-        "sentences": told.sentences,
-        "sizes": labels.bincount(minlength=best.n).tolist(),
+        "partner_sha256": sha256,
+        "layer": found.site.layer,
+        "categories": found.categories,
+        "agreement": agreed,
+        "texts": len(thoughts.texts),
+        "sentences": thoughts.sentences,
+        "sizes": labels.bincount(minlength=found.categories).tolist(),
         "vectors": {str(c): v.made for c, v in vectors.items()},
-        "dev": {"questions": len(dev), "base": float(base_right.mean()), "thinking": float(thinking_right.mean())},
+        "dev": {"questions": len(dev), "base": _right(alone), "thinking": _right(ahead)},
     }
     if options["mode"] == "static":
-        return Fitted(_static(model, prompt, vectors, options), {**record, "steered": 1.0})
+        now("done")
+        return Fitted(_static(base, vectors, asked, options), {**record, "steered": 1.0})
+    heads = None
+    if asked.told:
+        heads = _heads(along(False), along(True), labels, vectors, bias, seed)
+        record["heads"] = {str(c): dict(head.made) for c, head in heads.items()}
+    now("gate")
     gate: Gate
     if options["gate"] == "oracle":
-        classifier, record["classifier"] = token_labels(choosing(partner.lm, told, best.site), labels, seed)
-        gate = OracleGate(classifier, best.site)
+        classifier, record["classifier"] = token_labels(along(True), labels, seed)
+        gate = OracleGate(classifier, found.site)
     elif options["gate"] == "probe":
-        gate, record["distilled"] = distil(model.lm, told, labels, best.site, seed)
+        gate, record["distilled"] = distil(model.lm, thoughts, along(False), labels, found.site, seed)
     else:
-        gate = _entropy_gate(model, dev, prompt, limit, int(labels.mode().values))
-    asks = options["gate"] == "oracle"
-    handle = Elicited(
-        model,
-        NAME,
-        prompt,
-        Hybrid(
-            tuple(float(c) for c in _numbers(options["coefficients"], "coefficients", float)),
-            tuple(_numbers(options["windows"], "windows")),
-            select="likelihood" if asks else "none",
-            max_new_tokens=limit,
-        ),
-        partner=Partner(vectors, gate, partner if asks else None, bias),
-    )
-    traces = _answer(handle, dev)
+        gate = _entropy_gate(alone, int(labels.mode().values))
+    guide = Partner(vectors, gate, partner if gate.asks else None, bias, heads)
+    handle = replace(base, method=NAME, decoder=asked.decoder, partner=guide)
+    now("hybrid on dev")
+    traces = [trace for (trace,) in handle.answers(dev, told)]
     did = summarise(traces)
     record["steered"] = did.steered
     if not did.steered:
         raise UserError(
-            f"no token of {did.tokens} on dev was steered: {partner.name} preferred the base's own everywhere; give "
-            "other coefficients, layers or vectors"
+            f"no token of {did.tokens} on dev was steered: {options['partner']} preferred the base's own everywhere; "
+            "give other coefficients, layers or vectors"
         )
-    record["dev"] |= {"hybrid": float(np.mean([t.correct for t in traces])), **did.to_dict()}
+    record["dev"] |= {"hybrid": _right(traces), **did.to_dict()}
+    now("done")
     return Fitted(handle, record)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options ask for in numbers; `told`: the coefficient is told by a head."""
+
+    sites: list[Site]
+    counts: list[int]
+    decoder: Hybrid
+    told: bool
+
+
+def _asked(model: Model, options: Mapping[str, Any]) -> _Asked:
+    """Read the numbers, before anything is sampled.
+
+    Raises:
+        UserError: what is no number, a layer that the base lacks, one category, a head where nothing is decided.
+    """
+    sites = [Site(layer) for layer in _numbers(options, "layers")] or [Site(2 * depth(model.lm) // 3)]
+    for site in sites:
+        check_site(model.lm, site, write=True)
+    counts = _numbers(options, "categories")
+    if not counts or min(counts) < 2:
+        raise UserError(f"categories {options['categories']!r} were given; give numbers from 2 on, joined by commas")
+    told = options["coefficients"] == HEAD
+    if told and options["mode"] == "static":
+        raise UserError(f"coefficients={HEAD!r} and mode='static' were given; static needs a number")
+    decoder = Hybrid(
+        (1.0,) if told else tuple(_numbers(options, "coefficients", float)),
+        tuple(_numbers(options, "windows")),
+        select="likelihood" if options["gate"] == "oracle" else "none",
+        max_new_tokens=options["max_new_tokens"],
+    )
+    return _Asked(sites, counts, decoder, told)
+
+
+def _numbers(options: Mapping[str, Any], what: str, kind: type = int) -> list[Any]:
+    try:
+        return [kind(part) for part in options[what].split(",") if part.strip()]
+    except ValueError as error:
+        raise UserError(f"{what} {options[what]!r} were given; give numbers joined by commas") from error
 
 
 def _check_pair(model: Model, partner: Model) -> None:
@@ -138,36 +198,80 @@ def _check_pair(model: Model, partner: Model) -> None:
     shared_ids(model, partner)
 
 
-def _answer(handle: Elicited, items: Items) -> list[Trace]:
-    out: list[Trace] = []
-    for start in range(0, len(items), TOGETHER):
-        out += [trace for (trace,) in handle.answer(items[start : start + TOGETHER])]
+def _right(traces: list[Trace]) -> float:
+    return float(np.mean([trace.correct for trace in traces]))
+
+
+def _check_gap(model: Model, alone: list[Trace], ahead: list[Trace], options: Mapping[str, Any]) -> None:
+    """Refuse a thinking model whose lead on dev has an interval that holds 0."""
+    base, thinking = (np.array([float(trace.correct) for trace in traces]) for traces in (alone, ahead))
+    gap = recovered(thinking, base, thinking, seed=options["seed"])
+    if options["checked"] and gap.gain_interval.low <= 0:
+        low, high = gap.gain_interval.pair
+        raise UserError(
+            f"{options['partner']} is no better than {model.name} on {len(base)} dev questions (difference "
+            f"{gap.gain:+.2f} [{low:+.2f}, {high:+.2f}]): nothing to recover; give a better thinking model, more dev "
+            "questions, or checked=false"
+        )
+
+
+def _check_thoughts(thoughts: Thoughts, counts: list[int], model: Model) -> None:
+    """Refuse too few sentences, of which each of three parts of the texts is to give the categories
+    (`steering.agreement`), and tokens that the base cannot be read along."""
+    most = max(counts)
+    if len(thoughts.texts) < 4 or thoughts.sentences < 3 * most:
+        raise UserError(
+            f"the thinking model said {thoughts.sentences} sentences in {len(thoughts.texts)} answers and {most} "
+            f"categories need {3 * most} in 4 at least; give more questions (read=…) or fewer categories"
+        )
+    highest = max(max(text) for text in thoughts.texts)
+    if highest >= model.vocab_size:
+        raise UserError(
+            f"the thinking model says token {highest} and {model.name} has {model.vocab_size}: it cannot be read along "
+            "its answers; give a thinking model that answers in tokens of both"
+        )
+
+
+def _categories(
+    thinker: Elicited, thoughts: Thoughts, asked: _Asked, options: Mapping[str, Any], sha256: str
+) -> tuple[Taxonomy, float, Int[Tensor, " sentences"]]:
+    """The taxonomy that other texts would have given too, how well two halves agree, and each sentence's category."""
+    reading, seed, lm = options["reading"], options["seed"], thinker.model.lm
+    with applied(lm, thinker.adapter):
+        values = read_sentences(lm, thoughts.texts, thoughts.lengths, thoughts.spans, asked.sites, [reading])
+    x = {site: values[site, reading] for site in asked.sites}
+    best = choose(x, texts_of(thoughts.spans), [options["taxonomy"]], asked.counts, reading=reading, seed=seed)[0]
+    found = fit_taxonomy(x[best.site], best.kind, best.n, seed, site=best.site, reading=reading, model=sha256)
+    return found, best.held_out, found.labels(x[best.site])
+
+
+def _heads(
+    base: Choosing,
+    partner: Choosing,
+    labels: Int[Tensor, " sentences"],
+    vectors: Mapping[int, Direction],
+    bias: Direction | None,
+    seed: int,
+) -> dict[int, CoefficientHead]:
+    """For each category what tells how much of its vector, bias included, the base lacks where it is due."""
+    category = labels[torch.from_numpy(base.sentence)]
+    out = {}
+    for c, vector in vectors.items():
+        whole = vector if bias is None else replace(vector, vector=vector.vector + bias.vector)
+        rows = category == c
+        out[c] = fit_coefficient(base.x[rows], partner.x[rows], whole, seed=seed)
     return out
 
 
-def _right(model: Model, items: Items, prompt: Prompt, limit: int) -> np.ndarray:
-    traces = _answer(Elicited(model, "check", prompt, Greedy(limit)), items)
-    return np.array([float(trace.correct) for trace in traces])
-
-
-def _numbers(text: str, what: str, kind: type = int) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise UserError(f"{what} {text!r} were given; give numbers joined by commas") from error
-
-
-def _static(model: Model, prompt: Prompt, vectors: Mapping[int, Any], options: Mapping[str, Any]) -> Elicited:
+def _static(base: Elicited, vectors: Mapping[int, Direction], asked: _Asked, options: Mapping[str, Any]) -> Elicited:
     """One category's vector at every step, as strong as the first coefficient."""
     category = options["behaviour"]
     if category not in vectors:
         raise UserError(f"behaviour {category} was given; the categories with a vector are {sorted(vectors)}")
-    strength = float(_numbers(options["coefficients"], "coefficients", float)[0])
-    push = Intervention(Add(vectors[category]), strength, "raw", When.every_step())
-    return Elicited(model, NAME, prompt, Greedy(options["max_new_tokens"]), interventions=(push,))
+    push = Intervention(Add(vectors[category]), asked.decoder.coefficients[0], "raw", When.every_step())
+    return replace(base, method=NAME, interventions=(push,))
 
 
-def _entropy_gate(model: Model, dev: Items, prompt: Prompt, limit: int, category: int) -> EntropyGate:
+def _entropy_gate(alone: list[Trace], category: int) -> EntropyGate:
     """Fires at the most uncertain tenth of the base's own tokens on dev, with the most frequent category."""
-    entropy = [h for t in _answer(Elicited(model, "check", prompt, Greedy(limit)), dev) for h in t.entropy]
-    return EntropyGate(float(np.quantile(entropy, 0.9)), category)
+    return EntropyGate(float(np.quantile([h for trace in alone for h in trace.entropy], 0.9)), category)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from elicit.behaviours import Choosing, between, choosing, distil, greedy_along, thoughts_of, token_labels
-from elicit.decoders import Hybrid
+from elicit import memory
+from elicit.behaviours import Choosing, Thoughts, between, choosing, distil, greedy_along, thoughts_of, token_labels
+from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.evaluation import evaluate
 from elicit.methods import vector_transfer
 from elicit.models import Model
+from elicit.partner import Partner
+from elicit.progress import Progress
 from elicit.prompts import Prompt
 from elicit.report import notes
 from elicit.tasks import load_task
-from elicit.tasks.base import Task
+from elicit.tasks.base import Items, Task
+from elicit.transfer_fit import STAGES, _check_thoughts
 from probes.sites import Site, blocks
+from steering.find import stream_norm
 from steering.segments import segment
 
 SITE = Site(1)
@@ -55,12 +61,34 @@ def partner(partner_folder: Path) -> Model:
     return load_model(str(partner_folder), dtype="float32", device="cpu")
 
 
-def transferred(model: Model, task: Task, partner: Path, **options: Any) -> Elicited:
+class Told:
+    """What a fit says while it goes on."""
+
+    def __init__(self) -> None:
+        self.arms: dict[str, list[int]] = {}
+        self.stages: list[tuple[int, int, str]] = []
+
+    def arm(self, name: str, questions: int, done: int) -> None:
+        self.arms[name] = [questions, done]
+
+    def step(self, step: int, open_rows: int) -> None:
+        pass
+
+    def advance(self, questions: int, tokens: int) -> None:
+        assert tokens > 0
+        self.arms[list(self.arms)[-1]][1] += questions
+
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
+        assert name == vector_transfer.NAME
+        self.stages.append((done, updates, note))
+
+
+def transferred(model: Model, task: Task, partner: Path, progress: Progress | None = None, **options: Any) -> Elicited:
     chosen = {
         "categories": "2", "coefficients": "1,4", "layers": "1", "read": 8, "dev": 4, "checked": False,
         "max_new_tokens": 24, "reading": "mean", **options,
     }  # fmt: skip
-    return vector_transfer.fit(model, task.solved, partner=str(partner), **chosen)
+    return vector_transfer.fit(model, task.solved, progress, partner=str(partner), **chosen)
 
 
 def test_the_gap_to_the_partner_is_reported_beside_the_controls(
@@ -83,6 +111,18 @@ def test_the_gap_to_the_partner_is_reported_beside_the_controls(
     assert any("agree to" in line for line in notes(run.metrics))
 
 
+def test_a_fit_tells_what_it_does(tiny: Model, task: Task, partner_folder: Path) -> None:
+    told = Told()
+    transferred(tiny, task, partner_folder, told)
+    done = {name: tuple(counts) for name, counts in told.arms.items()}
+    assert done == {
+        "base on dev": (4, 4), "thinking model on dev": (4, 4), "thinking model on fit": (8, 8),
+        "vector-transfer": (4, 4),
+    }  # fmt: skip
+    last = len(STAGES) - 1
+    assert told.stages == [(n, last, stage) for n, stage in enumerate(STAGES)]
+
+
 def test_without_a_thinking_model_the_gate_is_on_the_base(tiny: Model, task: Task, partner_folder: Path) -> None:
     handle = transferred(tiny, task, partner_folder, gate="probe")
     assert handle.partner is not None and handle.partner.model is None
@@ -96,25 +136,30 @@ def test_one_behaviour_at_every_step(tiny: Model, task: Task, partner_folder: Pa
     handle = transferred(tiny, task, partner_folder, mode="static", coefficients="0.5")
     (push,) = handle.interventions
     assert push.strength == 0.5 and handle.partner is None
-    assert list(vector_transfer.controls(handle)) == ["direct"]
+    assert list(vector_transfer.controls(handle)) == ["direct", "cot-prompt"]
     with pytest.raises(UserError, match="behaviour 9 was given; the categories with a vector are"):
         transferred(tiny, task, partner_folder, mode="static", behaviour=9)
 
 
+def thoughts(model: Model, items: Items, limit: int) -> Thoughts:
+    return thoughts_of(Elicited(model, "thinking", Prompt(), Greedy(limit)), items)
+
+
 def test_vectors_between_the_models_are_their_mean_difference(tiny: Model, partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit, Prompt(), 16)
+    told = thoughts(partner, task.fit, 16)
     labels = torch.arange(told.sentences) % 2
-    vectors = between(tiny.lm, partner.lm, told, labels, SITE)
     mine, theirs = choosing(tiny.lm, told, SITE), choosing(partner.lm, told, SITE)
+    vectors = between(mine, theirs, labels, SITE, norm := stream_norm(tiny.lm, told.texts, SITE))
+    assert vectors[0].length == pytest.approx(norm)
     rows = labels[mine.sentence] == 1
     wanted = (theirs.x - mine.x)[rows].mean(0)
     assert torch.cosine_similarity(vectors[1].vector, wanted, dim=0) > 0.9999
     with pytest.raises(UserError, match="equal activations"):
-        between(tiny.lm, tiny.lm, told, labels, SITE)
+        between(mine, mine, labels, SITE, norm)
 
 
 def test_positions_are_those_that_choose(tiny: Model, partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit[:2], Prompt(), 12)
+    told = thoughts(partner, task.fit[:2], 12)
     read = choosing(partner.lm, told, SITE)
     assert len(read.x) == sum(len(t) - n for t, n in zip(told.texts, told.lengths, strict=True))
     # The thinking model would choose its own tokens again at each of them.
@@ -137,30 +182,117 @@ def test_token_labels_find_planted_categories() -> None:
 
 
 def test_the_distilled_gate_fires_where_the_models_part(tiny: Model, partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit, Prompt(), 24)
+    told = thoughts(partner, task.fit, 24)
     labels = torch.zeros(told.sentences, dtype=torch.long)
-    gate, figures = distil(tiny.lm, told, labels, SITE, 0, budget=0.2)
+    gate, figures = distil(tiny.lm, told, choosing(tiny.lm, told, SITE), labels, SITE, 0, budget=0.2)
     assert set(gate.categories) == {0} and 0 < gate.threshold < 1
     assert figures["differs"] > 0
     with pytest.raises(UserError, match="nothing to gate"):
-        distil(partner.lm, told, labels, SITE, 0)
+        distil(partner.lm, told, choosing(partner.lm, told, SITE), labels, SITE, 0)
 
 
-def test_wrong_input_takes_one_line(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to recover"):
-        transferred(tiny, task, partner_folder, checked=True)
-    with pytest.raises(UserError, match="unknown gate"):
-        transferred(tiny, task, partner_folder, gate="oracel")
-    with pytest.raises(UserError, match="no thinking model comes with"):
-        vector_transfer.fit(tiny, task.solved)
-    with pytest.raises(UserError, match="coefficients 'much' were given"):
-        transferred(tiny, task, partner_folder, coefficients="much")
-    with pytest.raises(UserError, match="give one that it made"):
-        vector_transfer.controls(replace(Elicited(tiny, "direct")))
+def test_a_head_tells_the_coefficient(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
+    handle = transferred(tiny, task, partner_folder, coefficients="head")
+    assert isinstance(handle.decoder, Hybrid) and handle.decoder.coefficients == (1.0,)
+    assert handle.partner is not None and handle.partner.heads is not None
+    assert list(handle.partner.heads) == list(handle.partner.vectors)
+    for category, head in handle.partner.heads.items():
+        made = handle.options["found"]["heads"][str(category)]
+        assert made["positions"] + made["held_out"] > 8 and made == dict(head.made)
+    run = evaluate(handle, task.test[:2], out=tmp_path / "run")
+    assert any("told from the base's own activation" in line for line in notes(run.metrics))
+    back = Elicited.load(run.folder / "elicited", tiny, handle.partner.model)
+    assert isinstance(back.partner, Partner) and back.partner.digest == handle.partner.digest
+    with pytest.raises(UserError, match="static needs a number"):
+        transferred(tiny, task, partner_folder, coefficients="head", mode="static")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"gate": "oracel"}, "unknown gate"),
+        ({"mode": "stati"}, "unknown mode"),
+        ({"vectors": "mean"}, "did you mean means"),
+        ({"taxonomy": "kmeans"}, "unknown kind of taxonomy"),
+        ({"reading": "frist"}, "did you mean first"),
+        ({"coefficients": "much"}, "coefficients 'much' were given"),
+        ({"coefficients": ""}, "give at least one, ascending"),
+        ({"windows": "1,x"}, "windows '1,x' were given"),
+        ({"layers": "9"}, "layer 9 was given"),
+        ({"categories": "1,3"}, "numbers from 2 on"),
+        ({"categories": ""}, "numbers from 2 on"),
+        ({"dev": 0}, "8 fit and 0 dev items were given"),
+        ({"read": 3}, "categories need 6 in 4 at least; give more questions"),
+        ({"categories": "90"}, "90 categories need 270"),
+        ({"partner": ""}, "no thinking model comes with"),
+        ({"partner": "nowhere"}, "unknown model 'nowhere'"),
+        (
+            {"checked": True},
+            r"no better than .* on 4 dev questions \(difference .\d\.\d\d \[.*\]\): nothing to recover",
+        ),
+    ],
+)
+def test_wrong_input_takes_one_line(
+    tiny: Model, task: Task, partner_folder: Path, options: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(UserError, match=word) as caught:
+        transferred(tiny, task, **{"partner": partner_folder, "max_new_tokens": 12, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_controls_are_for_its_own_handles(tiny: Model) -> None:
+    with pytest.raises(UserError, match=r"give one that vector-transfer\.fit made"):
+        vector_transfer.controls(Elicited(tiny, "direct"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "swapped", "word"),
+    [
+        ({"num_hidden_layers": 3}, False, "has 3 layers of width 32, .* 4 of 32; give a thinking model of the same"),
+        ({"hidden_size": 16}, False, "has 4 layers of width 16, .* 4 of 32"),
+        ({}, True, "token 66 is 'a' and 'b', and so with 1 others; use two models of one tokenizer"),
+    ],
+)
+def test_a_pair_that_does_not_match_is_refused(
+    tiny: Model, task: Task, tiny_folder: Path, tmp_path: Path, changes: dict[str, int], swapped: bool, word: str
+) -> None:
+    config = AutoConfig.from_pretrained(tiny_folder)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    if swapped:
+        file = tmp_path / "tokenizer.json"
+        data = json.loads(file.read_text())
+        vocabulary = data["model"]["vocab"]
+        vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+        file.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=word):
+        transferred(tiny, task, tmp_path)
+
+
+def test_tokens_that_the_base_lacks_are_told(tiny: Model) -> None:
+    said = Thoughts([[3, 97]] * 6, [1] * 6, [[(1, 2)]] * 6)
+    with pytest.raises(UserError, match=r"says token 97 and .* has 97: it cannot be read along"):
+        _check_thoughts(said, [2], tiny)
+    _check_thoughts(Thoughts([[3, 96]] * 6, [1] * 6, [[(1, 2)]] * 6), [2], tiny)
+
+
+def test_a_partner_larger_than_memory_is_refused(
+    tiny: Model, task: Task, partner_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = sum(p.numel() for p in tiny.lm.parameters()) * 4
+    assert memory.weight_bytes(partner_folder, torch.float32) == needed
+    free = memory.free_bytes(torch.device("cpu"))
+    assert free is None or free > needed
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needed - 1)
+    with pytest.raises(UserError, match=r"needs \d\.\d\d GB in float32 and \d\.\d\d GB are free on cpu") as caught:
+        transferred(tiny, task, partner_folder)
+    assert "an adapter" in str(caught.value)
 
 
 def test_sentences_cover_the_answers(partner: Model, task: Task) -> None:
-    told = thoughts_of(partner, task.fit[:3], Prompt(), 16)
+    told = thoughts(partner, task.fit[:3], 16)
     for text, length, spans in zip(told.texts, told.lengths, told.spans, strict=True):
         assert spans == segment(partner.tokenizer, text, length)
         assert spans[0][0] == length and spans[-1][1] == len(text)

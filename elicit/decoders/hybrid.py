@@ -6,7 +6,10 @@ At every token, for all rows of the batch together:
    is emitted.
 2. Where the gate fires (`elicit.gates`; for the oracle: where they differ) the position's category c chooses a vector.
    One forward over these rows alone tries all candidates (α, w): α · (bias + v_c) added at the last w positions
-   (`KVState.peek`). The unsteered token is a candidate as well, and costs nothing.
+   (`KVState.peek`). The unsteered token is a candidate as well, and costs nothing. With coefficient heads
+   (`steering.coefficient`) α is a multiple of what the category's head says of the base's own activation at this
+   position. That costs a hook at the vectors' site in every step and a product of d_model numbers a steered position,
+   and one candidate a window is enough where a grid of coefficients tries each.
 3. The candidate whose greedy token the partner thinks likeliest is emitted: argmax over i of log p_partner(token_i).
    Of equal ones the unsteered, then the smaller coefficient. With `select="none"` it is the first candidate, always.
 
@@ -58,8 +61,9 @@ CONTROLS = ("", *OTHER_VECTORS, "random-position", "random-candidate", *DISTRIBU
 
 @dataclass(frozen=True)
 class Hybrid:
-    """Args: coefficients (ascending) and windows of the candidates, what selects among them, which control this is, the
-    share of positions of `random-position`, the seed of whatever a control draws, and the limit."""
+    """Args: coefficients (ascending; with heads, of what these say) and windows of the candidates, what selects among
+    them, which control this is, the share of positions of `random-position`, the seed of whatever a control draws, and
+    the limit."""
 
     coefficients: tuple[float, ...] = (0.5, 1.0)
     windows: tuple[int, ...] = (1,)
@@ -143,6 +147,7 @@ class HybridPolicy:
         self.index[list(partner.vectors)] = torch.arange(len(partner.vectors), device=device)
         bias = 0.0 if partner.bias is None else partner.bias.vector
         self.vectors = torch.stack([d.vector + bias for d in partner.vectors.values()]).to(device)
+        self.heads = list((partner.heads or {}).values())  # in the order of the vectors
         self.others = self._others()
         self.uniform: np.ndarray | None = None
         if settings.control in DRAWN:
@@ -151,6 +156,7 @@ class HybridPolicy:
         self.thinker: Thinker | None = None
         self.heard: Tensor | None = None  # the partner's logits after the prompts
         self.newest = Newest()  # the base's activations that the gate reads
+        self.own = Newest()  # those that the heads read
         self.tail = torch.empty(0, dtype=torch.long)  # each row's last tokens
         self._moved = torch.empty(0)
         self._notes = torch.empty(0, dtype=torch.long)
@@ -193,6 +199,7 @@ class HybridPolicy:
                 self.heard = self.thinker.prefill(ids, mask)
             if not self.partner.gate.asks:
                 stack.enter_context(self.newest.on(self.base.lm, self.partner.gate.reads))
+            stack.enter_context(self.own.on(self.base.lm, self.partner.site if self.heads else None))
             yield
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
@@ -215,10 +222,10 @@ class HybridPolicy:
         return self._choose(logits, top2(logits), np.arange(len(logits)), 0, self.heard)[:, None]
 
     def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
-        # The gate's reading of the base comes before the partner's forward, which may run on the same modules.
-        residual = self.newest.value
+        # What is read of the base comes before the partner's forward, which may run on the same modules.
+        residual, own = self.newest.value, self.own.value
         heard = None if self.thinker is None else self.thinker.step(self.tail[:, -1])
-        self.newest.value = residual
+        self.newest.value, self.own.value = residual, own
         return self._choose(logits, top, rows.question, step, heard)
 
     def _choose(
@@ -296,7 +303,8 @@ class HybridPolicy:
     ) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"], Float[Tensor, " rows"]]:
         """The token of each of these rows, the number of its candidate, and how far that moved the position."""
         control = self.settings.control
-        tokens, moved = self._try(rows, self.vectors[index])
+        strength = self._strength(rows, index)
+        tokens, moved = self._try(rows, self.vectors[index], strength)
         options = torch.cat([base[:, None], tokens], dim=1)
         if control == "random-candidate":
             taken = (uniform * options.shape[1]).long()
@@ -315,7 +323,7 @@ class HybridPolicy:
             else:
                 assert self.others is not None
                 vectors = self.others[index[on]]
-            options[on, 1:], moved[on] = self._try(rows[on], vectors)
+            options[on, 1:], moved[on] = self._try(rows[on], vectors, strength[on])
             taken[on] = self._likeliest_steered(options[on], None if heard is None else heard[on])
         emitted = options.gather(1, taken[:, None])[:, 0]
         share = moved.gather(1, (taken - 1).clamp(min=0)[:, None])[:, 0]
@@ -329,12 +337,26 @@ class HybridPolicy:
         assert heard is not None
         return 1 + heard.gather(1, options[:, 1:]).argmax(dim=1)
 
+    def _strength(self, rows: Int[Tensor, " rows"], index: Int[Tensor, " rows"]) -> Float[Tensor, "rows candidates"]:
+        """Each candidate's coefficient at these rows. Read before a look ahead, whose forward passes the same hook."""
+        given = self.coefficients.expand(len(rows), -1)
+        if not self.heads:
+            return given
+        assert self.own.value is not None
+        h, said = self.own.value[rows], torch.empty(len(rows), device=given.device)
+        for number in index.unique().tolist():
+            said[index == number] = self.heads[number](h[index == number])
+        return given * said[:, None]
+
     def _try(
-        self, rows: Int[Tensor, " rows"], vectors: Float[Tensor, "rows d_model"]
+        self,
+        rows: Int[Tensor, " rows"],
+        vectors: Float[Tensor, "rows d_model"],
+        strength: Float[Tensor, "rows candidates"],
     ) -> tuple[Int[Tensor, "rows candidates"], Float[Tensor, "rows candidates"]]:
         """Each candidate's greedy token, and how far it moved the newest position: one forward."""
         assert self.state is not None
-        delta = vectors[:, None] * self.coefficients[:, None]
+        delta = vectors[:, None] * strength[..., None]
         peeked = self.state.peek(Candidates(rows, self.tail[rows], self.windows, delta, self.partner.site))
         greedy = top2(self._cut(peeked.logits).flatten(0, 1)).argmax
         return greedy.view(peeked.moved.shape), peeked.moved

@@ -19,8 +19,6 @@ from probes.capture import capture
 from probes.sae_card import massive_limit
 from probes.sites import Site
 
-TOGETHER = 64  # questions answered in one batch
-
 
 @dataclass(frozen=True, eq=False)
 class Text:
@@ -62,12 +60,10 @@ def answered(model: Model, items: Items, prompt: Prompt, max_new_tokens: int) ->
     """Prompts with the model's own greedy answers."""
     handle = Elicited(model, "answers", prompt, Greedy(max_new_tokens))
     out = []
-    for start in range(0, len(items), TOGETHER):
-        some = items[start : start + TOGETHER]
-        for item, (trace,) in zip(some, handle.answer(some), strict=True):
-            head = handle.prompt_ids(item)
-            ids = [*head, *trace.tokens]
-            out.append(Text(ids, len(head), [str(model.tokenizer.decode([i])) for i in ids]))
+    for item, (trace,) in zip(items, handle.answers(items), strict=True):
+        head = handle.prompt_ids(item)
+        ids = [*head, *trace.tokens]
+        out.append(Text(ids, len(head), [str(model.tokenizer.decode([i])) for i in ids]))
     return out
 
 

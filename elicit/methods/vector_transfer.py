@@ -14,12 +14,15 @@ Where the paper is silent or ours differs:
 - `gate=probe` replaces the thinking model by a probe on the base (no thinking model while decoding), `gate=entropy` by
   the base's own uncertainty; then the first coefficient is always taken.
 - `mode=static` adds one category's vector at every step and asks nobody.
+- `coefficients=head` tries one coefficient a position: how far the thinking model lies from the base along the vector,
+  told from the base's own activation (`steering.coefficient`). It takes one candidate where the grid takes four.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicit import zoo
@@ -27,10 +30,11 @@ from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
 from elicit.methods import cot_prompt, direct
-from elicit.methods.common import prompt_for
+from elicit.methods.common import check_own, prompt_for
 from elicit.models import Model, load_model
 from elicit.progress import Progress
 from elicit.tasks.base import Items
+from steering.adapters import CONFIG, Adapter
 
 if TYPE_CHECKING:
     from elicit.run import Run
@@ -42,6 +46,7 @@ MODEL = "smollm2-135m-latent"
 THINKING = "thinking model"
 GATES = ("oracle", "probe", "entropy")
 MODES = ("hybrid", "static")
+BETWEEN, HEAD = "between", "head"
 RANDOM = 5
 QUICK = {"read": 48, "dev": 16, "categories": "6"}
 
@@ -75,12 +80,13 @@ def fit(
         model: the base.
         items: items of a task; its fit and dev splits are used and its test split is not.
         progress: is told of what is decoded.
-        partner: the thinking model; unless given the one that comes with the base.
+        partner: the thinking model: as the base is named, or the folder of an adapter on the base, which then is in
+            memory once; unless given the one that comes with the base.
         layers: of the residual stream, joined by commas, in both models; two thirds down unless given.
         categories: numbers of them to try, joined by commas.
         taxonomy, reading: see `steering.taxonomy.KINDS` and `steering.sentences.READINGS`.
         vectors: `between` (thinking model − base), `means` (within the base) or `optimised`.
-        coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the stream.
+        coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the stream; or `head`.
         windows: how many of the last positions a candidate steers.
         gate: `oracle`, `probe` or `entropy`.
         mode: `hybrid`, or `static`: one vector at every step.
@@ -90,19 +96,33 @@ def fit(
         prompt, max_new_tokens, seed: as for the other methods.
 
     Raises:
-        UserError: no partner, one that does not match, nothing to recover, too few sentences, unknown names.
+        UserError: no partner, one that does not match or does not fit into memory, nothing to recover, too few
+            sentences, unknown names.
     """
     from elicit.transfer_fit import fit_transfer
+    from steering.sentences import parts_of
+    from steering.taxonomy import KINDS as TAXONOMIES
+    from steering.vectors import KINDS as VECTORS
 
     if items is None:
         raise UserError("vector-transfer reads the fit and dev items of a task; give items")
-    for what, given, known in (("gate", gate, GATES), ("mode", mode, MODES)):
+    named: tuple[tuple[str, str, Iterable[str]], ...] = (
+        ("gate", gate, GATES), ("mode", mode, MODES), ("kind of vectors", vectors, [BETWEEN, *VECTORS]),
+        ("kind of taxonomy", taxonomy, TAXONOMIES),
+    )  # fmt: skip
+    for what, given, known in named:
         if given not in known:
             raise unknown(what, given, known)
+    parts_of(reading)
     name = partner or zoo.THINKING.get(model.name, "")
     if not name:
         raise UserError(f"no thinking model comes with {model.name!r}; give partner=, a model with the same tokenizer")
-    other = load_model(name, dtype=model.dtype, device=str(model.lm.device))
+    folder = Path(name).expanduser()
+    other: Model | Adapter
+    if (folder / CONFIG).is_file():
+        other = Adapter(folder)
+    else:
+        other = load_model(name, dtype=model.dtype, device=str(model.lm.device))
     options = dict(
         partner=name, layers=layers, categories=categories, taxonomy=taxonomy, reading=reading, vectors=vectors,
         coefficients=coefficients, windows=windows, gate=gate, mode=mode, behaviour=behaviour, read=read, dev=dev,
@@ -124,8 +144,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     Raises:
         UserError: a handle of another method.
     """
-    if handle.method != NAME:
-        raise UserError(f"controls of {NAME} were asked for a handle of {handle.method!r}; give one that it made")
+    check_own(handle, NAME)
     plain = replace(handle, interventions=(), partner=None, decoder=Greedy(handle.decoder.max_new_tokens), options={})
     out = {
         direct.NAME: replace(plain, method=direct.NAME),
@@ -137,6 +156,8 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     assert isinstance(decoder, Hybrid)
     if isinstance(partner.model, Model):
         out[THINKING] = replace(plain, method=THINKING, model=partner.model)
+    elif partner.model is not None:
+        out[THINKING] = replace(plain, method=THINKING, adapter=partner.model)
 
     def exchanged(control: str, **more: Any) -> Elicited:
         return replace(handle, method=control, decoder=replace(decoder, control=control, **more), options={})
@@ -175,6 +196,11 @@ def notes(options: Mapping[str, Any]) -> list[str]:
         out.append(
             f"The distilled gate: AUROC {gate['auroc']:.2f}, fires at {gate['fires']:.1%} where the models differ at "
             f"{gate['differs']:.1%} of positions, calibration error {gate['calibration_error']:.3f}."
+        )
+    if (heads := found.get("heads")) is not None:
+        told = ", ".join("none" if h["held_out_r2"] is None else f"{h['held_out_r2']:.2f}" for h in heads.values())
+        out.append(
+            f"The coefficient is told from the base's own activation; R² a category on held-out positions: {told}."
         )
     return out
 
