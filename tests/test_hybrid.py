@@ -19,7 +19,7 @@ import elicit.cache
 from elicit import load_model, load_task
 from elicit.cache import Candidates, PerRowState, SharedPrefixState, open_state
 from elicit.decoders import Hybrid
-from elicit.decoders.hybrid import CONTROLS, DISTRIBUTIONS
+from elicit.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
 from elicit.decoding import StopRule, decode
 from elicit.elicited import Elicited
 from elicit.errors import UserError
@@ -315,11 +315,20 @@ def test_a_random_candidate_may_be_any() -> None:
     assert set(notes[notes[:, 0] == 1][:, 1]) == {0, 1, 2}
 
 
+def test_some_of_the_partners_tokens_are_substituted() -> None:
+    base, given = as_model(tiny_model("llama")), Partner(directions(), oracle(), as_model(other("llama")))
+    settings = Hybrid((1.0,), control="some-substitution", share=0.4, max_new_tokens=60)
+    notes = np.concatenate([g.notes for g in run(settings, base, given) if g.notes is not None])
+    differs, taken, copied = notes[:, 0] == 1, notes[:, 1], notes[:, 3]
+    assert set(taken) == {0, -1} and (copied[taken == -1] == 1).all() and (taken[~differs] == 0).all()
+    assert 0.25 < (taken[differs] == -1).mean() < 0.55
+
+
 def test_every_control_is_listed_and_runs() -> None:
     base, bias = as_model(tiny_model("gpt2")), directions(count=4)[3]
     given = Partner(directions(), oracle(), as_model(other("gpt2")), bias)
     for control in CONTROLS:
-        settings = Hybrid(control=control, share=0.5 if control == "random-position" else 0.0, max_new_tokens=3)
+        settings = Hybrid(control=control, share=0.5 if control in SHARED else 0.0, max_new_tokens=3)
         for generation in run(settings, base, given):
             assert generation.notes is not None
             assert control in DISTRIBUTIONS or (generation.notes[:, 1] >= 0).all()
@@ -335,6 +344,7 @@ def test_every_control_is_listed_and_runs() -> None:
         (lambda: Hybrid(select="best"), "unknown select"),
         (lambda: Hybrid(control="mixin"), "did you mean mixing"),
         (lambda: Hybrid(control="random-position"), "share"),
+        (lambda: Hybrid(control="some-substitution"), "share"),
         (lambda: Hybrid(share=0.5), "share"),
         (lambda: Hybrid().policy(["a"], 4), "needs a partner"),
         (lambda: Hybrid(control="bias", select="none").check(Partner(directions(), AlwaysGate())), "bias vector"),

@@ -27,6 +27,8 @@ Controls keep everything but one thing:
   there, and always a steered candidate.
 - `random-candidate`: any candidate, the unsteered among them, whatever the partner thinks.
 - `substitution`: the partner's token wherever they differ: all of the gap, by construction.
+- `some-substitution`: the partner's token at a `share` of the positions where they differ, drawn likewise: as many
+  tokens as the method steers, given away instead.
 - `mixing`: where they differ, the likeliest token of the averaged logits.
 """
 
@@ -54,15 +56,17 @@ from steering.adapters import Adapter, applied
 
 SELECTS = ("likelihood", "none")
 OTHER_VECTORS = ("permuted-category", "random-category", "random-vector", "bias")
-DISTRIBUTIONS = ("substitution", "mixing")  # the token comes from the partner's logits, not from a steered base
-DRAWN = ("random-category", "random-position", "random-candidate")  # a number a token decides
+# The token comes from the partner's logits, not from a steered base.
+DISTRIBUTIONS = ("substitution", "some-substitution", "mixing")
+SHARED = ("random-position", "some-substitution")  # at a share of positions
+DRAWN = ("random-category", "random-candidate", *SHARED)  # a number a token decides
 CONTROLS = ("", *OTHER_VECTORS, "random-position", "random-candidate", *DISTRIBUTIONS)
 
 
 @dataclass(frozen=True)
 class Hybrid:
     """Args: coefficients (ascending; with heads, of what these say) and windows of the candidates, what selects among
-    them, which control this is, the share of positions of `random-position`, the seed of whatever a control draws, and
+    them, which control this is, the share of positions of `SHARED` ones, the seed of whatever a control draws, and
     the limit."""
 
     coefficients: tuple[float, ...] = (0.5, 1.0)
@@ -84,10 +88,10 @@ class Hybrid:
                 raise UserError(f"{name} = {values} were given; give at least one, ascending")
         if self.windows[0] < 1:
             raise UserError(f"a window of {self.windows[0]} tokens was given; give at least 1")
-        if (self.control == "random-position") != (0 < self.share <= 1):
+        if (self.control in SHARED) != (0 < self.share <= 1):
             raise UserError(
                 f"share = {self.share} was given with control {self.control!r}; "
-                "give random-position a share in (0, 1], and others none"
+                f"give {' or '.join(SHARED)} a share in (0, 1], and others none"
             )
 
     @property
@@ -248,8 +252,9 @@ class HybridPolicy:
         self._moved = torch.zeros(len(base), device=base.device)
         if control in DISTRIBUTIONS:
             assert heard is not None and teacher is not None and differs is not None
-            mixed = teacher if control == "substitution" else top2(self._cut(logits).float() + heard.float()).argmax
-            emitted = torch.where(differs, mixed, base)
+            instead = top2(self._cut(logits).float() + heard.float()).argmax if control == "mixing" else teacher
+            here = differs & (uniform < self.settings.share) if control in SHARED else differs
+            emitted = torch.where(here, instead, base)
             taken = -(emitted != base).long()
         else:
             known = (category >= 0) & (category < len(self.index))

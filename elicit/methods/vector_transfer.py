@@ -174,6 +174,10 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     out["random candidates"] = exchanged("random-candidate", seed=seed)
     if decoder.asks(partner):
         out["token substitution"] = exchanged("substitution")
+        if steered and (differs := handle.options["found"]["dev"]["differs"]):
+            out["as many tokens substituted"] = exchanged(
+                "some-substitution", share=min(1.0, steered / differs), seed=seed
+            )
         out["mixed logits"] = exchanged("mixing")
     return out
 

@@ -23,7 +23,7 @@ import torch
 
 from elicit.elicited import Elicited
 from elicit.evaluation import evaluate
-from elicit.methods import fit, one_shot_rlvr
+from elicit.methods import cot_prompt, direct, fit, one_shot_rlvr
 from elicit.models import Model, load_model
 from elicit.organisms.score import share
 from elicit.progress import Progress
@@ -87,11 +87,15 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
     with run_bars(quiet=False) as bars:
         fits = several(model, task, given.fits, bars, checked=not given.unchecked, **options)
         first, *others = fits
-        controls = one_shot_rlvr.controls(fits[first], task.solved, seed=0)
+        if given.alone:
+            shared = {"max_new_tokens": given.max_new_tokens}
+            controls = {m.NAME: m.fit(model, task.solved, **shared) for m in (direct, cot_prompt)}
+        else:
+            controls = one_shot_rlvr.controls(fits[first], task.solved, seed=0)
         trained = {name: handle for name, handle in controls.items() if handle.adapter is not None}
         run = evaluate(
             fits[first], task.test, against={**controls, **{name: fits[name] for name in others}},
-            out=given.runs / f"{NAME}-several-{model.name}-{given.limit}", progress=bars,
+            out=given.runs / f"{NAME}-several-{model.name}-{given.limit}{'-alone' if given.alone else ''}", progress=bars,
         )  # fmt: skip
     shown = {NAME: fits[first], **trained, **{name: fits[name] for name in others}}
     rows = [(f"{first} ({NAME})" if row[0] == NAME else row[0], *row[1:]) for row in rows_of(run, shown)]
@@ -137,6 +141,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="questions of the test split")
     parser.add_argument("--updates", type=int, default=16)
     parser.add_argument("--fits", type=int, default=5, help="trainings, each on another example with another seed")
+    parser.add_argument("--alone", action="store_true", help="leave out the arms with spurious rewards")
     parser.add_argument("--every", type=int, default=5, help="updates between two looks at dev items")
     parser.add_argument("--check", type=int, default=48, help="dev items")
     parser.add_argument("--unchecked", action="store_true", help="train even where the pre-flight finds no signal")
