@@ -93,10 +93,9 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
         else:
             controls = one_shot_rlvr.controls(fits[first], task.solved, seed=0)
         trained = {name: handle for name, handle in controls.items() if handle.adapter is not None}
-        run = evaluate(
-            fits[first], task.test, against={**controls, **{name: fits[name] for name in others}},
-            out=given.runs / f"{NAME}-several-{model.name}-{given.limit}{'-alone' if given.alone else ''}", progress=bars,
-        )  # fmt: skip
+        folder = given.runs / f"{NAME}-several-{model.name}-{given.limit}{'-alone' if given.alone else ''}"
+        beside = {**controls, **{name: fits[name] for name in others}}
+        run = evaluate(fits[first], task.test, against=beside, out=folder, progress=bars)
     shown = {NAME: fits[first], **trained, **{name: fits[name] for name in others}}
     rows = [(f"{first} ({NAME})" if row[0] == NAME else row[0], *row[1:]) for row in rows_of(run, shown)]
     (given.runs / f"{NAME}-several-{model.name}.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
