@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicit.errors import UserError, unknown
+from elicit.errors import UserError
 
 if TYPE_CHECKING:
     from elicit.analysis import Analysis
@@ -101,20 +101,20 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
 
 
 def _read(file: Path) -> Analysis:
-    """An analysis as `elicit analyse` wrote it."""
+    """An analysis as `elicit analyse` wrote it, with its figures from the file beside it."""
     import plotly.graph_objects as go
 
     from elicit.analysis import Analysis
 
-    if not file.is_file():
-        raise unknown("analysis file", str(file), [str(path) for path in file.parent.glob("*.json")])
+    drawn = file.with_suffix(".figures.json")
+    for one in (file, drawn):
+        if not one.is_file():
+            raise UserError(f"there is no {str(one)!r}; give a JSON file that `elicit analyse` wrote")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data, figures = (json.loads(one.read_text(encoding="utf-8")) for one in (file, drawn))
     except json.JSONDecodeError as error:
-        raise UserError(f"{str(file)!r} is not JSON ({error}); give a file that `elicit analyse` wrote") from error
-    if "figures" not in data or "analysis" not in data:
-        raise UserError(f"{str(file)!r} holds no analysis with its figures; run `elicit analyse` again")
-    (_, _, first), *more = data["figures"]
+        raise UserError(f"{str(file)!r} is not JSON ({error}); run `elicit analyse` again") from error
+    (_, _, first), *more = figures
     return Analysis(
         name=data["analysis"],
         table=data["table"],
