@@ -60,9 +60,9 @@ def _largest(values: Sequence[float]) -> int:
     return values.index(max(values))
 
 
-def _largest_class(weights: Mapping[int, float]) -> int:
+def _largest_class(weights: Mapping[int, int] | Mapping[int, float]) -> int:
     """The first member of the heaviest class (that is its number); of equal classes the one that appears first."""
-    return max(weights, key=weights.__getitem__)
+    return max(weights, key=lambda group: weights[group])
 
 
 def _by_mean_logprob(kept: Sequence[Answered], groups: Sequence[int]) -> int:

@@ -13,6 +13,9 @@ from elicit.errors import UserError
 if TYPE_CHECKING:
     from elicit.analysis import Analysis
 
+# What a report has unless it is told: analyses that read samples alone, of runs of one task and model.
+FROM_SAMPLES = ("correction-harm", "convergence", "format-share", "reflection", "routing", "pass-at-k")
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or of a comparison.")],
@@ -21,7 +24,7 @@ def report(
         str,
         typer.Option(
             help="Analyses of runs, and JSON files that `elicit analyse` wrote, separated by commas; none: none. "
-            "Unless given: all that need no model."
+            "Unless given: those that read samples alone."
         ),
     ] = "",
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
@@ -74,7 +77,7 @@ def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
 
 def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, str]]:
     """The analyses that were asked for; of those that were not, the ones that these runs do not allow, and why."""
-    from elicit.analysis import ANALYSES, analyse, get, takes_runs
+    from elicit.analysis import analyse, takes_runs
 
     names = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
     files = [name for name in names if name.endswith(".json")]
@@ -85,7 +88,7 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
                 "analyses of runs"
             )
     if not asked:
-        names = [name for name in ANALYSES if takes_runs(name) and not getattr(get(name), "NEEDS_MODEL", False)]
+        names = list(FROM_SAMPLES)
     made = [_read(Path(file)) for file in files]
     refused: dict[str, str] = {}
     for name in names:
