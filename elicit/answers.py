@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Kind = Literal["number", "expression", "option", "math", "text"]
@@ -120,6 +121,7 @@ def _trimmed(text: str, start: int, end: int) -> Answer | None:
     return Answer(text[start:end], start, end) if end > start else None
 
 
+@lru_cache(maxsize=65536)  # a run gives the same answers again and again
 def number_value(text: str | None) -> Fraction | None:
     """The exact value of a written number (1,234 = 1234.00, $5, 50%, 1/3), or None if it is none."""
     if text is None:

@@ -125,13 +125,17 @@ def _index(arms: Sequence[Entry], shown: _Shown, tops: dict[str, float], steered
 
 
 def _top(samples: Sequence[Trace], name: str) -> float:
-    return max((abs(value) for trace in samples for value in getattr(trace, name)), default=0.0) or 1.0
+    every = [values for trace in samples if (values := getattr(trace, name))]
+    return max((max(max(values), -min(values)) for values in every), default=0.0) or 1.0
 
 
 def _bytes(trace: Trace, tops: dict[str, float], steered: bool) -> bytes:
     """One answer: the length of each token's text in UTF-16 units, and a byte for each measure of each token."""
     count = len(trace.tokens)
-    lengths = [len(piece.encode("utf-16-le")) // 2 for piece in trace.pieces]
+    if trace.text.isascii():
+        lengths = np.diff(np.minimum(trace.ends, len(trace.text)), prepend=0)
+    else:
+        lengths = np.array([len(piece.encode("utf-16-le")) // 2 for piece in trace.pieces])
     margins = token_margins(np.array(trace.top1), np.array(trace.top2), np.array(trace.logprob))
     parts = [
         np.minimum(lengths, 65535).astype("<u2").tobytes(),

@@ -1,4 +1,4 @@
-"""A run's samples by column: DuckDB over `samples.parquet`, so that of a million samples no token becomes an object.
+"""A run's samples by column: `samples.parquet` through DuckDB, so that of a million samples no token becomes an object.
 
 Statistics read `Outcome`s, what each trace came to without its tokens; figures and the browser of samples read the
 whole traces of the few questions that they show.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from elicit.trace import Trace
 
@@ -21,12 +20,11 @@ AT_ONCE = 50_000
 MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through the disk
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A trace without its tokens; the fields are `Trace`'s own."""
 
     item: str
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own method of this name is not needed
     prompt_tokens: int
     finish: str
     spent: int
@@ -47,37 +45,40 @@ select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropp
        coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double)
 from read_parquet($file)
 """
-_TRACES = """
-select * exclude (source, file_row_number) from read_parquet($file, file_row_number = true)
-where source = $source and item in (select unnest($items)) order by file_row_number
-"""
 
 
 def outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
     """For each source and item its outcomes, in order."""
     asked = _asked(_OUTCOMES, file=str(file))
     out: dict[str, dict[str, list[Outcome]]] = {}
-    for source, item, index, prompt_tokens, finish, spent, answer, delta, dropped, *rest in _rows(asked):
-        by_item = out.setdefault(source, {})
-        found = by_item.get(item)
-        if found is None:
-            by_item[item] = found = []
-            kept = item
-        else:
-            kept = found[0].item  # one text for all samples of a question
-        about = (sys.intern(finish), spent, answer, delta, sys.intern(dropped))
-        found.append(Outcome(kept, index, prompt_tokens, *about, *rest))
+    of: tuple[str, str] | None = None
+    found: list[Outcome] = []
+    kept = ""
+    for source, item, index, prompt_tokens, finish, *rest in _rows(asked):
+        if of != (source, item):
+            of, kept = (source, item), item  # one text for all samples of a question
+            found = out.setdefault(source, {}).setdefault(item, [])
+        found.append(Outcome(kept, index, prompt_tokens, sys.intern(finish), *rest))
     return out
 
 
 def traces(file: Path, source: str, items: Sequence[str]) -> dict[str, list[Trace]]:
     """The whole traces of some items of one source."""
-    asked = _asked(_TRACES, file=str(file), source=source, items=list(items))
-    names = [column[0] for column in asked.description or ()]
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(file)
+    wanted = pa.array(list(items), pa.string())
     out: dict[str, list[Trace]] = {}
-    for row in _rows(asked):
-        trace = Trace.from_dict({k: v for k, v in zip(names, row, strict=True) if v is not None or k in _OPTIONAL})
-        out.setdefault(trace.item, []).append(trace)
+    for group in range(table.num_row_groups):  # whose is read whole only where it holds one of them
+        whose = table.read_row_group(group, columns=["source", "item"])
+        here = pc.and_(pc.equal(whose["source"], source), pc.is_in(whose["item"], value_set=wanted))
+        if not pc.any(here).as_py():
+            continue
+        for row in table.read_row_group(group).filter(here).drop_columns(["source"]).to_pylist():
+            trace = Trace.from_dict({k: v for k, v in row.items() if v is not None or k in _OPTIONAL})
+            out.setdefault(trace.item, []).append(trace)
     return out
 
 

@@ -14,10 +14,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from elicit.columns import Outcome
 from elicit.tasks.base import Grader
@@ -42,30 +41,36 @@ def _deltas(kept: Sequence[Answered]) -> list[float]:
 
 
 def _by_delta(kept: Sequence[Answered], groups: Sequence[int]) -> int:
-    return int(np.argmax(_deltas(kept)))
+    return _largest(_deltas(kept))
 
 
 def _by_sum(kept: Sequence[Answered], groups: Sequence[int]) -> int:
-    totals = np.zeros(len(kept))
-    np.add.at(totals, list(groups), _deltas(kept))
-    return _best_of_group(kept, groups, {g: totals[g] for g in groups})
+    totals: dict[int, float] = {}
+    for group, delta in zip(groups, _deltas(kept), strict=True):
+        totals[group] = totals.get(group, 0.0) + delta
+    return _largest_class(totals)
 
 
 def _by_vote(kept: Sequence[Answered], groups: Sequence[int]) -> int:
-    return _best_of_group(kept, groups, {g: float(list(groups).count(g)) for g in groups})
+    return _largest_class(Counter(groups))
 
 
-def _best_of_group(kept: Sequence[Answered], groups: Sequence[int], weight: dict[int, float]) -> int:
-    """The first member of the heaviest class; of equal classes the one that appears first."""
-    return max(dict.fromkeys(groups), key=lambda g: weight[g])
+def _largest(values: Sequence[float]) -> int:
+    """Where the largest is; of equal ones the first."""
+    return values.index(max(values))
+
+
+def _largest_class(weights: Mapping[int, int] | Mapping[int, float]) -> int:
+    """The first member of the heaviest class (that is its number); of equal classes the one that appears first."""
+    return max(weights, key=lambda group: weights[group])
 
 
 def _by_mean_logprob(kept: Sequence[Answered], groups: Sequence[int]) -> int:
-    return int(np.argmax([t.mean_logprob for t in kept]))
+    return _largest([t.mean_logprob for t in kept])
 
 
 def _by_logprob(kept: Sequence[Answered], groups: Sequence[int]) -> int:
-    return int(np.argmax([t.total_logprob for t in kept]))
+    return _largest([t.total_logprob for t in kept])
 
 
 _CHOICES: dict[str, Callable[[Sequence[Answered], Sequence[int]], int]] = {

@@ -133,7 +133,9 @@ def resampled_means(
     million right or wrong answers costs two numbers; where few rows are equal, rows are drawn one by one.
     """
     n = len(rows)
-    distinct, count = np.unique(rows, axis=0, return_counts=True)
+    ordered = rows[np.lexsort(rows.T)]  # many times faster than np.unique along an axis
+    starts = np.flatnonzero(np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)])
+    distinct, count = ordered[starts], np.diff(np.r_[starts, n])
     few = FEW * len(distinct) <= n
     rng = np.random.default_rng(seed)
     out = np.empty((resamples, rows.shape[1]))
@@ -189,15 +191,16 @@ def auroc_interval(
     rng = np.random.default_rng(seed)
     order = np.argsort(score, kind="stable")
     score, right, question = score[order], right[order], question[order]
-    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]]) if len(score) else np.empty(0, dtype=int)
+    good, bad = question[right], question[~right]
+    below, upto = (np.searchsorted(score[~right], score[right], side) for side in ("left", "right"))
     values = np.full(resamples, np.nan)
     for n in range(resamples):
-        weight = np.bincount(rng.integers(0, questions, questions), minlength=questions)[question].astype(float)
-        positive = np.add.reduceat(weight * right, starts) if len(starts) else np.empty(0)
-        negative = np.add.reduceat(weight * ~right, starts) if len(starts) else np.empty(0)
-        pairs = positive.sum() * negative.sum()
+        weight = np.bincount(rng.integers(0, questions, questions), minlength=questions)
+        lost = np.concatenate([[0], np.cumsum(weight[bad])])  # weight of the wrong answers before each
+        won = weight[good]
+        pairs = int(won.sum()) * int(lost[-1])
         if pairs:
-            values[n] = (positive * (np.cumsum(negative) - negative / 2)).sum() / pairs
+            values[n] = float(won @ (lost[below] + lost[upto])) / 2 / pairs
     defined = values[~np.isnan(values)]
     if len(defined) < resamples * 0.95:
         return None

@@ -101,7 +101,7 @@ def test_each_writes_a_page_and_its_numbers(
     assert saved["model"]["sha256"] and saved["seed"] == 0 and saved["table"] and saved["data"] and saved["notes"]
     assert saved["command"].startswith(f"elicit analyse {name} --model ") and arguments[-1] in saved["command"]
     page = (folder / f"{name}.html").read_text()
-    assert "Plotly.newPlot" in page and "<script src=" not in page
+    assert "<figure class='plot'" in page and "<script src=" not in page
     code, again, err = elicit(capsys, *command, "--json")
     assert code == 0, err
     assert json.loads(again) == {"folder": str(Path("analyses") / folder.name), **saved}  # the same again

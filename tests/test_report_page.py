@@ -9,22 +9,29 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
+from elicit.analysis import ANALYSES, Analysis, takes_runs
 from elicit.browser import browser
+from elicit.commands import report as command
+from elicit.commands.report import FROM_SAMPLES
 from elicit.comparison import entries
+from elicit.errors import UserError
 from elicit.models import Model
 from elicit.pages import render, render_all
 from elicit.run import Run
 from elicit.tasks.base import Item
 from elicit.trace import token_margins
 from probes.figures import page as page_of
+from tests.shell import shell
 from tests.written import written_run, written_task
 
 HOSTILE = "</script><script>document.title='owned'</script><b>&amp; “q” \u2028 𝔘𝔫𝔦\n\nso"
@@ -217,6 +224,42 @@ def test_the_theme_is_the_readers_to_choose(chromium: Browser, file: Path) -> No
     button.click()
     assert page.evaluate(ground) == light
     page.context.close()
+
+
+def test_analyses_are_sections_and_a_refusal_is_said(
+    runs: list[Run], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted(runs: list[Run], *, of: str = "arms") -> Analysis:
+        return Analysis("counted", [{"what": of, "n": len(runs)}], go.Figure(), ["How to read: as a count."], {})
+
+    def refused(runs: list[Run]) -> Analysis:
+        raise UserError("the runs have no thoughts; run a method that thinks")
+
+    for one in (counted, refused):
+        module = ModuleType(one.__name__)
+        module.analyse = one  # type: ignore[attr-defined]
+        monkeypatch.setitem(ANALYSES, one.__name__, module)
+    assert all(takes_runs(name) for name in FROM_SAMPLES)
+    monkeypatch.setattr(command, "FROM_SAMPLES", ("counted", "refused"))
+    folders, out = [str(run.folder) for run in runs], tmp_path / "page.html"
+    code, said_, err = shell("report", *folders, "--out", str(out))
+    assert code == 0 and "2 runs, 1 analyses" in said_, err
+    page = out.read_text(encoding="utf-8")
+    assert "How to read: as a count." in page and "the runs have no thoughts" in page
+
+    lens = ("analyse", "logit-lens", "--model", str(tiny_folder), "--device", "cpu", "--out", str(tmp_path / "lens"))
+    code, _, err = shell(*lens)
+    assert code == 0, err
+    kept = str(tmp_path / "lens" / "logit-lens.json")
+    code, said_, err = shell("report", *folders, "--out", str(out), "--analyses", f"counted,{kept}")
+    assert code == 0 and "2 analyses" in said_, err
+    assert ">Logit lens<" in out.read_text(encoding="utf-8")
+    for asked, word in (
+        ("refused", "no thoughts"), ("logit-lens", "is an analysis of a model"), ("nowhere.json", "there is no"),
+        ("countd", "did you mean counted"),
+    ):  # fmt: skip
+        code, _, err = shell("report", *folders, "--out", str(out), "--analyses", asked)
+        assert code == 2 and word in err and err.count("\n") == 1
 
 
 def test_a_runs_own_page_is_made_of_the_same_parts(runs: list[Run]) -> None:

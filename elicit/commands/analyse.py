@@ -83,7 +83,8 @@ def analyse(
     saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
     figures = [("Result", "", result.figure), *result.more]
     drawn = [(heading, text, json.loads(figure.to_json())) for heading, text, figure in figures]
-    written = json.dumps({**saved, "figures": drawn}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / f"{name}.figures.json", json.dumps(drawn, ensure_ascii=False, allow_nan=False))
+    written = json.dumps(saved, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(folder / f"{name}.json", written + "\n")
     write_whole(folder / f"{name}.html", _page(result, about, get(name).SUMMARY))
     if as_json:

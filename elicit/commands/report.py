@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicit.errors import UserError, unknown
+from elicit.errors import UserError
 
 if TYPE_CHECKING:
     from elicit.analysis import Analysis
+
+# What a report has unless it is told: analyses that read samples alone, of runs of one task and model.
+FROM_SAMPLES = ("correction-harm", "convergence", "format-share", "reflection", "routing", "pass-at-k")
 
 
 def report(
@@ -21,7 +24,7 @@ def report(
         str,
         typer.Option(
             help="Analyses of runs, and JSON files that `elicit analyse` wrote, separated by commas; none: none. "
-            "Unless given: all that need no model."
+            "Unless given: those that read samples alone."
         ),
     ] = "",
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
@@ -74,7 +77,7 @@ def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
 
 def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, str]]:
     """The analyses that were asked for; of those that were not, the ones that these runs do not allow, and why."""
-    from elicit.analysis import ANALYSES, analyse, get, takes_runs
+    from elicit.analysis import analyse, takes_runs
 
     names = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
     files = [name for name in names if name.endswith(".json")]
@@ -85,7 +88,7 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
                 "analyses of runs"
             )
     if not asked:
-        names = [name for name in ANALYSES if takes_runs(name) and not getattr(get(name), "NEEDS_MODEL", False)]
+        names = list(FROM_SAMPLES)
     made = [_read(Path(file)) for file in files]
     refused: dict[str, str] = {}
     for name in names:
@@ -101,20 +104,20 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
 
 
 def _read(file: Path) -> Analysis:
-    """An analysis as `elicit analyse` wrote it."""
+    """An analysis as `elicit analyse` wrote it, with its figures from the file beside it."""
     import plotly.graph_objects as go
 
     from elicit.analysis import Analysis
 
-    if not file.is_file():
-        raise unknown("analysis file", str(file), [str(path) for path in file.parent.glob("*.json")])
+    drawn = file.with_suffix(".figures.json")
+    for one in (file, drawn):
+        if not one.is_file():
+            raise UserError(f"there is no {str(one)!r}; give a JSON file that `elicit analyse` wrote")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data, figures = (json.loads(one.read_text(encoding="utf-8")) for one in (file, drawn))
     except json.JSONDecodeError as error:
-        raise UserError(f"{str(file)!r} is not JSON ({error}); give a file that `elicit analyse` wrote") from error
-    if "figures" not in data or "analysis" not in data:
-        raise UserError(f"{str(file)!r} holds no analysis with its figures; run `elicit analyse` again")
-    (_, _, first), *more = data["figures"]
+        raise UserError(f"{str(file)!r} is not JSON ({error}); run `elicit analyse` again") from error
+    (_, _, first), *more = figures
     return Analysis(
         name=data["analysis"],
         table=data["table"],

@@ -120,7 +120,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """Seconds of each part, and the peak of this process."""
     store = Store.read(folder)
     items = store.items()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     found = outcomes(folder / PARQUET)
     read = time.perf_counter()
     arms = {name: (name, Chosen(one, "max" if one.branches > 1 else "greedy")) for name, one in ARMS.items()}
@@ -136,6 +136,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "statistics_s": round(counted - read, 2),
         "page_s": round(done - counted, 2),
         "all_s": round(done - began, 2),
+        "processor_s": round(time.process_time() - used, 2),  # less or more than all: other processes, or threads
         "page_mib": round(len(page) / 2**20, 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
