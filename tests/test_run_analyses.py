@@ -101,7 +101,7 @@ def test_each_writes_a_page_and_strict_json(
     assert saved["analysis"] == name and len(saved["notes"]) == 3 and "Null" in saved["notes"][1] and saved["data"]
     assert len({tuple(row) for row in saved["table"]}) == 1  # all rows have the same columns
     page = (Path(saved["folder"]) / f"{name}.html").read_text()
-    assert "Plotly.newPlot" in page and "<script src=" not in page
+    assert "Plotly.react" in page and "<script src=" not in page
 
 
 def test_registered() -> None:
