@@ -61,13 +61,11 @@ def several(model: Model, task: Task, count: int, bars: Progress, **options: Any
 def rows_of(run: Run, fits: Mapping[str, Elicited]) -> list[tuple[str, ...]]:
     """One row an arm: what it recovers, and for a trained one when it was saturated and how often it copies."""
     out = []
-    named = dict(zip(run.metrics["arms"], [*fits.values()], strict=False))
     for name, arm in run.metrics["arms"].items():
-        handle = named.get(name) or fits.get(name)
-        found = handle.options.get("found", {}) if handle else {}
+        found = fits[name].options["found"] if name in fits else None
         recovered = share(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else "not defined"
         row = [name, with_interval(arm["accuracy"], arm["interval"]), recovered, f"{arm['tokens_per_item']:.0f}"]
-        if found:
+        if found is not None:
             at = found["summary"]["saturation"]
             copied = [run.traces[name][item][0].answer in found["answers"] for item in arm["scores"]]
             row += ["never" if at is None else str(at), f"{found['summary']['seconds']:.0f}"]
