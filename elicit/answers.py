@@ -132,7 +132,7 @@ def number_value(text: str | None) -> Fraction | None:
     numerator, _, denominator = plain.partition("/")
     if denominator and int(denominator) == 0:
         return None
-    return Fraction(numerator) / Fraction(denominator or 1)
+    return Fraction(numerator) / Fraction(denominator) if denominator else Fraction(numerator)
 
 
 _SIGNS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {

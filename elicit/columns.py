@@ -6,10 +6,15 @@ whole traces of the few questions that they show.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from elicit.trace import Trace
 
@@ -49,17 +54,41 @@ from read_parquet($file)
 
 def outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
     """For each source and item its outcomes, in order."""
-    asked = _asked(_OUTCOMES, file=str(file))
+    with _uncollected():
+        return _outcomes(file)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles: there are none here, and it would walk over all of it again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
     out: dict[str, dict[str, list[Outcome]]] = {}
-    of: tuple[str, str] | None = None
-    found: list[Outcome] = []
-    kept = ""
-    for source, item, index, prompt_tokens, finish, *rest in _rows(asked):
-        if of != (source, item):
-            of, kept = (source, item), item  # one text for all samples of a question
-            found = out.setdefault(source, {}).setdefault(item, [])
-        found.append(Outcome(kept, index, prompt_tokens, sys.intern(finish), *rest))
+    for batch in _asked(_OUTCOMES, file=str(file)).to_arrow_reader(AT_ONCE):
+        source, item, *columns = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+        starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (source[1:] != source[:-1])])
+        names = np.repeat(item[starts], np.diff(np.r_[starts, len(item)]))  # one text for all samples of a question
+        rows = list(map(Outcome._make, zip(names, *_plain(columns), strict=True)))
+        for first, last in pairwise([*starts.tolist(), len(rows)]):
+            out.setdefault(source[first], {}).setdefault(rows[first].item, []).extend(rows[first:last])
     return out
+
+
+def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:
+    """Lists of Python's own values: no answer has no Δ, and of a word that stands everywhere there is one."""
+    values = dict(zip(Outcome._fields[1:], (column.tolist() for column in columns), strict=True))
+    values["delta"] = [None if a is None else d for a, d in zip(values["answer"], values["delta"], strict=True)]
+    for name in ("finish", "dropped"):
+        values[name] = list(map(sys.intern, values[name]))
+    return list(values.values())
 
 
 def traces(file: Path, source: str, items: Sequence[str]) -> dict[str, list[Trace]]:
@@ -85,14 +114,9 @@ def traces(file: Path, source: str, items: Sequence[str]) -> dict[str, list[Trac
 _OPTIONAL = ("answer", "span", "delta")
 
 
-def _asked(query: str, **parameters: Any) -> duckdb.DuckDBPyConnection:
+def _asked(query: str, **parameters: Any) -> duckdb.DuckDBPyRelation:
     import duckdb
 
     # It keeps the order of the file, unless told otherwise.
     connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS, "preserve_insertion_order": True})
-    return connection.execute(query, parameters)
-
-
-def _rows(asked: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    while rows := asked.fetchmany(AT_ONCE):
-        yield from rows
+    return connection.sql(query, params=parameters)

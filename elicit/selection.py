@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
 
 def _deltas(kept: Sequence[Answered]) -> list[float]:
     """Every path that was kept has an answer, so a Δ."""
-    return [float(t.delta) for t in kept if t.delta is not None]
+    return [t.delta for t in kept]  # type: ignore[misc]
 
 
 def _by_delta(kept: Sequence[Answered], groups: Sequence[int]) -> int:

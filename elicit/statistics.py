@@ -89,12 +89,12 @@ def paired(
 
 def clustered_standard_error(values: Float[np.ndarray, " n"], clusters: Shaped[np.ndarray, " n"]) -> float:
     """Standard error of the mean, robust to correlation within clusters; NaN for a single cluster."""
-    import statsmodels.api as sm
+    from statsmodels.regression.linear_model import OLS
 
     labels = _labels(clusters, len(values))
     if len(set(labels.tolist())) < 2:
         return float("nan")
-    model = sm.OLS(np.asarray(values, dtype=float), np.ones(len(values)))
+    model = OLS(np.asarray(values, dtype=float), np.ones(len(values)))
     return float(model.fit(cov_type="cluster", cov_kwds={"groups": labels}).bse[0])
 
 
@@ -191,11 +191,11 @@ def auroc_interval(
     rng = np.random.default_rng(seed)
     order = np.argsort(score, kind="stable")
     score, right, question = score[order], right[order], question[order]
-    good, bad = question[right], question[~right]
-    below, upto = (np.searchsorted(score[~right], score[right], side) for side in ("left", "right"))
+    good, bad = (question[some].astype(np.int32) for some in (right, ~right))  # half as wide is twice as fast
+    below, upto = (np.searchsorted(score[~right], score[right], side).astype(np.int32) for side in ("left", "right"))
     values = np.full(resamples, np.nan)
     for n in range(resamples):
-        weight = np.bincount(rng.integers(0, questions, questions), minlength=questions)
+        weight = np.bincount(rng.integers(0, questions, questions), minlength=questions).astype(np.int32)
         lost = np.concatenate([[0], np.cumsum(weight[bad])])  # weight of the wrong answers before each
         won = weight[good]
         pairs = int(won.sum()) * int(lost[-1])

@@ -242,8 +242,13 @@ def _plain(text: str) -> str:
 
 
 def _group_by_value(answers: Sequence[str]) -> list[int]:
-    values = [number_value(a) for a in answers]
-    return _group_by_key([_plain(a) if v is None else v for a, v in zip(answers, values, strict=True)])
+    keys: dict[str, Any] = {}  # of each text once: most answers to a question are written alike
+    for answer in dict.fromkeys(answers):
+        value = number_value(answer)
+        keys[answer] = _plain(answer) if value is None else value
+    same = dict(zip(keys, _group_by_key(list(keys.values())), strict=True))  # the first text that means the same
+    first = [answers.index(text) for text in keys]
+    return [first[same[answer]] for answer in answers]
 
 
 def _group_by_key(keys: Sequence[Any]) -> list[int]:
