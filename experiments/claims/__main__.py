@@ -1,0 +1,84 @@
+"""Test a claim: run what it needs, print what was found, keep it in the claim's folder.
+
+    python -m experiments.claims                            # all claims and their verdicts
+    python -m experiments.claims narrowing --quick          # one, by name or number: minutes on two cores
+    python -m experiments.claims 8 --model Qwen/Qwen2.5-Math-1.5B --set task=gsm8k --set limit=200
+    python -m experiments.claims --page claims.html         # all figures on one page
+
+Of a model that is not the claim's own, or with settings of the call's own, the finding is printed and written to runs/
+alone: what stands in the folder comes from the settings in `claim.toml`, with or without --quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from elicit.commands.options import settings
+from elicit.errors import UserError
+from elicit.terminal import run_bars, show_table
+from experiments.claims.base import Claim, claim, claims, study_of
+from experiments.claims.record import Record, kept, measured, whole_page
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", help="of a claim, or its number")
+    parser.add_argument("--quick", action="store_true", help="few questions, short fits")
+    parser.add_argument("--model", default="", help="another model than the claim's")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another setting of claim.toml")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--page", type=Path, help="write all figures as one page")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args(given)
+    torch.set_num_threads(args.threads)
+    try:
+        if args.name:
+            show(test(claim(args.name), args))
+        elif args.page:
+            args.page.write_text(whole_page(), encoding="utf-8")
+            print(f"page: {args.page}")
+        else:
+            overview()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def test(one: Claim, args: argparse.Namespace) -> Record:
+    """Measure a claim, and keep what was found."""
+    known = {**one.settings, **one.quick}
+    changes = settings(args.set, known) | ({"model": args.model} if args.model else {})
+    with run_bars(quiet=False) as bars:
+        study = study_of(
+            one, quick=args.quick, changes=changes, runs=args.runs, progress=bars,
+            told=lambda line: print(f"claims: {line}", file=sys.stderr),
+        )  # fmt: skip
+        record = measured(study)
+    own = args.runs / "claims" / "findings" / one.name if changes else one.folder
+    record.write(own)
+    return record
+
+
+def show(record: Record) -> None:
+    rows = record.table
+    if rows:
+        show_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows])
+    for note in record.notes:
+        print(note)
+    print(f"\n{record.number}. {record.claim}\n{record.verdict}: {record.line}")
+
+
+def overview() -> None:
+    rows = []
+    for one in claims().values():
+        record = kept(one)
+        rows.append((one.number, one.name, one.claim, record.verdict if record else "not run yet"))
+    show_table(("", "claim", "", "verdict"), rows)
+
+
+if __name__ == "__main__":
+    main()

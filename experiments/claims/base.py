@@ -1,0 +1,215 @@
+"""What a claim's experiment stands on: its text and settings, runs that all claims share, a finding with a verdict.
+
+A claim is a folder:
+
+    claim.toml     the claim, its source, what would speak against it, the settings, and the short ones of --quick
+    __init__.py    `measure(study) -> Finding`; the rule of its verdict was written before the numbers were seen
+    result.json    what was found last: verdict, numbers, command, model hash, seed
+    figure.json    the figure, for Plotly
+    README.md      the same for a reader, written by the command
+
+Runs lie in runs/claims, one comparison for each model and set of terms (`elicit.together`): a claim finds done what
+another one needed, and an interrupted call goes on.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from elicit.elicited import Elicited
+from elicit.errors import UserError, unknown
+from elicit.evaluation import evaluate
+from elicit.methods import get
+from elicit.models import Model, load_model
+from elicit.progress import Progress, Silent
+from elicit.run import Run
+from elicit.store import digest
+from elicit.tasks import load_task
+from elicit.tasks.base import Task
+from elicit.together import Terms, run_together
+from elicit.zoo import task_for
+
+HERE = Path(__file__).parent
+CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed here", "not confirmed", "not testable here"
+VERDICTS = (CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as its `claim.toml` has it.
+
+    Args:
+        name: of the folder.
+        number: 1 to 19.
+        claim: what is claimed.
+        source: arXiv ids.
+        published: the figure that the source gives.
+        against: what would speak against it.
+        here: what it is tested on here, and what that stands for.
+        settings, quick: of the experiment, and what `--quick` changes.
+    """
+
+    name: str
+    number: int
+    claim: str
+    source: str
+    published: str
+    against: str
+    here: str
+    settings: dict[str, Any]
+    quick: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return HERE / self.name
+
+    @property
+    def measure(self) -> Callable[[Study], Finding]:
+        found: Callable[[Study], Finding] = import_module(f"experiments.claims.{self.name}").measure
+        return found
+
+
+def claims() -> dict[str, Claim]:
+    """All claims by name, in the order of their numbers."""
+    found = [_read(file) for file in HERE.glob("*/claim.toml")]
+    return {claim.name: claim for claim in sorted(found, key=lambda claim: claim.number)}
+
+
+def _read(file: Path) -> Claim:
+    return Claim(name=file.parent.name, **tomllib.loads(file.read_text(encoding="utf-8")))
+
+
+def claim(name: str) -> Claim:
+    """A claim by its folder's name or its number.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = claims()
+    by_number = {str(one.number): one for one in found.values()}
+    if name in by_number:
+        return by_number[name]
+    if name not in found:
+        raise unknown("claim", name, found, hint="(or a number from 1 to 19)")
+    return found[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What an experiment found.
+
+    Args:
+        verdict: one of `VERDICTS`.
+        line: the reason in one line, with its numbers and intervals.
+        table: rows, each a dict of column to value.
+        figure: the main figure, with its null in it.
+        notes: what a reader must know, a sentence each.
+        data: the numbers behind it, as JSON can hold them; a few kilobytes.
+        runs: that it was read from.
+    """
+
+    verdict: str
+    line: str
+    table: list[dict[str, Any]]
+    figure: go.Figure
+    notes: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    runs: Sequence[Run] = ()
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"verdict {self.verdict!r}; one of {', '.join(VERDICTS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One call of an experiment: its settings, and the runs that it may ask for.
+
+    Args:
+        claim: what is tested.
+        settings: of the claim, with what the call changed.
+        quick: whether methods are fitted with their short settings.
+        runs: folder of all runs.
+        progress: is told what goes on.
+        told: is given a line at each method.
+    """
+
+    claim: Claim
+    settings: Mapping[str, Any]
+    quick: bool = False
+    runs: Path = Path("runs")
+    progress: Progress = field(default_factory=Silent)
+    told: Callable[[str], None] = lambda line: None
+
+    def __getitem__(self, name: str) -> Any:
+        return self.settings[name]
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings.get("seed", 0))
+
+    @cached_property
+    def model(self) -> Model:
+        """The model under study."""
+        return self.load(self["model"])
+
+    def load(self, name: str) -> Model:
+        return load_model(name, dtype=self.settings.get("dtype", "auto"))
+
+    def task(self, model: str = "") -> Task:
+        """The task of the settings, or the model's own."""
+        return load_task(self.settings.get("task", "") or task_for(model or self["model"]), limit=self["limit"])
+
+    def compared(self, names: Sequence[str], *, controls: bool = False, model: Model | None = None) -> dict[str, Run]:
+        """The runs of these methods on the same items, made where they are not there; with their own controls.
+
+        Raises:
+            UserError: a method that refuses.
+        """
+        model = model or self.model
+        terms = Terms(max_new_tokens=self["max_new_tokens"], seed=self.seed, quick=self.quick, controls=controls)
+        items = self.task(model.name).test[: self["limit"]]
+        out = self._folder("compared", model, [asdict(terms), items.task.name, [item.id for item in items]])
+        made = run_together(model, items, names, terms, out=out, progress=self.progress, told=self.told)
+        return {run.metrics["method"]: run for run in made.runs}
+
+    def evaluated(self, handle: Elicited, against: Mapping[str, Elicited], what: str) -> Run:
+        """A run of handles of one's own, on the same items; `what` they are names its folder."""
+        items = self.task(handle.model.name).test[: self["limit"]]
+        arms = {name: one.to_dict() for name, one in {"": handle, **against}.items()}
+        out = self._folder(what, handle.model, [arms, self.seed, [item.id for item in items]])
+        return evaluate(handle, items, against=against, out=out, seed=self.seed, progress=self.progress)
+
+    def _folder(self, what: str, model: Model, decides: Any) -> Path:
+        mark = digest([decides, model.provenance.sha256, model.dtype])
+        return self.runs / "claims" / f"{what}-{Path(model.name).name}-{mark}"
+
+    def fitted(self, name: str, **options: Any) -> Elicited:
+        """A method fitted on the model, without a run."""
+        return get(name).fit(self.model, self.task().solved, self.progress, **options)
+
+
+def study_of(claim: Claim, *, quick: bool = False, changes: Mapping[str, Any] | None = None, **more: Any) -> Study:
+    """A study with the claim's settings, the short ones over them, and the call's own over those.
+
+    Raises:
+        UserError: a setting that the claim does not have, or of another type.
+    """
+    settings = {**claim.settings, **(claim.quick if quick else {})}
+    for key, value in (changes or {}).items():
+        if key not in settings:
+            raise unknown(f"setting of {claim.name}", key, settings)
+        if type(value) is not type(settings[key]) and not (isinstance(settings[key], float) and type(value) is int):
+            raise UserError(
+                f"setting {key} = {value!r} was given; expected {type(settings[key]).__name__}, like {settings[key]!r}"
+            )
+        settings[key] = value
+    return Study(claim, settings, quick, **more)

@@ -1,0 +1,131 @@
+"""What is kept of a claim's finding, and how it is shown: result.json, figure.json, README.md, and a page of all."""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+
+from elicit.analysis.base import plain
+from elicit.environment import environment
+from experiments.claims.base import Claim, Study, claims
+from probes.figures import page, styled, table
+from probes.files import write_whole
+
+RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finding with all that is needed to make it again.
+
+    Args:
+        number, claim: which one.
+        verdict, line, table, notes, data: as in `Finding`.
+        command: that makes it.
+        settings: with which it was made.
+        model: name, hash and dtype of the model under study.
+        seconds: that this call took; less where runs were there already.
+        made: the date.
+        environment: versions and processor.
+        figure: for Plotly; kept beside the rest.
+    """
+
+    number: int
+    claim: str
+    verdict: str
+    line: str
+    table: list[dict[str, Any]]
+    notes: list[str]
+    data: dict[str, Any]
+    command: str
+    settings: dict[str, Any]
+    model: dict[str, Any]
+    seconds: float
+    made: str
+    environment: dict[str, Any]
+    figure: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        rest = {key: value for key, value in asdict(self).items() if key != "figure"}
+        write_whole(folder / RESULT, json.dumps(rest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_whole(folder / FIGURE, json.dumps(self.figure, allow_nan=False) + "\n")
+        write_whole(folder / README, _readme(self))
+
+
+def measured(study: Study) -> Record:
+    """Measure a claim."""
+    one = study.claim
+    began = time.perf_counter()
+    found = one.measure(study)
+    figure = json.loads(plotly.io.to_json(styled(found.figure), remove_uids=True))
+    figure["layout"].pop("template", None)  # the page's own
+    model = study.model.describe()
+    changed = [f"--set {key}={value}" for key, value in study.settings.items() if _differs(study, key)]
+    return Record(
+        one.number, one.claim, found.verdict, found.line, plain(found.table), found.notes, plain(found.data),
+        " ".join(["python -m experiments.claims", one.name, *(["--quick"] if study.quick else []), *changed]),
+        dict(study.settings), {key: model[key] for key in ("name", "sha256", "dtype")},
+        round(time.perf_counter() - began, 1), date.today().isoformat(), environment(), figure,
+    )  # fmt: skip
+
+
+def _differs(study: Study, key: str) -> bool:
+    default = {**study.claim.settings, **(study.claim.quick if study.quick else {})}
+    return bool(study.settings[key] != default[key])
+
+
+def kept(one: Claim) -> Record | None:
+    """What was found last, or None."""
+    if not (one.folder / RESULT).is_file():
+        return None
+    rest = json.loads((one.folder / RESULT).read_text(encoding="utf-8"))
+    return Record(**rest, figure=json.loads((one.folder / FIGURE).read_text(encoding="utf-8")))
+
+
+def _readme(record: Record) -> str:
+    one = next(c for c in claims().values() if c.number == record.number)
+    lines = [
+        f"# {one.number}. {one.claim}", "",
+        f"Source: {one.source}. Published: {one.published}. What would speak against it: {one.against}.", "",
+        f"Here: {one.here}", "",
+        f"    {record.command}", "",
+        f"**{record.verdict}**: {record.line}", "",
+    ]  # fmt: skip
+    if record.table:
+        lines += [_row(list(record.table[0])), "|" + " --- |" * len(record.table[0])]
+        lines += [_row([str(cell) for cell in row.values()]) for row in record.table] + [""]
+    lines += [f"- {note}" for note in record.notes] + ([""] if record.notes else [])
+    lines.append(
+        f"{record.model['name']} {record.model['sha256'][:12]}…, {record.model['dtype']}, seed "
+        f"{record.settings.get('seed', 0)}, {record.made}; {record.seconds:.0f} s"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def whole_page() -> str:
+    """All claims: the table of verdicts, then each with its figure."""
+    rows, parts = [], []
+    for one in claims().values():
+        record = kept(one)
+        rows.append((one.number, one.claim, one.source, record.verdict if record else "not run yet"))
+        if record is None:
+            continue
+        about = f"{record.verdict}: {record.line} Against it would speak: {one.against}. Here: {one.here}"
+        parts.append((f"{one.number}. {one.claim}", about, styled(go.Figure(record.figure))))
+        parts.append(f"<p><code>{html.escape(record.command)}</code></p>")
+    head = table(("", "claim", "source", "verdict"), rows, prose=True)
+    return page("Nineteen claims", "What was found on the models that come with the suite.", [head, *parts])
