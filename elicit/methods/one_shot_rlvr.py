@@ -192,8 +192,12 @@ def _told(name: str, updates: int, progress: Progress | None) -> Told | None:
 
 
 def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
-    """Where a fit lives."""
-    questions = [[item.id, item.question] for item in items.task.solved]
+    """Where a fit lives: named after all that decides it, so not after how many items the task holds beyond those."""
+    solved = [item for item in items.task.solved if item.answer is not None]
+    names = [name.strip() for name in asked["example"].split(",")] if asked["example"] else []
+    seen = [i for i in solved if i.id in names] if names else solved[: max(asked["pool"], asked["examples"])]
+    looked_at = items.task.split("dev")[: asked["check"]] if settings.check_every else ()
+    questions = [[item.id, item.question] for item in (*seen, *looked_at)]
     decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, questions]
     return folder_for(f"{NAME}-fit", items.task.name, model.name, decides)
 
