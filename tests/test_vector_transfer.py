@@ -127,7 +127,9 @@ def test_without_a_thinking_model_the_gate_is_on_the_base(tiny: Model, task: Tas
     handle = transferred(tiny, task, partner_folder, gate="probe")
     assert handle.partner is not None and handle.partner.model is None
     assert 0 <= handle.options["found"]["distilled"]["auroc"] <= 1
-    assert "thinking model" not in vector_transfer.controls(handle)
+    arms = vector_transfer.controls(handle)
+    assert arms["thinking model"].model.provenance != handle.model.provenance  # the other end of the gap, all the same
+    assert "token substitution" not in arms
     entropy = transferred(tiny, task, partner_folder, gate="entropy")
     assert entropy.partner is not None and entropy.partner.model is None
 

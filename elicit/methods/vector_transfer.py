@@ -117,20 +117,22 @@ def fit(
     name = partner or zoo.THINKING.get(model.name, "")
     if not name:
         raise UserError(f"no thinking model comes with {model.name!r}; give partner=, a model with the same tokenizer")
-    folder = Path(name).expanduser()
-    other: Model | Adapter
-    if (folder / CONFIG).is_file():
-        other = Adapter(folder)
-    else:
-        other = load_model(name, dtype=model.dtype, device=str(model.lm.device))
     options = dict(
         partner=name, layers=layers, categories=categories, taxonomy=taxonomy, reading=reading, vectors=vectors,
         coefficients=coefficients, windows=windows, gate=gate, mode=mode, behaviour=behaviour, read=read, dev=dev,
         checked=checked, max_new_tokens=max_new_tokens, seed=seed,
     )  # fmt: skip
-    made = fit_transfer(model, other, items, prompt_for(model, prompt, items), options, progress)
+    made = fit_transfer(model, _thinking(model, name), items, prompt_for(model, prompt, items), options, progress)
     kept = {"prompt": prompt, "asked": options, "found": made.record}
     return replace(made.handle, options=kept)
+
+
+def _thinking(model: Model, name: str) -> Model | Adapter:
+    """The thinking model of a name: an adapter's folder, or a model."""
+    folder = Path(name).expanduser()
+    if (folder / CONFIG).is_file():
+        return Adapter(folder)
+    return load_model(name, dtype=model.dtype, device=str(model.lm.device))
 
 
 def missing(model: str) -> str:
@@ -154,10 +156,12 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         return out
     decoder, partner = handle.decoder, handle.partner
     assert isinstance(decoder, Hybrid)
-    if isinstance(partner.model, Model):
-        out[THINKING] = replace(plain, method=THINKING, model=partner.model)
-    elif partner.model is not None:
-        out[THINKING] = replace(plain, method=THINKING, adapter=partner.model)
+    # A gate without a thinking model was fitted with one, which is the ceiling all the same.
+    thinking = partner.model or _thinking(handle.model, handle.options["asked"]["partner"])
+    if isinstance(thinking, Model):
+        out[THINKING] = replace(plain, method=THINKING, model=thinking)
+    else:
+        out[THINKING] = replace(plain, method=THINKING, adapter=thinking)
 
     def exchanged(control: str, **more: Any) -> Elicited:
         return replace(handle, method=control, decoder=replace(decoder, control=control, **more), options={})
