@@ -11,6 +11,7 @@ needed to decode.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +19,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.gates import ProbeGate, TokenLabels
 from elicit.progress import Progress
 from elicit.tasks.base import Items
+from elicit.trace import Trace
 from probes.auroc import auroc
 from probes.capture import capture
 from probes.likelihood import output_logits
@@ -57,15 +59,23 @@ def thoughts_of(thinker: Elicited, items: Items, progress: Progress | None = Non
     Raises:
         UserError: no answer at all.
     """
-    told = [
-        (thinker.prompt_ids(item), trace.tokens)
+    answers = [
+        (thinker.prompt_ids(item), trace)
         for item, (trace,) in zip(items, thinker.answers(items, progress), strict=True)
         if trace.tokens
     ]
-    if not told:
+    if not answers:
         raise UserError(f"the thinking model answered none of {len(items)} questions; give one that does")
-    texts, lengths = [head + said for head, said in told], [len(head) for head, _ in told]
-    tokenizer = thinker.model.tokenizer
+    prompts, traces = zip(*answers, strict=True)
+    return thoughts_from(prompts, traces, thinker.model.tokenizer)
+
+
+def thoughts_from(
+    prompts: Sequence[list[int]], traces: Sequence[Trace], tokenizer: PreTrainedTokenizerBase
+) -> Thoughts:
+    """Answers that are there already, split into sentences; none is empty."""
+    texts = [head + trace.tokens for head, trace in zip(prompts, traces, strict=True)]
+    lengths = [len(head) for head in prompts]
     return Thoughts(texts, lengths, [segment(tokenizer, t, n) for t, n in zip(texts, lengths, strict=True)])
 
 

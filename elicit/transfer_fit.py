@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from elicit import behaviour_rates
 from elicit.behaviours import Choosing, Thoughts, between, choosing, distil, thoughts_of, token_labels
 from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
@@ -29,17 +30,17 @@ from elicit.transfer import summarise
 from probes.sites import Site, check_site, depth, width
 from steering.adapters import Adapter, applied
 from steering.agreement import choose
+from steering.cards import Card, cards
 from steering.coefficient import CoefficientHead, fit_coefficient
 from steering.directions import Direction
 from steering.find import stream_norm
-from steering.interventions import Add, Intervention, When
 from steering.sentences import read as read_sentences
 from steering.sentences import texts_of
 from steering.taxonomy import Taxonomy
 from steering.taxonomy import fit as fit_taxonomy
 from steering.vectors import fit_vectors
 
-STAGES = ("the gap on dev", "thoughts", "sentences", "vectors", "gate", "hybrid on dev", "done")
+STAGES = ("the gap on dev", "thoughts", "sentences", "vectors", "gate", "answers on dev", "done")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def fit_transfer(
     _check_thoughts(thoughts, asked.counts, model)
     now("sentences")
     sha256 = partner.sha256 if isinstance(partner, Adapter) else partner.provenance.sha256
-    found, agreed, labels = _categories(thinker, thoughts, asked, options, sha256)
+    found, agreed, labels, described = _categories(thinker, thoughts, asked, options, sha256)
 
     @cache
     def along(thinking: bool) -> Choosing:
@@ -112,13 +113,21 @@ def fit_transfer(
         "agreement": agreed,
         "texts": len(thoughts.texts),
         "sentences": thoughts.sentences,
-        "sizes": labels.bincount(minlength=found.categories).tolist(),
+        "cards": [asdict(card) for card in described],
         "vectors": {str(c): v.made for c, v in vectors.items()},
         "dev": {"questions": len(dev), "base": _right(alone), "thinking": _right(ahead)},
     }
     if options["mode"] == "static":
+        category, strengths = options["behaviour"], asked.decoder.coefficients
+        vector = behaviour_rates.vector_of(vectors, category)
+        now("answers on dev")
+        known = {behaviour_rates.BASE: alone, behaviour_rates.THINKING: ahead}
+        record["rates"] = behaviour_rates.measure(
+            base, vector, strengths, thinker, found, category, dev, known, seed=seed, progress=told
+        )
         now("done")
-        return Fitted(_static(base, vectors, asked, options), {**record, "steered": 1.0})
+        handle = replace(behaviour_rates.pushed(base, vector, strengths[0]), method=NAME)
+        return Fitted(handle, {**record, "steered": 1.0})
     heads = None
     if asked.told:
         heads = _heads(along(False), along(True), labels, vectors, bias, seed)
@@ -134,7 +143,7 @@ def fit_transfer(
         gate = _entropy_gate(alone, int(labels.mode().values))
     guide = Partner(vectors, gate, partner if gate.asks else None, bias, heads)
     handle = replace(base, method=NAME, decoder=asked.decoder, partner=guide)
-    now("hybrid on dev")
+    now("answers on dev")
     traces = [trace for (trace,) in handle.answers(dev, told)]
     did = summarise(traces)
     record["steered"] = did.steered
@@ -234,15 +243,19 @@ def _check_thoughts(thoughts: Thoughts, counts: list[int], model: Model) -> None
 
 def _categories(
     thinker: Elicited, thoughts: Thoughts, asked: _Asked, options: Mapping[str, Any], sha256: str
-) -> tuple[Taxonomy, float, Int[Tensor, " sentences"]]:
-    """The taxonomy that other texts would have given too, how well two halves agree, and each sentence's category."""
+) -> tuple[Taxonomy, float, Int[Tensor, " sentences"], list[Card]]:
+    """The taxonomy that other texts would have given too, how well two halves agree, each sentence's category, and a
+    card a category."""
     reading, seed, lm = options["reading"], options["seed"], thinker.model.lm
     with applied(lm, thinker.adapter):
         values = read_sentences(lm, thoughts.texts, thoughts.lengths, thoughts.spans, asked.sites, [reading])
     x = {site: values[site, reading] for site in asked.sites}
     best = choose(x, texts_of(thoughts.spans), [options["taxonomy"]], asked.counts, reading=reading, seed=seed)[0]
     found = fit_taxonomy(x[best.site], best.kind, best.n, seed, site=best.site, reading=reading, model=sha256)
-    return found, best.held_out, found.labels(x[best.site])
+    decode = thinker.model.tokenizer.decode
+    said = [str(decode(t[a:b])) for t, spans in zip(thoughts.texts, thoughts.spans, strict=True) for a, b in spans]
+    place = [n / max(1, len(spans) - 1) for spans in thoughts.spans for n in range(len(spans))]
+    return found, best.held_out, found.labels(x[best.site]), cards(found, x[best.site], said, place)
 
 
 def _heads(
@@ -261,15 +274,6 @@ def _heads(
         rows = category == c
         out[c] = fit_coefficient(base.x[rows], partner.x[rows], whole, seed=seed)
     return out
-
-
-def _static(base: Elicited, vectors: Mapping[int, Direction], asked: _Asked, options: Mapping[str, Any]) -> Elicited:
-    """One category's vector at every step, as strong as the first coefficient."""
-    category = options["behaviour"]
-    if category not in vectors:
-        raise UserError(f"behaviour {category} was given; the categories with a vector are {sorted(vectors)}")
-    push = Intervention(Add(vectors[category]), asked.decoder.coefficients[0], "raw", When.every_step())
-    return replace(base, method=NAME, interventions=(push,))
 
 
 def _entropy_gate(alone: list[Trace], category: int) -> EntropyGate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from elicit import memory
-from elicit.behaviours import Choosing, Thoughts, between, choosing, distil, greedy_along, thoughts_of, token_labels
+from elicit.behaviour_rates import rates as measure_rates
+from elicit.behaviours import (
+    Choosing,
+    Thoughts,
+    between,
+    choosing,
+    distil,
+    greedy_along,
+    thoughts_from,
+    thoughts_of,
+    token_labels,
+)
 from elicit.decoders import Greedy, Hybrid
 from elicit.elicited import Elicited
 from elicit.errors import UserError
@@ -30,6 +42,8 @@ from elicit.transfer_fit import STAGES, _check_thoughts
 from probes.sites import Site, blocks
 from steering.find import stream_norm
 from steering.segments import segment
+from steering.sentences import read
+from steering.taxonomy import fit as fit_taxonomy
 
 SITE = Site(1)
 
@@ -97,7 +111,7 @@ def test_the_gap_to_the_partner_is_reported_beside_the_controls(
     handle = transferred(tiny, task, partner_folder)
     assert isinstance(handle.decoder, Hybrid) and handle.partner is not None
     found = handle.options["found"]
-    assert sum(found["sizes"]) == found["sentences"] and found["categories"] == 2
+    assert sum(card["size"] for card in found["cards"]) == found["sentences"] and found["categories"] == 2
     assert 0 <= found["dev"]["copied"] <= 1 and found["steered"] is not None
     controls = vector_transfer.controls(handle, task.solved)
     wanted = {"direct", "thinking model", "permuted categories", "token substitution", "random vectors 4"}
@@ -135,12 +149,44 @@ def test_without_a_thinking_model_the_gate_is_on_the_base(tiny: Model, task: Tas
 
 
 def test_one_behaviour_at_every_step(tiny: Model, task: Task, partner_folder: Path) -> None:
-    handle = transferred(tiny, task, partner_folder, mode="static", coefficients="0.5")
+    handle = transferred(tiny, task, partner_folder, mode="static", coefficients="0.5,2")
     (push,) = handle.interventions
     assert push.strength == 0.5 and handle.partner is None
-    assert list(vector_transfer.controls(handle)) == ["direct", "cot-prompt"]
+    controls = vector_transfer.controls(handle)
+    assert list(controls) == ["direct", "cot-prompt", "sign flipped", "random direction"]
+    assert {one.interventions[0].home for name, one in controls.items() if one.interventions} == {push.home}
+    rates = handle.options["found"]["rates"]
+    assert list(rates) == ["base", "thinking model", "× 0.5", "× 2", "× -0.5", "random direction × 0.5"]
+    heading, shown, rated = (part for part in vector_transfer.parts(handle.options) if isinstance(part, str))
+    assert "Categories" in heading and "typical sentences" in shown and "× 2" in rated
     with pytest.raises(UserError, match="behaviour 9 was given; the categories with a vector are"):
         transferred(tiny, task, partner_folder, mode="static", behaviour=9)
+
+
+def test_a_behaviour_is_counted_by_sentence_and_by_token(tiny: Model, task: Task) -> None:
+    """A judge whose category is 'begins with this token' must find exactly the sentences that do."""
+    items = task.dev[:4]
+    judge = Elicited(tiny, "judge", Prompt(), Greedy(16))
+    traces = [trace for (trace,) in judge.answers(items)]
+    said = thoughts_from([judge.prompt_ids(item) for item in items], traces, tiny.tokenizer)
+    site = Site(1)
+    x = read(tiny.lm, said.texts, said.lengths, said.spans, [site], ["first"])[site, "first"]
+    found = fit_taxonomy(x, "k-means", 2, site=site, reading="first")
+    labels = found.labels(x).tolist()
+    lengths = [last - first for spans in said.spans for first, last in spans]
+    of = [n for n, spans in enumerate(said.spans) for _ in spans]
+    rate = measure_rates(judge, found, 1, [judge.prompt_ids(item) for item in items], traces, 0)
+    for name, weight in (("sentences", [1] * len(lengths)), ("tokens", lengths)):
+        shares = [
+            sum(w for w, n, c in zip(weight, of, labels, strict=True) if n == item and c == 1)
+            / sum(w for w, n in zip(weight, of, strict=True) if n == item)
+            for item in range(len(items))
+        ]
+        assert rate[name] == pytest.approx(np.mean(shares))
+    low, high = rate["tokens_interval"]
+    assert low <= rate["tokens"] <= high
+    silent = [replace(trace, tokens=[]) for trace in traces]
+    assert measure_rates(judge, found, 1, [[1]] * 4, silent, 0)["sentences"] == 0
 
 
 def thoughts(model: Model, items: Items, limit: int) -> Thoughts:

@@ -13,7 +13,8 @@ Where the paper is silent or ours differs:
   the method refuses.
 - `gate=probe` replaces the thinking model by a probe on the base (no thinking model while decoding), `gate=entropy` by
   the base's own uncertainty; then the first coefficient is always taken.
-- `mode=static` adds one category's vector at every step and asks nobody.
+- `mode=static` adds one category's vector at every step and asks nobody; how often the behaviour then appears is
+  measured at each of the coefficients (`elicit.behaviour_rates`), and the first one is used.
 - `coefficients=head` tries one coefficient a position: how far the thinking model lies from the base along the vector,
   told from the base's own activation (`steering.coefficient`). It takes one candidate where the grid takes four.
 """
@@ -35,6 +36,8 @@ from elicit.models import Model, load_model
 from elicit.progress import Progress
 from elicit.tasks.base import Items
 from steering.adapters import CONFIG, Adapter
+from steering.directions import Direction
+from steering.interventions import Add
 
 if TYPE_CHECKING:
     from elicit.run import Run
@@ -46,6 +49,7 @@ MODEL = "smollm2-135m-latent"
 THINKING = "thinking model"
 GATES = ("oracle", "probe", "entropy")
 MODES = ("hybrid", "static")
+CARD_HEAD = ("category", "sentences", "telling words", "typical sentences")
 BETWEEN, HEAD = "between", "head"
 RANDOM = 5
 QUICK = {"read": 48, "dev": 16, "categories": "6"}
@@ -153,6 +157,12 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         cot_prompt.NAME: replace(plain, method=cot_prompt.NAME, prompt=plain.prompt.thinking()),
     }
     if handle.partner is None:
+        (push,) = handle.interventions
+        assert isinstance(push.what, Add) and isinstance(push.what.source, Direction)
+        vector = push.what.source
+        for name, other in (("sign flipped", vector.flipped()), ("random direction", vector.random_like(seed))):
+            instead = replace(push, what=Add(other))
+            out[name] = replace(handle, method=name, interventions=(instead,), options={})
         return out
     decoder, partner = handle.decoder, handle.partner
     assert isinstance(decoder, Hybrid)
@@ -210,6 +220,32 @@ def notes(options: Mapping[str, Any]) -> list[str]:
         out.append(
             f"The coefficient is told from the base's own activation; R² a category on held-out positions: {told}."
         )
+    return out
+
+
+def parts(options: Mapping[str, Any]) -> list[Any]:
+    """For the report: a card a category; of one behaviour's vector how often the behaviour appears."""
+    from elicit.behaviour_rates import figure
+    from probes.figures import table
+
+    found = options["found"]
+    rows = [
+        (c["name"] or c["label"], c["size"], ", ".join(c["words"]), " / ".join(t.strip() for t in c["typical"][:3]))
+        for c in found["cards"]
+    ]
+    out: list[Any] = ["<h2>Categories</h2>", table(CARD_HEAD, rows, prose=True)]
+    if "rates" in found:
+        note = (
+            "Shares of sentences and of tokens that the thinking model, reading the answers unsteered, takes for this "
+            "category; mean over dev questions, 95% intervals. The dotted line is the base's share of sentences. Which "
+            "strength to take, and whether the answers are still right, is in the table."
+        )
+        rates = [
+            (arm, f"{r['sentences']:.2f}", f"{r['tokens']:.2f}", f"{r['right']:.2f}", f"{r['length']:.0f}")
+            for arm, r in found["rates"].items()
+        ]
+        out += [("How often the behaviour appears", note, figure(found["rates"], options["asked"]["behaviour"]))]
+        out.append(table(("arm", "of sentences", "of tokens", "right", "tokens an answer"), rates))
     return out
 
 
