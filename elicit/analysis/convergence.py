@@ -38,10 +38,12 @@ NAME = "convergence"
 SUMMARY = "do mechanisms solve the same new items, beyond chance and beyond what difficulty explains"
 PAPER = ""
 DRAWS = 2000
+SLACK = 1e-9  # what rounding leaves of nothing
 
 
 class Overlap(NamedTuple):
-    """Two sets of items; nulls are of the number of shared ones. `matched` is NaN where nothing measures difficulty."""
+    """Two sets of items; nulls are of the number of shared ones, and `room` is how many more than matched chance an
+    agreement of 1 has. What is matched is NaN where nothing measures difficulty."""
 
     sizes: tuple[int, int]
     shared: int
@@ -52,6 +54,14 @@ class Overlap(NamedTuple):
     matched_lift: tuple[float, Interval]
     matched_agreement: tuple[float, Interval]
     matched: Null
+    room: float
+
+
+class Together(NamedTuple):
+    """The agreement of all pairs of several sets, and of sets dealt out anew within bins; p is for more than those."""
+
+    agreement: tuple[float, Interval]
+    null: Null
 
 
 def overlap(
@@ -87,22 +97,22 @@ def overlap(
     with np.errstate(invalid="ignore", divide="ignore"):
         jaccard = (weight @ (a & b)) / union
     matched_lift = matched_agreement = float("nan"), nothing
-    matched = Null(float("nan"), nothing, float("nan"))
+    matched, room = Null(float("nan"), nothing, float("nan")), float("nan")
     if ease is not None or kinds is not None:
         binned = matching(np.zeros(len(a)) if ease is None else ease, kinds, bins)
-        matched_lift, matched_agreement = _beyond(a, b, binned, weight)
-        matched = _dealt(a, b, binned, seed)
-    lift, agreement = _beyond(a, b, one_bin, weight)
+        matched_lift, matched_agreement = _lift(a, b, binned, weight), _agreement(np.stack([a, b]), binned, weight)
+        matched, room = _dealt(a, b, binned, seed), _room(np.stack([a, b]), binned)
     return Overlap(
         sizes=(int(a.sum()), int(b.sum())),
         shared=shared,
         jaccard=(shared / max(1, int((a | b).sum())) if (a | b).any() else float("nan"), central(jaccard)),
-        lift=lift,
-        agreement=agreement,
+        lift=_lift(a, b, one_bin, weight),
+        agreement=_agreement(np.stack([a, b]), one_bin, weight),
         chance=_dealt(a, b, one_bin, seed),
         matched_lift=matched_lift,
         matched_agreement=matched_agreement,
         matched=matched,
+        room=room,
     )
 
 
@@ -119,26 +129,70 @@ def matching(
     return both
 
 
-def _beyond(
-    a: np.ndarray, b: np.ndarray, binned: np.ndarray, weight: np.ndarray
-) -> tuple[tuple[float, Interval], tuple[float, Interval]]:
-    """Lift and agreement: shared items beside their expectation within bins, and the intervals by resampled items."""
+def together(solved: Bool[np.ndarray, "sets items"], binned: Int[np.ndarray, " items"], *, seed: int = 0) -> Together:
+    """How far several sets agree beyond what bins explain, all pairs at once.
 
-    def beyond(w: np.ndarray) -> np.ndarray:
-        expected, most = np.zeros(len(w)), np.zeros(len(w))
-        for one in np.unique(binned):
-            inside = w * (binned == one)
-            size, mine, theirs = inside.sum(1), inside @ a, inside @ b
-            expected += np.divide(mine * theirs, size, out=np.zeros(len(w)), where=size > 0)
-            most += np.minimum(mine, theirs)
-        shared, room = w @ (a & b), most - expected
-        out = np.full((2, len(w)), np.nan)
-        np.divide(shared, expected, out=out[0], where=expected > 0)
-        np.divide(shared - expected, room, out=out[1], where=room > 1e-9)
-        return out
+    Args:
+        solved: membership of each item in each set.
+        binned: a number for each item; items of one number are exchanged (`matching`).
+        seed: of the bootstrap and of the exchanges.
+    """
+    rng = np.random.default_rng(seed)
+    found = _agreement(solved, binned, question_weights(len(binned), seed=seed))
+    places = [np.flatnonzero(binned == one) for one in np.unique(binned)]
+    room, dealt = _room(solved, binned), solved.copy()
+    draws = np.full(DRAWS, np.nan)
+    for n in range(DRAWS if room > SLACK else 0):
+        for some in places:
+            dealt[:, some] = rng.permuted(solved[:, some], axis=1)
+        draws[n] = _shared(dealt).sum()
+    expected = float(_expected(solved, binned, np.ones((1, len(binned))))[0][0])
+    return Together(found, against_null(found[0], (draws - expected) / max(room, SLACK), greater=True))
 
-    (lift, agreement), drawn = beyond(np.ones((1, len(a))))[:, 0], beyond(weight)
-    return (float(lift), central(drawn[0])), (float(agreement), central(drawn[1]))
+
+def _shared(solved: np.ndarray) -> np.ndarray:
+    """Of each item the number of pairs of sets that share it."""
+    count = solved.sum(0)
+    pairs: np.ndarray = count * (count - 1) / 2
+    return pairs
+
+
+def _expected(solved: np.ndarray, binned: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Over all pairs of sets the shared items that are expected within bins, and the most that there can be."""
+    expected, most = np.zeros(len(weight)), np.zeros(len(weight))
+    for one in np.unique(binned):
+        inside = weight * (binned == one)
+        size, sums = inside.sum(1), np.sort(inside @ solved.T.astype(float), axis=1)
+        products = (sums.sum(1) ** 2 - (sums**2).sum(1)) / 2
+        expected += np.divide(products, size, out=np.zeros(len(weight)), where=size > 0)
+        most += sums @ np.arange(len(solved) - 1, -1, -1)  # the smaller one of each pair
+    return expected, most
+
+
+def _room(solved: np.ndarray, binned: np.ndarray) -> float:
+    expected, most = _expected(solved, binned, np.ones((1, len(binned))))
+    return float(most[0] - expected[0])
+
+
+def _agreement(solved: np.ndarray, binned: np.ndarray, weight: np.ndarray) -> tuple[float, Interval]:
+    """Shared items beyond the expected, as a share of the most there can be; the interval from resampled items."""
+
+    def agreement(w: np.ndarray) -> np.ndarray:
+        expected, most = _expected(solved, binned, w)
+        beyond, room = w @ _shared(solved) - expected, most - expected
+        return np.divide(beyond, room, out=np.full(len(w), np.nan), where=room > SLACK)
+
+    return float(agreement(np.ones((1, len(binned))))[0]), central(agreement(weight))
+
+
+def _lift(a: np.ndarray, b: np.ndarray, binned: np.ndarray, weight: np.ndarray) -> tuple[float, Interval]:
+    """Shared items over their expectation within bins, and its interval from resampled items."""
+
+    def lift(w: np.ndarray) -> np.ndarray:
+        expected, _ = _expected(np.stack([a, b]), binned, w)
+        return np.divide(w @ (a & b), expected, out=np.full(len(w), np.nan), where=expected > 0)
+
+    return float(lift(np.ones((1, len(a))))[0]), central(lift(weight))
 
 
 def _dealt(a: np.ndarray, b: np.ndarray, binned: np.ndarray, seed: int) -> Null:
@@ -208,6 +262,11 @@ def analyse(
         found[f"{one.name} & {other.name}"] = overlap(
             solved[one.name], solved[other.name], ease, kinds=kinds, bins=bins, seed=seed
         )
+    ease = ease_of(measuring or arms, mechanisms, reference, items)
+    everyone = None
+    if ease is not None or kinds is not None:
+        binned = matching(np.zeros(len(items)) if ease is None else ease, kinds, bins)
+        everyone = together(np.stack(list(solved.values())), binned, seed=seed)
     chance = _adjusted({name: pair.chance.p for name, pair in found.items()})
     matched = _adjusted({name: pair.matched.p for name, pair in found.items()})
     table = [_row(name, pair, chance[name], matched[name]) for name, pair in found.items()]
@@ -222,6 +281,11 @@ def analyse(
         "Not shown: whether two mechanisms solve an item in the same way. Difficulty is matched as well as those arms "
         "measure it; where they reach the same ability themselves, what is left is a lower bound.",
     ]
+    if everyone is not None:
+        notes[0] += (
+            f" All pairs at once, matched on arms that are none of them: agreement {shown(*everyone.agreement)}, "
+            f"p {everyone.null.p:.2g}."
+        )
     figure = dot_plot(
         list(found),
         {
@@ -241,6 +305,7 @@ def analyse(
         "solved": {name: [item for item, yes in zip(items, s, strict=True) if yes] for name, s in solved.items()},
         "share solved": {name: {"value": n / len(items), "interval": i} for name, (n, i) in counts.items()},
         "pairs": {name: pair._asdict() for name, pair in found.items()},
+        "together": None if everyone is None else everyone._asdict(),
     }
     more = [("Jaccard", "Shared items over all that either of the two newly solves.", _heat(list(solved), found))]
     return Analysis(NAME, table, figure, notes, data, more)

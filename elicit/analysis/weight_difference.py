@@ -96,7 +96,7 @@ def analyse(
             progress("overlap", len(made) + n, total)
         shared = overlap(a.before, a.after, b.after, seed=seed).summary
         data["overlaps"][f"{a.name} | {b.name}"] = shared
-        table.append(_row(f"{a.name} and {b.name}", {}, _overlap(shared)))
+        table.append(_row(f"{a.name} and {b.name}", {}, overlap_said(shared)))
     notes = [
         "Share of all weights that a training left as they were, by four readings; read it against the dense null, "
         "Gaussian noise of the same norm in the same precision: what the null leaves unchanged as well is rounding.",
@@ -134,7 +134,9 @@ def _tensors(table: Any) -> dict[str, Any]:
     return found
 
 
-def _overlap(shared: dict[str, Any]) -> str:
+def overlap_said(shared: dict[str, Any]) -> str:
+    """The overlap of two trainings in words, beside chance and the dense nulls."""
+
     def share(key: str) -> str:
         return "none" if shared[key] is None else f"{shared[key]:.1%}"
 
