@@ -217,7 +217,7 @@ def short(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> Path:
     """Fits of a few steps, which all claims share in one folder."""
     few = {"updates": 2, "rollouts": 8, "group": 2, "rollout_tokens": 6, "pool": 4, "rank": 2}
     monkeypatch.setattr(one_shot_rlvr, "QUICK", few)
-    monkeypatch.setattr(critique_ft, "QUICK", {"candidates": 6, "steps": 2, "rows": 2, "width": 160, "rank": 2})
+    monkeypatch.setattr(critique_ft, "QUICK", {"candidates": 6, "steps": 2, "rows": 2, "width": 400, "rank": 2})
     folder = Path(given["task"]).parent
     monkeypatch.chdir(folder)
     return folder
