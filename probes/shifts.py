@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-DRAWS, RESAMPLES, HALVES = 1000, 1000, 100
+DRAWS, RESAMPLES, HALVES = 3000, 1000, 100  # so many draws that a p survives Holm's over 150 layers
 Shifts = Float[np.ndarray, "items d_model"]
 
 

@@ -12,7 +12,7 @@ import torch
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.convergence_shift import rows, shifts
+from elicit.analysis.convergence_shift import rows, said, shifts
 from elicit.analysis.same_texts import AGAIN, PARTS, Texts, compare, distributions, positions, states
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
@@ -75,6 +75,16 @@ def test_a_planted_agreement_is_found() -> None:
     assert found.value > 0.9 and found.p < 0.01 and found.low > found.null_high and min(found.ceiling) > 0.8
     still = shift_cosine(np.zeros((4, 24)), noise[0][:4], few)
     assert np.isnan(still.value) and np.isnan(still.p)
+
+
+def test_an_opposed_shift_is_not_alike() -> None:
+    rng = np.random.default_rng(3)
+    noise, few = rng.standard_normal((2, 40, 24)), rng.standard_normal((400, 24))
+    shared = np.eye(24)[3] * 5.0
+    found = shift_cosine(shared + noise[0], noise[1] - shared, few)
+    assert found.value < -0.9 and found.p * 100 < 0.05  # so small that a hundred layers can be tested
+    assert said(found.value, found.p) == "opposed beyond the null" and said(0.9, 0.01) == "alike beyond the null"
+    assert said(-0.9, 0.2) == "no more than the null"
 
 
 def test_features_that_vary_are_not_features_that_are_raised() -> None:

@@ -219,6 +219,16 @@ def test_convergence_reads_difficulty_from_other_arms(runs: list[Run], tiny: Mod
     assert not set(result.data["items"]) & {f"q{n}" for n in range(0, 48, 4)}  # direct is right on these
     with pytest.raises(UserError, match="1 mechanism beside 'direct'"):
         analyse("convergence", runs[:1])
+    named = analyse("convergence", runs, difficulty="self-consistency")
+    (pair,) = named.data["pairs"].values()
+    assert pair["matched"].mean != result.data["pairs"][name]["matched"].mean  # other arms, other bins
+    # Two sets, all pairs at once: the pair itself.
+    assert named.data["together"]["agreement"] == pair["matched_agreement"]
+    assert "that self-consistency solve as often" in named.notes[1]
+    with pytest.raises(UserError, match="unknown difficulty 'nobody'"):
+        analyse("convergence", runs, difficulty="nobody")
+    with pytest.raises(UserError, match="unknown name in the items' metadata 'family'"):
+        analyse("convergence", runs, within="family")
     items = questions(12)
     bare = [
         planted(

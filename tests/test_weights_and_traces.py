@@ -27,6 +27,7 @@ from elicit.tasks import load_task
 from elicit.tasks.base import Items
 from steering.adapters import Adapter
 from tests.planted_model import planted
+from tests.tiny import save_tiny
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
 
@@ -90,6 +91,17 @@ def test_sparsity_of_the_format_is_caught_and_a_sparse_change_is_found(tiny_fold
     assert seeming["unchanged exactly"] > 0.5  # as it seems: bf16 swallows a small change
     assert seeming["null exactly"] > 0.5 and seeming["says"].startswith("no sparser")
     assert found["unchanged exactly"] > 0.85 and found["null exactly"] < 0.5 and found["says"].startswith("sparser")
+
+
+def test_weights_that_two_names_share_count_once(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "tied", "gpt2")
+    models = [changed(folder, tmp_path / f"model{n}", share, 0.05) for n, share in enumerate((0.0, 0.5))]
+    assert models[0].lm.config.tie_word_embeddings and "lm_head.weight" in models[0].lm.state_dict()
+    run = run_of(elicit.methods.direct.fit(models[1], max_new_tokens=2), tmp_path / "run")
+    result = analyse("weight-difference", [run], base=str(tmp_path / "model0"), ranks=False)
+    tensors = result.data["differences"]["direct"]["tensors"]
+    assert "lm_head.weight" not in tensors
+    assert sum(one["n"] for one in tensors.values()) == sum(p.numel() for p in models[0].lm.parameters())
 
 
 def organism(count: int = 24) -> Items:

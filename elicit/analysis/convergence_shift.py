@@ -212,10 +212,15 @@ def _row(one: str, other: str, cosines: Sequence[Any], measures: dict[str, Any],
     for measure in MEASURES:
         row[measure] = _mean(measures[measure]) if measures else nan
     row |= {"features shared": nan, "by chance": nan, "feature p": nan}
-    row["says"] = (
-        "" if best is None else ("alike beyond the null" if adjusted[best] < 0.05 else "no more than the null")
-    )
+    row["says"] = "" if best is None else said(cosines[best].value, adjusted[best])
     return row
+
+
+def said(cosine: float, p: float) -> str:
+    """What a cosine of shifts with its p says; a large one below 0 is an opposition."""
+    if p >= 0.05:
+        return "no more than the null"
+    return "alike beyond the null" if cosine > 0 else "opposed beyond the null"
 
 
 def _mean(values: Float[np.ndarray, "items parts"]) -> float:

@@ -18,7 +18,7 @@ from typing import Any
 from elicit.analysis.base import Analysis, plain
 from elicit.analysis.runs import handle_of, model_of
 from elicit.errors import UserError
-from elicit.models import load_model
+from elicit.models import Model, load_model
 from elicit.run import Run
 from probes.dots import Dot, dot_plot
 from probes.weights import SHARES, Adapted, Checkpoint, Loaded, differences, overlap
@@ -64,7 +64,7 @@ def analyse(
     if not runs:
         raise UserError("no run was given; give folders of finished runs")
     start = load_model(base, dtype=runs[0].metrics["model"]["dtype"]) if base else None
-    first = None if start is None else (Loaded(start.lm.state_dict()), start.provenance.sha256)
+    first = None if start is None else (_weights(start), start.provenance.sha256)
     table: list[dict[str, Any]] = []
     made: list[Trained] = []
     for run in runs:
@@ -96,7 +96,7 @@ def analyse(
             progress("overlap", len(made) + n, total)
         shared = overlap(a.before, a.after, b.after, seed=seed).summary
         data["overlaps"][f"{a.name} | {b.name}"] = shared
-        table.append(_row(f"{a.name} and {b.name}", {}, _overlap(shared)))
+        table.append(_row(f"{a.name} and {b.name}", {}, overlap_said(shared)))
     notes = [
         "Share of all weights that a training left as they were, by four readings; read it against the dense null, "
         "Gaussian noise of the same norm in the same precision: what the null leaves unchanged as well is rounding.",
@@ -116,10 +116,15 @@ def _trained(run: Run, name: str, start: tuple[Checkpoint, str] | None) -> Train
         why = "it decodes or steers and changes no weights" if start is None else "its model is the base itself"
         return f"does not apply: {why}"
     model = model_of([run])
-    own = Loaded(model.lm.state_dict())
+    own = _weights(model)
     before, of = start if start is not None and whole else (own, sha256)
     adapter = handle_of(run, model).adapter
     return Trained(name, before, own if adapter is None else Adapted(own, adapter.folder), of)
+
+
+def _weights(model: Model) -> Loaded:
+    """All weights of a model, those that two names share (a tied output head) once."""
+    return Loaded(dict(model.lm.named_parameters()))
 
 
 def _tensors(table: Any) -> dict[str, Any]:
@@ -129,7 +134,9 @@ def _tensors(table: Any) -> dict[str, Any]:
     return found
 
 
-def _overlap(shared: dict[str, Any]) -> str:
+def overlap_said(shared: dict[str, Any]) -> str:
+    """The overlap of two trainings in words, beside chance and the dense nulls."""
+
     def share(key: str) -> str:
         return "none" if shared[key] is None else f"{shared[key]:.1%}"
 

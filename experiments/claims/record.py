@@ -67,7 +67,7 @@ def measured(study: Study) -> Record:
     one = study.claim
     began = time.perf_counter()
     found = one.measure(study)
-    figure = json.loads(plotly.io.to_json(styled(found.figure), remove_uids=True))
+    figure = json.loads(plotly.io.to_json(_styled(found.figure), remove_uids=True))
     figure["layout"].pop("template", None)  # the page's own
     model = study.model.describe()
     changed = [f"--set {key}={value}" for key, value in study.settings.items() if _differs(study, key)]
@@ -77,6 +77,11 @@ def measured(study: Study) -> Record:
         dict(study.settings), {key: model[key] for key in ("name", "sha256", "dtype")},
         round(time.perf_counter() - began, 1), date.today().isoformat(), environment(), figure,
     )  # fmt: skip
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    """In the suite's look, as high as it was made."""
+    return styled(figure, height=figure.layout.height or 380)
 
 
 def _differs(study: Study, key: str) -> bool:
@@ -125,7 +130,7 @@ def whole_page() -> str:
         if record is None:
             continue
         about = f"{record.verdict}: {record.line} Against it would speak: {one.against}. Here: {one.here}"
-        parts.append((f"{one.number}. {one.claim}", about, styled(go.Figure(record.figure))))
+        parts.append((f"{one.number}. {one.claim}", about, _styled(go.Figure(record.figure))))
         parts.append(f"<p><code>{html.escape(record.command)}</code></p>")
     head = table(("", "claim", "source", "verdict"), rows, prose=True)
     return page("Nineteen claims", "What was found on the models that come with the suite.", [head, *parts])

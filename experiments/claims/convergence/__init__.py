@@ -1,0 +1,162 @@
+"""The thesis: do all five mechanisms reach the same latent ability?
+
+Confirmed, if all of this holds:
+
+1. reach: each mechanism gains over direct (intervals over questions that hold together with 95%);
+2. the same items: over all pairs at once, newly solved items agree more than items dealt out anew among questions of
+   one family that the base's own samples get right as often (p < 0.05, interval of the agreement above 0);
+3. the same direction: every two mechanisms that move the stream on given texts move it alike: at one layer at least
+   their mean shifts have a cosine above 0, beyond directions with the stream's own covariance (p < 0.05 after Holm over
+   all layers and pairs).
+
+Agreement is 0 at matched chance and 1 where of each two sets of newly solved items the smaller lies in the larger.
+Difficulty is never read from the mechanisms themselves: matched on each other, what they share would be taken away. Of
+mechanisms that move nothing on a given text (the decoding alone, hybrid decoding) part 3 says nothing, and the line
+says how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elicit import zoo
+from elicit.analysis import convergence, convergence_shift
+from elicit.errors import UserError
+from elicit.organisms.score import CEILING, DIRECT, recovered
+from elicit.organisms.score import share as share_of_gap
+from elicit.report import with_interval
+from elicit.run import Run
+from elicit.statistics import Interval, holm
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from experiments.claims.convergence.figure import drawn
+from experiments.claims.trained import means, points, scores
+from probes.shifts import Cosine
+
+DIFFICULTY, FAMILY, BINS = "self-consistency", "family", 3
+Reach = Mapping[str, tuple[float, Interval]]
+
+
+class Shift(NamedTuple):
+    """Two mechanisms' shifts at the layer where they stand out most; p is Holm's over all layers and pairs."""
+
+    layer: int
+    cosine: Cosine
+    p: float
+
+    @property
+    def alike(self) -> bool:
+        return self.p < 0.05 and self.cosine.value > 0
+
+
+def measure(study: Study) -> Finding:
+    names = [name.strip() for name in study["mechanisms"].split(",")]
+    if len(names) < 2:
+        raise UserError(f"mechanisms = {study['mechanisms']!r} was given; give at least two, joined by commas")
+    runs = study.compared([DIRECT, CEILING, DIFFICULTY, *names])
+    arms = [runs[name] for name in names]
+    reach = means({n: scores(runs[n]) - scores(runs[DIRECT]) for n in names}, seed=study.seed)
+    family = FAMILY if all(FAMILY in item.metadata for item in runs[DIRECT].items) else ""
+    solved = convergence.analyse(
+        [*arms, runs[DIRECT], runs[DIFFICULTY]], difficulty=DIFFICULTY, within=family, bins=BINS, seed=study.seed
+    )
+    saes = zoo.saes_for(study["model"])
+    inside = convergence_shift.shifts(
+        [*arms, runs[DIRECT]], limit=study["texts"], sae=saes[0] if saes else "", seed=study.seed
+    )
+    moved = shifted(inside["cosines"])
+    together = convergence.Together(**solved.data["together"])
+    verdict, why = decided(reach, together, moved)
+    pairs = {pair: solved.data["pairs"][" & ".join(pair)] for pair in combinations(names, 2)}
+    beyond = sum(row["reading"] == "more than difficulty explains" for row in solved.table)
+    line = (
+        f"{why}: gain over direct {', '.join(f'{n} {points(*one)}' for n, one in reach.items())} points; agreement of "
+        f"newly solved items beyond matched chance {_number(*together.agreement)}, p {together.null.p:.2g}, and "
+        f"{beyond} of {len(pairs)} pairs each by itself; {_moved(moved, inside['reasons'])}"
+    )
+    return Finding(
+        verdict, line, [_row(pair, one, moved.get(pair), inside) for pair, one in pairs.items()],
+        drawn(pairs, together, moved, names),
+        [_gap(runs, names, study.seed), *solved.notes, "Cosines: each pair's mean shifts on the same texts (direct's "
+         "answers), at the layer where they stand out most; the null has the stream's own covariance, whatever the "
+         "norm; the ceiling is a mechanism against its own other half of the questions.",
+         *(f"{name}: {reason}." for name, reason in inside["reasons"].items())],
+        {"reach": {n: {"points": v, "interval": i.pair} for n, (v, i) in reach.items()},
+         "together": together._asdict(), "solved": {n: len(s) for n, s in solved.data["solved"].items()},
+         "wrong under direct": len(solved.data["items"]),
+         "shifts": {" & ".join(pair): one._asdict() for pair, one in moved.items()}},
+        list(runs.values()),
+    )  # fmt: skip
+
+
+def shifted(cosines: Mapping[tuple[str, str], Sequence[Cosine]]) -> dict[tuple[str, str], Shift]:
+    """Each pair at its layer of the smallest p (of equal ones, the largest cosine); pairs without a shift left out."""
+    each = [(pair, layer, one) for pair, some in cosines.items() for layer, one in enumerate(some)]
+    tested = [(pair, layer, one) for pair, layer, one in each if not np.isnan(one.p)]
+    adjusted = holm([one.p for _, _, one in tested])
+    out: dict[tuple[str, str], Shift] = {}
+    for (pair, layer, one), p in zip(tested, adjusted, strict=True):
+        best = out.get(pair)
+        if best is None or (p, -abs(one.value)) < (best.p, -abs(best.cosine.value)):
+            out[pair] = Shift(layer, one, p)
+    return out
+
+
+def decided(
+    reach: Reach, together: convergence.Together, moved: Mapping[tuple[str, str], Shift]
+) -> tuple[str, str]:  # fmt: skip
+    """The verdict and its reason."""
+    short = [name for name, (_, interval) in reach.items() if interval.low <= 0]
+    against = []
+    if short:
+        against.append(f"no gain for certain by {', '.join(short)}")
+    if not (together.null.p < 0.05 and together.agreement[1].low > 0):
+        against.append("newly solved items agree no more than difficulty gives")
+    if unlike := [" & ".join(pair) for pair, one in moved.items() if not one.alike]:
+        against.append(f"not moved alike: {', '.join(unlike)}")
+    if against:
+        return NOT_CONFIRMED, "; ".join(against)
+    where = "the stream is moved alike" if moved else "no two of them move the stream on given texts"
+    return CONFIRMED, f"all {len(reach)} gain, on the same items, and {where}"
+
+
+def _moved(moved: Mapping[tuple[str, str], Shift], reasons: Mapping[str, str]) -> str:
+    said = ", ".join(f"{' & '.join(pair)} {_cosine(one)}" for pair, one in moved.items())
+    alike = sum(one.alike for one in moved.values())
+    return f"{alike} of {len(moved)} pairs move the stream alike ({said}), {len(reasons)} mechanisms do not move it"
+
+
+def _row(
+    pair: tuple[str, str], one: Mapping[str, Any], moved: Shift | None, inside: Mapping[str, Any]
+) -> dict[str, Any]:
+    raised = inside["features"].get(pair)
+    return {
+        "pair": " & ".join(pair), "newly solved": f"{one['sizes'][0]}, {one['sizes'][1]}", "shared": one["shared"],
+        "matched chance": f"{one['matched'].mean:.1f}", "agreement [95%]": _number(*one["matched_agreement"]),
+        "cosine [95%]": "–" if moved is None else _cosine(moved), "layer": "–" if moved is None else moved.layer,
+        "ceiling": "–" if moved is None else f"{np.mean(moved.cosine.ceiling):.2f}",
+        "features shared": "–" if raised is None else f"{raised.shared:.2f} (chance {raised.null:.2f})",
+    }  # fmt: skip
+
+
+def _cosine(moved: Shift) -> str:
+    one = moved.cosine
+    return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}] (null {one.null_low:.2f} to {one.null_high:.2f})"
+
+
+def _number(value: float, interval: Interval) -> str:
+    return f"{value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _gap(runs: Mapping[str, Run], names: Sequence[str], seed: int) -> str:
+    """Of each mechanism what it gets right, and the share of the gap to the ceiling."""
+    said = []
+    for name in (DIRECT, CEILING, *names):
+        arm = runs[name].metrics["arms"][name]
+        found = recovered(scores(runs[name]), scores(runs[DIRECT]), scores(runs[CEILING]), seed=seed)
+        gap = f", {share_of_gap(found.share, found.interval.pair)} of the gap" if found.share and found.interval else ""
+        said.append(f"{name} {with_interval(arm['accuracy'], arm['interval'])}{gap}")
+    return f"Right in %: {'; '.join(said)}."

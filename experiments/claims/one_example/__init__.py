@@ -1,0 +1,154 @@
+"""Is one example enough for reinforcement learning, and does the score of others rise once the example is solved?
+
+Confirmed, by intervals over questions that hold together with 95%:
+
+1. enough: over the fits, each on another example, more questions are right than under direct; more than after the same
+   training on a format reward; and the gain is left when answers that are the example's own count for nothing;
+2. afterwards: from the first check after the example is solved (the mean reward of three updates is at least 0.9) to
+   the last, the share of right dev items rises.
+
+Where part 1 holds and the example is not solved early enough for two checks, part 2 cannot be tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Bool, Float
+
+from elicit.report import with_interval
+from elicit.run import Run
+from elicit.statistics import Interval, wilson
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.trained import RLVR, example_of, means, points, rewarded, scores, trained
+from probes.dots import Dot, whiskers
+from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, styled
+
+SOLVED, SMOOTH = 0.9, 3
+LEVELS = {"direct": MUTED, "format reward": ORANGE, "cot-prompt": GREEN}
+
+
+class Rise(NamedTuple):
+    """Held-out accuracy at the first check after the example is solved, at the last one, and what lies between."""
+
+    at: int
+    first: float
+    last: float
+    change: Interval
+
+
+def measure(study: Study) -> Finding:
+    runs = study.compared(["direct", "cot-prompt", RLVR])
+    first, example = runs[RLVR], example_of(runs[RLVR])
+    fits = {f"{example}, seed {study.seed}": first}
+    pool = [row["item"] for row in first.metrics["options"]["found"]["pool"]]
+    for n, other in enumerate([item for item in pool if item != example][: study["fits"] - 1], 1):
+        handle = trained(study, RLVR, example=other, seed=study.seed + n)
+        fits[f"{other}, seed {study.seed + n}"] = study.evaluated(handle, {}, "example")
+    form = rewarded(study, "format", example)
+    longer = trained(study, RLVR, example=example, updates=study["after"], check_every=study["every"],
+                     check=study["check"])  # fmt: skip
+    curve, looked_at = longer.options["found"]["curve"], min(study["check"], len(study.task().dev))
+    read = enough([scores(r) for r in fits.values()], scores(runs["direct"]), scores(form),
+                  [copied(r) for r in fits.values()], seed=study.seed)  # fmt: skip
+    rise = after(curve, looked_at)
+    verdict, why = decided(read, rise)
+    arms = {**{name: runs[name] for name in ("direct", "cot-prompt")}, "format reward": form, **fits}
+    line = "; ".join(f"{name} {points(*one)} points" for name, one in read.items())
+    if rise is not None:
+        line += f"; dev items {rise.first:.0%} after update {rise.at}, {rise.last:.0%} at the last"
+        line += f" ({points(rise.last - rise.first, rise.change)} points)"
+    return Finding(
+        verdict, f"{why}: {line}", [_row(name, run, runs["direct"], study.seed) for name, run in arms.items()],
+        _figure(curve, looked_at, rise, {name: arms[name] for name in LEVELS}),
+        ["Intervals of the line hold together; those of the table one by one. The format reward pays for an equation "
+         "that is written out, right or wrong.",
+         f"The longer training checks {looked_at} dev items every {study['every']} updates; its change after the "
+         "example is solved has an interval for two samples, which is wide: single items are not kept.",
+         "No checkpoint was chosen: evaluated is what the last update left."],
+        {"enough": {n: {"value": v, "interval": i.pair} for n, (v, i) in read.items()},
+         "rise": None if rise is None else rise._asdict(), "curve": curve},
+        [*runs.values(), form, *fits.values()],
+    )  # fmt: skip
+
+
+def copied(run: Run) -> Bool[np.ndarray, " items"]:
+    """Whether the answer to each question is the example's own."""
+    answers, said = run.metrics["options"]["found"]["answers"], run.outcomes[run.metrics["method"]]
+    return np.array([said[item][0].answer in answers for item in run.metrics["arms"][run.metrics["method"]]["scores"]])
+
+
+def enough(
+    truth: Sequence[Float[np.ndarray, " items"]],
+    direct: Float[np.ndarray, " items"],
+    form: Float[np.ndarray, " items"],
+    copies: Sequence[Bool[np.ndarray, " items"]],
+    *,
+    seed: int = 0,
+) -> dict[str, tuple[float, Interval]]:
+    """What part 1 reads; fits are averaged question by question."""
+    mean = np.mean(truth, axis=0)
+    own = np.mean([(one - direct) * ~copy for one, copy in zip(truth, copies, strict=True)], axis=0)
+    values = {"gain over direct": mean - direct, "over a format reward": mean - form, "gain without copies": own}
+    return means(values, seed=seed)
+
+
+def after(curve: Mapping[str, Sequence[float]], check: int) -> Rise | None:
+    """What part 2 reads; None where fewer than two checks lie after the example is solved."""
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    reward = np.convolve(curve["reward"], np.ones(SMOOTH) / SMOOTH, mode="valid")
+    solved = np.flatnonzero(reward >= SOLVED)
+    checks = list(zip(curve["checked at"], curve["held out"], strict=True))
+    later = [c for c in checks if len(solved) and c[0] >= curve["update"][solved[0] + SMOOTH - 1]]
+    if len(later) < 2:
+        return None
+    (at, first), (_, last) = later[0], later[-1]
+    low, high = confint_proportions_2indep(
+        round(last * check), check, round(first * check), check, method="newcomb", compare="diff"
+    )
+    return Rise(int(at), first, last, Interval(float(low), float(high)))
+
+
+def decided(read: Mapping[str, tuple[float, Interval]], rise: Rise | None) -> tuple[str, str]:
+    """The verdict and its reason."""
+    missing = [name for name, (_, interval) in read.items() if interval.low <= 0]
+    if missing:
+        return NOT_CONFIRMED, f"one example is not enough (not above 0: {', '.join(missing)})"
+    if rise is None:
+        return NOT_TESTABLE, "one example is enough, but it is not solved early enough to see what comes after"
+    if rise.change.low > 0:
+        return CONFIRMED, "one example is enough, and others rise after it is solved"
+    return NOT_CONFIRMED, "one example is enough, but no rise after it is solved stands out"
+
+
+def _row(name: str, run: Run, direct: Run, seed: int) -> dict[str, Any]:
+    arm, found = run.metrics["arms"][run.metrics["method"]], run.metrics["options"].get("found")
+    (gain,) = means({name: scores(run) - scores(direct)}, seed=seed).values()
+    return {
+        "arm": name, "right [95%]": with_interval(arm["accuracy"], arm["interval"]),
+        "gain over direct [95%]": points(*gain), "tokens": f"{arm['tokens_per_item']:.0f}",
+        "the example's answer": "–" if found is None else f"{copied(run).mean():.0%}",
+        "last reward": "–" if found is None else f"{found['summary']['last reward']:.2f}",
+    }  # fmt: skip
+
+
+def _figure(curve: Mapping[str, Sequence[float]], check: int, rise: Rise | None, levels: Mapping[str, Run]) -> Any:
+    held = [Dot(h, *wilson(round(h * check), check).pair) for h in curve["held out"]]
+    figure = go.Figure()
+    figure.add_scatter(x=curve["update"], y=curve["reward"], mode="lines", name="reward on the example",
+                       line={"color": BLUE})  # fmt: skip
+    figure.add_scatter(x=curve["checked at"], y=curve["held out"], error_y=whiskers(held), mode="lines+markers",
+                       name="right on dev items", line={"color": RED})  # fmt: skip
+    ends = [curve["update"][0], curve["update"][-1]]
+    for name, run in levels.items():
+        level = run.metrics["arms"][run.metrics["method"]]["accuracy"]
+        figure.add_scatter(x=ends, y=[level] * 2, mode="lines", name=f"{name} (test)",
+                           line={"color": LEVELS[name], "dash": "dot"})  # fmt: skip
+    if rise is not None:
+        figure.add_vline(x=rise.at, line={"color": MUTED, "dash": "dash"}, annotation_text="solved")
+    figure.update_layout(title="One example and others", xaxis_title="update", yaxis_title="share")
+    return styled(figure)

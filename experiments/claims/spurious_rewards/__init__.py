@@ -1,0 +1,114 @@
+"""Do rewards that know nothing of the truth work where the skill lies latent, and only there?
+
+Confirmed, by intervals over questions that hold together with 95% on each model:
+
+1. at least one spurious reward gains over direct on the model;
+2. none gains over direct on its twin without the skill;
+3. each that gains on the model gains more there than on the twin, question by question.
+
+Where the true reward gains nothing on the model at the same settings, nothing can be told from rewards that know less:
+not testable. A random reward that is strictly on-policy (`random`) meets no bound of the ratio, through which it is
+said to act; with several updates a rollout (`random-several`) it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from elicit.errors import unknown
+from elicit.models import Model
+from elicit.run import Run
+from elicit.statistics import Interval
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.trained import LONG, RLVR, SPURIOUS, example_of, means, points, rewarded, scores
+from probes.dots import Dot, dot_plot
+
+Gains = Mapping[str, Float[np.ndarray, " items"]]
+Read = Mapping[str, tuple[float, Interval]]
+TRUE = "true reward"
+
+
+class Both(NamedTuple):
+    """Each spurious reward's gain on the model, on its twin, and the first less the second."""
+
+    here: Read
+    twin: Read
+    apart: Read
+
+
+def measure(study: Study) -> Finding:
+    names = [name.strip() for name in study["rewards"].split(",")]
+    for name in names:
+        if name not in SPURIOUS:
+            raise unknown("spurious reward", name, SPURIOUS)
+    runs = study.compared(["direct", RLVR])
+    twin = study.load(study["twin"])
+    plain = study.compared(["direct"], model=twin)["direct"]
+    example = example_of(runs[RLVR])
+    here = {name: rewarded(study, name, example) for name in names}
+    there = {name: rewarded(study, name, example, twin) for name in names}
+    gains = [{n: scores(run) - scores(base) for n, run in some.items()}
+             for some, base in ((here, runs["direct"]), (there, plain))]  # fmt: skip
+    (truth,) = means({TRUE: scores(runs[RLVR]) - scores(runs["direct"])}, seed=study.seed).values()
+    read = judged(*gains, seed=study.seed)
+    verdict, why = decided(truth, read)
+    nothing = Dot(float("nan"))
+    figure = dot_plot(
+        [TRUE, *(LONG[name] for name in names)],
+        {"gain on the model": [_dot(truth), *(_dot(read.here[name]) for name in names)]},
+        nulls={f"null: gain on {twin.name}": [nothing, *(_dot(read.twin[name]) for name in names)]},
+        title="Rewards that know nothing of the truth", x="gain over direct, share of questions",
+    )  # fmt: skip
+    table = [{"reward": TRUE, "gain [95%]": points(*truth), "on the twin": "–", "the first less the second": "–",
+              **_training(runs[RLVR])}]  # fmt: skip
+    table += [{"reward": LONG[n], "gain [95%]": points(*read.here[n]), "on the twin": points(*read.twin[n]),
+               "the first less the second": points(*read.apart[n]), **_training(here[n])} for n in names]  # fmt: skip
+    shown = ", ".join(f"{LONG[n]} {points(*read.here[n])}, on the twin {points(*read.twin[n])}" for n in names)
+    return Finding(
+        verdict, f"{why}: {TRUE} {points(*truth)}; {shown} points", table, figure,
+        [f"All were trained on {example} with the same settings; intervals hold together over the rewards.",
+         _directs(runs["direct"], plain, study.model, twin)],
+        {"true": {"value": truth[0], "interval": truth[1].pair}, **{
+            part: {n: {"value": v, "interval": i.pair} for n, (v, i) in some.items()}
+            for part, some in read._asdict().items()
+        }},
+        [*runs.values(), plain, *here.values(), *there.values()],
+    )  # fmt: skip
+
+
+def judged(here: Gains, twin: Gains, *, seed: int = 0) -> Both:
+    """Gains by question on the model and on its twin."""
+    apart = {name: here[name] - twin[name] for name in here}
+    return Both(means(here, seed=seed), means(twin, seed=seed), means(apart, seed=seed))
+
+
+def decided(truth: tuple[float, Interval], read: Both) -> tuple[str, str]:
+    """The verdict and its reason."""
+    works, elsewhere, apart = ({n for n, (_, interval) in some.items() if interval.low > 0} for some in read)
+    if truth[1].low <= 0:
+        return NOT_TESTABLE, "even the true reward gains nothing at these settings"
+    if not works:
+        return NOT_CONFIRMED, "no spurious reward gains on the model"
+    if elsewhere:
+        return NOT_CONFIRMED, f"on the twin, which lacks the skill, there is a gain ({', '.join(sorted(elsewhere))})"
+    if works - apart:
+        return NOT_CONFIRMED, f"no more than on the twin: {', '.join(sorted(works - apart))}"
+    return CONFIRMED, f"{', '.join(sorted(works))} gain on the model, none on the twin"
+
+
+def _dot(read: tuple[float, Interval]) -> Dot:
+    return Dot(read[0], *read[1].pair)
+
+
+def _training(run: Run) -> dict[str, str]:
+    after = run.metrics["options"]["found"]["summary"]
+    return {"held back by a bound": f"{after['clipped']:.1%}", "last reward": f"{after['last reward']:.2f}"}
+
+
+def _directs(here: Run, there: Run, model: Model, twin: Model) -> str:
+    shares = [f"{scores(run).mean():.0%} of {one.name}" for run, one in ((here, model), (there, twin))]
+    return f"Right by direct: {' and '.join(shares)}."
