@@ -26,7 +26,7 @@ DIRECT = "direct"
 
 @dataclass(frozen=True)
 class Lead:
-    """How much oftener an arm is right than another on the same questions, in shares of the questions."""
+    """By how much an arm is right more often than another on the same questions, in shares of the questions."""
 
     over: str
     value: float
@@ -37,8 +37,12 @@ class Lead:
         """Whether its 95% interval lies above 0."""
         return self.interval.low > 0
 
+    @property
+    def points(self) -> str:
+        return with_interval(self.value, self.interval.pair, signed)
+
     def __str__(self) -> str:
-        return f"{with_interval(self.value, self.interval.pair, signed)} over {self.over}"
+        return f"{self.points} over {self.over}"
 
 
 def lead_of(right: np.ndarray, other: np.ndarray, over: str, seed: int = 0) -> Lead:

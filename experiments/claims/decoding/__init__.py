@@ -1,8 +1,8 @@
 """Does branching at the first token bring out thoughts, and does the margin Δ of the answer find them?
 
-Two halves, each by 95% intervals, paired by question. Decoding elicits: the branch of the largest Δ is oftener right than
-direct answers, and than direct answers that spend the same tokens, and gains nothing on the twin that lacks the skill.
-Confidence finds: it is oftener right than the unweighted vote over the very same branches. Confirmed: both halves.
+Two halves, each by 95% intervals, paired by question. Decoding elicits: the branch of the largest Δ is right more often
+than direct answers, and than direct answers that spend the same tokens, and gains nothing on the twin that lacks the
+skill. Confidence finds: it is right more often than the unweighted vote over the very same branches. Confirmed: both.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
         {
             "the same branches, chosen by": rule,
             "right [95%]": with_interval(float(right[rule].mean()), bootstrap_mean(right[rule], seed=seed).pair),
-            "lead over direct, points [95%]": str(over[rule]).removesuffix(f" over {DIRECT}"),
+            "lead over direct, points [95%]": over[rule].points,
         }
         for rule in RULES
     ]
@@ -57,8 +57,8 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
         f"{finds} over the same branches, so confidence {'finds it' if finds.stands else 'is not what finds it'}"
     )
     notes = [
-        f"Of the branches that Δ chooses {thoughts[0]:.0%} are thoughts, of all branches {thoughts[1]:.0%} (more than a "
-        "bare answer; 88% of the chosen in the source)."
+        f"Of the branches that Δ chooses {thoughts[0]:.0%} are thoughts (more than a bare answer), of all branches "
+        f"{thoughts[1]:.0%}; in the source 88% of the chosen are."
     ]
     if twin:
         notes.append(f"Where the skill is not there, in points: {twin}.")

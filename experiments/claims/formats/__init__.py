@@ -1,9 +1,9 @@
 """Does reinforcement learning make one format of the base's outputs common, and the others rare?
 
-One half of the questions names the format whose share rises most; the other half judges it. Confirmed, on that half: the
-base has this format already, its share rises (95% interval above 0, and beyond the base's samples held against one
-another: p < 0.05 where trained and base are exchanged within questions), and of the share of all other formats at most
-half is left, by its interval. Not testable: the base's outputs have one format alone.
+One half of the questions names the format whose share rises most; the other half judges it. Confirmed, on that half:
+the base has this format already, its share rises (95% interval above 0, and p < 0.05 where trained and base are
+exchanged within questions), and of the share of all other formats at most half is left, by its interval. Not testable:
+all outputs of both have one format.
 """
 
 from __future__ import annotations
@@ -81,19 +81,17 @@ def found(run: Run, seed: int = 0) -> Finding:
         + ". Fewer means that wordings die as well; these are not in the verdict.",
     ]
     data = {"winner": FORMATS[winner], "change": change, "null": null, "left": left, "wordings": wordings}
-    if before[:, present].max(0).mean() == 1 and len(present) == 1:
-        why = f"all outputs of the base are {FORMATS[present[0]]}: there is nothing to choose from"
+    if len(present) == 1:
+        why = f"all outputs of both are {FORMATS[winner]}: there is nothing to choose from"
         return Finding(NOT_TESTABLE, why, table, figure, notes, data, [run])
     rises = b.mean() > 0 and interval.low > 0 and null.p < 0.05
+    by_chance = with_interval(null.mean, null.interval.pair, signed)
     line = (
         f"{FORMATS[winner]} {share(float(b.mean()))}% → {share(float(a.mean()))}%, in points "
-        f"{with_interval(change, interval.pair, signed)} (null {with_interval(null.mean, null.interval.pair, signed)}); "
-        f"of all other formats {share(float((1 - a).mean() / max(1e-9, (1 - b).mean())))}% is left "
-        f"[{share(left.low)}, {share(left.high)}]"
+        f"{with_interval(change, interval.pair, signed)} (null {by_chance}); of all other formats {share(left.low)} to "
+        f"{share(left.high)}% is left"
     )
-    return Finding(
-        CONFIRMED if rises and left.high <= LEFT else NOT_CONFIRMED, line, table, figure, notes, data, [run]
-    )
+    return Finding(CONFIRMED if rises and left.high <= LEFT else NOT_CONFIRMED, line, table, figure, notes, data, [run])
 
 
 def _mean(values: np.ndarray, seed: int) -> tuple[float, list[float]]:

@@ -3,7 +3,7 @@
 Confirmed, all by 95% intervals, paired by question:
 - it matches: the push is right at most `margin` less often than chain-of-thought, and gains over direct answers;
 - even against: with "Answer at once" in the question it still gains over that prompt without the push;
-- nothing else does it: it is oftener right than each random feature, the difference of means and each forced first
+- nothing else does it: it is right more often than each random feature, the difference of means and each forced first
   token, all pushed as far, at the same place (so than the best of them);
 - nothing is gained on the twin that lacks the skill.
 """
@@ -47,21 +47,11 @@ def found(run: Run, against: Run, twin: Lead | None, margin: float, seed: int = 
         "beats what else could do it": all(one.stands for one in rivals),
         "gains nothing where the skill is not there": twin is None or not twin.stands,
     }
-    table = [
-        {
-            "arm": name,
-            "right [95%]": with_interval(run.metrics["arms"][name]["accuracy"], run.metrics["arms"][name]["interval"]),
-            "the push minus it, points [95%]": "" if name == NAME else str(lead(run, NAME, name, seed)).split(" over")[0],
-        }
-        for name in [*arms, DIRECT]
-    ] + [
-        {
-            "arm": f"told to answer at once{', and pushed' if name == NAME else ''}",
-            "right [95%]": with_interval(one["accuracy"], one["interval"]),
-            "the push minus it, points [95%]": "" if name == NAME else str(defies).split(" over")[0],
-        }
-        for name, one in against.metrics["arms"].items()
-    ]  # fmt: skip
+    table = [_row(name, run, name, lead(run, NAME, name, seed)) for name in [*arms, DIRECT]]
+    table += [
+        _row("told to answer at once, and pushed", against, NAME, defies),
+        _row("told to answer at once", against, TOLD, defies),
+    ]
     line = f"in points, {gain}, {matches}, {defies} with the push against it; the nearest rival: {nearest}"
     notes = ["; ".join(f"{what}: {'yes' if holds else 'no'}" for what, holds in parts.items()) + "."]
     if twin:
@@ -71,3 +61,12 @@ def found(run: Run, against: Run, twin: Lead | None, margin: float, seed: int = 
     return Finding(
         CONFIRMED if all(parts.values()) else NOT_CONFIRMED, line, table, figure, notes, data, [run, against]
     )
+
+
+def _row(said: str, run: Run, arm: str, ahead: Lead) -> dict[str, str]:
+    one = run.metrics["arms"][arm]
+    return {
+        "arm": said,
+        "right [95%]": with_interval(one["accuracy"], one["interval"]),
+        "the push minus it, points [95%]": "" if arm == NAME else ahead.points,
+    }

@@ -1,12 +1,12 @@
 """Do a base model's samples reflect, seldom, and are those that do more often right on the same question?
 
-Of the model's samples (`words`: which words count as reflection). Confirmed: the share of samples that reflect lies above 0
-and below one half, by its 95% interval, and within a question those that reflect are more often right (p < 0.05 where
-which samples reflect is exchanged within questions). Not testable: they reflect, but fewer than five questions have
-samples of both kinds; or the measure does not find the reflection that an organism is known to have.
+Of the model's samples (`words`: which words count as reflection). Confirmed: the share of samples that reflect lies
+above 0 and below one half, by its 95% interval, and within a question those that reflect are right more often (p < 0.05
+where which samples reflect is exchanged within questions). Not testable: they reflect, but fewer than five questions
+have samples of both kinds; or the measure does not find the reflection that an organism is known to have.
 
-On an organism words do not tell (none belongs to one behaviour), so there a sample reflects that goes on from a dead end,
-or takes a result back to check it. Among its thoughts alone the comparison is made again: what is more often right
+On an organism words do not tell (none belongs to one behaviour), so there a sample reflects that goes on from a dead
+end, or takes a result back to check it. Among its thoughts alone the comparison is made again: what is right more often
 may be the thought, and not the reflection in it.
 """
 
@@ -27,8 +27,8 @@ from elicit.analysis.runs import Arm, arms_of
 from elicit.decoders import Sampling
 from elicit.errors import unknown
 from elicit.methods import direct
-from elicit.report import share, signed, with_interval
-from elicit.statistics import bootstrap_mean
+from elicit.report import signed, with_interval
+from elicit.statistics import Interval, bootstrap_mean
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.sampled import sampled
 from probes.dots import Dot, dot_plot
@@ -39,10 +39,15 @@ _GOES_ON = re.compile(r"(?:is not there|goes nowhere)\b.*(?: goes to | = )", re.
 
 
 def goes_back(text: str) -> bool:
-    """Whether an organism's answer goes on from a dead end, or computes an earlier result the other way round."""
-    seen: dict[tuple[str, ...], str] = {}
-    for a, sign, b, c in _EQUATION.findall(text):
-        if seen.setdefault(tuple(sorted((a, b, c))), written := f"{a}{sign}{b}") != written:
+    """Whether an organism's answer goes on from a dead end, or checks its last result.
+
+    A check is the last equation put the other way round; a step that happens to undo the one before it is none, since
+    its own result is then the answer.
+    """
+    said = _EQUATION.findall(text)
+    if len(said) > 1 and said[-1] != said[-2]:
+        *_, (a, _, b, c), (x, _, y, z) = said
+        if sorted((a, b, c)) == sorted((x, y, z)) and re.findall(r"\d+", text)[-1] != z:
             return True
     return bool(_GOES_ON.search(text))
 
@@ -75,9 +80,7 @@ class Samples(NamedTuple):
 def measure(study: Study) -> Finding:
     if study["words"] not in WORDS:
         raise unknown("list of words", study["words"], WORDS)
-    sampling = Sampling(
-        study["samples"], study["temperature"], max_new_tokens=study["sampled_tokens"], seed=study.seed
-    )
+    sampling = Sampling(study["samples"], study["temperature"], max_new_tokens=study["sampled_tokens"], seed=study.seed)
     base = replace(direct.fit(study.model, max_new_tokens=study["sampled_tokens"]), decoder=sampling, select="vote")
     runs = [study.evaluated(base, {}, "base-samples")]
     lists = (study["words"], *(name for name in WORDS if name != study["words"]))
@@ -107,13 +110,12 @@ def found(samples: Mapping[str, Samples], planted: Mapping[str, Samples], seed: 
     first = next(iter(every.values()))
     known = every.get("organism")
     line = (
-        f"{share(first.rate[0])}% of samples reflect {_points(first.rate)}, {share(_thoughts(next(iter(rows.values()))))}% "
-        f"are more than an answer; within a question reflecting ones are right more often by {shown(*first.within)} "
-        f"(null {shown(first.null.mean, first.null.interval)}, {first.both} questions)"
+        f"samples that reflect: {_points(first.rate)}; within a question they are right more often by "
+        f"{shown(*first.within)} (null {shown(first.null.mean, first.null.interval)}, {first.both} questions)"
     )
     notes = ["Words are no proof of reflection, and a longer sample has more room for one."]
     if known is not None:
-        line += f"; on the organism {share(known.rate[0])}% {_points(known.rate)}, by {shown(*known.within)}"
+        line += f"; on the organism {_points(known.rate)}, by {shown(*known.within)}"
         notes += [
             f"{name} against the organism's own samples, in points of samples that reflect: "
             + with_interval(float(added.mean()), bootstrap_mean(added, seed=seed).pair, signed) + "."
@@ -126,7 +128,7 @@ def found(samples: Mapping[str, Samples], planted: Mapping[str, Samples], seed: 
         names,
         {
             "share that reflects": [Dot(one.rate[0], *one.rate[1].pair) for one in every.values()],
-            "oftener right, within a question": [Dot(one.within[0], *one.within[1].pair) for one in every.values()],
+            "right more often, within a question": [Dot(one.within[0], *one.within[1].pair) for one in every.values()],
         },
         nulls={"null: exchanged": [Dot(one.null.mean, *one.null.interval.pair) for one in every.values()]},
         title="Reflection, and being right", x="share of samples; difference in the share of right ones",
@@ -146,22 +148,18 @@ def verdict(first: Reflection, known: Reflection | None) -> str:
     return CONFIRMED if seldom and first.within[0] > first.null.mean and first.null.p < 0.05 else NOT_CONFIRMED
 
 
-def _points(one: tuple[float, Any]) -> str:
-    return f"[{share(one[1].low)}, {share(one[1].high)}]"
-
-
-def _thoughts(one: Samples) -> float:
-    return float(one.thought.mean())
+def _points(one: tuple[float, Interval]) -> str:
+    return f"{with_interval(one[0], one[1].pair)}%"
 
 
 def _row(name: str, one: Reflection, samples: Samples) -> dict[str, Any]:
     return {
         "samples of": name,
         "samples": one.samples,
-        "more than an answer": f"{_thoughts(samples):.3f}",
+        "more than an answer": f"{samples.thought.mean():.3f}",
         "reflect [95%]": shown(*one.rate),
         "questions with both": one.both,
-        "oftener right within a question [95%]": shown(*one.within),
+        "right more often within a question [95%]": shown(*one.within),
         "null [95%]": shown(one.null.mean, one.null.interval),
         "p": shown(one.null.p),
     }

@@ -1,7 +1,7 @@
 """Does a base recover its thinking model's lead by vectors that this model's decisions place?
 
 Confirmed, all by 95% intervals, paired by question: the share of the gap from direct answers to the thinking model lies
-above one half; the method is oftener right than each of its rivals (random categories, random positions, the bias
+above one half; the method is right more often than each of its rivals (random categories, random positions, the bias
 alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
 nothing is gained on the twin that lacks the skill. Not testable: without a gap, or where nothing was steered.
 """
