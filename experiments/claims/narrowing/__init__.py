@@ -6,25 +6,16 @@ between the two do not cross so (`elicit analyse pass-at-k`).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from elicit.analysis import pass_at_k
-from elicit.decoders import Sampling
-from elicit.methods import direct
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from experiments.claims.sampled import sampled
 
 
 def measure(study: Study) -> Finding:
-    sampling = Sampling(study["samples"], study["temperature"], max_new_tokens=study["max_new_tokens"], seed=study.seed)
-    trained = study.fitted(
-        "one-shot-rlvr", updates=study["updates"], max_new_tokens=study["max_new_tokens"], seed=study.seed
-    )
-    base = direct.fit(study.model, max_new_tokens=study["max_new_tokens"])
-    arms = [replace(one, decoder=sampling, select="vote") for one in (trained, base)]
-    run = study.evaluated(arms[0], {"direct": arms[1]}, "sampled")
+    run = sampled(study, study["max_new_tokens"])
     found = pass_at_k.analyse([run], base="direct", seed=study.seed)
     (row,) = found.table
-    crossing = found.data["crossings"][trained.method]
+    crossing = found.data["crossings"]["one-shot-rlvr"]
     lead, lag = row["lead at k = 1 [95%]"], row["base's lead at largest k"]
     return Finding(
         CONFIRMED if crossing["stands"] else NOT_CONFIRMED,

@@ -1,0 +1,116 @@
+"""Does reinforcement learning make one format of the base's outputs common, and the others rare?
+
+One half of the questions names the format whose share rises most; the other half judges it. Confirmed, on that half:
+the base has this format already, its share rises (95% interval above 0, and p < 0.05 where trained and base are
+exchanged within questions), and of the share of all other formats at most half is left, by its interval. Not testable:
+all outputs of both have one format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from elicit.analysis import format_share
+from elicit.analysis.base import halves, shown
+from elicit.analysis.format_share import FORMATS, Outputs, classify
+from elicit.analysis.runs import Arm, arms_of, named, shared_items
+from elicit.report import share, signed, with_interval
+from elicit.run import Run
+from elicit.statistics import Interval, against_null, bootstrap_mean, central, question_weights
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.sampled import sampled
+from probes.dots import Dot, dot_plot
+
+TRAINED, BASE = "one-shot-rlvr", "direct"
+LEFT = 0.5
+
+
+def measure(study: Study) -> Finding:
+    return found(sampled(study, study["max_new_tokens"]), study.seed)
+
+
+def found(run: Run, seed: int = 0) -> Finding:
+    """The finding from samples of the trained model and of its base."""
+    arms = arms_of([run])
+    items = shared_items(arms)
+    trained, base = named(arms, TRAINED), named(arms, BASE)
+    outputs = {arm.name: format_share.outputs_of(arm, items) for arm in (trained, base)}
+    after, before = (format_share.part(one, len(items)).share for one in outputs.values())
+    one_half, other_half = (
+        format_share.part(Outputs(*(v[n::2] for v in outputs[BASE])), len(items)).share for n in (0, 1)
+    )
+    chosen = halves(len(items), seed)
+    winner = int((after - before)[chosen].mean(0).argmax())
+    a, b = after[~chosen, winner], before[~chosen, winner]
+    change, interval = float((a - b).mean()), bootstrap_mean(a - b, seed=seed)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(2000, len(a)))
+    null = against_null(change, (signs * (a - b)).mean(1), greater=True)
+    weights = question_weights(len(a), seed=seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = central(weights @ (1 - a) / (weights @ (1 - b)))
+    present = [f for f in range(len(FORMATS)) if after[:, f].any() or before[:, f].any()]
+
+    def dots(values: np.ndarray) -> list[Dot]:
+        return [Dot(float(v.mean()), *bootstrap_mean(v, seed=seed).pair) for v in values.T[present]]
+
+    figure = dot_plot(
+        [FORMATS[f] for f in present], {"base": dots(before), "trained": dots(after)},
+        nulls={"null: half of the base's samples": dots(one_half), "null: the other half": dots(other_half)},
+        title="How outputs divide among formats", x="share of samples",
+    )  # fmt: skip
+    table = [
+        {
+            "format": FORMATS[f],
+            "base [95%]": with_interval(*_mean(before[:, f], seed)),
+            "trained [95%]": with_interval(*_mean(after[:, f], seed)),
+            "change, points [95%]": with_interval(*_mean(after[:, f] - before[:, f], seed), signed),
+            "base against itself [95%]": with_interval(*_mean(one_half[:, f] - other_half[:, f], seed), signed),
+        }
+        for f in present
+    ]
+    gain = format_share.decompose(outputs[BASE], outputs[TRAINED], len(items), seed=seed)
+    wordings = {arm.name: _wordings(arm, items, FORMATS[winner], seed) for arm in (base, trained)}
+    notes = [
+        f"Of the gain of {shown(*gain.gain)} the change of shares is {shown(*gain.shares)} (null, formats exchanged "
+        f"within a question: {shown(gain.null.mean, gain.null.interval)}).",
+        f"Openings of {FORMATS[winner]} (first two words), in effective number: "
+        + ", ".join(f"{name} {shown(*told)}" for name, told in wordings.items())
+        + ". Fewer means that wordings die as well; these are not in the verdict.",
+    ]
+    data = {"winner": FORMATS[winner], "change": change, "null": null, "left": left, "wordings": wordings}
+    if len(present) == 1:
+        why = f"all outputs of both are {FORMATS[winner]}: there is nothing to choose from"
+        return Finding(NOT_TESTABLE, why, table, figure, notes, data, [run])
+    rises = b.mean() > 0 and interval.low > 0 and null.p < 0.05
+    by_chance = with_interval(null.mean, null.interval.pair, signed)
+    line = (
+        f"{FORMATS[winner]} {share(float(b.mean()))}% → {share(float(a.mean()))}%, in points "
+        f"{with_interval(change, interval.pair, signed)} (null {by_chance}); of all other formats {share(left.low)} to "
+        f"{share(left.high)}% is left"
+    )
+    return Finding(CONFIRMED if rises and left.high <= LEFT else NOT_CONFIRMED, line, table, figure, notes, data, [run])
+
+
+def _mean(values: np.ndarray, seed: int) -> tuple[float, list[float]]:
+    return float(values.mean()), bootstrap_mean(values, seed=seed).pair
+
+
+def _wordings(arm: Arm, items: Sequence[str], form: str, seed: int) -> tuple[float, Interval]:
+    """The effective number of openings (1/Σp², p of the first two words) of an arm's outputs in a format."""
+    said = [[" ".join(t.text.split()[:2]) for t in some if classify(t) == form] for some in arm.outputs(items)]
+    words = sorted({opening for some in said for opening in some})
+    if not words:
+        return math.nan, Interval(math.nan, math.nan)
+    counts = np.array([[some.count(word) for word in words] for some in said], dtype=float)
+
+    def effective(weights: np.ndarray) -> np.ndarray:
+        drawn = weights @ counts
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: np.ndarray = 1 / ((drawn / drawn.sum(1, keepdims=True)) ** 2).sum(1)
+        return found
+
+    whole = float(effective(np.ones((1, len(counts))))[0])
+    return whole, central(effective(question_weights(len(counts), seed=seed)))

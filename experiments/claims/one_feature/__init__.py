@@ -1,0 +1,72 @@
+"""Does a push along one feature at the first step do what being told to think does, and would nothing else do it?
+
+Confirmed, all by 95% intervals, paired by question:
+- it matches: the push is right at most `margin` less often than chain-of-thought, and gains over direct answers;
+- even against: with "Answer at once" in the question it still gains over that prompt without the push;
+- nothing else does it: it is right more often than each random feature, the difference of means and each forced first
+  token, all pushed as far, at the same place (so than the best of them);
+- nothing is gained on the twin that lacks the skill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from elicit.analysis.runs import arms_of, handle_of
+from elicit.methods import cot_prompt
+from elicit.methods.sae_steer import NAME
+from elicit.prompts import AT_ONCE
+from elicit.report import with_interval
+from elicit.run import Run
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from experiments.claims.reading import DIRECT, Lead, arms_figure, lead, leads, on_twin
+
+TOLD = "at-once"
+RIVALS = ("random feature", "difference of means", "begins")  # what the names of these controls begin with
+
+
+def measure(study: Study) -> Finding:
+    run = study.compared([NAME], controls=True)[NAME]
+    pushed = handle_of(run, study.model)
+    told = replace(pushed, prompt=pushed.prompt.asked(AT_ONCE))
+    plain = replace(told, method=TOLD, interventions=(), options={})
+    against = study.evaluated(told, {TOLD: plain}, "told-at-once")
+    return found(run, against, on_twin(study, NAME), study["margin"], study.seed)
+
+
+def found(run: Run, against: Run, twin: Lead | None, margin: float, seed: int = 0) -> Finding:
+    """The finding from the run with its controls, the push against the other prompt, and the lead on the twin."""
+    arms = [arm.name for arm in arms_of([run]) if arm.key != DIRECT]
+    rivals = leads(run, NAME, [name for name in arms if name.startswith(RIVALS)], seed)
+    gain, matches = lead(run, NAME, DIRECT, seed), lead(run, NAME, cot_prompt.NAME, seed)
+    defies = lead(against, NAME, TOLD, seed)
+    nearest = min(rivals, key=lambda one: one.value)
+    parts = {
+        "matches chain-of-thought": gain.stands and matches.interval.low > -margin,
+        "works against the prompt": defies.stands,
+        "beats what else could do it": all(one.stands for one in rivals),
+        "gains nothing where the skill is not there": twin is None or not twin.stands,
+    }
+    table = [_row(name, run, name, lead(run, NAME, name, seed)) for name in [*arms, DIRECT]]
+    table += [
+        _row("told to answer at once, and pushed", against, NAME, defies),
+        _row("told to answer at once", against, TOLD, defies),
+    ]
+    line = f"in points, {gain}, {matches}, {defies} with the push against it; the nearest rival: {nearest}"
+    notes = ["; ".join(f"{what}: {'yes' if holds else 'no'}" for what, holds in parts.items()) + "."]
+    if twin:
+        notes.append(f"Where the skill is not there, in points: {twin}.")
+    figure = arms_figure(run, arms, twin, "One feature, and what else could do it", seed)
+    data = {"gain": gain, "matches": matches, "against": defies, "rivals": rivals, "twin": twin, "parts": parts}
+    return Finding(
+        CONFIRMED if all(parts.values()) else NOT_CONFIRMED, line, table, figure, notes, data, [run, against]
+    )
+
+
+def _row(said: str, run: Run, arm: str, ahead: Lead) -> dict[str, str]:
+    one = run.metrics["arms"][arm]
+    return {
+        "arm": said,
+        "right [95%]": with_interval(one["accuracy"], one["interval"]),
+        "the push minus it, points [95%]": "" if arm == NAME else ahead.points,
+    }

@@ -1,0 +1,88 @@
+"""What several claims read from runs in the same way: leads of an arm over others, and the twin as the null.
+
+A lead is paired by question. Where an arm must lead each of several rivals, all intervals must lie above 0; that needs
+no correction for their number, since one that does not is enough to refuse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from elicit.organisms.score import Recovered, recovered, scores_of
+from elicit.report import signed, with_interval
+from elicit.run import Run
+from elicit.statistics import Interval, paired
+from elicit.zoo import about
+from experiments.claims.base import Study
+from probes.dots import Dot, dot_plot
+
+DIRECT = "direct"
+
+
+@dataclass(frozen=True)
+class Lead:
+    """By how much an arm is right more often than another on the same questions, in shares of the questions."""
+
+    over: str
+    value: float
+    interval: Interval
+
+    @property
+    def stands(self) -> bool:
+        """Whether its 95% interval lies above 0."""
+        return self.interval.low > 0
+
+    @property
+    def points(self) -> str:
+        return with_interval(self.value, self.interval.pair, signed)
+
+    def __str__(self) -> str:
+        return f"{self.points} over {self.over}"
+
+
+def lead_of(right: np.ndarray, other: np.ndarray, over: str, seed: int = 0) -> Lead:
+    """The lead of some scores over others of the same questions in the same order."""
+    found = paired(right, other, seed=seed)
+    return Lead(over, found.difference, found.interval)
+
+
+def lead(run: Run, arm: str, over: str, seed: int = 0) -> Lead:
+    """The lead of one arm of a run over another."""
+    return lead_of(scores_of(run.metrics, arm), scores_of(run.metrics, over), over, seed)
+
+
+def leads(run: Run, arm: str, rivals: Sequence[str], seed: int = 0) -> list[Lead]:
+    """Over each of the rivals that the run has."""
+    return [lead(run, arm, name, seed) for name in rivals if name in run.metrics["arms"]]
+
+
+def gap(run: Run, arm: str, ceiling: str, seed: int = 0) -> Recovered:
+    """The share that an arm recovers of the gap from direct answers to the ceiling."""
+    return recovered(*(scores_of(run.metrics, name) for name in (arm, DIRECT, ceiling)), seed=seed)
+
+
+def on_twin(study: Study, method: str) -> Lead | None:
+    """The method's lead where the skill was never shown; None where nobody knows of such a twin."""
+    if not study["twin"] or about(study["model"]) is None:
+        return None
+    runs = study.compared([DIRECT, method], model=study.load(study["twin"]))
+    right, plain = (scores_of(runs[name].metrics, name) for name in (method, DIRECT))
+    return lead_of(right, plain, f"{DIRECT} on {study['twin']}", study.seed)
+
+
+def arms_figure(run: Run, arms: Sequence[str], twin: Lead | None, title: str, seed: int = 0) -> go.Figure:
+    """The lead of each arm over direct answers; beside the first, the method's own, what it gains on the twin."""
+    dots = [dot(lead(run, arm, DIRECT, seed)) for arm in arms]
+    nothing = [Dot(math.nan)] * (len(arms) - 1)
+    nulls = {} if twin is None else {"null: where the skill is not there": [dot(twin), *nothing]}
+    x = "lead over direct answers, share of the questions"
+    return dot_plot(arms, {"where the skill is there": dots}, nulls=nulls, title=title, x=x)
+
+
+def dot(one: Lead) -> Dot:
+    return Dot(one.value, *one.interval.pair)

@@ -1,0 +1,52 @@
+"""Does a base recover its thinking model's lead by vectors that this model's decisions place?
+
+Confirmed, all by 95% intervals, paired by question: the share of the gap from direct answers to the thinking model lies
+above one half; the method is right more often than each of its rivals (random categories, random positions, the bias
+alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
+nothing is gained on the twin that lacks the skill. Not testable: without a gap, or where nothing was steered.
+"""
+
+from __future__ import annotations
+
+from elicit.analysis.runs import arms_of
+from elicit.methods.vector_transfer import NAME, THINKING
+from elicit.organisms.score import share
+from elicit.run import Run
+from elicit.transfer import GAP_HEAD, gap_rows
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.reading import DIRECT, Lead, arms_figure, gap, leads, on_twin
+
+RIVALS = ("random categories", "random positions", "bias alone", "as many tokens substituted")
+MOST = 0.5
+
+
+def measure(study: Study) -> Finding:
+    run = study.compared([NAME], controls=True)[NAME]
+    return found(run, on_twin(study, NAME), study.seed)
+
+
+def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
+    """The finding from the run with its controls and the lead on the twin."""
+    got = gap(run, NAME, THINKING, seed)
+    over = leads(run, NAME, RIVALS, seed)
+    table = [dict(zip(GAP_HEAD, row, strict=True)) for row in gap_rows(run, THINKING)]
+    arms = [arm.name for arm in arms_of([run]) if arm.key != DIRECT]
+    figure = arms_figure(run, arms, twin, "What is recovered, and what controls recover", seed)
+    if got.share is None or got.interval is None or not over:
+        why = "nothing was steered" if got.share is not None else f"a gap of {got.gap:.2f} leaves no share to tell"
+        return Finding(NOT_TESTABLE, why, table, figure, runs=[run])
+    clean = twin is None or not twin.stands
+    holds = got.interval.low > MOST and all(one.stands for one in over) and clean
+    best = min(over, key=lambda one: one.value)
+    line = (
+        f"{share(got.share, got.interval.pair)} of the gap; in points, {best}, the best rival"
+        + (", not beyond chance" if not best.stands else "")
+        + (f"; {twin}" if twin else "")
+    )
+    notes = [
+        "Leads over the rivals, in points: " + "; ".join(map(str, over)) + ".",
+        "Random vectors, permuted categories and random candidates stand in the table; emitting all of the thinking "
+        "model's tokens recovers all by construction and is no rival.",
+    ]
+    data = {"gap": got, "rivals": over, "twin": twin}
+    return Finding(CONFIRMED if holds else NOT_CONFIRMED, line, table, figure, notes, data, [run])
