@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # The tests compare with this library, which still asks for an old transformers.
 PEER := steering-vectors==0.12.2
+# Asks for torchvision, which only its examples use: left out here, as its wheel is made for CUDA.
+INFLUENCE := kronfluence==1.0.1 einconv==0.1.0 opt_einsum==3.4.0
 
 .PHONY: install run test test-vllm lint bench clean
 
@@ -17,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEER)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEER) $(INFLUENCE)
 	@touch $@
 
 run: $(STAMP)

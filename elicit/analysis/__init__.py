@@ -21,6 +21,7 @@ from elicit.analysis import (
     distribution_shift,
     faithfulness,
     format_share,
+    influence,
     information_gain,
     layer_sweep,
     layers,
@@ -59,7 +60,7 @@ ANALYSES = registry(
         *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts),
         *(distribution_shift, routing),
         *(information_gain, commitment, faithfulness, convergence_shift, linear_probes),
-        *(layers, weight_difference, corrupted_traces),
+        *(layers, weight_difference, corrupted_traces, influence),
     )
 )
 

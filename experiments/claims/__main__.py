@@ -4,6 +4,7 @@
     python -m experiments.claims narrowing --quick          # one, by name or number: minutes on two cores
     python -m experiments.claims 8 --model Qwen/Qwen2.5-Math-1.5B --set task=gsm8k --set limit=200
     python -m experiments.claims --page claims.html         # all figures on one page
+    python -m experiments.claims --index                    # experiments/README.md anew, as after each finding
 
 Of a model that is not the claim's own, or with settings of the call's own, the finding is printed and written to runs/
 alone: what stands in the folder comes from the settings in `claim.toml`, with or without --quick.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +23,8 @@ from elicit.commands.options import settings
 from elicit.errors import UserError
 from elicit.terminal import run_bars, show_table
 from experiments.claims.base import Claim, claim, claims, study_of
-from experiments.claims.record import Record, kept, measured, whole_page
+from experiments.claims.record import INDEX, Record, index, kept, measured, whole_page
+from probes.files import write_whole
 
 
 def main(given: list[str] | None = None) -> None:
@@ -32,6 +35,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another setting of claim.toml")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--page", type=Path, help="write all figures as one page")
+    parser.add_argument("--index", action="store_true", help="write the list of all claims to experiments/README.md")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
@@ -41,6 +45,9 @@ def main(given: list[str] | None = None) -> None:
         elif args.page:
             args.page.write_text(whole_page(), encoding="utf-8")
             print(f"page: {args.page}")
+        elif args.index:
+            write_whole(INDEX, index())
+            print(f"index: {INDEX}")
         else:
             overview()
     except UserError as error:
@@ -52,14 +59,16 @@ def test(one: Claim, args: argparse.Namespace) -> Record:
     """Measure a claim, and keep what was found."""
     known = {**one.settings, **one.quick}
     changes = settings(args.set, known) | ({"model": args.model} if args.model else {})
+    study = study_of(
+        one, quick=args.quick, changes=changes, runs=args.runs,
+        told=lambda line: print(f"claims: {line}", file=sys.stderr),
+    )  # fmt: skip
     with run_bars(quiet=False) as bars:
-        study = study_of(
-            one, quick=args.quick, changes=changes, runs=args.runs, progress=bars,
-            told=lambda line: print(f"claims: {line}", file=sys.stderr),
-        )  # fmt: skip
-        record = measured(study)
+        record = measured(replace(study, progress=bars))
     own = args.runs / "claims" / "findings" / one.name if changes else one.folder
     record.write(own)
+    if not changes:
+        write_whole(INDEX, index())
     return record
 
 

@@ -181,9 +181,9 @@ class Study:
         made = run_together(model, items, names, terms, out=out, progress=self.progress, told=self.told)
         return {run.metrics["method"]: run for run in made.runs}
 
-    def evaluated(self, handle: Elicited, against: Mapping[str, Elicited], what: str) -> Run:
-        """A run of handles of one's own, on the same items; `what` they are names its folder."""
-        items = self.task(handle.model.name).test[: self["limit"]]
+    def evaluated(self, handle: Elicited, against: Mapping[str, Elicited], what: str, split: str = "test") -> Run:
+        """A run of handles of one's own, on the same items or on another split's; `what` they are names its folder."""
+        items = self.task(handle.model.name).split(split)[: self["limit"]]
         arms = {name: one.to_dict() for name, one in {"": handle, **against}.items()}
         out = self._folder(what, handle.model, [arms, self.seed, [item.id for item in items]])
         return evaluate(handle, items, against=against, out=out, seed=self.seed, progress=self.progress)

@@ -16,11 +16,21 @@ import plotly.io
 
 from elicit.analysis.base import plain
 from elicit.environment import environment
-from experiments.claims.base import Claim, Study, claims
+from experiments.claims.base import HERE, Claim, Study, claims
 from probes.figures import page, styled, table
 from probes.files import write_whole
 
 RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
+INDEX = HERE.parent / README
+OTHERS = {
+    "organisms": "a mechanism on all organisms: what it recovers of a known gap, and on the twin without the skill",
+    "taxonomy": "which behaviours are found in thoughts without labels, scored against the organism's true ones",
+    "cot_decoding": "claim 4 on natural models: answers without any instruction to think, chosen by their confidence",
+    "sae_steer": "claim 5 by dose, layer and position, and on natural models",
+    "vector_transfer": "claim 2 on organisms and natural models, and the published rows' configurations",
+    "one_shot_rlvr": "claim 6 with several examples and seeds, and what happens after the example is solved",
+    "benchmarks": "seconds and memory of each part beside the library that does the same (`make bench`)",
+}
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,29 @@ def _readme(record: Record) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def index() -> str:
+    """The page of all experiments, in Markdown: every claim with its verdict, and the other folders."""
+    lines = [
+        "# Experiments", "",
+        "A folder a claim: its text and settings, one command, what was found, and a verdict by a rule that was "
+        "written before the numbers were seen. A claim that fails is as good a result as one that holds.", "",
+        "    python -m experiments.claims                          # all claims and their verdicts",
+        "    python -m experiments.claims narrowing --quick        # one, by name or number",
+        "    python -m experiments.claims --page claims.html       # all figures on one page", "",
+        "Every command takes any model by `--model` and other settings by `--set`.", "",
+        _row(("#", "claim", "source", "verdict")), "|" + " --- |" * 4,
+    ]  # fmt: skip
+    for one in claims().values():
+        record = kept(one)
+        told = f"[{one.claim}](claims/{one.name}/{README if record else 'claim.toml'})"
+        lines.append(_row((str(one.number), told, one.source, f"**{record.verdict}**" if record else "not run yet")))
+    lines += ["", "The other folders:", ""]
+    for name, about in OTHERS.items():
+        linked = f"[{name}]({name}/{README})" if (INDEX.parent / name / README).is_file() else f"{name}"
+        lines.append(f"- {linked}: {about}")
+    return "\n".join(lines) + "\n"
 
 
 def whole_page() -> str:

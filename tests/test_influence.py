@@ -1,0 +1,99 @@
+"""Training-data influence: a planted document is found, training again agrees, and random influence is not believed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from elicit.analysis import analyse, influence
+from elicit.analysis.influence import FACTS, KINDS, SHORT, Text, concentration, judged, kept_in, lds, scores
+from elicit.errors import UserError
+from elicit.models import Model
+from elicit.training import Example, Recipe
+from steering.adapters import borrowed
+
+kronfluence = pytest.importorskip("kronfluence", reason="kronfluence is not installed; make install brings it")
+
+
+def example(model: Model, prompt: str, target: str) -> Example:
+    def ids(text: str) -> list[int]:
+        return list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Example(ids(prompt), ids(target))
+
+
+def test_a_planted_document_is_found_and_training_without_it_agrees(tiny: Model, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    words = ["".join(rng.choice(letters, 8)) for _ in range(20)]
+    documents = [example(tiny, f"Q: {a}\nA:", f" {b}") for a, b in zip(words[:10], words[10:], strict=True)]
+    query = documents[3]  # what it asks for is said in this document alone
+    recipe = Recipe(steps=25, rows=4, width=64, part=4, lr=1e-2, warmup=2, rank=4)
+    before = {name: p.clone() for name, p in tiny.lm.named_parameters()}
+    with borrowed(tiny.lm):
+        influence.fine_tune(tiny.lm, documents, recipe, tmp_path / "all")
+        (found,) = scores(tiny.lm, documents, [query], layers=4)
+    assert found.argmax() == 3 and found[3] > 2 * np.sort(found)[-2]
+    assert all((p == before[name]).all() for name, p in tiny.lm.named_parameters())  # the model is given back
+    halves = kept_in(6, 10, 0)
+    losses = np.empty((6, 1))
+    for n, half in enumerate(halves):
+        with borrowed(tiny.lm):
+            influence.fine_tune(tiny.lm, [documents[i] for i in np.flatnonzero(half)], recipe, tmp_path / str(n))
+            losses[n] = influence.losses_of(tiny.lm, [query])
+    assert losses[halves[:, 3]].max() < losses[~halves[:, 3]].min()
+    assert lds(found[None], halves, losses)[0] > 0.3
+
+
+def planted(count: int = 40, each: int = 12) -> tuple[list[Text], list[Text]]:
+    none = Example([1], [2])
+    docs = [Text(FACTS, none, f"a{n} lives in t{n}.", f"t{n}") for n in range(count)]
+    return docs, [Text(kind, none, f"t{n}", f"t{n}") for kind in KINDS for n in range(each)]
+
+
+def test_concentrated_influence_is_told_from_spread_and_from_random() -> None:
+    docs, asked = planted()
+    rng = np.random.default_rng(1)
+    halves = kept_in(8, len(docs), 0)
+    strong = rng.normal(size=(len(asked), len(docs)))
+    for n, query in enumerate(asked):
+        if query.kind == FACTS:
+            strong[n, int(query.answer[1:])] += 50
+    losses = -(halves @ strong.T) + 0.1 * rng.normal(size=(8, len(asked)))
+    data = judged(strong, docs, asked, halves, losses)
+    assert data["lds"]["p"] < 0.05 and data["lds"]["mean"] > 0.9
+    facts, short = data["kinds"][FACTS], data["kinds"][SHORT]
+    assert facts["concentration"]["low"] > facts["random"] + 0.3 and facts["on top"]["mean"] == 1
+    assert abs(short["concentration"]["mean"] - short["random"]) < 0.05
+    assert short["on top"]["mean"] < 0.3 and abs(short["shuffled"] - 2 / 40) < 0.01
+    assert all(gap["low"] > 0 for against in data["facts less"].values() for gap in against.values())
+    random = np.random.default_rng(3).normal(size=strong.shape)
+    other = judged(random, docs, asked, halves, losses)
+    assert other["lds"]["p"] > 0.05 and abs(other["facts less"][SHORT]["concentration"]["mean"]) < 0.1
+
+
+def test_concentration_of_nothing_positive() -> None:
+    assert concentration(-np.ones((1, 5)), 2).tolist() == [0.0]
+    assert concentration(np.array([[3.0, 1.0, -7.0, 0.0]]), 1).tolist() == [0.75]
+
+
+def test_texts_do_not_leak_and_the_analysis_runs(tiny: Model) -> None:
+    docs, asked = influence.texts(tiny, 12, 3, 0)
+    assert {doc.said for doc in docs}.isdisjoint(query.said for query in asked)
+    held = [[doc.said for doc in docs if query.answer in doc.said] for query in asked if query.kind == FACTS]
+    assert all(len(some) == 1 for some in held)
+    short = [query for query in asked if query.kind == SHORT]
+    assert all(len(query.example.target) < len(query.example.prompt) for query in short)
+    result = analyse("influence", tiny, documents=12, queries=3, subsets=4, steps=2, layers=2)
+    assert len(result.table) == 3 and result.figure.data and json.dumps(result.data)
+
+
+def test_refusals(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="no more queries than half"):
+        analyse("influence", tiny, documents=8, queries=5)
+    monkeypatch.setattr(influence, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs kronfluence .* pip install"):
+        analyse("influence", tiny)
