@@ -45,8 +45,7 @@ def found(run: Run, against: Run, twin: Lead | None, margin: float, seed: int = 
         "matches chain-of-thought": gain.stands and matches.interval.low > -margin,
         "works against the prompt": defies.stands,
         "beats what else could do it": all(one.stands for one in rivals),
-        "gains nothing where the skill is not there": twin is None or not twin.stands,
-    }
+    } | ({} if twin is None else {"gains nothing where the skill is not there": not twin.stands})
     table = [_row(name, run, name, lead(run, NAME, name, seed)) for name in [*arms, DIRECT]]
     table += [
         _row("told to answer at once, and pushed", against, NAME, defies),

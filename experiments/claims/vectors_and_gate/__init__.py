@@ -48,5 +48,8 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
         "Random vectors, permuted categories and random candidates stand in the table; emitting all of the thinking "
         "model's tokens recovers all by construction and is no rival.",
     ]
+    missing = [name for name in RIVALS if name not in arms]
+    if missing:
+        notes.append(f"Rivals that these vectors do not have: {', '.join(missing)}.")
     data = {"gap": got, "rivals": over, "twin": twin}
     return Finding(CONFIRMED if holds else NOT_CONFIRMED, line, table, figure, notes, data, [run])
