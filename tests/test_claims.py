@@ -8,14 +8,14 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from elicit.models import Model
 from experiments.claims import base
 from experiments.claims.__main__ import main
-from experiments.claims.base import CONFIRMED, HERE, NOT_CONFIRMED, VERDICTS, Claim, claim, claims, study_of
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, VERDICTS, Claim, claim, claims, study_of
 from experiments.claims.record import INDEX, OTHERS, README, Record, _readme, index, kept, measured, whole_page
-from tests.test_report_page import HOSTILE, chromium, opened  # noqa: F401
+from tests.test_report_page import HOSTILE, LOCAL, WAIT, chromium  # noqa: F401
 
 ALL = list(claims().values())
 NAMED = pytest.mark.parametrize("one", ALL, ids=[one.name for one in ALL])
@@ -99,8 +99,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lines = [f"number = {number}", f"claim = {json.dumps('claim ' + name)}"]
         lines += [f"{key} = {json.dumps(text)}" for key, text in texts.items()]
         lines += ["[settings]", 'model = "x"', "seed = 0", "[quick]"]
-        (folder / name / "claim.toml").write_text("
-".join(lines), encoding="utf-8")
+        (folder / name / "claim.toml").write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.setattr(base, "HERE", folder)
     figure = json.loads(go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="drawn")).to_json())
     Record(
@@ -121,12 +120,24 @@ def test_a_record_is_kept_and_shown(shelf: Path, capsys: pytest.CaptureFixture[s
     assert "[claim held](claims/held/README.md)" in index() and "[claim open](claims/open/claim.toml)" in index()
 
 
+def opened(chromium: Browser, file: Path) -> tuple[Page, list[str]]:  # noqa: F811
+    """The page, and all that went wrong in it or was asked of a network."""
+    page = chromium.new_context().new_page()
+    page.set_default_timeout(WAIT)
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("request", lambda asked: wrong.append(asked.url[:99]) if asked.url.split(":")[0] not in LOCAL else None)
+    page.goto(f"file://{file}")
+    return page, wrong
+
+
 def test_the_page_opens_and_draws(shelf: Path, chromium: Browser, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     file = shelf.parent / "claims.html"
     assert command(capsys, "--page", str(file))[0] == 0
     page, wrong = opened(chromium, file)
     page.locator("figure.plot").scroll_into_view_if_needed()
-    page.wait_for_selector("figure.plot .main-svg")
+    page.locator("figure.plot .main-svg").first.wait_for(state="attached")
     assert "1. claim held" in page.inner_text("main") and "not run yet" in page.inner_text("main")
     assert page.title() == "Nineteen claims" and not wrong
     page.context.close()
