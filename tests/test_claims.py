@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from elicit.models import Model
-from experiments.claims import base
+from experiments.claims import base, low_and_high
 from experiments.claims.__main__ import main
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, VERDICTS, Claim, claim, claims, study_of
 from experiments.claims.record import INDEX, OTHERS, README, Record, _readme, index, kept, measured, whole_page
@@ -202,3 +202,11 @@ def test_influence_is_a_claim(tiny: Model, tmp_path: Path) -> None:
     few = {"model": tiny.name, "documents": 8, "queries": 2, "subsets": 4, "steps": 1, "layers": 1}
     record = measured(study_of(claim("influence"), changes=few, runs=tmp_path))
     assert record.verdict in VERDICTS and "LDS" in record.line and len(record.table) == 3
+
+
+def test_where_prompts_part_decides_low_and_high() -> None:
+    """Layers that part anywhere, or nowhere, place nothing; those of the upper half alone do."""
+    high, everywhere, nowhere = ([n >= start for n in range(13)] for start in (6, 0, 13))
+    for parts, wanted in ((high, (0.0, 1.0)), (everywhere, (1.0, 1.0)), (nowhere, (0.0, 0.0))):
+        curve = {"beyond high": [-0.1 if p else 0.1 for p in parts], "beyond low": [0.1 if p else -0.1 for p in parts]}
+        assert low_and_high.halves(curve, "cka") == low_and_high.halves(curve, "carried") == wanted
