@@ -191,13 +191,14 @@ def test_convergence() -> None:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A model that says 1 or 2 as the dice fall, its twin that says 1, and questions with either answer."""
+    """A model that says 1 or 2 as the dice fall, now and then after a thought of h, and always where it is told to
+    think; its twin that says 1; and questions with either answer."""
     folder = tmp_path_factory.mktemp("claims")
-    planted(folder / "model", {"#": "1", "$": "2"})
+    planted(folder / "model", {"#": "1", "$": "2", "x": "h"}, {".": "h"})
     planted(folder / "twin", {"#": "1", "$": "1"})
     lines = [
-        {"id": f"{split}{n}", "split": split, "question": f"Which ({'#$' * 9}{'x' * n})?", "answer": str(1 + n % 2),
-         "family": "fg"[n % 3 > 0]}
+        {"id": f"{split}{n}", "split": split, "question": f"Which ({'#$' * 9}{'x' * (6 + n)})?",
+         "answer": str(1 + n % 2), "family": "fg"[n % 3 > 0]}
         for split in ("fit", "dev", "test") for n in range(8)
     ]  # fmt: skip
     (folder / "task.jsonl").write_text("\n".join(json.dumps(line) for line in lines))

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from elicit.analysis import information_gain
 from elicit.elicited import Elicited
+from elicit.errors import UserError
 from elicit.prompts import Prompt
 from elicit.report import with_interval
 from elicit.rl.gain import FILLER, NULLS, as_long, gains
@@ -46,7 +47,9 @@ def measure(study: Study) -> Finding:
     runs[REWARD] = study.evaluated(handle, {}, REWARD)
     runs[CONTROL] = study.evaluated(_control(study, handle), {}, CONTROL)
     found = information_gain.analyse([runs["cot-prompt"], runs[REWARD]], limit=study["limit"], seed=study.seed)
-    earned = found.data["rows"][f"cot-prompt, {READER}"]
+    if (row := f"cot-prompt, {READER}") not in found.data["rows"]:
+        raise UserError(f"{study.model.name} says no thoughts where it is asked to think; give a model that does")
+    earned = found.data["rows"][row]
     read = judged(earned, {name: scores(run) for name, run in runs.items()}, seed=study.seed)
     verdict, why = decided(read)
     arms = {name: run.metrics["arms"][run.metrics["method"]] for name, run in runs.items()}
