@@ -31,6 +31,7 @@ from elicit.analysis import (
     patching,
     reflection,
     routing,
+    thought_anchors,
     weight_difference,
     where_it_acts,
 )
@@ -59,7 +60,7 @@ ANALYSES = registry(
         *(logit_lens, layer_sweep, patching, activation_pca),
         *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts),
         *(distribution_shift, routing),
-        *(information_gain, commitment, faithfulness, convergence_shift, linear_probes),
+        *(information_gain, commitment, faithfulness, thought_anchors, convergence_shift, linear_probes),
         *(layers, weight_difference, corrupted_traces, influence),
     )
 )

@@ -72,32 +72,45 @@ def continued(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[str | None]:
-    """What the handle answers when it goes on freely from each of these beginnings.
+    """What the handle answers when it goes on freely from each of these beginnings; see `continuations`."""
+    decoder = decoder or Greedy(handle.decoder.max_new_tokens)
+    return [answer for (answer,) in continuations(handle, items, begun, decoder, batch_tokens=batch_tokens)]
+
+
+def continuations(
+    handle: Elicited,
+    items: Items,
+    begun: Sequence[Sequence[int]],
+    decoder: Decoder,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[list[str | None]]:
+    """All that the handle answers when it goes on freely from each of these beginnings.
 
     Args:
         handle: whose answers.
         items: the question of each beginning.
         begun: tokens that the answer begins with.
-        decoder: greedy unless given, to the handle's limit.
+        decoder: of as many answers as it has branches, each to its limit.
     """
     lm, tokenizer, stop = handle.model.lm, handle.model.tokenizer, handle.prompt.stop
-    decoder = decoder or Greedy(handle.decoder.max_new_tokens)
     prompts = [handle.prompt_ids(item) for item in items]
     paths = [[*prompt, *some] for prompt, some in zip(prompts, begun, strict=True)]
     rule = StopRule(handle.model.eos_ids, stop, tokenizer)
-    out: list[str | None] = [None] * len(paths)
+    out: list[list[str | None]] = [[] for _ in paths]
     with acting(handle) as (session, told):
-        for batch in by_length(paths, batch_tokens):
+        for batch in by_length(paths, batch_tokens // decoder.branches):
             told([len(prompts[i]) for i in batch])
             policy = decoder.policy([items[i].id for i in batch], handle.model.vocab_size)
             made = decode(
                 lm, [paths[i] for i in batch], policy, max_new_tokens=decoder.max_new_tokens, stop=rule,
                 steering=session,
             )  # fmt: skip
-            for i, (generation,) in zip(batch, made, strict=True):
-                text = decoded(tokenizer, [*begun[i], *generation.tokens.tolist()])
-                answer = find_answer(text[: stop_at(text, stop)], items.task.kind_of(items[i]))
-                out[i] = answer.text if answer else None
+            for i, branches in zip(batch, made, strict=True):
+                for generation in branches:
+                    text = decoded(tokenizer, [*begun[i], *generation.tokens.tolist()])
+                    answer = find_answer(text[: stop_at(text, stop)], items.task.kind_of(items[i]))
+                    out[i].append(answer.text if answer else None)
     return out
 
 
