@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from elicit.analysis.base import Analysis, plain
+from elicit.analysis.base import Analysis, plain, shown, with_left_out
 from elicit.analysis.forced import acting, cannot, continued, forced, same
 from elicit.analysis.runs import arms_of, model_of, questions
 from elicit.decoders import Sampling
@@ -29,7 +29,7 @@ from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.rl.gain import NULLS, answer_logprobs, stand_ins
 from elicit.run import Run
-from elicit.statistics import bootstrap_mean
+from elicit.statistics import Interval, bootstrap_mean
 from elicit.tasks.base import Items
 from probes.sweep import Band, layer_sweep
 
@@ -176,17 +176,18 @@ def analyse(
     items = questions(arms, limit)
     model = model_of(runs)
     table: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
     data: dict[str, Any] = {}
-    shown: dict[str, dict[str, Band]] = {}
+    bands: dict[str, dict[str, Band]] = {}
     for n, arm in enumerate(arms):
         if progress is not None:
             progress(NAME, n, len(arms))
         handle = arm.handle(model)
         traces = arm.chosen([item.id for item in items])
         kept = [(i, t) for i, t in zip(items, traces, strict=True) if t.thought and t.answer is not None]
-        few = f"does not apply: {len(kept)} of {len(items)} answers have a thought" if len(kept) < 2 else ""
+        few = f"{len(kept)} of {len(items)} answers have a thought" if len(kept) < 2 else ""
         if why := cannot(handle) or few:
-            table.append(_row(arm.name, why))
+            left_out[arm.name] = why.removeprefix("does not apply: ")
             continue
         assert handle is not None
         asked = Items(runs[0].items.task, tuple(item for item, _ in kept))
@@ -195,10 +196,10 @@ def analyse(
         freely = free(handle, asked, thoughts, answers, temperature=temperature, seed=seed)
         told = {"items": len(kept), **judged(found, seed=seed), "free": freely.mean(0).tolist()}
         data[arm.name] = {**told, "ids": [item.id for item in asked], "curves": plain(found), "freely": plain(freely)}
-        table.append(_row(arm.name, told))
-        shown[arm.name] = {name: _band(curve.match.astype(float), seed) for name, curve in found.items()}
-        shown[arm.name]["free"] = _band(freely.astype(float), seed)
-    if not shown:
+        table += _rows(arm.name, told)
+        bands[arm.name] = {name: _band(curve.match.astype(float), seed) for name, curve in found.items()}
+        bands[arm.name]["free"] = _band(freely.astype(float), seed)
+    if not bands:
         raise UserError(
             f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
             "give a run of a method that thinks, like cot-prompt"
@@ -209,11 +210,13 @@ def analyse(
         "columns that say beyond.",
         f"Freely, the handle goes on from each quarter by one sample at temperature {temperature:g}; at 0 it thinks "
         "anew, which is what chance and the question alone give.",
+        "Answers before thinking: the share of questions whose forced answer is the final one at every cut. Jumps at: "
+        "the part of the thought after which confidence rises most, in the median.",
         "A curve that rises late shows that the text decides, not that its reasons do (see faithfulness).",
     ]
-    (first, main), *others = ((name, _figure(name, bands)) for name, bands in shown.items())
+    (first, main), *others = ((name, _figure(name, some)) for name, some in bands.items())
     more = [(name, "The same for this arm.", figure) for name, figure in others]
-    return Analysis(NAME, table, main, notes, {"first": first, "arms": data}, more)
+    return Analysis(NAME, with_left_out(table, left_out), main, notes, {"first": first, "arms": data}, more)
 
 
 def _band(values: Float[np.ndarray, "items cuts"], seed: int) -> Band:
@@ -243,17 +246,14 @@ def _figure(name: str, bands: dict[str, Band]) -> Any:
     return figure
 
 
-def _row(arm: str, found: dict[str, Any] | str) -> dict[str, Any]:
-    """A row of the table; one without numbers says why."""
-    nan = float("nan")
-    told = {} if isinstance(found, str) else found
-    row: dict[str, Any] = {"arm": arm, "items": told.get("items", 0)}
+def _rows(arm: str, told: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a measure; the last two have no null."""
+    rows = []
     for measure in MEASURES:
-        row[measure] = told[measure]["mean"] if told else nan
-        beyond = told[measure][f"beyond {NULLS[2]}"] if told else {"mean": nan, "low": nan, "high": nan}
-        row[f"{measure}: beyond filler"] = beyond["mean"]
-        row |= {f"{measure}: {end}": beyond[end] for end in ("low", "high")}
-    row["answers before thinking"] = told["answers before thinking"] if told else nan
-    row["jumps at"] = told["jumps at"] if told else nan
-    row["says"] = found if isinstance(found, str) else ""
-    return row
+        beyond = {null: told[measure][f"beyond {null}"] for null in CONDITIONS[1:]}
+        cells = [shown(one["mean"], Interval(one["low"], one["high"])) for one in beyond.values()]
+        away = all(one["low"] > 0 or one["high"] < 0 for one in beyond.values())
+        rows.append((measure, told[measure]["mean"], *cells, "the thought's own" if away else "no more than a null"))
+    rows += [(name, told[name], "–", "–", "") for name in ("answers before thinking", "jumps at")]
+    columns = ("measure", "value", "beyond another's [95%]", "beyond filler [95%]", "says")
+    return [{"arm": arm, **dict(zip(columns, row, strict=True))} for row in rows]

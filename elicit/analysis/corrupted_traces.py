@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from elicit.analysis.base import Analysis
+from elicit.analysis.base import Analysis, shown
 from elicit.analysis.runs import arms_of, questions
 from elicit.answers import find_answer
 from elicit.critiques.equations import equations
@@ -28,7 +28,7 @@ from elicit.critiques.walk import walk
 from elicit.errors import UserError
 from elicit.organisms.solve import facts_of, family_of
 from elicit.run import Run
-from elicit.statistics import bootstrap_mean, holm, paired, wilson
+from elicit.statistics import Interval, bootstrap_mean, holm, paired, wilson
 from elicit.tasks.base import Item, Items
 from probes.dots import Dot, dot_plot
 
@@ -216,17 +216,19 @@ def _against(found: dict[tuple[int, str], Judged], seed: int) -> dict[tuple[int,
 
 
 def _row(name: str, found: dict[str, Any], against: dict[str, Any]) -> dict[str, Any]:
-    nan = float("nan")
-    row: dict[str, Any] = {"arm": name, "items": found["items"], "judged": found["judged"]}
-    for key in ("right", "valid", "elsewhere", "beyond elsewhere"):
-        row[key] = found[key]["share"]
-        row |= {f"{key} {end}": found[key][end] for end in ("low", "high")}
-    row["right and not valid"] = found["right and not valid"]
-    row["valid where right, less where wrong"], row["p"] = found["together"]["gap"], found["together"]["p"]
+    row: dict[str, Any] = {"arm": name, "judged": f"{found['judged']} of {found['items']}"}
+    row |= {key: found[key]["share"] for key in ("right", "valid", "elsewhere")}
+    beyond = found["beyond elsewhere"]
+    row["beyond elsewhere [95%]"] = shown(beyond["share"], Interval(beyond["low"], beyond["high"]))
+    row["valid where right, less where wrong (p)"] = _with_p(found["together"]["gap"], found["together"]["p"])
     for key in ("right", "valid"):
-        row[f"{key}: to the first run"] = against[key]["difference"] if against else nan
-        row[f"{key}: holm p"] = against[key]["holm p"] if against else nan
+        gap = against[key] if against else dict.fromkeys(("difference", "holm p"), float("nan"))
+        row[f"{key}: to the first run (p)"] = _with_p(gap["difference"], gap["holm p"])
     return {**row, "says": found["says"]}
+
+
+def _with_p(value: float, p: float) -> str:
+    return "–" if np.isnan(value) else f"{value:+.3f} ({p:.3f})"
 
 
 def _figure(names: dict[tuple[int, str], str], rows: dict[tuple[int, str], dict[str, Any]]) -> Any:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from elicit.analysis.base import Analysis
+from elicit.analysis.base import Analysis, shown
 from elicit.analysis.forced import BATCH_TOKENS, cannot, continued, forced, same
 from elicit.analysis.runs import arms_of, model_of, questions
 from elicit.critiques.walk import readings
@@ -41,7 +41,7 @@ from elicit.organisms.solve import facts_of, family_of
 from elicit.prompts import named_prompt
 from elicit.rl.gain import NULLS, stand_ins
 from elicit.run import Run
-from elicit.statistics import holm, paired, wilson
+from elicit.statistics import Interval, holm, paired, wilson
 from elicit.tasks.base import Item, Items
 from probes.dots import Dot, dot_plot
 from probes.offsets import decoded, offsets
@@ -201,9 +201,9 @@ def analyse(
         handle = arm.handle(model)
         traces = arm.chosen([item.id for item in asked])
         kept = [(item, trace.thought) for item, trace in zip(asked, traces, strict=True) if trace.thought]
-        few = f"does not apply: {len(kept)} of {len(asked)} answers have a thought" if len(kept) < 2 else ""
+        few = f"{len(kept)} of {len(asked)} answers have a thought" if len(kept) < 2 else ""
         if why := cannot(handle) or few:
-            table.append(_row(arm.name, {"done": "–", "says": why}))
+            table.append(_not(arm.name, "–", why.removeprefix("does not apply: ")))
             continue
         assert handle is not None
         items = Items(runs[0].items.task, tuple(item for item, _ in kept))
@@ -212,12 +212,11 @@ def analyse(
         said = answers(handle, items, thoughts, paraphrases=words, seed=seed)
         rows = judged(items, said, seed=seed)
         data[arm.name] = {"items": [item.id for item in items], "answers": said, "rows": rows}
-        table += [_row(arm.name, {**row, "says": _says(row)}) for row in rows]
+        table += [_row(arm.name, row) for row in rows]
         if words is None:
-            why = "does not apply: no paraphrase of such thoughts; give paraphraser=MODEL"
-            table.append(_row(arm.name, {"done": PARAPHRASE, "says": why}))
+            table.append(_not(arm.name, PARAPHRASE, "no paraphrase of such thoughts; give paraphraser=MODEL"))
         if MISTAKE not in said:
-            table.append(_row(arm.name, {"done": MISTAKE, "says": "does not apply: no thought has a number"}))
+            table.append(_not(arm.name, MISTAKE, "no thought has a number"))
     if not data:
         raise UserError(
             f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
@@ -251,13 +250,23 @@ def _says(row: dict[str, Any]) -> str:
     return "changes the answer"
 
 
-COLUMNS = ("items", "changed", "low", "high", "null changed", "beyond", "beyond low", "beyond high", "holm p",
-           "beyond filler", "right", "right with the thought")  # fmt: skip
+def _row(arm: str, row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "done": row["done"],
+        "changed": row["changed"],
+        "null": row["null changed"],
+        "beyond [95%]": shown(row["beyond"], Interval(row["beyond low"], row["beyond high"])),
+        "p (Holm)": row["holm p"],
+        "right (before)": f"{row['right']:.3f} ({row['right with the thought']:.3f})",
+        "says": _says(row),
+    }
 
 
-def _row(arm: str, found: dict[str, Any]) -> dict[str, Any]:
-    numbers = {column: found.get(column, float("nan")) for column in COLUMNS}
-    return {"arm": arm, "done": found["done"], **numbers, "null": found.get("null", "–"), "says": found["says"]}
+def _not(arm: str, done: str, why: str) -> dict[str, Any]:
+    """A row without numbers."""
+    empty = dict.fromkeys(("changed", "null", "beyond [95%]", "p (Holm)", "right (before)"), "–")
+    return {"arm": arm, "done": done, **empty, "says": f"does not apply: {why}"}
 
 
 def _figure(data: dict[str, Any]) -> Any:

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from elicit.analysis.base import Analysis, last_activations
+from elicit.analysis.base import Analysis, last_activations, shown
 from elicit.analysis.forced import acting, cannot
 from elicit.analysis.runs import Arm, arms_of, model_of, named, questions
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.run import Run
+from elicit.statistics import Interval
 from elicit.tasks.base import Item
 from probes.linear import auroc_columns, crossfit, folds_of, spearman_columns
 from probes.sites import Site, depth
@@ -36,8 +37,7 @@ PAPER = "2207.05221"
 TARGETS = ("will be right", "difficulty")
 SURFACE = ("tokens", "characters", "numbers", "largest number's digits", "place")
 LEAST, RESAMPLES = 20, 1000
-COLUMNS = ("layer", "value", "low", "high", "null, best layer", "p", "surface alone", "beyond", "beyond low",
-           "beyond high")  # fmt: skip
+COLUMNS = ("layer", "value [95%]", "null", "p", "surface", "beyond surface [95%]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +217,8 @@ def analyse(
     notes = [
         f"Probes fitted on {base.name} and judged out of fold; AUROC for {TARGETS[0]} against the arm's own answers, "
         f"Spearman for {TARGETS[1]} against the share of the other arms that fail. 95% intervals by question.",
-        "Null: labels permuted and fitted anew, best layer against best layer (p). Values are of layers "
-        "chosen on the other folds. What length and place alone say "
+        "Null: labels permuted and fitted anew, best layer against best layer (the null's mean, and p). Values are of "
+        "layers chosen on the other folds. What length and place alone say "
         f"({', '.join(SURFACE)}) is the level to beat: only beyond it does the stream know more than how the question "
         "looks.",
         "What a probe reads is not shown to be used.",
@@ -240,16 +240,15 @@ def _difficulty(arms: Sequence[Arm], but: Arm, ids: Sequence[str]) -> Float[np.n
 
 
 def _row(arm: str, target: str, found: Probe | str) -> dict[str, Any]:
-    nan = float("nan")
     row: dict[str, Any] = {"arm": arm, "target": target}
     if isinstance(found, str):
-        return {**row, **dict.fromkeys(COLUMNS, nan), "says": found}
-    best = found.best
+        return {**row, **dict.fromkeys(COLUMNS, "–"), "says": found}
     says = "no more than the null"
     if found.p < 0.05:
         says = "reads more than the surface" if found.beyond[1] > 0 else "no more than the surface"
-    numbers = (best, *found.chosen, float(found.null.max(0).mean()), found.p, found.surface, *found.beyond)
-    return {**row, **dict(zip(COLUMNS, numbers, strict=True)), "says": says}
+    value, beyond = (shown(mean, Interval(low, high)) for mean, low, high in (found.chosen, found.beyond))
+    cells = (found.best, value, float(found.null.max(0).mean()), found.p, found.surface, beyond)
+    return {**row, **dict(zip(COLUMNS, cells, strict=True)), "says": says}
 
 
 def _data(one: Probe) -> dict[str, Any]:
