@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from elicit.analysis.base import Analysis, plain, shown, with_left_out
 from elicit.analysis.forced import cannot, continuations
@@ -77,12 +77,11 @@ class Anchor:
         return PLACES[0] if self.number == 0 else PLACES[2] if self.number == self.of - 1 else PLACES[1]
 
 
-def variation(one: Int[np.ndarray, "... n"], other: Int[np.ndarray, "... n"]) -> np.ndarray:
+def variation(one: Int[np.ndarray, "*draws n"], other: Int[np.ndarray, "*draws n"]) -> Float[np.ndarray, "*draws"]:
     """The total variation between two equally large samples of classes 0, 1, …"""
     classes = np.arange(int(max(one.max(), other.max())) + 1)
     counts = [(some[..., None] == classes).sum(-2) for some in (one, other)]
-    distance: np.ndarray = np.abs(counts[0] - counts[1]).sum(-1) / (2 * one.shape[-1])
-    return distance
+    return np.asarray(np.abs(counts[0] - counts[1]).sum(-1) / (2 * one.shape[-1]))
 
 
 def halves(
