@@ -193,5 +193,6 @@ def test_a_run_whose_thoughts_hold(tmp_path: Path, tiny: Model) -> None:
     result = analyse("corrupted-traces", runs)
     first, second = result.table
     assert first["says"] == "valid thoughts" and second["valid"] < first["valid"] and second["right"] == 1
-    assert second["valid: holm p"] < 0.05 and second["right: holm p"] == 1
+    _, against = (arm["against the first run"] for arm in result.data["arms"].values())
+    assert against["valid"]["holm p"] < 0.05 and against["right"]["holm p"] == 1
     assert result.figure.data
