@@ -26,7 +26,7 @@ FACTS = {
     ),
     "compare_on_an_organism": (
         "dict(rows=result['arms'], arms=[row['arm'] for row in result['arms']], "
-        "pairs=[row['pair'] for row in overlap.table], acts=[row['arm'] for row in where.table], "
+        "pairs=[row['pair'] for row in overlap.table], formats=[row['arm'] for row in formats.table], "
         "page=page.read_text(encoding='utf-8'))"
     ),
     "your_own_mechanism": (
@@ -34,7 +34,9 @@ FACTS = {
         "lines=len(Path('mean_push.py').read_text().splitlines()), "
         "same=elicit.Elicited.load(bundle, model).interventions == handle.interventions)"
     ),
-    "steering": "dict(arms=list(run.metrics['arms']), moved=run.metrics['delivery'] != {})",
+    "steering": (
+        "dict(arms=list(run.metrics['arms']), moved={n: d['tokens_moved'] for n, d in run.metrics['delivery'].items()})"
+    ),
 }
 
 
@@ -89,7 +91,7 @@ def test_compare_on_an_organism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     direct, ceiling, *mechanisms = facts["rows"]
     assert direct["recovered"] == 0 and ceiling["recovered"] == 1
     assert all(row["recovered"] > 0 and row["difference"] > 0 for row in mechanisms)
-    assert facts["pairs"] == ["cot-decoding & sae-steer"] and set(facts["acts"]) == {"cot-decoding", "sae-steer"}
+    assert facts["pairs"] == ["cot-decoding & sae-steer"] and set(facts["formats"]) == set(facts["arms"]) - {"direct"}
     assert all(arm in facts["page"] for arm in facts["arms"]) and "<script src" not in facts["page"]
 
 
@@ -108,4 +110,5 @@ def test_your_own_mechanism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_steering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, facts = executed("steering", tmp_path, monkeypatch)
     check_shown(notebook, figures=2)
-    assert "direct" in facts["arms"][0] or facts["moved"]
+    steered = [arm for arm in facts["arms"] if arm in facts["moved"]]
+    assert len(facts["arms"]) == 5 and len(steered) == 4 and all(facts["moved"][arm] > 0 for arm in steered)
