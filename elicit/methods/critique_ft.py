@@ -33,7 +33,6 @@ NAME = "critique-ft"
 SUMMARY = "train on critiques of the model's own solutions"
 PAPER = "2501.17703"
 MODEL = "smollm2-135m-latent"
-QUICK = {"candidates": 60, "steps": 25}
 CONTROLS = ("shuffled", "solutions", "untruthful", "unrelated")
 
 
@@ -50,9 +49,9 @@ def fit(
     targets: str = "critiques",
     temperature: float = 1.0,
     steps: int = 40,
-    lr: float = 1e-3,
+    lr: float = 5e-4,
     rank: int = 8,
-    rows: int = 5,
+    rows: int = 2,
     width: int = 512,
     prompt: str = "qa",
     max_new_tokens: int = 256,
