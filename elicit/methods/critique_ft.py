@@ -33,6 +33,7 @@ NAME = "critique-ft"
 SUMMARY = "train on critiques of the model's own solutions"
 PAPER = "2501.17703"
 MODEL = "smollm2-135m-latent"
+QUICK = {"candidates": 60}
 CONTROLS = ("shuffled", "solutions", "untruthful", "unrelated")
 
 
