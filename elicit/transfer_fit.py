@@ -118,7 +118,7 @@ def fit_transfer(
         "dev": {"questions": len(dev), "base": _right(alone), "thinking": _right(ahead)},
     }
     if options["mode"] == "static":
-        category, strengths = options["behaviour"], asked.decoder.coefficients
+        category, strengths = options["behaviour"], _numbers(options, "coefficients", float)
         vector = behaviour_rates.vector_of(vectors, category)
         now("answers on dev")
         known = {behaviour_rates.BASE: alone, behaviour_rates.THINKING: ahead}
@@ -142,9 +142,12 @@ def fit_transfer(
     else:
         gate = _entropy_gate(alone, int(labels.mode().values))
     guide = Partner(vectors, gate, partner if gate.asks else None, bias, heads)
-    handle = replace(base, method=NAME, decoder=asked.decoder, partner=guide)
     now("answers on dev")
-    traces = [trace for (trace,) in handle.answers(dev, told)]
+    tried = []
+    for decoder in asked.decoders:
+        handle = replace(base, method=NAME, decoder=decoder, partner=guide)
+        tried.append((handle, [trace for (trace,) in handle.answers(dev, told)]))
+    handle, traces = max(tried, key=lambda one: _right(one[1]))  # of equal ones the first
     did = summarise(traces)
     record["steered"] = did.steered
     if not did.steered:
@@ -152,6 +155,9 @@ def fit_transfer(
             f"no token of {did.tokens} on dev was steered: {options['partner']} preferred the base's own everywhere; "
             "give other coefficients, layers or vectors"
         )
+    if len(tried) > 1:
+        names = [f"{decoder.coefficients[0]:g}" for decoder in asked.decoders]
+        record["tried"] = {name: _right(some) for name, (_, some) in zip(names, tried, strict=True)}
     record["dev"] |= {"hybrid": _right(traces), **did.to_dict()}
     now("done")
     return Fitted(handle, record)
@@ -159,11 +165,15 @@ def fit_transfer(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the options ask for in numbers; `told`: the coefficient is told by a head."""
+    """What the options ask for in numbers; `told`: the coefficient is told by a head.
+
+    `decoders` is one, whose candidates the thinking model chooses among; or, where nobody chooses while decoding, one a
+    coefficient, of which dev items choose.
+    """
 
     sites: list[Site]
     counts: list[int]
-    decoder: Hybrid
+    decoders: list[Hybrid]
     told: bool
 
 
@@ -182,13 +192,20 @@ def _asked(model: Model, options: Mapping[str, Any]) -> _Asked:
     told = options["coefficients"] == HEAD
     if told and options["mode"] == "static":
         raise UserError(f"coefficients={HEAD!r} and mode='static' were given; static needs a number")
-    decoder = Hybrid(
-        (1.0,) if told else tuple(_numbers(options, "coefficients", float)),
-        tuple(_numbers(options, "windows")),
-        select="likelihood" if options["gate"] == "oracle" else "none",
-        max_new_tokens=options["max_new_tokens"],
-    )
-    return _Asked(sites, counts, decoder, told)
+    coefficients = (1.0,) if told else tuple(_numbers(options, "coefficients", float))
+    if not coefficients:
+        raise UserError(f"coefficients {options['coefficients']!r} were given; give at least one, ascending")
+    oracle = options["gate"] == "oracle"
+    decoders = [
+        Hybrid(
+            some,
+            tuple(_numbers(options, "windows")),
+            select="likelihood" if oracle else "none",
+            max_new_tokens=options["max_new_tokens"],
+        )
+        for some in ([coefficients] if oracle else [(one,) for one in coefficients])
+    ]
+    return _Asked(sites, counts, decoders, told)
 
 
 def _numbers(options: Mapping[str, Any], what: str, kind: type = int) -> list[Any]:

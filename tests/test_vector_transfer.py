@@ -141,6 +141,9 @@ def test_without_a_thinking_model_the_gate_is_on_the_base(tiny: Model, task: Tas
     handle = transferred(tiny, task, partner_folder, gate="probe")
     assert handle.partner is not None and handle.partner.model is None
     assert 0 <= handle.options["found"]["distilled"]["auroc"] <= 1
+    tried = handle.options["found"]["tried"]
+    assert isinstance(handle.decoder, Hybrid) and len(handle.decoder.coefficients) == 1 < len(tried)
+    assert tried[f"{handle.decoder.coefficients[0]:g}"] == max(tried.values())
     arms = vector_transfer.controls(handle)
     assert arms["thinking model"].model.provenance != handle.model.provenance  # the other end of the gap, all the same
     assert "token substitution" not in arms

@@ -12,7 +12,7 @@ Where the paper is silent or ours differs:
 - The share of the gap is (hybrid − base) / (thinking − base) on the same questions, never clamped; with no gap on dev
   the method refuses.
 - `gate=probe` replaces the thinking model by a probe on the base (no thinking model while decoding), `gate=entropy` by
-  the base's own uncertainty; then the first coefficient is always taken.
+  the base's own uncertainty; then nobody chooses among coefficients, and dev items choose one for all.
 - `mode=static` adds one category's vector at every step and asks nobody; how often the behaviour then appears is
   measured at each of the coefficients (`elicit.behaviour_rates`), and the first one is used.
 - `coefficients=head` tries one coefficient a position: how far the thinking model lies from the base along the vector,
@@ -91,6 +91,7 @@ def fit(
         taxonomy, reading: see `steering.taxonomy.KINDS` and `steering.sentences.READINGS`.
         vectors: `between` (thinking model − base), `means` (within the base) or `optimised`.
         coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the stream; or `head`.
+            Without an oracle one of them is chosen on dev items.
         windows: how many of the last positions a candidate steers.
         gate: `oracle`, `probe` or `entropy`.
         mode: `hybrid`, or `static`: one vector at every step.
@@ -214,6 +215,10 @@ def notes(options: Mapping[str, Any]) -> list[str]:
         out.append(
             f"The distilled gate: AUROC {gate['auroc']:.2f}, fires at {gate['fires']:.1%} where the models differ at "
             f"{gate['differs']:.1%} of positions, calibration error {gate['calibration_error']:.3f}."
+        )
+    if (tried := found.get("tried")) is not None:
+        out.append(
+            f"Coefficients on dev: {', '.join(f'{c} {right:.0%}' for c, right in tried.items())}; the best is used."
         )
     if (heads := found.get("heads")) is not None:
         told = ", ".join("none" if h["held_out_r2"] is None else f"{h['held_out_r2']:.2f}" for h in heads.values())
