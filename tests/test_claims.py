@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
 from playwright.sync_api import Browser, Page
 
+from elicit.decoders import Sampling
+from elicit.elicited import Elicited
 from elicit.models import Model
+from elicit.tasks import load_task
 from experiments.claims import base, low_and_high
 from experiments.claims.__main__ import main
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, VERDICTS, Claim, claim, claims, study_of
 from experiments.claims.record import INDEX, OTHERS, README, Record, _readme, index, kept, measured, whole_page
+from experiments.claims.tuning import ASKED
 from tests.test_report_page import HOSTILE, LOCAL, WAIT, chromium  # noqa: F401
 
 ALL = list(claims().values())
@@ -178,16 +183,21 @@ def test_one_runs_from_the_command_line(tiny_folder: Path, tmp_path: Path, capsy
     assert before == {file: file.read_bytes() for file in claim("low_and_high").folder.glob("*.*")}
 
 
-def luck(folder: Path) -> str:
-    """A task that a model of random characters now and then answers rightly: one digit, always the same."""
-    lines = [{"question": f"Which one, {n}?", "answer": "3", "split": ("fit", "test")[n % 2]} for n in range(16)]
-    file = folder / "luck.jsonl"
+def luck(folder: Path, answer: str) -> str:
+    """A task whose questions all have one answer."""
+    lines = [{"question": f"Which one, {n}?", "answer": answer, "split": ("fit", "test")[n % 2]} for n in range(16)]
+    file = folder / f"luck{answer}.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     return str(file)
 
 
 def test_trainings_are_shared_between_claims(tiny: Model, tmp_path: Path) -> None:
-    shared = {"model": tiny.name, "task": luck(tmp_path), "limit": 8, "draws": 24, "steps": 2, "max_new_tokens": 48}
+    draws = Sampling(24, 1.0, max_new_tokens=48)
+    asked = Elicited(tiny, "drawn", ASKED, draws, select="vote").answers(load_task(luck(tmp_path, "3")).fit)
+    said = Counter(trace.answer for traces in asked for trace in traces if trace.answer and trace.finish != "length")
+    ((often, _),) = said.most_common(1)  # what a model of random characters says most is right now and then
+    task = luck(tmp_path, often)
+    shared = {"model": tiny.name, "task": task, "limit": 8, "draws": 24, "steps": 2, "max_new_tokens": 48}
     found = {}
     for name, more in (("curation", {"samples": 4}), ("less_information", {})):
         record = measured(study_of(claim(name), changes={**shared, **more}, runs=tmp_path))

@@ -47,7 +47,7 @@ def measure(study: Study) -> Finding:
         name: replace(before, method=name, adapter=tuned(study, some, study.seed)) for name, some in trained.items()
     }
     main = arms.pop(RIGHT)
-    run = study.evaluated(main, {**arms, "before": before}, "tuned-answers")
+    run = study.evaluated(main, {**arms, "before": before}, "after-tuning")
     found = {name: _against_before(study, run, name) for name in trained}
     one = found[RIGHT]
     rise, whole, equal = one["rise"], one["whole"], one["equal"]
