@@ -40,6 +40,7 @@ from elicit.organisms.arms import draw_from, think
 from elicit.organisms.families import FAMILIES
 from elicit.prompts import Prompt
 from elicit.statistics import Interval, against_null, bootstrap_mean, resampled_means
+from elicit.tasks.base import Split
 from elicit.training import Example, Recipe, train
 from probes.batching import left_pad
 from probes.dots import Dot, dot_plot
@@ -142,7 +143,7 @@ def texts(model: Model, documents: int, queries: int, seed: int) -> tuple[list[T
             asked[FACTS].append(_text(model, FACTS, f"Which town is the home of {name}?", town, town))
     families = tuple(FAMILIES)
     for n in range(half + queries):
-        split = "fit" if n < half else "test"
+        split: Split = "fit" if n < half else "test"
         problem = draw_from(split, families[n % len(families)], rng)
         thought = think("thinking", problem, rng)
         if n < half:
