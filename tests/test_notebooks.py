@@ -59,7 +59,8 @@ def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     monkeypatch.delenv("PLOTLY_RENDERER", raising=False)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    client = NotebookClient(notebook, timeout=1800, startup_timeout=600, kernel_name="python3")
+    client.execute(cwd=str(folder))
     last = notebook.cells.pop()
     return notebook, json.loads(last.outputs[-1].text)
 
