@@ -46,7 +46,7 @@ NAME = "one-shot-rlvr"
 SUMMARY = "reinforcement learning with a verifiable reward on one example"
 PAPER = "2504.20571"
 MODEL = "smollm2-135m-latent"
-QUICK = {"updates": 10, "pool": 8}
+QUICK = {"updates": 5, "pool": 8, "lr": 1e-3}
 SEVERAL = 4  # updates a rollout, where a random reward is to act through the bounds
 # What each control is trained with instead; all else is the same.
 SPURIOUS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from elicit.commands.options import settings
 from elicit.errors import UserError
 from elicit.terminal import run_bars, show_table
 from experiments.claims.base import Claim, claim, claims, study_of
-from experiments.claims.record import INDEX, Record, index, kept, measured, whole_page
+from experiments.claims.record import INDEX, Record, cells, index, kept, measured, whole_page
 from probes.files import write_whole
 
 
@@ -75,7 +75,7 @@ def test(one: Claim, args: argparse.Namespace) -> Record:
 def show(record: Record) -> None:
     rows = record.table
     if rows:
-        show_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows])
+        show_table(list(rows[0]), [cells(row) for row in rows])
     for note in record.notes:
         print(note)
     print(f"\n{record.number}. {record.claim}\n{record.verdict}: {record.line}")

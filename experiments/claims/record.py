@@ -118,13 +118,18 @@ def _readme(record: Record) -> str:
     ]  # fmt: skip
     if record.table:
         lines += [_row(list(record.table[0])), "|" + " --- |" * len(record.table[0])]
-        lines += [_row([str(cell) for cell in row.values()]) for row in record.table] + [""]
+        lines += [_row(cells(row)) for row in record.table] + [""]
     lines += [f"- {note}" for note in record.notes] + ([""] if record.notes else [])
     lines.append(
         f"{record.model['name']} {record.model['sha256'][:12]}…, {record.model['dtype']}, seed "
         f"{record.settings.get('seed', 0)}, {record.made}; {record.seconds:.0f} s"
     )
     return "\n".join(lines) + "\n"
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A table's row as text."""
+    return [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()]
 
 
 def _row(cells: Sequence[str]) -> str:
