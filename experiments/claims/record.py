@@ -29,6 +29,7 @@ OTHERS = {
     "sae_steer": "claim 5 by dose, layer and position, and on natural models",
     "vector_transfer": "claim 2 on organisms and natural models, and the published rows' configurations",
     "one_shot_rlvr": "claim 6 with several examples and seeds, and what happens after the example is solved",
+    "notebooks": "the suite from Python, step by step, with their outputs",
     "benchmarks": "seconds and memory of each part beside the library that does the same (`make bench`)",
 }
 
