@@ -75,7 +75,7 @@ def test_every_folder_is_in_the_index() -> None:
     ("words", "said"),
     [
         (("narowing",), ("unknown claim 'narowing'", "did you mean narrowing", "1 to 19")),
-        (("nonsense",), ("unknown claim 'nonsense'", "narrowing")),
+        (("nonsense",), ("unknown claim 'nonsense'", "did you mean")),
         (("20",), ("unknown claim '20'",)),
         (("narrowing", "--set", "limits=3"), ("unknown setting", "did you mean limit")),
         (("8", "--set", "limit=ten"), ("limit = 'ten'", "expected int")),
