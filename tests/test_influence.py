@@ -70,9 +70,10 @@ def test_concentrated_influence_is_told_from_spread_and_from_random() -> None:
     assert abs(short["concentration"]["mean"] - short["random"]) < 0.05
     assert short["on top"]["mean"] < 0.3 and abs(short["shuffled"] - 2 / 40) < 0.01
     assert all(gap["low"] > 0 for against in data["facts less"].values() for gap in against.values())
-    random = np.random.default_rng(3).normal(size=strong.shape)
-    other = judged(random, docs, asked, halves, losses)
-    assert other["lds"]["p"] > 0.05 and abs(other["facts less"][SHORT]["concentration"]["mean"]) < 0.1
+    others = [judged(np.random.default_rng(n).normal(size=strong.shape), docs, asked, halves, losses) for n in range(8)]
+    assert sum(other["lds"]["p"] < 0.05 for other in others) <= 2  # each is below it once in twenty
+    gaps = [other["facts less"][SHORT]["concentration"]["mean"] for other in others]
+    assert abs(np.mean(gaps)) < 0.1
 
 
 def test_concentration_of_nothing_positive() -> None:
