@@ -148,7 +148,7 @@ def _cosine(moved: Shift) -> str:
 
 
 def _number(value: float, interval: Interval) -> str:
-    return f"{value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    return "–" if np.isnan(value) else f"{value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _gap(runs: Mapping[str, Run], names: Sequence[str], seed: int) -> str:
