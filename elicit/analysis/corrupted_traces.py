@@ -163,7 +163,7 @@ def analyse(runs: Sequence[Run], *, limit: int = 0, seed: int = 0) -> Analysis:
         "arms": {
             names[key]: {
                 **rows[key], "against the first run": against.get(key),
-                **{name: getattr(one, name).tolist() for name in ("right", "valid", "elsewhere", "readable")},
+                "each": {name: getattr(one, name).tolist() for name in ("right", "valid", "elsewhere", "readable")},
             }
             for key, one in found.items()
         },

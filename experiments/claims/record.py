@@ -165,11 +165,13 @@ def whole_page() -> str:
     rows, parts = [], []
     for one in claims().values():
         record = kept(one)
-        rows.append((one.number, one.claim, one.source, record.verdict if record else "not run yet"))
+        rows.append((one.number, one.claim.replace("*", ""), one.source, record.verdict if record else "not run yet"))
         if record is None:
             continue
-        about = f"{record.verdict}: {record.line} Against it would speak: {one.against}. Here: {one.here}"
-        parts.append((f"{one.number}. {one.claim}", about, _styled(go.Figure(record.figure))))
+        about = f"{record.verdict}: {record.line.rstrip('.')}. Against it would speak: {one.against}. Here: {one.here}"
+        parts.append(
+            (f"{one.number}. {one.claim.replace('*', '')}", about.replace("`", ""), _styled(go.Figure(record.figure)))
+        )
         parts.append(f"<p><code>{html.escape(record.command)}</code></p>")
     head = table(("", "claim", "source", "verdict"), rows, prose=True)
     return page("Nineteen claims", "What was found on the models that come with the suite.", [head, *parts])
