@@ -27,6 +27,7 @@ from elicit.prompts import Prompt
 from elicit.tasks.base import Items
 from elicit.trace import Trace
 from elicit.transfer import summarise
+from probes.offsets import decoded
 from probes.sites import Site, check_site, depth, width
 from steering.adapters import Adapter, applied
 from steering.agreement import choose
@@ -269,8 +270,11 @@ def _categories(
     x = {site: values[site, reading] for site in asked.sites}
     best = choose(x, texts_of(thoughts.spans), [options["taxonomy"]], asked.counts, reading=reading, seed=seed)[0]
     found = fit_taxonomy(x[best.site], best.kind, best.n, seed, site=best.site, reading=reading, model=sha256)
-    decode = thinker.model.tokenizer.decode
-    said = [str(decode(t[a:b])) for t, spans in zip(thoughts.texts, thoughts.spans, strict=True) for a, b in spans]
+    said = [
+        decoded(thinker.model.tokenizer, text[first:last])
+        for text, spans in zip(thoughts.texts, thoughts.spans, strict=True)
+        for first, last in spans
+    ]
     place = [n / max(1, len(spans) - 1) for spans in thoughts.spans for n in range(len(spans))]
     return found, best.held_out, found.labels(x[best.site]), cards(found, x[best.site], said, place)
 

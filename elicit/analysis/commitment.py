@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from elicit.analysis.base import Analysis, plain, shown, with_left_out
-from elicit.analysis.forced import acting, cannot, continued, forced, same
+from elicit.analysis.forced import acting, continued, forced, same, thinking, without_thoughts
 from elicit.analysis.runs import arms_of, model_of, questions
 from elicit.decoders import Sampling
 from elicit.elicited import Elicited
@@ -182,28 +182,21 @@ def analyse(
     for n, arm in enumerate(arms):
         if progress is not None:
             progress(NAME, n, len(arms))
-        handle = arm.handle(model)
-        traces = arm.chosen([item.id for item in items])
-        kept = [(i, t) for i, t in zip(items, traces, strict=True) if t.thought and t.answer is not None]
-        few = f"{len(kept)} of {len(items)} answers have a thought" if len(kept) < 2 else ""
-        if why := cannot(handle) or few:
-            left_out[arm.name] = why.removeprefix("does not apply: ")
+        some = thinking(arm, model, items, least=2, answered=True)
+        if isinstance(some, str):
+            left_out[arm.name] = some
             continue
-        assert handle is not None
-        asked = Items(runs[0].items.task, tuple(item for item, _ in kept))
-        thoughts, answers = [trace.thought for _, trace in kept], [trace.answer or "" for _, trace in kept]
+        handle, asked, traces = some
+        thoughts, answers = [trace.thought for trace in traces], [trace.answer or "" for trace in traces]
         found = curves(handle, asked, thoughts, answers, cuts=cuts, seed=seed)
         freely = free(handle, asked, thoughts, answers, temperature=temperature, seed=seed)
-        told = {"items": len(kept), **judged(found, seed=seed), "free": freely.mean(0).tolist()}
+        told = {"items": len(asked), **judged(found, seed=seed), "free": freely.mean(0).tolist()}
         data[arm.name] = {**told, "ids": [item.id for item in asked], "curves": plain(found), "freely": plain(freely)}
         table += _rows(arm.name, told)
         bands[arm.name] = {name: _band(curve.match.astype(float), seed) for name, curve in found.items()}
         bands[arm.name]["free"] = _band(freely.astype(float), seed)
     if not bands:
-        raise UserError(
-            f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
-            "give a run of a method that thinks, like cot-prompt"
-        )
+        raise without_thoughts(arms)
     notes = [
         "Share of questions whose forced answer already is the final one, by the part of the thought that was read. "
         "What filler and another question's thought of the same length do is not the thought's doing: read the "

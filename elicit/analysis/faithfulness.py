@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from elicit.analysis.base import Analysis, shown
-from elicit.analysis.forced import BATCH_TOKENS, cannot, continued, forced, same
+from elicit.analysis.forced import BATCH_TOKENS, continued, forced, same, thinking, without_thoughts
 from elicit.analysis.runs import arms_of, model_of, questions
 from elicit.critiques.walk import readings
 from elicit.decoders import Greedy
@@ -198,16 +198,12 @@ def analyse(
     for n, arm in enumerate(arms):
         if progress is not None:
             progress(NAME, n, len(arms))
-        handle = arm.handle(model)
-        traces = arm.chosen([item.id for item in asked])
-        kept = [(item, trace.thought) for item, trace in zip(asked, traces, strict=True) if trace.thought]
-        few = f"{len(kept)} of {len(asked)} answers have a thought" if len(kept) < 2 else ""
-        if why := cannot(handle) or few:
-            table.append(_not(arm.name, "–", why.removeprefix("does not apply: ")))
+        some = thinking(arm, model, asked, least=2)
+        if isinstance(some, str):
+            table.append(_not(arm.name, "–", some))
             continue
-        assert handle is not None
-        items = Items(runs[0].items.task, tuple(item for item, _ in kept))
-        thoughts = [thought for _, thought in kept]
+        handle, items, traces = some
+        thoughts = [trace.thought for trace in traces]
         words = _paraphrases(model, other, items, thoughts, handle.decoder.max_new_tokens, seed)
         said = answers(handle, items, thoughts, paraphrases=words, seed=seed)
         rows = judged(items, said, seed=seed)
@@ -218,10 +214,7 @@ def analyse(
         if MISTAKE not in said:
             table.append(_not(arm.name, MISTAKE, "no thought has a number"))
     if not data:
-        raise UserError(
-            f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
-            "give a run of a method that thinks, like cot-prompt"
-        )
+        raise without_thoughts(arms)
     notes = [
         "Share of answers that changed with the thought; beyond is the difference to what happened when nothing was "
         "changed (asked again in other batches; for a mistake: continued from the same place as it was).",

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 
+from elicit.analysis.runs import Arm
 from elicit.answers import find_answer
 from elicit.decoders import Decoder, Greedy
 from elicit.decoding import StopRule, decode, stop_at
 from elicit.elicited import Elicited, ask
-from elicit.tasks.base import Items
+from elicit.errors import UserError
+from elicit.models import Model
+from elicit.tasks.base import Item, Items
+from elicit.trace import Trace
 from probes.batching import by_length
 from probes.offsets import decoded
 from steering.adapters import applied
@@ -32,6 +37,49 @@ def cannot(handle: Elicited | None) -> str:
     if handle is None:
         return "does not apply: the run keeps the tensors of its method alone; run this arm as a method"
     return NOT_FORCED if handle.partner is not None else ""
+
+
+class Thinking(NamedTuple):
+    """An arm that thoughts can be put into the mouth of, the questions that it thought about, and what it said."""
+
+    handle: Elicited
+    items: Items
+    traces: list[Trace]
+
+
+def thinking(
+    arm: Arm, model: Model, asked: Sequence[Item], *, least: int = 1, answered: bool = False
+) -> Thinking | str:
+    """The thoughts of an arm, or why it has none to analyse.
+
+    Args:
+        arm, model: whose, and the model of its run.
+        asked: the questions.
+        least: how many of them must have a thought.
+        answered: whether a thought without an answer counts for none.
+    """
+    handle = arm.handle(model)
+    if why := cannot(handle):
+        return why.removeprefix("does not apply: ")
+    assert handle is not None
+    traces = arm.chosen([item.id for item in asked])
+    kept = [
+        (item, trace)
+        for item, trace in zip(asked, traces, strict=True)
+        if trace.thought and not (answered and trace.answer is None)
+    ]
+    if len(kept) < least:
+        return f"{len(kept)} of {len(asked)} answers have a thought"
+    items = Items(arm.run.items.task, tuple(item for item, _ in kept))
+    return Thinking(handle, items, [trace for _, trace in kept])
+
+
+def without_thoughts(arms: Sequence[Arm]) -> UserError:
+    """The refusal where no arm has any."""
+    return UserError(
+        f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
+        "give a run of a method that thinks, like cot-prompt"
+    )
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from elicit.analysis.base import Analysis, plain, shown, with_left_out
-from elicit.analysis.forced import cannot, continuations
+from elicit.analysis.forced import continuations, thinking, without_thoughts
 from elicit.analysis.runs import arms_of, model_of, questions
 from elicit.decoders import Sampling
 from elicit.elicited import Elicited
@@ -208,23 +208,16 @@ def analyse(
     for n, arm in enumerate(arms):
         if progress is not None:
             progress(NAME, n, len(arms))
-        handle = arm.handle(model)
-        traces = arm.chosen([item.id for item in asked])
-        kept = [(item, trace.thought) for item, trace in zip(asked, traces, strict=True) if trace.thought]
-        if why := cannot(handle) or ("" if kept else "no answer has a thought"):
-            left_out[arm.name] = why.removeprefix("does not apply: ")
+        some = thinking(arm, model, asked)
+        if isinstance(some, str):
+            left_out[arm.name] = some
             continue
-        assert handle is not None
-        items = Items(runs[0].items.task, tuple(item for item, _ in kept))
         found[arm.name] = anchors(
-            handle, items, [thought for _, thought in kept], samples=samples, sentences=sentences,
+            some.handle, some.items, [trace.thought for trace in some.traces], samples=samples, sentences=sentences,
             temperature=temperature, seed=seed,
         )  # fmt: skip
     if not found:
-        raise UserError(
-            f"no arm has thoughts before its answers ({', '.join(left_out)}); "
-            "give a run of a method that thinks, like cot-prompt"
-        )
+        raise without_thoughts(arms)
     rows = [(name, place, some) for name, all_of in found.items() for place, some in _by_place(all_of)]
     table = [_row(name, place, some, seed) for name, place, some in rows]
     notes = [

@@ -34,7 +34,7 @@ from elicit.progress import Progress
 from elicit.rl.curve import Point, columns, figure, line, summary
 from elicit.rl.decompose import ENTROPY, FORMAT, PARTS, decompose
 from elicit.rl.loop import Told, train
-from elicit.rl.selection import choose
+from elicit.rl.selection import choose, pool_of
 from elicit.rl.settings import Settings
 from elicit.run import Run
 from elicit.store import folder_for
@@ -193,13 +193,17 @@ def _told(name: str, updates: int, progress: Progress | None) -> Told | None:
 
 def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
     """Where a fit lives: named after all that decides it, so not after how many items the task holds beyond those."""
-    solved = [item for item in items.task.solved if item.answer is not None]
-    names = [name.strip() for name in asked["example"].split(",")] if asked["example"] else []
-    seen = [i for i in solved if i.id in names] if names else solved[: max(asked["pool"], asked["examples"])]
+    solved, names = items.task.solved, _named(asked)
+    seen = [i for i in solved if i.id in names] if names else pool_of(solved, asked["examples"], asked["pool"])
     looked_at = items.task.split("dev")[: asked["check"]] if settings.check_every else ()
     questions = [[item.id, item.question] for item in (*seen, *looked_at)]
     decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, questions]
     return folder_for(f"{NAME}-fit", items.task.name, model.name, decides)
+
+
+def _named(asked: Mapping[str, Any]) -> list[str]:
+    """The ids of the examples that were named, if any."""
+    return [name.strip() for name in asked["example"].split(",")] if asked["example"] else []
 
 
 def _chosen(
@@ -214,8 +218,7 @@ def _chosen(
     """The examples that were named, or those of the best score, which is kept with the fit."""
     solved = items.task.solved
     by_id = {item.id: item for item in solved}
-    if asked["example"]:
-        names = [name.strip() for name in asked["example"].split(",")]
+    if names := _named(asked):
         for name in names:
             if name not in by_id:
                 raise unknown("example (a fit item's id)", name, by_id)

@@ -70,7 +70,7 @@ def choose(
     if how not in SELECTS:
         raise unknown("way to select examples", how, SELECTS)
     prompt = prompt or Prompt()
-    some = Items(items.task, tuple(item for item in items if item.answer is not None)[: max(pool, count)])
+    some = pool_of(items, count, pool)
     if len(some) < max(1, count):
         raise UserError(
             f"{count} examples were asked for and {items.task.name!r} has {len(some)} fit items with an answer; give a "
@@ -92,6 +92,11 @@ def choose(
     order = sorted(range(len(some)), key=lambda n: (-scores[n], -spread[n], n))
     rows = [{"item": some[n].id, "score": float(scores[n]), "variance": float(spread[n])} for n in order]
     return Choice(Items(items.task, tuple(some[n] for n in order[:count])), rows)
+
+
+def pool_of(items: Items, count: int, pool: int) -> Items:
+    """What `count` examples are chosen from: the first `pool` items that have an answer."""
+    return Items(items.task, tuple(item for item in items if item.answer is not None)[: max(pool, count)])
 
 
 def covariance(rollouts: Sequence[Rollout]) -> float:

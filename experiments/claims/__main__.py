@@ -57,7 +57,7 @@ def main(given: list[str] | None = None) -> None:
 
 def test(one: Claim, args: argparse.Namespace) -> Record:
     """Measure a claim, and keep what was found."""
-    known = {**one.settings, **one.quick}
+    known = one.defaults(args.quick)
     changes = settings(args.set, known) | ({"model": args.model} if args.model else {})
     study = study_of(
         one, quick=args.quick, changes=changes, runs=args.runs,

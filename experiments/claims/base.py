@@ -27,7 +27,7 @@ import plotly.graph_objects as go
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
 from elicit.evaluation import evaluate
-from elicit.methods import get
+from elicit.methods import fit
 from elicit.models import Model, load_model
 from elicit.progress import Progress, Silent
 from elicit.run import Run
@@ -70,6 +70,10 @@ class Claim:
     @property
     def folder(self) -> Path:
         return HERE / self.name
+
+    def defaults(self, quick: bool) -> dict[str, Any]:
+        """The settings, with the short ones over them where they are asked for."""
+        return {**self.settings, **(self.quick if quick else {})}
 
     @property
     def measure(self) -> Callable[[Study], Finding]:
@@ -194,7 +198,7 @@ class Study:
 
     def fitted(self, name: str, **options: Any) -> Elicited:
         """A method fitted on the model, without a run."""
-        return get(name).fit(self.model, self.task().solved, self.progress, **options)
+        return fit(name, self.model, self.task().solved, self.progress, **options)
 
 
 def study_of(claim: Claim, *, quick: bool = False, changes: Mapping[str, Any] | None = None, **more: Any) -> Study:
@@ -203,7 +207,7 @@ def study_of(claim: Claim, *, quick: bool = False, changes: Mapping[str, Any] | 
     Raises:
         UserError: a setting that the claim does not have, or of another type.
     """
-    settings = {**claim.settings, **(claim.quick if quick else {})}
+    settings = claim.defaults(quick)
     for key, value in (changes or {}).items():
         if key not in settings:
             raise unknown(f"setting of {claim.name}", key, settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -16,7 +15,8 @@ import plotly.io
 
 from elicit.analysis.base import plain
 from elicit.environment import environment
-from experiments.claims.base import HERE, Claim, Study, claims
+from experiments.claims.base import HERE, Claim, Study, claim, claims
+from experiments.markdown import markdown
 from probes.figures import page, styled, table
 from probes.files import write_whole
 
@@ -81,7 +81,8 @@ def measured(study: Study) -> Record:
     figure = json.loads(plotly.io.to_json(_styled(found.figure), remove_uids=True))
     figure["layout"].pop("template", None)  # the page's own
     model = study.model.describe()
-    changed = [f"--set {key}={value}" for key, value in study.settings.items() if _differs(study, key)]
+    default = one.defaults(study.quick)
+    changed = [f"--set {key}={value}" for key, value in study.settings.items() if value != default[key]]
     return Record(
         one.number, one.claim, found.verdict, found.line, plain(found.table), found.notes, plain(found.data),
         " ".join(["python -m experiments.claims", one.name, *(["--quick"] if study.quick else []), *changed]),
@@ -95,11 +96,6 @@ def _styled(figure: go.Figure) -> go.Figure:
     return styled(figure, height=figure.layout.height or 380)
 
 
-def _differs(study: Study, key: str) -> bool:
-    default = {**study.claim.settings, **(study.claim.quick if study.quick else {})}
-    return bool(study.settings[key] != default[key])
-
-
 def kept(one: Claim) -> Record | None:
     """What was found last, or None."""
     if not (one.folder / RESULT).is_file():
@@ -109,7 +105,7 @@ def kept(one: Claim) -> Record | None:
 
 
 def _readme(record: Record) -> str:
-    one = next(c for c in claims().values() if c.number == record.number)
+    one = claim(str(record.number))
     lines = [
         f"# {one.number}. {one.claim}", "",
         f"Source: {one.source}. Published: {one.published}. What would speak against it: {one.against}.", "",
@@ -118,8 +114,7 @@ def _readme(record: Record) -> str:
         f"**{record.verdict}**: {record.line}", "",
     ]  # fmt: skip
     if record.table:
-        lines += [_row(list(record.table[0])), "|" + " --- |" * len(record.table[0])]
-        lines += [_row(cells(row)) for row in record.table] + [""]
+        lines += [markdown(list(record.table[0]), [cells(row) for row in record.table]), ""]
     lines += [f"- {note}" for note in record.notes] + ([""] if record.notes else [])
     lines.append(
         f"{record.model['name']} {record.model['sha256'][:12]}…, {record.model['dtype']}, seed "
@@ -133,10 +128,6 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def index() -> str:
     """The page of all experiments, in Markdown: every claim with its verdict, and the other folders."""
     lines = [
@@ -147,13 +138,13 @@ def index() -> str:
         "    python -m experiments.claims narrowing --quick        # one, by name or number",
         "    python -m experiments.claims --page claims.html       # all figures on one page", "",
         "Every command takes any model by `--model` and other settings by `--set`.", "",
-        _row(("#", "claim", "source", "verdict")), "|" + " --- |" * 4,
     ]  # fmt: skip
+    rows = []
     for one in claims().values():
         record = kept(one)
         told = f"[{one.claim}](claims/{one.name}/{README if record else 'claim.toml'})"
-        lines.append(_row((str(one.number), told, one.source, f"**{record.verdict}**" if record else "not run yet")))
-    lines += ["", "The other folders:", ""]
+        rows.append((str(one.number), told, one.source, f"**{record.verdict}**" if record else "not run yet"))
+    lines += [markdown(("#", "claim", "source", "verdict"), rows), "", "The other folders:", ""]
     for name, about in OTHERS.items():
         linked = f"[{name}]({name}/{README})" if (INDEX.parent / name / README).is_file() else f"{name}"
         lines.append(f"- {linked}: {about}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from elicit.run import Run
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from elicit.terminal import run_bars
+from experiments.markdown import markdown
 from probes.figures import page, styled, table
 
 NAME = one_shot_rlvr.NAME
@@ -72,11 +73,6 @@ def rows_of(run: Run, fits: Mapping[str, Elicited]) -> list[tuple[str, ...]]:
             row.append(f"{sum(copied) / len(copied):.0%}")
         out.append(tuple(row + [""] * (len(HEAD) - len(row))))
     return out
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def arms(model: Model, task: Task, given: argparse.Namespace) -> None:

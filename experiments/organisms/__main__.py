@@ -26,6 +26,7 @@ from elicit.organisms.score import SCORE_HEAD, score_rows, score_runs
 from elicit.tasks import load_task
 from elicit.tasks.base import Items
 from elicit.terminal import run_bars
+from experiments.markdown import markdown
 
 TWIN = "smollm2-135m-absent"
 READINGS = ("sum", "vote", "mean-logprob")
@@ -69,9 +70,7 @@ def main() -> None:
     for name, one in metrics.items():
         about = f"{one['items']} questions, {one['model']['dtype']}, seed {given.seed}"
         print(f"\n**{name}** {one['model']['sha256'][:12]}, {about}\n")
-        print("| " + " | ".join(SCORE_HEAD) + " |\n|" + " --- |" * len(SCORE_HEAD))
-        for row in score_rows([row for row in scored if row["model"] == name]):
-            print("| " + " | ".join(row) + " |")
+        print(markdown(SCORE_HEAD, score_rows([row for row in scored if row["model"] == name])))
 
 
 if __name__ == "__main__":

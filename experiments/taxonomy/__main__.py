@@ -28,6 +28,7 @@ from elicit.organisms.language import BEHAVIOURS
 from elicit.organisms.taxonomy import Corpus, conditional, corpus, score
 from elicit.organisms.taxonomy_bench import check_names, discover, readings, supervised
 from elicit.terminal import out
+from experiments.markdown import markdown
 from probes.sites import Site, depth
 from steering import taxonomy
 from steering.agreement import agreement
@@ -118,9 +119,7 @@ def main() -> None:
         {"layer": baseline, "read": "mean", "kind": "the bench's k-means", **floor, "half-way": 0.0},
         {"layer": baseline, "read": "mean", "kind": "supervised probe", **ceiling, "half-way": 1.0},
     ]
-    print("| " + " | ".join(HEAD) + " |\n|" + " --- |" * len(HEAD))
-    for row in [*fixed, *rows]:
-        print("| " + " | ".join(shown(row)) + " |")
+    print(markdown(HEAD, [shown(row) for row in [*fixed, *rows]]))
     if given.splits:
         chosen = max(rows, key=lambda row: row["agreement"])
         out.print(f"\nwithout labels one would choose: {' '.join(shown(chosen))}", highlight=False)
