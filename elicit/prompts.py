@@ -41,6 +41,7 @@ class Prompt:
         shots: solved questions that go before (question, answer).
         template: text with `{question}`, for `template`.
         begin: words that the answer is made to begin with.
+        ends: strings at which an answer ends beside those of the format.
     """
 
     base: str = "qa"
@@ -48,15 +49,16 @@ class Prompt:
     shots: tuple[tuple[str, str], ...] = ()
     template: str = ""
     begin: str = ""
+    ends: tuple[str, ...] = ()
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings at which an answer ends: the next turn that a completion model would invent.
+        """Strings at which an answer ends: the next turn that a completion model would invent, and `ends`.
 
         Not a blank line: thoughts have paragraphs.
         """
         dialogue = self.base == "qa" or self.template.startswith("Q:")
-        return ("\nQ:", "\nA:", "\nB:") if dialogue else ()
+        return (*(("\nQ:", "\nA:", "\nB:") if dialogue else ()), *self.ends)
 
     def thinking(self) -> Prompt:
         """The same prompt with the trigger for thoughts."""
@@ -102,12 +104,13 @@ class Prompt:
         return list(tokenizer(self.text(question, tokenizer), add_special_tokens=special)["input_ids"])  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; without `ends` where there are none, so that what older runs kept is the same."""
+        return {name: value for name, value in asdict(self).items() if name != "ends" or value}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Prompt:
         shots = tuple((asked, answer) for asked, answer in data.get("shots", ()))
-        return Prompt(**{**data, "shots": shots})
+        return Prompt(**{**data, "shots": shots, "ends": tuple(data.get("ends", ()))})
 
 
 def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence[tuple[str, str]] = ()) -> Prompt:

@@ -8,8 +8,10 @@ there is `coverage_at_k` instead.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -17,6 +19,7 @@ from scipy import special, stats
 
 RESAMPLES = 10_000
 DRAWN = 4_000_000  # random numbers held at once
+Name = TypeVar("Name", bound=Hashable)
 FEW = 8  # rows a distinct one, from which on counting is cheaper than drawing
 
 
@@ -228,6 +231,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(list(p_values), method="holm")[1]] if len(p_values) else []
+
+
+def holm_by_name(p_values: Mapping[Name, float]) -> dict[Name, float]:
+    """Holm's adjustment over the p-values that are defined; NaN, where nothing was tested, stays NaN."""
+    tested = [name for name, p in p_values.items() if not math.isnan(p)]
+    return {**p_values, **dict(zip(tested, holm([p_values[name] for name in tested]), strict=True))}
 
 
 def pass_at_k(n: Int[np.ndarray, " items"], correct: Int[np.ndarray, " items"], k: int) -> Float[np.ndarray, " items"]:

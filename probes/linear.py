@@ -18,7 +18,7 @@ from scipy import stats
 
 from probes.errors import UserError
 
-FOLDS, PERMUTATIONS = 5, 200
+FOLDS, PERMUTATIONS = 5, 1000
 PENALTY = 1.0  # of the kernel's mean diagonal; standardised activations make it the same for all layers
 
 

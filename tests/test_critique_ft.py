@@ -139,7 +139,9 @@ def test_controls_are_the_same_training_with_other_targets(tiny: Model, task: Ta
     trained = [handle, *(others[kind] for kind in critique_ft.CONTROLS)]
     assert len({one.adapter.sha256 for one in trained if one.adapter}) == 5
     assert all(one.prompt == handle.prompt and one.decoder == handle.decoder for one in trained)
-    assert all(others[name].adapter is None for name in ("direct", "cot-prompt", "direct@budget"))
+    assert handle.prompt.ends == ("Conclusion:",)  # a verdict is no answer
+    plain = [others[name] for name in ("direct", "cot-prompt", "direct@budget")]
+    assert all(one.adapter is None and not one.prompt.ends for one in plain)
     run = evaluate(handle, task.test[:2], against=others, out=here / "run")
     assert len(run.metrics["arms"]) == 8
     with pytest.raises(UserError, match="controls of critique-ft"):

@@ -54,3 +54,6 @@ def test_an_answer_ends_where_the_next_turn_begins_but_not_before_it_began() -> 
     assert stop_at(" 7\n\nand so\nQ: next", stop) == len(" 7\n\nand so")
     assert stop_at("\nA: 7", stop) is None
     assert stop_at("\nA: 7\nB: 8", stop) == len("\nA: 7")
+    prompt = Prompt("chat", ends=("Conclusion:",))
+    assert stop_at(" 7\nConclusion: 8", prompt.stop) == len(" 7\n")
+    assert Prompt.from_dict(prompt.to_dict()) == prompt and "ends" not in Prompt("chat").to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,7 +17,7 @@ from elicit.prompts import Prompt
 from elicit.rl.gain import NULLS, gains, measure
 from elicit.rl.preflight import report, wrong_answers
 from elicit.rl.rewards import Ground, Rollout, parse
-from elicit.rl.selection import covariance
+from elicit.rl.selection import working
 from elicit.tasks.base import Items
 from elicit.trace import Trace
 from tests.toys import toy_task
@@ -127,9 +128,13 @@ def test_figures_of_a_preflight() -> None:
 
 
 def test_the_rule_that_chooses_an_example() -> None:
-    long_and_right = [rollout("", "3", 0, 10), rollout("", "4", 1, 2)]
-    short_and_right = [rollout("", "3", 0, 2), rollout("", "4", 1, 10)]
-    assert covariance(long_and_right) == 2.0 and covariance(short_and_right) == -2.0
+    thought = dataclasses.replace(rollout("", "3", 0, 10), span=(8, 9))
+    guess = dataclasses.replace(rollout("", "3", 0, 2), span=(0, 1))
+    wrong = rollout("", "4", 1, 10)
+    assert working([thought, thought, wrong, wrong]) == 0.25
+    assert working([thought, thought, guess, wrong]) == 0.25 * 0.25
+    assert working([thought, thought, guess, guess, wrong]) == 0.0
+    assert working([thought, thought]) == working([guess, wrong]) == working([thought, wrong]) == -1.0
 
 
 def test_information_gain_is_of_the_answers_tokens_alone(tiny: Model) -> None:

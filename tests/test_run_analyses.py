@@ -329,5 +329,5 @@ def test_where_it_acts_refuses_what_does_not_act(steered: tuple[list[Run], Path]
     runs, _ = steered
     with pytest.raises(UserError, match="no method of these runs acts on tokens"):
         analyse("where-it-acts", runs[2:])
-    with pytest.raises(UserError, match="limit of 0"):
-        analyse("where-it-acts", runs, limit=0)
+    with pytest.raises(UserError, match="limit = -1 was given"):
+        analyse("where-it-acts", runs, limit=-1)

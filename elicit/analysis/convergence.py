@@ -31,7 +31,7 @@ from elicit.analysis.base import Analysis, shown
 from elicit.analysis.runs import Arm, arms_of, named, questions, shared_items
 from elicit.errors import UserError, unknown
 from elicit.run import Run
-from elicit.statistics import Interval, Null, against_null, central, holm, question_weights, wilson
+from elicit.statistics import Interval, Null, against_null, central, holm_by_name, question_weights, wilson
 from probes.dots import Dot, dot_plot
 
 NAME = "convergence"
@@ -267,8 +267,8 @@ def analyse(
     if ease is not None or kinds is not None:
         binned = matching(np.zeros(len(items)) if ease is None else ease, kinds, bins)
         everyone = together(np.stack(list(solved.values())), binned, seed=seed)
-    chance = _adjusted({name: pair.chance.p for name, pair in found.items()})
-    matched = _adjusted({name: pair.matched.p for name, pair in found.items()})
+    chance = holm_by_name({name: pair.chance.p for name, pair in found.items()})
+    matched = holm_by_name({name: pair.matched.p for name, pair in found.items()})
     table = [_row(name, pair, chance[name], matched[name]) for name, pair in found.items()]
     counts = {n: (int(s.sum()), wilson(int(s.sum()), len(items))) for n, s in solved.items()}
     notes = [
@@ -322,12 +322,6 @@ def _kinds(arms: Sequence[Arm], items: Sequence[str], within: str) -> list[Any]:
         if within not in held[item]:
             raise unknown("name in the items' metadata", within, list(held[item]))
     return [held[item][within] for item in items]
-
-
-def _adjusted(p: dict[str, float]) -> dict[str, float]:
-    """Holm's over the pairs that could be tested; NaN stays."""
-    tested = [name for name, one in p.items() if not np.isnan(one)]
-    return {**p, **dict(zip(tested, holm([p[name] for name in tested]), strict=True))}
 
 
 def _ratio(null: Null) -> Dot:

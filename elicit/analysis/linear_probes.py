@@ -25,7 +25,7 @@ from elicit.analysis.runs import Arm, arms_of, model_of, named, questions
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.run import Run
-from elicit.statistics import Interval
+from elicit.statistics import Interval, holm_by_name
 from elicit.tasks.base import Item
 from probes.linear import auroc_columns, crossfit, folds_of, spearman_columns
 from probes.sites import Site, depth
@@ -37,7 +37,7 @@ PAPER = "2207.05221"
 TARGETS = ("will be right", "difficulty")
 SURFACE = ("tokens", "characters", "numbers", "largest number's digits", "place")
 LEAST, RESAMPLES = 20, 1000
-COLUMNS = ("layer", "value [95%]", "null", "p", "surface", "beyond surface [95%]")
+COLUMNS = ("layer", "value [95%]", "null", "p (Holm)", "surface", "beyond surface [95%]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,12 +213,13 @@ def analyse(
         probes = probe(train, hard[base.name], [x for _, x in varied], [hard[arm.name] for arm, _ in varied], surface,
                        groups, ranked=True, seed=seed)  # fmt: skip
         found[TARGETS[1]] = {arm.name: one for (arm, _), one in zip(varied, probes, strict=True)}
-    table = [*(_row(arm, target, one) for target, some in found.items() for arm, one in some.items()), *table]
+    adjusted = holm_by_name({(target, arm): one.p for target, some in found.items() for arm, one in some.items()})
+    table = [*(_row(arm, target, (found[target][arm], p)) for (target, arm), p in adjusted.items()), *table]
     notes = [
         f"Probes fitted on {base.name} and judged out of fold; AUROC for {TARGETS[0]} against the arm's own answers, "
         f"Spearman for {TARGETS[1]} against the share of the other arms that fail. 95% intervals by question.",
-        "Null: labels permuted and fitted anew, best layer against best layer (the null's mean, and p). Values are of "
-        "layers chosen on the other folds. What length and place alone say "
+        "Null: labels permuted and fitted anew, best layer against best layer (the null's mean; p is Holm's over the "
+        "rows). Values are of layers chosen on the other folds. What length and place alone say "
         f"({', '.join(SURFACE)}) is the level to beat: only beyond it does the stream know more than how the question "
         "looks.",
         "What a probe reads is not shown to be used.",
@@ -239,15 +240,16 @@ def _difficulty(arms: Sequence[Arm], but: Arm, ids: Sequence[str]) -> Float[np.n
     return 1 - np.mean([arm.right(ids) for arm in others], axis=0)
 
 
-def _row(arm: str, target: str, found: Probe | str) -> dict[str, Any]:
+def _row(arm: str, target: str, judged: tuple[Probe, float] | str) -> dict[str, Any]:
     row: dict[str, Any] = {"arm": arm, "target": target}
-    if isinstance(found, str):
-        return {**row, **dict.fromkeys(COLUMNS, "–"), "says": found}
+    if isinstance(judged, str):
+        return {**row, **dict.fromkeys(COLUMNS, "–"), "says": judged}
+    found, p = judged
     says = "no more than the null"
-    if found.p < 0.05:
+    if p < 0.05:
         says = "reads more than the surface" if found.beyond[1] > 0 else "no more than the surface"
     value, beyond = (shown(mean, Interval(low, high)) for mean, low, high in (found.chosen, found.beyond))
-    cells = (found.best, value, float(found.null.max(0).mean()), found.p, found.surface, beyond)
+    cells = (found.best, value, float(found.null.max(0).mean()), p, found.surface, beyond)
     return {**row, **dict(zip(COLUMNS, cells, strict=True)), "says": says}
 
 

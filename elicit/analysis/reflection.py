@@ -23,7 +23,7 @@ from elicit.analysis.base import Analysis, shown, with_left_out
 from elicit.analysis.runs import Arm, arms_of, shared_items
 from elicit.errors import UserError, unknown
 from elicit.run import Run
-from elicit.statistics import Interval, Null, against_null, bootstrap_mean
+from elicit.statistics import Interval, Null, against_null, bootstrap_mean, holm_by_name
 from probes.dots import Dot, dot_plot
 
 NAME = "reflection"
@@ -127,12 +127,14 @@ def analyse(runs: Sequence[Run], *, words: str = "r1-zero", seed: int = 0) -> An
             found[arm.name] = measure(*_samples(arm, items, words), seed=seed)
     if not found:
         raise UserError("all answers of these runs are empty; give runs whose arms say something")
-    table = with_left_out([_row(name, one) for name, one in found.items()], left_out)
+    adjusted = holm_by_name({name: one.null.p for name, one in found.items()})
+    table = with_left_out([_row(name, one, adjusted[name]) for name, one in found.items()], left_out)
     notes = [
         f"Samples that hold a word of the list {words!r}, on {len(items)} questions; the difference in being right is "
         "taken within each question that has samples of both kinds, and its interval is of questions.",
-        "Null: which samples reflect is exchanged within each question. The pooled difference is shown because it "
-        "misleads: it is large where a model reflects on the questions that it can answer.",
+        "Null: which samples reflect is exchanged within each question; p is Holm's over the arms. The pooled "
+        "difference is shown because it misleads: it is large where a model reflects on the questions that it can "
+        "answer.",
         "Not shown: whether reflecting makes an answer right. A sample that goes on longer has more room for such a "
         "word; branches of a search differ in rank as well.",
     ]
@@ -150,7 +152,7 @@ def analyse(runs: Sequence[Run], *, words: str = "r1-zero", seed: int = 0) -> An
     )
     data: dict[str, Any] = {
         "items": items, "words": words, "pattern": WORDS[words].pattern,
-        "arms": {name: one._asdict() for name, one in found.items()},
+        "arms": {name: {**one._asdict(), "holm p": adjusted[name]} for name, one in found.items()},
     }  # fmt: skip
     return Analysis(NAME, table, figure, notes, data)
 
@@ -161,14 +163,14 @@ def _samples(arm: Arm, items: Sequence[str], words: str) -> tuple[np.ndarray, np
     return question, np.array([reflects(t.text, words) for _, t in some]), np.array([t.correct for _, t in some])
 
 
-def _row(name: str, one: Reflection) -> dict[str, Any]:
+def _row(name: str, one: Reflection, p: float) -> dict[str, Any]:
     if one.rate[0] == 0:
         reading = "no sample reflects"
     elif one.single:
         reading = "one answer a question: the rate alone"
     elif not one.both:
         reading = "no question has samples of both kinds"
-    elif one.null.p >= 0.05:
+    elif p >= 0.05:
         reading = "within a question no more often right, nor less"
     else:
         reading = f"within a question {'more' if one.within[0] > one.null.mean else 'less'} often right"
@@ -181,6 +183,6 @@ def _row(name: str, one: Reflection) -> dict[str, Any]:
         "pooled": shown(one.pooled),
         "within [95%]": shown(*one.within),
         "null [95%]": shown(one.null.mean, one.null.interval),
-        "p": shown(one.null.p),
+        "p (Holm)": shown(p),
         "reading": reading,
     }

@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from elicit.analysis.base import Analysis, shown, with_left_out
-from elicit.analysis.runs import Arm, arms_of, handle_of, shared_items
+from elicit.analysis.runs import Arm, arms_of, handle_of, model_of, questions
 from elicit.errors import UserError
 from elicit.models import Model
 from elicit.run import Run
-from elicit.statistics import Interval, Null, against_null, central, question_weights
+from elicit.statistics import Interval, Null, against_null, central, holm_by_name, question_weights
 from elicit.trace import Trace
 from probes.dots import Dot, dot_plot
 from probes.likelihood import Chosen, continuations
@@ -50,6 +50,14 @@ class Measure(NamedTuple):
 
     value: tuple[float, Interval]
     null: Null
+
+
+class Acting(NamedTuple):
+    """One reading of one arm: tokens that count, those acted on, and what they are, unless all or none of them are."""
+
+    tokens: int
+    acted: int
+    measures: dict[str, Measure]
 
 
 def measure(
@@ -86,28 +94,24 @@ def analyse(runs: Sequence[Run], *, limit: int = 128, seed: int = 0) -> Analysis
     """Where each run's method acts on the answers that it chose.
 
     Args:
-        limit: so many questions, the first that all runs share.
+        limit: so many questions, the first that all runs share; 0 for all.
         seed: of the bootstrap and of random positions.
 
     Raises:
         UserError: no method among the runs does anything to tokens.
     """
-    if limit < 1:
-        raise UserError(f"a limit of {limit} questions was given; give at least 1")
     arms = arms_of(runs, main_only=True)
-    items = shared_items(arms)[:limit]
+    items = [item.id for item in questions(arms, limit)]
     left_out = {arm.name: why for arm in arms if (why := _not_acting(arm))}
     acting = [arm for arm in arms if arm.name not in left_out]
     if not acting:
         said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise UserError(f"no method of these runs acts on tokens ({said}); give a run of a mechanism")
-    table: list[dict[str, Any]] = []
     data: dict[str, Any] = {"items": items, "forking": FORKING, "arms": {}}
-    dots: dict[str, Measure] = {}
-    model: Model | None = None
+    found: dict[tuple[str, str], Acting] = {}
+    model = model_of(runs)
     for arm in acting:
         handle = handle_of(arm.run, model)
-        model = handle.model
         traces = [t for t in arm.chosen(items) if t.tokens]
         if not traces:
             left_out[arm.name] = "all its answers are empty"
@@ -117,22 +121,20 @@ def analyse(runs: Sequence[Run], *, limit: int = 128, seed: int = 0) -> Analysis
         answers = [Answer(f, *_places(model, t.tokens)) for f, t in zip(forks(entropy), traces, strict=True)]
         kept: dict[str, Any] = {"prompt positions moved": float(np.mean([t.prompt_moved for t in traces]))}
         for what, (acted, counted) in acts.items():
-            rows, found = _rows(arm.name, what, acted, counted, answers, seed)
-            table += rows
-            kept[what] = {
-                "tokens": int(sum(c.sum() for c in counted)),
-                "acted": int(sum(a.sum() for a in acted)),
-                **{label: one._asdict() for label, one in found.items()},
-            }
-            if found:
-                dots[f"{arm.name}: {what}"] = found["forking tokens"]
+            one = found[arm.name, what] = _acting(acted, counted, answers, seed)
+            measures = {label: measured._asdict() for label, measured in one.measures.items()}
+            kept[what] = {"tokens": one.tokens, "acted": one.acted, **measures}
         data["arms"][arm.name] = kept
-    if not table:
+    if not found:
         raise UserError("all answers of these runs are empty; give runs whose arms say something")
+    p = {(*acts, label): m.null.p for acts, one in found.items() for label, m in one.measures.items()}
+    adjusted = holm_by_name(p)
+    table = [row for acts, one in found.items() for row in _rows(*acts, one, adjusted)]
+    dots = {": ".join(acts): one.measures["forking tokens"] for acts, one in found.items() if one.measures}
     notes = [
         f"Answers to {len(items)} questions. The share of tokens acted on; and of those the share that are forking "
         f"(highest {FORKING:.0%} of the base's entropy), their place in the sentence, the share that begin one.",
-        "Null: as many random positions of the same answer. Intervals are of questions.",
+        "Null: as many random positions of the same answer; p is Holm's over all rows. Intervals are of questions.",
         "Not shown: what an act at a position does further on. A mechanism that acts on every token has no place.",
     ]
     figure = dot_plot(
@@ -193,28 +195,32 @@ def _places(model: Model, tokens: Sequence[int]) -> tuple[np.ndarray, np.ndarray
     return place, first
 
 
-def _rows(
-    name: str, what: str, acted: list[np.ndarray], counted: list[np.ndarray], answers: Sequence[Answer], seed: int
-) -> tuple[list[dict[str, Any]], dict[str, Measure]]:
-    total, done = sum(int(c.sum()) for c in counted), sum(int(a.sum()) for a in acted)
-    share = done / total if total else float("nan")
-    row = {"arm": name, "acts": what, "of tokens": shown(share), "of them": "–", "value [95%]": "–", "null [95%]": "–"}
+def _acting(acted: list[np.ndarray], counted: list[np.ndarray], answers: Sequence[Answer], seed: int) -> Acting:
+    """Random positions are taken among those that count."""
+    done, total = sum(int(a.sum()) for a in acted), sum(int(c.sum()) for c in counted)
     if done in (0, total):
-        reading = "acts on every token: no place to tell" if done else "acts on no token"
-        return [{**row, "p": "–", "reading": reading}], {}
-    # Random positions are taken among those that count.
+        return Acting(total, done, {})
     inside = [a[c] for a, c in zip(acted, counted, strict=True)]
     properties = {
         "forking tokens": [one.fork[c].astype(float) for one, c in zip(answers, counted, strict=True)],
         "place in the sentence": [one.place[c] for one, c in zip(answers, counted, strict=True)],
         "sentences' first tokens": [one.first[c].astype(float) for one, c in zip(answers, counted, strict=True)],
     }
-    rows, found = [], {}
-    for label, values in properties.items():
-        one = found[label] = measure(inside, values, seed=seed)
-        side = "more" if one.value[0] > one.null.mean else "less"
-        reading = f"{side} than random positions" if one.null.p < 0.05 else "as random positions"
-        cells = {"of them": label, "value [95%]": shown(*one.value)}
-        cells |= {"null [95%]": shown(one.null.mean, one.null.interval), "p": shown(one.null.p), "reading": reading}
+    return Acting(total, done, {label: measure(inside, values, seed=seed) for label, values in properties.items()})
+
+
+def _rows(name: str, what: str, one: Acting, adjusted: dict[tuple[str, str, str], float]) -> list[dict[str, Any]]:
+    share = one.acted / one.tokens if one.tokens else float("nan")
+    row = {"arm": name, "acts": what, "of tokens": shown(share), "of them": "–", "value [95%]": "–", "null [95%]": "–"}
+    if not one.measures:
+        reading = "acts on every token: no place to tell" if one.acted else "acts on no token"
+        return [{**row, "p (Holm)": "–", "reading": reading}]
+    rows = []
+    for label, found in one.measures.items():
+        p = adjusted[name, what, label]
+        side = "more" if found.value[0] > found.null.mean else "less"
+        reading = f"{side} than random positions" if p < 0.05 else "as random positions"
+        cells = {"of them": label, "value [95%]": shown(*found.value)}
+        cells |= {"null [95%]": shown(found.null.mean, found.null.interval), "p (Holm)": shown(p), "reading": reading}
         rows.append({**row, **cells})
-    return rows, found
+    return rows

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from elicit.tasks.base import Item
 
-RIGHT, WRONG = "Conclusion: right", "Conclusion: wrong"
+VERDICT = "Conclusion:"
+RIGHT, WRONG = f"{VERDICT} right", f"{VERDICT} wrong"
 # The authors write "Conclusion: right [END]" in their data and "Critique Conclusion: Incorrect" in later prompts.
 _CONCLUSION = re.compile(r"conclusion\W+(right|wrong|correct|incorrect)\b", re.I)
 

@@ -10,6 +10,8 @@ Where the papers are silent or differ:
 - All candidates come from the base; the papers take ten generators, or what stands in a data set.
 - The last step's adapter is taken: no held-out items choose among checkpoints (the papers use 500).
 - A LoRA adapter; the papers train all weights (learning rate 5e-6, 50 epochs on 600 rows).
+- What is trained ends its answers with a verdict on them, as its critiques do; the answer ends there (`Prompt.ends`),
+  or a number in the verdict would be read as the answer.
 - Question, candidate and instruction are put as questions are put when the model is evaluated: the authors' text in
   the chat template, or after `Q:`.
 """
@@ -21,6 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from elicit import scale
+from elicit.critiques.source import VERDICT
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.methods import cot_prompt, direct
@@ -105,6 +108,7 @@ def fit(
     put = prompt_for(model, prompt, items)
     fitted = setup.fit(model, items, put, options, None if isinstance(source, str) else source, progress)
     kept = {"prompt": prompt, "asked": vars(options), "found": fitted.record}
+    put = replace(put, ends=(VERDICT,))
     return Elicited(model, NAME, put, Greedy(max_new_tokens), adapter=fitted.adapter, options=kept)
 
 
@@ -118,15 +122,11 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         UserError: a handle of another method, or one whose source was a function.
     """
     check_own(handle, NAME)
-    plain = replace(handle, adapter=None, options={})
-    out = {
-        direct.NAME: replace(plain, method=direct.NAME),
-        cot_prompt.NAME: replace(plain, method=cot_prompt.NAME, prompt=plain.prompt.thinking()),
-    }
+    shared = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
+    out = {m.NAME: m.fit(handle.model, items, **shared) for m in (direct, cot_prompt)}
     asked = {**handle.options["asked"], "prompt": handle.options["prompt"]}
     for kind in CONTROLS:
         out[kind] = replace(fit(handle.model, items, **{**asked, "targets": kind}), method=kind, options={})
-    shared = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
     out["direct@budget"] = direct.matched(handle.model, items, **shared, seed=seed)
     return out
 

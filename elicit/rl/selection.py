@@ -3,9 +3,9 @@
 `history` is the paper's rule (arXiv 2504.20571, section 2): train on a pool for a few epochs and take the example
 whose accuracy varied most over them. It costs a training. `samples` looks at the base alone: the largest variance of
 rewards among its samples, p (1 − p). Both can take an example whose answer the base guesses at once every other time,
-and one that is trained on it learns to say that number. So the default here is `working`, which is ours: the largest
-covariance of reward and length among the base's samples, an example that is answered rightly by those who work on it.
-What the reward varies with is what policy gradients teach.
+and one that is trained on it learns to say that number: two ways to the same reward compete, and which one wins may
+hang on a rounding error. So the default here is `working`, which is ours: p (1 − p) with right answers that come at
+once counted against those that come after a thought.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from elicit.rl.settings import Settings
 from elicit.tasks.base import Items
 
 SELECTS = {
-    "working": "the reward goes with the length of the answer, over the base's samples",
+    "working": "the base's samples are often right after a thought, and seldom right at once",
     "samples": "the reward varies most over the base's samples",
     "history": "accuracy varied most over the epochs of a short training on the pool",
     "first": "the first ones",
@@ -88,7 +88,7 @@ def choose(
     else:
         rollouts = first_samples(model, some, prompt, settings)
         spread = np.array([np.var([r.score >= 1 for r in answers]) for answers in rollouts])
-        scores = np.array([covariance(answers) for answers in rollouts]) if how == "working" else spread
+        scores = spread if how == "samples" else np.array([working(answers) for answers in rollouts])
     order = sorted(range(len(some)), key=lambda n: (-scores[n], -spread[n], n))
     rows = [{"item": some[n].id, "score": float(scores[n]), "variance": float(spread[n])} for n in order]
     return Choice(Items(items.task, tuple(some[n] for n in order[:count])), rows)
@@ -99,11 +99,17 @@ def pool_of(items: Items, count: int, pool: int) -> Items:
     return Items(items.task, tuple(item for item in items if item.answer is not None)[: max(pool, count)])
 
 
-def covariance(rollouts: Sequence[Rollout]) -> float:
-    """Of reward and length among an item's rollouts, in tokens."""
-    right = np.array([float(r.score >= 1) for r in rollouts])
-    length = np.array([float(len(r.tokens)) for r in rollouts])
-    return float(np.mean((right - right.mean()) * (length - length.mean())))
+def working(rollouts: Sequence[Rollout]) -> float:
+    """(w − g)(1 − w − g), with w the share of rollouts right after a thought that is longer than the answer, g the
+    share of other right ones: how much of the first update's advantage goes to thoughts rather than to guesses.
+
+    −1 where nothing would be learned: all are right, or fewer than two after a thought.
+    """
+    right = [r for r in rollouts if r.score >= 1]
+    worked = sum(2 * len(r.thought) > len(r.tokens) for r in right)
+    if worked < 2 or len(right) == len(rollouts):
+        return -1.0
+    return (2 * worked - len(right)) / len(rollouts) * (1 - len(right) / len(rollouts))
 
 
 def historical_variance(accuracy: Float[np.ndarray, "epochs items"]) -> Float[np.ndarray, " items"]:

@@ -54,7 +54,7 @@ class Settings:
     alpha: int = 16
     grad_clip: float = 1.0
     part: int = 16
-    preflight: int = 32
+    preflight: int = 64
     check_every: int = 0
     seed: int = 0
 

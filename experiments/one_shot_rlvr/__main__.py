@@ -52,7 +52,7 @@ HEAD = ("arm", "accuracy [95%]", "gap recovered [95%]", "tokens", "saturated at"
 
 def several(model: Model, task: Task, count: int, bars: Progress, **options: Any) -> dict[str, Elicited]:
     """The best examples of the pool, each with a seed of its own."""
-    found = choose(model, task.solved, Settings(), count=count, pool=16, prompt=Prompt())
+    found = choose(model, task.solved, Settings(), count=count, pool=32, prompt=Prompt())
     return {
         f"{item.id}, seed {seed}": fit(NAME, model, task.solved, bars, example=item.id, seed=seed, **options)
         for seed, item in enumerate(found.items)
