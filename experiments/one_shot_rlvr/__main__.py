@@ -39,6 +39,7 @@ from experiments.markdown import markdown
 from probes.figures import page, styled, table
 
 NAME = one_shot_rlvr.NAME
+POOL = 32  # fit items that examples are chosen from
 # What might keep, or lose, what was learned once the groups have no variance; each with all else as it is.
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -50,13 +51,18 @@ CHANGES: dict[str, dict[str, Any]] = {
 HEAD = ("arm", "accuracy [95%]", "gap recovered [95%]", "tokens", "saturated at", "fit, s", "example's answer")
 
 
-def several(model: Model, task: Task, count: int, bars: Progress, **options: Any) -> dict[str, Elicited]:
-    """The best examples of the pool, each with a seed of its own."""
-    found = choose(model, task.solved, Settings(), count=count, pool=32, prompt=Prompt())
+def several(model: Model, task: Task, examples: list[str], bars: Progress, **options: Any) -> dict[str, Elicited]:
+    """A training on each example, with a seed of its own."""
     return {
-        f"{item.id}, seed {seed}": fit(NAME, model, task.solved, bars, example=item.id, seed=seed, **options)
-        for seed, item in enumerate(found.items)
+        f"{example}, seed {seed}": fit(NAME, model, task.solved, bars, example=example, seed=seed, **options)
+        for seed, example in enumerate(examples)
     }
+
+
+def best(model: Model, task: Task, count: int) -> list[str]:
+    """The best examples of the pool."""
+    found = choose(model, task.solved, Settings(), count=count, pool=POOL, prompt=Prompt())
+    return [item.id for item in found.items]
 
 
 def rows_of(run: Run, fits: Mapping[str, Elicited]) -> list[tuple[str, ...]]:
@@ -79,7 +85,8 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
     """All fits beside the controls of the first, on the same questions."""
     options = {"updates": given.updates, "max_new_tokens": given.max_new_tokens}
     with run_bars(quiet=False) as bars:
-        fits = several(model, task, given.fits, bars, checked=not given.unchecked, **options)
+        examples = given.examples.split(",") if given.examples else best(model, task, given.fits)
+        fits = several(model, task, examples, bars, checked=not given.unchecked, **options)
         first, *others = fits
         if given.alone:
             shared = {"max_new_tokens": given.max_new_tokens}
@@ -134,6 +141,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="questions of the test split")
     parser.add_argument("--updates", type=int, default=16)
     parser.add_argument("--fits", type=int, default=5, help="trainings, each on another example with another seed")
+    parser.add_argument("--examples", default="", help="ids of fit items, joined by commas, instead of choosing")
     parser.add_argument("--alone", action="store_true", help="leave out the arms with spurious rewards")
     parser.add_argument("--every", type=int, default=5, help="updates between two looks at dev items")
     parser.add_argument("--check", type=int, default=48, help="dev items")
