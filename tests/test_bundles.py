@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from elicit import evaluate, load_model, load_task
@@ -18,7 +20,7 @@ from elicit.errors import UserError
 from elicit.models import Model
 from elicit.tasks import Task
 from probes.sites import Site
-from steering.adapters import Adapter, applied
+from steering.adapters import WEIGHTS, Adapter, applied
 from steering.directions import Direction
 from steering.interventions import Add, Gate, Intervention, When
 from tests.tiny import save_tiny
@@ -165,5 +167,18 @@ def test_an_adapter_is_on_inside_and_gone_outside(tiny: Model, tiny_folder: Path
     wide = load_model(str(save_tiny(tmp_path / "gpt2", "gpt2")), dtype="float32", device="cpu")
     with pytest.raises(UserError, match="does not fit"), applied(wide.lm, Adapter(lora)):
         pass
+    assert "lora_" not in str([name for name, _ in wide.lm.named_modules()])  # what failed leaves nothing behind
+    weights = load_file(lora / WEIGHTS)
+    last = sorted(weights)[-1]
+    fewer, more = (
+        dict(list(weights.items())[1:]),
+        {**weights, last.replace("layers.3", "layers.9"): weights[last].clone()},
+    )
+    for name, other in (("fewer", fewer), ("more", more)):
+        shutil.copytree(lora, tmp_path / name)
+        save_file(other, tmp_path / name / WEIGHTS)
+        with pytest.raises(UserError, match="does not fit"), applied(lm, Adapter(tmp_path / name)):
+            pass
+        assert dict(lm.named_modules()) == before and not hasattr(lm, "peft_config")
     with pytest.raises(UserError, match="holds no adapter_config"):
         Adapter(tmp_path)
