@@ -255,11 +255,15 @@ def test_analyses_are_sections_and_a_refusal_is_said(
     assert code == 0 and "2 analyses" in said_, err
     assert ">Logit lens<" in out.read_text(encoding="utf-8")
     for asked, word in (
-        ("refused", "no thoughts"), ("logit-lens", "is an analysis of a model"), ("nowhere.json", "there is no"),
+        ("refused", "refused: the runs have no thoughts"), ("logit-lens", "is an analysis of a model"), ("nowhere.json", "there is no"),
         ("countd", "did you mean counted"),
     ):  # fmt: skip
         code, _, err = shell("report", *folders, "--out", str(out), "--analyses", asked)
         assert code == 2 and word in err and err.count("\n") == 1
+    for name in set(ANALYSES) - {"counted", "refused", "logit-lens"}:
+        monkeypatch.delitem(ANALYSES, name)
+    code, said_, err = shell("report", *folders, "--out", str(out), "--analyses", "all")
+    assert code == 0 and "refused: the runs have no thoughts" in said_ and "1 analyses" in said_, err
 
 
 def test_a_runs_own_page_is_made_of_the_same_parts(runs: list[Run]) -> None:

@@ -23,8 +23,8 @@ def report(
     analyses: Annotated[
         str,
         typer.Option(
-            help="Analyses of runs, and JSON files that `elicit analyse` wrote, separated by commas; none: none. "
-            "Unless given: those that read samples alone."
+            help="Analyses of runs, and JSON files that `elicit analyse` wrote, separated by commas; none: none; all: "
+            "all of runs that these runs allow (many load the model). Unless given: those that read samples alone."
         ),
     ] = "",
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
@@ -76,10 +76,13 @@ def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
 
 
 def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, str]]:
-    """The analyses that were asked for; of those that were not, the ones that these runs do not allow, and why."""
-    from elicit.analysis import analyse, takes_runs
+    """The analyses, and of those that were not asked for by name the ones that these runs do not allow, and why."""
+    from elicit.analysis import ANALYSES, analyse, takes_runs
 
     names = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
+    named = bool(asked) and "all" not in names
+    if "all" in names:
+        names = [name for name in names if name.endswith(".json")] + [name for name in ANALYSES if takes_runs(name)]
     files = [name for name in names if name.endswith(".json")]
     for name in names:
         if name not in files and not takes_runs(name):
@@ -97,8 +100,8 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
         try:
             made.append(analyse(name, runs))
         except UserError as error:
-            if asked:
-                raise
+            if named:
+                raise UserError(f"{name}: {error}") from error
             refused[name] = str(error)
     return made, refused
 

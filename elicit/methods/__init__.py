@@ -29,8 +29,8 @@ from elicit.tasks.base import Items
 
 _MODULES = (cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr, direct, cot_prompt, self_consistency)
 METHODS: dict[str, ModuleType] = {m.NAME: m for m in _MODULES}
-MECHANISMS: tuple[str, ...] = ("cot-decoding", "sae-steer", "vector-transfer")
 BASELINES: tuple[str, ...] = (direct.NAME, cot_prompt.NAME, self_consistency.NAME)
+MECHANISMS: tuple[str, ...] = tuple(name for name in METHODS if name not in BASELINES)
 MATCHED = "@budget"
 """Suffix of a baseline that gets, question by question, the tokens that the mechanism spent."""
 
