@@ -157,7 +157,7 @@ def test_a_function_is_asked_anew_and_its_silence_is_counted(tiny: Model, task: 
 
     found = fitted(tiny, task, source=critic, steps=1).options["found"]
     assert (found["rows"], found["without_conclusion"], found["source"], found["agree"]) == (2, 2, "critic", 2)
-    fitted(tiny, task, source=critic, steps=1)
+    methods.fit("critique-ft", tiny, task.solved, **{**OPTIONS, "source": critic, "steps": 1})
     assert len(asked) == 8
 
 

@@ -255,8 +255,8 @@ def test_analyses_are_sections_and_a_refusal_is_said(
     assert code == 0 and "2 analyses" in said_, err
     assert ">Logit lens<" in out.read_text(encoding="utf-8")
     for asked, word in (
-        ("refused", "refused: the runs have no thoughts"), ("logit-lens", "is an analysis of a model"), ("nowhere.json", "there is no"),
-        ("countd", "did you mean counted"),
+        ("refused", "refused: the runs have no thoughts"), ("logit-lens", "is an analysis of a model"),
+        ("nowhere.json", "there is no"), ("countd", "did you mean counted"),
     ):  # fmt: skip
         code, _, err = shell("report", *folders, "--out", str(out), "--analyses", asked)
         assert code == 2 and word in err and err.count("\n") == 1

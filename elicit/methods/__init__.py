@@ -48,8 +48,12 @@ def lacking(model: str) -> dict[str, str]:
 
 def options_of(name: str) -> dict[str, Any]:
     """The options of a method with their defaults."""
+    return {p.name: p.default for p in _keywords(name)}
+
+
+def _keywords(name: str) -> list[inspect.Parameter]:
     parameters = inspect.signature(get(name).fit).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def quick_of(name: str) -> dict[str, Any]:
@@ -59,16 +63,24 @@ def quick_of(name: str) -> dict[str, Any]:
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse an option that the method does not have, or whose value is of another type than its default."""
-    known = options_of(name)
+    known = {p.name: p for p in _keywords(name)}
     for key, value in options.items():
         if key not in known:
             raise unknown(f"option of {name}", key, known)
-        default = known[key]
-        fits = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
-        if not (fits or (isinstance(default, float) and type(value) is int)):
+        if not _fits(value, known[key]):
+            default = known[key].default
             raise UserError(
                 f"option {key} = {value!r} was given to {name}; expected {type(default).__name__}, like {default!r}"
             )
+
+
+def _fits(value: Any, option: inspect.Parameter) -> bool:
+    """Of the default's type; a whole number for a float, a function where the method takes one."""
+    if callable(value):
+        return "Callable" in str(option.annotation)
+    if isinstance(option.default, float) and type(value) is int:
+        return True
+    return isinstance(value, type(option.default)) and isinstance(value, bool) == isinstance(option.default, bool)
 
 
 def fit(
