@@ -10,7 +10,7 @@ PEER := steering-vectors==0.12.2
 # Asks for torchvision, which only its examples use: left out here, as its wheel is made for CUDA.
 INFLUENCE := kronfluence==1.0.1 einconv==0.1.0 opt_einsum==3.4.0
 
-.PHONY: install run test test-vllm lint bench clean
+.PHONY: install run test test-slow test-vllm lint bench clean
 
 install: $(STAMP)
 
@@ -33,6 +33,9 @@ lint: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --jaxtyping-packages=elicit,probes,steering,beartype.beartype
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --jaxtyping-packages=elicit,probes,steering,beartype.beartype
 
 # vLLM in an environment of its own; after `make test`, which fetches the real model that it also runs.
 test-vllm:

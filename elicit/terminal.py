@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,14 +17,33 @@ err = Console(stderr=True)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", main: int | None = None) -> None:
+    """A table in the terminal's width: columns come closer, then cells break between words, and words last of all."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    columns = list(zip(head, *cells, strict=True))
+    whole = [max(cell_len(cell) for cell in column) for column in columns]
+    gap = min(4, max(1, (out.width - sum(whole)) // max(1, len(columns) - 1)))
     table = Table(
-        title=title or None, title_justify="left", header_style="dim", box=None, pad_edge=False, padding=(0, 2)
+        title=title or None, title_justify="left", header_style="dim", box=None, pad_edge=False, padding=(0, gap, 0, 0)
     )
-    for i, name in enumerate(head):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    for i, row in enumerate(rows):
-        table.add_row(*(str(cell) for cell in row), style="bold" if i == main else None)
+    for i, (column, width) in enumerate(zip(columns, _widths(columns, whole, gap), strict=True)):
+        numbers = i > 0 and any(cell[:1] in "0123456789+-" for cell in column[1:] if cell)
+        table.add_column(column[0], justify="right" if numbers else "left", overflow="fold", width=width)
+    for i, row in enumerate(cells):
+        table.add_row(*row, style="bold" if i == main else None)
     out.print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], whole: Sequence[int], gap: int) -> Sequence[int | None]:
+    """Each column's longest word, and what is left given to those that lack least; None where not even words fit."""
+    widths = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    spare = out.width - sum(widths) - gap * (len(columns) - 1)
+    if spare < 0:
+        return [None] * len(columns)
+    for i in sorted(range(len(columns)), key=lambda i: whole[i] - widths[i]):
+        given = min(spare, whole[i] - widths[i])
+        widths[i] += given
+        spare -= given
+    return widths
 
 
 class RunBars:

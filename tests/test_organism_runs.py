@@ -1,6 +1,6 @@
 """Every mechanism on organisms whose truth is known: it must recover the gap, and nothing where there is none.
 
-A new mechanism joins by its name in `MECHANISMS`.
+A new mechanism joins by its name in `MECHANISMS`; those that train for minutes are run by `make test-slow`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from elicit.tasks import load_task
 pytestmark = pytest.mark.real
 LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 ITEMS = 32
+TRAINED = ("critique-ft", "one-shot-rlvr")
 LEAST = {"critique-ft": 0.1}  # of the gap, on so few questions: critiques wear what they open; of the others 0.4
 
 
@@ -33,7 +34,9 @@ def scores(name: str, method: str, folder: Path) -> dict[str, np.ndarray]:
     return {arm: np.array(list(one["scores"].values())) for arm, one in run.metrics["arms"].items()}
 
 
-@pytest.mark.parametrize("method", MECHANISMS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in TRAINED else ()) for name in MECHANISMS]
+)
 def test_a_mechanism_recovers_a_known_gap_and_nothing_on_the_twin(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
