@@ -26,8 +26,8 @@ HEAD = ("arm", "accuracy [95%]", "difference [95%]", "p (Holm)", "δc", "δo", "
 HOW = (
     "Accuracy in %, with Wilson's interval. Differences are the row minus {baseline}, in points, paired by question, "
     "with a bootstrap interval; p is McNemar's exact test, corrected by Holm over all rows. δc: questions in % that go "
-    "from wrong to right, δo: from right to wrong. Tokens a question; seconds of all decoding, and of the fit. Rows with "
-    "a dot are controls: the mechanism above them is at work only as far as it is better than they are."
+    "from wrong to right, δo: from right to wrong. Tokens a question; seconds of all decoding, and of the fit. Rows "
+    "with a dot are controls: the mechanism above them is at work only as far as it is better than they are."
 )
 
 
