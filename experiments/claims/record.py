@@ -24,6 +24,7 @@ RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
 INDEX = HERE.parent / README
 OTHERS = {
     "organisms": "a mechanism on all organisms: what it recovers of a known gap, and on the twin without the skill",
+    "comparison": "all keys with all their controls on one organism, in one table",
     "taxonomy": "which behaviours are found in thoughts without labels, scored against the organism's true ones",
     "cot_decoding": "claim 4 on natural models: answers without any instruction to think, chosen by their confidence",
     "sae_steer": "claim 5 by dose, layer and position, and on natural models",

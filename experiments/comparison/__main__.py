@@ -1,0 +1,39 @@
+"""Put a comparison's table into its README, between the two marks.
+
+elicit compare --methods all --model smollm2-135m-latent --quick --controls --limit 64 --out runs/full-table
+python -m experiments.comparison runs/full-table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from elicit.commands.compare import COMPARISON
+from elicit.comparison import head_of, remarks, rows_of
+from experiments.markdown import markdown
+from probes.files import write_whole
+
+HERE = Path(__file__).parent
+README, BEGIN, END = HERE / "README.md", "<!-- table -->", "<!-- end of the table -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the comparison")
+    found = json.loads((parser.parse_args().folder / COMPARISON).read_text(encoding="utf-8"))
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    model = found["model"]
+    about = (
+        f"{found['items']} questions, {model['name']} {model['sha256'][:12]}…, {model['dtype']}, seed {found['seed']}."
+    )
+    table = "\n\n".join([about, markdown(head_of(found), rows_of(found)), *remarks(found)])
+    kept = {name: value for name, value in found.items() if name != "runs"}
+    write_whole(HERE / COMPARISON, json.dumps(kept, indent=1, allow_nan=False))
+    write_whole(README, f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
