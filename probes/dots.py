@@ -77,8 +77,10 @@ def dot_plot(
         )
     if reference is not None:
         figure.add_vline(x=reference, line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure = styled(figure, height=190 + 34 * max(1, len(names)))
+    rows = 34 * max(1, len(names))
+    figure = styled(figure, height=190 + rows)
     figure.update_xaxes(title=x, zeroline=False)
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=list(names), autorange="reversed", zeroline=False)
-    figure.update_layout(title=title, legend={"orientation": "h", "y": -0.3, "x": 0}, margin={"l": 190})
+    figure.update_layout(title=title, margin={"l": 190})
+    figure.update_layout(legend={"orientation": "h", "y": -90 / (70 + rows), "x": 0})  # 90 pixels below the axis
     return figure
