@@ -59,8 +59,10 @@ def several(model: Model, task: Task, examples: list[str], bars: Progress, **opt
     }
 
 
-def best(model: Model, task: Task, count: int) -> list[str]:
-    """The best examples of the pool."""
+def asked(model: Model, task: Task, given: argparse.Namespace, count: int) -> list[str]:
+    """The examples that were named, or the best of the pool."""
+    if given.examples:
+        return [str(name) for name in given.examples.split(",")]
     found = choose(model, task.solved, Settings(), count=count, pool=POOL, prompt=Prompt())
     return [item.id for item in found.items]
 
@@ -85,7 +87,7 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
     """All fits beside the controls of the first, on the same questions."""
     options = {"updates": given.updates, "max_new_tokens": given.max_new_tokens}
     with run_bars(quiet=False) as bars:
-        examples = given.examples.split(",") if given.examples else best(model, task, given.fits)
+        examples = asked(model, task, given, given.fits)
         fits = several(model, task, examples, bars, checked=not given.unchecked, **options)
         first, *others = fits
         if given.alone:
@@ -105,14 +107,15 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
 
 
 def after(model: Model, task: Task, given: argparse.Namespace) -> None:
-    """Longer trainings with a look at dev items every few updates."""
+    """Longer trainings on one example with a look at dev items every few updates."""
     held = go.Figure()
     rows, kept = [], {}
+    example = asked(model, task, given, 1)[0]
     with run_bars(quiet=False) as bars:
         for name, change in CHANGES.items():
             handle = fit(
-                NAME, model, task.solved, bars, updates=given.updates, check_every=given.every, check=given.check,
-                max_new_tokens=given.max_new_tokens, checked=not given.unchecked, **change,
+                NAME, model, task.solved, bars, example=example, updates=given.updates, check_every=given.every,
+                check=given.check, max_new_tokens=given.max_new_tokens, checked=not given.unchecked, **change,
             )  # fmt: skip
             found = handle.options["found"]
             curve, at = found["curve"], found["summary"]["saturation"]
@@ -125,7 +128,7 @@ def after(model: Model, task: Task, given: argparse.Namespace) -> None:
     head = ("training", "saturated at", "best on dev", "last on dev", "KL to the base at the end")
     stem = given.runs / f"{NAME}-after-{model.name}"
     stem.with_suffix(".json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
-    note = f"{given.updates} updates on one example of {model.name}, {given.check} dev items; seed 0."
+    note = f"{given.updates} updates on {example} of {model.name}, {given.check} dev items; seed 0."
     parts = [("Held-out accuracy", "Each line is one training; none chose its checkpoint.", styled(held))]
     stem.with_suffix(".html").write_text(page("After saturation", note, [*parts, table(head, rows)]), encoding="utf-8")
     print(f"\n{markdown(head, rows)}\n\npage: {stem.with_suffix('.html')}")
