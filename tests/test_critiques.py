@@ -6,6 +6,7 @@ import json
 import re
 from fractions import Fraction
 from pathlib import Path
+from string import ascii_uppercase
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def spoiled(step: Step, problem: Problem) -> Step:
         old = next(old for old in swaps if old in content)
         content = content.replace(old, swaps[old])
     elif re.fullmatch(r"[A-Z]", content):
-        content = next(c for c in "QXZ" if f"{c}-" not in problem.question)
+        content = next(c for c in ascii_uppercase if f"{c}-" not in problem.question)
     else:
         content = re.sub(r"\d+", "97", content, count=1)
     assert content != step.content
