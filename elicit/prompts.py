@@ -69,7 +69,7 @@ class Prompt:
         if self.base == "chat":
             return replace(self, trigger=instruction)
         if self.base == "qa" and not self.shots:
-            return Prompt("template", template=f"Q: {{question}} {instruction}\nA:")
+            return Prompt("template", template=f"Q: {{question}} {instruction}\nA:", ends=self.ends)
         if self.base == "template":
             return replace(self, template=self.template.replace("{question}", f"{{question}} {instruction}"))
         raise UserError("a few-shot prompt was given where an instruction goes with the question; use qa or chat")

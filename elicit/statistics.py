@@ -19,8 +19,8 @@ from scipy import special, stats
 
 RESAMPLES = 10_000
 DRAWN = 4_000_000  # random numbers held at once
-Name = TypeVar("Name", bound=Hashable)
 FEW = 8  # rows a distinct one, from which on counting is cheaper than drawing
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,6 @@ def dot_plot(
     figure = styled(figure, height=190 + rows)
     figure.update_xaxes(title=x, zeroline=False)
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=list(names), autorange="reversed", zeroline=False)
-    figure.update_layout(title=title, margin={"l": 190})
-    figure.update_layout(legend={"orientation": "h", "y": -90 / (70 + rows), "x": 0})  # 90 pixels below the axis
+    below = -90 / (70 + rows)  # 90 pixels below the axis
+    figure.update_layout(title=title, legend={"orientation": "h", "y": below, "x": 0}, margin={"l": 190})
     return figure

@@ -103,28 +103,25 @@ def _load(lm: PreTrainedModel, adapter: Adapter) -> Any:
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
             warnings.filterwarnings("error", message="Found missing adapter keys")  # layers that would do nothing
             wrapped = PeftModel.from_pretrained(lm, str(adapter.folder), autocast_adapter_dtype=False)
+        if unused := _unused(wrapped, adapter):
+            raise ValueError(f"no layer takes {unused[0]}")
     except (RuntimeError, ValueError, TypeError, KeyError, UserWarning) as error:
         raise UserError(
             f"adapter {str(adapter.folder)!r} does not fit {type(lm).__name__} ({str(error).splitlines()[0][:200]}); "
             "use the base that it was trained on"
         ) from error
-    _check_all_used(lm, wrapped, adapter)
     return wrapped.train(training)
 
 
-def _check_all_used(lm: PreTrainedModel, wrapped: Any, adapter: Adapter) -> None:
-    """PEFT passes over weights for layers that a model lacks; such an adapter would act in part."""
+def _unused(wrapped: Any, adapter: Adapter) -> list[str]:
+    """The weights that PEFT passed over, for layers that the model lacks; such an adapter would act in part."""
     from peft import get_peft_model_state_dict
     from peft.utils.constants import EMBEDDING_LAYER_NAMES
     from safetensors import safe_open
 
     with safe_open(adapter.folder / WEIGHTS, "pt") as opened:
         kept = {name for name in opened.keys() if not any(one in name for one in EMBEDDING_LAYER_NAMES)}  # noqa: SIM118
-    if unused := sorted(kept - set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))):
-        raise UserError(
-            f"adapter {str(adapter.folder)!r} does not fit {type(lm).__name__} (no layer takes {unused[0]}); use the "
-            "base that it was trained on"
-        )
+    return sorted(kept - set(get_peft_model_state_dict(wrapped, save_embedding_layers=False)))
 
 
 def swaps_of(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]:

@@ -10,7 +10,7 @@ import pytest
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.evaluation import evaluate
-from elicit.methods import METHODS, one_shot_rlvr
+from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
 from elicit.models import Model
 from elicit.progress import Silent
 from elicit.rl.decompose import PARTS, decompose
@@ -106,7 +106,7 @@ def test_what_is_refused(tiny: Model, task: Task, here: Path, options: dict[str,
 
 
 def test_it_is_a_method_that_has_to_be_asked_for(tiny: Model, here: Path) -> None:
-    assert one_shot_rlvr.NAME in METHODS
+    assert one_shot_rlvr.NAME in METHODS and one_shot_rlvr.NAME in MECHANISMS
     assert one_shot_rlvr.missing("smollm2-135m") and not one_shot_rlvr.missing("smollm2-135m-latent")
     with pytest.raises(UserError, match="give items"):
         one_shot_rlvr.fit(tiny, None)

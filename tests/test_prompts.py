@@ -56,4 +56,5 @@ def test_an_answer_ends_where_the_next_turn_begins_but_not_before_it_began() -> 
     assert stop_at("\nA: 7\nB: 8", stop) == len("\nA: 7")
     prompt = Prompt("chat", ends=("Conclusion:",))
     assert stop_at(" 7\nConclusion: 8", prompt.stop) == len(" 7\n")
+    assert Prompt(ends=prompt.ends).asked("Think.").stop == Prompt(ends=prompt.ends).stop
     assert Prompt.from_dict(prompt.to_dict()) == prompt and "ends" not in Prompt("chat").to_dict()

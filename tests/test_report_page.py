@@ -256,7 +256,7 @@ def test_analyses_are_sections_and_a_refusal_is_said(
     assert ">Logit lens<" in out.read_text(encoding="utf-8")
     for asked, word in (
         ("refused", "refused: the runs have no thoughts"), ("logit-lens", "is an analysis of a model"),
-        ("nowhere.json", "there is no"), ("countd", "did you mean counted"),
+        ("nowhere.json", "there is no"), ("countd", "did you mean counted"), ("all,countd", "did you mean counted"),
     ):  # fmt: skip
         code, _, err = shell("report", *folders, "--out", str(out), "--analyses", asked)
         assert code == 2 and word in err and err.count("\n") == 1

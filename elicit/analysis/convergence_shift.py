@@ -33,7 +33,7 @@ from elicit.errors import UserError
 from elicit.features.named import open_sae
 from elicit.models import Model
 from elicit.run import Run
-from elicit.statistics import bootstrap_mean, holm
+from elicit.statistics import bootstrap_mean, holm_by_name
 from elicit.tasks.base import Item
 from probes.sae import SAE
 from probes.shifts import raised, shift_cosine
@@ -200,7 +200,7 @@ def rows(found: dict[str, Any], *, seed: int = 0) -> list[dict[str, Any]]:
 def _row(one: str, other: str, cosines: Sequence[Any], measures: dict[str, Any], seed: int) -> dict[str, Any]:
     nan = float("nan")
     defined = [n for n, c in enumerate(cosines) if not np.isnan(c.value)]
-    adjusted = dict(zip(defined, holm([cosines[n].p for n in defined]), strict=True))
+    adjusted = holm_by_name({n: cosines[n].p for n in defined})
     best = min(defined, key=lambda n: (cosines[n].p, -abs(cosines[n].value)), default=None)
     row: dict[str, Any] = {"one": one, "other": other, "layer": "–" if best is None else best}
     for name in ("value", "low", "high", "null_low", "null_high"):

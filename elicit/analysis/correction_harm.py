@@ -24,7 +24,7 @@ from elicit.analysis.runs import Arm, arms_of, named, shared_items
 from elicit.errors import UserError
 from elicit.run import Run
 from elicit.selection import select
-from elicit.statistics import Interval, bootstrap_mean, holm, mcnemar_exact, wilson
+from elicit.statistics import Interval, bootstrap_mean, holm_by_name, mcnemar_exact, wilson
 from probes.dots import Dot, dot_plot
 
 NAME = "correction-harm"
@@ -126,8 +126,8 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
         known = [c for c in (churn_of(arm, arms, items, seed=seed), steady) if c is not None]
         churn = max(known, key=lambda c: float(c.flips.mean()), default=None)
         found[arm.name] = flips(arm.right(items).astype(float), before, churn, seed=seed)
-    adjusted = holm([one.p for one in found.values()])
-    table = [_row(name, one, p, before) for (name, one), p in zip(found.items(), adjusted, strict=True)]
+    adjusted = holm_by_name({name: one.p for name, one in found.items()})
+    table = [_row(name, one, adjusted[name], before) for name, one in found.items()]
     notes = [
         f"{len(items)} questions against {reference.name}. δc: wrong → right, δo: right → wrong; "
         "Wilson's intervals; the net is their difference.",
@@ -150,7 +150,7 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
     data: dict[str, Any] = {
         "items": items,
         "baseline": reference.name,
-        "arms": {n: {**one._asdict(), "holm p": p} for (n, one), p in zip(found.items(), adjusted, strict=True)},
+        "arms": {name: {**one._asdict(), "holm p": adjusted[name]} for name, one in found.items()},
     }
     return Analysis(NAME, table, figure, notes, data)
 

@@ -79,28 +79,27 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
     """The analyses, and of those that were not asked for by name the ones that these runs do not allow, and why."""
     from elicit.analysis import ANALYSES, analyse, takes_runs
 
-    names = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
-    named = bool(asked) and "all" not in names
-    if "all" in names:
-        names = [name for name in names if name.endswith(".json")] + [name for name in ANALYSES if takes_runs(name)]
-    files = [name for name in names if name.endswith(".json")]
+    given = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
+    files = [name for name in given if name.endswith(".json")]
+    names = [name for name in given if name not in files and name != "all"]
     for name in names:
-        if name not in files and not takes_runs(name):
+        if not takes_runs(name):
             raise UserError(
                 f"{name} is an analysis of a model; give the JSON file that `elicit analyse {name}` writes, or "
                 "analyses of runs"
             )
-    if not asked:
+    by_name = set(names)
+    if "all" in given:
+        names = [name for name in ANALYSES if takes_runs(name)]
+    elif not asked:
         names = list(FROM_SAMPLES)
     made = [_read(Path(file)) for file in files]
     refused: dict[str, str] = {}
     for name in names:
-        if name in files:
-            continue
         try:
             made.append(analyse(name, runs))
         except UserError as error:
-            if named:
+            if name in by_name:
                 raise UserError(f"{name}: {error}") from error
             refused[name] = str(error)
     return made, refused

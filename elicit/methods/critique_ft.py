@@ -108,8 +108,8 @@ def fit(
     put = prompt_for(model, prompt, items)
     fitted = setup.fit(model, items, put, options, None if isinstance(source, str) else source, progress)
     kept = {"prompt": prompt, "asked": vars(options), "found": fitted.record}
-    put = replace(put, ends=(VERDICT,))
-    return Elicited(model, NAME, put, Greedy(max_new_tokens), adapter=fitted.adapter, options=kept)
+    answering = replace(put, ends=(VERDICT,))
+    return Elicited(model, NAME, answering, Greedy(max_new_tokens), adapter=fitted.adapter, options=kept)
 
 
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:

@@ -1,7 +1,9 @@
 """Put a comparison's table into its README, between the two marks.
 
-elicit compare --methods all --model smollm2-135m-latent --quick --controls --limit 64 --out runs/full-table
-python -m experiments.comparison runs/full-table
+    elicit compare --methods all --model smollm2-135m-latent --quick --controls --limit 64 --out runs/full-table
+    python -m experiments.comparison runs/full-table
+
+What stands around the table is written by hand.
 """
 
 from __future__ import annotations
