@@ -9,6 +9,8 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 PEER := steering-vectors==0.12.2
 # Asks for torchvision, which only its examples use: left out here, as its wheel is made for CUDA.
 INFLUENCE := kronfluence==1.0.1 einconv==0.1.0 opt_einsum==3.4.0
+# Holds torch and oneDNN to what a processor with AVX2 alone can do.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
 .PHONY: install run test test-slow test-vllm lint bench clean
 
@@ -33,6 +35,7 @@ lint: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --jaxtyping-packages=elicit,probes,steering,beartype.beartype
+	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processor --jaxtyping-packages=elicit,probes,steering,beartype.beartype $$(grep -l mark.processor tests/test_*.py)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --jaxtyping-packages=elicit,probes,steering,beartype.beartype

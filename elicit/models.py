@@ -24,6 +24,7 @@ from elicit import zoo
 from elicit.download import Progress, SourceError, cache_dir, fetch, hub_snapshot, sha256_of
 from elicit.errors import UserError, unknown
 from elicit.memory import check_room
+from elicit.processor import has
 from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -164,7 +165,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         return getattr(torch, name)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+    if device.type == "cpu" and has("bf16-products"):
         return torch.bfloat16
     return torch.float32
 

@@ -15,6 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from elicit.processor import has
+
 MOST_BYTES = 4 << 30
 ROWS = 512  # the number of rows that the layout is chosen for: good from one to thousands
 _PACKED: weakref.WeakKeyDictionary[nn.Linear, tuple[int, int, Tensor]] = weakref.WeakKeyDictionary()
@@ -25,7 +27,7 @@ def packed(model: nn.Module) -> Iterator[None]:
     """Linear layers read packed weights inside the context; the modules are the same before and after it."""
     linears = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
     linears = [m for m in linears if m.weight.device.type == "cpu" and m.weight.dtype == torch.bfloat16]
-    if not _supported() or sum(m.weight.nbytes for m in linears) > MOST_BYTES:
+    if not has("bf16-packing") or sum(m.weight.nbytes for m in linears) > MOST_BYTES:
         linears = []
     for module in linears:
         module.forward = partial(_linear, module, _pack(module))  # type: ignore[method-assign]
@@ -34,14 +36,6 @@ def packed(model: nn.Module) -> Iterator[None]:
     finally:
         for module in linears:
             del module.forward
-
-
-def _supported() -> bool:
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
 
 
 def _pack(module: nn.Linear) -> Tensor:

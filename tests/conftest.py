@@ -6,11 +6,24 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from elicit.models import Model, load_model
+from elicit.processor import has
 from tests.tiny import save_tiny
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that `needs` what this processor does not have is skipped, by that name."""
+    for item in items:
+        for capability in {name for mark in item.iter_markers("needs") for name in mark.args}:
+            if not has(capability):
+                item.add_marker(pytest.mark.skip(reason=f"needs {capability}, which this processor does not have"))
 
 
 @pytest.fixture(scope="session")

@@ -258,6 +258,7 @@ def test_a_site_is_written_and_read_alike() -> None:
             Site.parse(wrong)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_shards_of_several_batches_are_whole(tmp_path: Path, dtype: torch.dtype) -> None:
     lm = tiny_model("llama")

@@ -6,6 +6,7 @@ import torch
 from probes.confidence import token_statistics, top2
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("vocabulary", [2, 64, 1000, 1024, 49152, 50257])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_top2_is_topk(vocabulary: int, dtype: torch.dtype) -> None:

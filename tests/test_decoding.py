@@ -103,6 +103,8 @@ def test_each_cache_is_used_where_it_should_be() -> None:
         assert model.config._attn_implementation == before
 
 
+@pytest.mark.processor
+@pytest.mark.needs("bf16-packing")
 def test_packed_weights_change_no_bit_and_leave_no_trace() -> None:
     """Also after the weights were written to, and in a module that somebody else has wrapped."""
     model = deepcopy(tiny_model("qwen2")).bfloat16()

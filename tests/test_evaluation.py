@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,6 +25,7 @@ from elicit.store import SAMPLES, Store
 from elicit.tasks import Task
 
 TASK = "chain-sum:min_terms=2,max_terms=3,min_digits=1,max_digits=1"
+WAIT = 1500  # seconds: the machine may be busy
 AGAINST = ("direct", "self-consistency", "self-consistency@budget", "direct@budget")
 
 
@@ -105,32 +109,47 @@ def test_resumed_equals_uninterrupted(
     }
 
 
+@contextmanager
+def started(command: Sequence[str], **streams: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that Ctrl-C reaches and that does not outlive the test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else one that is ignored here is ignored there
+    try:
+        process = subprocess.Popen(command, text=True, **streams)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_a_killed_process_is_taken_up(tiny_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK]
     command += ["--limit", "24", "--max-new-tokens", "60", "--set", "k=6", "--batch-rows", "12", "--json"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
-    process = subprocess.Popen([*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (killed / SAMPLES).is_file() or (killed / SAMPLES).stat().st_size < 20_000:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started([*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (killed / SAMPLES).is_file() or (killed / SAMPLES).stat().st_size < 20_000:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
     assert 0 < len(samples(killed)) < len(samples(whole))
     done = subprocess.run([*command, "--out", str(killed)], check=True, capture_output=True, text=True)
     assert samples(killed) == samples(whole)
     assert json.loads(done.stdout)["items"] == 24
 
 
+@pytest.mark.processor
 def test_ctrl_c_keeps_what_is_finished(tiny_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--task", TASK, "--limit", "64"]
     command += ["--max-new-tokens", "200", "--batch-rows", "10", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / SAMPLES).is_file() or not (tmp_path / "run" / SAMPLES).stat().st_size:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not (tmp_path / "run" / SAMPLES).is_file() or not (tmp_path / "run" / SAMPLES).stat().st_size:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=WAIT)
     assert process.returncode == 130
     assert "interrupted" in error and "Traceback" not in error
     assert Store.read(tmp_path / "run").traces()

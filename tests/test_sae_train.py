@@ -131,6 +131,7 @@ def test_an_interrupted_capture_goes_on_chunk_by_chunk(tmp_path: Path, monkeypat
             changed()
 
 
+@pytest.mark.processor
 def test_a_bf16_models_activations_are_kept_as_they_are(tmp_path: Path) -> None:
     lm = copy.deepcopy(tiny_model("llama")).to(torch.bfloat16)
     texts, lengths = some_texts(4)

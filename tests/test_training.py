@@ -413,6 +413,7 @@ def test_training_lowers_the_loss_and_the_model_itself_has_it(rank: int, tmp_pat
     assert after < 0.2
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("rank", [2, 0])
 def test_the_loss_of_a_step_is_that_of_the_weights_at_that_step(rank: int, tmp_path: Path) -> None:
     """Products are in bf16 where all weights are trained, so that the two agree to some percent."""
