@@ -14,7 +14,6 @@ trained on.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from elicit.errors import UserError
 from elicit.models import Model, load_model
 from elicit.partner import Partner
 from elicit.prompts import Prompt
-from probes.files import write_whole
+from probes.files import inner_folder, make_folder, whole, write_whole
 from probes.sites import depth, width
 from steering import storage
 from steering.adapters import CONFIG, WEIGHTS, Adapter
@@ -33,9 +32,12 @@ FILE, PLAN, ADAPTER, PARTNER = "elicited.json", "interventions", "adapter", "par
 
 
 def save(handle: Elicited, folder: Path | str) -> Path:
-    """Write a bundle; `elicited.json` comes last and makes it one."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a bundle; `elicited.json` comes last and makes it one.
+
+    Raises:
+        UserError: the folder cannot be made, or holds another adapter than a bundle's; a link where a folder goes.
+    """
+    folder = make_folder(Path(folder))
     if handle.interventions:
         storage.write(folder, PLAN, handle.interventions)
     if handle.adapter is not None:
@@ -51,11 +53,17 @@ def save(handle: Elicited, folder: Path | str) -> Path:
 
 
 def _copy(adapter: Adapter, folder: Path) -> None:
-    if adapter.folder == folder:
+    if adapter.folder.resolve() == folder.resolve():
         return
-    folder.mkdir(exist_ok=True)
-    for name in (WEIGHTS, CONFIG):
-        shutil.copyfile(adapter.folder / name, folder / name)
+    inner_folder(folder)
+    files = {folder / name: (adapter.folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
+    if not (folder.parent / FILE).is_file():
+        for path, data in files.items():  # what an interrupted call left is the same
+            if path.exists() and path.read_bytes() != data:
+                raise UserError(f"{str(folder)!r} holds another adapter and is of no bundle; give another folder")
+    for path, data in files.items():
+        with whole(path) as part:
+            part.write_bytes(data)
 
 
 def load(folder: Path | str, model: Model | None = None, partner: Model | None = None) -> Elicited:

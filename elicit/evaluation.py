@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 from elicit.batches import Batch, batches, sharing
 from elicit.columns import outcomes
 from elicit.decoders import Sampling
+from elicit.decoding import check_ready
 from elicit.elicited import Elicited, answer_together
 from elicit.environment import made_by
 from elicit.errors import UserError
@@ -29,9 +29,10 @@ from elicit.metrics import compute
 from elicit.progress import Progress, Silent
 from elicit.proof import prove
 from elicit.run import Run
-from elicit.store import PARQUET, Journal, Store, folder_for
+from elicit.store import CONFIG, PARQUET, Journal, Store, folder_for
 from elicit.tasks.base import Items, validate
 from elicit.trace import Trace
+from probes.files import check_folder
 
 BATCH_ROWS = 320
 SAMPLES_A_ROUND = 8  # of each question, where many questions still have a budget
@@ -94,8 +95,10 @@ def evaluate(
         )
     identity = _identity(arms, items, seed)
     folder = Path(out) if out is not None else folder_for(handle.method, items.task.name, handle.model.name, identity)
-    if fresh and (folder / "config.toml").is_file():
-        shutil.rmtree(folder)
+    check_folder(folder)
+    _check_room(arms, items)
+    if fresh and (folder / CONFIG).is_file():
+        Store.clear(folder)
     config = {
         "identity": identity,
         "execution": {"batch_rows": batch_rows or BATCH_ROWS, "together": True},
@@ -106,24 +109,33 @@ def evaluate(
     store = Store.open(folder, config)
     if store.metrics is not None:
         return Run(store)
-    store.write_items(items)
-    handle.save(folder / "elicited")
-    seconds = _decode_all(arms, items, store, progress or Silent())
-    store.write_table([item.id for item in items])
-    found = outcomes(store.folder / PARQUET)
-    extra: dict[str, Any] = {
-        "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
-        "options": handle.options,
-    }  # fmt: skip
-    steered = [arm for arm in arms if arm.handle.interventions]
-    if steered:
-        traces = store.traces({arm.source for arm in steered})
-        extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}
-    metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, found, items, seed=seed, extra=extra)
-    run = Run(store, metrics, found)
-    run.write_report()
-    store.finish(metrics)
+    with store.writing() as journal:
+        store.write_items(items)
+        handle.save(folder / "elicited")
+        seconds = _decode_all(arms, items, journal, store.config["execution"], progress or Silent())
+        store.write_table([item.id for item in items])
+        found = outcomes(store.folder / PARQUET)
+        extra: dict[str, Any] = {
+            "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
+            "options": handle.options,
+        }  # fmt: skip
+        steered = [arm for arm in arms if arm.handle.interventions]
+        if steered:
+            traces = store.traces({arm.source for arm in steered})
+            extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}
+        metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, found, items, seed=seed, extra=extra)
+        run = Run(store, metrics, found)
+        run.write_report()
+        store.finish(metrics)
     return run
+
+
+def _check_room(arms: Sequence[Arm], items: Items) -> None:
+    """Refuse prompts and limits beyond a model's positions before a folder is made for them."""
+    handles = [arm.handle for arm in arms]
+    for one in {(id(h.model), h.prompt, h.decoder.max_new_tokens): h for h in handles}.values():
+        longest = max(len(one.prompt_ids(item)) for item in items)
+        check_ready(one.model.lm, longest + one.decoder.max_new_tokens)
 
 
 def _arms(
@@ -165,37 +177,37 @@ def _identity(arms: Sequence[Arm], items: Items, seed: int) -> dict[str, Any]:
     }
 
 
-def _decode_all(arms: Sequence[Arm], items: Items, store: Store, progress: Progress) -> dict[str, float]:
+def _decode_all(
+    arms: Sequence[Arm], items: Items, journal: Journal, execution: Mapping[str, Any], progress: Progress
+) -> dict[str, float]:
     """Fill in the sources that are missing; return the seconds spent now on each.
 
     What a batch of several sources took is shared among them by the tokens that each spent. Of a batch that was cut
     between two of them the whole is decoded again, so that it is the same batch, and what is there already stays.
     """
-    execution = store.config["execution"]
     rows = int(execution["batch_rows"])
     sources = {arm.name: arm for arm in arms if arm.source == arm.name}
     seconds = dict.fromkeys(sources, 0.0)
-    with store.writing() as journal:
-        # A run that was begun before arms shared batches goes on as it began.
-        for group in _groups(sources, together=bool(execution.get("together"))):
-            first, *others = group
-            branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
-            plan = batches({name: sources[name].handle for name in group}, items, max(1, rows // branches))
-            left = [n for n, batch in enumerate(plan) if any((name, n) not in journal.done for name in batch)]
-            asked = [sum(map(len, batch.values())) for batch in plan]
-            label = f"{first} and {len(others)} more" if others else first
-            progress.arm(label, sum(asked), sum(asked) - sum(asked[n] for n in left))
-            for n in left:
-                began = time.perf_counter()
-                answered = _answer(sources, plan[n], items, journal, rows, progress)
-                for name, traces in answered.items():
-                    if (name, n) not in journal.done:
-                        journal.append(name, n, traces)
-                took = time.perf_counter() - began
-                spent = {name: sum(t.spent for t in traces) for name, traces in answered.items()}
-                for name in spent:
-                    seconds[name] += took * spent[name] / sum(spent.values())
-                progress.advance(asked[n], sum(spent.values()))
+    # A run that was begun before arms shared batches goes on as it began.
+    for group in _groups(sources, together=bool(execution.get("together"))):
+        first, *others = group
+        branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
+        plan = batches({name: sources[name].handle for name in group}, items, max(1, rows // branches))
+        left = [n for n, batch in enumerate(plan) if any((name, n) not in journal.done for name in batch)]
+        asked = [sum(map(len, batch.values())) for batch in plan]
+        label = f"{first} and {len(others)} more" if others else first
+        progress.arm(label, sum(asked), sum(asked) - sum(asked[n] for n in left))
+        for n in left:
+            began = time.perf_counter()
+            answered = _answer(sources, plan[n], items, journal, rows, progress)
+            for name, traces in answered.items():
+                if (name, n) not in journal.done:
+                    journal.append(name, n, traces)
+            took = time.perf_counter() - began
+            spent = {name: sum(t.spent for t in traces) for name, traces in answered.items()}
+            for name in spent:
+                seconds[name] += took * spent[name] / sum(spent.values())
+            progress.advance(asked[n], sum(spent.values()))
     return {name: round(value, 2) for name, value in seconds.items()}
 
 

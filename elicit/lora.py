@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicit.training import Recipe, lora_config
-from probes.files import write_whole
+from probes.files import inner_folder, whole, write_whole
 from steering.adapters import CONFIG, WEIGHTS
 
 
@@ -104,14 +105,15 @@ def save_adapter(
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
+    inner_folder(folder)
     tensors = get_peft_model_state_dict(lm, state_dict=state)
     low = {f"base_model.model.{k}": v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
-    save_file(low, folder / WEIGHTS, {"format": "pt"})
+    with whole(folder / WEIGHTS) as part:
+        save_file(low, part, {"format": "pt"})
     targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
     config = lora_config(lm, recipe, targets, inference_mode=True, base_model_name_or_path=base)
-    config.save_pretrained(str(folder))
-    written = folder / CONFIG
-    data = json.loads(written.read_text(encoding="utf-8"))
+    with TemporaryDirectory() as scratch:
+        config.save_pretrained(scratch)
+        data = json.loads((Path(scratch) / CONFIG).read_text(encoding="utf-8"))
     data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
-    write_whole(written, json.dumps(data, indent=2, sort_keys=True))
+    write_whole(folder / CONFIG, json.dumps(data, indent=2, sort_keys=True))

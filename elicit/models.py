@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -316,7 +315,7 @@ def _remembered_hash(file: Path) -> str:
     memo.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=memo.parent, delete=False) as part:
         part.write(digest)
-    shutil.move(part.name, memo)
+    Path(part.name).replace(memo)
     return digest
 
 

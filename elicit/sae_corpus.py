@@ -32,7 +32,7 @@ from elicit.models import Model
 from elicit.organisms.arms import PROMPTS
 from elicit.prompts import Prompt
 from elicit.tasks import load_task
-from probes.files import write_whole
+from probes.files import make_folder, no_link, write_whole
 
 Kind = Literal["direct", "cot", "plain"]
 Part = Literal["train", "card"]
@@ -199,6 +199,7 @@ def _batches(
         if fruitless == FRUITLESS:
             raise UserError(f"{model.name} writes nothing for source {source.name!r}; give another model or source")
         if journal is not None:
+            no_link(journal)
             with journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([number, batch]) + "\n")
         yield batch
@@ -224,9 +225,10 @@ def _cut(texts: Sequence[Text], share: int, source: Source, part: Part) -> list[
 def _read(journal: Path, about: dict[str, Any]) -> list[tuple[int, list[Text]]]:
     """The whole batches of a journal and the sources they are from; a new journal is begun where there is none."""
     if not journal.is_file():
-        journal.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(journal.parent)
         write_whole(journal, json.dumps(about) + "\n")
         return []
+    no_link(journal)
     lines = journal.read_bytes().split(b"\n")
     if json.loads(lines[0]) != about:
         raise UserError(f"{str(journal)!r} holds texts for another SAE; give another folder")

@@ -25,7 +25,7 @@ from elicit.errors import UserError
 from elicit.tasks import restored
 from elicit.tasks.base import Item, Items
 from elicit.trace import Trace
-from probes.files import write_whole
+from probes.files import make_folder, no_link, whole, write_whole
 
 CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "config.toml",
@@ -36,6 +36,19 @@ CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "report.html",
 )
 SCHEMA = 1
+# All that lies in a run's folder: what `--fresh` removes, and what may not be a link while a run is written.
+_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+_BUNDLE = (
+    "elicited.json",
+    *(f"{name}.{kind}" for name in ("interventions", "partner") for kind in ("json", "safetensors")),
+    *(f"{name}/{file}" for name in ("adapter", "partner") for file in _ADAPTER),
+)
+MEMBERS = (
+    METRICS, ITEMS, SAMPLES, PARQUET, REPORT, "card.json", "steer.html", "dose.json",
+    *(f"{name}/{file}" for name in ("elicited", "direction") for file in _BUNDLE),
+    CONFIG,
+)  # fmt: skip
+LOCK = ".lock"
 ROWS = 4096  # of the table, written together
 
 
@@ -58,7 +71,8 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock", timeout=0)
+    no_link(folder / LOCK)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -95,12 +109,38 @@ class Store:
                     "give another --out, or --fresh to start over"
                 )
             return store
-        if folder.is_dir() and any(folder.iterdir()):
+        make_folder(folder)
+        if any(path.name not in (LOCK, f".{CONFIG}.part") for path in folder.iterdir()):
             raise UserError(f"{str(folder)!r} is not empty and holds no run; give another --out")
-        folder.mkdir(parents=True, exist_ok=True)
         store.config = _plain({**config, "schema": SCHEMA})
         store._write_config()
         return store
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Remove the run that a folder holds, under its lock: the files that a run has and no others.
+
+        `config.toml` goes last, so that what was interrupted is still known as a run.
+
+        Raises:
+            UserError: no run of ours, something else beside it, a process that writes it; nothing is removed then.
+        """
+        Store(folder)._read_config()
+        with locked(folder, "writing"):
+            files = _members(folder)
+            folders = _folders(folder)
+            for path in _leaves(folder):
+                known = folders if path.is_dir() else [folder / LOCK, *files]
+                if path not in known or path.is_symlink():
+                    raise UserError(
+                        f"{str(folder)!r} holds {str(path.relative_to(folder))!r}, which is no file of a run; "
+                        "nothing was removed: move it away, or give another --out"
+                    )
+            for path in files:
+                path.unlink(missing_ok=True)
+            for path in folders:
+                if path.is_dir():
+                    path.rmdir()
 
     @staticmethod
     def read(folder: Path) -> Store:
@@ -109,18 +149,23 @@ class Store:
         Raises:
             UserError: there is no run.
         """
-        if not (folder / CONFIG).is_file():
-            raise UserError(f"{str(folder)!r} holds no run (no {CONFIG}); give a run's folder")
         store = Store(folder)
         store._read_config()
         return store
 
     def _read_config(self) -> dict[str, Any]:
+        if not (self.folder / CONFIG).is_file():
+            raise UserError(f"{str(self.folder)!r} holds no run (no {CONFIG}); give a run's folder")
+        none = f"{str(self.folder)!r} holds no run of ours: its {CONFIG}"
         try:
-            self.config = tomllib.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(f"{self.folder / CONFIG} is broken ({error}); start over with --fresh") from error
-        return self.config
+            found = tomllib.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UserError(f"{none} cannot be read ({error}); give another folder, or remove it by hand") from error
+        kinds = {"schema": int, "identity": dict, "arms": dict}
+        if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+            raise UserError(f"{none} was written by another program; give another folder")
+        self.config = found
+        return found
 
     def _write_config(self) -> None:
         import tomli_w
@@ -155,13 +200,19 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Journal]:
-        """The samples, open for appending; one process at a time.
+        """The samples, open for appending; one process at a time, until the run is finished.
 
         Raises:
-            UserError: another process is writing this run.
+            UserError: another process is writing this run, or began another one here; a link where a file goes.
         """
-        with locked(self.folder, "writing"), (self.folder / SAMPLES).open("a+b") as file:
-            yield Journal(file)
+        with locked(self.folder, "writing"):
+            identity = self.config["identity"]
+            if self._read_config()["identity"] != identity:
+                raise UserError(f"another process began a run in {str(self.folder)!r}; give another --out")
+            for path in (*_members(self.folder), *_folders(self.folder)):
+                no_link(path)
+            with (self.folder / SAMPLES).open("a+b") as file:
+                yield Journal(file)
 
     def traces(self, sources: Collection[str] | None = None) -> dict[str, dict[str, list[Trace]]]:
         """All whole batches: for each source (or these) and item its traces, in order."""
@@ -184,13 +235,15 @@ class Store:
         import pyarrow.parquet as pq
 
         schema = table_schema()
-        part = self.folder / f".{PARQUET}.part"
-        with (self.folder / SAMPLES).open("rb") as file, pq.ParquetWriter(part, schema) as writer:
+        with (
+            whole(self.folder / PARQUET) as part,
+            (self.folder / SAMPLES).open("rb") as file,
+            pq.ParquetWriter(part, schema) as writer,
+        ):
             for places in _places(file, order).values():
                 for start in range(0, len(places), ROWS):
                     rows = [_row_at(file, int(place)) for place in places[start : start + ROWS]]
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        part.replace(self.folder / PARQUET)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write the metrics, last of all: a run that has them is finished."""
@@ -231,6 +284,26 @@ class Journal:
         spent = self.spent.setdefault(source, {})
         for trace in traces:
             spent[trace.item] = spent.get(trace.item, 0) + trace.spent
+
+
+def _members(folder: Path) -> list[Path]:
+    """Where a run's files lie, and those that are only half written; `config.toml` last."""
+    places = [folder / name for name in MEMBERS]
+    return [where for place in places for where in (place.with_name(f".{place.name}.part"), place)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a run's folder, the inner ones first."""
+    return sorted({place.parent for place in _members(folder)} - {folder}, reverse=True)
+
+
+def _leaves(folder: Path) -> Iterator[Path]:
+    """All that lies in a folder but its folders that hold something; links are not followed."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink() and any(path.iterdir()):
+            yield from _leaves(path)
+        else:
+            yield path
 
 
 def _batches(file: BinaryIO) -> Iterator[tuple[str, int, list[Trace]]]:

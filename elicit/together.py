@@ -26,7 +26,7 @@ from elicit.progress import Progress
 from elicit.run import Run
 from elicit.store import digest, folder_for, locked
 from elicit.tasks.base import Items
-from probes.files import write_whole
+from probes.files import check_folder, inner_folder, make_folder, no_link, write_whole
 
 PLAN, FITS, FIT, RUNS = "plan.json", "fits", "fit.json", "runs"
 
@@ -114,6 +114,10 @@ def run_together(
     done = Together(out or folder_for("compare", items.task.name, model.name, plan))
     _open(done.folder, plan)
     with locked(done.folder, "comparing in"):
+        for name in names:
+            for part in (FITS, RUNS):
+                inner_folder(done.folder / part)
+                no_link(done.folder / part / name)
         for n, name in enumerate(names, 1):
             try:
                 run, seconds = _one(
@@ -132,17 +136,19 @@ def run_together(
 
 def _open(folder: Path, plan: dict[str, Any]) -> None:
     """Make the folder, or make sure that it holds the same comparison."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{str(folder)!r} is a file; give a folder as --out")
+    check_folder(folder)
     if (folder / PLAN).is_file():
-        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        try:
+            found = dict(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{str(folder)!r} holds no comparison of ours ({PLAN}: {error}); give another") from error
         changed = [key for key, value in plan.items() if found.get(key) != value]
         if changed:
             raise UserError(f"{str(folder)!r} holds a comparison with another {', '.join(changed)}; give another --out")
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{str(folder)!r} is not empty and holds no comparison; give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_whole(folder / PLAN, json.dumps(plan, indent=2))
 
 

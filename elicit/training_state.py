@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from elicit.errors import UserError
+from probes.files import make_folder, whole
 from steering.storage import read_tensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -35,17 +36,16 @@ def write_state(
     for name, p in trained.items():
         tensors |= {f"{key}/{name}": optimiser.state[p][key] for key in MOMENTS}
     tensors |= more or {}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
+    make_folder(file.parent)
+    held = {k: t.cpu().contiguous() for k, t in tensors.items()}
     try:
-        save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, part, {"state": json.dumps([wanted, about])})
+        with whole(file) as part:
+            save_file(held, part, {"state": json.dumps([wanted, about])})
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise UserError(
             f"{str(file)!r} cannot be written ({error}); the state before it is kept: make room and run the same "
             "command again"
         ) from error
-    part.replace(file)
 
 
 def read_state(file: Path, wanted: dict[str, Any]) -> tuple[Any, dict[str, Tensor]] | None:

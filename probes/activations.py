@@ -18,7 +18,7 @@ from torch import Tensor
 
 from probes.direct import DirectFile
 from probes.errors import UserError
-from probes.files import write_whole
+from probes.files import make_folder, write_whole
 from probes.sites import Site
 
 SHARD_BYTES = 64 << 20
@@ -89,6 +89,15 @@ def shards(folder: Path | str) -> Iterator[dict[str, Tensor]]:
             raise UserError(f"shard {name!r} in {str(folder)!r} is broken ({error}); capture again") from error
 
 
+def remove_shards(folder: Path) -> None:
+    """Remove a finished capture's files, and its folder where nothing else lies in it."""
+    for name in json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["shards"]:
+        (folder / name).unlink(missing_ok=True)
+    (folder / _MANIFEST).unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 @runtime_checkable
 class Sink(Protocol):
     """Where a recorder puts what it sees: a batch of columns (`INDEX` and the sites) at a time."""
@@ -116,9 +125,9 @@ class Shards:
 
     def __init__(self, folder: Path | str, shard_bytes: int = SHARD_BYTES) -> None:
         self.folder = Path(folder)
-        if (self.folder / _MANIFEST).exists():
+        if (self.folder / _MANIFEST).exists() or any(self.folder.glob("[0-9]" * 5 + ".safetensors")):
             raise UserError(f"{str(folder)!r} holds a capture already; give another folder or remove it")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.shard_bytes = shard_bytes
         self.names: list[str] = []
         self.error: BaseException | None = None

@@ -17,6 +17,9 @@ BLUE, ORANGE, GREEN, RED = "#2563a8", "#d97706", "#2f855a", "#c53030"
 # From doubt to certainty; readable in grey and for the colour-blind.
 CONFIDENCE_SCALE = [[0.0, "#fde2c8"], [0.35, "#f3a56b"], [0.7, "#7d8fc4"], [1.0, "#1e3a78"]]
 
+# How the head of each page begins: by this a page of ours is known again before it is written over.
+MARK = "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+
 
 def styled(figure: go.Figure, *, height: int = 380) -> go.Figure:
     """The suite's look: white ground, thin grid, room for labels."""
@@ -55,8 +58,7 @@ def page(title: str, note: str, parts: Sequence[Part], *, style: str = "", scrip
     body = _numbered("".join(_html(part, 2) for part in parts))
     contents = "".join(f"<li><a href='#{name}'>{text}</a></li>" for name, text in _SECTION.findall(body))
     out = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<!doctype html><html lang='en'><head>{MARK}",
         f"<title>{html.escape(title)}</title><style>{_asset('page.css')}{style}</style></head><body>",
         "<a class='skip' href='#content'>Skip to the content</a>",
         f"<header><h1>{html.escape(title)}</h1><button id='theme' type='button'>Dark</button></header>",

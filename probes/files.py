@@ -1,12 +1,125 @@
-"""Text files that appear whole or not at all."""
+"""Files that appear whole or not at all, and nowhere else than where they are named.
+
+What is written takes its place in one rename, so a link that lies there is replaced and what it points to is not
+touched. Where that cannot be (a file that is appended to, a folder of ours in a folder), a link is refused.
+"""
 
 from __future__ import annotations
 
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from probes.errors import UserError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, to be written inside the context; it is put in its place in one rename."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # what an interrupted call left, or a link
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside the file and put it in its place in one rename."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    """Write a text file, all of it or nothing."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """A new folder to write files into; each of them then takes its place in `folder` in one rename.
+
+    Raises:
+        UserError: the folder is a link, or cannot be made.
+    """
+    made = inner_folder(folder)
+    part = made / ".part"
+    no_link(part)
+    shutil.rmtree(part, ignore_errors=True)  # what an interrupted call left
+    part.mkdir()
+    try:
+        yield part
+        for file in sorted(part.iterdir()):
+            file.replace(made / file.name)
+    finally:
+        shutil.rmtree(part)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder that a person named, where it is not there; it may be a link to one.
+
+    Raises:
+        UserError: it is a file, lies below one, or cannot be made.
+    """
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"the folder {str(folder)!r} cannot be made ({error.strerror}); give another folder") from error
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what cannot become a folder, before anything is computed for it.
+
+    Raises:
+        UserError: it is a file, or lies below one.
+    """
+    for place in (folder, *folder.parents):
+        try:
+            if place.is_dir():
+                return
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise UserError(f"{str(folder)!r} cannot be a folder ({error.strerror}); give another folder") from error
+        if place.exists() or place.is_symlink():
+            where = "" if place == folder else f" lies below {str(place)!r}, which"
+            raise UserError(f"{str(folder)!r}{where} is a file; give a folder")
+
+
+def inner_folder(folder: Path) -> Path:
+    """Make a folder of ours within another.
+
+    Raises:
+        UserError: a link lies there, or it cannot be made.
+    """
+    no_link(folder)
+    return make_folder(folder)
+
+
+def no_link(path: Path) -> None:
+    """Refuse a link where something of ours is to be written.
+
+    Raises:
+        UserError: there is one.
+    """
+    if path.is_symlink():
+        raise UserError(f"{str(path)!r} is a link, which nothing is written through; remove it or give another folder")
+
+
+def ours_to_replace(path: Path, mark: str) -> None:
+    """Refuse to write over a file that does not look like one of ours.
+
+    Args:
+        path: what is to be written.
+        mark: a text that the beginning of each such file of ours holds.
+
+    Raises:
+        UserError: another file lies there.
+    """
+    if path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder; give a file")
+    if path.is_file():
+        with path.open("rb") as file:
+            if mark.encode() not in file.read(1 << 16):
+                raise UserError(f"{str(path)!r} was not written by elicit and is left alone; give another place")

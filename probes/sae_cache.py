@@ -21,10 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.activations import shards
+from probes.activations import remove_shards, shards
 from probes.capture import BATCH_TOKENS, capture
 from probes.errors import UserError
-from probes.files import write_whole
+from probes.files import make_folder, no_link, write_whole
 from probes.sae_card import massive_limit
 from probes.sites import STREAM, Site, check_site
 
@@ -115,7 +115,8 @@ def cache_activations(
         done = folder / f"{n:05d}"
         if not done.is_dir():
             part = folder / f".{n:05d}"
-            shutil.rmtree(part, ignore_errors=True)
+            no_link(part)
+            shutil.rmtree(part, ignore_errors=True)  # what an interrupted call left
             some = slice(first, last)
             capture(lm, texts[some], [site], lengths=lengths[some], dtype=dtype, out=part, batch_tokens=batch_tokens)
             part.replace(done)
@@ -131,8 +132,19 @@ def _claim(folder: Path, digest: str) -> None:
         if json.loads(file.read_text(encoding="utf-8"))["digest"] != digest:
             raise UserError(f"{str(folder)!r} holds activations of other texts, or of another model or site; remove it")
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    if any(path.name != f".{file.name}.part" for path in folder.iterdir()):
+        raise UserError(f"{str(folder)!r} is not empty and holds no activations; give another folder")
     write_whole(file, json.dumps({"digest": digest}))
+
+
+def remove_cache(folder: Path) -> None:
+    """Remove what `cache_activations` wrote into a folder; anything else that lies there stays."""
+    for chunk in (path for path in folder.glob("[0-9]" * 5) if not path.is_symlink()):
+        remove_shards(chunk)
+    (folder / "cache.json").unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _chunks(texts: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import shutil
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,12 +28,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.errors import UserError, at_least, unknown
-from probes.files import write_whole
+from probes.files import make_folder, whole, write_whole
 from probes.sae import read_config
 from probes.sae_cache import Cached
 
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard")
 CONFIG, WEIGHTS, STATE = "cfg.json", "sae_weights.safetensors", "training.safetensors"
+BEGUN = ("activations", f".{STATE}.part")  # what may lie in a folder before the first state
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -133,6 +134,8 @@ def standing(folder: Path, made: dict[str, Any]) -> bool:
         return True
     if (folder / STATE).is_file():
         _same(folder, _header(folder / STATE)["made"], made)
+    elif folder.is_dir() and (others := [p.name for p in sorted(folder.iterdir()) if p.name not in BEGUN]):
+        raise UserError(f"{str(folder)!r} holds {others[0]!r} and no SAE; give another folder")
     return False
 
 
@@ -220,6 +223,8 @@ def train(
             saved = time.monotonic()
         if told is not None:
             told(step, point.loss, recipe.batch / (time.perf_counter() - began))
+    if not (folder / STATE).is_file():  # by it the folder is known as ours, should the next lines be interrupted
+        _save(folder / STATE, wanted, sae, optimiser, silent, curve)
     _finish(sae, cached, folder, made, metadata or {}, curve)
     (folder / STATE).unlink(missing_ok=True)
     return folder
@@ -297,10 +302,9 @@ def _save(
     for name, p in sae.named_parameters():
         tensors |= {f"{key}/{name}": optimiser.state[p][key] for key in MOMENTS}
     tensors |= {"silent": silent, "curve": torch.tensor(curve, dtype=torch.float64)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"state": json.dumps(wanted)})
-    part.replace(file)
+    make_folder(file.parent)
+    with whole(file) as part:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"state": json.dumps(wanted)})
 
 
 def _take_up(file: Path, wanted: dict[str, Any], sae: Any, optimiser: Any, silent: Tensor) -> list[Point]:
@@ -338,14 +342,13 @@ def _finish(
     sae.fold_activation_norm_scaling_factor(cached.scale)
     if made["recipe"]["architecture"] in ("jumprelu", "standard"):
         sae.fold_W_dec_norm()  # the others fold it as they are saved
-    part = folder / ".finished"
-    shutil.rmtree(part, ignore_errors=True)
-    sae.save_inference_model(part)
-    weights = {name: t.clone() for name, t in load_file(part / WEIGHTS).items()}
+    with TemporaryDirectory() as scratch:
+        part = Path(scratch)
+        sae.save_inference_model(part)
+        weights = {name: t.clone() for name, t in load_file(part / WEIGHTS).items()}
+        config = json.loads((part / CONFIG).read_text(encoding="utf-8"))
     if made["half"]:
         weights = {name: _halved(t) if t.ndim == 2 else t for name, t in weights.items()}
-    save_file(weights, part / WEIGHTS)
-    config = json.loads((part / CONFIG).read_text(encoding="utf-8"))
     late = np.array(curve[-max(1, len(curve) // 20) :]).mean(0)
     config["metadata"] |= {
         **metadata,
@@ -355,8 +358,9 @@ def _finish(
         "training": {"steps": len(curve), **Point(*late.tolist())._asdict()},
         "versions": {"sae_lens": lens.__version__, "torch": torch.__version__},
     }
-    (part / WEIGHTS).replace(folder / WEIGHTS)
-    shutil.rmtree(part)
+    make_folder(folder)
+    with whole(folder / WEIGHTS) as file:
+        save_file(weights, file)
     write_whole(folder / CONFIG, json.dumps(config, indent=2))
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import UserError
+from probes.files import ours_to_replace, whole
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, Plan
@@ -64,7 +65,7 @@ def to_gguf(plan: Plan, path: Path | str, model_hint: str) -> Path:
         model_hint: the architecture's name, e.g. `llama` (`config.model_type`).
 
     Raises:
-        UserError: a plan that the format cannot hold.
+        UserError: a plan that the format cannot hold, a path where another file lies.
     """
     from gguf import GGUFWriter
 
@@ -76,17 +77,17 @@ def to_gguf(plan: Plan, path: Path | str, model_hint: str) -> Path:
                 "(llama.cpp leaves block 0 unsteered)"
             )
     path = Path(path)
-    part = path.with_name(f".{path.name}")
-    writer = GGUFWriter(part, ARCHITECTURE)
-    writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint)
-    writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(vectors))
-    for site, vector in sorted(vectors.items(), key=lambda pair: pair[0].layer):
-        writer.add_tensor(f"direction.{site.layer}", vector.float().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    part.replace(path)
+    ours_to_replace(path, ARCHITECTURE)
+    with whole(path) as part:
+        writer = GGUFWriter(part, ARCHITECTURE)
+        writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint)
+        writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(vectors))
+        for site, vector in sorted(vectors.items(), key=lambda pair: pair[0].layer):
+            writer.add_tensor(f"direction.{site.layer}", vector.float().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
     return path
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from probes.errors import UserError
-from probes.files import write_whole
+from probes.files import make_folder, whole, write_whole
 
 KINDS: dict[str, type[Any]] = {}
 T = TypeVar("T", bound=type[Any])
@@ -88,15 +88,14 @@ def write(folder: Path, name: str, value: Any) -> list[Path]:
     """`name.json` and, where it has tensors, `name.safetensors`; each appears whole or not at all."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tensors: dict[str, Tensor] = {}
     data = pack(value, tensors)
     paths = [folder / f"{name}.json"]
     if tensors:
         paths.insert(0, folder / f"{name}.safetensors")
-        part = folder / f".{name}.safetensors"
-        save_file(tensors, part)
-        part.replace(paths[0])
+        with whole(paths[0]) as part:
+            save_file(tensors, part)
     write_whole(paths[-1], json.dumps(data, indent=2))
     return paths
 

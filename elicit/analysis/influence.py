@@ -44,6 +44,7 @@ from elicit.tasks.base import Split
 from elicit.training import Example, Recipe, train
 from probes.batching import left_pad
 from probes.dots import Dot, dot_plot
+from probes.files import make_folder
 from probes.likelihood import mean_losses, output_logits
 from probes.sites import blocks, decoder
 from steering.adapters import borrowed
@@ -189,7 +190,7 @@ def fine_tune(lm: PreTrainedModel, examples: Sequence[Example], recipe: Recipe, 
     Raises:
         UserError: an example that is longer than a row.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     width = max(recipe.width, *(one.tokens for one in examples))  # a tokenizer of characters needs more
     recipe = Recipe(**{**vars(recipe), "width": width})
     identity = {"documents": [list(map(list, one)) for one in examples]}

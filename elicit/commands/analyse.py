@@ -49,15 +49,18 @@ def analyse(
     from elicit.analysis import analyse as run
     from elicit.analysis import check_options, get, options_of, plain, takes_runs
     from elicit.run import Run
-    from probes.files import write_whole
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
 
     options = {key: given[key] for key in OPTIONS if given[key] is not None}
     options |= settings(setting, options_of(name))
     check_options(name, options)
     if "seed" in options_of(name):
         options["seed"] = seed
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"--out {str(out)!r} is a file; give a folder")
+    if out is not None:
+        check_folder(out)
+        for ending, mark in (("json", f'"analysis": "{name}"'), ("figures.json", '[["Result", ""'), ("html", MARK)):
+            ours_to_replace(out / f"{name}.{ending}", mark)
     if not takes_runs(name) and runs:
         raise UserError(f"{name} is an analysis of a model, and a run was given ({runs[0]}); give --model instead")
     subject = [Run.load(folder) for folder in runs or []] if takes_runs(name) else load(given, as_json)
@@ -79,7 +82,7 @@ def analyse(
     if isinstance(subject, list):
         about["runs"] = [one.store.config["identity"] for one in subject]
     folder = out or Path("analyses") / f"{name}-{_hash(about)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
     figures = [("Result", "", result.figure), *result.more]
     drawn = [(heading, text, json.loads(figure.to_json())) for heading, text, figure in figures]

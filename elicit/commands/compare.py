@@ -34,11 +34,14 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     from elicit import scale
     from elicit.methods import check_options, fit, get, options_of
     from elicit.models import DEFAULT_MODEL
+    from probes.files import check_folder
 
     if given["limit"] < 1:
         raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
     if given["max_new_tokens"] < 1:
         raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
+    if given["out"] is not None:
+        check_folder(given["out"])
     quiet = quiet or not scale.first()
     name = given["method"]
     given["model"] = given["model"] or getattr(get(name), "MODEL", DEFAULT_MODEL)
@@ -118,8 +121,13 @@ def compare(
     given = dict(locals())
     from elicit.comparison import compare_runs, head_of, remarks, rows_of
     from elicit.run import Run
-    from probes.files import write_whole
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
 
+    if out is not None:
+        check_folder(out)
+        ours_to_replace(out / COMPARISON, '"tokens_per_item"')
+        ours_to_replace(out / REPORT, MARK)
     if not runs and not methods:
         raise UserError("nothing to compare; give folders of runs, or --methods all")
     loaded = [Run.load(folder) for folder in runs or []]
@@ -132,7 +140,7 @@ def compare(
     if folder is not None:
         from elicit.pages import render_all
 
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
         write_whole(folder / REPORT, render_all(loaded, result))
     if as_json:

@@ -89,8 +89,12 @@ def feature(
     from elicit.features.falsify import falsify
     from elicit.features.setup import pick
     from elicit.terminal import out as shown
-    from probes.files import write_whole
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
 
+    if out is not None:
+        check_folder(out.parent)
+        ours_to_replace(out, MARK)
     on, options, loaded, items = _ground(given)
     if len(on.saes) > 1:
         raise UserError(f"{len(on.saes)} SAEs were given; a card is of a feature of one")
@@ -99,7 +103,8 @@ def feature(
     card = falsify(loaded, pushed, items, on.prompt, options.instruction, one.reading, on.thoughts, seed=seed)
     up, down = written(loaded, pushed)
     file = out or Path("runs") / f"feature-{Path(one.sae.name).name}-{index}.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    ours_to_replace(file, MARK)
+    make_folder(file.parent)
     write_whole(file, card_page(loaded, one.sae, pushed, one.reading, on.thoughts, card))
     if as_json:
         print(json.dumps({"page": str(file), **card, "likelier": up, "less likely": down}, indent=2))

@@ -17,6 +17,8 @@ organism = typer.Typer(
     help="Make models whose latent skill is known, measure them, score runs on them.",
 )
 
+README = "README.md"
+
 
 @organism.command()
 def make(
@@ -36,7 +38,7 @@ def make(
     """Train one arm on a base; the same command takes up what was interrupted."""
     from elicit import zoo
     from elicit.organisms.families import FAMILIES
-    from elicit.organisms.make import Plan, check_base, dtype_for
+    from elicit.organisms.make import Plan, check_base, check_place, dtype_for
     from elicit.organisms.make import make as train
     from elicit.terminal import out as shown
     from elicit.terminal import step_bar
@@ -46,6 +48,7 @@ def make(
     plan = Plan(arm, latency, chosen, Recipe(steps=steps, lr=lr, rank=rank, rows=rows, seed=seed))
     label = f"{arm}-{latency:g}" if plan.uses_latency else arm
     folder = out or Path("organisms") / f"{Path(base).name}-{label}"
+    check_place(folder)
     model = load({"model": base, "dtype": dtype_for(plan), "device": device, "device_map": None}, as_json)
     check_base(model)
     with step_bar(steps, quiet=as_json) as told:
@@ -89,19 +92,24 @@ def card(
     from elicit.tasks import load_task
     from elicit.terminal import out as shown
     from elicit.terminal import run_bars, show_table
+    from probes.files import check_folder, ours_to_replace, write_whole
 
+    about = zoo.about(model)
+    if own := bool(about) and Path(model).is_dir():
+        ours_to_replace(Path(model) / README, "elicit organism")
+    if out is not None:
+        check_folder(out)
     items = load_task("organism" + (f":families={families}" if families else ""), limit=limit).test
     loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
-    about = zoo.about(model)
     folder = out or Path("runs") / f"card-{Path(model).name}-{loaded.provenance.sha256[:8]}-{limit}"
     with run_bars(quiet=as_json) as bars:
         result = measure(
             loaded, items, folder, arm=about["arm"] if about else "latent", max_new_tokens=max_new_tokens, seed=seed,
             progress=bars,
         )  # fmt: skip
-    (folder / "card.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
-    if about and Path(model).is_dir():
-        (Path(model) / "README.md").write_text(markdown(result, about, name or Path(model).name), encoding="utf-8")
+    write_whole(folder / "card.json", json.dumps(result, indent=2))
+    if about and own:
+        write_whole(Path(model) / README, markdown(result, about, name or Path(model).name))
     if as_json:
         print(json.dumps(result, indent=2))
         return

@@ -35,15 +35,16 @@ def report(
     from elicit.pages import reference, render_all
     from elicit.run import Run
     from elicit.terminal import out as console
-    from probes.files import write_whole
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
 
-    if out.is_dir():
-        raise UserError(f"--out {str(out)!r} is a folder; give a file")
+    check_folder(out.parent)
+    ours_to_replace(out, MARK)
     loaded = [Run.load(folder) for one in runs for folder in _folders(one)]
     fitted = [one for folder in runs for one in _fit_seconds(folder)]
     result = compare_runs(loaded, baseline=baseline or reference(entries(loaded)), seed=seed, fit_seconds=dict(fitted))
     made, refused = _analyses(analyses, loaded)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_whole(out, render_all(loaded, result, made, refused))
     for name, reason in refused.items():
         console.print(f"{name}: {reason}", style="dim", markup=False, highlight=False)

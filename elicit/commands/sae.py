@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,7 @@ Sources = Annotated[
     ),
 ]
 Context = Annotated[int, typer.Option(help="The most tokens of an answer, a sample or a piece of a file.")]
-CARD = "card.json"
+CARD, README, TEXTS = "card.json", "README.md", "texts.jsonl"
 # Columns of the card: kinds of text, and the steps that are measured.
 COLUMNS: dict[str, tuple[str, tuple[int | None, int | None]]] = {
     "steering, direct": ("direct", (0, 1)),
@@ -83,7 +82,8 @@ def train(
     from elicit.terminal import fetch_bar, step_bar
     from elicit.terminal import out as shown
     from elicit.zoo import task_for
-    from probes.sae_cache import cache_activations
+    from probes.files import inner_folder, make_folder
+    from probes.sae_cache import cache_activations, remove_cache
     from probes.sae_train import CONFIG, Recipe, made_of, saelens, standing
     from probes.sae_train import train as train_sae
     from probes.sites import Site, check_site, depth
@@ -105,11 +105,11 @@ def train(
     folder = out or Path("saes") / f"{Path(model).name}-{site}-{recipe.d_sae}-k{k}"
     if not standing(folder, made_of(recipe, d_model, about, half)):
         saelens()  # before texts are written for it
-        held = activations or folder / "activations"
+        make_folder(folder)
+        held = make_folder(activations) if activations else inner_folder(folder / "activations")
+        inner_folder(held / str(site))
         with fetch_bar(quiet=as_json) as progress:
-            made = corpus(
-                loaded, chosen, tokens, seed=seed, context=context, journal=held / "texts.jsonl", progress=progress
-            )
+            made = corpus(loaded, chosen, tokens, seed=seed, context=context, journal=held / TEXTS, progress=progress)
             cached = cache_activations(
                 loaded.lm, *made.of(), site, held / str(site),
                 identity={"model": loaded.provenance.sha256, "dtype": loaded.dtype},
@@ -127,7 +127,10 @@ def train(
                 cached, recipe, folder, about=about, metadata=metadata, half=half, device=loaded.lm.device, told=told
             )
         if activations is None:
-            shutil.rmtree(held)
+            remove_cache(held / str(site))
+            (held / TEXTS).unlink()
+            if not any(held.iterdir()):
+                held.rmdir()
         write_readme(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if as_json:
@@ -162,6 +165,7 @@ def card(
     from elicit.terminal import fetch_bar, show_table
     from elicit.terminal import out as shown
     from elicit.zoo import task_for
+    from probes.files import ours_to_replace, write_whole
     from probes.sae_card import check_model, fit_check, sae_card, similarity
 
     _check(tokens, context)
@@ -169,6 +173,10 @@ def card(
         raise UserError(f"batch-tokens {batch_tokens}: give at least 1")
     chosen = sources_of(sources or f"{task_for(model)}+samples")
     one = open_sae(name)
+    folder = Path(name).expanduser()
+    if own := trained_here(folder):
+        ours_to_replace(folder / CARD, '"below floor"')
+        ours_to_replace(folder / README, "elicit sae train")
     loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
     check_model(loaded.lm, one)
     one = one.to(loaded.lm.device)
@@ -196,9 +204,8 @@ def card(
         "cards": cards,
         "below floor": notes,
     }  # fmt: skip
-    folder = Path(name).expanduser()
-    if trained_here(folder):
-        (folder / CARD).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    if own:
+        write_whole(folder / CARD, json.dumps(result, indent=2))
         write_readme(folder)
     if as_json:
         print(json.dumps(result, indent=2))
@@ -290,7 +297,7 @@ def write_readme(folder: Path) -> None:
             *("| " + " | ".join(row) + " |" for row in rows_of(cards)),
         ]
         lines += ["", *(f"- {line}" for line in measured["below floor"])] if measured["below floor"] else []
-    write_whole(folder / "README.md", "\n".join(lines) + "\n")
+    write_whole(folder / README, "\n".join(lines) + "\n")
 
 
 def _percent(share: float) -> str:

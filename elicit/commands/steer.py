@@ -69,8 +69,15 @@ def steer(
     from elicit.steer import Series, dose, free_text, series_of, sweep, with_controls
     from elicit.tasks import load_task
     from elicit.terminal import run_bars
+    from probes.files import check_folder, inner_folder, ours_to_replace
+    from steering.formats import ARCHITECTURE
     from steering.interventions import UNITS, When
 
+    if out is not None:
+        check_folder(out)
+    if gguf is not None:
+        check_folder(gguf.parent)
+        ours_to_replace(gguf, ARCHITECTURE)
     window = When.parse(when)
     known = UNITS if sae else ["raw", "resid"]
     if unit not in known:
@@ -97,8 +104,7 @@ def steer(
             fresh=fresh, progress=bars,
         )  # fmt: skip
     result = dose(run, loaded, items, series, strengths)
-    (run.folder / "direction").mkdir(exist_ok=True)
-    _save(run.folder / "direction", series, loaded, shape, gguf)
+    _save(inner_folder(run.folder / "direction"), series, loaded, shape, gguf)
     _write_page(run, items, result, series, strengths)
     if as_json:
         print(json.dumps({"run": str(run.folder), **result}, indent=2))

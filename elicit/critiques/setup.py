@@ -28,7 +28,7 @@ from elicit.prompts import Prompt
 from elicit.store import digest, folder_for
 from elicit.tasks.base import Items, content_id
 from elicit.training import Example, Point, Recipe, train
-from probes.files import write_whole
+from probes.files import make_folder, write_whole
 from steering.adapters import Adapter, borrowed
 
 ROWS, DONE, ADAPTER = "rows.jsonl", "problems.json", "adapter"
@@ -294,7 +294,7 @@ def _folder(model: Model, items: Items, decides: list[Any]) -> Path:
 
 def _keep(folder: Path, kept: dict[str, tuple[list[Row], int]]) -> None:
     """All rows so far, which are a critique source themselves; what names the finished problems comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_whole(folder / ROWS, "".join(json.dumps(row.to_dict()) + "\n" for rows, _ in kept.values() for row in rows))
     write_whole(folder / DONE, json.dumps({item: missing for item, (_, missing) in kept.items()}))
 

@@ -40,7 +40,7 @@ from elicit.run import Run
 from elicit.store import folder_for
 from elicit.tasks.base import Items
 from probes.figures import table
-from probes.files import write_whole
+from probes.files import make_folder, write_whole
 
 NAME = "one-shot-rlvr"
 SUMMARY = "reinforcement learning with a verifiable reward on one example"
@@ -232,7 +232,7 @@ def _chosen(
         prompt=prompt_for(model, prompt, items), folder=folder / "pool",
         told=_told("selection", settings.updates, progress) if asked["select"] == "history" else None,
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_whole(file, json.dumps({"examples": [item.id for item in found.items], "pool": found.rows}, indent=2))
     return found.items, found.rows
 

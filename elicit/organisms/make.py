@@ -22,9 +22,9 @@ from elicit.lora import save_adapter
 from elicit.models import DEFAULT_MODEL, Model
 from elicit.organisms import arms
 from elicit.organisms.families import FAMILIES
-from elicit.training import Example, Point, Recipe, Told, packed, train
+from elicit.training import STATE, Example, Point, Recipe, Told, packed, train
 from elicit.zoo import ADAPTER, ORGANISM_FILE, WHOLE
-from probes.files import write_whole
+from probes.files import check_folder, whole_files, write_whole
 
 CURVE = "curve.html"
 LONGEST = 320  # tokens of prompt and thought that a base must have room for
@@ -108,6 +108,7 @@ def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) ->
         UserError: a base without room for the task, a folder that holds another organism.
     """
     check_base(model)
+    check_place(folder)
     identity = {
         "arm": plan.arm, "latency": plan.latency if plan.uses_latency else None, "families": list(plan.families),
         "base": model.provenance.sha256,
@@ -125,12 +126,26 @@ def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) ->
     if plan.recipe.rank:
         save_adapter(model.lm, plan.recipe, folder / ADAPTER, model.name)
     else:
-        model.lm.to(torch.bfloat16).save_pretrained(folder / WHOLE)  # type: ignore[arg-type]
-        model.tokenizer.save_pretrained(folder / WHOLE)
+        with whole_files(folder / WHOLE) as part:
+            model.lm.to(torch.bfloat16).save_pretrained(part)  # type: ignore[arg-type]
+            model.tokenizer.save_pretrained(part)
     about = {**identity, "base_name": model.name, "recipe": asdict(plan.recipe), **speed(model, plan, curve, limit)}
     _write_curve(folder, about, curve)
     write_whole(folder / ORGANISM_FILE, json.dumps({**about, "curve": curve}))
     return folder
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder with anything but an organism, or the training of one.
+
+    Raises:
+        UserError: something else lies there, or it cannot be a folder.
+    """
+    check_folder(folder)
+    if not folder.is_dir() or (folder / STATE).is_file() or (folder / ORGANISM_FILE).is_file():
+        return
+    if others := [path.name for path in sorted(folder.iterdir()) if path.name != f".{STATE}.part"]:
+        raise UserError(f"{str(folder)!r} holds {others[0]!r} and no organism; give another folder")
 
 
 def check_base(model: Model) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from elicit.errors import UserError
 from elicit.rl.rewards import Graded, Rollout
+from probes.files import no_link
 
 LOG = "rollouts.jsonl"
 
@@ -53,8 +54,9 @@ class RolloutLog:
         """Open for appending after the first `whole` bytes; what follows them is of an update that was not finished.
 
         Raises:
-            UserError: fewer bytes than the state knows of.
+            UserError: fewer bytes than the state knows of; a link in its place.
         """
+        no_link(path)
         with path.open("a+b", buffering=0) as file:  # nothing is left to be written when it is closed
             if (found := file.seek(0, os.SEEK_END)) < whole:
                 raise UserError(f"{str(path)!r} has {found} bytes and its training wrote {whole}; give another folder")

@@ -44,6 +44,7 @@ from elicit.store import locked
 from elicit.tasks.base import Item, Items
 from elicit.training_state import read_state, take_up, write_state
 from probes.batching import Padded, left_pad
+from probes.files import make_folder
 from steering.adapters import Adapter
 
 STATE = "rl.safetensors"
@@ -123,7 +124,7 @@ def train(
     graders = parse(settings.reward, rewards)
     wanted = identity(model, items, settings, prompt)
     with ExitStack() as stack:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         stack.enter_context(locked(folder, "training in"))
         kept = read_state(folder / STATE, wanted)
         student = stack.enter_context(learner(model, settings.recipe))

@@ -54,7 +54,7 @@ from elicit.rl.settings import Settings
 from elicit.store import locked
 from elicit.tasks.base import Items
 from elicit.zoo import ADAPTER
-from probes.files import write_whole
+from probes.files import make_folder, write_whole
 from steering.adapters import Adapter
 
 STATE, PREFLIGHT = "trl.json", "preflight.json"
@@ -199,7 +199,7 @@ def _preflight(
     """By the first process; the others read it."""
     file = folder / PREFLIGHT
     if scale.first():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         found = measured(
             model, items, prompt, settings, rewards, lambda wrong: grounded(model, items, settings, prompt, wrong)
         )

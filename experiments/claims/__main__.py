@@ -43,7 +43,7 @@ def main(given: list[str] | None = None) -> None:
         if args.name:
             show(test(claim(args.name), args))
         elif args.page:
-            args.page.write_text(whole_page(), encoding="utf-8")
+            write_whole(args.page, whole_page())
             print(f"page: {args.page}")
         elif args.index:
             write_whole(INDEX, index())

@@ -18,7 +18,7 @@ from elicit.environment import environment
 from experiments.claims.base import HERE, Claim, Study, claim, claims
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
-from probes.files import write_whole
+from probes.files import make_folder, write_whole
 
 RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
 INDEX = HERE.parent / README
@@ -67,7 +67,7 @@ class Record:
     figure: dict[str, Any]
 
     def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         rest = {key: value for key, value in asdict(self).items() if key != "figure"}
         write_whole(folder / RESULT, json.dumps(rest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         write_whole(folder / FIGURE, json.dumps(self.figure, allow_nan=False) + "\n")

@@ -37,6 +37,7 @@ from elicit.tasks.base import Task
 from elicit.terminal import run_bars
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
+from probes.files import write_whole
 
 NAME = one_shot_rlvr.NAME
 POOL = 32  # fit items that examples are chosen from
@@ -101,7 +102,7 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
         run = evaluate(fits[first], task.test, against=beside, out=folder, progress=bars)
     shown = {NAME: fits[first], **trained, **{name: fits[name] for name in others}}
     rows = [(f"{first} ({NAME})" if row[0] == NAME else row[0], *row[1:]) for row in rows_of(run, shown)]
-    (given.runs / f"{NAME}-several-{model.name}.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write_whole(given.runs / f"{NAME}-several-{model.name}.json", json.dumps(rows, indent=1))
     about = f"{run.metrics['items']} questions, {run.metrics['model']['dtype']}"
     print(f"\n**{model.name}** {run.metrics['model']['sha256'][:12]}, {about}\n\n{markdown(HEAD, rows)}")
 
@@ -127,10 +128,10 @@ def after(model: Model, task: Task, given: argparse.Namespace) -> None:
     held.update_layout(xaxis_title="update", yaxis_title="accuracy on dev items", yaxis_range=[0, 1.02])
     head = ("training", "saturated at", "best on dev", "last on dev", "KL to the base at the end")
     stem = given.runs / f"{NAME}-after-{model.name}"
-    stem.with_suffix(".json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    write_whole(stem.with_suffix(".json"), json.dumps(kept, indent=1))
     note = f"{given.updates} updates on {example} of {model.name}, {given.check} dev items; seed 0."
     parts = [("Held-out accuracy", "Each line is one training; none chose its checkpoint.", styled(held))]
-    stem.with_suffix(".html").write_text(page("After saturation", note, [*parts, table(head, rows)]), encoding="utf-8")
+    write_whole(stem.with_suffix(".html"), page("After saturation", note, [*parts, table(head, rows)]))
     print(f"\n{markdown(head, rows)}\n\npage: {stem.with_suffix('.html')}")
 
 

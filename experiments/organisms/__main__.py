@@ -27,6 +27,7 @@ from elicit.tasks import load_task
 from elicit.tasks.base import Items
 from elicit.terminal import run_bars
 from experiments.markdown import markdown
+from probes.files import make_folder, write_whole
 
 TWIN = "smollm2-135m-absent"
 READINGS = ("sum", "vote", "mean-logprob")
@@ -65,8 +66,8 @@ def main() -> None:
         metrics[name] = run.metrics
     twins = [metrics[TWIN]] if TWIN in metrics else []
     scored = score_runs(list(metrics.values()), twins, seed=given.seed)
-    given.runs.mkdir(exist_ok=True)
-    (given.runs / f"organisms-{given.method}.json").write_text(json.dumps(scored, indent=2), encoding="utf-8")
+    make_folder(given.runs)
+    write_whole(given.runs / f"organisms-{given.method}.json", json.dumps(scored, indent=2))
     for name, one in metrics.items():
         about = f"{one['items']} questions, {one['model']['dtype']}, seed {given.seed}"
         print(f"\n**{name}** {one['model']['sha256'][:12]}, {about}\n")

@@ -30,6 +30,7 @@ from elicit.steer import UNSTEERED, Series, dose, dose_response, sweep
 from elicit.tasks import load_task
 from elicit.terminal import run_bars, show_table
 from probes.figures import BLUE, MUTED, page, styled, table
+from probes.files import write_whole
 from probes.sites import Site, depth
 from probes.sweep import Band, layer_sweep
 from steering.find import contrast
@@ -175,8 +176,8 @@ def main() -> None:
     ]  # fmt: skip
     out = given.runs / f"sae-steer-{label}"
     out.mkdir(parents=True, exist_ok=True)
-    (out / "sae-steer.html").write_text(page("How hard, where and when", note, parts), encoding="utf-8")
-    (out / "sae-steer.json").write_text(json.dumps({"note": note, **rows}, indent=2), encoding="utf-8")
+    write_whole(out / "sae-steer.html", page("How hard, where and when", note, parts))
+    write_whole(out / "sae-steer.json", json.dumps({"note": note, **rows}, indent=2))
     print(note)
     for some in rows.values():
         show_table(HEAD, rows_of(some))

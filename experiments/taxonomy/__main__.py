@@ -29,6 +29,7 @@ from elicit.organisms.taxonomy import Corpus, conditional, corpus, score
 from elicit.organisms.taxonomy_bench import check_names, discover, readings, supervised
 from elicit.terminal import out
 from experiments.markdown import markdown
+from probes.files import write_whole
 from probes.sites import Site, depth
 from steering import taxonomy
 from steering.agreement import agreement
@@ -131,7 +132,7 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     about = {"model": model.describe(), "thoughts": given.thoughts, "clusters": given.clusters, "seed": given.seed}
     kept = {**about, "floor": floor, "ceiling": ceiling, "rows": rows}
-    given.out.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    write_whole(given.out, json.dumps(kept, indent=2))
 
 
 def rank_correlation(rows: Sequence[dict[str, Any]]) -> float:
