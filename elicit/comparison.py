@@ -94,7 +94,7 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
 def _mark(run: Run, key: str) -> str:
     about = {k: v for k, v in run.store.config["arms"][key].items() if k not in ("source", "options", "method")}
     whose = str(run.folder.resolve()) if MATCHED in key else ""
-    return json.dumps([key, about, whose], sort_keys=True)
+    return json.dumps([key, about, whose, run.reads], sort_keys=True)
 
 
 def _check_same(runs: Sequence[Run]) -> None:
@@ -122,25 +122,28 @@ def shared_items(arms: Sequence[Entry]) -> tuple[list[str], str]:
     said = ", ".join(f"{folder}: {count}" for folder, count in counts.items())
     if not shared:
         raise UserError(f"the runs have no item in common ({said}); give runs of the same task, split and seed")
-    _check_questions(arms, shared)
+    check_questions(arms, shared)
     if set(counts.values()) == {len(shared)}:
         return shared, ""
     return shared, f"The runs are of different items ({said}); {len(shared)} are in all of them, and only these count."
 
 
-def _check_questions(arms: Sequence[Entry], shared: Sequence[str]) -> None:
-    """An id may have been given to another question by another seed of a task. (Older runs keep no questions.)"""
-    known: dict[str, tuple[str, Run]] = {}
+def check_questions(arms: Sequence[Any], shared: Sequence[str]) -> None:
+    """An id may stand for another question of another seed, and its gold answer may have been corrected since.
+
+    (The oldest runs keep no questions.)
+    """
+    known: dict[str, tuple[Any, Run]] = {}
     for run in {str(arm.run.folder): arm.run for arm in arms}.values():
         if not run.store.keeps_items:
             continue
-        asked = {item.id: item.question for item in run.items}
+        asked = {item.id: (item.question, item.answer, item.kind) for item in run.items}
         for item in shared:
             question, other = known.setdefault(item, (asked[item], run))
             if question != asked[item]:
+                what = "is another question" if question[0] != asked[item][0] else "has another gold answer or kind"
                 raise UserError(
-                    f"item {item!r} is another question in {run.folder} than in {other.folder}; give runs of the same "
-                    "items"
+                    f"item {item!r} {what} in {run.folder} than in {other.folder}; give runs of the same items"
                 )
 
 

@@ -9,7 +9,6 @@ Arms that share model, adapter and decoder are decoded together (`elicit.batches
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from elicit.decoding import check_ready
 from elicit.elicited import Elicited, answer_together
 from elicit.environment import made_by
 from elicit.errors import UserError
+from elicit.grounds import grounds, models_of
 from elicit.methods import MATCHED, control
 from elicit.metrics import compute
 from elicit.progress import Progress, Silent
@@ -167,11 +167,11 @@ def _identity(arms: Sequence[Arm], items: Items, seed: int) -> dict[str, Any]:
     """Everything that decides the samples and the metrics."""
     model = arms[0].handle.model
     return {
+        **grounds(items, models_of([arm.handle for arm in arms])),
         "method": arms[0].name,
         "model": model.provenance.sha256,
         "dtype": model.dtype,
         "task": items.task.name,
-        "items": hashlib.sha256("\n".join(f"{i.id} {i.question}" for i in items).encode()).hexdigest()[:16],
         "arms": [f"{arm.name} {arm.handle.decode_key} {arm.handle.select}" for arm in arms],
         "seed": seed,
     }

@@ -75,6 +75,18 @@ class Model:
         return hashlib.sha256(json.dumps([vocabulary, special]).encode()).hexdigest()
 
     @property
+    def encoding_sha256(self) -> str:
+        """Over all that decides which ids a prompt becomes and what ids say: the whole tokenizer and its chat template.
+
+        Read anew each time, since a notebook may give the tokenizer another template.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        made: Any = {} if backend is None else json.loads(backend.to_str())
+        rest = {key: value for key, value in made.items() if key not in ("truncation", "padding")}  # a call's own
+        said = [self.tokenizer_sha256, rest, self.tokenizer.special_tokens_map, self.tokenizer.chat_template]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
     def dtype(self) -> str:
         return str(self.lm.dtype).removeprefix("torch.")
 

@@ -53,6 +53,12 @@ class Run:
         return self.store.folder
 
     @property
+    def reads(self) -> list[Any]:
+        """Hash of its tokenizer with the chat template, and the ends of answers; None where an older run has none."""
+        identity = self.store.config["identity"]
+        return [identity.get("tokenizer"), identity.get("ends")]
+
+    @property
     def metrics(self) -> dict[str, Any]:
         if self._metrics is None:
             self._metrics = self.store.metrics

@@ -155,6 +155,7 @@ def corpus(
         raise UserError(f"tokens {tokens}, context {context}: give at least 1 and {SHORTEST}")
     about = identity(sources, tokens, context, seed)
     about |= {"part": part, "model": model.provenance.sha256, "dtype": model.dtype}
+    about |= {"tokenizer": model.encoding_sha256, "ends": sorted(model.eos_ids)}
     written = _read(journal, about) if journal is not None else []
     total = sum(s.weight for s in sources)
     texts: list[Text] = []

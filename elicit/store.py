@@ -35,7 +35,7 @@ CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "metrics.json",
     "report.html",
 )
-SCHEMA = 1
+SCHEMA = 2  # of what a run's identity holds; older runs are read, and are no command's own result
 # All that lies in a run's folder: what `--fresh` removes, and what may not be a link while a run is written.
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 _BUNDLE = (
@@ -102,6 +102,11 @@ class Store:
         store = Store(folder)
         if (folder / CONFIG).is_file():
             found = store._read_config()
+            if found["schema"] < SCHEMA:
+                raise UserError(
+                    f"{str(folder)!r} holds a run of an older version, which does not say what its answers were "
+                    "graded against; give another --out, or --fresh to start over"
+                )
             if found["identity"] != _plain(config["identity"]):
                 changed = [k for k, v in _plain(config["identity"]).items() if found["identity"].get(k) != v]
                 raise UserError(

@@ -20,11 +20,12 @@ from typing import Any
 from elicit.elicited import Elicited
 from elicit.errors import UserError
 from elicit.evaluation import evaluate
+from elicit.grounds import grounds, hash_of_items
 from elicit.methods import BASELINES, check_options, fit, get, options_of, quick_of
 from elicit.models import Model
 from elicit.progress import Progress
 from elicit.run import Run
-from elicit.store import digest, folder_for, locked
+from elicit.store import SCHEMA, folder_for, locked
 from elicit.tasks.base import Items
 from probes.files import check_folder, inner_folder, make_folder, no_link, write_whole
 
@@ -104,13 +105,7 @@ def run_together(
     names = sorted(dict.fromkeys(names), key=lambda name: name not in BASELINES)
     for name in names:
         check_options(name, terms.options(name))
-    plan = {
-        "model": model.provenance.sha256,
-        "dtype": model.dtype,
-        "task": items.task.name,
-        "items": digest([[item.id, item.question] for item in items]),
-        **asdict(terms),
-    }
+    plan = plan_of(model, items, terms)
     done = Together(out or folder_for("compare", items.task.name, model.name, plan))
     _open(done.folder, plan)
     with locked(done.folder, "comparing in"):
@@ -134,6 +129,18 @@ def run_together(
     return done
 
 
+def plan_of(model: Model, items: Items, terms: Terms) -> dict[str, Any]:
+    """All that decides a comparison: what is evaluated, what is learned from, and on which terms."""
+    return {
+        "model": model.provenance.sha256,
+        "dtype": model.dtype,
+        "task": items.task.name,
+        **grounds(items, [model]),
+        "task_items": hash_of_items(items.task.all),
+        **asdict(terms),
+    }
+
+
 def _open(folder: Path, plan: dict[str, Any]) -> None:
     """Make the folder, or make sure that it holds the same comparison."""
     check_folder(folder)
@@ -142,6 +149,8 @@ def _open(folder: Path, plan: dict[str, Any]) -> None:
             found = dict(json.loads((folder / PLAN).read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{str(folder)!r} holds no comparison of ours ({PLAN}: {error}); give another") from error
+        if found.get("schema", 0) < SCHEMA:
+            raise UserError(f"{str(folder)!r} holds a comparison of an older version; give another --out")
         changed = [key for key, value in plan.items() if found.get(key) != value]
         if changed:
             raise UserError(f"{str(folder)!r} holds a comparison with another {', '.join(changed)}; give another --out")

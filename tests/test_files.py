@@ -72,9 +72,7 @@ def refused(call: Callable[[], object], folder: Path, *words: str) -> None:
         b"a = " + b"[" * 5000,
     ],
 )  # fmt: skip
-def test_what_holds_no_run_of_ours_is_left_alone(
-    config: bytes, fresh: bool, handle: Elicited, tmp_path: Path
-) -> None:
+def test_what_holds_no_run_of_ours_is_left_alone(config: bytes, fresh: bool, handle: Elicited, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "thesis.txt").write_text("mine")
     (tmp_path / "config.toml").write_bytes(config)

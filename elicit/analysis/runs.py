@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from elicit.comparison import check_questions
 from elicit.decoders import decoder_from_dict
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
@@ -120,7 +121,7 @@ def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
         for key in [method] if main_only else [method, *(k for k in run.metrics["arms"] if k != method)]:
             about = run.store.config["arms"][key]
             items = run.store.config["identity"]["items"]
-            mark = (key, items, str({k: v for k, v in about.items() if k != "source"}))
+            mark = (key, items, str([run.reads, {k: v for k, v in about.items() if k != "source"}]))
             if mark in seen:
                 continue
             seen.add(mark)
@@ -158,6 +159,7 @@ def shared_items(arms: Sequence[Arm]) -> list[str]:
     if not shared:
         folders = ", ".join(dict.fromkeys(str(arm.run.folder) for arm in arms))
         raise UserError(f"the runs {folders} have no item in common; give runs of the same task, split and limit")
+    check_questions(arms, shared)
     return shared
 
 

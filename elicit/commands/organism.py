@@ -88,7 +88,9 @@ def card(
     if limit < 1 or max_new_tokens < 1:
         raise UserError(f"limit {limit}, max-new-tokens {max_new_tokens}: give at least 1")
     from elicit import zoo
+    from elicit.grounds import grounds
     from elicit.organisms.card import markdown, measure, rows_of
+    from elicit.store import folder_for
     from elicit.tasks import load_task
     from elicit.terminal import out as shown
     from elicit.terminal import run_bars, show_table
@@ -101,7 +103,8 @@ def card(
         check_folder(out)
     items = load_task("organism" + (f":families={families}" if families else ""), limit=limit).test
     loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
-    folder = out or Path("runs") / f"card-{Path(model).name}-{loaded.provenance.sha256[:8]}-{limit}"
+    decides = [loaded.provenance.sha256, loaded.dtype, max_new_tokens, seed, grounds(items, [loaded])]
+    folder = out or folder_for("card", items.task.name, model, decides)
     with run_bars(quiet=as_json) as bars:
         result = measure(
             loaded, items, folder, arm=about["arm"] if about else "latent", max_new_tokens=max_new_tokens, seed=seed,

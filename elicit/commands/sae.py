@@ -101,6 +101,7 @@ def train(
     d_model = d_model_of(loaded.lm)
     recipe = recipe.sized(d_model)
     about = {"model": loaded.provenance.sha256, "dtype": loaded.dtype, "site": str(site)}
+    about |= {"tokenizer": loaded.encoding_sha256, "ends": sorted(loaded.eos_ids)}
     about |= identity(chosen, tokens, context, seed)
     folder = out or Path("saes") / f"{Path(model).name}-{site}-{recipe.d_sae}-k{k}"
     if not standing(folder, made_of(recipe, d_model, about, half)):

@@ -21,6 +21,7 @@ from elicit.critiques.model import ModelCritic
 from elicit.critiques.source import Batched, Source, criticise, flipped
 from elicit.critiques.symbolic import Symbolic
 from elicit.errors import UserError, unknown
+from elicit.grounds import grounds
 from elicit.lora import save_adapter
 from elicit.models import Model, load_model
 from elicit.progress import Progress, Silent
@@ -199,7 +200,8 @@ def _rows(
     if known is None and scale.processes() > 1:
         raise UserError("a function was given as critique source to several processes; write its critiques to a file")
     drawn = [options.ask, options.candidates, options.temperature, options.max_new_tokens, options.seed]
-    folder = _folder(model, items, [known or options.source, [i.id for i in problems], prompt.to_dict(), *drawn])
+    stands_on = grounds(problems, [model, *([critic.model] if isinstance(critic, ModelCritic) else [])])
+    folder = _folder(model, items, [known or options.source, stands_on, prompt.to_dict(), *drawn])
     kept = _kept(folder) if known is not None else {}
     progress.arm("critique-ft: critiques", len(problems), sum(item.id in kept for item in problems))
     for item in problems:

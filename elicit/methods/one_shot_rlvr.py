@@ -27,6 +27,7 @@ from elicit import scale, zoo
 from elicit.decoders import Greedy
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
+from elicit.grounds import grounds
 from elicit.methods import cot_prompt, direct
 from elicit.methods.common import check_own, prompt_for
 from elicit.models import Model
@@ -196,8 +197,8 @@ def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, 
     solved, names = items.task.solved, _named(asked)
     seen = [i for i in solved if i.id in names] if names else pool_of(solved, asked["examples"], asked["pool"])
     looked_at = items.task.split("dev")[: asked["check"]] if settings.check_every else ()
-    questions = [[item.id, item.question] for item in (*seen, *looked_at)]
-    decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, questions]
+    stands_on = grounds(Items(items.task, (*seen, *looked_at)), [model])
+    decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, stands_on]
     return folder_for(f"{NAME}-fit", items.task.name, model.name, decides)
 
 

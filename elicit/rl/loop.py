@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from elicit.decoders import Greedy, Sampling
 from elicit.elicited import Elicited
 from elicit.errors import UserError
+from elicit.grounds import grounds
 from elicit.models import Model
 from elicit.prompts import Prompt
 from elicit.rl import losses
@@ -190,7 +191,7 @@ def identity(model: Model, items: Items, settings: Settings, prompt: Prompt) -> 
     """All that decides the weights, as JSON gives it back."""
     found = {
         "recipe": asdict(settings), "base": model.provenance.sha256, "dtype": model.dtype, "task": items.task.name,
-        "items": [[item.id, item.question, item.answer] for item in items], "prompt": prompt.to_dict(),
+        "prompt": prompt.to_dict(), **grounds(items, [model]),
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 from elicit.answers import Kind, expression_value, number_value
@@ -26,6 +27,7 @@ from elicit.errors import UserError
 from elicit.tasks.base import Grade, Grader, Item
 
 DEADLINE_S = 10.0
+VERSION = 1  # raised whenever an answer is extracted or judged otherwise than before
 
 
 class DeadlineExceeded(Exception):
@@ -164,6 +166,10 @@ class TextGrader:
 class MathGrader:
     """Symbolic equality by math-verify; numbers are compared exactly, without it."""
 
+    @property
+    def depends(self) -> dict[str, Any]:
+        return {"math-verify": version("math-verify")}
+
     def grade(self, item: Item, answer: str | None) -> Grade:
         if answer is None or item.answer is None:
             return Grade(0.0)
@@ -195,6 +201,10 @@ class ReasoningGymGrader:
         self.arguments = {"dataset": dataset, "seed": seed, "params": params}
         self._score = lru_cache(maxsize=65536)(self._ask)
 
+    @property
+    def depends(self) -> dict[str, Any]:
+        return {**self.arguments, "reasoning-gym": version("reasoning-gym")}
+
     def _ask(self, index: int, answer: str) -> float:
         return _judged("reasoning_gym_score", **self.arguments, index=index, answer=answer)
 
@@ -203,6 +213,11 @@ class ReasoningGymGrader:
 
     def groups(self, answers: Sequence[str]) -> list[int]:
         return _group_by_value(answers)
+
+
+def identity_of(grader: Grader) -> dict[str, Any]:
+    """What a grader's verdicts rest on: its name, the version of all grading, and what it says that it `depends` on."""
+    return {"name": type(grader).__qualname__, "version": VERSION, **getattr(grader, "depends", {})}
 
 
 def grader_for(kind: Kind) -> Grader:

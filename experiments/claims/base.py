@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ import plotly.graph_objects as go
 from elicit.elicited import Elicited
 from elicit.errors import UserError, unknown
 from elicit.evaluation import evaluate
+from elicit.grounds import grounds, models_of
 from elicit.methods import fit
 from elicit.models import Model, load_model
 from elicit.progress import Progress, Silent
@@ -34,7 +35,7 @@ from elicit.run import Run
 from elicit.store import digest
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
-from elicit.together import Terms, run_together
+from elicit.together import Terms, plan_of, run_together
 from elicit.zoo import task_for
 
 HERE = Path(__file__).parent
@@ -181,7 +182,7 @@ class Study:
         model = model or self.model
         terms = Terms(max_new_tokens=self["max_new_tokens"], seed=self.seed, quick=self.quick, controls=controls)
         items = self.task(model.name).test[: self["limit"]]
-        out = self._folder("compared", model, [asdict(terms), items.task.name, [item.id for item in items]])
+        out = self._folder("compared", model, plan_of(model, items, terms))
         made = run_together(model, items, names, terms, out=out, progress=self.progress, told=self.told)
         return {run.metrics["method"]: run for run in made.runs}
 
@@ -189,7 +190,8 @@ class Study:
         """A run of handles of one's own, on the same items or on another split's; `what` they are names its folder."""
         items = self.task(handle.model.name).split(split)[: self["limit"]]
         arms = {name: one.to_dict() for name, one in {"": handle, **against}.items()}
-        out = self._folder(what, handle.model, [arms, self.seed, [item.id for item in items]])
+        stands_on = grounds(items, models_of([handle, *against.values()]))
+        out = self._folder(what, handle.model, [arms, self.seed, stands_on])
         return evaluate(handle, items, against=against, out=out, seed=self.seed, progress=self.progress)
 
     def _folder(self, what: str, model: Model, decides: Any) -> Path:

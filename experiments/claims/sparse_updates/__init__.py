@@ -19,6 +19,7 @@ import numpy as np
 
 from elicit.analysis import weight_difference
 from elicit.analysis.weight_difference import READINGS
+from elicit.grounds import grounds
 from elicit.methods import direct
 from elicit.models import load_model
 from elicit.prompts import Prompt
@@ -96,7 +97,8 @@ def measure(study: Study) -> Finding:
 
 
 def _trained(study: Study, items: Items, settings: Settings) -> Trained:
-    mark = digest([settings.__dict__, study.model.provenance.sha256, study.model.dtype, [item.id for item in items]])
+    decides = [settings.__dict__, study.model.provenance.sha256, study.model.dtype]
+    mark = digest([*decides, grounds(items, [study.model])])
     study.told(f"reward {settings.reward}: training all weights")
 
     def told(curve: Sequence[Any]) -> None:
