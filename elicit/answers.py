@@ -18,6 +18,8 @@ from typing import Literal, NamedTuple
 Kind = Literal["number", "expression", "option", "math", "text"]
 KINDS: tuple[Kind, ...] = ("number", "expression", "option", "math", "text")
 
+LONGEST = 500  # characters of a number: what is longer is compared as text (Python reads no more than 4,300 digits)
+
 # A number does not begin inside a word or another number; a minus after a digit or bracket is an operator.
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?<![\d)\]}])[-\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+(?![\d/]))?|(?<![\w.])\.\d+"
@@ -123,11 +125,14 @@ def _trimmed(text: str, start: int, end: int) -> Answer | None:
 
 @lru_cache(maxsize=65536)  # a run gives the same answers again and again
 def number_value(text: str | None) -> Fraction | None:
-    """The exact value of a written number (1,234 = 1234.00, $5, 50%, 1/3), or None if it is none."""
+    """The exact value of a written number (1,234 = 1234.00, $5, 50%, 1/3), or None if it is none.
+
+    One of more than `LONGEST` characters is held for none: it equals itself, as a text, and no other.
+    """
     if text is None:
         return None
     plain = text.strip().replace("\u2212", "-").strip("$€£ ").removesuffix("%").replace(",", "").strip()
-    if not re.fullmatch(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:/\d+)?", plain):
+    if len(plain) > LONGEST or not re.fullmatch(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:/\d+)?", plain):
         return None
     numerator, _, denominator = plain.partition("/")
     if denominator and int(denominator) == 0:
@@ -153,7 +158,7 @@ def expression_value(text: str | None) -> tuple[Fraction, list[int]] | None:
     plain = text.replace("×", "*").replace("÷", "/").replace("\u2212", "-").strip()
     try:
         tree = ast.parse(plain, mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # also NUL, lone surrogates, brackets too deep
         return None
     numbers: list[int] = []
 

@@ -39,6 +39,7 @@ class Outcome(NamedTuple):
     score: float
     total_logprob: float
     mean_logprob: float
+    unjudged: str
 
     @property
     def correct(self) -> bool:
@@ -47,7 +48,7 @@ class Outcome(NamedTuple):
 
 _OUTCOMES = """
 select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
-       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double)
+       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double), {unjudged}
 from read_parquet($file)
 """
 
@@ -72,7 +73,7 @@ def _uncollected() -> Iterator[None]:
 
 def _outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
     out: dict[str, dict[str, list[Outcome]]] = {}
-    for batch in _asked(_OUTCOMES, file=str(file)).to_arrow_reader(AT_ONCE):
+    for batch in _asked(_query(file), file=str(file)).to_arrow_reader(AT_ONCE):
         source, item, *columns = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
         starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (source[1:] != source[:-1])])
         names = np.repeat(item[starts], np.diff(np.r_[starts, len(item)]))  # one text for all samples of a question
@@ -82,11 +83,18 @@ def _outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
     return out
 
 
+def _query(file: Path) -> str:
+    import pyarrow.parquet as pq
+
+    known = "unjudged" in pq.read_schema(file).names  # tables of older runs lack it
+    return _OUTCOMES.format(unjudged="coalesce(unjudged, '')" if known else "''")
+
+
 def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:
     """Lists of Python's own values: no answer has no Δ, and of a word that stands everywhere there is one."""
     values = dict(zip(Outcome._fields[1:], (column.tolist() for column in columns), strict=True))
     values["delta"] = [None if a is None else d for a, d in zip(values["answer"], values["delta"], strict=True)]
-    for name in ("finish", "dropped"):
+    for name in ("finish", "dropped", "unjudged"):
         values[name] = list(map(sys.intern, values[name]))
     return list(values.values())
 

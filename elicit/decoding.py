@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from elicit.cache import KVState, open_state
 from elicit.errors import UserError
 from elicit.packing import packed
-from probes.batching import left_pad
+from probes.batching import check_embedded, left_pad
 from probes.capture import Recorder
 from probes.confidence import Top2, token_statistics, top2
+from probes.offsets import decoded
 from steering.hooks import Session
 
 # Rows that have finished are computed along until an eighth of the batch is dead: dropping copies the cache.
@@ -165,10 +167,10 @@ def decode(
         For each prompt its branches, in the policy's order.
 
     Raises:
-        UserError: an empty prompt, a limit below 1, a prompt and limit beyond the model's positions, or a policy that
-            steers by itself beside `steering` or a recorder.
+        UserError: an empty prompt, a token that the model has no row for, a limit below 1, a prompt and limit beyond
+            the model's positions, or a policy that steers by itself beside `steering` or a recorder.
     """
-    _check(model, prompts, max_new_tokens)
+    _check(model, prompts, max_new_tokens, stop.tokenizer)
     joint = policy if isinstance(policy, Joint) else None
     if joint is not None and (steering is not None or recorder is not None):
         raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
@@ -235,7 +237,7 @@ class _Record:
         self.limit = limit
         self.stop = stop
         self.eos = np.array(sorted(stop.eos_ids), dtype=np.int64)
-        self.could_stop = _tokens_that_could_end(stop) if stop.strings else None
+        self.could_stop = _tokens_that_could_end(stop) if stop.strings else None  # its last entry: all further ids
 
     def append(
         self,
@@ -265,7 +267,8 @@ class _Record:
         ended = np.isin(emitted, self.eos)
         self.finish[target[ended]] = "eos"
         if self.could_stop is not None:
-            for i in np.flatnonzero(self.could_stop[emitted] & ~ended):
+            could = self.could_stop[np.minimum(emitted, len(self.could_stop) - 1)]
+            for i in np.flatnonzero(could & ~ended):
                 if self._ends_with_stop(int(target[i]), step):
                     self.finish[target[i]] = "stop"
                     ended[i] = True
@@ -275,10 +278,11 @@ class _Record:
         assert self.stop.tokenizer is not None
         longest = max(len(s) for s in self.stop.strings)
         # A stop string that the newest token completes begins at most `longest` characters, so tokens, earlier.
-        tail = self.stop.tokenizer.decode(self.tokens[row, max(0, step - longest) : step + 1])
+        tail = decoded(self.stop.tokenizer, self.tokens[row, max(0, step - longest) : step + 1].tolist())
         if not any(s in tail for s in self.stop.strings):
             return False
-        return stop_at(str(self.stop.tokenizer.decode(self.tokens[row, : step + 1])), self.stop.strings) is not None
+        text = decoded(self.stop.tokenizer, self.tokens[row, : step + 1].tolist())
+        return stop_at(text, self.stop.strings) is not None
 
     def finished(self) -> list[Generation]:
         out = []
@@ -293,24 +297,35 @@ class _Record:
         return out
 
 
-_COULD_END: dict[tuple[int, tuple[str, ...]], np.ndarray] = {}
+_COULD_END: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, np.ndarray]] = WeakKeyDictionary()
 
 
 def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
-    """Which tokens hold a stop string's last character: only after these is the text looked at."""
+    """Which tokens hold a stop string's last character: only after these is the text looked at.
+
+    The last entry is that of ids beyond the tokenizer's, which a model with more output rows may emit: they have no
+    text and end nothing.
+    """
     tokenizer = stop.tokenizer
     assert tokenizer is not None
-    key = (id(tokenizer), stop.strings)
-    if key not in _COULD_END:
+    tables = _COULD_END.setdefault(tokenizer, {})
+    key = (stop.strings, len(tokenizer))  # tokens may be added to it
+    if key not in tables:
         last = {s[-1] for s in stop.strings}
-        pieces = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        ids = sorted(set(tokenizer.get_vocab().values()))
+        pieces = tokenizer.batch_decode([[i] for i in ids])
         # A character cut by a token boundary decodes to U+FFFD: looked at as well.
-        table = np.array([bool(last & set(piece)) or "\ufffd" in piece for piece in pieces])
-        _COULD_END[key] = table
-    return _COULD_END[key]
+        tables[key] = np.zeros(ids[-1] + 2, dtype=bool)
+        tables[key][ids] = [bool(last & set(piece)) or "\ufffd" in piece for piece in pieces]
+    return tables[key]
 
 
-def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def _check(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
     if not prompts:
         raise UserError("no prompts given; give at least one")
     if max_new_tokens < 1:
@@ -318,6 +333,7 @@ def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tok
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise UserError(f"prompt {i} is empty; give at least one token")
+    check_embedded(model, prompts, tokenizer)
     check_ready(model, max(len(p) for p in prompts) + max_new_tokens)
 
 

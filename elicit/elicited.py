@@ -21,6 +21,7 @@ from elicit.prompts import Prompt
 from elicit.selection import SELECTABLE
 from elicit.tasks.base import Item, Items
 from elicit.trace import Trace, filter_path, place, response_text, rounded
+from probes.offsets import decoded
 from steering.adapters import Adapter, applied
 from steering.hooks import Session, attached, check_plan
 from steering.interventions import Add, Plan, ProjectOut
@@ -50,6 +51,7 @@ class Elicited:
             read unsteered: steps would have no meaning in it.
         partner: who decides when the base is steered, and with what; with `Hybrid` decoding, and only with it.
         options: the options of the method that made it, for the record.
+        fitted: what that method read when it was fitted, for its controls; it is not saved, and read again without it.
     """
 
     model: Model
@@ -63,6 +65,7 @@ class Elicited:
     interventions: Plan = ()
     partner: Partner | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    fitted: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.select not in SELECTABLE:
@@ -149,6 +152,7 @@ class Elicited:
         span, delta = place(generation, ends, found)
         answer = found.text if found else None
         dropped = filter_path(text, generation.finish, answer)
+        grade = items.task.grader.grade(item, answer)
         notes = {} if generation.notes is None else dict(zip(NOTES, generation.notes.T.tolist(), strict=True))
         return Trace(
             item=item.id,
@@ -167,9 +171,10 @@ class Elicited:
             span=span,
             delta=delta,
             dropped=dropped if self.filters or answer is None else "",
-            score=items.task.grader.grade(item, answer).score,
+            score=grade.score,
             moved=rounded(generation.moved) if self.interventions or self.partner is not None else [],
             prompt_moved=generation.prompt_moved,
+            unjudged=grade.unjudged,
             **notes,
         )
 
@@ -254,7 +259,7 @@ def ask(
     )
     out: list[tuple[str | None, int]] = []
     for (generation,), kind in zip(continued, kinds, strict=True):
-        reply = str(tokenizer.decode(generation.tokens.tolist())).split("\n")[0].split(". ")[0]
+        reply = decoded(tokenizer, generation.tokens.tolist()).split("\n")[0].split(". ")[0]
         said = find_answer(f"answer is {reply}", kind)
         out.append((said.text if said else None, generation.spent))
     return out

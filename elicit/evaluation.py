@@ -31,6 +31,7 @@ from elicit.proof import prove
 from elicit.run import Run
 from elicit.store import CONFIG, PARQUET, Journal, Store, folder_for
 from elicit.tasks.base import Items, validate
+from elicit.tasks.grading import WORKER
 from elicit.trace import Trace
 from probes.files import check_folder
 
@@ -119,6 +120,8 @@ def evaluate(
             "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
             "options": handle.options,
         }  # fmt: skip
+        if WORKER.missing:
+            extra["scorer_unbounded"] = list(WORKER.missing)
         steered = [arm for arm in arms if arm.handle.interventions]
         if steered:
             traces = store.traces({arm.source for arm in steered})

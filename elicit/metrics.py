@@ -100,6 +100,7 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "fallbacks": sum(v.fallback for v in verdicts),
         "finish": dict(Counter(t.finish for t in every)),
         "dropped": dict(Counter(t.dropped for t in every if t.dropped)),
+        "unjudged": dict(Counter(t.unjudged for t in every if t.unjudged)),
         "scores": dict(zip(ids, scores.tolist(), strict=True)),
     }
 

@@ -13,6 +13,7 @@ from elicit.decoders import Greedy
 from elicit.decoding import StopRule, decode
 from elicit.models import Model
 from elicit.prompts import named_prompt
+from probes.offsets import known_ids
 
 ASKED = "Here are sentences from solutions of problems:\n{sentences}\nIn a few words, what do all of them do?"
 NEW_TOKENS, WORDS = 16, 5
@@ -31,7 +32,9 @@ def namer(model: Model, *, max_new_tokens: int = NEW_TOKENS) -> Callable[[Sequen
         ids = prompt.ids(ASKED.replace("{sentences}", shown), model.tokenizer)
         policy = Greedy(max_new_tokens).policy(["name"], model.vocab_size)
         answer = decode(model.lm, [ids], policy, max_new_tokens=max_new_tokens, stop=stop)[0][0]
-        return cleaned(str(model.tokenizer.decode(answer.tokens.tolist(), skip_special_tokens=True)))
+        return cleaned(
+            str(model.tokenizer.decode(known_ids(model.tokenizer, answer.tokens.tolist()), skip_special_tokens=True))
+        )
 
     return name
 

@@ -85,6 +85,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     cut = {name: a["finish"].get("length", 0) for name, a in metrics["arms"].items()}
     if any(cut.values()):
         out.append("Answers cut at the limit: " + ", ".join(f"{n} {c}" for n, c in cut.items() if c) + ".")
+    out += unjudged_notes(metrics)
     calibration = metrics.get("calibration")
     if calibration and calibration["auroc"] is not None:
         interval = calibration["auroc_interval"]
@@ -94,6 +95,30 @@ def notes(metrics: dict[str, Any]) -> list[str]:
             + (f"; within a question {calibration['auroc_within']:.2f}" if calibration["auroc_within"] else "")
             + "."
         )
+    return out
+
+
+WHY_UNJUDGED = {
+    "raised": "the scorer could not read",
+    "time": "used up the scorer's time",
+    "memory": "used up the scorer's memory",
+    "died": "ended the scorer's process, twice",
+}
+
+
+def unjudged_notes(metrics: dict[str, Any]) -> list[str]:
+    """How many answers of each arm got no verdict and so score 0, and bounds that the scorer lacked."""
+    found = {
+        name: ", ".join(f"{n} {WHY_UNJUDGED[why]}" for why, n in sorted(arm["unjudged"].items()))
+        for name, arm in metrics["arms"].items()
+        if arm.get("unjudged")
+    }
+    out = []
+    if found:
+        told = "; ".join(f"{name} {counts}" for name, counts in found.items())
+        out.append(f"Answers without a verdict, held for not right: {told}.")
+    if metrics.get("scorer_unbounded"):
+        out.append(f"This platform has no bound on the scorer's {', '.join(metrics['scorer_unbounded'])}.")
     return out
 
 

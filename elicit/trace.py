@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from elicit.answers import Answer, token_span
 from elicit.decoding import Generation, stop_at
-from probes.offsets import token_ends
+from probes.offsets import decoded, token_ends
 
 DIGITS = 6
 
@@ -27,7 +27,8 @@ class Trace:
     `spent` counts decoded tokens, the end token and an answer prompt's continuation included. `moved` says how far
     interventions moved the position that chose each token (‖Δh‖ / ‖h‖), empty where there were none; `prompt_moved`
     counts the earlier prompt positions that they moved. `differs`, `taken`, `category` and `copied` are what hybrid
-    decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere.
+    decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere. `unjudged` says why the answer has
+    no verdict and so scores 0 (see `elicit.tasks.base.Grade`); it is written only where it says something.
     """
 
     item: str
@@ -53,6 +54,7 @@ class Trace:
     taken: list[int] = field(default_factory=list)
     category: list[int] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
+    unjudged: str = ""
 
     @property
     def correct(self) -> bool:
@@ -78,7 +80,8 @@ class Trace:
         return float(sum(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        data = asdict(self)
+        return data if self.unjudged else {k: v for k, v in data.items() if k != "unjudged"}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Trace:
@@ -113,8 +116,7 @@ def response_text(
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...]) -> tuple[str, list[int]]:
     """The same of token ids, whoever drew them."""
-    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    assert isinstance(text, str)
+    text = decoded(tokenizer, ids)
     ends = token_ends(tokenizer, ids, text)
     return text[: stop_at(text, stop)], ends
 

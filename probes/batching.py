@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.errors import UserError
 
 
 class Padded(NamedTuple):
@@ -28,6 +31,25 @@ def left_pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") 
         mask[row, longest - len(tokens) :] = True
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
     return Padded(ids.to(device), mask.to(device), positions.to(device))
+
+
+def check_embedded(
+    lm: PreTrainedModel, texts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
+    """Refuse a token that the model has no row for: a tokenizer may have got tokens that the weights lack.
+
+    Raises:
+        UserError: the token is named.
+    """
+    embedding: Any = lm.get_input_embeddings()
+    rows = getattr(embedding, "num_embeddings", None) or len(embedding.weight)
+    beyond = max(map(max, texts))
+    if beyond >= rows:
+        name = repr(tokenizer.convert_ids_to_tokens(beyond)) if tokenizer is not None else "a token"
+        raise UserError(
+            f"a text holds {name} (id {beyond}) and the model has {rows} embeddings; leave the token out, or give the "
+            "weights that belong to this tokenizer"
+        )
 
 
 def by_length(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:

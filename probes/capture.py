@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probes.activations import INDEX, Activations, Memory, Shards, Sink
-from probes.batching import by_length, left_pad
+from probes.batching import by_length, check_embedded, left_pad
 from probes.clock import Clock, Frame
 from probes.errors import UserError
 from probes.sites import Site, check_site, decoder, on_site
@@ -260,12 +260,13 @@ def capture(
         The activations, texts numbered as given; None where they went to `out`.
 
     Raises:
-        UserError: no texts, an empty text, a site that the model lacks.
+        UserError: no texts, an empty text, a token or a site that the model lacks.
     """
     if not texts or not all(len(text) for text in texts):
         raise UserError("no texts, or an empty one, were given to capture; give token ids for each")
     if last is not None:
         steps = (1 - last, 1)
+    check_embedded(lm, texts)
     with recording(lm, sites, steps=steps, dtype=dtype, out=out) as recorder:
         recorder.stop_early = True
         for batch in by_length(texts, batch_tokens):

@@ -25,13 +25,20 @@ class Offsets(NamedTuple):
 
 
 def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of ids, special tokens included, nothing cleaned up."""
-    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+    """The text of ids, special tokens included, nothing cleaned up; ids beyond the tokenizer's are nothing."""
+    return str(tokenizer.decode(known_ids(tokenizer, ids), clean_up_tokenization_spaces=False))
+
+
+def known_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """The ids that have a token. A model may have more output rows than its tokenizer has tokens, and emit any."""
+    if tokenizer.is_fast:
+        return list(ids)  # passes over the others by itself; tokenizers written in Python raise
+    return [i for i in ids if i < tokenizer.vocab_size or i in tokenizer.added_tokens_decoder]
 
 
 def offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> Offsets:
     """The place of each token in `text`, the decoding of all ids."""
-    pieces = tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+    pieces = tokenizer.batch_decode([known_ids(tokenizer, [i]) for i in ids], clean_up_tokenization_spaces=False)
     if "".join(pieces) == text:
         ends = list(accumulate(map(len, pieces)))
         return Offsets(ends, ends)

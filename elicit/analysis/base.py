@@ -21,6 +21,7 @@ from elicit.statistics import Interval
 from elicit.tasks import load_task
 from elicit.tasks.base import Item
 from probes.capture import capture
+from probes.offsets import decoded
 from probes.sites import Site
 
 
@@ -105,7 +106,7 @@ def one_token(model: Model, text: str) -> int:
 
 def piece(model: Model, token: int) -> str:
     """A token's text; a part of a character as the vocabulary spells it."""
-    text = str(model.tokenizer.decode([token]))
+    text = decoded(model.tokenizer, [token])
     return text if "\ufffd" not in text else str(model.tokenizer.convert_ids_to_tokens(token))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.errors import UserError
+from elicit.given import value_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -63,15 +64,12 @@ def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str,
         known: options with their defaults. Whether a key is among them is checked by who takes them.
 
     Raises:
-        UserError: a pair without an equals sign.
+        UserError: a pair without an equals sign, a value that cannot be held.
     """
     options: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair!r} was given; write key=value")
-        try:
-            options[key] = value if isinstance(known.get(key), str) else json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
+        options[key] = value if isinstance(known.get(key), str) else value_of(value)
     return options

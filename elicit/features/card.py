@@ -16,6 +16,7 @@ from elicit.features.reading import Reading, Text
 from elicit.models import Model
 from probes.figures import BLUE, page, styled, table
 from probes.lens import final_norm
+from probes.offsets import decoded
 from probes.sae import SAE, Feature
 
 CONTEXTS, AROUND = 12, 16  # contexts shown, tokens shown on each side
@@ -71,7 +72,7 @@ def written(
     both = []
     for found in (effect.topk(count), effect.topk(count, largest=False)):
         ids = found.indices.tolist()
-        both.append([(str(model.tokenizer.decode([i])), v) for i, v in zip(ids, found.values.tolist(), strict=True)])
+        both.append([(decoded(model.tokenizer, [i]), v) for i, v in zip(ids, found.values.tolist(), strict=True)])
     return both[0], both[1]
 
 

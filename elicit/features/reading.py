@@ -16,6 +16,7 @@ from elicit.models import Model
 from elicit.prompts import Prompt
 from elicit.tasks.base import Items
 from probes.capture import capture
+from probes.offsets import decoded
 from probes.sae_card import massive_limit
 from probes.sites import Site
 
@@ -63,7 +64,7 @@ def answered(model: Model, items: Items, prompt: Prompt, max_new_tokens: int) ->
     for item, (trace,) in zip(items, handle.answers(items), strict=True):
         head = handle.prompt_ids(item)
         ids = [*head, *trace.tokens]
-        out.append(Text(ids, len(head), [str(model.tokenizer.decode([i])) for i in ids]))
+        out.append(Text(ids, len(head), [decoded(model.tokenizer, [i]) for i in ids]))
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import weakref
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,6 @@ from steering.hooks import attached
 from steering.interventions import UNITS, Add, Intervention, ScaleFeature, SetFeature, When
 
 FALSIFIED_ON = 32  # questions
-_READ: dict[str, Any] = {}  # what was read last, and of which model: controls after `fit` read nothing again
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,10 @@ class Search:
 class Ground:
     """What a search stands on: the SAEs, what was read at their sites, and the texts with and without the instruction.
 
-    Of the texts without it only the answer's first token is kept.
+    Of the texts without it only the answer's first token is kept. `of` is all that decides what was read.
     """
 
+    of: tuple[Any, ...]
     saes: list[SAE]
     readings: dict[Any, Reading]
     thoughts: list[Text]
@@ -111,10 +110,11 @@ class Ground:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A push, and how it was come by."""
+    """A push, how it was come by, and what the search stood on."""
 
     push: Intervention
     record: dict[str, Any]
+    on: Ground
 
 
 def load_saes(names: str, model: Model) -> list[SAE]:
@@ -137,8 +137,8 @@ def load_saes(names: str, model: Model) -> list[SAE]:
     return out
 
 
-def ground(model: Model, items: Items, prompt: Prompt, options: Search) -> Ground:
-    """Load, read, and refuse what does not fit.
+def ground(model: Model, items: Items, prompt: Prompt, options: Search, kept: Ground | None = None) -> Ground:
+    """Load, read, and refuse what does not fit; `kept` is given back where it is of the very same.
 
     Raises:
         UserError: an SAE that does not describe the model where it is steered; no fit items.
@@ -146,14 +146,15 @@ def ground(model: Model, items: Items, prompt: Prompt, options: Search) -> Groun
     saes = load_saes(options.sae, model)
     some = items.task.split("fit")[: options.read]
     asked = (options.instruction, options.step, options.max_new_tokens)
-    key = (weakref.ref(model.lm), *(sae.sha256 for sae in saes), *(item.id for item in some), prompt, asked)
-    if _READ.get("key") != key:
+    questions = tuple((item.id, item.question) for item in some)
+    of = (model.lm, tuple(sae.sha256 for sae in saes), questions, prompt, asked)
+    made = kept
+    if made is None or made.of != of:
         thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens)
         direct = answered(model, some, prompt, 1)
         plain = [text.ids[: text.prompt + options.step] for text in direct]
         readings = read(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
-        _READ.update(key=key, ground=Ground(saes, readings, thoughts, direct, prompt))
-    made: Ground = _READ["ground"]
+        made = Ground(of, saes, readings, thoughts, direct, prompt)
     if options.checked:
         for sae in saes:
             check_fit(model, sae, made)
@@ -219,7 +220,7 @@ def search(model: Model, items: Items | None, prompt: Prompt, options: Search, p
         "search_run": chosen.run.name,
         "falsification": {k: v for k, v in card.items() if v is not None},
     }
-    return Found(push, record)
+    return Found(push, record, on)
 
 
 def pick(on: Ground, options: Search, count: int) -> list[Candidate]:
@@ -287,7 +288,8 @@ def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> di
         raise UserError("the controls of sae-steer read the fit items of a task; give items")
     options = Search(**handle.options["asked"])
     index, layer = handle.options["found"]["feature"], handle.options["found"]["layer"]
-    on = ground(handle.model, items, handle.prompt, replace(options, checked=False, feature=index))
+    kept = handle.fitted if isinstance(handle.fitted, Ground) else None
+    on = ground(handle.model, items, handle.prompt, replace(options, checked=False, feature=index), kept)
     best = next(one for one in pick(on, replace(options, feature=index), 1) if one.sae.site.layer == layer)
     sae, reading = best.sae, best.reading
     (push,) = handle.interventions

@@ -94,7 +94,9 @@ def fit(
     put = prompt_for(model, prompt, items)
     found = setup.search(model, items, put, options, progress)
     kept = {"prompt": prompt, "asked": vars(options), "found": found.record}
-    return Elicited(model, NAME, put, Greedy(max_new_tokens), interventions=(found.push,), options=kept)
+    return Elicited(
+        model, NAME, put, Greedy(max_new_tokens), interventions=(found.push,), options=kept, fitted=found.on
+    )
 
 
 def missing(model: str) -> str:
@@ -115,7 +117,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     check_own(handle, NAME)
     from elicit.features import setup
 
-    plain = replace(handle, interventions=(), options={})
+    plain = replace(handle, interventions=(), options={}, fitted=None)
     thinking = replace(plain, prompt=plain.prompt.thinking())
     out = {
         direct.NAME: replace(plain, method=direct.NAME),

@@ -25,6 +25,7 @@ from elicit.rl.rewards import Ground, Rewards, Rollout
 from elicit.rl.sampling import judged
 from elicit.rl.settings import Settings
 from elicit.tasks.base import Item, Items
+from probes.offsets import decoded
 
 
 class Bridge:
@@ -151,7 +152,7 @@ class Bridge:
         end = ids[-1] if ids and ids[-1] in self.model.eos_ids else None
         tokens = ids if end is None else ids[:-1]
         finish = "eos" if end is not None else "length"
-        if self.prompt.stop and stop_at(str(self.model.tokenizer.decode(tokens)), self.prompt.stop) is not None:
+        if self.prompt.stop and stop_at(decoded(self.model.tokenizer, tokens), self.prompt.stop) is not None:
             finish = "stop"
         return judged(self.model, self.items, item, self.prompt, sample, tokens, end=end, finish=finish, logprob=[])
 

@@ -28,6 +28,7 @@ def log_line(rollout: Rollout, graded: Graded, advantage: float) -> dict[str, An
         "item": rollout.item.id, "sample": rollout.sample, "text": rollout.text, "answer": rollout.answer,
         "score": rollout.score, "finish": rollout.finish, "reward": graded.total, "parts": graded.parts,
         "read": graded.read, "advantage": advantage, "tokens": rollout.tokens,
+        **({"unjudged": rollout.unjudged} if rollout.unjudged else {}),
     }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ class Rollout:
     score: float
     finish: str
     logprob: list[float]
+    unjudged: str = ""  # why the answer has no verdict and so scores 0; see `elicit.tasks.base.Grade`
 
     @property
     def thought(self) -> list[int]:

@@ -50,6 +50,7 @@ def judged(
     text, ends = text_of(model.tokenizer, tokens, prompt.stop)
     found = find_answer(text, items.task.kind_of(item))
     answer = found.text if found else None
+    grade = items.task.grader.grade(item, answer)
     return Rollout(
         item=item,
         sample=number,
@@ -57,7 +58,8 @@ def judged(
         text=text,
         answer=answer,
         span=token_span(ends, found) if found else None,
-        score=items.task.grader.grade(item, answer).score,
+        score=grade.score,
         finish=finish,
         logprob=logprob,
+        unjudged=grade.unjudged,
     )

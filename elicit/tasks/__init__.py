@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from elicit.errors import UserError, unknown
+from elicit.given import value_of
 from elicit.tasks import hub, jsonl, organism, reasoning_gym
 from elicit.tasks.base import SPLITS, Grade, Grader, Item, Items, Task, Validation, corrupt, validate
 from elicit.tasks.grading import grader_for
@@ -84,10 +84,7 @@ def _inline(name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise UserError(f"task parameter {pair!r} was given; write key=value, separated by commas")
-        try:
-            found[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key.strip()] = value
+        found[key.strip()] = value_of(value)
     return base, {**found, **params}
 
 

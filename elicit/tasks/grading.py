@@ -2,7 +2,10 @@
 
 Measured reasons: math-verify needs the main thread for its own time-outs, finds gold 6 in "Simplify $2+4$"
 and a set in two boxes. So the answer is extracted first (`elicit.answers`), alone is judged, and the
-deadline is ours.
+deadline is ours: of processor time, since by the clock a plain answer would be wrong on a loaded machine.
+
+An answer that gets no verdict is not right, and `Grade.unjudged` says why: the scorer `raised`, it used up its `time`
+or `memory`, or the worker `died` of it twice. Only a worker that cannot start is an error.
 """
 
 from __future__ import annotations
@@ -10,13 +13,15 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import select
+import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 from importlib.metadata import version
@@ -26,29 +31,64 @@ from elicit.answers import Kind, expression_value, number_value
 from elicit.errors import UserError
 from elicit.tasks.base import Grade, Grader, Item
 
-DEADLINE_S = 10.0
+DEADLINE_S = 10.0  # of processor time
+PATIENCE_S = 300.0  # of the clock, beyond the deadline: for a worker that waits and computes nothing
 VERSION = 1  # raised whenever an answer is extracted or judged otherwise than before
 
 
-class DeadlineExceeded(Exception):
-    """The worker did not answer in time and was killed."""
+class Unjudged(RuntimeError):
+    """The worker gave no result; `reason` is one of `raised`, `time`, `memory`, `died`."""
+
+    reason = "raised"
+
+
+class DeadlineExceeded(Unjudged):
+    """The request used up its processor time, and the worker with it."""
+
+    reason = "time"
+
+
+class WorkerHangs(DeadlineExceeded):
+    """No reply for long, though processor time is left: the worker was killed."""
+
+
+class OutOfMemory(Unjudged):
+    """The request used up the worker's memory."""
+
+    reason = "memory"
+
+
+class WorkerDied(Unjudged):
+    """The worker ended while it was asked."""
+
+    reason = "died"
 
 
 class Worker:
-    """`python -m elicit.tasks.worker`: requests and replies are lines of JSON; started when first asked."""
+    """`python -m elicit.tasks.worker`: requests and replies are lines of JSON; started when first asked.
 
-    def __init__(self, deadline: float = DEADLINE_S, start_deadline: float = 120.0) -> None:
+    Args:
+        deadline: seconds of processor time for a request.
+        start_deadline: the same for the first one.
+        patience: seconds of the clock beyond a deadline until a silent worker is killed.
+    """
+
+    def __init__(
+        self, deadline: float = DEADLINE_S, start_deadline: float = 120.0, patience: float = PATIENCE_S
+    ) -> None:
         self.deadline = deadline
         self.start_deadline = start_deadline
-        self.process: subprocess.Popen[str] | None = None
+        self.patience = patience
+        self.process: subprocess.Popen[bytes] | None = None
+        self.missing: tuple[str, ...] = ()  # bounds that this platform does not offer; known once it runs
         self.lock = threading.Lock()
 
     def ask(self, operation: str, deadline: float | None = None, **arguments: Any) -> Any:
         """The result of one of the worker's operations.
 
         Raises:
-            DeadlineExceeded: no reply in time; the worker was killed, the next call starts a new one.
-            RuntimeError: the request failed in the worker, or the worker died.
+            Unjudged: the request failed in the worker, or took the worker with it; the next call starts a new one.
+            UserError: the worker cannot start, or lacks what the operation needs.
         """
         with self.lock:
             if self.process is None or self.process.poll() is not None:
@@ -56,64 +96,104 @@ class Worker:
             return self._exchange(operation, arguments, deadline or self.deadline)
 
     def _start(self) -> None:
-        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the process
+        self.close()  # what is left of one that died between two requests
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "elicit.tasks.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,  # the libraries print warnings there; shown if the worker dies
-            text=True,
-            env={**os.environ, "PYTHONHASHSEED": "0"},  # some generators walk over sets
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": "0",  # some generators walk over sets
+                "OPENBLAS_NUM_THREADS": "1",  # each thread reserves memory, which is bounded
+            },
             start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
         )
         atexit.register(self.close)
-        self._exchange("ready", {}, self.start_deadline)
+        try:
+            bounds = self._exchange("ready", {}, self.start_deadline)
+        except Unjudged as error:
+            raise UserError(f"the grading worker cannot start ({error}); mend the installation") from error
+        self.missing = tuple(name for name, holds in bounds.items() if not holds)
 
     def _exchange(self, operation: str, arguments: dict[str, Any], deadline: float) -> Any:
         process = self.process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None
+        request = json.dumps([operation, arguments, deadline]) + "\n"
+        replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        # In a thread: a pipe that is read or written cannot be waited for with a limit on every platform.
+        threading.Thread(target=_converse, args=(process, request.encode(), replies), daemon=True).start()
         try:
-            process.stdin.write(json.dumps([operation, arguments]) + "\n")
-            process.stdin.flush()
-            ready, _, _ = select.select([process.stdout], [], [], deadline)
-            line = process.stdout.readline() if ready else ""
+            line = replies.get(timeout=deadline + self.patience)
+        except queue.Empty:
+            self.close()
+            raise WorkerHangs(f"no reply within {deadline + self.patience:g} s") from None
         except BaseException:
             self.close()  # a reply may still be on its way: never read it as the next request's
             raise
-        if not ready:
-            self.close()
-            raise DeadlineExceeded(f"no verdict within {deadline:g} s")
         if not line:
-            self.stderr.seek(0)
-            said = self.stderr.read()[-2000:]
-            self.close()
-            raise RuntimeError(f"the grading worker died: {said}")
+            raise self._end(process, deadline)
         reply = json.loads(line)
+        if "unready" in reply:
+            raise UserError(f"the grading worker cannot do {operation} ({reply['unready']}); mend the installation")
+        if "memory" in reply:
+            self.close()  # it may hold on to what it took
+            raise OutOfMemory(reply["memory"])
         if "error" in reply:
-            raise RuntimeError(reply["error"])
+            raise Unjudged(reply["error"])
         return reply["result"]
+
+    def _end(self, process: subprocess.Popen[bytes], deadline: float) -> Unjudged:
+        """Why a worker ended in the middle of a request."""
+        code = process.wait()
+        self.stderr.seek(0)
+        said = self.stderr.read()[-2000:].decode(errors="replace").strip()
+        self.close()
+        if code == -getattr(signal, "SIGPROF", 0):
+            return DeadlineExceeded(f"no result within {deadline:g} s of processor time")
+        return WorkerDied(f"the grading worker died with code {code}: {said.splitlines()[-1] if said else ''}")
 
     def close(self) -> None:
         if self.process is not None:
-            self.process.kill()
-            self.process.communicate()  # waits, and closes the pipes
-            self.process = None
+            process, self.process = self.process, None
+            assert process.stdin is not None and process.stdout is not None
+            atexit.unregister(self.close)
+            process.kill()
+            process.wait()
+            with suppress(BrokenPipeError):  # a request that it did not read is still to be written
+                process.stdin.close()
+            process.stdout.close()
             self.stderr.close()
+
+
+def _converse(process: subprocess.Popen[bytes], request: bytes, replies: queue.SimpleQueue[bytes]) -> None:
+    """Send a request and wait for its reply; an empty one says that the worker has ended."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(request)
+        process.stdin.flush()
+        replies.put(process.stdout.readline())
+    except (BrokenPipeError, ValueError):  # ended, or closed by who asked
+        replies.put(b"")
 
 
 WORKER = Worker()
 
 
-def _judged(operation: str, **arguments: Any) -> float:
-    """The worker's score; an answer that it could not judge in time is not right."""
+def _judged(operation: str, **arguments: Any) -> Grade:
+    """The worker's score. A worker that dies or hangs is replaced once: something else may have killed it."""
     try:
-        return float(WORKER.ask(operation, **arguments))
-    except DeadlineExceeded:
-        return 0.0
+        try:
+            return Grade(float(WORKER.ask(operation, **arguments)))
+        except (WorkerDied, WorkerHangs):
+            return Grade(float(WORKER.ask(operation, **arguments)))
+    except Unjudged as error:
+        return Grade(0.0, error.reason)
 
 
 @lru_cache(maxsize=65536)
-def _verify(gold: str, answer: str) -> float:
+def _verify(gold: str, answer: str) -> Grade:
     return _judged("verify_math", gold=gold, answer=answer)
 
 
@@ -173,25 +253,25 @@ class MathGrader:
     def grade(self, item: Item, answer: str | None) -> Grade:
         if answer is None or item.answer is None:
             return Grade(0.0)
-        return Grade(float(self._equal(item.answer, answer)))
+        return self._compare(item.answer, answer)
 
     def groups(self, answers: Sequence[str]) -> list[int]:
         firsts: list[int] = []
         out = []
         for i, answer in enumerate(answers):
-            first = next((j for j in firsts if self._equal(answers[j], answer)), None)
+            first = next((j for j in firsts if self._compare(answers[j], answer).correct), None)
             if first is None:
                 firsts.append(i)
             out.append(i if first is None else first)
         return out
 
-    def _equal(self, gold: str, answer: str) -> bool:
+    def _compare(self, gold: str, answer: str) -> Grade:
         if gold.strip() == answer.strip():
-            return True
+            return Grade(1.0)
         left, right = number_value(gold), number_value(answer)
         if left is not None and right is not None:
-            return left == right
-        return _verify(gold, answer) >= 1.0
+            return Grade(float(left == right))
+        return _verify(gold, answer)
 
 
 class ReasoningGymGrader:
@@ -205,11 +285,11 @@ class ReasoningGymGrader:
     def depends(self) -> dict[str, Any]:
         return {**self.arguments, "reasoning-gym": version("reasoning-gym")}
 
-    def _ask(self, index: int, answer: str) -> float:
+    def _ask(self, index: int, answer: str) -> Grade:
         return _judged("reasoning_gym_score", **self.arguments, index=index, answer=answer)
 
     def grade(self, item: Item, answer: str | None) -> Grade:
-        return Grade(0.0 if answer is None else self._score(item.metadata["index"], answer))
+        return Grade(0.0) if answer is None else self._score(item.metadata["index"], answer)
 
     def groups(self, answers: Sequence[str]) -> list[int]:
         return _group_by_value(answers)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from elicit.answers import KINDS
+from elicit.answers import KINDS, LONGEST
 from elicit.download import sha256_of
 from elicit.errors import UserError
 from elicit.tasks.base import SPLITS, Item, Task, content_id, split_of
@@ -45,9 +45,15 @@ def load(path: Path, params: dict[str, Any]) -> Task:
 def _item(path: Path, number: int, line: str) -> Item:
     where = f"{path}, line {number}"
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_int=_whole)
+        json.dumps(data, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error.msg}, column {error.colno}); mend or remove the line") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise UserError(f"{where}: half a character ({half!r}, a lone surrogate); mend or remove the line") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: brackets nested too deep to be read; mend or remove the line") from error
     if not isinstance(data, dict):
         raise UserError(f"{where}: a {type(data).__name__}, expected an object with question and answer")
     for field in ("question", "answer"):
@@ -59,3 +65,8 @@ def _item(path: Path, number: int, line: str) -> Item:
         raise UserError(f"{where}: split {split!r}, expected one of {', '.join(SPLITS)}")
     rest = {k: v for k, v in data.items() if k not in ("id", "question", "answer", "split", "solution")}
     return Item(str(data.get("id") or content_id(question)), question, str(data["answer"]), split, rest)
+
+
+def _whole(digits: str) -> int | str:
+    """A whole number of JSON; one that is too long to be a number stays the text that it is."""
+    return digits if len(digits) > LONGEST else int(digits)

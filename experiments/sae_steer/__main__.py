@@ -135,7 +135,7 @@ def main() -> None:
         )
         found, asked = handle.options["found"], handle.options["asked"]
         options = Search(**{**asked, "feature": found["feature"]})
-        on = ground(model, task.solved, handle.prompt, options)
+        on = ground(model, task.solved, handle.prompt, options, handle.fitted)
         best = next(one for one in pick(on, options, 1) if one.sae.site.layer == found["layer"])
         (push,) = handle.interventions
         random = matched_features(best, push, 5, given.seed)
