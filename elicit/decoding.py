@@ -26,6 +26,7 @@ from elicit.packing import packed
 from probes.batching import check_embedded, left_pad
 from probes.capture import Recorder
 from probes.confidence import Top2, token_statistics, top2
+from probes.finite import NotFiniteError, extremes
 from probes.offsets import decoded
 from steering.hooks import Session
 
@@ -169,6 +170,7 @@ def decode(
     Raises:
         UserError: an empty prompt, a token that the model has no row for, a limit below 1, a prompt and limit beyond
             the model's positions, or a policy that steers by itself beside `steering` or a recorder.
+        NotFiniteError: logits that are NaN or infinite; −inf alone, as of masked tokens, is no error.
     """
     _check(model, prompts, max_new_tokens, stop.tokenizer)
     joint = policy if isinstance(policy, Joint) else None
@@ -184,7 +186,7 @@ def decode(
         tokens = policy.first(logits)
         questions, branches = tokens.shape
         rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
-        record = _Record(questions * branches, max_new_tokens, stop)
+        record = _Record(rows, max_new_tokens, stop, model)
         question = torch.from_numpy(rows.question).to(model.device)
         tokens = tokens.reshape(-1)
         live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished
@@ -227,7 +229,11 @@ def decode(
 class _Record:
     """Tokens and statistics of every row, [rows, limit], and which rows are finished."""
 
-    def __init__(self, rows: int, limit: int, stop: StopRule) -> None:
+    def __init__(self, opened: Rows, limit: int, stop: StopRule, model: PreTrainedModel) -> None:
+        rows = len(opened.question)
+        self.question = opened.question
+        self.dtype = model.dtype
+        self.head = _head_zero(model)
         self.tokens = np.zeros((rows, limit), dtype=np.int64)
         self.values = np.zeros((5, rows, limit), dtype=np.float32)
         self.notes: np.ndarray | None = None  # [rows, limit, 4]
@@ -250,15 +256,16 @@ class _Record:
         notes: Tensor | None,
     ) -> np.ndarray:
         """Write one step for the rows that are open; return those that stay open."""
-        columns = list(token_statistics(logits, top, tokens))
+        columns = [top.values[:, 0].float() + self.head, *token_statistics(logits, top, tokens)]
         if moved is not None:
             columns.append(moved[:, -1])
         values = torch.stack(columns).cpu().numpy()
         emitted = tokens.cpu().numpy()
         computed = np.flatnonzero(live >= 0)
-        target, emitted = live[computed], emitted[computed]
+        values, target, emitted = values[:, computed], live[computed], emitted[computed]
+        self._check_finite(values, target, step)
         self.tokens[target, step] = emitted
-        self.values[: len(values), target, step] = values[:, computed]
+        self.values[: len(values) - 1, target, step] = values[1:]
         if notes is not None:
             if self.notes is None:
                 self.notes = np.zeros((*self.tokens.shape, len(NOTES)), dtype=np.int64)
@@ -273,6 +280,15 @@ class _Record:
                     self.finish[target[i]] = "stop"
                     ended[i] = True
         return target[~ended]
+
+    def _check_finite(self, values: np.ndarray, target: np.ndarray, step: int) -> None:
+        """Refuse a step by what is copied of it anyway: the largest logit, the statistics, and what was moved."""
+        finite = np.isfinite(values)
+        if not finite.all():
+            first = int((~finite).any(0).argmax())
+            of_logits = not finite[:5, first].all()
+            met = f"the logits of step {step}" if of_logits else f"the shares by which step {step} was moved"
+            raise NotFiniteError(met, self.dtype, row=int(self.question[target[first]]))
 
     def _ends_with_stop(self, row: int, step: int) -> bool:
         assert self.stop.tokenizer is not None
@@ -295,6 +311,14 @@ class _Record:
             measured = (top1, top2, entropy, logprob, moved)
             out.append(Generation(tokens, *measured, before, str(finish), int(length), end, notes))
         return out
+
+
+def _head_zero(model: PreTrainedModel) -> Float[Tensor, ""]:
+    """0, or NaN where a weight of the output head is not finite: its token's logits can be −inf, as a masked one's."""
+    head: Tensor = model.get_output_embeddings().weight.detach()  # type: ignore[union-attr,assignment]
+    if head.is_meta or not head.numel() or head.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return torch.zeros((), device=model.device)  # kept elsewhere, or quantised
+    return (extremes(head) * 0).sum()
 
 
 _COULD_END: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, np.ndarray]] = WeakKeyDictionary()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from elicit.prompts import Prompt
 from elicit.selection import SELECTABLE
 from elicit.tasks.base import Item, Items
 from elicit.trace import Trace, filter_path, place, response_text, rounded
+from probes.finite import NotFiniteError, told_of
 from probes.offsets import decoded
 from steering.adapters import Adapter, applied
 from steering.hooks import Session, attached, check_plan
@@ -279,6 +281,7 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
 
     Raises:
         UserError: as `Elicited.answer`, of any of the handles.
+        NotFiniteError: logits that are NaN or infinite, with the handle's method.
     """
     if len({handle.batch_key for handle, _ in asked}) != 1:
         raise ValueError("handles with one batch_key are decoded together; give at least one, and no others")
@@ -286,10 +289,11 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     with applied(first.model.lm, first.adapter):
         generations = iter(_decode(asked, [ids for some in prompts for ids in some], progress))
-        return [
-            handle._traces(items, some, [next(generations) for _ in items])
-            for (handle, items), some in zip(asked, prompts, strict=True)
-        ]
+        out = []
+        for (handle, items), some in zip(asked, prompts, strict=True):
+            with told_of(handle.method):
+                out.append(handle._traces(items, some, [next(generations) for _ in items]))
+        return out
 
 
 def _decode(asked: Asked, prompts: list[list[int]], progress: Progress | None) -> list[list[Generation]]:
@@ -303,19 +307,41 @@ def _decode(asked: Asked, prompts: list[list[int]], progress: Progress | None) -
         policy = decoder.policy(ids, model.vocab_size)
     limit, stop = decoder.max_new_tokens, StopRule(model.eos_ids, first.prompt.stop, model.tokenizer)
     plans = [handle.interventions for handle, _ in asked]
-    if not any(plans):
-        return decode(model.lm, prompts, policy, max_new_tokens=limit, stop=stop, progress=progress)
     of_row = [number for number, (_, items) in enumerate(asked) for _ in items]
-    with attached(model.lm, plans, of_row=of_row) as session:
-        out = decode(model.lm, prompts, policy, max_new_tokens=limit, stop=stop, steering=session, progress=progress)
+    steered = attached(model.lm, plans, of_row=of_row) if any(plans) else nullcontext()
+    with steered as session:
+        try:
+            out = decode(
+                model.lm, prompts, policy, max_new_tokens=limit, stop=stop, steering=session, progress=progress
+            )
+        except NotFiniteError as error:
+            number = of_row[error.row]
+            raise error.of(asked[number][0].method, _cure(plans[number], session, number)) from None
     for number, plan in enumerate(plans):
+        if not plan or session is None:
+            continue
         delivery = session.editor.delivery(number)
         # These move every row. A feature that is silent leaves nothing to scale: of that one batch says nothing.
         sure = any(one.when.at_once and isinstance(one.what, Add | ProjectOut) for one in plan)
-        if plan and (delivery.not_finite or (sure and not delivery.positions)):
-            named = " + ".join(f"{one.describe()['source']} × {one.strength:g}" for one in plan)
-            delivery.check(f"the intervention {named}")
+        if delivery.not_finite or (sure and not delivery.positions):
+            delivery.check(_named(plan))
     return out
+
+
+def _named(plan: Plan) -> str:
+    return "the intervention " + " + ".join(f"{one.describe()['source']} × {one.strength:g}" for one in plan)
+
+
+def _cure(plan: Plan, session: Session | None, number: int) -> str:
+    """What helps a steered row, or "" where the dtype is to be told."""
+    if not plan or session is None:
+        return ""
+    if session.editor.delivery(number).not_finite:
+        try:
+            session.editor.delivery(number).check(_named(plan))
+        except UserError as error:
+            return str(error)
+    return f"lower the strength of {_named(plan)}, or give dtype bfloat16 or float32"
 
 
 def _hash(data: Any) -> str:

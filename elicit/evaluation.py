@@ -189,7 +189,8 @@ def _decode_all(
     between two of them the whole is decoded again, so that it is the same batch, and what is there already stays.
     """
     rows = int(execution["batch_rows"])
-    sources = {arm.name: arm for arm in arms if arm.source == arm.name}
+    # Each under its arm's name, by which it is told of where it fails.
+    sources = {a.name: replace(a, handle=replace(a.handle, method=a.name)) for a in arms if a.source == a.name}
     seconds = dict.fromkeys(sources, 0.0)
     # A run that was begun before arms shared batches goes on as it began.
     for group in _groups(sources, together=bool(execution.get("together"))):

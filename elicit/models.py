@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from transformers.utils import logging
 from elicit import zoo
 from elicit.download import Progress, SourceError, cache_dir, fetch, hub_snapshot, sha256_of
 from elicit.errors import UserError, unknown
+from elicit.loading import check_whole, load_whole
 from elicit.memory import check_room
 from elicit.processor import has
 from steering.adapters import Adapter, merge
@@ -264,7 +266,8 @@ def _convert(gguf: Path, out: Path) -> None:
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        lm = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        check_whole(repr(gguf.name), lm, _beyond(gguf, lm.config))
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         # The loaded model counts as quantised and refuses to be saved: its state goes into a fresh one.
         config = lm.config
@@ -285,6 +288,15 @@ def _convert(gguf: Path, out: Path) -> None:
     finally:
         if bar:
             logging.enable_progress_bar()
+
+
+def _beyond(gguf: Path, config: Any) -> dict[str, Any]:
+    """Tensors of blocks that a GGUF file's configuration does not count: they are passed over without a word."""
+    from gguf import GGUFReader
+
+    blocks = [re.match(r"blk\.(\d+)\.", tensor.name) for tensor in GGUFReader(gguf).tensors]
+    beyond = {found.string for found in blocks if found and int(found[1]) >= config.num_hidden_layers}
+    return {"missing_keys": set(), "unexpected_keys": beyond, "mismatched_keys": set()}
 
 
 def _from_hub(name: str, revision: str | None) -> tuple[Path, Provenance]:
@@ -354,9 +366,13 @@ def _load_lm(name: str, place: Path, arguments: dict[str, Any], target: torch.de
     try:
         if target is not None:  # else it is spread over devices, and to the disk if need be
             check_room(name, place, arguments["dtype"], target)
-        return AutoModelForCausalLM.from_pretrained(place, **arguments)
+        return load_whole(repr(name), place, **arguments)
     except SafetensorError as error:
         raise UserError(f"the weights of {name!r} are broken ({error}); fetch or save them again") from error
+    except OSError as error:  # of the shards that the index names
+        raise UserError(
+            f"weights of {name!r} are missing ({str(error).splitlines()[0]}); fetch or save them again"
+        ) from error
     except ValueError as error:
         raise UserError(f"{name!r} is not a causal language model ({str(error).splitlines()[0]})") from error
     finally:

@@ -27,6 +27,7 @@ from probes.activations import INDEX, Activations, Memory, Shards, Sink
 from probes.batching import by_length, check_embedded, left_pad
 from probes.clock import Clock, Frame
 from probes.errors import UserError
+from probes.finite import NotFiniteError, extremes
 from probes.sites import Site, check_site, decoder, on_site
 
 BATCH_TOKENS = 2048
@@ -69,6 +70,7 @@ class Recorder:
         self.branch: Tensor | None = None
         self.patterns: dict[Site, dict[tuple[int, int, int], Tensor]] = {}
         self._columns: dict[str, Tensor] = {}
+        self._extremes: list[tuple[Site, torch.dtype, Tensor]] = []  # of what is about to go to the sink
         self._frame: Frame | None = None
         self._kept: Tensor | None = None
         self._padding: dict[int, int] = {}  # left padding of each row
@@ -116,14 +118,31 @@ class Recorder:
                 flat = h.detach().reshape(rows, width)
                 # A copy in any case: later modules may write into what they were handed.
                 taken = flat.clone() if len(self._kept) == rows else flat[self._kept]
-                self._columns[str(site)] = taken.to("cpu", self.dtype or taken.dtype)
+                self._columns[str(site)] = self._seen_at(site, taken).to("cpu")
             if site == self._last and self._columns:
+                self._check_finite()
                 self.sink.put(self._columns)
                 self._columns = {}
             if site == self._last and self.stop_early:
                 raise _Enough
 
         return hook
+
+    def _seen_at(self, site: Site, taken: Tensor) -> Tensor:
+        """In the dtype that is kept, which float16 may be too narrow for."""
+        kept = taken.to(self.dtype or taken.dtype)
+        narrow = kept.dtype if kept.dtype == torch.float16 else taken.dtype
+        self._extremes.append((site, narrow, extremes(kept)))
+        return kept
+
+    def _check_finite(self) -> None:
+        """Refuse what the forward computed at the first site where it is not finite: one copy to the host for all."""
+        device = self._extremes[0][2].device
+        finite = torch.stack([ends.to(device) for _, _, ends in self._extremes]).isfinite().all(1).tolist()
+        for (site, dtype, _), fine in zip(self._extremes, finite, strict=True):
+            if not fine:
+                raise NotFiniteError(f"the activations at {site}", dtype)
+        self._extremes = []
 
     def _begin(self, frame: Frame, h: Tensor) -> None:
         self._frame = frame
@@ -165,7 +184,7 @@ class Recorder:
                 self._padding[keys[0]] = 0 if frame.valid is None else int((~frame.valid[r]).sum())
             else:
                 held = held[:, self._padding[keys[0]] :]
-            table[keys] = held.to("cpu", self.dtype or held.dtype)  # type: ignore[index]
+            table[keys] = self._seen_at(site, held).to("cpu")  # type: ignore[index]
 
     def activations(self) -> Activations:
         """What was kept in memory so far.
@@ -206,6 +225,7 @@ def recording(
 
     Raises:
         UserError: a site that the model lacks, a folder with another capture, patterns into shards.
+        NotFiniteError: from a forward inside the context whose activations are NaN or infinite.
     """
     patterns = any(site.point == "pattern" for site in sites)
     if patterns and out is not None:
@@ -261,6 +281,7 @@ def capture(
 
     Raises:
         UserError: no texts, an empty text, a token or a site that the model lacks.
+        NotFiniteError: activations that are NaN or infinite; padding aside, which nobody keeps.
     """
     if not texts or not all(len(text) for text in texts):
         raise UserError("no texts, or an empty one, were given to capture; give token ids for each")

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probes.batching import by_length, left_pad
+from probes.finite import check_logits
 from probes.sites import decoder
 
 
@@ -29,11 +30,17 @@ def output_head(lm: PreTrainedModel) -> Head:
 
 
 def output_logits(lm: PreTrainedModel, normed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
-    """Output head, scale and soft-capping of the model, on what its final norm returned; fp32."""
+    """Output head, scale and soft-capping of the model, on what its final norm returned; fp32.
+
+    Raises:
+        NotFiniteError: logits that are NaN or infinite.
+    """
     scale, cap = output_head(lm)
     logits = lm.get_output_embeddings()(normed)
     logits = logits if scale == 1 else logits * scale
-    return (logits if cap is None else torch.tanh(logits / cap) * cap).float()
+    logits = (logits if cap is None else torch.tanh(logits / cap) * cap).float()
+    check_logits(logits, lm.dtype, "the logits of given texts")
+    return logits
 
 
 class TargetLoss(NamedTuple):

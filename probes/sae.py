@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import UserError
+from probes.finite import check_tensors
 from probes.sites import STREAM, Site
 
 ACTIVATIONS = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk", "gated": "jumprelu"}
@@ -251,6 +252,9 @@ def assemble(
                 "W_dec": held["W_dec"] / norms[:, None],
                 "b_dec": held["b_dec"],
             }
+    # A threshold may be infinite: such a feature never fires.
+    limits = {} if threshold is None else {"threshold": threshold.clamp(-3e38, 3e38)}
+    check_tensors({**held, **limits}, what, "fetch or save it again")
     metadata = config["metadata"]
     about = {key: metadata[key] for key in METADATA if metadata.get(key) is not None}
     return SAE(

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 from probes.batching import by_length, left_pad
 from probes.clock import Clock
 from probes.errors import UserError
+from probes.finite import check_activations
 from probes.likelihood import output_logits
 from probes.sae import SAE
 from probes.sites import check_site, decoder, on_site, width
@@ -91,8 +92,7 @@ def _largest_cosine(rows: Float[Tensor, "d_sae d_model"]) -> float:
     total = 0.0
     for start in range(0, len(unit), CHUNK):
         cosines = unit[start : start + CHUNK] @ unit.T
-        own = torch.arange(len(cosines), device=unit.device)
-        cosines[own, start + own] = -1.0
+        cosines.diagonal(start).fill_(-1.0)
         total += float(cosines.amax(-1).sum())
     return total / len(unit)
 
@@ -227,6 +227,7 @@ def sae_card(
         norms = []
         for batch in batches:
             splice.read(batch)
+            check_activations(splice.h[splice.first | splice.valid], sae.site)
             norms.append(splice.h.float().norm(dim=-1)[splice.valid].cpu())
         splice.limit = massive_limit(torch.cat(norms))
         mean, stats = _mean(splice, batches, sae.d_model)

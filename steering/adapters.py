@@ -22,6 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from probes.errors import UserError
+from probes.finite import check_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Swap = tuple[nn.Module, str, nn.Module, nn.Module]  # parent, name, base module, wrapped module
@@ -97,6 +98,9 @@ def _load(lm: PreTrainedModel, adapter: Adapter) -> Any:
         from peft import PeftModel
     except ImportError as error:
         raise UserError("an adapter was given and peft is not installed; pip install peft") from error
+    from safetensors.torch import load_file
+
+    check_tensors(load_file(adapter.folder / WEIGHTS), f"adapter {str(adapter.folder)!r}", "train or fetch it again")
     training = lm.training
     try:
         with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probes.errors import UserError
+from probes.finite import check_logits
 
 if TYPE_CHECKING:
     from steering.interventions import Plan
@@ -89,10 +90,12 @@ def effect(lm: PreTrainedModel, plan: Plan, ids: Sequence[int], prompt_length: i
 
     given = torch.tensor([list(ids)], device=lm.device)
     plain = _logprobs(lm, given)
+    check_logits(plain, lm.dtype, "the logits without interventions")
     with attached(lm, [plan], lengths=[prompt_length]) as session:
         steered = _logprobs(lm, given)
         moved = session.moved()
     session.editor.delivery().check()
+    check_logits(steered, lm.dtype, "the logits with interventions")
     assert moved is not None
     first = int((moved[0] > 0).nonzero()[0])
     plain, steered = plain[first:], steered[first:]

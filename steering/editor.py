@@ -158,16 +158,19 @@ class Editor:
     def _measure(self, old: Tensor, new: Tensor, frame: Frame) -> None:
         before = old.detach().float()
         moved = torch.linalg.vector_norm(new.detach().float() - before, dim=-1)
-        share = moved / torch.linalg.vector_norm(before, dim=-1).clamp_(min=1e-12)
+        length = torch.linalg.vector_norm(before, dim=-1)
+        share = moved / length.clamp(min=1e-12)
+        broken = ~moved.isfinite() & length.isfinite()  # by the plans, not before them
         if frame.valid is not None:
             valid = frame.valid.to(moved.device)
-            share, moved = share * valid, moved * valid
-        moved, share = moved.to(self.device), share.to(self.device)
+            share, moved = (torch.where(valid, value, 0.0) for value in (share, moved))  # padding may be NaN
+            broken = broken & valid
+        moved, share, broken = moved.to(self.device), share.to(self.device), broken.to(self.device)
         self._moved = share if self._moved is None else torch.maximum(self._moved, share)
         finite = moved.isfinite()
         zero = torch.zeros_like(moved)
         sums = torch.where(finite, moved, zero).sum(-1), torch.where(finite, share, zero).sum(-1)
-        self._totals += self._by_plan(torch.stack([(moved > 0).sum(-1), *sums, (~finite).sum(-1)], -1), frame)
+        self._totals += self._by_plan(torch.stack([(moved > 0).sum(-1), *sums, broken.sum(-1)], -1), frame)
         self._largest.scatter_reduce_(0, self._numbers(frame, len(share)), share.amax(-1), "amax")
 
     def _by_plan(self, values: Shaped[Tensor, "rows n"], frame: Frame) -> Float[Tensor, "plans n"]:

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from probes.errors import UserError
 from probes.figures import styled
+from probes.finite import check_logits
 from probes.lens import shown, small
 from probes.sites import Site, check_site, depth, reading
 from steering.hooks import attached
@@ -201,7 +202,9 @@ def _patched(
 
 def _last_logits(lm: PreTrainedModel, ids: Sequence[int], rows: int) -> Float[Tensor, "rows vocab"]:
     given = torch.tensor([list(ids)] * rows, device=lm.device)
-    return lm(input_ids=given, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    logits = lm(input_ids=given, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    check_logits(logits, lm.dtype, "the logits after the prompts")
+    return logits
 
 
 def _check_prompts(clean: Sequence[int], corrupted: Sequence[int], rows: int) -> None:

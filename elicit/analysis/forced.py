@@ -23,6 +23,7 @@ from elicit.models import Model
 from elicit.tasks.base import Item, Items
 from elicit.trace import Trace
 from probes.batching import by_length
+from probes.finite import told_of
 from probes.offsets import decoded
 from steering.adapters import applied
 from steering.hooks import Session, attached
@@ -86,7 +87,7 @@ def without_thoughts(arms: Sequence[Arm]) -> UserError:
 def acting(handle: Elicited) -> Iterator[tuple[Session | None, Told]]:
     """The handle's adapter and interventions on its model; the session, and who is told the next prompts' lengths."""
     plan = attached(handle.model.lm, [handle.interventions]) if handle.interventions else nullcontext()
-    with applied(handle.model.lm, handle.adapter), plan as session:
+    with told_of(handle.method), applied(handle.model.lm, handle.adapter), plan as session:
 
         def told(lengths: Sequence[int]) -> None:
             if session is not None:

@@ -52,6 +52,7 @@ from elicit.gates import Known
 from elicit.models import Model
 from elicit.partner import Newest, Partner, Thinker, shared_ids, thinking
 from probes.confidence import Top2, top2
+from probes.finite import check_largest
 from steering.adapters import Adapter, applied
 
 SELECTS = ("likelihood", "none")
@@ -162,6 +163,7 @@ class HybridPolicy:
         self.newest = Newest()  # the base's activations that the gate reads
         self.own = Newest()  # those that the heads read
         self.tail = torch.empty(0, dtype=torch.long)  # each row's last tokens
+        self.step = 0
         self._moved = torch.empty(0)
         self._notes = torch.empty(0, dtype=torch.long)
 
@@ -235,11 +237,15 @@ class HybridPolicy:
     def _choose(
         self, logits: Tensor, top: Top2, question: np.ndarray, step: int, heard: Tensor | None
     ) -> Int[Tensor, " rows"]:
+        self.step = step
         base = top.argmax if self.shared is None else top2(self._cut(logits)).argmax
         teacher = differs = None
         if heard is not None:
             heard = self._cut(heard)
-            teacher = top2(heard).argmax
+            theirs = top2(heard)
+            dtype = self.partner.lm(self.base).dtype
+            check_largest(theirs.values[:, 0], dtype, f"the partner's logits of step {step}")
+            teacher = theirs.argmax
             differs = teacher != base
         fires, category = self.partner.gate.decide(Known(logits, top, differs, self._residual()))
         uniform = torch.zeros(len(base), device=base.device)
@@ -363,8 +369,10 @@ class HybridPolicy:
         assert self.state is not None
         delta = vectors[:, None] * strength[..., None]
         peeked = self.state.peek(Candidates(rows, self.tail[rows], self.windows, delta, self.partner.site))
-        greedy = top2(self._cut(peeked.logits).flatten(0, 1)).argmax
-        return greedy.view(peeked.moved.shape), peeked.moved
+        top = top2(self._cut(peeked.logits).flatten(0, 1))
+        met = f"the logits of a steered candidate of step {self.step}"
+        check_largest(top.values[:, 0], self.base.lm.dtype, met, "give smaller coefficients")
+        return top.argmax.view(peeked.moved.shape), peeked.moved
 
 
 def _as_long_as(wanted: Float[Tensor, "rows d_model"], x: Float[Tensor, "rows d_model"]) -> Tensor:

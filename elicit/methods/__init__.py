@@ -26,6 +26,7 @@ from elicit.methods import (
 from elicit.models import Model
 from elicit.progress import Progress
 from elicit.tasks.base import Items
+from probes.finite import told_of
 
 _MODULES = (cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr, direct, cot_prompt, self_consistency)
 METHODS: dict[str, ModuleType] = {m.NAME: m for m in _MODULES}
@@ -92,7 +93,8 @@ def fit(
         UserError: an unknown method or option.
     """
     check_options(name, options)
-    handle: Elicited = get(name).fit(model, items, progress, **options)
+    with told_of(name):
+        handle: Elicited = get(name).fit(model, items, progress, **options)
     return handle
 
 

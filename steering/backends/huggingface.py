@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probes.batching import left_pad
+from probes.finite import check_logits
 from steering.backends import Claims, Completion
 from steering.delivery import Delivery
 from steering.hooks import attached
@@ -73,8 +74,10 @@ class HuggingFace:
 
 def per_text(logits: Float[Tensor, "rows pos vocab"], texts: Sequence[Sequence[int]]) -> list[Tensor]:
     """Log-probabilities (fp32) after each position of left-padded texts, [pos, vocab] each."""
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    return [logprobs[row, -len(text) :] for row, text in enumerate(texts)]
+    found = [logits[row, -len(text) :] for row, text in enumerate(texts)]
+    for some in found:
+        check_logits(some, logits.dtype)
+    return [torch.log_softmax(some.float(), dim=-1) for some in found]
 
 
 def completions(new: Tensor, logits: Tensor | None, eos_ids: Sequence[int]) -> list[Completion]:
@@ -82,6 +85,9 @@ def completions(new: Tensor, logits: Tensor | None, eos_ids: Sequence[int]) -> l
     out = []
     for row, tokens in enumerate(new.tolist()):
         end = next((i for i, token in enumerate(tokens) if token in eos_ids), len(tokens))
-        kept = None if logits is None else torch.log_softmax(logits[row, :end].float(), dim=-1)
+        kept = None
+        if logits is not None:
+            check_logits(logits[row, :end], logits.dtype)
+            kept = torch.log_softmax(logits[row, :end].float(), dim=-1)
         out.append(Completion(tokens[:end], kept))
     return out
