@@ -231,7 +231,11 @@ def _read(journal: Path, about: dict[str, Any]) -> list[tuple[int, list[Text]]]:
         return []
     no_link(journal)
     lines = journal.read_bytes().split(b"\n")
-    if json.loads(lines[0]) != about:
+    try:
+        same = json.loads(lines[0]) == about
+    except ValueError:  # another program's file
+        same = False
+    if not same:
         raise UserError(f"{str(journal)!r} holds texts for another SAE; give another folder")
     whole = lines[:-1]  # what follows the last line break was cut
     if lines[-1]:

@@ -141,11 +141,13 @@ class Store:
                         f"{str(folder)!r} holds {str(path.relative_to(folder))!r}, which is no file of a run; "
                         "nothing was removed: move it away, or give another --out"
                     )
-            for path in files:
+            *others, config = files
+            for path in others:
                 path.unlink(missing_ok=True)
             for path in folders:
                 if path.is_dir():
                     path.rmdir()
+            config.unlink()
 
     @staticmethod
     def read(folder: Path) -> Store:

@@ -119,7 +119,10 @@ def ours_to_replace(path: Path, mark: str) -> None:
     """
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give a file")
-    if path.is_file():
+    if not path.exists():
+        return
+    if path.is_file():  # and no device
         with path.open("rb") as file:
-            if mark.encode() not in file.read(1 << 16):
-                raise UserError(f"{str(path)!r} was not written by elicit and is left alone; give another place")
+            if mark.encode() in file.read(1 << 16):
+                return
+    raise UserError(f"{str(path)!r} was not written by elicit and is left alone; give another place")

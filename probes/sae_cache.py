@@ -129,7 +129,11 @@ def _claim(folder: Path, digest: str) -> None:
     """Write down whose activations a folder holds, or refuse one that holds others."""
     file = folder / "cache.json"
     if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8"))["digest"] != digest:
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # another program's file
+            found = None
+        if found != {"digest": digest}:
             raise UserError(f"{str(folder)!r} holds activations of other texts, or of another model or site; remove it")
         return
     make_folder(folder)

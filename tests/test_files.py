@@ -246,6 +246,8 @@ def test_pages_and_numbers_are_written_over_ours_alone(run: Path, tmp_path: Path
         assert shell(*commands["comparison.json"], "--baseline", "direct")[0] == 0
     with pytest.raises(UserError, match="is a folder"):
         ours_to_replace(out, "x")
+    with pytest.raises(UserError, match="not written by elicit"):
+        ours_to_replace(Path("/dev/null"), "")
 
 
 def test_an_sae_and_an_organism_begin_in_a_folder_of_their_own(tmp_path: Path) -> None:
