@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from elicit.errors import UserError, at_least
 from elicit.training_state import read_state, take_up, write_state
+from probes.batching import check_embedded
 from probes.likelihood import output_head
 from probes.sites import decoder
 
@@ -241,7 +242,8 @@ def train(
         The training curve.
 
     Raises:
-        UserError: a folder with the state of another training; a loss that is not finite.
+        UserError: a folder with the state of another training; a token that the model has no row for; a loss that is
+            not finite.
     """
     wanted = json.loads(json.dumps({"recipe": asdict(recipe), **identity}))
     trained = prepare(lm, recipe)
@@ -258,6 +260,7 @@ def train(
         for step in range(len(curve), recipe.steps):
             began = time.perf_counter()
             examples = batch(step)
+            check_embedded(lm, [[*e.prompt, *e.target] for e in examples])
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step)
             loss, norm = _update(lm, examples, list(trained.values()), optimiser, recipe, together)

@@ -190,3 +190,27 @@ def test_verdicts() -> None:
     said = verdict(bad)
     assert len(said) == 4 and "'So'" in said[3]
     assert verdict({**card, "contrast": -1.0}) == ["it does not fire more with the instruction on these questions"]
+
+
+def test_what_a_search_read_is_its_own(tiny: Model, sae: str, here: Path) -> None:
+    """Two tasks with the same ids and other questions, fitted in turn: each handle has its own controls, also when it
+    is loaded again."""
+    tasks = []
+    for name, sign in (("sums", "+"), ("products", "*")):
+        rows = [
+            {"id": f"{split}{n}", "question": f"What is {n} {sign} {n + 3}?", "answer": str(n), "split": split}
+            for split in ("fit", "dev", "test")
+            for n in range(6)
+        ]
+        (here / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        tasks.append(load_task(str(here / f"{name}.jsonl")))
+    handles = [steered(tiny, one, sae) for one in tasks]
+    assert handles[0].options["found"]["maximum"] != handles[1].options["found"]["maximum"]
+    for handle, one in zip(handles, tasks, strict=True):
+        kept = {name: c.to_dict() for name, c in sae_steer.controls(handle, one.solved).items()}
+        loaded = Elicited.load(handle.save(here / one.name), tiny)
+        assert loaded.fitted is None and handle.fitted is not None
+        assert {name: c.to_dict() for name, c in sae_steer.controls(loaded, one.solved).items()} == kept
+    other = sae_steer.controls(handles[0], tasks[1].solved)["difference of means"]
+    assert other.interventions != sae_steer.controls(handles[0], tasks[0].solved)["difference of means"].interventions
+    assert other.fitted is None
