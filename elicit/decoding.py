@@ -288,7 +288,8 @@ class _Record:
             first = int((~finite).any(0).argmax())
             of_logits = not finite[:5, first].all()
             met = f"the logits of step {step}" if of_logits else f"the shares by which step {step} was moved"
-            raise NotFiniteError(met, self.dtype, row=int(self.question[target[first]]))
+            cure = "" if of_logits else "steer less strongly"
+            raise NotFiniteError(met, self.dtype, row=int(self.question[target[first]]), cure=cure)
 
     def _ends_with_stop(self, row: int, step: int) -> bool:
         assert self.stop.tokenizer is not None

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from elicit.errors import UserError
 
 TABLES = re.compile(r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.inv_freq|position_ids)$")
+UNJOINED = re.compile(r"^(\S+) +\| \S*CONVERSION", re.MULTILINE)
 GUESSES = re.compile(r"(^|\.)mtp(_\w+)?\.")
 SENSES = re.compile(r"(^|\.)(vision|visual|audio|speech|image|multi_?modal|mm)(_\w+)?\.")
 
@@ -30,10 +31,19 @@ def load_whole(what: str, place: Path, **arguments: Any) -> PreTrainedModel:
     Raises:
         UserError: weights that are missing, left over, or of another shape.
     """
-    with _without_report():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
-        )
+    with _without_report() as reports:
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                place, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
+        except RuntimeError as error:
+            parts = [name for report in reports for name in UNJOINED.findall(report)]
+            if not parts:  # another fault, like memory
+                raise
+            raise UserError(
+                f"weights of {what} that are joined in loading, like those of experts, are missing or of another shape "
+                f"({', '.join(parts[:3])}); fetch or save them again"
+            ) from error
     lm: PreTrainedModel
     lm, found = loaded
     left_over = {key for key in found["unexpected_keys"] if not _harmless(lm, key)}
@@ -70,15 +80,19 @@ def _harmless(lm: PreTrainedModel, key: str) -> bool:
 
 
 @contextmanager
-def _without_report() -> Iterator[None]:
-    """Keep back the table of faults that `transformers` prints: they are told in one line."""
+def _without_report() -> Iterator[list[str]]:
+    """Keep back the tables of faults that `transformers` prints: they are told in one line."""
     logger = logging.getLogger("transformers.modeling_utils")
+    reports: list[str] = []
 
-    def keep(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in str(record.msg)
+    def printed(record: logging.LogRecord) -> bool:
+        if "LOAD REPORT" not in str(record.msg):
+            return True
+        reports.append(str(record.msg))
+        return False
 
-    logger.addFilter(keep)
+    logger.addFilter(printed)
     try:
-        yield
+        yield reports
     finally:
-        logger.removeFilter(keep)
+        logger.removeFilter(printed)

@@ -28,6 +28,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from probes.errors import UserError, unknown
+from probes.finite import check_activations
 
 STREAM = ("resid_pre", "attn_out", "mlp_out", "resid_post")  # in the order of the forward
 POINTS = (*STREAM, "pattern")
@@ -142,6 +143,8 @@ def _adds_up(lm: PreTrainedModel, layer: int) -> bool:
     if layer not in known:
         with torch.no_grad(), reading(lm, [Site(layer, point) for point in STREAM]) as seen:
             decoder(lm)(input_ids=torch.tensor([[1, 2, 3]], device=lm.device), use_cache=False)
+        for site, h in seen.items():
+            check_activations(h, site)
         known[layer] = adds_up({site.point: h.float() for site, h in seen.items()})
     return known[layer]
 

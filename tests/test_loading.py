@@ -1,0 +1,205 @@
+"""Weights that are missing, left over or of another shape are refused in one line, and nothing else is printed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MixtralConfig
+
+from elicit.errors import UserError
+from elicit.loading import load_whole
+from elicit.models import load_model
+
+Tensors = dict[str, Tensor]
+UP = "model.layers.1.mlp.up_proj.weight"
+EXPERT = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
+
+
+def same(tensors: Tensors) -> Tensors:
+    return tensors
+
+
+def without(*names: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name: value for name, value in tensors.items() if name not in names}
+
+
+def shorter(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, name: tensors[name][:-1].contiguous()}
+
+
+def extra(*names: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, **{name: torch.zeros(4) for name in names}}
+
+
+def changed(
+    whole: Path, folder: Path, change: Callable[[Tensors], Tensors], config: dict[str, Any] | None = None
+) -> Path:
+    shutil.copytree(whole, folder)
+    weights, settings = folder / "model.safetensors", folder / "config.json"
+    save_file(change(load_file(weights)), weights, metadata={"format": "pt"})
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **(config or {})}))
+    return folder
+
+
+def refused(folder: Path, *words: str, **arguments: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        load_model(str(folder), dtype="float32", **(arguments or {"device": "cpu"}))
+    assert "\n" not in str(caught.value)
+    for word in (repr(str(folder)), *words):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "words"),
+    [
+        (without(UP), {}, ["1 missing", UP]),
+        (without("lm_head.weight", UP), {}, ["2 missing", "lm_head.weight"]),
+        (extra("strange.weight"), {}, ["1 without a place", "strange.weight"]),
+        (extra("model.layers.0.self_attn.q_proj.bias"), {}, ["1 without a place"]),
+        (extra("vision_tower.weight"), {}, ["1 without a place"]),  # in a model that does not see
+        (shorter(UP), {}, ["1 of another shape", f"{UP}: [47, 32] for [48, 32]"]),
+        (same, {"num_hidden_layers": 6}, ["18 missing", "model.layers.4.input_layernorm.weight"]),
+        (same, {"num_hidden_layers": 2}, ["18 without a place", "model.layers.2.input_layernorm.weight"]),
+        (same, {"vocab_size": 200}, ["2 of another shape", "[97, 32] for [200, 32]"]),
+        (same, {"model_type": "gpt2"}, ["missing", "without a place", "GPT2LMHeadModel"]),
+        (shorter(UP), {"num_hidden_layers": 2}, ["18 without a place", "1 of another shape"]),
+    ],
+)
+def test_weights_that_are_not_the_configurations_are_refused(
+    tiny_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    change: Callable[[Tensors], Tensors],
+    config: dict[str, Any],
+    words: list[str],
+) -> None:
+    folder = changed(tiny_folder, tmp_path / "model", change, config)
+    refused(folder, *words)
+    refused(folder, *words, device_map="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "config"),
+    [
+        (without("lm_head.weight"), {"tie_word_embeddings": True}),
+        (extra("model.layers.0.self_attn.rotary_emb.inv_freq", "model.position_ids"), {}),
+        (extra("model.layers.0.attn.masked_bias", "mtp.layers.0.weight"), {}),
+    ],
+)
+def test_weights_that_decide_nothing_may_be_missing_or_left_over(
+    tiny_folder: Path, tmp_path: Path, change: Callable[[Tensors], Tensors], config: dict[str, Any]
+) -> None:
+    load_model(str(changed(tiny_folder, tmp_path / "model", change, config)), dtype="float32", device="cpu")
+
+
+def test_the_eyes_of_a_model_that_sees_are_no_fault(tiny_folder: Path, tmp_path: Path) -> None:
+    """A configuration with a part for images, of which the text model alone is loaded."""
+
+    class Seeing(LlamaConfig):
+        sub_configs = {"vision_config": LlamaConfig}  # noqa: RUF012
+        vision_config = LlamaConfig()
+
+    class Speaking(LlamaForCausalLM):
+        config_class = Seeing
+
+    folder = changed(tiny_folder, tmp_path / "model", extra("vision_tower.weight", "multi_modal_projector.weight"))
+    AutoModelForCausalLM.register(Seeing, Speaking)
+    load_whole("it", folder, config=Seeing.from_pretrained(folder))
+    with pytest.raises(UserError, match="2 without a place"):
+        load_whole("it", folder)
+
+
+def test_experts_that_cannot_be_joined_are_refused(
+    tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = MixtralConfig(
+        vocab_size=97, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=1,
+    )  # fmt: skip
+    whole = tmp_path / "whole"
+    shutil.copytree(tiny_folder, whole)
+    AutoModelForCausalLM.from_config(config).save_pretrained(whole)
+    load_model(str(whole), device="cpu", dtype="float32")
+    capfd.readouterr()
+    for name, change in (("removed", without(EXPERT)), ("shape", shorter(EXPERT))):
+        refused(changed(whole, tmp_path / name, change), "experts", "model.layers.1.mlp.experts.gate_up_proj")
+    refused(changed(whole, tmp_path / "more", same, {"num_local_experts": 4}), "[3, 16, 24] for [4, 16, 24]")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_shard_that_is_missing_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny_folder, folder)
+    lm = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    lm.save_pretrained(folder, max_shard_size="20KB")
+    load_model(str(folder), device="cpu", dtype="float32")
+    sorted(folder.glob("*.safetensors"))[1].unlink()
+    refused(folder, "model-00002-of-")
+
+
+def write_gguf(path: Path, tensors: Tensors, blocks: int = 4) -> Path:
+    """The tiny Llama as a GGUF file that says it has so many blocks."""
+    parts = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    whole = {"model.embed_tokens": "token_embd", "lm_head": "output", "model.norm": "output_norm"}
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_block_count(blocks)
+    writer.add_context_length(256)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(97)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*(chr(c) for c in range(33, 127)), "Ġ", "Ċ", "!!"])
+    writer.add_token_types([1] * 97)
+    writer.add_token_merges(["! !"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(0)
+    for key, tensor in tensors.items():
+        name = key.removesuffix(".weight")
+        if name not in whole:
+            _, _, block, part = name.split(".", 3)
+            whole[name] = f"blk.{block}.{parts[part]}"
+        writer.add_tensor(f"{whole[name]}.weight", tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_is_held_to_its_own_configuration(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
+    tensors = load_file(tiny_folder / "model.safetensors")
+    for name, some, blocks, word in (
+        ("removed", without(UP)(tensors), 4, f"1 missing, like {UP}"),
+        ("shape", shorter(UP)(tensors), 4, "1 of another shape"),
+        ("more", tensors, 5, "9 missing"),
+        ("fewer", tensors, 2, "18 without a place in it, like blk.2."),
+    ):
+        path = write_gguf(tmp_path / f"{name}.gguf", some, blocks)
+        with pytest.raises(UserError) as caught:
+            load_model(str(path), dtype="float32", device="cpu")
+        assert word in str(caught.value) and path.name in str(caught.value) and "\n" not in str(caught.value)
+    assert not list((tmp_path / "home" / "models").iterdir())
+    model = load_model(str(write_gguf(tmp_path / "whole.gguf", tensors)), dtype="float32", device="cpu")
+    assert torch.equal(model.lm.get_parameter(UP), tensors[UP])
