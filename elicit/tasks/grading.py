@@ -150,7 +150,7 @@ class Worker:
         self.stderr.seek(0)
         said = self.stderr.read()[-2000:].decode(errors="replace").strip()
         self.close()
-        if code == -getattr(signal, "SIGPROF", 0):
+        if hasattr(signal, "SIGPROF") and code == -signal.SIGPROF:
             return DeadlineExceeded(f"no result within {deadline:g} s of processor time")
         return WorkerDied(f"the grading worker died with code {code}: {said.splitlines()[-1] if said else ''}")
 
@@ -161,7 +161,7 @@ class Worker:
             atexit.unregister(self.close)
             process.kill()
             process.wait()
-            with suppress(BrokenPipeError):  # a request that it did not read is still to be written
+            with suppress(OSError):  # a request that it did not read is still to be written
                 process.stdin.close()
             process.stdout.close()
             self.stderr.close()
@@ -174,7 +174,7 @@ def _converse(process: subprocess.Popen[bytes], request: bytes, replies: queue.S
         process.stdin.write(request)
         process.stdin.flush()
         replies.put(process.stdout.readline())
-    except (BrokenPipeError, ValueError):  # ended, or closed by who asked
+    except (OSError, ValueError):  # it has ended, or was closed by who asked
         replies.put(b"")
 
 
