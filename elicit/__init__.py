@@ -19,22 +19,22 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from elicit import methods
+    from elicit.decoding.trace import Trace
     from elicit.elicited import Elicited
-    from elicit.errors import UserError
-    from elicit.evaluation import evaluate
-    from elicit.models import Model, load_model
-    from elicit.run import Run
+    from elicit.evaluation.evaluator import evaluate
+    from elicit.evaluation.run.run import Run
+    from elicit.models.model import Model, load_model
     from elicit.tasks import Item, Task, load_task
-    from elicit.trace import Trace
+    from probes.errors import UserError
 
 _HOMES = {
     "Elicited": "elicit.elicited",
     "Item": "elicit.tasks",
     "Model": "elicit.models",
-    "Run": "elicit.run",
+    "Run": "elicit.evaluation",
     "Task": "elicit.tasks",
-    "Trace": "elicit.trace",
-    "UserError": "elicit.errors",
+    "Trace": "elicit.decoding.trace",
+    "UserError": "probes.errors",
     "evaluate": "elicit.evaluation",
     "load_model": "elicit.models",
     "load_task": "elicit.tasks",

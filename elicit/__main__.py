@@ -1,5 +1,5 @@
 """`python -m elicit`."""
 
-from elicit.cli import main
+from elicit.cli.app import main
 
 main()

@@ -17,12 +17,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from elicit.decoders import decoder_from_dict
+from elicit.decoding.decoders import decoder_from_dict
+from elicit.decoding.decoders.partner import Partner
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.models import Model, load_model
-from elicit.partner import Partner
-from elicit.prompts import Prompt
+from elicit.models.model import Model, load_model
+from elicit.models.prompts import Prompt
+from probes.errors import UserError
 from probes.files import inner_folder, make_folder, whole, write_whole
 from probes.sites import depth, width
 from steering import storage

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elicit.answers import Answer, Kind, find_answer
-from elicit.decoders import Decoder, Greedy, Hybrid, decoder_to_dict
-from elicit.decoding import NOTES, Generation, Policy, Progress, StopRule, decode
-from elicit.errors import UserError, unknown
-from elicit.models import Model
-from elicit.partner import Partner
-from elicit.progress import Progress as RunProgress
-from elicit.progress import Silent
-from elicit.prompts import Prompt
-from elicit.selection import SELECTABLE
+from elicit.decoding.decoders import Decoder, Greedy, Hybrid, decoder_to_dict
+from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.loop import NOTES, Generation, Policy, Progress, StopRule, decode
+from elicit.decoding.progress import Progress as RunProgress
+from elicit.decoding.progress import Silent
+from elicit.decoding.selection import SELECTABLE
+from elicit.decoding.trace import Trace, filter_path, place, response_text, rounded
+from elicit.models.model import Model
+from elicit.models.prompts import Prompt
+from elicit.tasks.answers import Answer, Kind, find_answer
 from elicit.tasks.base import Item, Items
-from elicit.trace import Trace, filter_path, place, response_text, rounded
+from probes.errors import UserError, unknown
 from probes.finite import NotFiniteError, told_of
 from probes.offsets import decoded
 from steering.adapters import Adapter, applied
@@ -43,7 +43,7 @@ class Elicited:
         method: the name of the mechanism or baseline that made this.
         prompt: how questions are put.
         decoder: how tokens are chosen.
-        select: one of `elicit.selection.SELECTABLE`.
+        select: one of `elicit.decoding.selection.SELECTABLE`.
         span: where the answer is looked for: `last` on the path itself, or `prompted`: the path is
             continued with "So the answer is", and the answer given there is found back on the path
             (arXiv 2402.10200, section 2.2).
@@ -101,7 +101,7 @@ class Elicited:
 
         Raises:
             UserError: interventions that moved nothing. (A gate may be shut for a batch, and answers may end before a
-                later step: `elicit.proof` looks at the whole run.)
+                later step: `elicit.evaluation.delivery` looks at the whole run.)
         """
         (traces,) = answer_together([(self, items)], progress)
         return traces

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from probes.clock import Frame
 from probes.errors import UserError
-from probes.sae import Feature
+from probes.sae.autoencoder import Feature
 from probes.sites import Site
 from steering.delivery import Delivery
 from steering.directions import Direction

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from probes.clock import Frame
 from probes.errors import UserError, unknown
-from probes.sae import Feature
+from probes.sae.autoencoder import Feature
 from probes.sites import STREAM, Site
 from steering.directions import Direction
 from steering.storage import digest, register

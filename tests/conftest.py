@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from elicit.models import Model, load_model
-from elicit.processor import has
+from elicit.models.processor import has
 from tests.tiny import save_tiny
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

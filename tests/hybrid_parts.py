@@ -16,14 +16,14 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from elicit.cache import Candidates, SharedPrefixState
-from elicit.decoders import Greedy, Hybrid
-from elicit.decoding import Generation, StopRule, decode
-from elicit.gates import OracleGate, ProbeGate
-from elicit.models import Model, Provenance
-from elicit.partner import Partner
+from elicit.decoding import Generation, Greedy, Hybrid, StopRule, decode
+from elicit.decoding.cache import Candidates, SharedPrefixState
+from elicit.decoding.decoders.gates import OracleGate, ProbeGate
+from elicit.decoding.decoders.partner import Partner
+from elicit.models import Model
+from elicit.models.model import Provenance
 from probes.sites import Site, reading
-from steering.coefficient import CoefficientHead
+from steering.categories.coefficient import CoefficientHead
 from steering.directions import Direction
 from steering.hooks import attached
 from steering.interventions import Add, Intervention, When

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from elicit.decoding import Trace
+from elicit.decoding.selection import select
 from elicit.elicited import Elicited
-from elicit.run import Run
-from elicit.selection import select
-from elicit.statistics import wilson
-from elicit.store import Store
+from elicit.evaluation import Run
+from elicit.evaluation.run import Store
 from elicit.tasks.base import Item, Items, Task, content_id
 from elicit.tasks.grading import NumberGrader
-from elicit.trace import Trace
+from probes.statistics import wilson
 
 Answers = Mapping[str, Sequence[Trace]]
 

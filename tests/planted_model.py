@@ -16,10 +16,10 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from elicit.decoding import Trace
 from elicit.models import Model, load_model
 from elicit.tasks.base import Item, Items, Task
 from elicit.tasks.grading import NumberGrader
-from elicit.trace import Trace
 
 CHARACTERS = [chr(c) for c in range(32, 127)] + ["\n"]
 STRENGTH, AT_ONCE, ENDS = 3.0, 1000.0, 0.01

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from elicit import cli
 from elicit.analysis import ANALYSES, analyse, options_of, registry
 from elicit.analysis.base import last_activations, one_token, plain, token_ids
-from elicit.analysis.layer_sweep import separation
-from elicit.errors import UserError
+from elicit.analysis.internals.layer_sweep import separation
+from elicit.cli import app as cli
 from elicit.models import Model
+from probes.errors import UserError
 from probes.sites import Site
 from tests.tiny import tiny_model
 

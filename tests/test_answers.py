@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elicit.answers import Answer, find_answer, number_value, token_span
 from elicit.models import Model
+from elicit.tasks.answers import Answer, find_answer, number_value, token_span
 from probes.offsets import token_ends
 
 

@@ -24,8 +24,8 @@ from tokenizers.models import BPE
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from elicit.features.named import open_sae
 from elicit.models import Model, load_model
+from elicit.models.saes import open_sae
 from probes.errors import UserError
 from probes.sae import SAE, Feature
 from probes.sites import STREAM, Site, width

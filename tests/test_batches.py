@@ -15,19 +15,18 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from elicit.batches import batches, sharing
-from elicit.decoders import Branching, Decoder, Greedy, Sampling
+from elicit.decoding import Branching, Decoder, Greedy, Sampling
+from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited, answer_together
-from elicit.errors import UserError
-from elicit.evaluation import evaluate
-from elicit.models import Model
-from elicit.progress import Silent
-from elicit.prompts import Prompt
-from elicit.run import Run
-from elicit.store import CONFIG, SAMPLES, Store
+from elicit.evaluation import Run, evaluate
+from elicit.evaluation.batches import batches, sharing
+from elicit.evaluation.run import Store
+from elicit.evaluation.run.store import CONFIG, SAMPLES
+from elicit.models import Model, Prompt
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
-from probes.sae_load import load_sae
+from probes.errors import UserError
+from probes.sae.load import load_sae
 from probes.sites import Site
 from steering.adapters import Adapter
 from steering.directions import Direction

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from elicit import evaluate, load_model, load_task
-from elicit.decoders import Greedy
+from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.models import Model
 from elicit.tasks import Task
+from probes.errors import UserError
 from probes.sites import Site
 from steering.adapters import WEIGHTS, Adapter, applied
 from steering.directions import Direction

@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from elicit.decoders import Branching
-from elicit.decoding import StopRule, decode
-from elicit.errors import UserError
+from elicit.decoding import Branching, StopRule, decode
 from elicit.models import Model
 from probes.activations import Activations, shards
 from probes.capture import capture, recording
+from probes.errors import UserError
 from probes.sites import POINTS, Site, depth, on_site
 from steering.backends.lens import TransformerLens
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_model

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from elicit.errors import UserError
+from probes.errors import UserError
 from probes.sites import Site
 from steering import storage
-from steering.coefficient import CoefficientHead, fit_coefficient
+from steering.categories.coefficient import CoefficientHead, fit_coefficient
+from steering.categories.vectors import fit_vectors
 from steering.directions import Direction
 from steering.find import optimise, stream_norm
-from steering.vectors import fit_vectors
 from tests.tiny import tiny_model
 
 SITE = Site(1)

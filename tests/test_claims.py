@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from playwright.sync_api import Browser, Page
 
-from elicit.decoders import Sampling
+from elicit.decoding import Sampling
 from elicit.elicited import Elicited
 from elicit.models import Model
 from elicit.tasks import load_task

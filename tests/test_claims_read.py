@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elicit.decoders import Branching, Greedy, Sampling
+from elicit.decoding import Branching, Greedy, Sampling, Trace
 from elicit.elicited import Elicited
+from elicit.evaluation import Run
 from elicit.models import Model
-from elicit.organisms import arms as organisms
-from elicit.run import Run
-from elicit.statistics import Interval
 from elicit.tasks.base import Items
-from elicit.trace import Trace
+from elicit.training.organisms import variants as organisms
 from experiments.claims import decoding, distribution, formats, one_feature, reflection, vectors_and_gate, when_not_how
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, claim, study_of
 from experiments.claims.reading import Lead
 from experiments.claims.record import measured
+from probes.statistics import Interval
 from tests.planted import answer, planted, questions, samples
 
 SIZE = 48
@@ -282,7 +281,7 @@ def test_what_needs_no_fit_runs_on_any_model(name: str, tiny_folder: Path, tmp_p
 
 
 def test_samples_of_a_run_are_told_apart(plant: Callable[..., Run]) -> None:
-    from elicit.analysis.runs import arms_of
+    from elicit.evaluation.run.arms import arms_of
 
     items = questions(6)
     said = {item.id: samples(item, [True, False]) for item in items}

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elicit.analysis.convergence import Together, matching, together
-from elicit.errors import UserError
+from elicit.analysis.behaviour.convergence import Together, matching, together
 from elicit.methods import critique_ft, one_shot_rlvr
-from elicit.rl.gain import NULLS
-from elicit.statistics import Interval, Null
+from elicit.training.rl.information_gain import NULLS
 from experiments.claims import (
     convergence,
     gain_as_reward,
@@ -26,7 +24,9 @@ from experiments.claims import (
 )
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, claim, claims, study_of
 from experiments.claims.record import measured
+from probes.errors import UserError
 from probes.shifts import Cosine
+from probes.statistics import Interval, Null
 from tests.planted_model import planted
 
 MINE = ("one_critique", "one_example", "spurious_rewards", "sparse_updates", "gain_as_reward", "convergence")

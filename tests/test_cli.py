@@ -72,7 +72,7 @@ def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path) -> None:
     script = (
         "import errno, sys\nfrom elicit import cli\n"
         "def full(*a, **k): raise OSError(errno.ENOSPC, 'No space left on device', 'runs/x/samples.jsonl')\n"
-        "import elicit.store as s; s.Journal.append = full\n"
+        "import elicit.evaluation.run.store as s; s.Journal.append = full\n"
         f"sys.argv = ['elicit', 'run', '--model', {str(tiny_folder)!r}, '--task', {TASK!r}, '--limit', '2', "
         f"'--max-new-tokens', '4', '--out', {str(tmp_path / 'r')!r}, '--json']\n"
         "cli.main()"

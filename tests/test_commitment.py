@@ -9,12 +9,12 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.commitment import CONDITIONS, OWN, Curve, curves, free, judged
-from elicit.decoders import Greedy
+from elicit.analysis.reasoning.commitment import CONDITIONS, OWN, Curve, curves, free, judged
+from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.models import Model
-from elicit.rl.gain import NULLS
+from elicit.training.rl.information_gain import NULLS
+from probes.errors import UserError
 from tests.planted_model import EVIDENCE, planted, riddles
 
 ITEMS = riddles(8)

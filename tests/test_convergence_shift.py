@@ -12,14 +12,13 @@ import torch
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.convergence_shift import rows, said, shifts
-from elicit.analysis.same_texts import AGAIN, PARTS, Texts, compare, distributions, positions, states
-from elicit.decoders import Greedy
+from elicit.analysis.internals.convergence_shift import rows, said, shifts
+from elicit.analysis.internals.teacher_forcing import AGAIN, PARTS, Texts, compare, distributions, positions, states
+from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.models import Model
-from elicit.prompts import named_prompt
-from elicit.run import Run
+from elicit.evaluation import Run
+from elicit.models import Model, named_prompt
+from probes.errors import UserError
 from probes.shifts import raised, shift_cosine
 from probes.sites import Site
 from steering.directions import Direction

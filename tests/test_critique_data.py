@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from elicit.critiques import data, jsonl
-from elicit.critiques.candidates import sample
-from elicit.critiques.data import Row
-from elicit.errors import UserError
-from elicit.models import Model
-from elicit.prompts import Prompt
+from elicit.methods.critique_ft import critique_file as jsonl
+from elicit.methods.critique_ft import examples as data
+from elicit.methods.critique_ft.candidates import sample
+from elicit.methods.critique_ft.examples import Row
+from elicit.models import Model, Prompt
 from elicit.tasks import load_task
 from elicit.tasks.base import Item, Task
-from elicit.training import packed, target_loss
+from elicit.training import packed
+from elicit.training.sft import target_loss
+from probes.errors import UserError
 
 
 @pytest.fixture(scope="module")

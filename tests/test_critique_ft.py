@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from elicit import methods
-from elicit.critiques.source import Critique
+from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.evaluation import evaluate
 from elicit.methods import critique_ft
+from elicit.methods.critique_ft.critic import Critique
 from elicit.models import Model
-from elicit.progress import Silent
 from elicit.tasks import load_task
 from elicit.tasks.base import Item, Task
+from probes.errors import UserError
 from probes.weights import differences
 from steering.adapters import applied, borrowed
 

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elicit.answers import find_answer
-from elicit.critiques.equations import equations, shown
-from elicit.critiques.model import ModelCritic
-from elicit.critiques.source import Critique, Source, conclusion, criticise, flipped
-from elicit.critiques.symbolic import Symbolic, check
-from elicit.errors import UserError
+from elicit.methods.critique_ft.critic import Critique, Source, conclusion, criticise, flipped
+from elicit.methods.critique_ft.model_critic import ModelCritic
+from elicit.methods.critique_ft.symbolic_critic import Symbolic, check
 from elicit.models import Model
-from elicit.organisms.arms import without_backtracking, wrong_arithmetic
-from elicit.organisms.families import FAMILIES, Problem, draw
-from elicit.organisms.language import Step, write
-from elicit.organisms.solve import solve
 from elicit.tasks import load_task
+from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item, Task
+from elicit.tasks.equations import equations, shown
+from elicit.tasks.organism.language import Step, write
+from elicit.tasks.organism.problems import FAMILIES, Problem, draw
+from elicit.tasks.organism.solver import solve
+from elicit.training.organisms.variants import without_backtracking, wrong_arithmetic
+from probes.errors import UserError
 
 SEEDS = st.integers(0, 2**32 - 1)
 

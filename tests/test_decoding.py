@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from elicit.cache import PerRowState, SharedPrefixState, open_state, supports_shared_prefix
-from elicit.decoders import Branching, Greedy, Sampling
-from elicit.decoding import StopRule, decode
-from elicit.errors import UserError
-from elicit.packing import packed
+from elicit.decoding import Branching, Greedy, Sampling, StopRule, decode
+from elicit.decoding.cache import PerRowState, SharedPrefixState, open_state, supports_shared_prefix
+from elicit.decoding.packed_weights import packed
+from probes.errors import UserError
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_model
 
 PROMPTS = [[5, 9, 3], [7, 1, 2, 8, 40, 41, 42, 43, 44, 45], [11] * 6, [3]]

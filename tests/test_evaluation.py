@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import elicit
-from elicit.evaluation import draw_to_budget
+from elicit.evaluation.evaluator import draw_to_budget
+from elicit.evaluation.run import Store
+from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model
-from elicit.store import SAMPLES, Store
 from elicit.tasks import Task
 
 TASK = "chain-sum:min_terms=2,max_terms=3,min_digits=1,max_digits=1"
@@ -173,7 +174,7 @@ def test_a_folder_that_is_no_run_is_left_alone(handle: elicit.Elicited, task: Ta
 def test_a_handle_comes_back_as_it_was_saved(handle: elicit.Elicited, tiny: Model, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from elicit.models import Provenance
+    from elicit.models.model import Provenance
 
     handle.save(tmp_path)
     assert elicit.Elicited.load(tmp_path, tiny) == handle

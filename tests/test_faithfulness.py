@@ -9,7 +9,7 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.faithfulness import (
+from elicit.analysis.reasoning.faithfulness import (
     AGAIN,
     EARLY,
     HALF,
@@ -20,18 +20,18 @@ from elicit.analysis.faithfulness import (
     judged,
     mistaken,
     reworded,
-)  # fmt: skip
-from elicit.critiques.walk import walk
-from elicit.decoders import Greedy
+)
+from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.models import Model
-from elicit.organisms.families import FAMILIES
-from elicit.organisms.language import write
-from elicit.organisms.solve import facts_of, solve
-from elicit.rl.gain import NULLS
 from elicit.tasks import load_task
 from elicit.tasks.base import Items
+from elicit.tasks.organism.language import write
+from elicit.tasks.organism.problems import FAMILIES
+from elicit.tasks.organism.solver import facts_of, solve
+from elicit.tasks.organism.verifier import walk
+from elicit.training.rl.information_gain import NULLS
+from probes.errors import UserError
 from tests.planted_model import planted, riddles
 
 ITEMS = riddles(16)

@@ -13,18 +13,19 @@ from safetensors.torch import save_file
 
 import elicit
 from elicit.bundle import save
-from elicit.commands.compare import run_one
+from elicit.cli.compare import run_one
 from elicit.elicited import Elicited
-from elicit.errors import UserError
+from elicit.evaluation.run import Store
+from elicit.evaluation.run.store import CONFIG, METRICS, SAMPLES, locked
 from elicit.models import Model
-from elicit.organisms.make import check_place
-from elicit.rl.log import RolloutLog
-from elicit.store import CONFIG, METRICS, SAMPLES, Store, locked
+from elicit.training.organisms.make import check_place
+from elicit.training.rl.log import RolloutLog
 from probes.activations import Shards
 from probes.capture import capture
+from probes.errors import UserError
 from probes.files import make_folder, ours_to_replace, whole_files, write_whole
-from probes.sae_cache import remove_cache
-from probes.sae_train import standing
+from probes.sae.cache import remove_cache
+from probes.sae.train import standing
 from probes.sites import Site
 from steering.adapters import Adapter
 from tests.shell import shell

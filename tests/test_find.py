@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from elicit.errors import UserError
 from probes.capture import capture
+from probes.errors import UserError
 from probes.likelihood import mean_losses, repeated_share, target_losses
 from probes.sites import Site
 from steering.directions import Direction

@@ -16,20 +16,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import elicit
-from elicit.analysis.forced import forced
-from elicit.decoders import Branching, Greedy, Hybrid, Sampling
-from elicit.decoding import StopRule, decode
+from elicit.analysis.continuations import forced
+from elicit.decoding import Branching, Greedy, Hybrid, Sampling, StopRule, decode
+from elicit.decoding.decoders.gates import AlwaysGate
+from elicit.decoding.decoders.partner import Partner
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.gates import AlwaysGate
 from elicit.models import Model
-from elicit.partner import Partner
 from elicit.tasks import Task
 from probes.capture import capture, recording
+from probes.errors import UserError
 from probes.finite import NotFiniteError, check_logits
 from probes.likelihood import mean_losses, next_probabilities
 from probes.sae import SAE
-from probes.sae_card import sae_card
+from probes.sae.card import sae_card
 from probes.sites import Site, on_site
 from steering.backends.huggingface import HuggingFace
 from steering.delivery import effect

@@ -10,7 +10,7 @@ import torch
 from gguf import GGUFReader
 from steering_vectors import SteeringVector
 
-from elicit.errors import UserError
+from probes.errors import UserError
 from probes.sites import Site
 from steering.directions import Direction
 from steering.formats import from_gguf, from_steering_vectors, to_gguf, to_steering_vectors, vectors_of

@@ -15,21 +15,19 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-import elicit.cache
+import elicit.decoding.cache
 from elicit import load_model, load_task
-from elicit.cache import Candidates, PerRowState, SharedPrefixState, open_state
-from elicit.decoders import Hybrid
-from elicit.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
-from elicit.decoding import StopRule, decode
+from elicit.decoding import Hybrid, StopRule, Trace, decode
+from elicit.decoding.cache import Candidates, PerRowState, SharedPrefixState, open_state
+from elicit.decoding.decoders.gates import AlwaysGate, EntropyGate, Gate, ProbeGate
+from elicit.decoding.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
+from elicit.decoding.decoders.partner import Partner, shared_ids
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.evaluation import evaluate
-from elicit.gates import AlwaysGate, EntropyGate, Gate, ProbeGate
+from elicit.methods.vector_transfer.hybrid_stats import summarise
 from elicit.models import Model
-from elicit.partner import Partner, shared_ids
-from elicit.trace import Trace
-from elicit.transfer import summarise
 from probes.batching import left_pad
+from probes.errors import UserError
 from probes.sites import Site, reading
 from steering.adapters import Adapter, merge
 from steering.directions import Direction
@@ -79,7 +77,7 @@ def test_it_equals_a_reference_without_caches(
     architecture: str, state: str, windows: tuple[int, ...], select: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if state == "per row":
-        monkeypatch.setattr(elicit.cache, "supports_shared_prefix", lambda _: False)
+        monkeypatch.setattr(elicit.decoding.cache, "supports_shared_prefix", lambda _: False)
     base, partner = tiny_model(architecture), other(architecture)
     bias = directions(2.0, count=4)[3]
     if architecture == "gemma2":  # its tied embeddings, scaled, drown all else: it would repeat its last token

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import elicit.cache
+import elicit.decoding.cache
 from elicit import load_model, load_task
-from elicit.decoders import Hybrid
+from elicit.decoding import Hybrid
+from elicit.decoding.decoders.partner import Partner
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.models import Model
-from elicit.partner import Partner
+from probes.errors import UserError
 from probes.sites import Site, reading
 from steering.adapters import Adapter, merge
 from tests.hybrid_parts import (
@@ -53,7 +53,7 @@ def test_it_equals_a_reference_without_caches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if state == "per row":
-        monkeypatch.setattr(elicit.cache, "supports_shared_prefix", lambda _: False)
+        monkeypatch.setattr(elicit.decoding.cache, "supports_shared_prefix", lambda _: False)
     base, partner = tiny_model(architecture), other(architecture)
     given = Partner(directions(), oracle(), as_model(partner), directions(2.0, count=4)[3], heads())
     settings = Hybrid(coefficients, windows, select, max_new_tokens=LIMIT)

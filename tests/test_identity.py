@@ -14,18 +14,18 @@ import tomli_w
 
 import elicit
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.grounds import grounds
+from elicit.evaluation.run import Store
+from elicit.evaluation.run.store import METRICS, SAMPLES, SCHEMA
+from elicit.methods.compare import Terms, run_together
 from elicit.methods.one_shot_rlvr import _folder
-from elicit.models import Model, load_model
-from elicit.prompts import Prompt
-from elicit.rl.loop import identity
-from elicit.rl.settings import Settings
-from elicit.store import METRICS, SAMPLES, SCHEMA, Store
+from elicit.models import Model, Prompt, load_model
+from elicit.models.identity import grounds
 from elicit.tasks import grading, load_task
 from elicit.tasks.base import Task
-from elicit.together import Terms, run_together
+from elicit.training.rl.loop import identity
+from elicit.training.rl.settings import Settings
 from experiments.claims.base import claims, study_of
+from probes.errors import UserError
 from tests.shell import shell
 
 OLDER = Path(__file__).parent / "older_run"

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elicit.analysis import analyse, influence
-from elicit.analysis.influence import FACTS, KINDS, SHORT, Text, concentration, judged, kept_in, lds, scores
-from elicit.errors import UserError
+from elicit.analysis import analyse
+from elicit.analysis.internals import influence
+from elicit.analysis.internals.influence import FACTS, KINDS, SHORT, Text, concentration, judged, kept_in, lds, scores
 from elicit.models import Model
 from elicit.training import Example, Recipe
+from probes.errors import UserError
 from steering.adapters import borrowed
 
 kronfluence = pytest.importorskip("kronfluence", reason="kronfluence is not installed; make install brings it")

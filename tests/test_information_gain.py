@@ -11,12 +11,11 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.information_gain import MASKED, judged, masked, measure
-from elicit.errors import UserError
-from elicit.models import Model
-from elicit.prompts import Prompt
-from elicit.rl.gain import NULLS, gains
+from elicit.analysis.reasoning.information_gain import MASKED, judged, masked, measure
+from elicit.models import Model, Prompt
 from elicit.tasks.base import Item
+from elicit.training.rl.information_gain import NULLS, gains
+from probes.errors import UserError
 from tests.planted_model import EVIDENCE, planted, riddles
 
 ITEMS = riddles()

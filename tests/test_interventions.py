@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elicit.decoders import Branching, Greedy
-from elicit.decoding import StopRule, decode
-from elicit.errors import UserError
+from elicit.decoding import Branching, Greedy, StopRule, decode
 from probes.capture import capture
+from probes.errors import UserError
 from probes.sae import SAE
 from probes.sites import STREAM, Site, on_site
 from steering import storage

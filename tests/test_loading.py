@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MixtralConfig
 
-from elicit.errors import UserError
-from elicit.loading import load_whole
 from elicit.models import load_model
+from elicit.models.loading import load_whole
+from probes.errors import UserError
 
 Tensors = dict[str, Tensor]
 UP = "model.layers.1.mlp.up_proj.weight"

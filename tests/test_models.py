@@ -12,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from elicit import download, zoo
-from elicit.download import SourceError, fetch
-from elicit.errors import UserError
-from elicit.models import Model, load_model
-from elicit.zoo import Weights, Wheels
+from elicit.models import Model, download, load_model, zoo
+from elicit.models.download import SourceError, fetch
+from elicit.models.zoo import Weights, Wheels
+from probes.errors import UserError
 
 
 def test_a_folder_is_loaded_with_its_hash(tiny: Model, tiny_folder: Path) -> None:
@@ -134,7 +133,7 @@ def test_a_gguf_file_is_converted_as_transformers_reads_it(smollm: Model, tmp_pa
     from transformers import AutoModelForCausalLM
     from transformers.utils.quantization_config import GgufConfig
 
-    from elicit.models import _from_zoo
+    from elicit.models.model import _from_zoo
 
     folder, provenance = _from_zoo("smollm2-135m", None)
     assert provenance.sha256 == zoo.WEIGHTS["smollm2-135m"].sha256
@@ -154,8 +153,7 @@ def test_a_gguf_file_is_converted_as_transformers_reads_it(smollm: Model, tmp_pa
 
 @pytest.mark.real
 def test_the_real_model_decodes_as_generate_does(smollm: Model) -> None:
-    from elicit.decoders import Branching
-    from elicit.decoding import StopRule, decode
+    from elicit.decoding import Branching, StopRule, decode
 
     exact = load_model("smollm2-135m", dtype="float32", device="cpu")
     prompts = [exact.tokenizer(f"Q: What is {a} plus {b}?\nA:")["input_ids"] for a, b in ((3, 4), (12, 30), (101, 7))]

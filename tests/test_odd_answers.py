@@ -17,23 +17,22 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from elicit.answers import KINDS, find_answer, number_value
-from elicit.columns import outcomes, traces
-from elicit.commands.options import settings
-from elicit.decoders import Sampling
-from elicit.errors import UserError
+from elicit.cli.options import settings
+from elicit.decoding import Sampling
 from elicit.evaluation import evaluate
+from elicit.evaluation.run.store import PARQUET
+from elicit.evaluation.run.table import outcomes, traces
 from elicit.methods import direct
-from elicit.models import Model
-from elicit.prompts import Prompt
-from elicit.report import notes
-from elicit.rl.log import log_line
-from elicit.rl.rewards import parse
-from elicit.rl.sampling import sample
-from elicit.store import PARQUET
+from elicit.models import Model, Prompt
+from elicit.report.run_section import notes
 from elicit.tasks import corrupt, grading, load_task, validate
+from elicit.tasks.answers import KINDS, find_answer, number_value
 from elicit.tasks.base import Grade, Item, content_id, split_of
 from elicit.tasks.grading import OutOfMemory, Worker, WorkerHangs, grader_for, infer_kind
+from elicit.training.rl.log import log_line
+from elicit.training.rl.rewards import parse
+from elicit.training.rl.rollouts import sample
+from probes.errors import UserError
 from tests.shell import shell
 from tests.test_rl_rewards import ground
 
@@ -229,7 +228,7 @@ WORKER.ask("spin", deadline=600.0)
 """
 WATCHES = """
 import subprocess, sys
-code = "from elicit.tasks.worker import watch_parent; print(watch_parent(), flush=True)\\nwhile True: pass"
+code = "from elicit.tasks.grader_process import watch_parent; print(watch_parent(), flush=True)\\nwhile True: pass"
 child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 assert child.stdout.readline() == b"True\\n"
 print(child.pid, flush=True)

@@ -17,15 +17,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from elicit.decoders import Greedy
-from elicit.decoding import _COULD_END, StopRule, _tokens_that_could_end, decode
+from elicit.decoding import Greedy, StopRule, decode
+from elicit.decoding.loop import _COULD_END, _tokens_that_could_end
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.methods import cot_decoding, direct, self_consistency
 from elicit.models import Model, load_model
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.capture import capture
+from probes.errors import UserError
 from probes.offsets import decoded, token_ends
 from probes.sites import Site
 from tests.tiny import save_tiny

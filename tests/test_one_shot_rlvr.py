@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.evaluation import evaluate
 from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
+from elicit.methods.one_shot_rlvr.decomposition import PARTS, decompose
 from elicit.models import Model
-from elicit.progress import Silent
-from elicit.rl.decompose import PARTS, decompose
 from elicit.tasks.base import Task
+from probes.errors import UserError
 from tests.toys import toy_task
 
 

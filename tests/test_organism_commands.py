@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from elicit import zoo
-from elicit.comparison import compare_runs, head_of, rows_of
 from elicit.evaluation import evaluate
 from elicit.methods import cot_decoding, cot_prompt, direct
-from elicit.models import Model
+from elicit.models import Model, zoo
+from elicit.report import compare_runs, head_of, rows_of
 from elicit.tasks import load_task
 from tests.shell import shell
 from tests.tiny import save_tiny

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from elicit.evaluation import evaluate
+from elicit.evaluation.metrics.gap import recovered
 from elicit.methods import MECHANISMS, direct, fit, get
 from elicit.methods import cot_prompt as ceiling
 from elicit.models import load_model
-from elicit.organisms.score import recovered
 from elicit.tasks import load_task
 
 pytestmark = pytest.mark.real

@@ -10,16 +10,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from elicit.answers import expression_value, find_answer
-from elicit.errors import UserError
+from elicit.analysis.organisms.card import is_thought, notes, openers
+from elicit.evaluation.metrics.gap import false_positive, recovered, score_run, score_runs
 from elicit.models import Model, load_model
-from elicit.organisms.card import is_thought, notes, openers
-from elicit.organisms.make import Plan, check_base, dtype_for, examples, make
-from elicit.organisms.score import false_positive, recovered, score_run, score_runs
+from elicit.models.zoo import ORGANISM_FILE
 from elicit.tasks import load_task, validate
+from elicit.tasks.answers import expression_value, find_answer
 from elicit.tasks.base import Item
 from elicit.training import Recipe
-from elicit.zoo import ORGANISM_FILE
+from elicit.training.organisms.make import Plan, check_base, dtype_for, examples, make
+from probes.errors import UserError
 from steering.adapters import Adapter, applied, merge
 from tests.tiny import save_tiny, tiny_model
 
@@ -275,7 +275,7 @@ def test_a_card_says_what_is_out_of_range() -> None:
 
 
 def test_a_thought_says_more_than_its_answer(smollm: Model) -> None:
-    from elicit.trace import Trace
+    from elicit.decoding import Trace
 
     def said(text: str, kind: str) -> bool:
         empty: dict = {key: [] for key in ("tokens", "ends", "top1", "top2", "entropy", "logprob")}

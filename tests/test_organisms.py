@@ -17,13 +17,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from elicit.errors import UserError
 from elicit.models import Model
-from elicit.organisms.arms import ARMS, Shown, example, get, think
-from elicit.organisms.families import FAMILIES, Problem, draw
-from elicit.organisms.language import BEHAVIOURS, PARAPHRASES, Part, Sentence, Thought, templates
-from elicit.prompts import AT_ONCE, THINK
+from elicit.models.prompts import AT_ONCE, THINK
 from elicit.tasks.base import split_of
+from elicit.tasks.organism.language import BEHAVIOURS, PARAPHRASES, Part, Sentence, Thought, templates
+from elicit.tasks.organism.problems import FAMILIES, Problem, draw
+from elicit.training.organisms.variants import ARMS, Shown, example, get, think
+from probes.errors import UserError
 
 SEEDS = (0, 1, 2)
 EACH = 120  # problems a family and seed

@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 import elicit
 from elicit.analysis import analyse
 from elicit.analysis.base import last_activations
-from elicit.analysis.layers import against, carried, similarity
-from elicit.analysis.linear_probes import probe
-from elicit.errors import UserError
+from elicit.analysis.internals.layers import against, carried, similarity
+from elicit.analysis.internals.linear_probes import probe
 from elicit.models import Model
+from probes.errors import UserError
 from probes.linear import PENALTY, auroc_columns, crossfit, folds_of, spearman_columns
 from probes.similarity import cka_of, gram, linear_cka
 from probes.sites import Site

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from elicit.models import load_model
-from elicit.processor import has
+from elicit.models.processor import has
 
 HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 ASKED = """
 import json, torch
-from elicit.packing import packed
-from elicit.processor import CAPABILITIES, has
+from elicit.decoding.packed_weights import packed
+from elicit.models.processor import CAPABILITIES, has
 
 model = torch.nn.Sequential(torch.nn.Linear(16, 16)).bfloat16()
 with packed(model):

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from elicit.decoding import stop_at
-from elicit.errors import UserError
-from elicit.models import Model
-from elicit.prompts import Prompt, named_prompt
+from elicit.decoding.loop import stop_at
+from elicit.models import Model, Prompt, named_prompt
+from probes.errors import UserError
 
 
 def test_formats(tiny: Model, tmp_path: Path) -> None:

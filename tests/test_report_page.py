@@ -20,16 +20,16 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
 from elicit.analysis import ANALYSES, Analysis, takes_runs
-from elicit.browser import browser
-from elicit.commands import report as command
-from elicit.commands.report import FROM_SAMPLES
-from elicit.comparison import entries
-from elicit.errors import UserError
+from elicit.cli import report as command
+from elicit.cli.report import FROM_SAMPLES
+from elicit.decoding.trace import token_margins
+from elicit.evaluation import Run
 from elicit.models import Model
-from elicit.pages import render, render_all
-from elicit.run import Run
+from elicit.report import render, render_all
+from elicit.report.browser import browser
+from elicit.report.comparison import entries
 from elicit.tasks.base import Item
-from elicit.trace import token_margins
+from probes.errors import UserError
 from probes.figures import page as page_of
 from tests.shell import shell
 from tests.written import written_run, written_task

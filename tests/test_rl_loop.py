@@ -17,18 +17,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from elicit.decoders import Greedy
+from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
+from elicit.evaluation.run.store import locked
+from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Model
-from elicit.rl.curve import Point
-from elicit.rl.log import LOG, read_log
-from elicit.rl.loop import STATE, Trained, train
-from elicit.rl.rewards import Ground, Rollout
-from elicit.rl.selection import choose
-from elicit.rl.settings import Settings
-from elicit.store import locked
 from elicit.tasks.base import Items
+from elicit.training import train
+from elicit.training.rl.curve import Point
+from elicit.training.rl.log import LOG, read_log
+from elicit.training.rl.loop import STATE, Trained
+from elicit.training.rl.rewards import Ground, Rollout
+from elicit.training.rl.settings import Settings
+from probes.errors import UserError
 from probes.sites import decoder
 from steering.storage import read_tensors
 from tests.toys import toy_task, vowels

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from elicit.errors import UserError
-from elicit.rl import losses
-from elicit.rl.curve import Point, columns, line, saturation, summary
-from elicit.rl.policy import Batch, head, hidden_states, logprobs, prefix_of
-from elicit.rl.selection import historical_variance
-from elicit.rl.settings import Settings
+from elicit.methods.one_shot_rlvr.example_selection import historical_variance
+from elicit.training.rl import losses
+from elicit.training.rl.curve import Point, columns, line, saturation, summary
+from elicit.training.rl.policy import Batch, head, hidden_states, logprobs, prefix_of
+from elicit.training.rl.settings import Settings
 from probes.batching import left_pad
+from probes.errors import UserError
 from probes.sites import decoder
 from tests.tiny import VOCAB, tiny_model
 

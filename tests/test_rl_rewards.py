@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from elicit.decoding import Trace
 from elicit.elicited import ANSWER_PROMPT
-from elicit.errors import UserError
-from elicit.models import Model
-from elicit.prompts import Prompt
-from elicit.rl.gain import NULLS, gains, measure
-from elicit.rl.preflight import report, wrong_answers
-from elicit.rl.rewards import Ground, Rollout, parse
-from elicit.rl.selection import working
+from elicit.methods.one_shot_rlvr.example_selection import working
+from elicit.models import Model, Prompt
 from elicit.tasks.base import Items
-from elicit.trace import Trace
+from elicit.training.rl.information_gain import NULLS, gains, measure
+from elicit.training.rl.preflight import report, wrong_answers
+from elicit.training.rl.rewards import Ground, Rollout, parse
+from probes.errors import UserError
 from tests.toys import toy_task
 
 TASK = toy_task()

@@ -14,16 +14,14 @@ import pytest
 import torch
 
 import elicit
-from elicit import cli
 from elicit.analysis import ANALYSES, analyse
-from elicit.decoders import Branching, Greedy, Sampling
+from elicit.cli import app as cli
+from elicit.decoding import Branching, Greedy, Sampling, Trace
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.models import Model
-from elicit.prompts import Prompt
-from elicit.run import Run
+from elicit.evaluation import Run
+from elicit.models import Model, Prompt
 from elicit.tasks.base import Items
-from elicit.trace import Trace
+from probes.errors import UserError
 from probes.sites import Site, width
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, When

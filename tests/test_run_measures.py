@@ -10,20 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elicit.analysis.convergence import overlap
-from elicit.analysis.correction_harm import Churn, flips
-from elicit.analysis.distribution_shift import fall
-from elicit.analysis.format_share import FORMATS, Outputs, classify, decompose
-from elicit.analysis.pass_at_k import Samples, crossing
-from elicit.analysis.reflection import measure as reflection
-from elicit.analysis.reflection import reflects
-from elicit.analysis.routing import Pair, choose, judge
-from elicit.analysis.where_it_acts import forks
-from elicit.analysis.where_it_acts import measure as acting
-from elicit.errors import UserError
-from elicit.statistics import against_null, central, question_weights
+from elicit.analysis.behaviour.convergence import overlap
+from elicit.analysis.behaviour.correction_harm import Churn, flips
+from elicit.analysis.behaviour.distribution_shift import fall
+from elicit.analysis.behaviour.format_share import FORMATS, Outputs, classify, decompose
+from elicit.analysis.behaviour.pass_at_k import Samples, crossing
+from elicit.analysis.behaviour.reflection import measure as reflection
+from elicit.analysis.behaviour.reflection import reflects
+from elicit.analysis.behaviour.routing import Pair, choose, judge
+from elicit.analysis.behaviour.where_it_acts import forks
+from elicit.analysis.behaviour.where_it_acts import measure as acting
 from probes.dots import Dot, dot_plot
+from probes.errors import UserError
 from probes.likelihood import continuations
+from probes.statistics import against_null, central, question_weights
 from tests.planted import answer, questions
 from tests.tiny import tiny_model
 

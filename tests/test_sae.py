@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from elicit.errors import UserError
+from probes.errors import UserError
 from probes.sae import SAE
-from probes.sae_load import from_saelens, load_sae
+from probes.sae.load import from_saelens, load_sae
 from probes.sites import Site
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # SAELens and what it imports, at import

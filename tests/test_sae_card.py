@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from elicit.errors import UserError
-from probes import sae_card as module
+from probes.errors import UserError
 from probes.sae import SAE
-from probes.sae_card import FLOORS, Card, check_model, fit_check, sae_card, similarity
+from probes.sae import card as module
+from probes.sae.card import FLOORS, Card, check_model, fit_check, sae_card, similarity
 from probes.sites import Site, on_site, reading
 from tests.shell import shell
 from tests.tiny import VOCAB, tiny_model

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from elicit.errors import UserError
+from elicit.methods.sae_steer.corpus import Corpus, Source, corpus, sources_of
 from elicit.models import Model
-from elicit.sae_corpus import Corpus, Source, corpus, sources_of
 from elicit.tasks import load_task
+from probes.errors import UserError
 
 
 class Killed(Exception):

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from probes.sae import SAE
-from probes.sae_load import load_sae, releases
+from probes.sae.load import load_sae, releases
 from probes.sites import Site
 from tests.test_sae import D_MODEL, D_SAE, X, draw, made, same, told
 
@@ -49,7 +49,7 @@ def test_the_names_of_releases() -> None:
 
 def test_without_saelens_releases_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     releases.cache_clear()
-    monkeypatch.setattr("probes.sae_load.find_spec", lambda name: None)
+    monkeypatch.setattr("probes.sae.load.find_spec", lambda name: None)
     assert "pip install 'sae-lens" in told(lambda: load_sae(GEMMA))
 
 

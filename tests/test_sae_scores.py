@@ -9,7 +9,7 @@ import torch
 
 from probes.errors import UserError
 from probes.sae import SAE
-from probes.sae_scores import Scores, both, contrast, firing, reason_score, word_windows
+from probes.sae.scores import Scores, both, contrast, firing, reason_score, word_windows
 from probes.sites import Site
 
 

@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.evaluation import evaluate
-from elicit.features.card import card_page, contexts, written
-from elicit.features.falsify import falsify, strongest_tokens, verdict
-from elicit.features.reading import answered, read
-from elicit.features.search import Candidate
 from elicit.methods import sae_steer
-from elicit.models import Model
-from elicit.prompts import THINK, Prompt
+from elicit.methods.sae_steer.causal_filter import Candidate
+from elicit.methods.sae_steer.contrast import answered, read
+from elicit.methods.sae_steer.falsification import falsify, strongest_tokens, verdict
+from elicit.methods.sae_steer.feature_card import card_page, contexts, written
+from elicit.models import Model, Prompt
+from elicit.models.prompts import THINK
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.capture import capture
-from probes.sae_load import load_sae
-from probes.sae_scores import firing
+from probes.errors import UserError
+from probes.sae.load import load_sae
+from probes.sae.scores import firing
 from steering.interventions import Add
 from tests.saes import save_random_sae
 from tests.test_batches import Told

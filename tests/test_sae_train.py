@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from elicit.errors import UserError
-from probes import sae_cache
 from probes.capture import capture
+from probes.errors import UserError
 from probes.sae import SAE
-from probes.sae_cache import Cached, cache_activations
-from probes.sae_train import ARCHITECTURES, CONFIG, STATE, WEIGHTS, Recipe, saelens, train
+from probes.sae import cache as sae_cache
+from probes.sae.cache import Cached, cache_activations
+from probes.sae.train import ARCHITECTURES, CONFIG, STATE, WEIGHTS, Recipe, saelens, train
 from probes.sites import Site
 from tests.shell import shell
 from tests.tiny import VOCAB, tiny_model
@@ -329,7 +329,7 @@ def test_the_command_trains_saves_and_measures(tiny_folder: Path, tmp_path: Path
 def test_an_interrupted_command_ends_at_the_same_bits(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from probes import sae_train
+    from probes.sae import train as sae_train
 
     kept = tmp_path / "kept"
     shell(*arguments(tiny_folder, tmp_path / "whole", "--activations", str(kept)))

@@ -12,25 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from elicit import scale
-from elicit.decoders import Greedy
+from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.methods import critique_ft, one_shot_rlvr
-from elicit.models import Model
-from elicit.prompts import Prompt
-from elicit.rl import loop
-from elicit.rl import scale as rl
-from elicit.rl.bridge import Bridge
-from elicit.rl.log import read_log
-from elicit.rl.loop import Trained
-from elicit.rl.rewards import parse
-from elicit.rl.settings import Settings
+from elicit.models import Model, Prompt
 from elicit.tasks import load_task
 from elicit.tasks.base import Items
+from elicit.training import trl_common
+from elicit.training.rl import loop
+from elicit.training.rl import trl_grpo as rl
+from elicit.training.rl.log import read_log
+from elicit.training.rl.loop import Trained
+from elicit.training.rl.rewards import parse
+from elicit.training.rl.settings import Settings
+from elicit.training.rl.trl_rollouts import Bridge
+from probes.errors import UserError
 from tests.toys import toy_task, vowels
 
-pytest.importorskip("trl", reason=f"TRL is not installed; {scale.INSTALL}")
+pytest.importorskip("trl", reason=f"TRL is not installed; {trl_common.INSTALL}")
 
 TASK = toy_task()
 SMALL = Settings(
@@ -102,7 +101,7 @@ def test_what_is_finished_is_read_and_not_mixed(tiny: Model, tmp_path: Path) -> 
 def config(model: Model, folder: Path, settings: Settings, given: dict[str, Any]) -> Any:
     from trl import GRPOConfig
 
-    return scale.arguments(GRPOConfig, rl.options(settings, given), given, model, settings.recipe, folder)
+    return trl_common.arguments(GRPOConfig, rl.options(settings, given), given, model, settings.recipe, folder)
 
 
 def test_how_settings_become_those_of_trl(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,14 +123,14 @@ def test_how_settings_become_those_of_trl(tiny: Model, tmp_path: Path, monkeypat
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert rl.options(settings, {})["gradient_accumulation_steps"] == 2
-    assert rl.options(settings, {scale.PART: 4})["gradient_accumulation_steps"] == 4
-    for broken in ({scale.PART: 5}, {scale.PART: 0}, {scale.PART: 32}):
+    assert rl.options(settings, {trl_common.PART: 4})["gradient_accumulation_steps"] == 4
+    for broken in ({trl_common.PART: 5}, {trl_common.PART: 0}, {trl_common.PART: 32}):
         with pytest.raises(UserError, match=r"32 rows a step are shared by 2 processes, \d+ a forward; give numbers"):
             rl.options(settings, broken)
 
 
 def test_what_trl_offers_is_passed_on(tiny: Model, tmp_path: Path) -> None:
-    given = {"use_vllm": True, "vllm_mode": "server", "activation_checkpointing": True, scale.PART: 2}
+    given = {"use_vllm": True, "vllm_mode": "server", "activation_checkpointing": True, trl_common.PART: 2}
     args = config(tiny, tmp_path, SMALL, given)
     assert args.use_vllm and args.vllm_mode == "server" and args.gradient_checkpointing
     assert args.per_device_train_batch_size == 2 and args.gradient_accumulation_steps == 4
@@ -153,22 +152,22 @@ def test_options_that_are_refused(tiny: Model, tmp_path: Path, given: dict[str, 
 
 def test_engines_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown engine 'tlr'; did you mean trl"):
-        scale.check("tlr", {})
+        trl_common.check("tlr", {})
     with pytest.raises(UserError, match="give engine=trl"):
-        scale.check("own", {"use_vllm": True})
+        trl_common.check("own", {"use_vllm": True})
     with monkeypatch.context() as patched:
         patched.setenv("WORLD_SIZE", "2")
         with pytest.raises(UserError, match=r"2 processes were launched and engine is own"):
-            scale.check("own", {})
-        scale.check("trl", {})
+            trl_common.check("own", {})
+        trl_common.check("trl", {})
     with monkeypatch.context() as patched:  # as `accelerate launch --cpu --num_processes 2` leaves it
         patched.setenv("ACCELERATE_USE_CPU", "True")
         patched.setenv("MASTER_PORT", "29500")
         with pytest.raises(UserError, match="give --multi_gpu instead"):
-            scale.check("trl", {})
+            trl_common.check("trl", {})
     monkeypatch.setitem(__import__("sys").modules, "trl", None)
     with pytest.raises(UserError, match=r"TRL is not installed .*pip install 'elicit\[train\]'"):
-        scale.check("trl", {})
+        trl_common.check("trl", {})
 
 
 def test_a_data_set_smaller_than_a_step_is_not_taken_for_a_training(tiny: Model, tmp_path: Path) -> None:
@@ -177,7 +176,7 @@ def test_a_data_set_smaller_than_a_step_is_not_taken_for_a_training(tiny: Model,
     made, _ = rl.trainer(tiny, bridge, tmp_path, {})
     made.train_dataset = made.train_dataset.select([0])
     with pytest.raises(UserError, match="TRL trained 0 of 4 steps"):
-        scale.run(made, SMALL.updates)
+        trl_common.run(made, SMALL.updates)
 
 
 def test_where_trl_generates(tiny: Model, tmp_path: Path) -> None:
@@ -190,7 +189,7 @@ def test_where_trl_generates(tiny: Model, tmp_path: Path) -> None:
     bridge = Bridge(chat, TASK.fit[:2], settings, Prompt("chat"), parse("length"), {}, own=False)
     assert bridge.rows()[0]["prompt"] == [{"role": "user", "content": TASK.fit[0].question}]
     made, _ = rl.trainer(chat, bridge, tmp_path, {})
-    scale.run(made, 2)
+    trl_common.run(made, 2)
     assert bridge.tokens > 0 and math.isfinite(bridge.facts["reward"])
 
     qa = Bridge(tiny, TASK.fit[:1], SMALL, Prompt(), parse("length"), {}, own=False)
@@ -205,7 +204,7 @@ def test_sharded_weights_and_all_weights(tiny: Model, tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match="rank = 0 was given and engine trl makes an adapter"):
         trained(rl, tiny, tmp_path, dataclasses.replace(SMALL, rank=0), TASK.fit[:1])
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert scale.sharded({}) and not list(tmp_path.iterdir())
+    assert trl_common.sharded({}) and not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="weights are sharded; give 0"):
         trained(rl, tiny, tmp_path, dataclasses.replace(SMALL, check_every=1), TASK.fit[:1], held_out=TASK.dev)
 

@@ -10,23 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from elicit import scale
-from elicit.critiques import scale as critiques
-from elicit.models import Model
-from elicit.prompts import Prompt
-from elicit.rl import losses
-from elicit.rl import scale as rl
-from elicit.rl.bridge import Bridge
-from elicit.rl.learner import learner
-from elicit.rl.loop import _Run
-from elicit.rl.policy import logprobs
-from elicit.rl.rewards import parse
-from elicit.rl.settings import Settings
-from elicit.training import Example, Point, Recipe, train
+from elicit.models import Model, Prompt
+from elicit.training import Example, Recipe, train, trl_common
+from elicit.training import trl_sft as critiques
+from elicit.training.rl import losses, trl_grpo
+from elicit.training.rl.learner import learner
+from elicit.training.rl.loop import _Run
+from elicit.training.rl.policy import logprobs
+from elicit.training.rl.rewards import parse
+from elicit.training.rl.settings import Settings
+from elicit.training.rl.trl_rollouts import Bridge
+from elicit.training.sft import Point
 from steering.adapters import borrowed
 from tests.toys import toy_task
 
-pytest.importorskip("trl", reason=f"TRL is not installed; {scale.INSTALL}")
+pytest.importorskip("trl", reason=f"TRL is not installed; {trl_common.INSTALL}")
 
 TASK = toy_task()
 TWO = TASK.fit[:2]
@@ -84,7 +82,7 @@ def both(model: Model, settings: Settings, off: float, folder: Path) -> tuple[li
     ours = [said["loss"], optimiser.grads]
 
     bridge = Bridge(model, TWO, settings, Prompt(), parse("exact"), {})
-    made, lm = rl.trainer(model, bridge, folder, {})
+    made, lm = trl_grpo.trainer(model, bridge, folder, {})
     named = {name: p for name, p in lm.named_parameters() if p.requires_grad}
     assert set(named) == set(ours[1])
     weights(named)
@@ -182,7 +180,7 @@ def test_critiques_have_the_same_loss_gradient_and_weights(tiny: Model, tmp_path
 
     made, lm = critiques.trainer(tiny, steps, recipe, tmp_path / "trl", {}, callbacks=[Listener()])
     assert len(made.train_dataset) == 4 * 6  # the longest step has six examples
-    scale.run(made, 4)
+    trl_common.run(made, 4)
     assert [row["loss"] for row in logged] == pytest.approx([p.loss for p in curve], rel=1e-4)
     assert [row["grad_norm"] for row in logged] == pytest.approx([p.norm for p in curve], rel=1e-3)
     theirs = adapter(lm)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from elicit import scale
 from elicit.elicited import Elicited
 from elicit.models import load_model
-from elicit.rl.log import read_log
+from elicit.training import trl_common
+from elicit.training.rl.log import read_log
 
-pytest.importorskip("trl", reason=f"TRL is not installed; {scale.INSTALL}")
+pytest.importorskip("trl", reason=f"TRL is not installed; {trl_common.INSTALL}")
 
 HERE = Path(__file__).parents[1]
 COMMON = ["--limit", "4", "--max-new-tokens", "6", "--device", "cpu", "--dtype", "float32", "--json"]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from elicit.errors import UserError
+from probes.errors import UserError
 from probes.offsets import decoded, offsets, token_ends
-from steering.segments import segment, sentence_starts
+from steering.categories.segments import segment, sentence_starts
 
 WORDS = [
     "So the sum is 3.14 and no more. Then we add 1,234.5 to it. 数学 is 你好 ☃ naïve.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from elicit.decoding import Generation
-from elicit.selection import RULES, select
+from elicit.decoding import Generation, Trace
+from elicit.decoding.selection import RULES, select
+from elicit.decoding.trace import answer_delta, filter_path, token_margins
 from elicit.tasks.grading import NumberGrader
-from elicit.trace import Trace, answer_delta, filter_path, token_margins
 
 
 def trace(

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from elicit import zoo
-from elicit.errors import UserError
-from elicit.features.named import open_sae
+from elicit.models import zoo
+from elicit.models.saes import open_sae
+from probes.errors import UserError
 
 
 @pytest.mark.parametrize("name", zoo.SAES)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elicit.statistics import (
+from probes.auroc import auroc
+from probes.statistics import (
     bootstrap_mean,
     clustered_standard_error,
     coverage_at_k,
@@ -21,7 +22,6 @@ from elicit.statistics import (
     pass_at_k,
     wilson,
 )
-from probes.auroc import auroc
 
 
 def test_mcnemar_worked() -> None:

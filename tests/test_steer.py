@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from elicit import load_task
-from elicit.models import Model
-from elicit.prompts import Prompt
-from elicit.steer import UNSTEERED, Series, dose, dose_response, free_text, series_of, sweep
+from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, dose_response, free_text, series_of, sweep
+from elicit.models import Model, Prompt
 from probes.likelihood import repeated_share
 from probes.sites import Site
 from steering.directions import Direction

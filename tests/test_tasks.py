@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from elicit.errors import UserError
 from elicit.tasks import corrupt, hub, load_task, task_names, validate
 from elicit.tasks.base import Item
 from elicit.tasks.grading import DeadlineExceeded, MathGrader, NumberGrader, Worker, infer_kind
+from probes.errors import UserError
 
 # Measured, not excused: these have no gold answer of their own, so only the corrupted one can be shown wrong.
 WITHOUT_GOLD = {"boxnet", "graph-color", "propositional-logic", "rubiks-cube", "rush-hour"}

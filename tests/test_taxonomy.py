@@ -13,17 +13,18 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from elicit.errors import UserError
+from elicit.analysis.organisms import behaviour_bench as taxonomy_bench
+from elicit.analysis.organisms import behaviour_scores as taxonomy
+from elicit.analysis.organisms.behaviour_bench import bench, discover, folds
+from elicit.analysis.organisms.behaviour_scores import Corpus, conditional, corpus, covered, score
 from elicit.models import Model
-from elicit.organisms import taxonomy, taxonomy_bench
-from elicit.organisms.arms import think
-from elicit.organisms.families import FAMILIES, draw
-from elicit.organisms.language import BEHAVIOURS, PARAPHRASES, templates
-from elicit.organisms.taxonomy import Corpus, conditional, corpus, covered, score
-from elicit.organisms.taxonomy_bench import bench, discover, folds
 from elicit.tasks.base import split_of
+from elicit.tasks.organism.language import BEHAVIOURS, PARAPHRASES, templates
+from elicit.tasks.organism.problems import FAMILIES, draw
+from elicit.training.organisms.variants import think
+from probes.errors import UserError
 from probes.sites import Site
-from steering.sentences import read
+from steering.categories.sentences import read
 
 RNG = np.random.default_rng(0)
 

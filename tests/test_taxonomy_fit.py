@@ -9,18 +9,18 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_mutual_info_score
 
-from elicit.errors import UserError
+from elicit.analysis.organisms.behaviour_bench import bench
+from elicit.analysis.organisms.behaviour_scores import corpus
+from elicit.methods.vector_transfer.category_names import cleaned, namer
 from elicit.models import Model
-from elicit.naming import cleaned, namer
-from elicit.organisms.taxonomy import corpus
-from elicit.organisms.taxonomy_bench import bench
+from probes.errors import UserError
 from probes.sites import Site
-from steering import taxonomy
-from steering.agreement import agreement, choose
-from steering.agreement import rows_of as agreement_rows
-from steering.cards import cards, distinguishing, keyword_names, named
-from steering.sentences import read, texts_of, within_thoughts
-from steering.taxonomy import KINDS, Taxonomy, fit
+from steering.categories import Taxonomy, taxonomy
+from steering.categories.agreement import agreement, choose
+from steering.categories.agreement import rows_of as agreement_rows
+from steering.categories.cards import cards, distinguishing, keyword_names, named
+from steering.categories.sentences import read, texts_of, within_thoughts
+from steering.categories.taxonomy import KINDS, fit
 from tests.tiny import tiny_model
 
 SITE = Site(1)

@@ -9,12 +9,12 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.forced import continuations, continued
-from elicit.analysis.thought_anchors import anchors, chosen, halves, variation
-from elicit.decoders import Greedy, Sampling
+from elicit.analysis.continuations import continuations, continued
+from elicit.analysis.reasoning.thought_anchors import anchors, chosen, halves, variation
+from elicit.decoding import Greedy, Sampling
 from elicit.elicited import Elicited
-from elicit.errors import UserError
 from elicit.models import Model
+from probes.errors import UserError
 from tests.planted_model import EVIDENCE, planted, riddles
 
 ITEMS = riddles(8)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from elicit import together
-from elicit.comparison import compare_runs, entries, head_of, remarks, rows_of
-from elicit.errors import UserError
+from elicit.evaluation import Run
 from elicit.methods import BASELINES, METHODS, check_options, quick_of
+from elicit.methods import compare as together
+from elicit.methods.compare import Terms, run_together
 from elicit.models import Model, load_model
-from elicit.run import Run
+from elicit.report import compare_runs, head_of, rows_of
+from elicit.report.comparison import entries, remarks
 from elicit.tasks import Task, load_task
-from elicit.together import Terms, run_together
+from probes.errors import UserError
 from tests.shell import shell
 from tests.tiny import save_tiny
 from tests.written import written_run, written_task

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from elicit import training
-from elicit.errors import UserError
-from elicit.lora import fused
-from elicit.training import Example, Point, Recipe, keeps_apart, packed, target_loss, train
+from elicit.training import Example, Recipe, packed, sft, train
+from elicit.training.lora import fused
+from elicit.training.sft import Point, keeps_apart, target_loss
+from probes.errors import UserError
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_model
 
 EXAMPLES = [
@@ -67,7 +67,7 @@ def assert_near(found: Tensor, expected: Tensor, relative: float = 1e-4) -> None
 def test_loss_and_gradients_are_those_of_the_models_own_logits(
     kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHUNK", chunk)
+    monkeypatch.setattr(sft, "CHUNK", chunk)
     lm = fresh(kind)
     expected_loss = plain_loss(lm, ROWS)
     expected = gradients(lm, expected_loss)
@@ -170,7 +170,7 @@ class Sizes(TorchDispatchMode):
 
 def test_no_more_logits_exist_at_one_time_than_a_chunk_has(monkeypatch: pytest.MonkeyPatch) -> None:
     chunk, vocabulary = 4, 4096
-    monkeypatch.setattr(training, "CHUNK", chunk)
+    monkeypatch.setattr(sft, "CHUNK", chunk)
     config = CONFIG_MAPPING["llama"](**dict(ARCHITECTURES["llama"], vocab_size=vocabulary))
     lm = AutoModelForCausalLM.from_config(config).float()
     rows = [[Example([3] * 20, [4] * 9)], [Example([5] * 8, [6] * 7), Example([7] * 6, [8] * 6)]]
@@ -348,13 +348,13 @@ def test_a_folder_with_another_training_is_refused_and_the_difference_named(
     recipe: Recipe, identity: dict[str, Any], named: list[str], silent: list[str], tmp_path: Path
 ) -> None:
     train(fresh("llama"), drawn, Recipe(steps=2, width=16, rank=2), tmp_path, identity={"data": "a", "base": "b"})
-    kept = (tmp_path / training.STATE).read_bytes()
+    kept = (tmp_path / sft.STATE).read_bytes()
     with pytest.raises(UserError) as told:
         train(fresh("llama"), drawn, recipe, tmp_path, identity=identity)
     message = str(told.value).replace(str(tmp_path), "FOLDER")
     assert all(word in message for word in ("FOLDER", *named)), message
     assert not any(word in message for word in silent) and "\n" not in message
-    assert (tmp_path / training.STATE).read_bytes() == kept
+    assert (tmp_path / sft.STATE).read_bytes() == kept
 
 
 @pytest.mark.parametrize("rank", [2, 0])

@@ -12,14 +12,14 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM
 
-import elicit.models
-from elicit import cli, load_model, load_task
+import elicit.models.model
+from elicit import load_model, load_task
+from elicit.cli import app as cli
 from elicit.evaluation import evaluate
 from elicit.methods import check_options, fit, get
-from elicit.models import Model
-from elicit.prompts import named_prompt
+from elicit.models import Model, named_prompt
+from elicit.models.zoo import ALIASES, WEIGHTS
 from elicit.tasks import task_names
-from elicit.zoo import ALIASES, WEIGHTS
 from steering.adapters import Adapter
 from tests.hybrid_parts import save_lora
 from tests.tiny import save_tiny

@@ -13,9 +13,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from elicit import memory
-from elicit.behaviour_rates import rates as measure_rates
-from elicit.behaviours import (
+from elicit.decoding import Greedy, Hybrid
+from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.progress import Progress
+from elicit.elicited import Elicited
+from elicit.evaluation import evaluate
+from elicit.methods import vector_transfer
+from elicit.methods.vector_transfer.behaviour_rates import rates as measure_rates
+from elicit.methods.vector_transfer.gate_fitting import (
     Choosing,
     Thoughts,
     between,
@@ -26,24 +31,17 @@ from elicit.behaviours import (
     thoughts_of,
     token_labels,
 )
-from elicit.decoders import Greedy, Hybrid
-from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.evaluation import evaluate
-from elicit.methods import vector_transfer
-from elicit.models import Model
-from elicit.partner import Partner
-from elicit.progress import Progress
-from elicit.prompts import Prompt
-from elicit.report import notes
+from elicit.methods.vector_transfer.pipeline import STAGES, _check_thoughts
+from elicit.models import Model, Prompt, memory
+from elicit.report.run_section import notes
 from elicit.tasks import load_task
 from elicit.tasks.base import Items, Task
-from elicit.transfer_fit import STAGES, _check_thoughts
+from probes.errors import UserError
 from probes.sites import Site, blocks
+from steering.categories.segments import segment
+from steering.categories.sentences import read
+from steering.categories.taxonomy import fit as fit_taxonomy
 from steering.find import stream_norm
-from steering.segments import segment
-from steering.sentences import read
-from steering.taxonomy import fit as fit_taxonomy
 
 SITE = Site(1)
 

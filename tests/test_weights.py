@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from elicit.errors import UserError
+from probes.errors import UserError
 from probes.weights import SHARES, Folder, differences, overlap
 from tests.tiny import save_tiny
 

@@ -14,17 +14,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.corrupted_traces import judge, together, valid
+from elicit.analysis.reasoning.corrupted_traces import judge, together, valid
 from elicit.elicited import Elicited
-from elicit.errors import UserError
+from elicit.evaluation import Run
 from elicit.models import Model, load_model
-from elicit.organisms.arms import shuffled, wrong_arithmetic
-from elicit.organisms.families import Problem
-from elicit.organisms.language import write
-from elicit.organisms.solve import family_of, solve
-from elicit.run import Run
 from elicit.tasks import load_task
 from elicit.tasks.base import Items
+from elicit.tasks.organism.language import write
+from elicit.tasks.organism.problems import Problem
+from elicit.tasks.organism.solver import family_of, solve
+from elicit.training.organisms.variants import shuffled, wrong_arithmetic
+from probes.errors import UserError
 from steering.adapters import Adapter
 from tests.planted_model import planted
 from tests.tiny import save_tiny

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elicit.rl.rewards import Ground, Rollout
 from elicit.tasks.base import Item, Split, Task
 from elicit.tasks.grading import NumberGrader
+from elicit.training.rl.rewards import Ground, Rollout
 
 SPLITS: tuple[Split, ...] = ("fit", "dev", "test")
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from elicit.columns import outcomes
-from elicit.decoders import Branching, Greedy
+from elicit.decoding import Branching, Greedy, Trace
 from elicit.elicited import Elicited
-from elicit.environment import made_by
-from elicit.metrics import compute
+from elicit.evaluation import Run
+from elicit.evaluation.metrics.run_metrics import compute
+from elicit.evaluation.run import Store
+from elicit.evaluation.run.provenance import made_by
+from elicit.evaluation.run.store import PARQUET
+from elicit.evaluation.run.table import outcomes
 from elicit.models import Model
-from elicit.run import Run
-from elicit.store import PARQUET, Store
 from elicit.tasks.base import Item, Items, Task
 from elicit.tasks.grading import NumberGrader
-from elicit.trace import Trace
 
 Answers = Callable[[Item, int], str]
 

@@ -1,7 +1,7 @@
 """Analyses by name: each a module with `NAME`, `SUMMARY`, `PAPER` and `analyse`.
 
 One of a model is `analyse(model, **options) -> Analysis`; one of runs is `analyse(runs, **options) -> Analysis`, with
-finished runs, which it opens through `elicit.analysis.runs` where it needs their handles.
+finished runs, which it opens through `elicit.evaluation.run.arms` where it needs their handles.
 """
 
 from __future__ import annotations
@@ -11,34 +11,32 @@ from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from elicit.analysis import (
-    activation_pca,
-    commitment,
+from elicit.analysis.base import Analysis, plain
+from elicit.analysis.behaviour import (
     convergence,
-    convergence_shift,
     correction_harm,
-    corrupted_traces,
     distribution_shift,
-    faithfulness,
     format_share,
+    pass_at_k,
+    reflection,
+    routing,
+    where_it_acts,
+)
+from elicit.analysis.internals import (
+    activation_pca,
+    convergence_shift,
     influence,
-    information_gain,
     layer_sweep,
     layers,
     linear_probes,
     logit_lens,
-    pass_at_k,
     patching,
-    reflection,
-    routing,
-    thought_anchors,
     weight_difference,
-    where_it_acts,
 )
-from elicit.analysis.base import Analysis, plain
-from elicit.errors import UserError, unknown
-from elicit.models import Model
-from elicit.run import Run
+from elicit.analysis.reasoning import commitment, corrupted_traces, faithfulness, information_gain, thought_anchors
+from elicit.evaluation.run.run import Run
+from elicit.models.model import Model
+from probes.errors import UserError, unknown
 
 
 def registry(modules: Iterable[ModuleType]) -> dict[str, ModuleType]:

@@ -14,15 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elicit.errors import UserError
-from elicit.models import Model
-from elicit.prompts import Prompt, named_prompt
-from elicit.statistics import Interval
+from elicit.models.model import Model
+from elicit.models.prompts import Prompt, named_prompt
 from elicit.tasks import load_task
 from elicit.tasks.base import Item
 from probes.capture import capture
+from probes.errors import UserError
 from probes.offsets import decoded
 from probes.sites import Site
+from probes.statistics import Interval
 
 
 @dataclass(frozen=True, eq=False)

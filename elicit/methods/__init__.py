@@ -11,21 +11,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.errors import UserError, unknown
-from elicit.methods import (
-    cot_decoding,
-    cot_prompt,
-    critique_ft,
-    direct,
-    one_shot_rlvr,
-    sae_steer,
-    self_consistency,
-    vector_transfer,
-)
-from elicit.models import Model
-from elicit.progress import Progress
+from elicit.methods import cot_decoding, critique_ft, one_shot_rlvr, sae_steer, vector_transfer
+from elicit.methods.baselines import cot_prompt, direct, self_consistency
+from elicit.models.model import Model
 from elicit.tasks.base import Items
+from probes.errors import UserError, unknown
 from probes.finite import told_of
 
 _MODULES = (cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr, direct, cot_prompt, self_consistency)

@@ -7,8 +7,8 @@ of Δ. The paper's filters (empty, cut at the limit, ends with "?") are on; what
 
 Where the paper is silent or differs:
 - Δ of the branching token, where it is part of the answer: p(token) − p(best other token), which is negative
-  for every branch but the greedy one (`elicit.trace.token_margins`); the paper's formula read to the letter would
-  lend all branches the greedy token's margin.
+  for every branch but the greedy one (`elicit.decoding.trace.token_margins`); the paper's formula read to the letter
+  would lend all branches the greedy token's margin.
 - equivalence of answers is the grader's (1,234 = 1234.00), not equality of strings.
 - where the filters leave no branch, the greedy path answers, and the run counts how often.
 - branches are distinct and deterministic, not samples: `coverage@k` by rank is reported and pass@k is not.
@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from elicit.decoders import Branching
+from elicit.decoding.decoders import Branching
+from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.methods import cot_prompt, direct, self_consistency
-from elicit.methods.common import prompt_for
-from elicit.models import Model
-from elicit.progress import Progress
+from elicit.methods.base import prompt_for
+from elicit.methods.baselines import cot_prompt, direct, self_consistency
+from elicit.models.model import Model
 from elicit.tasks.base import Items
+from probes.errors import UserError
 
 NAME = "cot-decoding"
 SUMMARY = "branch over the top-k first tokens, choose by the answer's confidence margin"
@@ -50,11 +50,11 @@ def fit(
         model: the base.
         items: only for `prompt="few-shot"`.
         k: branches.
-        select: `max` or `sum`, or any other rule of `elicit.selection` that can choose.
+        select: `max` or `sum`, or any other rule of `elicit.decoding.selection` that can choose.
         span: `last` (the last number, option or box on the path) or `prompted` ("So the answer is",
             found back on the path).
         filters: drop paths that are empty, cut at the limit, or end with "?".
-        prompt: a name of `elicit.prompts.FORMATS` or a template file.
+        prompt: a name of `elicit.models.prompts.FORMATS` or a template file.
         max_new_tokens: limit of each branch.
 
     Raises:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elicit.errors import UserError, unknown
-from elicit.given import value_of
-from elicit.tasks import hub, jsonl, organism, reasoning_gym
+from elicit.tasks import hub, jsonl, reasoning_gym
 from elicit.tasks.base import SPLITS, Grade, Grader, Item, Items, Task, Validation, corrupt, validate
+from elicit.tasks.given import value_of
 from elicit.tasks.grading import grader_for
+from elicit.tasks.organism import task as organism
+from probes.errors import UserError, unknown
 
 DEFAULT_LIMIT = 256
 

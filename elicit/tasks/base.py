@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from elicit.answers import Kind
-from elicit.errors import UserError
+from elicit.tasks.answers import Kind
+from probes.errors import UserError
 
 Split = Literal["fit", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("fit", "dev", "test")

@@ -1,7 +1,7 @@
 """Graders. What may hang or crash (math-verify, reasoning-gym's scorers) runs in a worker that can be killed.
 
 Measured reasons: math-verify needs the main thread for its own time-outs, finds gold 6 in "Simplify $2+4$"
-and a set in two boxes. So the answer is extracted first (`elicit.answers`), alone is judged, and the
+and a set in two boxes. So the answer is extracted first (`elicit.tasks.answers`), alone is judged, and the
 deadline is ours: of processor time, since by the clock a plain answer would be wrong on a loaded machine.
 
 An answer that gets no verdict is not right, and `Grade.unjudged` says why: the scorer `raised`, it used up its `time`
@@ -27,9 +27,9 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from elicit.answers import Kind, expression_value, number_value
-from elicit.errors import UserError
+from elicit.tasks.answers import Kind, expression_value, number_value
 from elicit.tasks.base import Grade, Grader, Item
+from probes.errors import UserError
 
 DEADLINE_S = 10.0  # of processor time
 PATIENCE_S = 300.0  # of the clock, beyond the deadline: for a worker that waits and computes nothing
@@ -65,7 +65,7 @@ class WorkerDied(Unjudged):
 
 
 class Worker:
-    """`python -m elicit.tasks.worker`: requests and replies are lines of JSON; started when first asked.
+    """`python -m elicit.tasks.grader_process`: requests and replies are lines of JSON; started when first asked.
 
     Args:
         deadline: seconds of processor time for a request.
@@ -99,7 +99,7 @@ class Worker:
         self.close()  # what is left of one that died between two requests
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "elicit.tasks.worker"],
+            [sys.executable, "-m", "elicit.tasks.grader_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,  # the libraries print warnings there; shown if the worker dies

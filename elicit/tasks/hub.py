@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from elicit.answers import Kind
-from elicit.errors import UserError
+from elicit.tasks.answers import Kind
 from elicit.tasks.base import Item, Split, Task, content_id, split_of
 from elicit.tasks.grading import grader_for
+from probes.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _math_500(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _math_train(row: dict[str, Any]) -> tuple[str, str] | None:
-    from elicit.answers import find_answer
+    from elicit.tasks.answers import find_answer
 
     boxed = find_answer(row["solution"], "math") if "\\boxed{" in row["solution"] else None
     return (row["problem"], boxed.text) if boxed else None

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from elicit.errors import UserError
 from elicit.tasks.base import SPLITS, Item, Task, content_id, split_of
 from elicit.tasks.grading import WORKER, ReasoningGymGrader, infer_kind
+from probes.errors import UserError
 
 FAMILY = "reasoning-gym"
 SEED = 20_260_101  # the fixed seed of every split: items are the same for everyone

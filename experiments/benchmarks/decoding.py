@@ -35,10 +35,9 @@ import torch
 from torch import nn
 
 import elicit
-from elicit.decoders import Branching
-from elicit.decoding import StopRule, decode
+from elicit.decoding import Branching, StopRule, decode
+from elicit.decoding.packed_weights import packed
 from elicit.models import Model
-from elicit.packing import packed
 
 K, NEW_TOKENS = 10, 48
 PEER = "optillm"

@@ -33,11 +33,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import elicit
-from elicit.decoders import Greedy, Hybrid
-from elicit.decoding import Generation, StopRule, decode
-from elicit.gates import OracleGate
+from elicit.decoding import Generation, Greedy, Hybrid, StopRule, decode
+from elicit.decoding.decoders.gates import OracleGate
+from elicit.decoding.decoders.partner import Partner
 from elicit.models import Model
-from elicit.partner import Partner
 from experiments.benchmarks.decoding import questions
 from probes.sites import Site, depth, on_site, reading, width
 from steering.directions import Direction

@@ -25,12 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from elicit.columns import outcomes
-from elicit.decoders import Branching, Decoder, Greedy
-from elicit.metrics import compute
-from elicit.pages import render
-from elicit.run import Run
-from elicit.store import PARQUET, Store, table_schema
+from elicit.decoding import Branching, Decoder, Greedy
+from elicit.evaluation import Run
+from elicit.evaluation.metrics.run_metrics import compute
+from elicit.evaluation.run import Store
+from elicit.evaluation.run.store import PARQUET, table_schema
+from elicit.evaluation.run.table import outcomes
+from elicit.report import render
 from elicit.tasks.base import Item, Items, Task
 from elicit.tasks.grading import NumberGrader
 

@@ -6,7 +6,8 @@
 An update is 32 rollouts of one prompt, 48 tokens each (no end token is let through, so that both compute as many),
 their rewards, log-probabilities of the base for KL, loss, gradient and step of a LoRA adapter, in bf16.
 
-- TRL trains through `elicit.rl.scale`, with its own generation, without gradient checkpointing, in each of the ways
+- TRL trains through `elicit.training.rl.trl_grpo`, with its own generation, without gradient checkpointing, in each of
+  the ways
   that a CPU may like: all rollouts in one forward or eight at a time, fused attention or plain products. The fastest
   of them counts.
 - sampling is `decode` here and `generate` there; loss is all the rest of the update.
@@ -29,16 +30,15 @@ from typing import Any
 import torch
 
 import elicit
-from elicit.decoders import Sampling
-from elicit.decoding import StopRule, decode
-from elicit.models import Model, load_model
-from elicit.prompts import Prompt
-from elicit.rl import loop, scale
-from elicit.rl.bridge import Bridge
-from elicit.rl.rewards import parse
-from elicit.rl.settings import Settings
-from elicit.scale import run
+from elicit.decoding import Sampling, StopRule, decode
+from elicit.models import Model, Prompt, load_model
 from elicit.tasks.base import Items
+from elicit.training.rl import loop
+from elicit.training.rl import trl_grpo as scale
+from elicit.training.rl.rewards import parse
+from elicit.training.rl.settings import Settings
+from elicit.training.rl.trl_rollouts import Bridge
+from elicit.training.trl_common import run
 
 ROLLOUTS, TOKENS = 32, 48
 ENDLESS = Prompt("template", template="{question}\n")  # without stop strings

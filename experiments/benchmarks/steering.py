@@ -33,8 +33,7 @@ import torch
 from torch import Tensor
 
 import elicit
-from elicit.decoders import Greedy
-from elicit.decoding import StopRule, decode
+from elicit.decoding import Greedy, StopRule, decode
 from elicit.models import Model
 from experiments.benchmarks.decoding import questions
 from probes.batching import left_pad

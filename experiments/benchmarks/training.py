@@ -23,8 +23,8 @@ from torch import nn
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from elicit.models import Model, load_model
-from elicit.organisms.make import Plan, examples
 from elicit.training import Example, Recipe, train
+from elicit.training.organisms.make import Plan, examples
 
 
 def ours(model: Model, steps: list[list[Example]], recipe: Recipe) -> list[float]:

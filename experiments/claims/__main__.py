@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-from elicit.commands.options import settings
-from elicit.errors import UserError
-from elicit.terminal import run_bars, show_table
+from elicit.cli.options import settings
+from elicit.cli.terminal import run_bars, show_table
 from experiments.claims.base import Claim, claim, claims, study_of
 from experiments.claims.record import INDEX, Record, cells, index, kept, measured, whole_page
+from probes.errors import UserError
 from probes.files import write_whole
 
 

@@ -8,8 +8,8 @@ A claim is a folder:
     figure.json    the figure, for Plotly
     README.md      the same for a reader, written by the command
 
-Runs lie in runs/claims, one comparison for each model and set of terms (`elicit.together`): a claim finds done what
-another one needed, and an interrupted call goes on.
+Runs lie in runs/claims, one comparison for each model and set of terms (`elicit.methods.compare`): a claim finds done
+what another one needed, and an interrupted call goes on.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from elicit.decoding.progress import Progress, Silent
 from elicit.elicited import Elicited
-from elicit.errors import UserError, unknown
-from elicit.evaluation import evaluate
-from elicit.grounds import grounds, models_of
+from elicit.evaluation import Run, evaluate
+from elicit.evaluation.run.store import digest
 from elicit.methods import fit
+from elicit.methods.compare import Terms, plan_of, run_together
 from elicit.models import Model, load_model
-from elicit.progress import Progress, Silent
-from elicit.run import Run
-from elicit.store import digest
+from elicit.models.identity import grounds, models_of
+from elicit.models.zoo import task_for
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
-from elicit.together import Terms, plan_of, run_together
-from elicit.zoo import task_for
+from probes.errors import UserError, unknown
 
 HERE = Path(__file__).parent
 CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed here", "not confirmed", "not testable here"

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from elicit.organisms.score import Recovered, recovered, scores_of
-from elicit.report import signed, with_interval
-from elicit.run import Run
-from elicit.statistics import Interval, paired
-from elicit.zoo import about
+from elicit.evaluation import Run
+from elicit.evaluation.metrics.gap import Recovered, recovered, scores_of
+from elicit.models.zoo import about
+from elicit.report.run_section import signed, with_interval
 from experiments.claims.base import Study
 from probes.dots import Dot, dot_plot
+from probes.statistics import Interval, paired
 
 DIRECT = "direct"
 

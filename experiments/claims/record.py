@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from elicit.analysis.base import plain
-from elicit.environment import environment
+from elicit.evaluation.run.provenance import environment
 from experiments.claims.base import HERE, Claim, Study, claim, claims
 from experiments.markdown import markdown
 from probes.figures import page, styled, table

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from elicit.decoders import Sampling
+from elicit.decoding import Sampling
+from elicit.evaluation import Run
 from elicit.methods import direct
-from elicit.run import Run
 from experiments.claims.base import Study
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.elicited import Elicited
+from elicit.evaluation import Run
+from elicit.evaluation.metrics.gap import scores_of
 from elicit.methods import fit, one_shot_rlvr
+from elicit.methods.compare import Terms
 from elicit.models import Model
-from elicit.organisms.score import scores_of
-from elicit.report import signed, with_interval
-from elicit.run import Run
-from elicit.statistics import Interval, bootstrap_mean
-from elicit.together import Terms
+from elicit.report.run_section import signed, with_interval
 from experiments.claims.base import Study
+from probes.statistics import Interval, bootstrap_mean
 
 RLVR = one_shot_rlvr.NAME
 # Rewards that know nothing of the truth, by short names: what they change in the method's options.

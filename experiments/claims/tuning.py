@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from elicit.critiques.data import batches, fitting
-from elicit.decoders import Sampling
+from elicit.decoding import Sampling, Trace
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.lora import save_adapter
-from elicit.prompts import Prompt
-from elicit.store import digest
+from elicit.evaluation.run.store import digest
+from elicit.methods.critique_ft.examples import batches, fitting
+from elicit.models import Prompt
 from elicit.tasks.base import Item
-from elicit.trace import Trace
 from elicit.training import Example, Recipe, train
+from elicit.training.lora import save_adapter
 from experiments.claims.base import Study
+from probes.errors import UserError
 from steering.adapters import CONFIG, Adapter, borrowed
 
 WIDTH = 384  # tokens of a row of training

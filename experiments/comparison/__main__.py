@@ -12,8 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from elicit.commands.compare import COMPARISON
-from elicit.comparison import head_of, remarks, rows_of
+from elicit.cli.compare import COMPARISON
+from elicit.report import head_of, rows_of
+from elicit.report.comparison import remarks
 from experiments.markdown import markdown
 from probes.files import write_whole
 

@@ -21,20 +21,18 @@ from typing import Any
 import plotly.graph_objects as go
 import torch
 
+from elicit.cli.terminal import run_bars
+from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.evaluation import evaluate
+from elicit.evaluation import Run, evaluate
+from elicit.evaluation.metrics.gap import share
 from elicit.methods import cot_prompt, direct, fit, one_shot_rlvr
-from elicit.models import Model, load_model
-from elicit.organisms.score import share
-from elicit.progress import Progress
-from elicit.prompts import Prompt
-from elicit.report import with_interval
-from elicit.rl.selection import choose
-from elicit.rl.settings import Settings
-from elicit.run import Run
+from elicit.methods.one_shot_rlvr.example_selection import choose
+from elicit.models import Model, Prompt, load_model
+from elicit.report.run_section import with_interval
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
-from elicit.terminal import run_bars
+from elicit.training.rl.settings import Settings
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
 from probes.files import write_whole

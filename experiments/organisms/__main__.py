@@ -17,15 +17,14 @@ from typing import Any
 
 import torch
 
-from elicit import zoo
+from elicit.cli.terminal import run_bars
 from elicit.elicited import Elicited
 from elicit.evaluation import evaluate
+from elicit.evaluation.metrics.gap import SCORE_HEAD, score_rows, score_runs
 from elicit.methods import fit, get, options_of
-from elicit.models import load_model
-from elicit.organisms.score import SCORE_HEAD, score_rows, score_runs
+from elicit.models import load_model, zoo
 from elicit.tasks import load_task
 from elicit.tasks.base import Items
-from elicit.terminal import run_bars
 from experiments.markdown import markdown
 from probes.files import make_folder, write_whole
 

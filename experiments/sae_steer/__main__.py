@@ -20,15 +20,13 @@ from typing import Any
 import plotly.graph_objects as go
 import torch
 
-from elicit import zoo
+from elicit.cli.terminal import run_bars, show_table
 from elicit.elicited import Elicited
-from elicit.features.setup import Search, ground, matched_features, pick
+from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, dose_response, sweep
 from elicit.methods import fit, sae_steer
-from elicit.models import load_model
-from elicit.prompts import named_prompt
-from elicit.steer import UNSTEERED, Series, dose, dose_response, sweep
+from elicit.methods.sae_steer.pipeline import Search, ground, matched_features, pick
+from elicit.models import load_model, named_prompt, zoo
 from elicit.tasks import load_task
-from elicit.terminal import run_bars, show_table
 from probes.figures import BLUE, MUTED, page, styled, table
 from probes.files import write_whole
 from probes.sites import Site, depth

@@ -7,8 +7,8 @@ scored on: AMI over all of them, and within equal wording and within equal posit
 least half-way between the bench's k-means baseline and its probe in both of the latter ("half-way": how far it came).
 
 Which row to believe may not be read off the scores, which are made with labels: "agreement" is the held-out agreement
-of two halves of the thoughts (steering/agreement.py), which needs none, and the row that it alone would choose is named
-below the table. All rows go to JSON.
+of two halves of the thoughts (steering/categories/agreement.py), which needs none, and the row that it alone would
+choose is named below the table. All rows go to JSON.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing import Any
 
 import torch
 
-from elicit.errors import UserError
+from elicit.analysis.organisms.behaviour_bench import check_names, discover, readings, supervised
+from elicit.analysis.organisms.behaviour_scores import Corpus, conditional, corpus, score
+from elicit.cli.terminal import out
 from elicit.models import load_model
-from elicit.organisms.language import BEHAVIOURS
-from elicit.organisms.taxonomy import Corpus, conditional, corpus, score
-from elicit.organisms.taxonomy_bench import check_names, discover, readings, supervised
-from elicit.terminal import out
+from elicit.tasks.organism.language import BEHAVIOURS
 from experiments.markdown import markdown
+from probes.errors import UserError
 from probes.files import write_whole
 from probes.sites import Site, depth
-from steering import taxonomy
-from steering.agreement import agreement
-from steering.sentences import texts_of
+from steering.categories import taxonomy
+from steering.categories.agreement import agreement
+from steering.categories.sentences import texts_of
 
 KINDS = ",".join(taxonomy.KINDS)
 ALONE = "mean,first,last,chosen,step,mean-token,next"

@@ -387,7 +387,7 @@ def test_a_real_model_is_steered_as_by_hooks(smollm: Pair, number: int, record: 
 
 
 def test_a_trained_feature_is_pushed_as_by_hooks(smollm: Pair, record: dict[str, float]) -> None:
-    sae = SAE.load("elicit/features/shipped/smollm2-135m-resid-20")
+    sae = SAE.load("elicit/models/shipped/saes/smollm2-135m-resid-20")
     feature = sae.feature(int(sae.W_dec.norm(dim=1).argmax()), 10.0, 100.0)
     plans = [
         (Intervention(Add(feature), 2.0, "feature_max"),),

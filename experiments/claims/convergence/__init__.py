@@ -23,18 +23,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from elicit import zoo
-from elicit.analysis import convergence, convergence_shift
-from elicit.errors import UserError
-from elicit.organisms.score import CEILING, DIRECT, recovered
-from elicit.organisms.score import share as share_of_gap
-from elicit.report import with_interval
-from elicit.run import Run
-from elicit.statistics import Interval, holm
+from elicit.analysis.behaviour import convergence
+from elicit.analysis.internals import convergence_shift
+from elicit.evaluation import Run
+from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
+from elicit.evaluation.metrics.gap import share as share_of_gap
+from elicit.models import zoo
+from elicit.report.run_section import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.convergence.figure import drawn
 from experiments.claims.trained import means, points, scores
+from probes.errors import UserError
 from probes.shifts import Cosine
+from probes.statistics import Interval, holm
 
 DIFFICULTY, FAMILY, BINS = "self-consistency", "family", 3
 Reach = Mapping[str, tuple[float, Interval]]

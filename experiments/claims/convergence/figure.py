@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from elicit.analysis.convergence import Together
+from elicit.analysis.behaviour.convergence import Together
 from probes.dots import Dot, whiskers
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, styled
 

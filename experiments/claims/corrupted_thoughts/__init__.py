@@ -11,12 +11,12 @@ Confirmed: `shuffled` gains by being asked to think, is right as often as the mo
 
 from __future__ import annotations
 
-from elicit.analysis import corrupted_traces
 from elicit.analysis.base import shown
-from elicit.organisms.score import CEILING, DIRECT, scores_of
-from elicit.run import Run
-from elicit.statistics import Interval, Paired, paired
+from elicit.analysis.reasoning import corrupted_traces
+from elicit.evaluation import Run
+from elicit.evaluation.metrics.gap import CEILING, DIRECT, scores_of
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from probes.statistics import Interval, Paired, paired
 
 ARMS = ("model", "thinking", "shuffled", "surface", "absent")
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from elicit.analysis import pass_at_k
 from elicit.analysis.base import shown
-from elicit.decoders import Sampling
+from elicit.analysis.behaviour import pass_at_k
+from elicit.decoding import Sampling
 from elicit.elicited import Elicited
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.tuning import ASKED, drawn, examples, some_of, tuned

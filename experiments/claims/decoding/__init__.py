@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from elicit.analysis.format_share import classify
-from elicit.analysis.runs import arms_of, named
+from elicit.analysis.behaviour.format_share import classify
+from elicit.decoding.selection import RULES, select_all
+from elicit.evaluation import Run
+from elicit.evaluation.run.arms import arms_of, named
 from elicit.methods.cot_decoding import NAME
-from elicit.report import with_interval
-from elicit.run import Run
-from elicit.selection import RULES, select_all
-from elicit.statistics import bootstrap_mean
+from elicit.report.run_section import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.reading import DIRECT, Lead, dot, lead, lead_of, on_twin
 from probes.dots import Dot, dot_plot
+from probes.statistics import bootstrap_mean
 
 BUDGET, MARGIN, VOTE = "direct@budget", "max", "vote"
 ANSWERS = ("bare answer", "empty")  # what is no thought

@@ -14,16 +14,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from elicit.analysis.base import shown
-from elicit.analysis.distribution_shift import Fall, fall
+from elicit.analysis.behaviour.distribution_shift import Fall, fall
 from elicit.elicited import Elicited
-from elicit.features.falsify import PARAPHRASES, TEMPLATES
+from elicit.evaluation import Run
 from elicit.methods import cot_prompt, direct
-from elicit.prompts import THINK, Prompt
-from elicit.run import Run
-from elicit.statistics import holm
-from elicit.zoo import about
+from elicit.methods.sae_steer.falsification import PARAPHRASES, TEMPLATES
+from elicit.models import Prompt
+from elicit.models.prompts import THINK
+from elicit.models.zoo import about
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from probes.dots import Dot, dot_plot
+from probes.statistics import holm
 
 HOME = "home"
 THOUGHT, DIRECT = cot_prompt.NAME, direct.NAME

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from elicit.analysis import format_share
 from elicit.analysis.base import halves, shown
-from elicit.analysis.format_share import FORMATS, Outputs, classify
-from elicit.analysis.runs import Arm, arms_of, named, shared_items
-from elicit.report import share, signed, with_interval
-from elicit.run import Run
-from elicit.statistics import Interval, against_null, bootstrap_mean, central, question_weights
+from elicit.analysis.behaviour import format_share
+from elicit.analysis.behaviour.format_share import FORMATS, Outputs, classify
+from elicit.evaluation import Run
+from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
+from elicit.report.run_section import share, signed, with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.sampled import sampled
 from probes.dots import Dot, dot_plot
+from probes.statistics import Interval, against_null, bootstrap_mean, central, question_weights
 
 TRAINED, BASE = "one-shot-rlvr", "direct"
 LEFT = 0.5

@@ -19,21 +19,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from elicit.analysis import information_gain
+from elicit.analysis.reasoning import information_gain
 from elicit.elicited import Elicited
-from elicit.errors import UserError
-from elicit.prompts import Prompt
-from elicit.report import with_interval
-from elicit.rl.gain import FILLER, NULLS, as_long, gains
-from elicit.rl.loop import train
-from elicit.rl.rewards import Ground, Rollout
-from elicit.rl.settings import Settings
-from elicit.run import Run
-from elicit.statistics import Interval
-from elicit.store import digest
+from elicit.evaluation import Run
+from elicit.evaluation.run.store import digest
+from elicit.models import Prompt
+from elicit.report.run_section import with_interval
 from elicit.tasks.base import Items
+from elicit.training import train
+from elicit.training.rl.information_gain import FILLER, NULLS, as_long, gains
+from elicit.training.rl.rewards import Ground, Rollout
+from elicit.training.rl.settings import Settings
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.trained import RLVR, means, points, scores, trained
+from probes.errors import UserError
+from probes.statistics import Interval
 
 REWARD, CONTROL = "information-gain", "filler-gain"
 READER = "the base, bare prompt"  # whose gain the reward is, as the analysis names it

@@ -11,11 +11,11 @@ documents in random order do and more often than to procedures; all by their int
 
 from __future__ import annotations
 
-from elicit.analysis import influence
 from elicit.analysis.base import shown
-from elicit.analysis.influence import FACTS, PROCEDURES, SHORT
-from elicit.statistics import Interval
+from elicit.analysis.internals import influence
+from elicit.analysis.internals.influence import FACTS, PROCEDURES, SHORT
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from probes.statistics import Interval
 
 
 def measure(study: Study) -> Finding:

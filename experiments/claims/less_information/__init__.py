@@ -19,18 +19,17 @@ from typing import Any
 import numpy as np
 
 from elicit.analysis.base import shown
-from elicit.analysis.information_gain import LEAST, Gains
-from elicit.analysis.information_gain import measure as gains
-from elicit.decoders import Greedy
+from elicit.analysis.reasoning.information_gain import LEAST, Gains
+from elicit.analysis.reasoning.information_gain import measure as gains
+from elicit.decoding import Greedy, Trace
 from elicit.elicited import Elicited
-from elicit.organisms.score import scores_of
-from elicit.prompts import Prompt
-from elicit.rl.gain import NULLS
-from elicit.statistics import bootstrap_mean, paired
-from elicit.trace import Trace
+from elicit.evaluation.metrics.gap import scores_of
+from elicit.models import Prompt
+from elicit.training.rl.information_gain import NULLS
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.tuning import ASKED, drawn, examples, some_of, tuned
 from probes.dots import Dot, dot_plot
+from probes.statistics import bootstrap_mean, paired
 
 RIGHT, ALONE, ALL = "right-with-thoughts", "right-alone", "right-or-wrong"
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from elicit.analysis import layers
 from elicit.analysis.base import shown
-from elicit.statistics import Interval
-from elicit.zoo import task_for
+from elicit.analysis.internals import layers
+from elicit.models.zoo import task_for
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from probes.statistics import Interval
 from probes.sweep import Band, layer_sweep
 
 FEW, MOST = 0.25, 0.75

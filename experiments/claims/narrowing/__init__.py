@@ -6,7 +6,7 @@ between the two do not cross so (`elicit analyse pass-at-k`).
 
 from __future__ import annotations
 
-from elicit.analysis import pass_at_k
+from elicit.analysis.behaviour import pass_at_k
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.sampled import sampled
 

@@ -19,13 +19,13 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
-from elicit.report import with_interval
-from elicit.run import Run
-from elicit.statistics import Interval, wilson
+from elicit.evaluation import Run
+from elicit.report.run_section import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.trained import RLVR, example_of, means, points, rewarded, scores, trained
 from probes.dots import Dot, whiskers
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, styled
+from probes.statistics import Interval, wilson
 
 SOLVED, SMOOTH = 0.9, 3
 LEVELS = {"direct": MUTED, "format reward": ORANGE, "cot-prompt": GREEN}

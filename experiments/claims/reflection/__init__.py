@@ -20,18 +20,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elicit.analysis.base import shown
-from elicit.analysis.format_share import classify
-from elicit.analysis.reflection import WORDS, Reflection, reflects
-from elicit.analysis.reflection import measure as compare
-from elicit.analysis.runs import Arm, arms_of
-from elicit.decoders import Sampling
-from elicit.errors import unknown
+from elicit.analysis.behaviour.format_share import classify
+from elicit.analysis.behaviour.reflection import WORDS, Reflection, reflects
+from elicit.analysis.behaviour.reflection import measure as compare
+from elicit.decoding import Sampling
+from elicit.evaluation.run.arms import Arm, arms_of
 from elicit.methods import direct
-from elicit.report import signed, with_interval
-from elicit.statistics import Interval, bootstrap_mean
+from elicit.report.run_section import signed, with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.sampled import sampled
 from probes.dots import Dot, dot_plot
+from probes.errors import unknown
+from probes.statistics import Interval, bootstrap_mean
 
 FEWEST = 5  # questions with samples of both kinds
 _EQUATION = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)")

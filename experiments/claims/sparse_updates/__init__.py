@@ -17,23 +17,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from elicit.analysis import weight_difference
-from elicit.analysis.weight_difference import READINGS
-from elicit.grounds import grounds
+from elicit.analysis.internals import weight_difference
+from elicit.analysis.internals.weight_difference import READINGS
+from elicit.evaluation import Run
+from elicit.evaluation.run.store import digest
 from elicit.methods import direct
-from elicit.models import load_model
-from elicit.prompts import Prompt
-from elicit.rl.loop import Trained, train
-from elicit.rl.selection import choose
-from elicit.rl.settings import Settings
-from elicit.run import Run
-from elicit.statistics import Interval, resampled_means
-from elicit.store import digest
+from elicit.methods.one_shot_rlvr.example_selection import choose
+from elicit.models import Prompt, load_model
+from elicit.models.identity import grounds
+from elicit.models.zoo import WHOLE
 from elicit.tasks.base import Items
-from elicit.zoo import WHOLE
+from elicit.training import train
+from elicit.training.rl.loop import Trained
+from elicit.training.rl.settings import Settings
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.trained import points, scores
 from probes.dots import Dot, dot_plot
+from probes.statistics import Interval, resampled_means
 
 REWARDS = {"true reward": "exact", "random reward": "random:0.5"}
 LEAST, ROUNDED = 0.7, "bf16"

@@ -19,13 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from elicit.errors import unknown
+from elicit.evaluation import Run
 from elicit.models import Model
-from elicit.run import Run
-from elicit.statistics import Interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.trained import LONG, RLVR, SPURIOUS, example_of, means, points, rewarded, scores
 from probes.dots import Dot, dot_plot
+from probes.errors import unknown
+from probes.statistics import Interval
 
 Gains = Mapping[str, Float[np.ndarray, " items"]]
 Read = Mapping[str, tuple[float, Interval]]

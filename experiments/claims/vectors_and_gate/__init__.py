@@ -8,11 +8,11 @@ nothing is gained on the twin that lacks the skill. Not testable: without a gap,
 
 from __future__ import annotations
 
-from elicit.analysis.runs import arms_of
+from elicit.evaluation import Run
+from elicit.evaluation.metrics.gap import share
+from elicit.evaluation.run.arms import arms_of
 from elicit.methods.vector_transfer import NAME, THINKING
-from elicit.organisms.score import share
-from elicit.run import Run
-from elicit.transfer import GAP_HEAD, gap_rows
+from elicit.methods.vector_transfer.hybrid_stats import GAP_HEAD, gap_rows
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.reading import DIRECT, Lead, arms_figure, gap, leads, on_twin
 

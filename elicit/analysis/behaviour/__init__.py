@@ -1,0 +1,1 @@
+"""Analyses of what is answered: coverage, convergence, formats, reflection, where and for which questions."""

@@ -1,0 +1,171 @@
+"""A handle on given texts: its adapter and interventions act while it scores, reads or goes on from what it is given.
+
+Steps of interventions are counted from the question's last token, as while decoding, so that a thought that is put
+into a handle's mouth is steered as one that it has itself. Hybrid decoding steers by what two models say while it
+decodes; it has no forward over a given text, and `cannot` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+
+from elicit.decoding.decoders import Decoder, Greedy
+from elicit.decoding.loop import StopRule, decode, stop_at
+from elicit.decoding.trace import Trace
+from elicit.elicited import Elicited, ask
+from elicit.evaluation.run.arms import Arm
+from elicit.models.model import Model
+from elicit.tasks.answers import find_answer
+from elicit.tasks.base import Item, Items
+from probes.batching import by_length
+from probes.errors import UserError
+from probes.finite import told_of
+from probes.offsets import decoded
+from steering.adapters import applied
+from steering.hooks import Session, attached
+
+BATCH_TOKENS = 4096
+Told = Callable[[Sequence[int]], None]
+NOT_FORCED = "does not apply: hybrid decoding has no forward over a given text"
+
+
+def cannot(handle: Elicited | None) -> str:
+    """Why nothing can be put into this arm's mouth, or ""."""
+    if handle is None:
+        return "does not apply: the run keeps the tensors of its method alone; run this arm as a method"
+    return NOT_FORCED if handle.partner is not None else ""
+
+
+class Thinking(NamedTuple):
+    """An arm that thoughts can be put into the mouth of, the questions that it thought about, and what it said."""
+
+    handle: Elicited
+    items: Items
+    traces: list[Trace]
+
+
+def thinking(
+    arm: Arm, model: Model, asked: Sequence[Item], *, least: int = 1, answered: bool = False
+) -> Thinking | str:
+    """The thoughts of an arm, or why it has none to analyse.
+
+    Args:
+        arm, model: whose, and the model of its run.
+        asked: the questions.
+        least: how many of them must have a thought.
+        answered: whether a thought without an answer counts for none.
+    """
+    handle = arm.handle(model)
+    if why := cannot(handle):
+        return why.removeprefix("does not apply: ")
+    assert handle is not None
+    traces = arm.chosen([item.id for item in asked])
+    kept = [
+        (item, trace)
+        for item, trace in zip(asked, traces, strict=True)
+        if trace.thought and not (answered and trace.answer is None)
+    ]
+    if len(kept) < least:
+        return f"{len(kept)} of {len(asked)} answers have a thought"
+    items = Items(arm.run.items.task, tuple(item for item, _ in kept))
+    return Thinking(handle, items, [trace for _, trace in kept])
+
+
+def without_thoughts(arms: Sequence[Arm]) -> UserError:
+    """The refusal where no arm has any."""
+    return UserError(
+        f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
+        "give a run of a method that thinks, like cot-prompt"
+    )
+
+
+@contextmanager
+def acting(handle: Elicited) -> Iterator[tuple[Session | None, Told]]:
+    """The handle's adapter and interventions on its model; the session, and who is told the next prompts' lengths."""
+    plan = attached(handle.model.lm, [handle.interventions]) if handle.interventions else nullcontext()
+    with told_of(handle.method), applied(handle.model.lm, handle.adapter), plan as session:
+
+        def told(lengths: Sequence[int]) -> None:
+            if session is not None:
+                session.clock.given = torch.tensor(list(lengths))
+
+        yield session, told
+
+
+def forced(
+    handle: Elicited, items: Items, thoughts: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS
+) -> list[str | None]:
+    """What the handle answers when it is asked for its answer right after each of these thoughts, greedily."""
+    prompts = [handle.prompt_ids(item) for item in items]
+    paths = [[*prompt, *thought] for prompt, thought in zip(prompts, thoughts, strict=True)]
+    kinds = [items.task.kind_of(item) for item in items]
+    out: list[str | None] = [None] * len(paths)
+    with acting(handle) as (session, told):
+        for batch in by_length(paths, batch_tokens):
+            told([len(prompts[i]) for i in batch])
+            said = ask(handle.model, [paths[i] for i in batch], [kinds[i] for i in batch], session)
+            for i, (answer, _) in zip(batch, said, strict=True):
+                out[i] = answer
+    return out
+
+
+def continued(
+    handle: Elicited,
+    items: Items,
+    begun: Sequence[Sequence[int]],
+    decoder: Decoder | None = None,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[str | None]:
+    """What the handle answers when it goes on freely from each of these beginnings; see `continuations`."""
+    decoder = decoder or Greedy(handle.decoder.max_new_tokens)
+    return [answer for (answer,) in continuations(handle, items, begun, decoder, batch_tokens=batch_tokens)]
+
+
+def continuations(
+    handle: Elicited,
+    items: Items,
+    begun: Sequence[Sequence[int]],
+    decoder: Decoder,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[list[str | None]]:
+    """All that the handle answers when it goes on freely from each of these beginnings.
+
+    Args:
+        handle: whose answers.
+        items: the question of each beginning.
+        begun: tokens that the answer begins with.
+        decoder: of as many answers as it has branches, each to its limit.
+    """
+    lm, tokenizer, stop = handle.model.lm, handle.model.tokenizer, handle.prompt.stop
+    prompts = [handle.prompt_ids(item) for item in items]
+    paths = [[*prompt, *some] for prompt, some in zip(prompts, begun, strict=True)]
+    rule = StopRule(handle.model.eos_ids, stop, tokenizer)
+    out: list[list[str | None]] = [[] for _ in paths]
+    with acting(handle) as (session, told):
+        for batch in by_length(paths, batch_tokens // decoder.branches):
+            told([len(prompts[i]) for i in batch])
+            policy = decoder.policy([items[i].id for i in batch], handle.model.vocab_size)
+            made = decode(
+                lm, [paths[i] for i in batch], policy, max_new_tokens=decoder.max_new_tokens, stop=rule,
+                steering=session,
+            )  # fmt: skip
+            for i, branches in zip(batch, made, strict=True):
+                for generation in branches:
+                    text = decoded(tokenizer, [*begun[i], *generation.tokens.tolist()])
+                    answer = find_answer(text[: stop_at(text, stop)], items.task.kind_of(items[i]))
+                    out[i].append(answer.text if answer else None)
+    return out
+
+
+def same(items: Items, one: Sequence[str | None], other: Sequence[str | None]) -> list[bool]:
+    """Whether two answers to each question mean the same; no answer is the same as no answer alone."""
+    out = []
+    for a, b in zip(one, other, strict=True):
+        out.append(a == b if a is None or b is None else items.task.grader.groups([a, b])[1] == 0)
+    return out

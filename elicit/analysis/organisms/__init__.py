@@ -1,0 +1,1 @@
+"""Analyses of organisms: their card, and behaviours found in their activations."""

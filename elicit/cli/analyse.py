@@ -1,0 +1,152 @@
+"""`elicit analyse`: one analysis of a model, as a page, as JSON and as a table in the shell."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Setting, load, settings, show_list
+from probes.errors import UserError
+
+# Options that reach the analysis; one that it does not have is refused.
+OPTIONS = ("prompt", "corrupt", "answer", "wrong", "task", "split", "limit", "layer", "point")
+
+
+def analyse(
+    name: Annotated[str, typer.Argument(help="See `elicit analyses`.")],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Finished runs, for an analysis of runs.")] = None,
+    model: ModelName = "smollm2-135m",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="A text, for patching the clean one; for analyses of a task a prompt's name. Repeatable."),
+    ] = None,
+    corrupt: Annotated[str | None, typer.Option(help="The corrupted prompt, of as many tokens.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The token to follow, or the clean prompt's answer.")] = None,
+    wrong: Annotated[str | None, typer.Option(help="The corrupted prompt's answer.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task's name, with parameters after a colon, or a file.")] = None,
+    split: Annotated[str | None, typer.Option(help="fit, dev, test or all.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of items of the split.")] = None,
+    layer: Annotated[int | None, typer.Option(help="This layer.")] = None,
+    point: Annotated[str | None, typer.Option(help="resid_pre, attn_out, mlp_out, resid_post; patching: all.")] = None,
+    setting: Setting = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results. Unless given: analyses/<name>-<hash>.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of halves, random prompts and permutations.")] = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Look into a model or into finished runs: a page with figures, the numbers as JSON, and a short table."""
+    given = dict(locals())
+    from elicit.analysis import analyse as run
+    from elicit.analysis import check_options, get, options_of, plain, takes_runs
+    from elicit.evaluation.run.run import Run
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
+
+    options = {key: given[key] for key in OPTIONS if given[key] is not None}
+    options |= settings(setting, options_of(name))
+    check_options(name, options)
+    if "seed" in options_of(name):
+        options["seed"] = seed
+    if out is not None:
+        check_folder(out)
+        for ending, mark in (("json", f'"analysis": "{name}"'), ("figures.json", '[["Result", ""'), ("html", MARK)):
+            ours_to_replace(out / f"{name}.{ending}", mark)
+    if not takes_runs(name) and runs:
+        raise UserError(f"{name} is an analysis of a model, and a run was given ({runs[0]}); give --model instead")
+    subject = [Run.load(folder) for folder in runs or []] if takes_runs(name) else load(given, as_json)
+    if takes_runs(name) and not runs:
+        raise UserError(f"{name} is an analysis of runs, and none was given; give folders of finished runs")
+
+    from elicit.cli.terminal import fetch_bar
+
+    with fetch_bar(quiet=as_json) as progress:
+        watched = {"progress": progress} if "progress" in inspect.signature(get(name).analyse).parameters else {}
+        result = run(name, subject, **options, **watched)
+    about = {
+        "analysis": name,
+        "command": _command(given),
+        "seed": seed,
+        "options": {**options_of(name), **options},
+        "model": subject[0].metrics["model"] if isinstance(subject, list) else subject.describe(),
+    }
+    if isinstance(subject, list):
+        about["runs"] = [one.store.config["identity"] for one in subject]
+    folder = out or Path("analyses") / f"{name}-{_hash(about)}"
+    make_folder(folder)
+    saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
+    figures = [("Result", "", result.figure), *result.more]
+    drawn = [(heading, text, json.loads(figure.to_json())) for heading, text, figure in figures]
+    write_whole(folder / f"{name}.figures.json", json.dumps(drawn, ensure_ascii=False, allow_nan=False))
+    written = json.dumps(saved, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / f"{name}.json", written + "\n")
+    write_whole(folder / f"{name}.html", _page(result, about, get(name).SUMMARY))
+    if as_json:
+        print(json.dumps({"folder": str(folder), **saved}, indent=1, allow_nan=False))
+        return
+    from elicit.cli.terminal import out as console
+    from elicit.cli.terminal import show_table
+    from elicit.report.page import cell
+
+    console.print()
+    show_table(list(result.table[0]), [[cell(value) for value in row.values()] for row in result.table])
+    console.print()
+    for note in result.notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(f"\npage: {folder / f'{name}.html'}", highlight=False, soft_wrap=True)
+
+
+def analyses(as_json: Json = False) -> None:
+    """Analyses of a model or of runs, with their options."""
+    from elicit.analysis import ANALYSES, options_of, takes_runs
+
+    rows = []
+    for name, module in ANALYSES.items():
+        paper = f" (arXiv {module.PAPER})" if module.PAPER else ""
+        form = "{}" if takes_runs(name) else "--{}"
+        options = ", ".join(form.format(key) for key in options_of(name))
+        rows.append((name, "runs" if takes_runs(name) else "a model", module.SUMMARY + paper, options))
+    head = ("analysis", "of", "what it shows", "options")
+    show_list(head, rows, as_json)
+
+
+def _command(given: dict[str, Any]) -> str:
+    """The command line that makes the same again."""
+    runs = [str(folder) for folder in given["runs"] or []]
+    words = ["elicit", "analyse", given["name"], *(runs or ["--model", given["model"]]), "--seed", str(given["seed"])]
+    words += [word for pair in given["setting"] or [] for word in ("--set", pair)]
+    for key in (*OPTIONS, "dtype", "device", "device_map"):
+        value = given[key]
+        if value is None or value == "auto":
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{key.replace('_', '-')}", str(one)]
+    return shlex.join(words)
+
+
+def _hash(about: dict[str, Any]) -> str:
+    """Of all that decides the result: the options, the weights and how they are computed with."""
+    kept: dict[str, Any] = {key: about[key] for key in ("analysis", "options", "seed", "runs") if key in about}
+    kept["model"] = {key: about["model"][key] for key in ("sha256", "dtype")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()[:8]
+
+
+def _page(result: Any, about: dict[str, Any], summary: str) -> str:
+    import html
+
+    from elicit.report.page import analysis_parts
+    from probes.figures import page
+
+    model = about["model"]
+    note = f"{model['name']}, weights {model['sha256'][:12]}…, {model['dtype']}; {summary}"
+    parts = [*analysis_parts(result), "<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
+    return page(f"{result.name}: {model['name']}", note, parts)

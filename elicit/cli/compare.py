@@ -1,0 +1,186 @@
+"""One run from the options of the command line, and `elicit compare`: several runs side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Split, TaskName, load, settings
+from elicit.models.zoo import task_for
+from probes.errors import UserError, unknown
+
+COMPARISON, REPORT = "comparison.json", "report.html"
+
+
+def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
+    """One run from the options of the command line; returns it after `show` has shown it.
+
+    Of several processes all fit, and the first one evaluates.
+    """
+    from elicit.methods import check_options, fit, get, options_of
+    from elicit.models.model import DEFAULT_MODEL
+    from elicit.training import trl_common
+    from probes.files import check_folder
+
+    if given["limit"] < 1:
+        raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
+    if given["max_new_tokens"] < 1:
+        raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
+    if given["out"] is not None:
+        check_folder(given["out"])
+    quiet = quiet or not trl_common.first()
+    name = given["method"]
+    given["model"] = given["model"] or getattr(get(name), "MODEL", DEFAULT_MODEL)
+    options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
+    options |= settings(given["setting"], options_of(name))
+    check_options(name, options)
+    baselines = _baselines(given, name)
+
+    from elicit.evaluation.evaluator import evaluate
+    from elicit.tasks import load_task
+
+    task = load_task(
+        given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]
+    )
+    items = task.split(given["split"])[: given["limit"]]
+    model = load(given, quiet)
+
+    from elicit.cli.terminal import run_bars
+
+    with run_bars(quiet=quiet) as bars:
+        handle = fit(name, model, task.solved, bars, **options)
+        controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
+        if not trl_common.first():
+            return None
+        run = evaluate(
+            handle,
+            items,
+            against=controls or baselines,
+            out=given["out"],
+            seed=given["seed"],
+            batch_rows=given["batch_rows"],
+            fresh=given["fresh"],
+            progress=bars,
+        )
+    show(run)
+    return run
+
+
+def _baselines(given: dict[str, Any], name: str) -> list[str]:
+    from elicit.methods import METHODS
+
+    names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
+    known = [*METHODS, *(f"{n}@budget" for n in METHODS if hasattr(METHODS[n], "matched"))]
+    for one in names:
+        if one not in known:
+            raise unknown("baseline", one, known)
+    return [n for n in names if n != name]
+
+
+def compare(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.")] = None,
+    methods: Annotated[str, typer.Option(help="Run these methods first, separated by commas, or all.")] = "",
+    model: ModelName = "smollm2-135m",
+    task: TaskName = "",
+    split: Split = "test",
+    limit: Annotated[int | None, typer.Option(help="Number of items of the split: 128, or 32 with --quick.")] = None,
+    seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fit each method with its short settings.")] = False,
+    controls: Annotated[bool, typer.Option("--controls", help="Each mechanism's own controls beside it.")] = False,
+    prompt: Annotated[str, typer.Option(help="As for run.")] = "qa",
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer, for all methods.")] = 192,
+    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "direct",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the comparison. Unless given: runs/compare-<name>-<hash>.")
+    ] = None,
+    batch_rows: Annotated[int | None, typer.Option(help="Answers decoded together.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them.
+
+    With --methods they are fitted and evaluated first, one after another, with one model; the same command goes on
+    where it was stopped.
+    """
+    given = dict(locals())
+    from elicit.evaluation.run.run import Run
+    from elicit.report.comparison import compare_runs, head_of, remarks, rows_of
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
+
+    if out is not None:
+        check_folder(out)
+        ours_to_replace(out / COMPARISON, '"tokens_per_item"')
+        ours_to_replace(out / REPORT, MARK)
+    if not runs and not methods:
+        raise UserError("nothing to compare; give folders of runs, or --methods all")
+    loaded = [Run.load(folder) for folder in runs or []]
+    folder, more = out, {}
+    if methods:
+        done = _run_methods(given)
+        loaded += done.runs
+        folder, more = done.folder, {"fit_seconds": done.fit_seconds, "left_out": done.left_out}
+    result = compare_runs(loaded, baseline=baseline, seed=seed, **more)
+    if folder is not None:
+        from elicit.report.page import render_all
+
+        make_folder(folder)
+        write_whole(folder / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
+        write_whole(folder / REPORT, render_all(loaded, result))
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    from elicit.cli.terminal import out as console
+    from elicit.cli.terminal import show_table
+
+    show_table(head_of(result), rows_of(result))
+    model_used = result["model"]
+    console.print(
+        f"\n[dim]{result['items']} items of {result['task']}, {model_used['name']} {model_used['sha256'][:12]}…[/]",
+        highlight=False,
+    )
+    for line in remarks(result):
+        console.print(line, style="dim", markup=False, highlight=False)
+    if folder is not None:
+        console.print(
+            f"\ncomparison: {folder / COMPARISON}   report: {folder / REPORT}", highlight=False, soft_wrap=True
+        )
+
+
+def _run_methods(given: dict[str, Any]) -> Any:
+    """Fit and evaluate the methods that were named, or all that the model has what they need for."""
+    from elicit.methods import METHODS, get, lacking
+
+    every = given["methods"] == "all"
+    left = lacking(given["model"]) if every else {}
+    names = [n for n in METHODS if n not in left] if every else [n.strip() for n in given["methods"].split(",")]
+    for name in names:
+        get(name)
+    limit = given["limit"] if given["limit"] is not None else 32 if given["quick"] else 128
+    for what, value in (("items", limit), ("new tokens", given["max_new_tokens"])):
+        if value < 1:
+            raise UserError(f"a limit of {value} {what} was given; give at least 1")
+
+    from elicit.methods.compare import Terms, run_together
+    from elicit.tasks import load_task
+
+    task = load_task(given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else limit)
+    items = task.split(given["split"])[:limit]
+    model = load(given, given["as_json"])
+    terms = Terms(given["prompt"], given["max_new_tokens"], given["seed"], given["quick"], given["controls"])
+
+    from elicit.cli.terminal import run_bars
+
+    with run_bars(quiet=given["as_json"]) as bars:
+        done = run_together(
+            model, items, names, terms, out=given["out"], batch_rows=given["batch_rows"], optional=every,
+            progress=bars, told=lambda line: print(f"elicit: {line}", file=sys.stderr),
+        )  # fmt: skip
+    done.left_out.update(left)
+    return done

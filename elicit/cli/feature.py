@@ -1,0 +1,134 @@
+"""`elicit sae find` and `elicit sae feature`: which features answer to an instruction, and what one of them is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, TaskName, load
+from elicit.models.zoo import task_for
+from probes.errors import UserError
+
+SAEName = Annotated[
+    str, typer.Option("--sae", help="A name, folder, release:id, or owner/repo:path. Unless given: the model's own.")
+]
+ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
+Read = Annotated[int, typer.Option(help="Fit items that are read.")]
+Put = Annotated[str, typer.Option("--prompt", help="How questions are put: qa, chat or a template file.")]
+Words = Annotated[str, typer.Option(help="Reasoning words, joined by commas, for ReasonScore.")]
+MODEL = "smollm2-135m-latent"
+
+
+def find(
+    sae: SAEName = "",
+    model: ModelName = MODEL,
+    task: TaskName = "",
+    how: Annotated[str, typer.Option(help="contrast, reason (ReasonScore) or both.")] = "contrast",
+    words: Words = "",
+    top: Annotated[int, typer.Option(help="Features that are shown.")] = 15,
+    read: Read = 64,
+    prompt: Put = "qa",
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of the answers that are read.")] = 128,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Rank an SAE's features by what they answer to."""
+    given = dict(locals())
+    if top < 1:
+        raise UserError(f"top {top} was given; give at least 1")
+    from elicit.cli.terminal import out, show_table
+    from elicit.methods.sae_steer.falsification import strongest_tokens
+    from elicit.methods.sae_steer.pipeline import pick
+
+    on, options, loaded, _ = _ground(given)
+    rows: list[dict[str, Any]] = []
+    for one in pick(on, options, top):
+        values = one.sae.feature(one.index).read(one.reading.thoughts)
+        tokens = strongest_tokens(values, one.reading, on.thoughts, 5)
+        density, maximum = float(one.firing.density[one.index]), float(one.firing.maximum[one.index])
+        found = {"layer": one.sae.site.layer, "feature": one.index, "score": one.score, "fires": density}
+        rows.append({**found, "largest": maximum, "strongest tokens": tokens})
+    if as_json:
+        print(json.dumps({"model": loaded.describe(), "how": how, "features": rows}, indent=2))
+        return
+    head = ("feature", "layer", "score", "fires", "largest", "strongest tokens")
+    shown = [
+        (
+            str(r["feature"]), r["layer"], f"{r['score']:.4g}", f"{r['fires']:.1%}", f"{r['largest']:.1f}",
+            " ".join(repr(t) for t in r["strongest tokens"]),
+        )
+        for r in rows
+    ]  # fmt: skip
+    show_table(head, shown)
+    out.print(f"\nnext: elicit sae feature {rows[0]['feature']} --model {model}" + (f" --sae {sae}" if sae else ""))
+
+
+def feature(
+    index: Annotated[int, typer.Argument(metavar="FEATURE", help="The feature's number.")],
+    sae: SAEName = "",
+    model: ModelName = MODEL,
+    task: TaskName = "",
+    read: Read = 64,
+    prompt: Put = "qa",
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of the answers that are read.")] = 128,
+    out: Annotated[Path | None, typer.Option(help="The page. Unless given: runs/feature-<sae>-<n>.html.")] = None,
+    seed: Annotated[int, typer.Option(help="Of where tokens are injected.")] = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """One feature's card: where it fires, what it writes, what could falsify it."""
+    given = {**locals(), "how": "contrast", "words": ""}
+    from elicit.cli.terminal import out as shown
+    from elicit.methods.sae_steer.falsification import falsify
+    from elicit.methods.sae_steer.feature_card import card_page, written
+    from elicit.methods.sae_steer.pipeline import pick
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
+
+    if out is not None:
+        check_folder(out.parent)
+        ours_to_replace(out, MARK)
+    on, options, loaded, items = _ground(given)
+    if len(on.saes) > 1:
+        raise UserError(f"{len(on.saes)} SAEs were given; a card is of a feature of one")
+    (one,) = pick(on, options, 1)
+    pushed = one.feature()
+    card = falsify(loaded, pushed, items, on.prompt, options.instruction, one.reading, on.thoughts, seed=seed)
+    up, down = written(loaded, pushed)
+    file = out or Path("runs") / f"feature-{Path(one.sae.name).name}-{index}.html"
+    ours_to_replace(file, MARK)
+    make_folder(file.parent)
+    write_whole(file, card_page(loaded, one.sae, pushed, one.reading, on.thoughts, card))
+    if as_json:
+        print(json.dumps({"page": str(file), **card, "likelier": up, "less likely": down}, indent=2))
+        return
+    for name in ("contrast", "paraphrase", "template", "irrelevant", "injection"):
+        if card[name] is not None:
+            shown.print(f"{name:<12} {card[name]:6.2f}", highlight=False)
+    shown.print("writes       " + " ".join(repr(t) for t, _ in up[:8]), highlight=False, markup=False)
+    shown.print("; ".join(card["verdict"]) or "nothing speaks against it", highlight=False, markup=False)
+    shown.print(f"\npage: {file}", highlight=False, soft_wrap=True)
+
+
+def _ground(given: dict[str, Any]) -> Any:
+    """What a search stands on, from the options of a command; the fit check is left to `elicit run`."""
+    from elicit.methods import options_of
+    from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, Search, ground
+    from elicit.models.prompts import named_prompt
+    from elicit.tasks import load_task
+
+    task = load_task(given["task"] or task_for(given["model"]), limit=given["read"])
+    loaded = load(given, given["as_json"])
+    asked = {k: v for k, v in options_of("sae-steer").items() if k != "prompt"}
+    asked |= {k: given[k] for k in ("sae", "words", "read", "max_new_tokens")}
+    asked |= {"feature": given.get("index", -1), "find": given["how"], "checked": False}
+    options = Search(**asked)
+    on = ground(loaded, task.fit, named_prompt(given["prompt"], loaded.tokenizer), options)
+    return on, options, loaded, task.fit[:FALSIFIED_ON]

@@ -1,0 +1,75 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from elicit.tasks.given import value_of
+from probes.errors import UserError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
+DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        help="A task's name, with parameters after a colon, or a JSON Lines file. Unless given: sums of three digits, "
+        "or an organism's own."
+    ),
+]
+ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
+Split = Annotated[str, typer.Option(help="fit, dev, test or all.")]
+Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
+Against = Annotated[
+    str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")
+]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of what is run, as key=value. Repeatable.")]
+
+
+def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
+    """A table, or the same as JSON: one object a row."""
+    if as_json:
+        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return
+    from elicit.cli.terminal import show_table
+
+    show_table(head, rows)
+
+
+def load(given: Mapping[str, Any], quiet: bool) -> Any:
+    """The model that the options name, with a bar while it is fetched."""
+    from elicit.cli.terminal import fetch_bar
+    from elicit.models.model import load_model
+
+    with fetch_bar(quiet=quiet) as progress:
+        return load_model(
+            given["model"],
+            dtype=given["dtype"],
+            device=given["device"],
+            device_map=given["device_map"],
+            progress=progress,
+        )
+
+
+def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Options given as key=value; a value is JSON unless the default is a text.
+
+    Args:
+        pairs: as on the command line.
+        known: options with their defaults. Whether a key is among them is checked by who takes them.
+
+    Raises:
+        UserError: a pair without an equals sign, a value that cannot be held.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair!r} was given; write key=value")
+        options[key] = value if isinstance(known.get(key), str) else value_of(value)
+    return options

@@ -1,0 +1,131 @@
+"""`elicit report`: one page for many runs, with their analyses and all samples, that opens without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from probes.errors import UserError
+
+if TYPE_CHECKING:
+    from elicit.analysis import Analysis
+
+# What a report has unless it is told: analyses that read samples alone, of runs of one task and model.
+FROM_SAMPLES = ("correction-harm", "convergence", "format-share", "reflection", "routing", "pass-at-k")
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or of a comparison.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    analyses: Annotated[
+        str,
+        typer.Option(
+            help="Analyses of runs, and JSON files that `elicit analyse` wrote, separated by commas; none: none; all: "
+            "all of runs that these runs allow (many load the model). Unless given: those that read samples alone."
+        ),
+    ] = "",
+    baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """One HTML page: the summary over all runs, each figure with its null, every sample, how it was made."""
+    from elicit.cli.terminal import out as console
+    from elicit.evaluation.run.run import Run
+    from elicit.report.comparison import compare_runs, entries
+    from elicit.report.page import reference, render_all
+    from probes.figures import MARK
+    from probes.files import check_folder, make_folder, ours_to_replace, write_whole
+
+    check_folder(out.parent)
+    ours_to_replace(out, MARK)
+    loaded = [Run.load(folder) for one in runs for folder in _folders(one)]
+    fitted = [one for folder in runs for one in _fit_seconds(folder)]
+    result = compare_runs(loaded, baseline=baseline or reference(entries(loaded)), seed=seed, fit_seconds=dict(fitted))
+    made, refused = _analyses(analyses, loaded)
+    make_folder(out.parent)
+    write_whole(out, render_all(loaded, result, made, refused))
+    for name, reason in refused.items():
+        console.print(f"{name}: {reason}", style="dim", markup=False, highlight=False)
+    size = out.stat().st_size / 2**20
+    console.print(
+        f"report: {out} ({size:.1f} MiB, {len(loaded)} runs, {len(made)} analyses)", highlight=False, soft_wrap=True
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    """A run's folder, or those of a comparison."""
+    from elicit.methods.compare import PLAN, RUNS
+
+    if not (folder / PLAN).is_file():
+        return [folder]
+    done = sorted(path for path in (folder / RUNS).glob("*") if (path / "metrics.json").is_file())
+    if not done:
+        raise UserError(f"the comparison in {str(folder)!r} has no finished run; run its command again to take it up")
+    return done
+
+
+def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
+    """What a comparison says of its fits."""
+    from elicit.methods.compare import FIT, FITS
+
+    return [
+        (file.parent.name, float(json.loads(file.read_text(encoding="utf-8"))["seconds"]))
+        for file in sorted((folder / FITS).glob(f"*/{FIT}"))
+    ]
+
+
+def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, str]]:
+    """The analyses, and of those that were not asked for by name the ones that these runs do not allow, and why."""
+    from elicit.analysis import ANALYSES, analyse, takes_runs
+
+    given = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
+    files = [name for name in given if name.endswith(".json")]
+    names = [name for name in given if name not in files and name != "all"]
+    for name in names:
+        if not takes_runs(name):
+            raise UserError(
+                f"{name} is an analysis of a model; give the JSON file that `elicit analyse {name}` writes, or "
+                "analyses of runs"
+            )
+    by_name = set(names)
+    if "all" in given:
+        names = [name for name in ANALYSES if takes_runs(name)]
+    elif not asked:
+        names = list(FROM_SAMPLES)
+    made = [_read(Path(file)) for file in files]
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            made.append(analyse(name, runs))
+        except UserError as error:
+            if name in by_name:
+                raise UserError(f"{name}: {error}") from error
+            refused[name] = str(error)
+    return made, refused
+
+
+def _read(file: Path) -> Analysis:
+    """An analysis as `elicit analyse` wrote it, with its figures from the file beside it."""
+    import plotly.graph_objects as go
+
+    from elicit.analysis import Analysis
+
+    drawn = file.with_suffix(".figures.json")
+    for one in (file, drawn):
+        if not one.is_file():
+            raise UserError(f"there is no {str(one)!r}; give a JSON file that `elicit analyse` wrote")
+    try:
+        data, figures = (json.loads(one.read_text(encoding="utf-8")) for one in (file, drawn))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{str(file)!r} is not JSON ({error}); run `elicit analyse` again") from error
+    (_, _, first), *more = figures
+    return Analysis(
+        name=data["analysis"],
+        table=data["table"],
+        figure=go.Figure(first),
+        notes=data["notes"],
+        data=data["data"],
+        more=[(heading, explanation, go.Figure(figure)) for heading, explanation, figure in more],
+    )

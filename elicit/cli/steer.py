@@ -1,0 +1,278 @@
+"""`elicit steer`: try a direction, with a sweep of its strength, side by side with what random directions do."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load
+from elicit.models.zoo import task_for
+from probes.errors import UserError, unknown
+
+
+def steer(
+    model: ModelName = "smollm2-135m",
+    direction: Annotated[
+        Path | None, typer.Option(help="A GGUF control vector or a bundle's folder, instead of a contrast.")
+    ] = None,
+    contrast: Annotated[
+        str, typer.Option(help="Two prompts, positive,negative, on the task's fit items; or two files of texts.")
+    ] = "qa-cot,qa",
+    sae: Annotated[str, typer.Option(help="An SAE, whose feature is pushed instead of a contrast.")] = "",
+    feature: Annotated[int, typer.Option(help="Its feature; unless given, the best of the contrast.")] = -1,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Push it though the SAE does not describe the model here.")
+    ] = False,
+    how: Annotated[str, typer.Option("--how", help="means, pca or probe.")] = "means",
+    layer: Annotated[int | None, typer.Option(help="Of the direction; two thirds of the depth unless given.")] = None,
+    point: Annotated[str, typer.Option(help="resid_pre, attn_out, mlp_out or resid_post.")] = "resid_post",
+    strength: Annotated[str, typer.Option(help="Strengths, separated by commas.")] = "0.1,0.2,0.4,0.8",
+    unit: Annotated[
+        str,
+        typer.Option(
+            help="resid: multiples of the stream's norm; raw: of the direction; feature_max: of the feature's largest "
+            "activation."
+        ),
+    ] = "resid",
+    when: Annotated[
+        str, typer.Option(help="every-step, last-prompt-token, steps:8, decaying:0.9, prompt or everywhere.")
+    ] = "every-step",
+    random: Annotated[int, typer.Option(help="Random directions of the same site and length.")] = 3,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A text to go on from, instead of a task's questions. Repeatable.")
+    ] = None,
+    task: TaskName = "",
+    split: Annotated[str, typer.Option(help="Of the questions; the direction is always from fit.")] = "dev",
+    limit: Annotated[int, typer.Option(help="Number of questions, and of texts on each side of the contrast.")] = 32,
+    put: Annotated[str, typer.Option("--format", help="How questions are put: qa, chat, …")] = "qa",
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: runs/steer-<name>-<hash>.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of taking up a run.")] = False,
+    gguf: Annotated[Path | None, typer.Option(help="Also write the direction as a control vector.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the probe and of the bootstrap.")] = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    as_json: Json = False,
+) -> None:
+    """Push a direction at several strengths: answers side by side, dose and response, and what it costs."""
+    given = dict(locals())
+    strengths = _strengths(strength)
+    if limit < 1 or max_new_tokens < 1 or random < 0:
+        raise UserError(f"limit {limit}, max-new-tokens {max_new_tokens}, random {random}: give at least 1, 1 and 0")
+    from elicit.cli.terminal import run_bars
+    from elicit.evaluation.strength_sweep import Series, dose, free_text, series_of, sweep, with_controls
+    from elicit.models.prompts import Prompt, named_prompt
+    from elicit.tasks import load_task
+    from probes.files import check_folder, inner_folder, ours_to_replace
+    from steering.formats import ARCHITECTURE
+    from steering.interventions import UNITS, When
+
+    if out is not None:
+        check_folder(out)
+    if gguf is not None:
+        check_folder(gguf.parent)
+        ours_to_replace(gguf, ARCHITECTURE)
+    window = When.parse(when)
+    known = UNITS if sae else ["raw", "resid"]
+    if unit not in known:
+        raise unknown("unit", unit, known)
+    if direction is not None and sae:
+        raise UserError("--direction and --sae were given; give one of them")
+    if gguf is not None and direction is not None:
+        raise UserError("--direction and --gguf were given; only a direction that was found here is written")
+    source = load_task(task or task_for(model), limit=limit)
+    items = free_text(prompt) if prompt else source.split(split)[:limit]
+    loaded = load(given, as_json)
+    if direction is not None:
+        plan = _read_plan(direction, loaded)
+        series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
+    elif sae:
+        series = _feature_series(given, loaded, source, window)
+    else:
+        found = _contrast(given, loaded, source)
+        series = series_of(found, when=window, unit=unit, controls=random)
+    shape = Prompt("template", template="{question}") if prompt else named_prompt(put, loaded.tokenizer)
+    with run_bars(quiet=as_json) as bars:
+        run = sweep(
+            loaded, items, series, strengths, prompt=shape, max_new_tokens=max_new_tokens, out=out, seed=seed,
+            fresh=fresh, progress=bars,
+        )  # fmt: skip
+    result = dose(run, loaded, items, series, strengths)
+    _save(inner_folder(run.folder / "direction"), series, loaded, shape, gguf)
+    _write_page(run, items, result, series, strengths)
+    if as_json:
+        print(json.dumps({"run": str(run.folder), **result}, indent=2))
+        return
+    _show(run, items, result, series, strengths)
+
+
+def _strengths(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--strength {text!r} was given; give numbers separated by commas, like 0.5,1,2") from error
+
+
+def _read_plan(path: Path, model: Any) -> Any:
+    """A plan from a GGUF file or a bundle."""
+    from elicit.elicited import Elicited
+    from steering.formats import from_gguf
+
+    if path.is_dir():
+        plan = Elicited.load(path, model).interventions
+        if not plan:
+            raise UserError(f"the bundle {str(path)!r} holds no interventions; give one that steers")
+        return plan
+    return from_gguf(path)
+
+
+def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
+    """The direction between two prompts on the task's fit items, or between the lines of two files."""
+    from elicit.models.prompts import named_prompt
+    from probes.sites import Site, depth
+    from steering.find import contrast
+
+    names = [name.strip() for name in given["contrast"].split(",")]
+    if len(names) != 2:
+        raise UserError(f"--contrast {given['contrast']!r} was given; give two, positive,negative")
+    sides = []
+    for name in names:
+        if Path(name).is_file():
+            lines = [line for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
+            sides.append([list(model.tokenizer(line)["input_ids"]) for line in lines[: given["limit"]]])
+        else:
+            shape = named_prompt(name, model.tokenizer)
+            sides.append([shape.ids(item.question, model.tokenizer) for item in task.fit[: given["limit"]]])
+    layer = given["layer"] if given["layer"] is not None else round(depth(model.lm) * 2 / 3)
+    about = {"contrast": names, "task": task.name, "model": model.provenance.sha256, "seed": given["seed"]}
+    label = f"{Path(names[0]).stem} − {Path(names[1]).stem}"
+    return contrast(model.lm, sides[0], sides[1], Site(layer, given["point"]), method=given["how"], name=label, **about)
+
+
+def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> Any:
+    """A feature of an SAE at strength 1, and random features that fire as often and move the stream as far."""
+    from elicit.evaluation.strength_sweep import Series
+    from elicit.methods import options_of
+    from elicit.methods.sae_steer.pipeline import Search, ground, matched_features, pick
+    from elicit.models.prompts import named_prompt
+
+    put = named_prompt(given["put"], model.tokenizer)
+    asked = options_of("sae-steer") | {k: given[k] for k in ("sae", "feature", "max_new_tokens", "seed")}
+    options = Search(
+        **{k: v for k, v in asked.items() if k != "prompt"}
+        | {"read": given["limit"], "checked": not given["unchecked"]}
+    )
+    on = ground(model, task.fit, put, options)
+    (best,) = pick(on, options, count=1)
+    push = best.push(1.0, unit=given["unit"], change="add", when=when)
+    others = matched_features(best, push, given["random"], given["seed"])
+    return [
+        Series(f"feature {best.index}", (push,)),
+        *(Series(name, (other,), control=True) for name, other in others.items()),
+    ]
+
+
+def _save(folder: Path, series: Any, model: Any, prompt: Any, gguf: Path | None) -> None:
+    """The direction at strength 1 as a bundle, and as a control vector where asked for."""
+    from elicit.decoding.decoders import Greedy
+    from elicit.elicited import Elicited
+    from steering.formats import to_gguf
+    from steering.interventions import When
+
+    plan = series[0].plan
+    Elicited(model, "steer", prompt, Greedy(), interventions=plan).save(folder)
+    if gguf is not None:
+        everywhere = tuple(replace(one, when=When.everywhere()) for one in plan)
+        to_gguf(everywhere, gguf, model.lm.config.model_type)
+
+
+HEAD = ("series", "strength", "accuracy [95%]", "difference [95%]", "tokens", "perplexity", "degenerate", "changed")
+
+
+def _rows(result: Any) -> list[tuple[str, ...]]:
+    from elicit.report.run_section import signed, with_interval
+
+    out: list[tuple[str, ...]] = []
+    for r in result["rows"]:
+        graded = r["accuracy"] is not None
+        out.append(
+            (
+                r["series"],
+                f"{r['strength']:g}",
+                with_interval(r["accuracy"], r["interval"]) if graded else "–",
+                with_interval(r["difference"], r["difference_interval"], signed) if graded and r["strength"] else "",
+                f"{r['tokens']:.0f}",
+                f"{r['perplexity']:.1f}" if r["perplexity"] is not None else "–",
+                f"{r['degenerate']}/{r['n']}",
+                f"{r['changed']}/{r['n']}",
+            )
+        )
+    return out
+
+
+def _side_by_side(run: Any, items: Any, series: Any, strengths: list[float], count: int) -> list[tuple[str, ...]]:
+    """For each strength of the first series the answers to the first prompts."""
+    from elicit.evaluation.strength_sweep import UNSTEERED, arm_name
+
+    arms = [UNSTEERED, *(arm_name(series[0].name, x) for x in strengths)]
+    return [(arm, *(run.traces[arm][item.id][0].text.strip() for item in items[:count])) for arm in arms]
+
+
+def _write_page(run: Any, items: Any, result: Any, series: Any, strengths: list[float]) -> None:
+    from elicit.evaluation.strength_sweep import dose_response
+    from elicit.report.run_section import delivery_parts
+    from probes.figures import page, table
+
+    model = result["model"]
+    home = series[0].plan[0].home
+    note = (
+        f"{series[0].name} at {home}, {series[0].plan[0].when.kind}; {len(items)} questions of {result['task']}; "
+        f"{model['name']} {model['sha256'][:12]}…, {model['dtype']}, seed {result['seed']}. Differences are to the "
+        "unsteered model, paired by question."
+    )
+    shown = items[:3]
+    parts: list[Any] = [
+        (
+            "Dose and response",
+            "Dotted: the unsteered model. Grey: the range of the random directions of the same length. Repetition has "
+            "a low perplexity: read it beside degeneration.",
+            dose_response(result),
+        ),
+        table(HEAD, _rows(result)),
+        "<h2>Answers side by side</h2>",
+        table(
+            ("arm", *(_short(i.question, 160) for i in shown)),
+            _side_by_side(run, items, series, strengths, 3),
+            prose=True,
+        ),
+        *delivery_parts(run.metrics),
+    ]
+    run.store.write("steer.html", page(f"Steering with {series[0].name}", note, parts))
+
+
+def _short(text: str, most: int) -> str:
+    flat = re.sub(r"\s+", " ", text).strip()
+    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
+
+
+def _show(run: Any, items: Any, result: Any, series: Any, strengths: list[float]) -> None:
+    from elicit.cli.terminal import out, show_table
+
+    out.print()
+    # The page holds all columns; these fit a narrow terminal.
+    kept = [i for i, name in enumerate(HEAD) if name not in ("difference [95%]", "changed")]
+    show_table([HEAD[i] for i in kept], [[row[i] for i in kept] for row in _rows(result)])
+    out.print(f"\n[dim]{_short(items[0].question, 200)}[/]", highlight=False)
+    for arm, text in _side_by_side(run, items, series, strengths, 1):
+        out.print(f"[bold]{arm}[/]  ", end="", highlight=False)
+        out.print(_short(text, 240), markup=False, highlight=False)
+    out.print(
+        f"\nrun: {run.folder}   page: {run.folder / 'steer.html'}   direction: {run.folder / 'direction'}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""Decoders: each is a frozen description that opens a `Policy` for a batch of the one decoding loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Protocol, runtime_checkable
+
+from elicit.decoding.decoders.branching import Branching
+from elicit.decoding.decoders.greedy import Greedy
+from elicit.decoding.decoders.hybrid import Hybrid
+from elicit.decoding.decoders.sampling import Sampling
+from elicit.decoding.loop import Policy
+from probes.errors import unknown
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A decoder is data: it can be saved, compared and hashed; its policy holds what one batch needs."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Limit of each branch."""
+        ...
+
+    @property
+    def branches(self) -> int:
+        """How many branches it opens for each question."""
+        ...
+
+    def policy(self, item_ids: Sequence[str], vocab_size: int) -> Policy:
+        """Choose tokens for these questions, in this order."""
+        ...
+
+
+DECODERS: dict[str, type[Any]] = {"greedy": Greedy, "branching": Branching, "sampling": Sampling, "hybrid": Hybrid}
+
+
+def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
+    name = next(name for name, cls in DECODERS.items() if type(decoder) is cls)
+    return {"name": name, **asdict(decoder)}  # type: ignore[call-overload]
+
+
+def decoder_from_dict(data: dict[str, Any]) -> Decoder:
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}  # JSON has no tuples
+    name = str(arguments.pop("name"))
+    if name not in DECODERS:
+        raise unknown("decoder", name, DECODERS)
+    return DECODERS[name](**arguments)
+
+
+__all__ = ["DECODERS", "Branching", "Decoder", "Greedy", "Hybrid", "Sampling", "decoder_from_dict", "decoder_to_dict"]

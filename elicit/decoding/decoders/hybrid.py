@@ -1,0 +1,379 @@
+"""Hybrid decoding: a thinking partner decides when a base model is steered (`vector-transfer`, arXiv 2510.07364).
+
+At every token, for all rows of the batch together:
+
+1. The base's forward, unsteered, and the partner's, each on its own cache. Where their greedy tokens agree the token
+   is emitted.
+2. Where the gate fires (`elicit.decoding.decoders.gates`; for the oracle: where they differ) the position's category c
+   chooses a vector. One forward over these rows alone tries all candidates (α, w): α · (bias + v_c) added at the last w
+   positions (`KVState.peek`). The unsteered token is a candidate as well, and costs nothing. With coefficient heads
+   (`steering.categories.coefficient`) α is a multiple of what the category's head says of the base's own activation at
+   this position. That costs a hook at the vectors' site in every step and a product of d_model numbers a steered
+   position, and one candidate a window is enough where a grid of coefficients tries each.
+3. The candidate whose greedy token the partner thinks likeliest is emitted: argmax over i of log p_partner(token_i).
+   Of equal ones the unsteered, then the smaller coefficient. With `select="none"` it is the first candidate, always.
+
+The base's cache keeps the unsteered keys and values, also of tokens that a steered position chose: steering moves the
+choice of one token and is not carried on. The published scheme does the same by recomputing everything at each
+token; it has no cache at all.
+
+Controls keep everything but one thing:
+
+- `permuted-category`, `random-category`, `random-vector`, `bias`: the true vectors decide *where* the base is steered;
+  what is added there is another category's vector, a random category's, a random one of each category, the bias alone;
+  always as long as the true one. The candidate is the likeliest of the steered ones, so that the steered share is
+  that of the method. (For controls that may decline to steer, give a `Partner` other vectors and no `control`.)
+- `random-position`: at a `share` of the positions, drawn by (seed, item, step), with the category that the gate names
+  there, and always a steered candidate.
+- `random-candidate`: any candidate, the unsteered among them, whatever the partner thinks.
+- `substitution`: the partner's token wherever they differ: all of the gap, by construction.
+- `some-substitution`: the partner's token at a `share` of the positions where they differ, drawn likewise: as many
+  tokens as the method steers, given away instead.
+- `mixing`: where they differ, the likeliest token of the averaged logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from elicit.decoding.cache import Candidates, KVState
+from elicit.decoding.decoders.gates import Known
+from elicit.decoding.decoders.partner import Newest, Partner, Thinker, shared_ids, thinking
+from elicit.decoding.decoders.sampling import stream
+from elicit.decoding.loop import Policy, Rows
+from elicit.models.model import Model
+from probes.confidence import Top2, top2
+from probes.errors import UserError, unknown
+from probes.finite import check_largest
+from steering.adapters import Adapter, applied
+
+SELECTS = ("likelihood", "none")
+OTHER_VECTORS = ("permuted-category", "random-category", "random-vector", "bias")
+# The token comes from the partner's logits, not from a steered base.
+DISTRIBUTIONS = ("substitution", "some-substitution", "mixing")
+SHARED = ("random-position", "some-substitution")  # at a share of positions
+DRAWN = ("random-category", "random-candidate", *SHARED)  # a number a token decides
+CONTROLS = ("", *OTHER_VECTORS, "random-position", "random-candidate", *DISTRIBUTIONS)
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """Args: coefficients (ascending; with heads, of what these say) and windows of the candidates, what selects among
+    them, which control this is, the share of positions of `SHARED` ones, the seed of whatever a control draws, and
+    the limit."""
+
+    coefficients: tuple[float, ...] = (0.5, 1.0)
+    windows: tuple[int, ...] = (1,)
+    select: str = "likelihood"
+    control: str = ""
+    share: float = 0.0
+    seed: int = 0
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for name, known in (("select", SELECTS), ("control", CONTROLS)):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
+        object.__setattr__(self, "windows", tuple(int(w) for w in self.windows))
+        for name, values in (("coefficients", self.coefficients), ("windows", self.windows)):
+            if not values or not all(a < b for a, b in pairwise(values)) or not np.isfinite(values).all():
+                raise UserError(f"{name} = {values} were given; give at least one, ascending")
+        if self.windows[0] < 1:
+            raise UserError(f"a window of {self.windows[0]} tokens was given; give at least 1")
+        if (self.control in SHARED) != (0 < self.share <= 1):
+            raise UserError(
+                f"share = {self.share} was given with control {self.control!r}; "
+                f"give {' or '.join(SHARED)} a share in (0, 1], and others none"
+            )
+
+    @property
+    def branches(self) -> int:
+        return 1
+
+    @property
+    def candidates(self) -> list[tuple[float, int]]:
+        """(coefficient, window) of each candidate that is tried; number 1 is the first, 0 the unsteered token."""
+        every = list(product(self.coefficients, self.windows))
+        return every[:1] if self.select == "none" and self.control != "random-candidate" else every
+
+    def policy(self, item_ids: Sequence[str], vocab_size: int) -> Policy:
+        raise UserError("hybrid decoding needs a partner; give one to Elicited(partner=…)")
+
+    def asks(self, partner: Partner) -> bool:
+        """Whether the partner's forward is run at all."""
+        return partner.gate.asks or self.select == "likelihood" or self.control in DISTRIBUTIONS
+
+    def check(self, partner: Partner) -> None:
+        """Refuse a partner with which this cannot be done.
+
+        Raises:
+            UserError: a partner that is asked and not given, a control that lacks what it draws from.
+        """
+        if self.asks(partner) and partner.model is None:
+            raise UserError(
+                f"a partner without a model was given; {type(partner.gate).__name__} with select={self.select!r} and "
+                f"control {self.control!r} asks one: give a model or an adapter, "
+                "or a gate on the base with select='none'"
+            )
+        if self.control == "bias" and partner.bias is None:
+            raise UserError("control 'bias' needs a partner with a bias vector; fit one, or use another control")
+        if self.control in ("permuted-category", "random-category") and len(partner.vectors) < 2:
+            raise UserError(f"control {self.control!r} needs vectors of at least two categories; one was given")
+
+    def joint(self, base: Model, partner: Partner, item_ids: Sequence[str]) -> HybridPolicy:
+        """Choose tokens for these questions, in this order."""
+        self.check(partner)
+        if isinstance(partner.model, Adapter):
+            with applied(base.lm, partner.model):
+                pass  # wrapped once, outside of inference mode
+        return HybridPolicy(self, base, partner, item_ids)
+
+
+class HybridPolicy:
+    """`Joint` for one batch."""
+
+    def __init__(self, settings: Hybrid, base: Model, partner: Partner, item_ids: Sequence[str]) -> None:
+        self.settings, self.base, self.partner = settings, base, partner
+        self.shared = shared_ids(base, partner.model) if isinstance(partner.model, Model) else None
+        device = base.lm.device
+        self.shared = None if self.shared is None else self.shared.to(device)
+        self.coefficients = torch.tensor([c for c, _ in settings.candidates], device=device)
+        self.windows = tuple(w for _, w in settings.candidates)
+        self.index = torch.full((max(partner.vectors) + 1,), -1, device=device)
+        self.index[list(partner.vectors)] = torch.arange(len(partner.vectors), device=device)
+        bias = 0.0 if partner.bias is None else partner.bias.vector
+        self.vectors = torch.stack([d.vector + bias for d in partner.vectors.values()]).to(device)
+        self.heads = list((partner.heads or {}).values())  # in the order of the vectors
+        self.others = self._others()
+        self.uniform: np.ndarray | None = None
+        if settings.control in DRAWN:
+            self.uniform = np.stack([stream(settings.seed, i, 0, settings.max_new_tokens) for i in item_ids])
+        self.state: KVState | None = None
+        self.thinker: Thinker | None = None
+        self.heard: Tensor | None = None  # the partner's logits after the prompts
+        self.newest = Newest()  # the base's activations that the gate reads
+        self.own = Newest()  # those that the heads read
+        self.tail = torch.empty(0, dtype=torch.long)  # each row's last tokens
+        self.step = 0
+        self._moved = torch.empty(0)
+        self._notes = torch.empty(0, dtype=torch.long)
+
+    def _others(self) -> Float[Tensor, "categories d_model"] | None:
+        """What the control adds in place of each category's vector; `random-category` draws at each position."""
+        kind, rng = self.settings.control, np.random.default_rng(self.settings.seed)
+        if kind == "permuted-category":  # one cycle through all: no category keeps its own
+            order = rng.permutation(len(self.vectors))
+            target = np.empty_like(order)
+            target[order] = np.roll(order, 1)
+            return _as_long_as(self.vectors, self.vectors[torch.from_numpy(target).to(self.vectors.device)])
+        if kind == "random-vector":
+            drawn = torch.from_numpy(rng.standard_normal(self.vectors.shape)).to(self.vectors)
+            return _as_long_as(self.vectors, drawn)
+        if kind == "bias":
+            assert self.partner.bias is not None
+            return _as_long_as(self.vectors, self.partner.bias.vector.to(self.vectors).expand_as(self.vectors))
+        return None
+
+    @contextmanager
+    def joined(
+        self, state: KVState, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
+    ) -> Iterator[None]:
+        self.state = state
+        longest, limit = max(self.windows), self.settings.max_new_tokens
+        self.tail = torch.nn.functional.pad(ids, (longest, 0))[:, -longest:]
+        if self.shared is not None:
+            strange = [i for i in ids[mask].unique().tolist() if i >= len(self.shared) or not self.shared[i]]
+            if strange:
+                word = self.base.tokenizer.convert_ids_to_tokens(strange[0])
+                raise UserError(
+                    f"the prompt holds the token {word!r}, which means another thing to the partner; "
+                    "use a prompt without special tokens that the two do not share"
+                )
+        with ExitStack() as stack:
+            if self.settings.asks(self.partner):
+                longest = ids.shape[1] + limit
+                self.thinker = stack.enter_context(thinking(self.partner, self.base, longest, limit))
+                self.heard = self.thinker.prefill(ids, mask)
+            if not self.partner.gate.asks:
+                stack.enter_context(self.newest.on(self.base.lm, self.partner.gate.reads))
+            stack.enter_context(self.own.on(self.base.lm, self.partner.site if self.heads else None))
+            yield
+
+    def fork(self, question: Int[Tensor, " rows"]) -> None:
+        self.tail = self.tail[question]
+        if self.thinker is not None:
+            self.thinker.state.fork(question.to(self.thinker.lm.device))
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        self.tail = self.tail[rows]
+        if self.thinker is not None:
+            self.thinker.state.keep(rows.to(self.thinker.lm.device))
+
+    def moved(self) -> Float[Tensor, "rows 1"]:
+        return self._moved[:, None]
+
+    def notes(self) -> Int[Tensor, "rows 4"]:
+        return self._notes
+
+    def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
+        return self._choose(logits, top2(logits), np.arange(len(logits)), 0, self.heard)[:, None]
+
+    def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
+        # What is read of the base comes before the partner's forward, which may run on the same modules.
+        residual, own = self.newest.value, self.own.value
+        heard = None if self.thinker is None else self.thinker.step(self.tail[:, -1])
+        self.newest.value, self.own.value = residual, own
+        return self._choose(logits, top, rows.question, step, heard)
+
+    def _choose(
+        self, logits: Tensor, top: Top2, question: np.ndarray, step: int, heard: Tensor | None
+    ) -> Int[Tensor, " rows"]:
+        self.step = step
+        base = top.argmax if self.shared is None else top2(self._cut(logits)).argmax
+        teacher = differs = None
+        if heard is not None:
+            heard = self._cut(heard)
+            theirs = top2(heard)
+            dtype = self.partner.lm(self.base).dtype
+            check_largest(theirs.values[:, 0], dtype, f"the partner's logits of step {step}")
+            teacher = theirs.argmax
+            differs = teacher != base
+        fires, category = self.partner.gate.decide(Known(logits, top, differs, self._residual()))
+        uniform = torch.zeros(len(base), device=base.device)
+        if self.uniform is not None:
+            uniform = torch.from_numpy(self.uniform[question, step]).to(base.device)
+        control = self.settings.control
+        if control == "random-position":
+            fires = uniform < self.settings.share
+        emitted, taken = base.clone(), torch.zeros_like(base)
+        self._moved = torch.zeros(len(base), device=base.device)
+        if control in DISTRIBUTIONS:
+            assert heard is not None and teacher is not None and differs is not None
+            instead = top2(self._cut(logits).float() + heard.float()).argmax if control == "mixing" else teacher
+            here = differs & (uniform < self.settings.share) if control in SHARED else differs
+            emitted = torch.where(here, instead, base)
+            taken = -(emitted != base).long()
+        else:
+            known = (category >= 0) & (category < len(self.index))
+            index = torch.where(known, self.index[category.clamp(0, len(self.index) - 1)], -1)
+            steered = fires & (index >= 0)
+            if self._selects and control not in ("random-position", "random-candidate"):
+                assert differs is not None
+                steered &= differs  # elsewhere the unsteered token is the partner's own, and nothing can beat it
+            rows = steered.nonzero()[:, 0]
+            if len(rows):
+                asked = None if heard is None else heard[rows]
+                emitted[rows], taken[rows], self._moved[rows] = self._steer(
+                    rows, base[rows], index[rows], asked, uniform[rows]
+                )
+        none = torch.full_like(base, -1)
+        self._notes = torch.stack(
+            [
+                none if differs is None else differs.long(),
+                taken,
+                torch.where(fires, category, none),
+                none if teacher is None else (emitted == teacher).long(),
+            ],
+            dim=1,
+        )
+        self.tail = torch.cat([self.tail[:, 1:], emitted[:, None]], dim=1)
+        return emitted
+
+    def _residual(self) -> Tensor | None:
+        if not self.partner.gate.asks:
+            return self.newest.value
+        assert self.thinker is not None
+        return self.thinker.newest.value
+
+    @property
+    def _selects(self) -> bool:
+        return self.settings.select == "likelihood"
+
+    def _cut(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows shared"]:
+        """Logits over the tokens that both models know."""
+        if self.shared is None:
+            return logits
+        return logits[..., : len(self.shared)].masked_fill(~self.shared, float("-inf"))
+
+    def _steer(
+        self,
+        rows: Int[Tensor, " rows"],
+        base: Int[Tensor, " rows"],
+        index: Int[Tensor, " rows"],
+        heard: Float[Tensor, "rows vocab"] | None,
+        uniform: Float[Tensor, " rows"],
+    ) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+        """The token of each of these rows, the number of its candidate, and how far that moved the position."""
+        control = self.settings.control
+        strength = self._strength(rows, index)
+        tokens, moved = self._try(rows, self.vectors[index], strength)
+        options = torch.cat([base[:, None], tokens], dim=1)
+        if control == "random-candidate":
+            taken = (uniform * options.shape[1]).long()
+        elif control == "random-position":
+            taken = self._likeliest_steered(options, heard)
+        elif self._selects:
+            assert heard is not None
+            taken = heard.gather(1, options).argmax(dim=1)  # of equal ones the first
+        else:
+            taken = torch.ones_like(base)
+        on = (taken > 0).nonzero()[:, 0]
+        if control in OTHER_VECTORS and len(on):
+            if control == "random-category":
+                drawn = self.vectors[(uniform[on] * len(self.vectors)).long()]
+                vectors = _as_long_as(self.vectors[index[on]], drawn)
+            else:
+                assert self.others is not None
+                vectors = self.others[index[on]]
+            options[on, 1:], moved[on] = self._try(rows[on], vectors, strength[on])
+            taken[on] = self._likeliest_steered(options[on], None if heard is None else heard[on])
+        emitted = options.gather(1, taken[:, None])[:, 0]
+        share = moved.gather(1, (taken - 1).clamp(min=0)[:, None])[:, 0]
+        return emitted, taken, share * (taken > 0)
+
+    def _likeliest_steered(
+        self, options: Int[Tensor, "rows options"], heard: Float[Tensor, "rows vocab"] | None
+    ) -> Int[Tensor, " rows"]:
+        if not self._selects:
+            return torch.ones_like(options[:, 0])
+        assert heard is not None
+        return 1 + heard.gather(1, options[:, 1:]).argmax(dim=1)
+
+    def _strength(self, rows: Int[Tensor, " rows"], index: Int[Tensor, " rows"]) -> Float[Tensor, "rows candidates"]:
+        """Each candidate's coefficient at these rows. Read before a look ahead, whose forward passes the same hook."""
+        given = self.coefficients.expand(len(rows), -1)
+        if not self.heads:
+            return given
+        assert self.own.value is not None
+        h, said = self.own.value[rows], torch.empty(len(rows), device=given.device)
+        for number in index.unique().tolist():
+            said[index == number] = self.heads[number](h[index == number])
+        return given * said[:, None]
+
+    def _try(
+        self,
+        rows: Int[Tensor, " rows"],
+        vectors: Float[Tensor, "rows d_model"],
+        strength: Float[Tensor, "rows candidates"],
+    ) -> tuple[Int[Tensor, "rows candidates"], Float[Tensor, "rows candidates"]]:
+        """Each candidate's greedy token, and how far it moved the newest position: one forward."""
+        assert self.state is not None
+        delta = vectors[:, None] * strength[..., None]
+        peeked = self.state.peek(Candidates(rows, self.tail[rows], self.windows, delta, self.partner.site))
+        top = top2(self._cut(peeked.logits).flatten(0, 1))
+        met = f"the logits of a steered candidate of step {self.step}"
+        check_largest(top.values[:, 0], self.base.lm.dtype, met, "give smaller coefficients")
+        return top.argmax.view(peeked.moved.shape), peeked.moved
+
+
+def _as_long_as(wanted: Float[Tensor, "rows d_model"], x: Float[Tensor, "rows d_model"]) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True) * wanted.norm(dim=-1, keepdim=True)

@@ -1,0 +1,110 @@
+"""Sampling with random numbers keyed by (seed, item, sample, step).
+
+One uniform number decides one token, by inversion of the cumulative distribution. Sample s of item i
+draws from its own Philox stream, whose key is a hash of (seed, i, s); step t takes the stream's t-th number.
+So a sample does not depend on which items share its batch, on a resume, on a shard, on how many samples
+are drawn beside it, or on the limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from elicit.decoding.loop import Policy, Rows
+from probes.confidence import Top2
+from probes.errors import UserError
+
+
+def stream(seed: int, item_id: str, sample: int, steps: int) -> Float[np.ndarray, " steps"]:
+    """The first `steps` uniform numbers in [0, 1) of one sample."""
+    digest = hashlib.blake2b(f"{seed}\x00{item_id}\x00{sample}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(steps)
+
+
+class SamplingPolicy:
+    def __init__(self, settings: Sampling, item_ids: Sequence[str]) -> None:
+        self.settings = settings
+        self.uniform = np.stack(
+            [[stream(settings.seed, i, s, settings.max_new_tokens) for s in settings.sample_ids] for i in item_ids]
+        )
+
+    def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
+        cumulative, ids = self._cumulative(logits)
+        uniform = torch.from_numpy(self.uniform[:, :, 0]).to(logits.device)
+        return _invert(cumulative, ids, uniform)
+
+    def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
+        cumulative, ids = self._cumulative(logits)
+        uniform = torch.from_numpy(self.uniform[rows.question, rows.branch, step]).to(logits.device)
+        return _invert(cumulative, ids, uniform[:, None])[:, 0]
+
+    def _cumulative(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The cumulative distribution after temperature and filters, and the ids where they were sorted."""
+        settings = self.settings
+        scaled = logits.float() / settings.temperature
+        if settings.top_p == 1.0 and settings.top_k == 0 and settings.min_p == 0.0:
+            return torch.softmax(scaled, -1).double().cumsum(-1), None
+        values, ids = scaled.sort(dim=-1, descending=True, stable=True)
+        p = torch.softmax(values, -1).double()
+        cut = torch.zeros_like(p, dtype=torch.bool)
+        if settings.top_k:
+            cut[:, settings.top_k :] = True
+        if settings.top_p < 1.0:
+            cut |= (p.cumsum(-1) - p) >= settings.top_p
+        if settings.min_p:
+            cut |= p < settings.min_p * p[:, :1]
+        cut[:, 0] = False
+        return p.masked_fill(cut, 0.0).cumsum(-1), ids
+
+
+def _invert(
+    cumulative: Float[Tensor, "rows vocab"], ids: Int[Tensor, "rows vocab"] | None, uniform: Float[Tensor, "rows n"]
+) -> Int[Tensor, "rows n"]:
+    # `right=True` steps over ids of probability 0, whose cumulative value equals their left neighbour's.
+    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    index = index.clamp(max=cumulative.shape[-1] - 1)
+    return index if ids is None else ids.gather(1, index)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Args: samples a question, temperature, nucleus mass, number of tokens, share of the top probability
+    below which a token is cut, seed, limit, and the number of the first sample (to continue a series)."""
+
+    samples: int = 10
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    max_new_tokens: int = 256
+    first_sample: int = 0
+
+    def __post_init__(self) -> None:
+        for name, ok, expected in (
+            ("samples", self.samples >= 1, "at least 1"),
+            ("temperature", self.temperature > 0, "above 0 (for 0 use greedy decoding)"),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("min_p", 0 <= self.min_p < 1, "in [0, 1)"),
+        ):
+            if not ok:
+                raise UserError(f"{name} = {getattr(self, name)} was given; give a value {expected}")
+
+    @property
+    def branches(self) -> int:
+        return self.samples
+
+    @property
+    def sample_ids(self) -> range:
+        return range(self.first_sample, self.first_sample + self.samples)
+
+    def policy(self, item_ids: Sequence[str], vocab_size: int) -> Policy:
+        return SamplingPolicy(self, item_ids)

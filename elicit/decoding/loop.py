@@ -1,0 +1,378 @@
+"""The one decoding loop: prefill once, fork, step all rows together, drop the finished ones.
+
+A `Policy` chooses tokens; the loop does everything else. For each emitted token it keeps the top-2
+probabilities, the entropy and the log-probability of the model's own distribution (`probes.confidence`)
+and never the logits. Which questions share a batch changes no random number (see `elicit.decoding.decoders.sampling`)
+and, up to the rounding of the model's dtype, no token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from elicit.decoding.cache import KVState, open_state
+from elicit.decoding.packed_weights import packed
+from probes.batching import check_embedded, left_pad
+from probes.capture import Recorder
+from probes.confidence import Top2, token_statistics, top2
+from probes.errors import UserError
+from probes.finite import NotFiniteError, extremes
+from probes.offsets import decoded
+from steering.hooks import Session
+
+# Rows that have finished are computed along until an eighth of the batch is dead: dropping copies the cache.
+DEAD_SHARE = 1 / 8
+NOTES = ("differs", "taken", "category", "copied")  # what a `Joint` policy notes of each token
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows a step computes: row r is branch `branch[r]` of question `question[r]` of the batch."""
+
+    question: Int[np.ndarray, " rows"]
+    branch: Int[np.ndarray, " rows"]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """How tokens are chosen. One instance serves one batch."""
+
+    def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
+        """The first token of every branch, from the logits after each prompt."""
+        ...
+
+    def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
+        """The next token of every row; `step` counts generated tokens, the first one is step 0."""
+        ...
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """Something that keeps a value for each row, and is told which rows there are."""
+
+    def fork(self, question: Int[Tensor, " rows"]) -> None:
+        """Row r continues prompt `question[r]`."""
+        ...
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Only these rows go on."""
+        ...
+
+
+@runtime_checkable
+class Joint(Policy, Follower, Protocol):
+    """A policy of one branch that looks at the base's cache, and may run a second model beside it.
+
+    The statistics that the loop keeps are the base's own, whatever the policy does.
+    """
+
+    def joined(
+        self, state: KVState, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
+    ) -> AbstractContextManager[None]:
+        """Entered before the base's prefill of these prompts, left when the batch is done."""
+        ...
+
+    def moved(self) -> Float[Tensor, "rows 1"]:
+        """How far the position that chose each of the last tokens was moved (‖Δh‖ / ‖h‖), 0 where it was not."""
+        ...
+
+    def notes(self) -> Int[Tensor, "rows 4"]:
+        """What is to be kept of each of the last tokens, as `Generation.notes`."""
+        ...
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text."""
+
+    eos_ids: frozenset[int]
+    strings: tuple[str, ...] = ()
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    def __post_init__(self) -> None:
+        if self.strings and self.tokenizer is None:
+            raise ValueError("stop strings need a tokenizer")
+
+
+def stop_at(text: str, strings: Sequence[str]) -> int | None:
+    """The character at which an answer ends: its first stop string after something was said."""
+    said = len(text) - len(text.lstrip())
+    return min((i for i in (text.find(s, said + 1) for s in strings) if i >= 0), default=None)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One branch. All arrays have one entry a token; the end token, where there is one, is not among them.
+
+    `moved` says how far an intervention moved the position that chose each token (‖Δh‖ / ‖h‖), and `prompt_moved`
+    how many earlier positions of the prompt it moved; both 0 without steering.
+
+    `notes` is what a `Joint` policy says of each token, in the order of `NOTES`: whether the partner's own choice
+    differed from the base's (1, 0; −1 where no partner was asked); which candidate was taken (0 the unsteered one, −1
+    a token that came from the partner's distribution); the category of the position (−1: the gate did not fire);
+    whether the token is the partner's own choice (1, 0, −1).
+    """
+
+    tokens: Int[np.ndarray, " tokens"]
+    top1: Float[np.ndarray, " tokens"]
+    top2: Float[np.ndarray, " tokens"]
+    entropy: Float[np.ndarray, " tokens"]
+    logprob: Float[np.ndarray, " tokens"]
+    moved: Float[np.ndarray, " tokens"]
+    prompt_moved: int
+    finish: str  # "eos", "stop" (a stop string) or "length" (the limit)
+    spent: int  # tokens decoded, the end token included
+    end: int | None = None  # the end token, where finish is "eos"
+    notes: Int[np.ndarray, "tokens 4"] | None = None
+
+
+Progress = Callable[[int, int], None]
+"""Called after each step with the step's number and the rows that are still open."""
+
+
+@torch.inference_mode()
+def decode(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    *,
+    max_new_tokens: int,
+    stop: StopRule,
+    steering: Session | None = None,
+    recorder: Recorder | None = None,
+    progress: Progress | None = None,
+) -> list[list[Generation]]:
+    """Answer each prompt with the branches that the policy opens.
+
+    Args:
+        model: a causal LM of `transformers` in evaluation mode.
+        prompts: token ids of each question, ragged.
+        policy: chooses first and next tokens.
+        max_new_tokens: limit for each branch.
+        stop: end tokens and strings.
+        steering: what `steering.hooks.attached(model, …)` gave; its plans' rows are the prompts.
+        recorder: what `probes.capture.recording(model, …)` gave.
+        progress: called after every step.
+
+    Returns:
+        For each prompt its branches, in the policy's order.
+
+    Raises:
+        UserError: an empty prompt, a token that the model has no row for, a limit below 1, a prompt and limit beyond
+            the model's positions, or a policy that steers by itself beside `steering` or a recorder.
+        NotFiniteError: logits that are NaN or infinite; −inf alone, as of masked tokens, is no error.
+    """
+    _check(model, prompts, max_new_tokens, stop.tokenizer)
+    joint = policy if isinstance(policy, Joint) else None
+    if joint is not None and (steering is not None or recorder is not None):
+        raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
+    ids, mask, _ = left_pad(prompts, model.device)
+    followers: list[Follower] = [f for f in (steering, recorder, joint) if f is not None]
+    shared = recorder is None or not recorder.needs_patterns
+    opened = open_state(model, max_new_tokens, shared=shared, peek=joint is not None)
+    with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
+        logits = state.prefill(ids, mask)
+        moved = steering.moved() if steering is not None else None
+        tokens = policy.first(logits)
+        questions, branches = tokens.shape
+        rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
+        record = _Record(rows, max_new_tokens, stop, model)
+        question = torch.from_numpy(rows.question).to(model.device)
+        tokens = tokens.reshape(-1)
+        live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished
+        logits = logits[question]
+        if moved is not None:
+            record.prompt_moved[:] = (moved[:, :-1] > 0).sum(-1)[question].cpu().numpy()
+            moved = moved[question, -1:]
+        notes: Tensor | None = None
+        if joint is not None:
+            moved, notes = joint.moved(), joint.notes()
+        open_rows = record.append(live, 0, tokens, logits, top2(logits), moved, notes)
+        for follower in (state, *followers):
+            follower.fork(question)
+        del logits
+        for step in range(1, max_new_tokens):
+            live = np.where(np.isin(live, open_rows), live, -1)
+            if progress is not None:
+                progress(step, len(open_rows))
+            if not len(open_rows):
+                break
+            if len(open_rows) <= (1 - DEAD_SHARE) * len(live):
+                kept = np.flatnonzero(live >= 0)
+                index = torch.from_numpy(kept).to(model.device)
+                for follower in (state, *followers):
+                    follower.keep(index)
+                tokens, live = tokens[index], live[kept]
+                rows = Rows(rows.question[kept], rows.branch[kept])
+            logits = state.step(tokens)
+            top = top2(logits)
+            tokens = policy.next(logits, top, rows, step)
+            if joint is not None:
+                moved, notes = joint.moved(), joint.notes()
+            else:
+                moved = steering.moved() if steering is not None else None
+            open_rows = record.append(live, step, tokens, logits, top, moved, notes)
+    generations = record.finished()
+    return [generations[q * branches : (q + 1) * branches] for q in range(questions)]
+
+
+class _Record:
+    """Tokens and statistics of every row, [rows, limit], and which rows are finished."""
+
+    def __init__(self, opened: Rows, limit: int, stop: StopRule, model: PreTrainedModel) -> None:
+        rows = len(opened.question)
+        self.question = opened.question
+        self.dtype = model.dtype
+        self.head = _head_zero(model)
+        self.tokens = np.zeros((rows, limit), dtype=np.int64)
+        self.values = np.zeros((5, rows, limit), dtype=np.float32)
+        self.notes: np.ndarray | None = None  # [rows, limit, 4]
+        self.prompt_moved = np.zeros(rows, dtype=np.int64)
+        self.length = np.zeros(rows, dtype=np.int64)
+        self.finish = np.full(rows, "length", dtype=object)
+        self.limit = limit
+        self.stop = stop
+        self.eos = np.array(sorted(stop.eos_ids), dtype=np.int64)
+        self.could_stop = _tokens_that_could_end(stop) if stop.strings else None  # its last entry: all further ids
+
+    def append(
+        self,
+        live: np.ndarray,
+        step: int,
+        tokens: Tensor,
+        logits: Tensor,
+        top: Top2,
+        moved: Tensor | None,
+        notes: Tensor | None,
+    ) -> np.ndarray:
+        """Write one step for the rows that are open; return those that stay open."""
+        columns = [top.values[:, 0].float() + self.head, *token_statistics(logits, top, tokens)]
+        if moved is not None:
+            columns.append(moved[:, -1])
+        values = torch.stack(columns).cpu().numpy()
+        emitted = tokens.cpu().numpy()
+        computed = np.flatnonzero(live >= 0)
+        values, target, emitted = values[:, computed], live[computed], emitted[computed]
+        self._check_finite(values, target, step)
+        self.tokens[target, step] = emitted
+        self.values[: len(values) - 1, target, step] = values[1:]
+        if notes is not None:
+            if self.notes is None:
+                self.notes = np.zeros((*self.tokens.shape, len(NOTES)), dtype=np.int64)
+            self.notes[target, step] = notes.cpu().numpy()[computed]
+        self.length[target] = step + 1
+        ended = np.isin(emitted, self.eos)
+        self.finish[target[ended]] = "eos"
+        if self.could_stop is not None:
+            could = self.could_stop[np.minimum(emitted, len(self.could_stop) - 1)]
+            for i in np.flatnonzero(could & ~ended):
+                if self._ends_with_stop(int(target[i]), step):
+                    self.finish[target[i]] = "stop"
+                    ended[i] = True
+        return target[~ended]
+
+    def _check_finite(self, values: np.ndarray, target: np.ndarray, step: int) -> None:
+        """Refuse a step by what is copied of it anyway: the largest logit, the statistics, and what was moved."""
+        finite = np.isfinite(values)
+        if not finite.all():
+            first = int((~finite).any(0).argmax())
+            of_logits = not finite[:5, first].all()
+            met = f"the logits of step {step}" if of_logits else f"the shares by which step {step} was moved"
+            cure = "" if of_logits else "steer less strongly"
+            raise NotFiniteError(met, self.dtype, row=int(self.question[target[first]]), cure=cure)
+
+    def _ends_with_stop(self, row: int, step: int) -> bool:
+        assert self.stop.tokenizer is not None
+        longest = max(len(s) for s in self.stop.strings)
+        # A stop string that the newest token completes begins at most `longest` characters, so tokens, earlier.
+        tail = decoded(self.stop.tokenizer, self.tokens[row, max(0, step - longest) : step + 1].tolist())
+        if not any(s in tail for s in self.stop.strings):
+            return False
+        text = decoded(self.stop.tokenizer, self.tokens[row, : step + 1].tolist())
+        return stop_at(text, self.stop.strings) is not None
+
+    def finished(self) -> list[Generation]:
+        out = []
+        for row, (length, finish) in enumerate(zip(self.length, self.finish, strict=True)):
+            kept = length - 1 if finish == "eos" else length
+            top1, top2, entropy, logprob, moved = (v[row, :kept].copy() for v in self.values)
+            tokens, before = self.tokens[row, :kept].copy(), int(self.prompt_moved[row])
+            end = int(self.tokens[row, kept]) if finish == "eos" else None
+            notes = None if self.notes is None else self.notes[row, :kept].copy()
+            measured = (top1, top2, entropy, logprob, moved)
+            out.append(Generation(tokens, *measured, before, str(finish), int(length), end, notes))
+        return out
+
+
+def _head_zero(model: PreTrainedModel) -> Float[Tensor, ""]:
+    """0, or NaN where a weight of the output head is not finite: its token's logits can be −inf, as a masked one's."""
+    head: Tensor = model.get_output_embeddings().weight.detach()  # type: ignore[union-attr,assignment]
+    if head.is_meta or not head.numel() or head.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return torch.zeros((), device=model.device)  # kept elsewhere, or quantised
+    return (extremes(head) * 0).sum()
+
+
+_COULD_END: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, np.ndarray]] = WeakKeyDictionary()
+
+
+def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
+    """Which tokens hold a stop string's last character: only after these is the text looked at.
+
+    The last entry is that of ids beyond the tokenizer's, which a model with more output rows may emit: they have no
+    text and end nothing.
+    """
+    tokenizer = stop.tokenizer
+    assert tokenizer is not None
+    tables = _COULD_END.setdefault(tokenizer, {})
+    key = (stop.strings, len(tokenizer))  # tokens may be added to it
+    if key not in tables:
+        last = {s[-1] for s in stop.strings}
+        ids = sorted(set(tokenizer.get_vocab().values()))
+        pieces = tokenizer.batch_decode([[i] for i in ids])
+        # A character cut by a token boundary decodes to U+FFFD: looked at as well.
+        tables[key] = np.zeros(ids[-1] + 2, dtype=bool)
+        tables[key][ids] = [bool(last & set(piece)) or "\ufffd" in piece for piece in pieces]
+    return tables[key]
+
+
+def _check(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
+    if not prompts:
+        raise UserError("no prompts given; give at least one")
+    if max_new_tokens < 1:
+        raise UserError(f"a limit of {max_new_tokens} new tokens was given; give at least 1")
+    for i, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise UserError(f"prompt {i} is empty; give at least one token")
+    check_embedded(model, prompts, tokenizer)
+    check_ready(model, max(len(p) for p in prompts) + max_new_tokens)
+
+
+def check_ready(model: PreTrainedModel, longest: int) -> None:
+    """Refuse a model that has no room for so many positions, or is being trained.
+
+    Raises:
+        UserError: one of the two.
+    """
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions and longest > positions:
+        raise UserError(
+            f"a prompt and its answer need {longest} positions, {type(model).__name__} has {positions}; "
+            "shorten the prompt or lower max_new_tokens"
+        )
+    if model.training:
+        raise UserError("the model is in training mode; call model.eval() first")

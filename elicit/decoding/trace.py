@@ -1,0 +1,147 @@
+"""`Trace`: one answer of a model, with the statistics of each of its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from transformers import PreTrainedTokenizerBase
+
+from elicit.decoding.loop import Generation, stop_at
+from elicit.tasks.answers import Answer, token_span
+from probes.offsets import decoded, token_ends
+
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One branch or sample.
+
+    `top1`, `top2`, `entropy` and `logprob` have one value for each of `tokens`; `ends` is the character of
+    the decoded tokens at which each ends (`text` may end sooner, at a stop string). `span` is the answer's
+    tokens [first, last). `delta` is the answer's confidence margin, `None` without an answer on the path.
+    `dropped` names the filter that took the path out of the selection, or is empty.
+    `spent` counts decoded tokens, the end token and an answer prompt's continuation included. `moved` says how far
+    interventions moved the position that chose each token (‖Δh‖ / ‖h‖), empty where there were none; `prompt_moved`
+    counts the earlier prompt positions that they moved. `differs`, `taken`, `category` and `copied` are what hybrid
+    decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere. `unjudged` says why the answer has
+    no verdict and so scores 0 (see `elicit.tasks.base.Grade`); it is written only where it says something.
+    """
+
+    item: str
+    index: int
+    prompt_tokens: int
+    tokens: list[int]
+    ends: list[int]
+    text: str
+    top1: list[float]
+    top2: list[float]
+    entropy: list[float]
+    logprob: list[float]
+    finish: str
+    spent: int
+    answer: str | None
+    span: tuple[int, int] | None
+    delta: float | None
+    dropped: str
+    score: float
+    moved: list[float] = field(default_factory=list)
+    prompt_moved: int = 0
+    differs: list[int] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    category: list[int] = field(default_factory=list)
+    copied: list[int] = field(default_factory=list)
+    unjudged: str = ""
+
+    @property
+    def correct(self) -> bool:
+        return self.score >= 1.0
+
+    @property
+    def thought(self) -> list[int]:
+        """The tokens before the answer (all of them where none was found)."""
+        return self.tokens if self.span is None else self.tokens[: self.span[0]]
+
+    @property
+    def pieces(self) -> list[str]:
+        """The text of each token."""
+        starts = [0, *self.ends[:-1]]
+        return [self.text[a:b] for a, b in zip(starts, self.ends, strict=True)]
+
+    @property
+    def mean_logprob(self) -> float:
+        return float(np.mean(self.logprob)) if self.logprob else float("-inf")
+
+    @property
+    def total_logprob(self) -> float:
+        return float(sum(self.logprob))
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        return data if self.unjudged else {k: v for k, v in data.items() if k != "unjudged"}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Trace:
+        return Trace(**{**data, "span": None if data["span"] is None else (data["span"][0], data["span"][1])})
+
+
+def token_margins(
+    top1: Float[np.ndarray, " tokens"], top2: Float[np.ndarray, " tokens"], logprob: Float[np.ndarray, " tokens"]
+) -> Float[np.ndarray, " tokens"]:
+    """p(emitted token) − p(best other token), at each step.
+
+    For every greedily chosen token this is p(top-1) − p(top-2), the margin of arXiv 2402.10200. It differs
+    only for the branching token, which ranks below the first: there the paper's reading would credit each
+    branch with the margin of the *greedy* token; ours is negative, since the model prefers another token.
+    """
+    emitted = np.exp(logprob)
+    return np.where(emitted >= top1 * (1 - 1e-5), top1 - top2, emitted - top1)
+
+
+def answer_delta(generation: Generation, span: tuple[int, int]) -> float:
+    """Δ of arXiv 2402.10200, section 2.2: the mean margin over the answer's own tokens."""
+    margins = token_margins(generation.top1, generation.top2, generation.logprob)
+    return float(margins[span[0] : span[1]].mean())
+
+
+def response_text(
+    tokenizer: PreTrainedTokenizerBase, generation: Generation, stop: tuple[str, ...]
+) -> tuple[str, list[int]]:
+    """The text up to a stop string, and for each token the character at which it ends."""
+    return text_of(tokenizer, generation.tokens.tolist(), stop)
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...]) -> tuple[str, list[int]]:
+    """The same of token ids, whoever drew them."""
+    text = decoded(tokenizer, ids)
+    ends = token_ends(tokenizer, ids, text)
+    return text[: stop_at(text, stop)], ends
+
+
+def place(generation: Generation, ends: list[int], found: Answer | None) -> tuple[tuple[int, int] | None, float | None]:
+    """The answer's token span and Δ."""
+    if found is None:
+        return None, None
+    span = token_span(ends, found)
+    return span, round(answer_delta(generation, span), DIGITS)
+
+
+def filter_path(text: str, finish: str, answer: str | None) -> str:
+    """The filters of arXiv 2402.10200, appendix: the reason why a path cannot be selected, or "".
+
+    A path without an answer has no Δ, so it cannot be selected either.
+    """
+    if not text.strip():
+        return "empty"
+    if finish == "length":
+        return "cut at the limit"
+    if text.rstrip().endswith("?"):
+        return "ends with ?"
+    return "" if answer is not None else "no answer"
+
+
+def rounded(values: Float[np.ndarray, " tokens"]) -> list[float]:
+    return [float(f"{v:.{DIGITS}g}") for v in values]

@@ -1,0 +1,286 @@
+"""`evaluate`: one handle and its baselines on the same items, into one resumable run.
+
+An *arm* is a handle under a name. Arms that differ only in the rule that selects share their traces
+(a *source*). Baselines named `…@budget` get, question by question, the tokens that the evaluated handle
+spent: samples are drawn until the budget is used up, and the one that would exceed it is not counted.
+
+Arms that share model, adapter and decoder are decoded together (`elicit.evaluation.batches`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from elicit.decoding.decoders import Sampling
+from elicit.decoding.loop import check_ready
+from elicit.decoding.progress import Progress, Silent
+from elicit.decoding.trace import Trace
+from elicit.elicited import Elicited, answer_together
+from elicit.evaluation.batches import Batch, batches, sharing
+from elicit.evaluation.delivery import prove
+from elicit.evaluation.metrics.run_metrics import compute
+from elicit.evaluation.run.provenance import made_by
+from elicit.evaluation.run.run import Run
+from elicit.evaluation.run.store import CONFIG, PARQUET, Journal, Store, folder_for
+from elicit.evaluation.run.table import outcomes
+from elicit.methods import MATCHED, control
+from elicit.models.identity import grounds, models_of
+from elicit.tasks.base import Items, validate
+from elicit.tasks.grading import WORKER
+from probes.errors import UserError
+from probes.files import check_folder
+
+BATCH_ROWS = 320
+SAMPLES_A_ROUND = 8  # of each question, where many questions still have a budget
+MAX_SAMPLES = 512  # for one question, where its budget would allow more
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A handle under a name; `source` names the traces it reads, `matched` those whose tokens it may spend."""
+
+    name: str
+    handle: Elicited
+    source: str
+    matched: str | None
+
+
+def evaluate(
+    handle: Elicited,
+    items: Items,
+    *,
+    against: str | Sequence[str] | Mapping[str, Elicited] = ("direct",),
+    out: Path | str | None = None,
+    seed: int = 0,
+    batch_rows: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Evaluate a handle against baselines on the same items.
+
+    Args:
+        handle: what is evaluated.
+        items: the questions, e.g. `task.test`.
+        against: names of baselines (`direct`, `cot-prompt`, `self-consistency`, each also `@budget`), or
+            handles by name.
+        out: the run's folder; derived from the configuration's hash unless given, so that the same call
+            takes up the same run.
+        seed: of samplers and of the bootstrap.
+        batch_rows: branches decoded together.
+        fresh: remove what the folder holds of this or another run first.
+        progress: is told what goes on.
+
+    Raises:
+        UserError: nothing to evaluate, a prompt that shows evaluated items, a grader that fails its own gold,
+            a folder with another run.
+    """
+    if not len(items):
+        raise UserError("no items to evaluate; give at least one")
+    if batch_rows is not None and batch_rows < 1:
+        raise UserError(f"batch_rows = {batch_rows} was given; give at least 1")
+    arms = _arms(handle, items, against, seed)
+    asked = {item.question for item in items}
+    if any(shot in asked for arm in arms for shot, _ in arm.handle.prompt.shots):
+        raise UserError("the prompt shows questions that are evaluated; evaluate the dev or the test split")
+    validation = validate(items)
+    if not validation.ok:
+        raise UserError(
+            f"the grader of {items.task.name!r} is not to be trusted: of {validation.checked} gold answers it "
+            f"holds {validation.gold_right} for right, of as many corrupted ones {validation.corrupted_right}; "
+            "use another task"
+        )
+    identity = _identity(arms, items, seed)
+    folder = Path(out) if out is not None else folder_for(handle.method, items.task.name, handle.model.name, identity)
+    check_folder(folder)
+    _check_room(arms, items)
+    if fresh and (folder / CONFIG).is_file():
+        Store.clear(folder)
+    config = {
+        "identity": identity,
+        "execution": {"batch_rows": batch_rows or BATCH_ROWS, "together": True},
+        "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
+        "task": items.task.source,
+        "made": made_by(),
+    }
+    store = Store.open(folder, config)
+    if store.metrics is not None:
+        return Run(store)
+    with store.writing() as journal:
+        store.write_items(items)
+        handle.save(folder / "elicited")
+        seconds = _decode_all(arms, items, journal, store.config["execution"], progress or Silent())
+        store.write_table([item.id for item in items])
+        found = outcomes(store.folder / PARQUET)
+        extra: dict[str, Any] = {
+            "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
+            "options": handle.options,
+        }  # fmt: skip
+        if WORKER.missing:
+            extra["scorer_unbounded"] = list(WORKER.missing)
+        steered = [arm for arm in arms if arm.handle.interventions]
+        if steered:
+            traces = store.traces({arm.source for arm in steered})
+            extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}
+        metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, found, items, seed=seed, extra=extra)
+        run = Run(store, metrics, found)
+        run.write_report()
+        store.finish(metrics)
+    return run
+
+
+def _check_room(arms: Sequence[Arm], items: Items) -> None:
+    """Refuse prompts and limits beyond a model's positions before a folder is made for them."""
+    handles = [arm.handle for arm in arms]
+    for one in {(id(h.model), h.prompt, h.decoder.max_new_tokens): h for h in handles}.values():
+        longest = max(len(one.prompt_ids(item)) for item in items)
+        check_ready(one.model.lm, longest + one.decoder.max_new_tokens)
+
+
+def _arms(
+    handle: Elicited, items: Items, against: str | Sequence[str] | Mapping[str, Elicited], seed: int
+) -> list[Arm]:
+    """The handle first, then the baselines; a repeated baseline stands once."""
+    if isinstance(against, Mapping):
+        others = dict(against)
+    else:
+        names = [against] if isinstance(against, str) else list(against)
+        options = {
+            **{k: v for k, v in handle.options.items() if k == "prompt"},
+            "max_new_tokens": handle.decoder.max_new_tokens,
+            "seed": seed,
+        }
+        others = {
+            n: control(n, handle.model, items.task.solved, options) for n in dict.fromkeys(names) if n != handle.method
+        }
+    keys: dict[str, str] = {}
+    arms = []
+    for name, one in {handle.method: handle, **others}.items():
+        matched = handle.method if name.endswith(MATCHED) else None
+        key = one.decode_key + (MATCHED if matched else "")
+        arms.append(Arm(name, one, keys.setdefault(key, name), matched))
+    return arms
+
+
+def _identity(arms: Sequence[Arm], items: Items, seed: int) -> dict[str, Any]:
+    """Everything that decides the samples and the metrics."""
+    model = arms[0].handle.model
+    return {
+        **grounds(items, models_of([arm.handle for arm in arms])),
+        "method": arms[0].name,
+        "model": model.provenance.sha256,
+        "dtype": model.dtype,
+        "task": items.task.name,
+        "arms": [f"{arm.name} {arm.handle.decode_key} {arm.handle.select}" for arm in arms],
+        "seed": seed,
+    }
+
+
+def _decode_all(
+    arms: Sequence[Arm], items: Items, journal: Journal, execution: Mapping[str, Any], progress: Progress
+) -> dict[str, float]:
+    """Fill in the sources that are missing; return the seconds spent now on each.
+
+    What a batch of several sources took is shared among them by the tokens that each spent. Of a batch that was cut
+    between two of them the whole is decoded again, so that it is the same batch, and what is there already stays.
+    """
+    rows = int(execution["batch_rows"])
+    # Each under its arm's name, by which it is told of where it fails.
+    sources = {a.name: replace(a, handle=replace(a.handle, method=a.name)) for a in arms if a.source == a.name}
+    seconds = dict.fromkeys(sources, 0.0)
+    # A run that was begun before arms shared batches goes on as it began.
+    for group in _groups(sources, together=bool(execution.get("together"))):
+        first, *others = group
+        branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
+        plan = batches({name: sources[name].handle for name in group}, items, max(1, rows // branches))
+        left = [n for n, batch in enumerate(plan) if any((name, n) not in journal.done for name in batch)]
+        asked = [sum(map(len, batch.values())) for batch in plan]
+        label = f"{first} and {len(others)} more" if others else first
+        progress.arm(label, sum(asked), sum(asked) - sum(asked[n] for n in left))
+        for n in left:
+            began = time.perf_counter()
+            answered = _answer(sources, plan[n], items, journal, rows, progress)
+            for name, traces in answered.items():
+                if (name, n) not in journal.done:
+                    journal.append(name, n, traces)
+            took = time.perf_counter() - began
+            spent = {name: sum(t.spent for t in traces) for name, traces in answered.items()}
+            for name in spent:
+                seconds[name] += took * spent[name] / sum(spent.values())
+            progress.advance(asked[n], sum(spent.values()))
+    return {name: round(value, 2) for name, value in seconds.items()}
+
+
+def _groups(sources: Mapping[str, Arm], *, together: bool) -> list[list[str]]:
+    """The sources that are decoded together; one that spends a budget has rounds of its own."""
+    if not together:
+        return [[name] for name in sources]
+    free = {name: arm.handle for name, arm in sources.items() if arm.matched is None}
+    return sharing(free) + [[name] for name in sources if name not in free]
+
+
+def _answer(
+    sources: Mapping[str, Arm], batch: Batch, items: Items, journal: Journal, rows: int, progress: Progress
+) -> dict[str, list[Trace]]:
+    asked = [(sources[name], Items(items.task, tuple(items[i] for i in chosen))) for name, chosen in batch.items()]
+    arm, some = asked[0]
+    if arm.matched is not None:
+        budget = {item.id: journal.spent[arm.matched][item.id] for item in some}
+        drawn = draw_to_budget(arm.handle, some, budget, rows, progress)
+        return {arm.name: [t for item in some for t in drawn[item.id]]}
+    answered = answer_together([(arm.handle, some) for arm, some in asked], progress.step)
+    return {name: [t for traces in each for t in traces] for name, each in zip(batch, answered, strict=True)}
+
+
+def draw_to_budget(
+    handle: Elicited, batch: Items, budget: Mapping[str, int], rows: int, progress: Progress | None = None
+) -> dict[str, list[Trace]]:
+    """Sample each question until its budget of tokens is used up.
+
+    Sample s of a question is the same in whatever round it is drawn. At least one is kept, the one that
+    would exceed the budget is not, and no question gets more than 512.
+    """
+    decoder = handle.decoder
+    assert isinstance(decoder, Sampling)
+    progress = progress or Silent()
+    drawn: dict[str, list[Trace]] = {item.id: [] for item in batch}
+    left = list(batch.items)
+    while left:
+        need = max(_wanted(drawn[item.id], budget[item.id]) for item in left)
+        samples = max(1, min(need, rows // len(left), MAX_SAMPLES))
+        groups: dict[int, list[Any]] = {}
+        for item in left:
+            groups.setdefault(len(drawn[item.id]), []).append(item)
+        for first, some in groups.items():
+            one = replace(handle, decoder=replace(decoder, samples=samples, first_sample=first))
+            for item, traces in zip(some, one.answer(Items(batch.task, tuple(some)), progress.step), strict=True):
+                drawn[item.id] += traces
+        left = [
+            item
+            for item in left
+            if sum(t.spent for t in drawn[item.id]) < budget[item.id] and len(drawn[item.id]) < MAX_SAMPLES
+        ]
+    return {item.id: _within(drawn[item.id], budget[item.id]) for item in batch}
+
+
+def _wanted(traces: Sequence[Trace], budget: int) -> int:
+    """How many more samples the rest of the budget will pay for, judging by those drawn."""
+    if not traces:
+        return 1
+    spent = sum(t.spent for t in traces)
+    return math.ceil((budget - spent) / max(1.0, spent / len(traces)))
+
+
+def _within(traces: Sequence[Trace], budget: int) -> list[Trace]:
+    kept: list[Trace] = []
+    total = 0
+    for trace in traces[:MAX_SAMPLES]:
+        total += trace.spent
+        if kept and total > budget:
+            break
+        kept.append(trace)
+    return kept

@@ -1,0 +1,1 @@
+"""What is computed of a run's outcomes, and how numbers are written."""

@@ -1,0 +1,192 @@
+"""From traces to numbers: accuracies, paired differences, readings of the branches, calibration.
+
+Everything here is a pure function of a run's samples, so that it can be computed again at any time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from elicit.decoding.decoders import Branching
+from elicit.decoding.selection import RULES, Answered, Verdict, select, select_all
+from elicit.elicited import Elicited
+from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
+from elicit.tasks.base import Items
+from elicit.tasks.organism.task import NAME as ORGANISM
+from probes.auroc import auroc
+from probes.statistics import (
+    auroc_interval,
+    auroc_within,
+    bootstrap_mean,
+    coverage_at_k,
+    holm,
+    maj_at_k,
+    paired,
+    pass_at_k,
+    wilson,
+)
+
+Traces = Mapping[str, Sequence[Answered]]
+
+
+def compute(
+    arms: Mapping[str, tuple[str, Elicited]],
+    traces: Mapping[str, Traces],
+    items: Items,
+    *,
+    seed: int = 0,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All metrics of a run. The first arm is the one under test; the others are its baselines."""
+    main, *others = arms
+    ids = [item.id for item in items]
+    verdicts = {name: _verdicts(handle.select, traces[source], items) for name, (source, handle) in arms.items()}
+    scores = {name: _right(chosen) for name, chosen in verdicts.items()}
+    result: dict[str, Any] = {
+        **(extra or {}),
+        "task": items.task.name,
+        "items": len(ids),
+        "splits": dict(Counter(item.split for item in items)),
+        "method": main,
+        "arms": {
+            name: _arm(handle.select, verdicts[name], traces[source], ids) for name, (source, handle) in arms.items()
+        },
+        "comparisons": _comparisons(main, {n: scores[n] for n in others}, scores[main], seed),
+    }
+    if items.task.name == ORGANISM and {DIRECT, CEILING} <= set(scores):  # its ceiling is known
+        for name, arm in result["arms"].items():
+            found = recovered(scores[name], scores[DIRECT], scores[CEILING], seed=seed)
+            if found.share is not None and found.interval is not None:
+                arm |= {"recovered": found.share, "recovered_interval": found.interval.pair}
+    main_source, handle = arms[main]
+    branches = traces[main_source]
+    if handle.decoder.branches > 1:
+        reference = scores.get("direct")
+        result["readings"] = _readings(branches, items, reference, seed)
+        result["calibration"] = _calibration(branches, ids, seed)
+        if isinstance(handle.decoder, Branching):
+            result["coverage_by_rank"] = _coverage(branches, ids)
+        else:
+            result["samples"] = _independent(branches, items)
+    return result
+
+
+def _verdicts(rule: str, traces: Traces, items: Items) -> list[Verdict]:
+    return [select(rule, traces[item.id], items.task.grader) for item in items]
+
+
+def _right(verdicts: Sequence[Verdict]) -> np.ndarray:
+    return np.array([float(v.score >= 1.0) for v in verdicts])
+
+
+def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[str]) -> dict[str, Any]:
+    scores = _right(verdicts)
+    every = [t for i in ids for t in traces[i]]
+    return {
+        "select": rule,
+        "accuracy": float(scores.mean()),
+        "interval": wilson(int(scores.sum()), len(scores)).pair,
+        "right": int(scores.sum()),
+        "tokens_per_item": sum(t.spent for t in every) / len(ids),
+        "prompt_tokens_per_item": float(np.mean([traces[i][0].prompt_tokens for i in ids])),
+        "branches_per_item": len(every) / len(ids),
+        "unanswered": sum(v.answer is None for v in verdicts),
+        "fallbacks": sum(v.fallback for v in verdicts),
+        "finish": dict(Counter(t.finish for t in every)),
+        "dropped": dict(Counter(t.dropped for t in every if t.dropped)),
+        "unjudged": dict(Counter(t.unjudged for t in every if t.unjudged)),
+        "scores": dict(zip(ids, scores.tolist(), strict=True)),
+    }
+
+
+def _comparisons(main: str, others: Mapping[str, np.ndarray], scores: np.ndarray, seed: int) -> list[dict[str, Any]]:
+    rows = []
+    for name, baseline in others.items():
+        result = paired(scores, baseline, seed=seed)
+        error = None if np.isnan(result.standard_error) else result.standard_error
+        row = {**asdict(result), "interval": result.interval.pair, "standard_error": error}
+        rows.append({"arm": main, "baseline": name, **row})
+    adjusted = holm([row["mcnemar_p"] for row in rows])
+    return [{**row, "holm_p": p} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _readings(traces: Traces, items: Items, reference: np.ndarray | None, seed: int) -> dict[str, dict[str, Any]]:
+    """Every rule on the same branches; against `direct` where that was run, else against the greedy branch."""
+    chosen = list(zip(*(select_all(RULES, traces[item.id], items.task.grader) for item in items), strict=True))
+    by_rule = {
+        rule: np.array([v.score for v in verdicts]) if rule == "random" else _right(verdicts)
+        for rule, verdicts in zip(RULES, chosen, strict=True)
+    }
+    baseline = reference if reference is not None else by_rule["greedy"]
+    out = {}
+    for rule, scores in by_rule.items():
+        gain = paired(scores, baseline, seed=seed)
+        interval = bootstrap_mean(scores, seed=seed) if rule == "random" else wilson(int(scores.sum()), len(scores))
+        out[rule] = {
+            "accuracy": float(scores.mean()),
+            "interval": interval.pair,
+            "difference": gain.difference,
+            "difference_interval": gain.interval.pair,
+        }
+    return out
+
+
+def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any]:
+    """Does Δ tell right branches from wrong ones? Over all branches, and within each question."""
+    answered = [(n, t) for n, i in enumerate(ids) for t in traces[i] if t.delta is not None]
+    question = np.array([n for n, _ in answered], dtype=int)
+    delta = np.array([t.delta for _, t in answered], dtype=float)
+    right = np.array([t.correct for _, t in answered], dtype=bool)
+    within = auroc_within(delta, right, question)
+    edges = np.linspace(-1, 1, 11)
+    bins = []
+    for low, high in pairwise(edges):
+        inside = (delta >= low) & ((delta < high) | (high == 1.0))
+        if inside.any():
+            interval = wilson(int(right[inside].sum()), int(inside.sum()))
+            bins.append(
+                {
+                    "low": float(low),
+                    "high": float(high),
+                    "n": int(inside.sum()),
+                    "right": float(right[inside].mean()),
+                    "interval": interval.pair,
+                }
+            )
+    value = auroc(delta, right)
+    found = auroc_interval(delta, right, question, len(ids), seed=seed)
+    return {
+        "branches": len(answered),
+        "right": int(right.sum()),
+        "auroc": None if np.isnan(value) else value,
+        "auroc_interval": found.pair if found is not None else None,
+        "auroc_within": float(within.mean()) if len(within) else None,
+        "auroc_within_interval": bootstrap_mean(within, seed=seed).pair if len(within) else None,
+        "questions_with_both": len(within),
+        "bins": bins,
+    }
+
+
+def _coverage(traces: Traces, ids: Sequence[str]) -> dict[str, Any]:
+    """Coverage@k by rank, and how often the branch of each rank is right and is chosen by none."""
+    right = np.array([[t.correct for t in traces[i]] for i in ids], dtype=float)
+    return {"coverage": coverage_at_k(right).tolist(), "right_at_rank": right.mean(axis=0).tolist()}
+
+
+def _independent(traces: Traces, items: Items) -> dict[str, Any]:
+    """pass@k and maj@k of independent samples."""
+    n = np.array([len(traces[item.id]) for item in items])
+    correct = np.array([sum(t.correct for t in traces[item.id]) for item in items])
+    ks = [k for k in (1, 2, 4, 5, 8, 10, 16, 32, 64, 128, 256) if k <= int(n.min())]
+    groups = [np.array(items.task.grader.groups([t.answer or "" for t in traces[item.id]])) for item in items]
+    right = [np.array([float(t.correct) for t in traces[item.id]]) for item in items]
+    return {
+        "pass_at_k": {str(k): float(pass_at_k(n, correct, k).mean()) for k in ks},
+        "maj_at_k": {str(k): float(maj_at_k(groups, right, k, resamples=200).mean()) for k in ks},
+    }

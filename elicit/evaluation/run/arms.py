@@ -1,0 +1,193 @@
+"""What analyses of runs stand on: arms of finished runs on the same items and model, and their handles again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from elicit.decoding.decoders import decoder_from_dict
+from elicit.decoding.selection import select
+from elicit.decoding.trace import Trace
+from elicit.elicited import Elicited
+from elicit.evaluation.run.run import Run
+from elicit.methods import MATCHED
+from elicit.models.model import Model, load_model
+from elicit.models.prompts import Prompt
+from elicit.report.comparison import check_questions
+from elicit.tasks.base import Item
+from probes.errors import UserError, unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One arm of one run.
+
+    Args:
+        name: of the arm; with the run's folder where two runs have an arm of that name.
+        run: whose it is.
+        key: its name within the run.
+    """
+
+    name: str
+    run: Run
+    key: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The arm's handle as the run's configuration has it."""
+        about: dict[str, Any] = self.run.store.config["arms"][self.key]
+        return about
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """1 or 0 an item, as the arm's selection has it."""
+        scores: dict[str, float] = self.run.metrics["arms"][self.key]["scores"]
+        return scores
+
+    @property
+    def traces(self) -> dict[str, list[Trace]]:
+        """The traces of each item; arms that differ in the selection alone share theirs."""
+        return self.run.traces[self.about["source"]]
+
+    @property
+    def not_independent(self) -> str:
+        """Why its traces are no independent samples of one distribution, or "" where they are."""
+        decoder = self.about["decoder"]["name"]
+        if decoder == "branching":
+            return "branches of a search are distinct and ordered, not independent samples"
+        if decoder != "sampling":
+            return f"{decoder} decoding gives one answer a question, no samples"
+        if MATCHED in self.about["source"]:
+            return "a budget of tokens decided how many samples there are, so their number depends on their length"
+        return ""
+
+    def handle(self, model: Model) -> Elicited | None:
+        """The arm's handle again; None where the run lacks what it needs (it keeps its method's tensors alone)."""
+        if self.key == self.run.metrics["method"]:
+            return handle_of(self.run, model)
+        if any(name in self.about for name in ("adapter", "interventions", "partner")):
+            return None
+        prompt, decoder = Prompt.from_dict(self.about["prompt"]), decoder_from_dict(self.about["decoder"])
+        kept = {name: self.about[name] for name in ("method", "select", "span", "filters", "options")}
+        return Elicited(model, prompt=prompt, decoder=decoder, **kept)
+
+    def right(self, items: Sequence[str]) -> Bool[np.ndarray, " items"]:
+        """Whether each of these items was solved."""
+        return np.array([self.scores[item] >= 1.0 for item in items])
+
+    def chosen(self, items: Sequence[str]) -> list[Trace]:
+        """Of each item the trace that the arm's selection took (of several that agree, the first)."""
+        traces, rule = self.traces, self.about["select"]
+        if rule == "greedy":
+            return [traces[item][0] for item in items]
+        grader = self.run.items.task.grader
+        found = ((traces[item], select(rule, traces[item], grader).branch) for item in items)
+        return [next(t for t in some if t.index == branch) for some, branch in found]
+
+    def outputs(self, items: Sequence[str]) -> list[list[Trace]]:
+        """What the arm says to each item: all of its samples where they are independent, else the chosen trace."""
+        if self.not_independent:
+            return [[trace] for trace in self.chosen(items)]
+        traces = self.traces
+        return [traces[item] for item in items]
+
+
+def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
+    """The arms of all runs: of each run the method under test, then (unless `main_only`) its baselines.
+
+    A baseline that several runs have on the same items, with the same handle, stands once.
+
+    Raises:
+        UserError: no run, or runs of different tasks or models (which).
+    """
+    if not runs:
+        raise UserError("no run was given; give folders of finished runs")
+    for what, of in (
+        ("tasks", lambda run: run.metrics["task"]),
+        ("models", lambda run: run.metrics["model"]["sha256"]),
+    ):
+        found = {of(run): run for run in runs}
+        if len(found) > 1:
+            said = "; ".join(f"{run.folder}: {_short(run, what)}" for run in found.values())
+            raise UserError(f"the runs are of different {what} ({said}); give runs of one")
+    out: list[Arm] = []
+    seen: set[tuple[str, str, str]] = set()
+    for run in runs:
+        method = run.metrics["method"]
+        for key in [method] if main_only else [method, *(k for k in run.metrics["arms"] if k != method)]:
+            about = run.store.config["arms"][key]
+            items = run.store.config["identity"]["items"]
+            mark = (key, items, str([run.reads, {k: v for k, v in about.items() if k != "source"}]))
+            if mark in seen:
+                continue
+            seen.add(mark)
+            taken = any(arm.name == key for arm in out)
+            out.append(Arm(f"{key} ({run.folder.name})" if taken else key, run, key))
+    return out
+
+
+def _short(run: Run, what: str) -> str:
+    model = run.metrics["model"]
+    return str(run.metrics["task"]) if what == "tasks" else f"{model['name']} {model['sha256'][:12]}…, {model['dtype']}"
+
+
+def named(arms: Sequence[Arm], name: str, what: str = "baseline") -> Arm:
+    """The arm of this name.
+
+    Raises:
+        UserError: there is none (with the names that there are).
+    """
+    for arm in arms:
+        if name in (arm.name, arm.key):
+            return arm
+    hint = f"(or run it: elicit run … --against {name})"
+    raise unknown(what, name, [arm.name for arm in arms], hint=hint)
+
+
+def shared_items(arms: Sequence[Arm]) -> list[str]:
+    """The items that all arms answered, in the first one's order.
+
+    Raises:
+        UserError: there is none.
+    """
+    first, *others = (arm.scores for arm in arms)
+    shared = [item for item in first if all(item in other for other in others)]
+    if not shared:
+        folders = ", ".join(dict.fromkeys(str(arm.run.folder) for arm in arms))
+        raise UserError(f"the runs {folders} have no item in common; give runs of the same task, split and limit")
+    check_questions(arms, shared)
+    return shared
+
+
+def questions(arms: Sequence[Arm], limit: int = 0) -> list[Item]:
+    """The items that all arms answered (the first `limit` of them, if that is not 0), with gold answers and kinds."""
+    held = {item.id: item for item in arms[0].run.items}
+    shared = [held[item] for item in shared_items(arms)]
+    if limit < 0:
+        raise UserError(f"limit = {limit} was given; give a number of items, or 0 for all")
+    return shared[:limit] if limit else shared
+
+
+def model_of(runs: Sequence[Run]) -> Model:
+    """The model that the runs were made on, loaded by name.
+
+    Raises:
+        UserError: what has that name here has other weights.
+    """
+    about = runs[0].metrics["model"]
+    model = load_model(about["name"], dtype=about["dtype"])
+    if model.provenance.sha256 != about["sha256"]:
+        raise UserError(
+            f"{runs[0].folder} was made on {about['name']} {about['sha256'][:12]}…, what has that name here is "
+            f"{model.provenance.sha256[:12]}…; put the weights back, or run again"
+        )
+    return model
+
+
+def handle_of(run: Run, model: Model | None = None) -> Elicited:
+    """The handle under test of a run, as the run saved it; its model is loaded by name unless it is given."""
+    return Elicited.load(run.folder / "elicited", model)

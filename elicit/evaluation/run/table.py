@@ -1,0 +1,130 @@
+"""A run's samples by column: `samples.parquet` through DuckDB, so that of a million samples no token becomes an object.
+
+Statistics read `Outcome`s, what each trace came to without its tokens; figures and the browser of samples read the
+whole traces of the few questions that they show.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from elicit.decoding.trace import Trace
+
+if TYPE_CHECKING:
+    import duckdb
+
+AT_ONCE = 50_000
+MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through the disk
+
+
+class Outcome(NamedTuple):
+    """A trace without its tokens; the fields are `Trace`'s own."""
+
+    item: str
+    index: int  # type: ignore[assignment]  # a tuple's own method of this name is not needed
+    prompt_tokens: int
+    finish: str
+    spent: int
+    answer: str | None
+    delta: float | None
+    dropped: str
+    score: float
+    total_logprob: float
+    mean_logprob: float
+    unjudged: str
+
+    @property
+    def correct(self) -> bool:
+        return self.score >= 1.0
+
+
+_OUTCOMES = """
+select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
+       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double), {unjudged}
+from read_parquet($file)
+"""
+
+
+def outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
+    """For each source and item its outcomes, in order."""
+    with _uncollected():
+        return _outcomes(file)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for cycles: there are none here, and it would walk over all of it again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
+    out: dict[str, dict[str, list[Outcome]]] = {}
+    for batch in _asked(_query(file), file=str(file)).to_arrow_reader(AT_ONCE):
+        source, item, *columns = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+        starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (source[1:] != source[:-1])])
+        names = np.repeat(item[starts], np.diff(np.r_[starts, len(item)]))  # one text for all samples of a question
+        rows = list(map(Outcome._make, zip(names, *_plain(columns), strict=True)))
+        for first, last in pairwise([*starts.tolist(), len(rows)]):
+            out.setdefault(source[first], {}).setdefault(rows[first].item, []).extend(rows[first:last])
+    return out
+
+
+def _query(file: Path) -> str:
+    import pyarrow.parquet as pq
+
+    known = "unjudged" in pq.read_schema(file).names  # tables of older runs lack it
+    return _OUTCOMES.format(unjudged="coalesce(unjudged, '')" if known else "''")
+
+
+def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:
+    """Lists of Python's own values: no answer has no Δ, and of a word that stands everywhere there is one."""
+    values = dict(zip(Outcome._fields[1:], (column.tolist() for column in columns), strict=True))
+    values["delta"] = [None if a is None else d for a, d in zip(values["answer"], values["delta"], strict=True)]
+    for name in ("finish", "dropped", "unjudged"):
+        values[name] = list(map(sys.intern, values[name]))
+    return list(values.values())
+
+
+def traces(file: Path, source: str, items: Sequence[str]) -> dict[str, list[Trace]]:
+    """The whole traces of some items of one source."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(file)
+    wanted = pa.array(list(items), pa.string())
+    out: dict[str, list[Trace]] = {}
+    for group in range(table.num_row_groups):  # whose is read whole only where it holds one of them
+        whose = table.read_row_group(group, columns=["source", "item"])
+        here = pc.and_(pc.equal(whose["source"], source), pc.is_in(whose["item"], value_set=wanted))
+        if not pc.any(here).as_py():
+            continue
+        for row in table.read_row_group(group).filter(here).drop_columns(["source"]).to_pylist():
+            trace = Trace.from_dict({k: v for k, v in row.items() if v is not None or k in _OPTIONAL})
+            out.setdefault(trace.item, []).append(trace)
+    return out
+
+
+_OPTIONAL = ("answer", "span", "delta")
+
+
+def _asked(query: str, **parameters: Any) -> duckdb.DuckDBPyRelation:
+    import duckdb
+
+    # It keeps the order of the file, unless told otherwise.
+    connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS, "preserve_insertion_order": True})
+    return connection.sql(query, params=parameters)

@@ -1,0 +1,1 @@
+"""The baselines that every mechanism is held against."""

@@ -1,0 +1,195 @@
+"""Many methods on the same items: one model, one prompt, one limit of tokens, one seed, each method fitted once.
+
+    plan.json          what decides all of it
+    fits/<method>/     the handle as it was fitted, and last of all fit.json: the seconds that took
+    runs/<method>/     its run: the method alone, or with its controls
+
+Each is done or not done: the same call goes on where it was stopped, and a method that is added later finds the others
+done. Baselines stand once, in runs of their own, and are not decoded again beside each mechanism.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elicit.decoding.progress import Progress
+from elicit.elicited import Elicited
+from elicit.evaluation.evaluator import evaluate
+from elicit.evaluation.run.run import Run
+from elicit.evaluation.run.store import SCHEMA, folder_for, locked
+from elicit.methods import BASELINES, check_options, fit, get, options_of, quick_of
+from elicit.models.identity import grounds, hash_of_items
+from elicit.models.model import Model
+from elicit.tasks.base import Items
+from probes.errors import UserError
+from probes.files import check_folder, inner_folder, make_folder, no_link, write_whole
+
+PLAN, FITS, FIT, RUNS = "plan.json", "fits", "fit.json", "runs"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is the same for all methods.
+
+    Args:
+        prompt, max_new_tokens, seed: the options of these names, of each method that has them.
+        quick: fit with each method's own short settings.
+        controls: decode each mechanism's controls beside it.
+    """
+
+    prompt: str = "qa"
+    max_new_tokens: int = 192
+    seed: int = 0
+    quick: bool = False
+    controls: bool = False
+
+    def options(self, name: str) -> dict[str, Any]:
+        """The options that a method is fitted with."""
+        known = options_of(name)
+        shared: dict[str, Any] = {k: getattr(self, k) for k in ("prompt", "max_new_tokens", "seed") if k in known}
+        return {**shared, **(quick_of(name) if self.quick else {})}
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """What came of it.
+
+    Args:
+        folder: where all of it lies.
+        runs: of the methods, in their order.
+        fit_seconds: of each.
+        left_out: methods without a run, and why.
+    """
+
+    folder: Path
+    runs: list[Run] = field(default_factory=list)
+    fit_seconds: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def run_together(
+    model: Model,
+    items: Items,
+    names: Sequence[str],
+    terms: Terms,
+    *,
+    out: Path | None = None,
+    batch_rows: int | None = None,
+    optional: bool = False,
+    progress: Progress | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> Together:
+    """Fit and evaluate each method, or find it done.
+
+    Args:
+        model: for all of them; each leaves it as it was.
+        items: what they are evaluated on; their task's fit and dev splits are what they are fitted on.
+        names: of methods; baselines come first whatever their place.
+        terms: what is the same for all.
+        out: the folder; named after all that decides it unless given.
+        batch_rows: branches decoded together, in runs that begin now.
+        optional: a method that refuses (nothing to learn, nothing that fits) is left out, with its reason.
+        progress: of each fit and run.
+        told: is given a line at each method.
+
+    Raises:
+        UserError: no or unknown methods, a folder with another comparison, a method that refuses.
+    """
+    if not names:
+        raise UserError("no methods were given; give names, or all")
+    names = sorted(dict.fromkeys(names), key=lambda name: name not in BASELINES)
+    for name in names:
+        check_options(name, terms.options(name))
+    plan = plan_of(model, items, terms)
+    done = Together(out or folder_for("compare", items.task.name, model.name, plan))
+    _open(done.folder, plan)
+    with locked(done.folder, "comparing in"):
+        for name in names:
+            for part in (FITS, RUNS):
+                inner_folder(done.folder / part)
+                no_link(done.folder / part / name)
+        for n, name in enumerate(names, 1):
+            try:
+                run, seconds = _one(
+                    model, items, name, terms, done.folder, batch_rows, progress, told, f"{n}/{len(names)}"
+                )
+            except UserError as error:
+                if not optional:
+                    raise
+                done.left_out[name] = str(error)
+                told(f"{n}/{len(names)} {name}: left out: {error}")
+                continue
+            done.runs.append(run)
+            done.fit_seconds[name] = seconds
+    return done
+
+
+def plan_of(model: Model, items: Items, terms: Terms) -> dict[str, Any]:
+    """All that decides a comparison: what is evaluated, what is learned from, and on which terms."""
+    return {
+        "model": model.provenance.sha256,
+        "dtype": model.dtype,
+        "task": items.task.name,
+        **grounds(items, [model]),
+        "task_items": hash_of_items(items.task.all),
+        **asdict(terms),
+    }
+
+
+def _open(folder: Path, plan: dict[str, Any]) -> None:
+    """Make the folder, or make sure that it holds the same comparison."""
+    check_folder(folder)
+    if (folder / PLAN).is_file():
+        try:
+            found = dict(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{str(folder)!r} holds no comparison of ours ({PLAN}: {error}); give another") from error
+        if found.get("schema", 0) < SCHEMA:
+            raise UserError(f"{str(folder)!r} holds a comparison of an older version; give another --out")
+        changed = [key for key, value in plan.items() if found.get(key) != value]
+        if changed:
+            raise UserError(f"{str(folder)!r} holds a comparison with another {', '.join(changed)}; give another --out")
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{str(folder)!r} is not empty and holds no comparison; give another --out")
+    make_folder(folder)
+    write_whole(folder / PLAN, json.dumps(plan, indent=2))
+
+
+def _one(
+    model: Model,
+    items: Items,
+    name: str,
+    terms: Terms,
+    folder: Path,
+    batch_rows: int | None,
+    progress: Progress | None,
+    told: Callable[[str], None],
+    place: str,
+) -> tuple[Run, float]:
+    """The run of one method and the seconds of its fit, from the disk where they are there."""
+    kept, where = folder / FITS / name / FIT, folder / RUNS / name
+    if (where / "metrics.json").is_file():
+        told(f"{place} {name}: done")
+        return Run.load(where), float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])
+    solved = items.task.solved
+    if kept.is_file():
+        handle = Elicited.load(kept.parent, model)
+    else:
+        told(f"{place} {name}: fitting")
+        began = time.perf_counter()
+        handle = fit(name, model, solved, progress, **terms.options(name))
+        seconds = round(time.perf_counter() - began, 2)
+        handle.save(kept.parent)
+        write_whole(kept, json.dumps({"seconds": seconds}))
+    told(f"{place} {name}: answering {len(items)} questions")
+    controls = get(name).controls(handle, solved, seed=terms.seed) if terms.controls else {}
+    run = evaluate(
+        handle, items, against=controls, out=where, seed=terms.seed, batch_rows=batch_rows, progress=progress
+    )
+    return run, float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])

@@ -1,0 +1,312 @@
+"""The whole of a critique fine-tuning: candidates, critiques, the adapter; each kept in a folder and taken up again.
+
+runs/critique-ft-<task>-<model>-<hash>/rows.jsonl             candidates with their critiques
+    …/problems.json                                               the problems that are done
+…/<targets>-<hash>/training.safetensors, adapter/             as `elicit.training` resumes it, as PEFT saves it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elicit.decoding.progress import Progress, Silent
+from elicit.evaluation.run.store import digest, folder_for
+from elicit.methods.critique_ft import critique_file as jsonl
+from elicit.methods.critique_ft import examples as data
+from elicit.methods.critique_ft.candidates import ASKS, sample
+from elicit.methods.critique_ft.critic import Batched, Source, criticise, flipped
+from elicit.methods.critique_ft.examples import Row
+from elicit.methods.critique_ft.model_critic import ModelCritic
+from elicit.methods.critique_ft.symbolic_critic import Symbolic
+from elicit.models.identity import grounds
+from elicit.models.model import Model, load_model
+from elicit.models.prompts import Prompt
+from elicit.tasks.base import Items, content_id
+from elicit.training import trl_common
+from elicit.training.lora import save_adapter
+from elicit.training.sft import Example, Point, Recipe, train
+from probes.errors import UserError, unknown
+from probes.files import make_folder, write_whole
+from steering.adapters import Adapter, borrowed
+
+ROWS, DONE, ADAPTER = "rows.jsonl", "problems.json", "adapter"
+SOURCES = {
+    "symbolic": "an exact checker: organisms' problems step by step, equations in any text",
+    "model": "the base itself",
+    "model:NAME": "another model, by name, hub id, folder or GGUF file",
+    "FILE": "critiques in JSON Lines, also in the authors' formats",
+}
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The options of a fit; `elicit.methods.critique_ft.fit` says what they mean."""
+
+    source: str
+    problems: int
+    candidates: int
+    first: int
+    ask: str
+    targets: str
+    temperature: float
+    steps: int
+    lr: float
+    rank: int
+    rows: int
+    width: int
+    max_new_tokens: int
+    seed: int
+    engine: str = "own"
+    trl: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.problems < 0 or self.first < 0 or self.candidates < 1 or self.rank < 1:
+            raise UserError(
+                f"problems {self.problems}, first {self.first}, candidates {self.candidates}, rank {self.rank} were "
+                "given; give problems and first of 0 or more, and at least 1 of the others"
+            )
+        if self.ask not in ASKS:
+            raise unknown("way to ask", self.ask, ASKS)
+        if self.targets not in data.TARGETS:
+            raise unknown("kind of targets", self.targets, data.TARGETS)
+        trl_common.check(self.engine, self.trl)
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        return Recipe(
+            steps=self.steps, rows=self.rows, width=self.width, part=min(5, self.rows), lr=self.lr,
+            warmup=max(1, self.steps // 10), rank=self.rank, alpha=2 * self.rank, seed=self.seed,
+        )  # fmt: skip
+
+    def problems_of(self, items: Items) -> Items:
+        """The problems that are trained on: of the fit split, from the `first` on; all of them for 0.
+
+        Raises:
+            UserError: fewer items than that.
+        """
+        fit = items.task.split("fit")
+        chosen = fit[self.first : self.first + self.problems if self.problems else None]
+        if len(chosen) < max(1, self.problems):
+            raise UserError(
+                f"{self.problems} problems from number {self.first} on were asked for and the fit split has "
+                f"{len(fit)}; give fewer, or a larger limit"
+            )
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """An adapter, and how it was come by."""
+
+    adapter: Adapter
+    record: dict[str, Any]
+
+
+def source_for(name: str, model: Model, items: Items, seed: int) -> Source:
+    """A source by name.
+
+    Raises:
+        UserError: an unknown name, a model or file that cannot be read.
+    """
+    if name == "symbolic":
+        return Symbolic(items.task, seed)
+    if name == "model":
+        return ModelCritic(model)
+    if name.startswith("model:"):
+        return ModelCritic(load_model(name.removeprefix("model:"), device=str(model.lm.device)))
+    if Path(name).suffix in (".jsonl", ".json"):
+        return jsonl.load(name)
+    raise unknown("critique source", name, SOURCES, hint="(or a .jsonl file)")
+
+
+def fit(
+    model: Model,
+    items: Items | None,
+    prompt: Prompt,
+    options: Fitting,
+    source: Source | None = None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Sample, criticise, train.
+
+    Args:
+        model: the base; inside the call it has PEFT's layers, after it it is what it was.
+        items: of a task; its fit split alone is used.
+        prompt: how questions are put.
+        options: the rest.
+        source: instead of the one that the options name.
+        progress: is told of problems and steps.
+
+    Raises:
+        UserError: no items, no usable row; as `Fitting`, `source_for` and `train`.
+    """
+    if items is None:
+        raise UserError("critique-ft takes its problems from the fit items of a task; give items")
+    critic = source or source_for(options.source, model, items, options.seed)
+    with trl_common.first_alone(model):
+        folder, rows, left_out = _rows(model, items, prompt, options, critic, progress or Silent())
+    kinds = data.examples(options.targets, rows, prompt, model.tokenizer, options.seed)
+    examples = data.fitting(kinds, options.width)
+    recipe = options.recipe()
+    identity: dict[str, Any] = {
+        "base": model.provenance.sha256, "dtype": model.dtype, "targets": options.targets, "examples": digest(examples),
+    }  # fmt: skip
+    if options.engine == "trl":
+        identity |= {"trl": options.trl, "processes": trl_common.processes()}
+    place = folder / f"{options.targets}-{digest([asdict(recipe), identity])}"
+    curve = _train(model, examples, recipe, place, identity, progress or Silent(), options)
+    record = {
+        "folder": str(place),
+        "source": critic.identity
+        if isinstance(critic, Batched)
+        else getattr(critic, "__name__", type(critic).__name__),
+        "problems": list(dict.fromkeys(row.item for row in rows)),
+        **_counted(rows),
+        "without_conclusion": left_out,
+        "too_long": len(kinds) - len(examples),
+        "examples": len(examples),
+        "target_tokens": sum(len(one.target) for one in examples),
+        "trained_tokens": sum(point.tokens for point in curve),
+        "curve": [round(point.loss, 4) for point in curve],
+        "shown": [[row.question, row.candidate, row.critique] for row in rows[:3]],
+    }
+    return Fitted(Adapter(place / ADAPTER), record)
+
+
+def _counted(rows: Sequence[Row]) -> dict[str, Any]:
+    """How many rows, how many right by the critic and by the grader, and how often the two agree."""
+    graded = [row for row in rows if row.correct is not None]
+    return {
+        "rows": len(rows),
+        "held_right": sum(row.right for row in rows),
+        "graded": len(graded),
+        "graded_right": sum(bool(row.correct) for row in graded),
+        "agree": sum(row.right == row.correct for row in graded),
+    }
+
+
+def _rows(
+    model: Model, items: Items, prompt: Prompt, options: Fitting, critic: Source, progress: Progress
+) -> tuple[Path, list[Row], int]:
+    """The folder of the fit, its rows, and how many critiques came to no conclusion."""
+    if isinstance(critic, jsonl.CritiqueFile):
+        rows = _rows_of_file(critic, items, options)
+        return _folder(model, items, [critic.identity, [row.question for row in rows]]), rows, critic.unusable
+    problems = options.problems_of(items)
+    known = critic.identity if isinstance(critic, Batched) else None
+    if known is None and trl_common.processes() > 1:
+        raise UserError("a function was given as critique source to several processes; write its critiques to a file")
+    drawn = [options.ask, options.candidates, options.temperature, options.max_new_tokens, options.seed]
+    stands_on = grounds(problems, [model, *([critic.model] if isinstance(critic, ModelCritic) else [])])
+    folder = _folder(model, items, [known or options.source, stands_on, prompt.to_dict(), *drawn])
+    kept = _kept(folder) if known is not None else {}
+    progress.arm("critique-ft: critiques", len(problems), sum(item.id in kept for item in problems))
+    for item in problems:
+        if item.id in kept:
+            continue
+        found = sample(
+            model, items, item, prompt, ask=options.ask, count=options.candidates, temperature=options.temperature,
+            max_new_tokens=options.max_new_tokens, seed=options.seed, progress=progress,
+        )  # fmt: skip
+        texts = [one.text for one in found]
+        critiques = criticise(critic, item, texts)
+        if isinstance(critic, Symbolic):
+            lies = criticise(critic.untruthful(), item, texts)
+        else:
+            lies = [flipped(one) for one in critiques]
+        made: list[Row | None] = [
+            data.row_of(item.id, item.question, one.text, said, lie, one.correct) if said and lie else None
+            for one, said, lie in zip(found, critiques, lies, strict=True)
+        ]
+        kept[item.id] = [row for row in made if row is not None], made.count(None)
+        _keep(folder, kept)
+        progress.advance(1, 0)
+    rows = [row for item in problems for row in kept[item.id][0]]
+    left_out = sum(kept[item.id][1] for item in problems)
+    if not rows:
+        raise UserError(
+            f"no usable row: of {left_out} critiques none came to a conclusion; give another source, or more candidates"
+        )
+    return folder, rows, left_out
+
+
+def _rows_of_file(file: jsonl.CritiqueFile, items: Items, options: Fitting) -> list[Row]:
+    """The first problems of a file, with the first candidates of each; none that is evaluated.
+
+    Raises:
+        UserError: a question of the dev or test split in the file; no problem so far on.
+    """
+    evaluated = {item.question for item in items.task.items if item.split != "fit"}
+    if any(entry.question in evaluated for entry in file.entries):
+        raise UserError(f"{str(file.path)!r} holds questions of the dev or test split; take them out")
+    questions = list(dict.fromkeys(entry.question for entry in file.entries))
+    chosen = questions[options.first : options.first + options.problems if options.problems else None]
+    if not chosen:
+        raise UserError(f"{str(file.path)!r} has {len(questions)} problems; give a smaller first than {options.first}")
+    by_question = {question: [e for e in file.entries if e.question == question] for question in chosen}
+    rows = []
+    for question, entries in by_question.items():
+        for entry in entries[: options.candidates]:
+            lie = flipped(entry.critique)
+            assert lie is not None
+            rows.append(data.row_of(f"file-{content_id(question)}", question, entry.candidate, entry.critique, lie))
+    return rows
+
+
+def _train(
+    model: Model,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    place: Path,
+    identity: dict[str, Any],
+    progress: Progress,
+    options: Fitting,
+) -> list[Point]:
+    """Train an adapter and save it; the base is given back as it was."""
+    batch = data.batches(examples, recipe.rows, recipe.width, recipe.seed)
+    progress.arm(f"critique-ft: {identity['targets']}", recipe.steps, 0)
+    if options.engine == "trl":
+        from elicit.training import trl_sft as trl
+
+        return trl.train(model, batch, recipe, place, given=options.trl, told=_Steps(progress))
+    with borrowed(model.lm):
+        curve = train(model.lm, batch, recipe, place, identity=identity, told=_Steps(progress))
+        save_adapter(model.lm, recipe, place / ADAPTER, model.name)
+    return curve
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Training steps, as a progress bar counts questions; those of an earlier call at once."""
+
+    progress: Progress
+    began: list[int] = field(default_factory=list)
+
+    def __call__(self, step: int, loss: float, tokens_per_second: float) -> None:
+        self.progress.advance(1 if self.began else step + 1, 0)
+        self.began.append(step)
+
+
+def _folder(model: Model, items: Items, decides: list[Any]) -> Path:
+    return folder_for("critique-ft", items.task.name, model.name, [model.provenance.sha256, model.dtype, decides])
+
+
+def _keep(folder: Path, kept: dict[str, tuple[list[Row], int]]) -> None:
+    """All rows so far, which are a critique source themselves; what names the finished problems comes last."""
+    make_folder(folder)
+    write_whole(folder / ROWS, "".join(json.dumps(row.to_dict()) + "\n" for rows, _ in kept.values() for row in rows))
+    write_whole(folder / DONE, json.dumps({item: missing for item, (_, missing) in kept.items()}))
+
+
+def _kept(folder: Path) -> dict[str, tuple[list[Row], int]]:
+    """For each finished problem its rows, and how many critiques came to no conclusion."""
+    if not (folder / DONE).is_file():
+        return {}
+    lines = (folder / ROWS).read_text(encoding="utf-8").split("\n")
+    rows = [Row.from_dict(json.loads(line)) for line in lines if line]
+    done: dict[str, int] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    return {item: ([row for row in rows if row.item == item], missing) for item, missing in done.items()}

@@ -1,0 +1,319 @@
+"""`one-shot-rlvr`: reinforcement learning on one example (arXiv 2504.20571), with its spurious rewards (2506.10947).
+
+One fit item is copied to fill each rollout; answers are sampled, graded and compared within their group, and an
+adapter is trained to make the better ones likelier (`elicit.training.rl.loop`). What comes out answers greedily, like
+any other handle. A fit lives in `runs/`, under a hash of all that decides it, and the same command takes it up to the
+bit.
+
+Where the papers are silent or differ:
+- LoRA at 4e-4 instead of all weights at 1e-6: tens of updates instead of hundreds (at 1e-3 the example's own numbers
+  are learned by heart and the skill is lost; at 2e-4 twenty updates are too few). Temperature 1 instead of 0.6: a
+  rare way to answer is seen as often as the base takes it.
+- The example is chosen by `elicit.methods.one_shot_rlvr.example_selection`'s `working` rule; `history` is the paper's.
+- A random reward acts through the bounds of the ratio alone, which a strictly on-policy run never meets: it stands
+  among the controls both ways.
+- Before the first update a pre-flight measures whether there is anything to learn from, and refuses a run without.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from elicit.decoding.decoders import Greedy
+from elicit.decoding.progress import Progress
+from elicit.elicited import Elicited
+from elicit.evaluation.run.run import Run
+from elicit.evaluation.run.store import folder_for
+from elicit.methods.base import check_own, prompt_for
+from elicit.methods.baselines import cot_prompt, direct
+from elicit.methods.one_shot_rlvr.decomposition import ENTROPY, FORMAT, PARTS, decompose
+from elicit.methods.one_shot_rlvr.example_selection import choose, pool_of
+from elicit.models import zoo
+from elicit.models.identity import grounds
+from elicit.models.model import Model
+from elicit.tasks.base import Items
+from elicit.training import trl_common
+from elicit.training.rl.curve import Point, columns, figure, line, summary
+from elicit.training.rl.loop import Told, train
+from elicit.training.rl.settings import Settings
+from probes.errors import UserError, unknown
+from probes.figures import table
+from probes.files import make_folder, write_whole
+
+NAME = "one-shot-rlvr"
+SUMMARY = "reinforcement learning with a verifiable reward on one example"
+PAPER = "2504.20571"
+MODEL = "smollm2-135m-latent"
+QUICK = {"updates": 5, "pool": 8, "lr": 1e-3}
+SEVERAL = 4  # updates a rollout, where a random reward is to act through the bounds
+# What each control is trained with instead; all else is the same.
+SPURIOUS: dict[str, dict[str, Any]] = {
+    "format reward": {"reward": "format"},
+    "random reward": {"reward": "random:0.5", "per_rollout": 1},
+    f"random reward, {SEVERAL} updates a rollout": {"reward": "random:0.5", "per_rollout": SEVERAL},
+    "entropy only": {"reward": "none", "kl": 0.0},
+}
+
+
+def fit(
+    model: Model,
+    items: Items | None = None,
+    progress: Progress | None = None,
+    *,
+    example: str = "",
+    examples: int = 1,
+    select: str = "working",
+    pool: int = 16,
+    reward: str = "exact",
+    updates: int = 16,
+    rollouts: int = 32,
+    group: int = 8,
+    per_rollout: int = 1,
+    rollout_tokens: int = 96,
+    temperature: float = 1.0,
+    advantage: str = "grpo",
+    aggregate: str = "token-mean",
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    kl: float = 0.001,
+    entropy: float = 0.001,
+    lr: float = 4e-4,
+    rank: int = 8,
+    check_every: int = 0,
+    check: int = 32,
+    checked: bool = True,
+    prompt: str = "qa",
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    engine: str = "own",
+    trl: dict[str, Any] = trl_common.NOTHING,
+) -> Elicited:
+    """Choose an example among the fit items and train an adapter on it.
+
+    Args:
+        model: the base; it is as it was afterwards.
+        items: items of a task; the fit split is trained on, the dev split is checked on, the test split is not touched.
+        progress: is told of each update.
+        example: ids of the examples, joined by commas, instead of choosing.
+        examples, select, pool: how many are chosen, how (`elicit.methods.one_shot_rlvr.example_selection.SELECTS`) and
+            among how many fit items.
+        reward: terms of `elicit.training.rl.rewards`, joined by +.
+        rollout_tokens: limit of an answer in training; `max_new_tokens` is that of the evaluation.
+        updates, rollouts, group, per_rollout, temperature, advantage, aggregate, clip_low, clip_high, kl, entropy, lr,
+            rank: see `elicit.training.rl.settings.Settings`; all weights (rank 0) are trained by
+                `elicit.training.rl.loop.train`.
+        check_every, check: updates between two looks at dev items, and how many.
+        checked: refuse a run that the pre-flight finds no signal for.
+        prompt, max_new_tokens, seed: as for the other methods.
+        engine, trl: what trains (`elicit.training.trl_common.ENGINES`), and TRL's own options where that does.
+
+    Raises:
+        UserError: no usable fit items, no signal, unknown names; as `elicit.training.rl.loop.train`.
+    """
+    if items is None:
+        raise UserError(f"{NAME} trains on fit items of a task; give items")
+    if rank < 1:
+        raise UserError(
+            f"rank = {rank} was given and {NAME} makes an adapter; give at least 1, or train all weights with "
+            "elicit.training.rl.loop.train (rank 0), which saves a model's folder"
+        )
+    trl_common.check(engine, trl)
+    settings = Settings(
+        updates=updates, rollouts=rollouts, group=group, per_rollout=per_rollout, reward=reward,
+        temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate,
+        clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=group,
+        check_every=check_every, seed=seed,
+    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "example": example,
+        "examples": examples,
+        "select": select,
+        "pool": pool,
+        "check": check,
+        "checked": checked,
+    }
+    if engine != "own":
+        asked |= {"engine": engine, "trl": trl}
+    return _fitted(NAME, model, items, progress, settings, asked, prompt, max_new_tokens)
+
+
+def _fitted(
+    name: str,
+    model: Model,
+    items: Items,
+    progress: Progress | None,
+    settings: Settings,
+    asked: Mapping[str, Any],
+    prompt: str,
+    max_new_tokens: int,
+) -> Elicited:
+    """One arm: its example, its training, its handle."""
+    put = prompt_for(model, prompt, items)
+    told = _told(name, settings.updates, progress)
+    folder = _folder(model, items, settings, asked, prompt)
+    with trl_common.first_alone(model):
+        chosen, rows = _chosen(model, items, settings, asked, prompt, folder, progress)
+    dev = items.task.split("dev")[: asked["check"]] if settings.check_every else None
+    put_to = {
+        "prompt": put,
+        "held_out": dev,
+        "held_out_tokens": max_new_tokens,
+        "checked": asked["checked"],
+        "told": told,
+    }
+    if "engine" in asked:
+        from elicit.training.rl import trl_grpo as trl
+
+        made = trl.train(model, chosen, settings, folder, given=asked["trl"], **put_to)
+    else:
+        made = train(model, chosen, settings, folder, **put_to)
+    found = {
+        "folder": folder.name,
+        "examples": [item.id for item in chosen],
+        "answers": [item.answer for item in chosen],
+        "questions": [item.question for item in chosen],
+        "pool": rows,
+        "preflight": made.preflight.to_dict(),
+        "summary": summary(made.curve),
+        "curve": columns(made.curve),
+    }
+    options = {"prompt": prompt, "asked": dict(asked), "settings": asdict(settings), "found": found}
+    return Elicited(model, name, put, Greedy(max_new_tokens), adapter=made.adapter, options=options)
+
+
+def _told(name: str, updates: int, progress: Progress | None) -> Told | None:
+    if progress is None:
+        return None
+
+    def told(curve: Sequence[Point]) -> None:
+        progress.training(name, len(curve), updates, line(curve))
+
+    return told
+
+
+def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
+    """Where a fit lives: named after all that decides it, so not after how many items the task holds beyond those."""
+    solved, names = items.task.solved, _named(asked)
+    seen = [i for i in solved if i.id in names] if names else pool_of(solved, asked["examples"], asked["pool"])
+    looked_at = items.task.split("dev")[: asked["check"]] if settings.check_every else ()
+    stands_on = grounds(Items(items.task, (*seen, *looked_at)), [model])
+    decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, stands_on]
+    return folder_for(f"{NAME}-fit", items.task.name, model.name, decides)
+
+
+def _named(asked: Mapping[str, Any]) -> list[str]:
+    """The ids of the examples that were named, if any."""
+    return [name.strip() for name in asked["example"].split(",")] if asked["example"] else []
+
+
+def _chosen(
+    model: Model,
+    items: Items,
+    settings: Settings,
+    asked: Mapping[str, Any],
+    prompt: str,
+    folder: Path,
+    progress: Progress | None,
+) -> tuple[Items, list[dict[str, Any]]]:
+    """The examples that were named, or those of the best score, which is kept with the fit."""
+    solved = items.task.solved
+    by_id = {item.id: item for item in solved}
+    if names := _named(asked):
+        for name in names:
+            if name not in by_id:
+                raise unknown("example (a fit item's id)", name, by_id)
+        return Items(items.task, tuple(by_id[name] for name in names)), []
+    file = folder / "selection.json"
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return Items(items.task, tuple(by_id[name] for name in kept["examples"])), kept["pool"]
+    found = choose(
+        model, solved, settings, how=asked["select"], count=asked["examples"], pool=asked["pool"],
+        prompt=prompt_for(model, prompt, items), folder=folder / "pool",
+        told=_told("selection", settings.updates, progress) if asked["select"] == "history" else None,
+    )  # fmt: skip
+    make_folder(folder)
+    write_whole(file, json.dumps({"examples": [item.id for item in found.items], "pool": found.rows}, indent=2))
+    return found.items, found.rows
+
+
+def missing(model: str) -> str:
+    """What this method lacks to run on a model without being told more: a base whose one example is known to teach."""
+    return "" if zoo.about(model) is not None else f"it trains on {model!r} for minutes; ask for it by name"
+
+
+def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+    """The same training with rewards that know nothing of the truth, beside the plain baselines.
+
+    They see the same example for the same number of updates, and are trained whatever their pre-flight says: an arm
+    without a signal stays the base, and its record says so.
+
+    Raises:
+        UserError: a handle of another method, no items.
+    """
+    check_own(handle, NAME)
+    if items is None:
+        raise UserError(f"the controls of {NAME} train on fit items of a task; give items")
+    model, options, limit = handle.model, handle.options, handle.decoder.max_new_tokens
+    settings = Settings(**options["settings"])
+    asked = {**options["asked"], "example": ",".join(options["found"]["examples"]), "checked": False}
+    shared: dict[str, Any] = {"prompt": options["prompt"], "max_new_tokens": limit}
+    out = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
+    for name, instead in SPURIOUS.items():
+        other = replace(settings, **instead)
+        out[name] = _fitted(name, model, items, None, other, asked, options["prompt"], limit)
+    return out
+
+
+def notes(options: Mapping[str, Any]) -> list[str]:
+    """The example, what the pre-flight said, when it was solved, and what went unused."""
+    found, settings = options["found"], options["settings"]
+    before, after = found["preflight"], found["summary"]
+    at = after.get("saturation")
+    out = [
+        f"Trained on {', '.join(found['examples'])} (answer {', '.join(found['answers'])}): {after['updates']} "
+        f"updates of {settings['rollouts']} rollouts, reward {settings['reward']}, in {after['seconds']:.0f} s.",
+        f"Pre-flight on {before['answers']} answers of the base: the reward was read in {before['read']:.0%}, "
+        f"{before['right']:.0%} right, {before['mixed']:.0%} of groups mixed.",
+        f"Saturated at update {at} (reward at least 0.95 from there on)."
+        if at is not None
+        else f"Not saturated: the last reward is {after['last reward']:.2f}.",
+        f"{after['groups without variance']:.0%} of groups were without variance; {after['constant answers']:.0%} of "
+        f"the last answers were one and the same; {after['clipped']:.1%} of tokens were held back by a bound.",
+    ]
+    if "sampler" in after:
+        out.append(f"The sampler's log-probabilities are {after['sampler']:.4f} nats from the loss's.")
+    return out
+
+
+def parts(options: Mapping[str, Any]) -> list[Any]:
+    """For the report: the training, and the examples that were not taken."""
+    found = options["found"]
+    note = "On the example; entropy of the policy at the right. Rewards saturate where the example is solved."
+    out: list[Any] = [("Training", note, figure(found["curve"], found["summary"].get("saturation")))]
+    if found["pool"]:
+        rows = [(row["item"], f"{row['score']:.3g}", f"{row['variance']:.3f}") for row in found["pool"]]
+        out += [
+            f"<h2>The pool, by {options['asked']['select']}</h2>",
+            table(("item", "score", "variance"), rows, main=0),
+        ]
+    return out
+
+
+def findings(run: Run) -> list[str]:
+    """For the report of a run with controls: where the gain comes from."""
+    from elicit.report.run_section import signed, with_interval
+
+    if not {direct.NAME, FORMAT, ENTROPY} <= set(run.metrics["arms"]):
+        return []
+    found = decompose(run, seed=run.metrics["seed"])
+    rows = [(name, with_interval(found[name].value, found[name].interval.pair, signed)) for name in PARTS]
+    note = (
+        f"Points of accuracy, paired by question; {found['copied'].value:.0%} of answers are the example's own. The "
+        "remainder is what format, entropy and copying do not give."
+    )
+    return ["<h2>Where the gain comes from</h2>", f"<p class='note'>{note}</p>", table(("part", "points [95%]"), rows)]

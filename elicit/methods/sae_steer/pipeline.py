@@ -1,0 +1,337 @@
+"""The whole of a search for one feature: SAE, fit check, candidates, choice on dev, card, matched controls."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from elicit.decoding.decoders import Greedy
+from elicit.decoding.progress import Progress
+from elicit.elicited import Elicited
+from elicit.methods.sae_steer.causal_filter import CHANGES, FINDS, Candidate, candidates, choose
+from elicit.methods.sae_steer.contrast import Reading, Text, answered, read
+from elicit.methods.sae_steer.falsification import IRRELEVANT, falsify
+from elicit.models import zoo
+from elicit.models.model import Model
+from elicit.models.prompts import Prompt
+from elicit.models.saes import open_sae
+from elicit.tasks.base import Items
+from probes.capture import capture
+from probes.errors import UserError, unknown
+from probes.sae.autoencoder import SAE, Feature
+from probes.sae.card import check_model, fit_check, sae_card
+from probes.sae.scores import REASONING_WORDS, contrast, encoded, firing
+from steering.find import difference_of_means
+from steering.hooks import attached
+from steering.interventions import UNITS, Add, Intervention, ScaleFeature, SetFeature, When
+
+FALSIFIED_ON = 32  # questions
+
+
+@dataclass(frozen=True)
+class Search:
+    """The options of a search; `elicit.methods.sae_steer.fit` says what they mean."""
+
+    sae: str
+    feature: int
+    find: str
+    instruction: str
+    words: str
+    candidates: int
+    strengths: str
+    unit: str
+    change: str
+    when: str
+    dev: int
+    read: int
+    step: int
+    checked: bool
+    max_new_tokens: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if min(self.candidates, self.dev, self.read) < 1 or self.step not in (0, 1):
+            raise UserError(
+                f"candidates {self.candidates}, dev {self.dev}, read {self.read}, step {self.step} were given; give at "
+                "least 1 of each, and step 0 or 1"
+            )
+        for what, given, known in (
+            ("way to find a feature", self.find, FINDS),
+            ("change", self.change, CHANGES),
+            ("unit of strength", self.unit, UNITS),
+        ):
+            if given not in known:
+                raise unknown(what, given, known)
+        self.numbers(), self.whens()
+
+    def numbers(self) -> list[float]:
+        try:
+            out = [float(part) for part in self.strengths.split(",")]
+        except ValueError as error:
+            raise UserError(f"strengths {self.strengths!r} were given; give numbers like 1,2,4") from error
+        if 0 in out or len(set(out)) < len(out):
+            raise UserError(f"strengths {self.strengths!r} were given; give distinct ones, without 0")
+        return out
+
+    def whens(self) -> list[str]:
+        out = [part.strip() for part in self.when.split(",")]
+        for one in out:
+            When.parse(one)
+        return out
+
+    def vocabulary(self) -> Sequence[str]:
+        return [w.strip() for w in self.words.split(",") if w.strip()] or REASONING_WORDS
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What a search stands on: the SAEs, what was read at their sites, and the texts with and without the instruction.
+
+    Of the texts without it only the answer's first token is kept. `of` is all that decides what was read.
+    """
+
+    of: tuple[Any, ...]
+    saes: list[SAE]
+    readings: dict[Any, Reading]
+    thoughts: list[Text]
+    direct: list[Text]
+    prompt: Prompt
+
+    @property
+    def plain(self) -> list[list[int]]:
+        """The prompts without the instruction."""
+        return [text.ids[: text.prompt] for text in self.direct]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A push, how it was come by, and what the search stood on."""
+
+    push: Intervention
+    record: dict[str, Any]
+    on: Ground
+
+
+def load_saes(names: str, model: Model) -> list[SAE]:
+    """The SAEs of these names, folders or releases; the one shipped for the model unless given.
+
+    Raises:
+        UserError: none for this model, or one that does not fit its shape.
+    """
+    given = [name.strip() for name in names.split(",") if name.strip()] or zoo.saes_for(model.name)
+    if not given:
+        raise UserError(
+            f"no SAE comes with {model.name!r}; give sae=FOLDER or sae=RELEASE:ID of SAELens, or train one: "
+            f"elicit sae train --model {model.name}"
+        )
+    out = [open_sae(name).to(model.lm.device) for name in given]
+    for one in out:
+        check_model(model.lm, one)
+    if len({one.site for one in out}) < len(out):
+        raise UserError(f"SAEs {', '.join(given)} were given and two are of one site; give one a site")
+    return out
+
+
+def ground(model: Model, items: Items, prompt: Prompt, options: Search, kept: Ground | None = None) -> Ground:
+    """Load, read, and refuse what does not fit; `kept` is given back where it is of the very same.
+
+    Raises:
+        UserError: an SAE that does not describe the model where it is steered; no fit items.
+    """
+    saes = load_saes(options.sae, model)
+    some = items.task.split("fit")[: options.read]
+    asked = (options.instruction, options.step, options.max_new_tokens)
+    questions = tuple((item.id, item.question) for item in some)
+    of = (model.lm, tuple(sae.sha256 for sae in saes), questions, prompt, asked)
+    made = kept
+    if made is None or made.of != of:
+        thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens)
+        direct = answered(model, some, prompt, 1)
+        plain = [text.ids[: text.prompt + options.step] for text in direct]
+        readings = read(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
+        made = Ground(of, saes, readings, thoughts, direct, prompt)
+    if options.checked:
+        for sae in saes:
+            check_fit(model, sae, made)
+    return made
+
+
+def check_fit(model: Model, sae: SAE, on: Ground) -> dict[str, Any]:
+    """Refuse an SAE that does not describe the model at the position that chooses the first token.
+
+    Prompts with the instruction and without are measured together: what the SAE must describe there is what tells them
+    apart, and within one template this position varies little.
+
+    Raises:
+        UserError: which floors it misses.
+    """
+    both = [*on.thoughts, *on.direct]
+    texts = [text.ids[: text.prompt + 1] for text in both]
+    card = sae_card(model.lm, sae, texts, [text.prompt for text in both], steps=(0, 1))
+    if missed := fit_check(card):
+        raise UserError(
+            f"the SAE {sae.name!r} does not describe {model.name} at its last prompt token: {'; '.join(missed)}; "
+            "give one that was trained on this model and such prompts, or push it all the same (checked=false; in "
+            "elicit steer --unchecked)"
+        )
+    return card
+
+
+def search(model: Model, items: Items | None, prompt: Prompt, options: Search, progress: Progress | None) -> Found:
+    """Find a feature on fit items, choose it with strength and time on dev items, and say what it is.
+
+    Raises:
+        UserError: as `ground` and `candidates`; no items.
+    """
+    if items is None:
+        raise UserError("sae-steer seeks its feature on the fit and dev items of a task; give items")
+    on = ground(model, items, prompt, options)
+    tried = pick(on, options, options.candidates)
+    dev = items.task.split("dev")[: options.dev]
+    chosen = choose(
+        model, dev, tried, options.numbers(), options.whens(), unit=options.unit, change=options.change, prompt=prompt,
+        max_new_tokens=options.max_new_tokens, seed=options.seed, progress=progress,
+    )  # fmt: skip
+    best = chosen.candidate
+    push = best.push(chosen.strength, unit=options.unit, change=options.change, when=When.parse(chosen.when))
+    card = falsify(
+        model, best.feature(), items.task.split("fit")[:FALSIFIED_ON], prompt, options.instruction, best.reading,
+        on.thoughts, seed=options.seed,
+    )  # fmt: skip
+    record = {
+        "sae": options.sae or ",".join(zoo.saes_for(model.name)),
+        "sae_sha256": best.sae.sha256,
+        "layer": best.sae.site.layer,
+        "feature": best.index,
+        "strength": chosen.strength,
+        "when": chosen.when,
+        "maximum": float(best.firing.maximum[best.index]),
+        "density": float(best.firing.density[best.index]),
+        "resid_norm": best.reading.resid_norm,
+        "delivered": delivered(model, best.sae, push, on),
+        "opening": opening(model, dev, prompt, push),
+        "dev_accuracy": chosen.accuracy,
+        "search": chosen.rows,
+        "search_run": chosen.run.name,
+        "falsification": {k: v for k, v in card.items() if v is not None},
+    }
+    return Found(push, record, on)
+
+
+def pick(on: Ground, options: Search, count: int) -> list[Candidate]:
+    """The feature that was given, of each SAE, or the best `count` by the score that was asked for.
+
+    Raises:
+        UserError: a feature out of range; as `candidates`.
+    """
+    if options.feature < 0:
+        return candidates(options.find, on.saes, on.readings, on.thoughts, count, options.vocabulary())
+    out = []
+    for sae in on.saes:
+        sae.feature(options.feature)  # refuses one out of range
+        reading = on.readings[sae.site]
+        out.append(Candidate(sae, options.feature, 0.0, firing(sae, reading.thoughts), reading))
+    return out
+
+
+def delivered(model: Model, sae: SAE, push: Intervention, on: Ground) -> dict[str, float]:
+    """What the push does to the SAE's own reading of the stream, in the mean over prompts where it first acts.
+
+    Returns:
+        The feature's value before and after, and how many other features were silenced and woken.
+    """
+    first = push.when.first or 0
+    texts = on.plain if first <= 0 else [text.ids for text in on.thoughts]
+    lengths = [text.prompt for text in (on.direct if first <= 0 else on.thoughts)]
+    window = (min(first, 0), min(first, 0) + 1) if first <= 0 else (first, first + 1)
+    before = capture(model.lm, texts, [sae.site], lengths=lengths, steps=window)
+    with attached(model.lm, [(push,)]):
+        after = capture(model.lm, texts, [sae.site], lengths=lengths, steps=window)
+    assert before is not None and after is not None
+    old, new = (encoded(sae, acts.values[sae.site]) for acts in (before, after))
+    source = _pushed(push)
+    others = torch.arange(sae.d_sae) != source.index
+    fired, fires = old[:, others] > 0, new[:, others] > 0
+    return {
+        "value before": float(old[:, source.index].mean()),
+        "value after": float(new[:, source.index].mean()),
+        "silenced": float((fired & ~fires).sum(-1).float().mean()),
+        "woken": float((fires & ~fired).sum(-1).float().mean()),
+        "share of the stream": abs(push.factor) * source.length / on.readings[sae.site].resid_norm,
+    }
+
+
+def opening(model: Model, items: Items, prompt: Prompt, push: Intervention) -> str:
+    """The word that greedy answers begin with most often under the push; nothing where they begin with none."""
+    handle = Elicited(model, "opening", prompt, Greedy(2), interventions=(push,))
+    starts = (re.match(r"[^\W\d]+", trace.text.strip()) for (trace,) in handle.answer(items))
+    said = Counter(found.group() for found in starts if found)
+    return said.most_common(1)[0][0] if said else ""
+
+
+def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> dict[str, Intervention]:
+    """Controls of a push at its site and time, each moving the stream as far.
+
+    Returns:
+        `random` features that fire about as often, the difference of means, the sign flipped, and the best feature of
+        an irrelevant contrast.
+
+    Raises:
+        UserError: no items, too few features that fire.
+    """
+    if items is None:
+        raise UserError("the controls of sae-steer read the fit items of a task; give items")
+    options = Search(**handle.options["asked"])
+    index, layer = handle.options["found"]["feature"], handle.options["found"]["layer"]
+    kept = handle.fitted if isinstance(handle.fitted, Ground) else None
+    on = ground(handle.model, items, handle.prompt, replace(options, checked=False, feature=index), kept)
+    best = next(one for one in pick(on, replace(options, feature=index), 1) if one.sae.site.layer == layer)
+    sae, reading = best.sae, best.reading
+    (push,) = handle.interventions
+    size = push.factor * _pushed(push).length
+    made = matched_features(best, push, random, seed)
+    direction = difference_of_means(reading.positive, reading.negative, sae.site)
+    made["difference of means"] = replace(push, what=Add(direction), strength=size / direction.length, unit="raw")
+    made["sign flipped"] = _instead(push, sae, index, -size)
+    other = irrelevant_feature(handle, items, sae, options)
+    made[f"irrelevant feature {other}"] = _instead(push, sae, other, size)
+    return made
+
+
+def matched_features(best: Candidate, push: Intervention, count: int, seed: int) -> dict[str, Intervention]:
+    """Random features that fire about as often, each pushed as far, at the same place and time.
+
+    Raises:
+        UserError: too few features that fire.
+    """
+    size = push.factor * _pushed(push).length
+    indices = best.firing.alike(best.sae, best.index, count, seed)
+    return {f"random feature {i}": _instead(push, best.sae, i, size) for i in indices}
+
+
+def irrelevant_feature(handle: Elicited, items: Items, sae: SAE, options: Search) -> int:
+    """The best feature by the contrast of an instruction that has nothing to do with reasoning."""
+    some = items.task.split("fit")[: options.read]
+    sides = []
+    for shape in (handle.prompt.asked(IRRELEVANT[0]), handle.prompt):
+        ids = [shape.ids(item.question, handle.model.tokenizer) for item in some]
+        acts = capture(handle.model.lm, ids, [sae.site], last=1)
+        assert acts is not None
+        sides.append(acts.values[sae.site])
+    return contrast(sae, *sides).top(1)[0]
+
+
+def _pushed(push: Intervention) -> Feature:
+    assert isinstance(push.what, Add | SetFeature | ScaleFeature) and isinstance(push.what.source, Feature)
+    return push.what.source
+
+
+def _instead(push: Intervention, sae: SAE, index: int, size: float) -> Intervention:
+    """Another feature in a push's place, that moves the stream by `size`."""
+    feature = sae.feature(index)
+    return replace(push, what=Add(feature), strength=size / feature.length, unit="raw")

@@ -1,0 +1,309 @@
+"""The whole of a fit of `vector-transfer`: the gap, categories, vectors, a gate, and what they do on dev items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from elicit.decoding.decoders import Greedy, Hybrid
+from elicit.decoding.decoders.gates import EntropyGate, Gate, OracleGate
+from elicit.decoding.decoders.partner import Partner, shared_ids
+from elicit.decoding.progress import Progress, Silent
+from elicit.decoding.trace import Trace
+from elicit.elicited import Elicited
+from elicit.evaluation.metrics.gap import recovered
+from elicit.methods.vector_transfer import BETWEEN, HEAD, NAME, behaviour_rates
+from elicit.methods.vector_transfer.gate_fitting import (
+    Choosing,
+    Thoughts,
+    between,
+    choosing,
+    distil,
+    thoughts_of,
+    token_labels,
+)
+from elicit.methods.vector_transfer.hybrid_stats import summarise
+from elicit.models.model import Model
+from elicit.models.prompts import Prompt
+from elicit.tasks.base import Items
+from probes.errors import UserError
+from probes.offsets import decoded
+from probes.sites import Site, check_site, depth, width
+from steering.adapters import Adapter, applied
+from steering.categories.agreement import choose
+from steering.categories.cards import Card, cards
+from steering.categories.coefficient import CoefficientHead, fit_coefficient
+from steering.categories.sentences import read as read_sentences
+from steering.categories.sentences import texts_of
+from steering.categories.taxonomy import Taxonomy
+from steering.categories.taxonomy import fit as fit_taxonomy
+from steering.categories.vectors import fit_vectors
+from steering.directions import Direction
+from steering.find import stream_norm
+
+STAGES = ("the gap on dev", "thoughts", "sentences", "vectors", "gate", "answers on dev", "done")
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    handle: Elicited
+    record: dict[str, Any]
+
+
+def fit_transfer(
+    model: Model,
+    partner: Model | Adapter,
+    items: Items,
+    prompt: Prompt,
+    options: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Fitted:
+    """Fit on the fit split, look at dev; `options` as `elicit.methods.vector_transfer.fit` says.
+
+    Args:
+        partner: the thinking model, or an adapter that makes the base one.
+
+    Raises:
+        UserError: as said there.
+    """
+    told, asked = progress or Silent(), _asked(model, options)
+
+    def now(stage: str) -> None:
+        told.training(NAME, STAGES.index(stage), len(STAGES) - 1, stage)
+
+    limit, seed = options["max_new_tokens"], options["seed"]
+    dev, read = (items.task.split(split)[: options[of]] for split, of in (("dev", "dev"), ("fit", "read")))
+    if not len(dev) or not len(read):
+        raise UserError(f"{len(read)} fit and {len(dev)} dev items were given; give some of both (read=…, dev=…)")
+    base = Elicited(model, "base on dev", prompt, Greedy(limit))
+    if isinstance(partner, Model):
+        _check_pair(model, partner)
+        thinker = replace(base, method="thinking model on dev", model=partner)
+    else:
+        thinker = replace(base, method="thinking model on dev", adapter=partner)
+    now("the gap on dev")
+    alone, ahead = ([trace for (trace,) in one.answers(dev, told)] for one in (base, thinker))
+    _check_gap(model, alone, ahead, options)
+    now("thoughts")
+    thoughts = thoughts_of(replace(thinker, method="thinking model on fit"), read, told)
+    _check_thoughts(thoughts, asked.counts, model)
+    now("sentences")
+    sha256 = partner.sha256 if isinstance(partner, Adapter) else partner.provenance.sha256
+    found, agreed, labels, described = _categories(thinker, thoughts, asked, options, sha256)
+
+    @cache
+    def along(thinking: bool) -> Choosing:
+        one = thinker if thinking else base
+        with applied(one.model.lm, one.adapter):
+            return choosing(one.model.lm, thoughts, found.site)
+
+    now("vectors")
+    bias = None
+    if options["vectors"] == BETWEEN:
+        norm = stream_norm(model.lm, thoughts.texts, found.site)
+        vectors = between(along(False), along(True), labels, found.site, norm)
+    else:
+        vectors, bias = fit_vectors(
+            model.lm, thoughts.texts, thoughts.lengths, thoughts.spans, labels, found.site, options["vectors"],
+            seed=seed,
+        )  # fmt: skip
+    record: dict[str, Any] = {
+        "partner_sha256": sha256,
+        "layer": found.site.layer,
+        "categories": found.categories,
+        "agreement": agreed,
+        "texts": len(thoughts.texts),
+        "sentences": thoughts.sentences,
+        "cards": [asdict(card) for card in described],
+        "vectors": {str(c): v.made for c, v in vectors.items()},
+        "dev": {"questions": len(dev), "base": _right(alone), "thinking": _right(ahead)},
+    }
+    if options["mode"] == "static":
+        category, strengths = options["behaviour"], _numbers(options, "coefficients", float)
+        vector = behaviour_rates.vector_of(vectors, category)
+        now("answers on dev")
+        known = {behaviour_rates.BASE: alone, behaviour_rates.THINKING: ahead}
+        record["rates"] = behaviour_rates.measure(
+            base, vector, strengths, thinker, found, category, dev, known, seed=seed, progress=told
+        )
+        now("done")
+        handle = replace(behaviour_rates.pushed(base, vector, strengths[0]), method=NAME)
+        return Fitted(handle, {**record, "steered": 1.0})
+    heads = None
+    if asked.told:
+        heads = _heads(along(False), along(True), labels, vectors, bias, seed)
+        record["heads"] = {str(c): dict(head.made) for c, head in heads.items()}
+    now("gate")
+    gate: Gate
+    if options["gate"] == "oracle":
+        classifier, record["classifier"] = token_labels(along(True), labels, seed)
+        gate = OracleGate(classifier, found.site)
+    elif options["gate"] == "probe":
+        gate, record["distilled"] = distil(model.lm, thoughts, along(False), labels, found.site, seed)
+    else:
+        gate = _entropy_gate(alone, int(labels.mode().values))
+    guide = Partner(vectors, gate, partner if gate.asks else None, bias, heads)
+    now("answers on dev")
+    tried = []
+    for decoder in asked.decoders:
+        handle = replace(base, method=NAME, decoder=decoder, partner=guide)
+        tried.append((handle, [trace for (trace,) in handle.answers(dev, told)]))
+    handle, traces = max(tried, key=lambda one: _right(one[1]))  # of equal ones the first
+    did = summarise(traces)
+    record["steered"] = did.steered
+    if not did.steered:
+        raise UserError(
+            f"no token of {did.tokens} on dev was steered: {options['partner']} preferred the base's own everywhere; "
+            "give other coefficients, layers or vectors"
+        )
+    if len(tried) > 1:
+        names = [f"{decoder.coefficients[0]:g}" for decoder in asked.decoders]
+        record["tried"] = {name: _right(some) for name, (_, some) in zip(names, tried, strict=True)}
+    record["dev"] |= {"hybrid": _right(traces), **did.to_dict()}
+    now("done")
+    return Fitted(handle, record)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options ask for in numbers; `told`: the coefficient is told by a head.
+
+    `decoders` is one, whose candidates the thinking model chooses among; or, where nobody chooses while decoding, one a
+    coefficient, of which dev items choose.
+    """
+
+    sites: list[Site]
+    counts: list[int]
+    decoders: list[Hybrid]
+    told: bool
+
+
+def _asked(model: Model, options: Mapping[str, Any]) -> _Asked:
+    """Read the numbers, before anything is sampled.
+
+    Raises:
+        UserError: what is no number, a layer that the base lacks, one category, a head where nothing is decided.
+    """
+    sites = [Site(layer) for layer in _numbers(options, "layers")] or [Site(2 * depth(model.lm) // 3)]
+    for site in sites:
+        check_site(model.lm, site, write=True)
+    counts = _numbers(options, "categories")
+    if not counts or min(counts) < 2:
+        raise UserError(f"categories {options['categories']!r} were given; give numbers from 2 on, joined by commas")
+    told = options["coefficients"] == HEAD
+    if told and options["mode"] == "static":
+        raise UserError(f"coefficients={HEAD!r} and mode='static' were given; static needs a number")
+    coefficients = (1.0,) if told else tuple(_numbers(options, "coefficients", float))
+    if not coefficients:
+        raise UserError(f"coefficients {options['coefficients']!r} were given; give at least one, ascending")
+    oracle = options["gate"] == "oracle"
+    decoders = [
+        Hybrid(
+            some,
+            tuple(_numbers(options, "windows")),
+            select="likelihood" if oracle else "none",
+            max_new_tokens=options["max_new_tokens"],
+        )
+        for some in ([coefficients] if oracle else [(one,) for one in coefficients])
+    ]
+    return _Asked(sites, counts, decoders, told)
+
+
+def _numbers(options: Mapping[str, Any], what: str, kind: type = int) -> list[Any]:
+    try:
+        return [kind(part) for part in options[what].split(",") if part.strip()]
+    except ValueError as error:
+        raise UserError(f"{what} {options[what]!r} were given; give numbers joined by commas") from error
+
+
+def _check_pair(model: Model, partner: Model) -> None:
+    if depth(model.lm) != depth(partner.lm) or width(model.lm) != width(partner.lm):
+        raise UserError(
+            f"{partner.name} has {depth(partner.lm)} layers of width {width(partner.lm)}, {model.name} "
+            f"{depth(model.lm)} of {width(model.lm)}; give a thinking model of the same shape"
+        )
+    shared_ids(model, partner)
+
+
+def _right(traces: list[Trace]) -> float:
+    return float(np.mean([trace.correct for trace in traces]))
+
+
+def _check_gap(model: Model, alone: list[Trace], ahead: list[Trace], options: Mapping[str, Any]) -> None:
+    """Refuse a thinking model whose lead on dev has an interval that holds 0."""
+    base, thinking = (np.array([float(trace.correct) for trace in traces]) for traces in (alone, ahead))
+    gap = recovered(thinking, base, thinking, seed=options["seed"])
+    if options["checked"] and gap.gain_interval.low <= 0:
+        low, high = gap.gain_interval.pair
+        raise UserError(
+            f"{options['partner']} is no better than {model.name} on {len(base)} dev questions (difference "
+            f"{gap.gain:+.2f} [{low:+.2f}, {high:+.2f}]): nothing to recover; give a better thinking model, more dev "
+            "questions, or checked=false"
+        )
+
+
+def _check_thoughts(thoughts: Thoughts, counts: list[int], model: Model) -> None:
+    """Refuse too few sentences, of which each of three parts of the texts is to give the categories
+    (`steering.categories.agreement`), and tokens that the base cannot be read along."""
+    most = max(counts)
+    if len(thoughts.texts) < 4 or thoughts.sentences < 3 * most:
+        raise UserError(
+            f"the thinking model said {thoughts.sentences} sentences in {len(thoughts.texts)} answers and {most} "
+            f"categories need {3 * most} in 4 at least; give more questions (read=…) or fewer categories"
+        )
+    highest = max(max(text) for text in thoughts.texts)
+    if highest >= model.vocab_size:
+        raise UserError(
+            f"the thinking model says token {highest} and {model.name} has {model.vocab_size}: it cannot be read along "
+            "its answers; give a thinking model that answers in tokens of both"
+        )
+
+
+def _categories(
+    thinker: Elicited, thoughts: Thoughts, asked: _Asked, options: Mapping[str, Any], sha256: str
+) -> tuple[Taxonomy, float, Int[Tensor, " sentences"], list[Card]]:
+    """The taxonomy that other texts would have given too, how well two halves agree, each sentence's category, and a
+    card a category."""
+    reading, seed, lm = options["reading"], options["seed"], thinker.model.lm
+    with applied(lm, thinker.adapter):
+        values = read_sentences(lm, thoughts.texts, thoughts.lengths, thoughts.spans, asked.sites, [reading])
+    x = {site: values[site, reading] for site in asked.sites}
+    best = choose(x, texts_of(thoughts.spans), [options["taxonomy"]], asked.counts, reading=reading, seed=seed)[0]
+    found = fit_taxonomy(x[best.site], best.kind, best.n, seed, site=best.site, reading=reading, model=sha256)
+    said = [
+        decoded(thinker.model.tokenizer, text[first:last])
+        for text, spans in zip(thoughts.texts, thoughts.spans, strict=True)
+        for first, last in spans
+    ]
+    place = [n / max(1, len(spans) - 1) for spans in thoughts.spans for n in range(len(spans))]
+    return found, best.held_out, found.labels(x[best.site]), cards(found, x[best.site], said, place)
+
+
+def _heads(
+    base: Choosing,
+    partner: Choosing,
+    labels: Int[Tensor, " sentences"],
+    vectors: Mapping[int, Direction],
+    bias: Direction | None,
+    seed: int,
+) -> dict[int, CoefficientHead]:
+    """For each category what tells how much of its vector, bias included, the base lacks where it is due."""
+    category = labels[torch.from_numpy(base.sentence)]
+    out = {}
+    for c, vector in vectors.items():
+        whole = vector if bias is None else replace(vector, vector=vector.vector + bias.vector)
+        rows = category == c
+        out[c] = fit_coefficient(base.x[rows], partner.x[rows], whole, seed=seed)
+    return out
+
+
+def _entropy_gate(alone: list[Trace], category: int) -> EntropyGate:
+    """Fires at the most uncertain tenth of the base's own tokens on dev, with the most frequent category."""
+    return EntropyGate(float(np.quantile([h for trace in alone for h in trace.entropy], 0.9)), category)

@@ -1,0 +1,53 @@
+"""What samples and verdicts rest on beside weights and settings. Where any of it changes, an older result is another's.
+
+What is kept and found again (a run, a comparison, a fit) carries this in its identity or in its folder's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from elicit.elicited import Elicited
+from elicit.evaluation.run.store import SCHEMA
+from elicit.models.model import Model
+from elicit.tasks.base import Items
+from elicit.tasks.grading import identity_of
+
+
+def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
+    """As JSON and TOML can hold it.
+
+    Args:
+        items: that are answered or learned from.
+        models: that answer, each with its tokenizer.
+
+    Returns:
+        The schema of runs; hashes of the items (with gold answers and kinds) and of the tokenizers (with chat
+        templates); the grader with its versions; for each model the tokens that end an answer.
+    """
+    models = list(models)
+    return {
+        "schema": SCHEMA,
+        "items": hash_of_items(items),
+        "grader": identity_of(items.task.grader),
+        "tokenizer": _hash([model.encoding_sha256 for model in models]),
+        "ends": [sorted(model.eos_ids) for model in models],
+    }
+
+
+def hash_of_items(items: Items) -> str:
+    """Over ids, questions, gold answers, kinds of answer, and what else a grader reads of an item."""
+    return _hash([[i.id, i.question, i.answer, items.task.kind_of(i), i.metadata] for i in items])
+
+
+def models_of(handles: Iterable[Elicited]) -> list[Model]:
+    """The models of handles and of their partners, each once."""
+    used = [model for h in handles for model in (h.model, h.partner.model if h.partner else None)]
+    return list({id(model): model for model in used if isinstance(model, Model)}.values())
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""A model's weights as its file holds them, and no others.
+
+`transformers` draws at random what a file lacks or holds in another shape, leaves out what the model has no place for,
+prints a table and goes on. Here all three are refused. Left over, and no fault: what `transformers` itself passes over;
+masks and position tables that older versions saved; heads that guess further tokens; and, in a model that also sees or
+hears, the parts that do.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from probes.errors import UserError
+
+TABLES = re.compile(r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.inv_freq|position_ids)$")
+UNJOINED = re.compile(r"^(\S+) +\| \S*CONVERSION", re.MULTILINE)
+GUESSES = re.compile(r"(^|\.)mtp(_\w+)?\.")
+SENSES = re.compile(r"(^|\.)(vision|visual|audio|speech|image|multi_?modal|mm)(_\w+)?\.")
+
+
+def load_whole(what: str, place: Path, **arguments: Any) -> PreTrainedModel:
+    """Load a causal LM whose weights are all there and all used; `what` names them in the message.
+
+    Raises:
+        UserError: weights that are missing, left over, or of another shape.
+    """
+    with _without_report() as reports:
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                place, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
+        except RuntimeError as error:
+            parts = [name for report in reports for name in UNJOINED.findall(report)]
+            if not parts:  # another fault, like memory
+                raise
+            raise UserError(
+                f"weights of {what} that are joined in loading, like those of experts, are missing or of another shape "
+                f"({', '.join(parts[:3])}); fetch or save them again"
+            ) from error
+    lm: PreTrainedModel
+    lm, found = loaded
+    left_over = {key for key in found["unexpected_keys"] if not _harmless(lm, key)}
+    check_whole(what, lm, {**found, "unexpected_keys": left_over})
+    return lm
+
+
+def check_whole(what: str, lm: PreTrainedModel, found: Mapping[str, Any]) -> None:
+    """Refuse what `transformers` found in loading.
+
+    Raises:
+        UserError: weights that are missing, left over, or of another shape.
+    """
+    faults = []
+    if missing := sorted(found["missing_keys"]):
+        faults.append(f"{len(missing)} missing, like {missing[0]}")
+    if left_over := sorted(found["unexpected_keys"]):
+        faults.append(f"{len(left_over)} without a place in it, like {left_over[0]}")
+    if shapes := sorted(found["mismatched_keys"]):
+        name, held, needed = shapes[0]
+        faults.append(f"{len(shapes)} of another shape, like {name}: {list(held)} for {list(needed)}")
+    if faults:
+        raise UserError(
+            f"the weights of {what} are not those of the {type(lm).__name__} that its configuration describes "
+            f"({'; '.join(faults)}); fetch or save weights and configuration again, together"
+        )
+
+
+def _harmless(lm: PreTrainedModel, key: str) -> bool:
+    """Whether a weight that has no place in the model takes no part in its next token."""
+    parts = getattr(type(lm.config), "sub_configs", {})
+    senses = any("vision" in part or "audio" in part for part in parts)
+    return bool(TABLES.search(key) or GUESSES.search(key) or (senses and SENSES.search(key)))
+
+
+@contextmanager
+def _without_report() -> Iterator[list[str]]:
+    """Keep back the tables of faults that `transformers` prints: they are told in one line."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    reports: list[str] = []
+
+    def printed(record: logging.LogRecord) -> bool:
+        if "LOAD REPORT" not in str(record.msg):
+            return True
+        reports.append(str(record.msg))
+        return False
+
+    logger.addFilter(printed)
+    try:
+        yield reports
+    finally:
+        logger.removeFilter(printed)

@@ -1,0 +1,380 @@
+"""`Model`: weights, tokenizer and provenance, from a hub id, a folder, a GGUF file or a name of the zoo.
+
+A GGUF file is dequantised once and kept as fp32 safetensors in the cache, under the hash of its bytes.
+Nothing is ever unpickled: weights are read from safetensors or GGUF alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from elicit.models import zoo
+from elicit.models.download import Progress, SourceError, cache_dir, fetch, hub_snapshot, sha256_of
+from elicit.models.loading import check_whole, load_whole
+from elicit.models.memory import check_room
+from elicit.models.processor import has
+from probes.errors import UserError, unknown
+from steering.adapters import Adapter, merge
+
+DEFAULT_MODEL = "smollm2-135m"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+PROVENANCE_FILE = "elicit.json"
+# Ends of a turn or a document that instruction-tuned checkpoints write though their configuration names one of them.
+END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "</s>")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights came from; `sha256` covers the weight bytes (the GGUF file, or all safetensors files)."""
+
+    name: str
+    source: str
+    revision: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A causal LM in evaluation mode with its tokenizer and where it came from."""
+
+    name: str
+    lm: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    provenance: Provenance
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.lm.get_output_embeddings().weight.shape[0])  # type: ignore[union-attr]
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Every token that ends an answer: the configuration's, the tokenizer's and the usual end markers."""
+        configured = self.lm.generation_config.eos_token_id if self.lm.generation_config else None
+        ids = set(configured if isinstance(configured, list) else [configured])
+        ids.add(self.tokenizer.eos_token_id)
+        vocabulary = self.tokenizer.get_vocab()
+        special = set(self.tokenizer.all_special_tokens) | set(self.tokenizer.get_added_vocab())
+        ids |= {vocabulary[t] for t in END_TOKENS if t in special and t in vocabulary}
+        return frozenset(int(i) for i in ids if i is not None)
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Over what makes token ids mean the same: the vocabulary and the special tokens."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        special = sorted(str(t) for t in self.tokenizer.all_special_tokens)
+        return hashlib.sha256(json.dumps([vocabulary, special]).encode()).hexdigest()
+
+    @property
+    def encoding_sha256(self) -> str:
+        """Over all that decides which ids a prompt becomes and what ids say: the whole tokenizer and its chat template.
+
+        Read anew each time, since a notebook may give the tokenizer another template.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        made: Any = {} if backend is None else json.loads(backend.to_str())
+        rest = {key: value for key, value in made.items() if key not in ("truncation", "padding")}  # a call's own
+        said = [self.tokenizer_sha256, rest, self.tokenizer.special_tokens_map, self.tokenizer.chat_template]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
+    def dtype(self) -> str:
+        return str(self.lm.dtype).removeprefix("torch.")
+
+    def describe(self) -> dict[str, str]:
+        return {**asdict(self.provenance), "dtype": self.dtype, "device": str(self.lm.device)}
+
+
+def load_model(
+    name: str = DEFAULT_MODEL,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Load a causal LM for evaluation.
+
+    Args:
+        name: a name of the zoo, a hub id (`owner/name`), a folder with safetensors or with an organism, or a `.gguf`
+            file. An organism's adapter is merged into its base, in fp32.
+        dtype: one of `auto`, `float32`, `bfloat16`, `float16`. `auto` is bfloat16 where the machine
+            multiplies it natively (CUDA, AVX512-BF16, AMX), else float32.
+        device: `auto`, or a torch device.
+        device_map: passed on, e.g. `"auto"` to spread a model over several GPUs (needs accelerate).
+        revision: branch, tag or commit of a hub repository.
+        progress: called while weights are fetched.
+
+    Raises:
+        UserError: an unknown name, a folder without weights or tokenizer, no network, a wrong hash, weights beyond the
+            memory that is free.
+    """
+
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    target = _device(device)
+    grown = _organism(name)
+    place, provenance = _resolve(grown.base if grown else name, revision, progress)
+    tokenizer = _load_tokenizer(name, place)
+    wanted = _dtype(dtype, target)
+    arguments: dict[str, Any] = {"dtype": torch.float32 if grown else wanted, "use_safetensors": True}
+    if device_map is not None:
+        arguments["device_map"] = device_map
+    lm = _load_lm(name, place, arguments, target if device_map is None else None)
+    if grown is not None:
+        provenance = grown.onto(lm, name, provenance)
+        lm.to(wanted)  # type: ignore[arg-type]  # merged in fp32 first: rounded once
+    if device_map is None:
+        lm.to(target)  # type: ignore[arg-type]
+    for parameter in lm.parameters():
+        parameter.requires_grad_(False)
+    return Model(name, lm.eval(), tokenizer, provenance)
+
+
+@dataclass(frozen=True)
+class _Organism:
+    """An adapter that is merged into the base that it was trained on."""
+
+    base: str
+    base_sha256: str
+    adapter: Adapter
+
+    def onto(self, lm: PreTrainedModel, name: str, base: Provenance) -> Provenance:
+        if base.sha256 != self.base_sha256:
+            raise UserError(
+                f"{name!r} is an adapter for the base {self.base_sha256[:12]}… and {self.base!r} is "
+                f"{base.sha256[:12]}… here; give the base that it was trained on"
+            )
+        merge(lm, self.adapter)
+        both = hashlib.sha256(f"{base.sha256} {self.adapter.sha256}".encode()).hexdigest()
+        return Provenance(name, f"{base.source} + adapter {self.adapter.sha256[:12]}", base.revision, both)
+
+
+def _organism(name: str) -> _Organism | None:
+    """What an organism's name or folder stands for, if it is one."""
+    folder, about = zoo.organism_folder(name), zoo.about(name)
+    if about is None or (folder / zoo.WHOLE).is_dir():
+        return None
+    adapter = Adapter(folder / zoo.ADAPTER)
+    if name in zoo.ORGANISMS and adapter.sha256 != zoo.ORGANISMS[name].sha256:
+        raise UserError(f"the adapter of {name!r} is not the one that was shipped; install elicit again")
+    return _Organism(about["base_name"], about["base"], adapter)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and has("bf16-products"):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        if accelerator is not None and "LOCAL_RANK" in os.environ:  # of several processes each has its own
+            return torch.device(accelerator.type, int(os.environ["LOCAL_RANK"]))
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); give cpu, cuda, mps or auto"
+        ) from error
+    return device
+
+
+def _resolve(name: str, revision: str | None, progress: Progress | None) -> tuple[Path, Provenance]:
+    """The folder that holds the model, fetched and converted where need be."""
+    path = Path(name).expanduser()
+    if name in zoo.WEIGHTS:
+        return _from_zoo(name, progress)
+    if zoo.about(name) is not None:
+        path = path / zoo.WHOLE
+    if path.is_dir():
+        return path, Provenance(name, f"folder {path.resolve().name}", "", _folder_hash(path))
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UserError(f"model file {name!r} is not a .gguf file; give a GGUF file or a folder with safetensors")
+        digest = sha256_of(path)
+        return _converted(path, digest, path.stem, progress), Provenance(name, f"file {path.name}", "", digest)
+    if name in zoo.ALIASES or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+        return _from_hub(name, revision)
+    raise unknown(
+        "model",
+        name,
+        [*zoo.WEIGHTS, *zoo.ORGANISMS, *zoo.ALIASES],
+        hint="(or a hub id owner/name, a folder, a .gguf file)",
+    )
+
+
+def _from_zoo(name: str, progress: Progress | None) -> tuple[Path, Provenance]:
+    weights = zoo.WEIGHTS[name]
+    folder = _cached(weights.sha256, name)
+    if not folder.is_dir():
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-") as scratch:
+            gguf = Path(scratch) / weights.file
+            source = fetch(name, weights, gguf, progress)
+            _converted(gguf, weights.sha256, name, progress, source)
+    source = json.loads((folder / PROVENANCE_FILE).read_text())["source"]
+    return folder, Provenance(name, source, "", weights.sha256)
+
+
+def _cached(sha256: str, label: str) -> Path:
+    return cache_dir() / "models" / f"{label}-{sha256[:16]}"
+
+
+def _converted(gguf: Path, sha256: str, label: str, progress: Progress | None, source: str = "") -> Path:
+    """The folder with the dequantised GGUF file, made once: it appears in one rename when complete."""
+    folder = _cached(sha256, label)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if progress is not None:
+        progress("converting to safetensors (once)", 0, 1)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as scratch:
+        made = Path(scratch) / "model"
+        _convert(gguf, made)
+        (made / PROVENANCE_FILE).write_text(
+            json.dumps({"source": source or f"file {gguf.name}", "sha256": sha256}, indent=2)
+        )
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process finished first, with the same bytes
+                raise
+    return folder
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        check_whole(repr(gguf.name), lm, _beyond(gguf, lm.config))
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        # The loaded model counts as quantised and refuses to be saved: its state goes into a fresh one.
+        config = lm.config
+        del config.quantization_config
+        config.dtype = torch.float32
+        with torch.device("meta"):
+            fresh = AutoModelForCausalLM.from_config(config)
+        fresh.load_state_dict(lm.state_dict(), assign=True)
+        fresh.tie_weights()
+        fresh.generation_config = lm.generation_config
+        fresh.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(
+            f"GGUF file {gguf.name!r} could not be converted ({str(error).splitlines()[0]}); "
+            "give a GGUF file of an architecture that transformers reads"
+        ) from error
+    finally:
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _beyond(gguf: Path, config: Any) -> dict[str, Any]:
+    """Tensors of blocks that a GGUF file's configuration does not count: they are passed over without a word."""
+    from gguf import GGUFReader
+
+    blocks = [re.match(r"blk\.(\d+)\.", tensor.name) for tensor in GGUFReader(gguf).tensors]
+    beyond = {found.string for found in blocks if found and int(found[1]) >= config.num_hidden_layers}
+    return {"missing_keys": set(), "unexpected_keys": beyond, "mismatched_keys": set()}
+
+
+def _from_hub(name: str, revision: str | None) -> tuple[Path, Provenance]:
+    repo = zoo.ALIASES.get(name, name)
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    try:
+        place = hub_snapshot(repo, revision, patterns)
+    except SourceError as error:
+        raise UserError(
+            f"model {repo!r}: {error}; check the id and the network, "
+            f"or use {' or '.join(zoo.WEIGHTS)}, a folder or a GGUF file"
+        ) from error
+    return place, Provenance(name, f"hub {repo}", place.name, _folder_hash(place))
+
+
+def _folder_hash(folder: Path) -> str:
+    """SHA-256 over the names and SHA-256 of all safetensors files; a hub blob's name already is its hash."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(
+            f"model folder {str(folder)!r} holds no .safetensors file; save the model with save_pretrained "
+            "(pickled weights are not read)"
+        )
+    total = hashlib.sha256()
+    for file in files:
+        blob = file.resolve().name
+        digest = blob if len(blob) == 64 and file.is_symlink() else _remembered_hash(file)
+        total.update(f"{file.name} {digest}\n".encode())
+    return total.hexdigest()
+
+
+def _remembered_hash(file: Path) -> str:
+    """The file's SHA-256, computed once for each path, size and time of change."""
+    stat = file.stat()
+    key = hashlib.sha256(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
+    memo = cache_dir() / "hashes" / key
+    if memo.is_file():
+        return memo.read_text()
+    digest = sha256_of(file)
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=memo.parent, delete=False) as part:
+        part.write(digest)
+    Path(part.name).replace(memo)
+    return digest
+
+
+def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
+
+    if not any((place / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+        raise UserError(
+            f"model {name!r} has no tokenizer (no tokenizer.json or tokenizer.model in its folder); "
+            "save one there with tokenizer.save_pretrained"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the tokenizer of {name!r} could not be read ({str(error).splitlines()[0]})") from error
+
+
+def _load_lm(name: str, place: Path, arguments: dict[str, Any], target: torch.device | None) -> PreTrainedModel:
+    from safetensors import SafetensorError
+
+    if not (place / "config.json").is_file():
+        raise UserError(f"model folder {name!r} holds no config.json; save the model with save_pretrained")
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        if target is not None:  # else it is spread over devices, and to the disk if need be
+            check_room(name, place, arguments["dtype"], target)
+        return load_whole(repr(name), place, **arguments)
+    except SafetensorError as error:
+        raise UserError(f"the weights of {name!r} are broken ({error}); fetch or save them again") from error
+    except OSError as error:  # of the shards that the index names
+        raise UserError(
+            f"weights of {name!r} are missing ({str(error).splitlines()[0]}); fetch or save them again"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{name!r} is not a causal language model ({str(error).splitlines()[0]})") from error
+    finally:
+        if bar:
+            logging.enable_progress_bar()

@@ -1,1 +1,0 @@
-"""Organisms: small models whose latent skill is known, because it was put there."""

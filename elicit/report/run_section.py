@@ -1,0 +1,215 @@
+"""What a report says of one run, as rows for the shell and as parts of a page; `elicit.report.page` makes the page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from elicit.evaluation.metrics.gap import share as share_of_gap
+from elicit.evaluation.run.figures import FIGURES
+from elicit.evaluation.run.run import Run
+from elicit.evaluation.run.store import CONFIG
+from elicit.methods import METHODS
+from probes.figures import Part, table
+
+ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
+
+
+def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows: the method under test first; differences are that method minus the row's arm.
+
+    Where the ceiling is known, a column more: the share of the gap that each arm recovers.
+    """
+    against = {row["baseline"]: row for row in metrics["comparisons"]}
+    known = any("recovered" in arm for arm in metrics["arms"].values())
+    rows: list[tuple[str, ...]] = []
+    for name, arm in metrics["arms"].items():
+        found = against.get(name)
+        difference = with_interval(found["difference"], found["interval"], signed) if found else ""
+        p = p_value(found["holm_p"]) if found else ""
+        accuracy = with_interval(arm["accuracy"], arm["interval"])
+        gap = share_of_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
+        row = (name, accuracy, f"{arm['tokens_per_item']:.0f}", difference, p)
+        rows.append((*row, gap) if known else row)
+    return (*ARM_HEAD, "gap recovered") if known else ARM_HEAD, rows
+
+
+READING_HEAD = ("the same branches, chosen by", "accuracy [95%]", "difference to direct [95%]")
+
+
+def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            rule,
+            with_interval(r["accuracy"], r["interval"]),
+            with_interval(r["difference"], r["difference_interval"], signed),
+        )
+        for rule, r in metrics.get("readings", {}).items()
+    ]
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def signed(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def with_interval(value: float, interval: Sequence[float], form: Callable[[float], str] = share) -> str:
+    return f"{form(value)} [{form(interval[0])}, {form(interval[1])}]"
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def notes(metrics: dict[str, Any]) -> list[str]:
+    """What a reader must know to read the table: filters, fallbacks, truncation, calibration."""
+    arm = metrics["arms"][metrics["method"]]
+    module = METHODS.get(metrics["method"])
+    out: list[str] = module.notes(metrics["options"]) if module and hasattr(module, "notes") else []
+    if "recovered" in arm:
+        out.append(
+            "The model is an organism, made so that its gap is known: direct is what it does by default, cot-prompt "
+            "the ceiling. What is recovered here shows that the mechanism finds a skill that is there and says nothing "
+            "about how much is latent in a natural model."
+        )
+    if arm["dropped"]:
+        dropped = ", ".join(f"{n} {reason}" for reason, n in sorted(arm["dropped"].items()))
+        total = round(arm["branches_per_item"] * metrics["items"])
+        out.append(f"Of {total} paths were dropped: {dropped}.")
+    if arm["fallbacks"]:
+        out.append(f"For {arm['fallbacks']} questions no path was left and the greedy one answered.")
+    cut = {name: a["finish"].get("length", 0) for name, a in metrics["arms"].items()}
+    if any(cut.values()):
+        out.append("Answers cut at the limit: " + ", ".join(f"{n} {c}" for n, c in cut.items() if c) + ".")
+    out += unjudged_notes(metrics)
+    calibration = metrics.get("calibration")
+    if calibration and calibration["auroc"] is not None:
+        interval = calibration["auroc_interval"]
+        out.append(
+            f"AUROC of Δ for right: {calibration['auroc']:.2f}"
+            + (f" ({interval[0]:.2f} … {interval[1]:.2f})" if interval else "")
+            + (f"; within a question {calibration['auroc_within']:.2f}" if calibration["auroc_within"] else "")
+            + "."
+        )
+    return out
+
+
+WHY_UNJUDGED = {
+    "raised": "the scorer could not read",
+    "time": "used up the scorer's time",
+    "memory": "used up the scorer's memory",
+    "died": "ended the scorer's process, twice",
+}
+
+
+def unjudged_notes(metrics: dict[str, Any]) -> list[str]:
+    """How many answers of each arm got no verdict and so score 0, and bounds that the scorer lacked."""
+    found = {
+        name: ", ".join(f"{n} {WHY_UNJUDGED[why]}" for why, n in sorted(arm["unjudged"].items()))
+        for name, arm in metrics["arms"].items()
+        if arm.get("unjudged")
+    }
+    out = []
+    if found:
+        told = "; ".join(f"{name} {counts}" for name, counts in found.items())
+        out.append(f"Answers without a verdict, held for not right: {told}.")
+    if metrics.get("scorer_unbounded"):
+        out.append(f"This platform has no bound on the scorer's {', '.join(metrics['scorer_unbounded'])}.")
+    return out
+
+
+DELIVERY_HEAD = ("arm", "tokens moved", "prompt positions", "‖Δh‖/‖h‖", "max Δ log p", "mean KL", "argmax changed")
+
+
+def delivery_parts(metrics: dict[str, Any]) -> list[str]:
+    """What interventions did to the model, as HTML; nothing for a run without any."""
+    proof = metrics.get("delivery")
+    if not proof:
+        return []
+    rows = [
+        (
+            arm,
+            f"{p['tokens_moved']} of {p['tokens']}",
+            p["prompt_positions_moved"],
+            f"{p['mean_share']:.2f}",
+            f"{p['effect']['max_logprob_change']:.2f}",
+            f"{p['effect']['mean_kl']:.3f}",
+            f"{p['effect']['argmax_changed']:.0%}",
+        )
+        for arm, p in proof.items()
+    ]
+    note = (
+        "Generated tokens and earlier prompt positions that were moved, the mean size of the move, and along one "
+        "answer how its log-probabilities part from the unsteered model's."
+    )
+    return ["<h2>Proof of delivery</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
+
+
+READ_ACCURACY = (
+    "How to read: each line is 95%, Wilson's for a share, bootstrap for the random branch. Null: the baselines, and "
+    "for a rule that chooses among branches the random branch; a rule whose line reaches there has chosen nothing."
+)
+READ_TREE = "How to read: each lane is a branch; squares are its tokens by margin, outlined where they are the answer."
+READ_CALIBRATION = (
+    "How to read: rising from left to right, a confident answer is more often right. Null: a flat line, AUROC 0.5."
+)
+READ_COVERAGE = (
+    "How to read: the line says how often one of the first k branches is right, the bars how often each alone is. "
+    "Branches are distinct and ordered, not samples: this is not pass@k. Null: coverage grows with any k different "
+    "branches; what a rule can choose of it is the dashed lines."
+)
+
+
+def run_note(run: Run) -> str:
+    """One line on what was run."""
+    metrics = run.metrics
+    model = metrics["model"]
+    note = f"{metrics['items']} items of {metrics['task']}, model {model['name']} ({model['sha256'][:12]}…, "
+    note += f"{model['dtype']}), seed {metrics['seed']}."
+    if metrics["comparisons"]:
+        note += f" Differences are {metrics['method']} minus the row, paired by question; intervals by bootstrap."
+    return note
+
+
+def run_parts(run: Run) -> list[Part]:
+    """The parts of a page that are about one run: its table, what a reader must know, its figures."""
+    metrics = run.metrics
+    module = METHODS.get(metrics["method"])
+    parts: list[Part] = [table(*arm_table(metrics), main=0)]
+    parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
+    parts += module.parts(metrics["options"]) if module and hasattr(module, "parts") else []
+    parts += module.findings(run) if module and hasattr(module, "findings") else []
+    parts += delivery_parts(metrics)
+    if len(metrics["arms"]) > 1 or "readings" in metrics:
+        parts.append(("Accuracy", READ_ACCURACY, FIGURES["readings"](run)))
+    if "readings" in metrics:
+        parts.append(table(READING_HEAD, reading_rows(metrics)))
+        parts.append(("One question", READ_TREE, FIGURES["branch-tree"](run)))
+        parts.append(("Calibration", READ_CALIBRATION, FIGURES["calibration"](run)))
+    if "coverage_by_rank" in metrics:
+        parts.append(("Coverage", READ_COVERAGE, FIGURES["coverage"](run)))
+    return parts
+
+
+def made_parts(run: Run) -> list[Part]:
+    """How a run was made: its command, the hashes of model and items, versions, the whole configuration."""
+    config = run.store.config
+    identity, made = config["identity"], config.get("made", {})
+    environment = made.get("environment", {})
+    rows = [
+        ("model", f"{run.metrics['model']['name']}, SHA-256 of the weights {identity['model']}, {identity['dtype']}"),
+        ("items", f"{run.metrics['items']} of {identity['task']}, hash of ids and questions {identity['items']}"),
+        ("seed", str(identity["seed"])),
+        *((name, ", ".join(value) or "none" if isinstance(value, list) else str(value))
+          for name, value in environment.items()),
+    ]  # fmt: skip
+    text = (run.folder / CONFIG).read_text(encoding="utf-8")
+    return [
+        f"<pre>{html.escape(made.get('command', 'the command was not kept (an older run)'))}</pre>",
+        table(("made with", ""), rows, prose=True),
+        f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>",
+    ]

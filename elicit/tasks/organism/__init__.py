@@ -1,0 +1,1 @@
+"""The organisms' own task: problems, the language of their worked answers, solver and verifier."""

@@ -1,0 +1,74 @@
+"""The state of a training: one safetensors file with weights, moments and what else is kept, whole or not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from probes.errors import UserError
+from probes.files import make_folder, whole
+from steering.storage import read_tensors
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def write_state(
+    file: Path,
+    wanted: dict[str, Any],
+    trained: dict[str, nn.Parameter],
+    optimiser: Any,
+    about: Any,
+    more: Mapping[str, Tensor] | None = None,
+) -> None:
+    """One file: weights, moments and `more` tensors; in its header what they belong to, and what JSON holds of it.
+
+    Raises:
+        UserError: it cannot be written; what was there before is still there.
+    """
+    tensors = {f"weight/{name}": p.detach() for name, p in trained.items()}
+    for name, p in trained.items():
+        tensors |= {f"{key}/{name}": optimiser.state[p][key] for key in MOMENTS}
+    tensors |= more or {}
+    make_folder(file.parent)
+    held = {k: t.cpu().contiguous() for k, t in tensors.items()}
+    try:
+        with whole(file) as part:
+            save_file(held, part, {"state": json.dumps([wanted, about])})
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{str(file)!r} cannot be written ({error}); the state before it is kept: make room and run the same "
+            "command again"
+        ) from error
+
+
+def read_state(file: Path, wanted: dict[str, Any]) -> tuple[Any, dict[str, Tensor]] | None:
+    """What `write_state` wrote, if anything: what JSON held, and all tensors.
+
+    Raises:
+        UserError: the state of another training.
+    """
+    if not file.is_file():
+        return None
+    tensors = read_tensors(file)
+    with safe_open(file, "pt") as opened:
+        found, about = json.loads(opened.metadata()["state"])
+    if found != wanted:
+        old, new = {**found, **found["recipe"]}, {**wanted, **wanted["recipe"]}
+        changed = [k for k in {**old, **new} if k != "recipe" and old.get(k) != new.get(k)]
+        raise UserError(f"{str(file.parent)!r} holds a training with another {', '.join(changed)}; give another folder")
+    return about, tensors
+
+
+def take_up(trained: dict[str, nn.Parameter], optimiser: Any, tensors: Mapping[str, Tensor], steps: int) -> None:
+    """Put weights and moments of a state in their places."""
+    for name, p in trained.items():
+        p.data.copy_(tensors[f"weight/{name}"])
+        moments = {key: tensors[f"{key}/{name}"].to(p.device) for key in MOMENTS}
+        optimiser.state[p] = {"step": torch.tensor(float(steps)), **moments}

@@ -1,0 +1,119 @@
+"""LoRA layers in few passes while training: PEFT's layers, parameters and mathematics, one autograd step a layer.
+
+PEFT brings a layer's input to the adapter's precision and back and keeps what it makes for autograd; with small ranks
+that costs more than the products. Here base and adapter are multiplied in the base's precision and added in place.
+tests/test_training.py holds both to the same outputs and gradients.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from elicit.training.sft import Recipe, lora_config
+from probes.files import inner_folder, whole, write_whole
+from steering.adapters import CONFIG, WEIGHTS
+
+
+class _LoraLinear(torch.autograd.Function):
+    """x Wᵀ + b + s (x Aᵀ) Bᵀ with W and b frozen (arXiv 2106.09685, eq. 3)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        low_a, low_b = a.to(x.dtype), (b * scale).to(x.dtype)
+        middle = flat @ low_a.T
+        out = nn.functional.linear(flat, weight, bias).addmm_(middle, low_b.T)
+        ctx.save_for_backward(flat, weight, low_a, low_b, middle)
+        ctx.scale = scale
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        x, weight, a, b, middle = ctx.saved_tensors
+        flat = grad.reshape(-1, grad.shape[-1])
+        inner = flat @ b
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (flat @ weight).addmm_(inner, a).view(*grad.shape[:-1], -1)
+        return grad_x, None, None, (inner.T @ x).float(), (flat.T @ middle).float() * ctx.scale, None
+
+
+@contextmanager
+def fused(lm: nn.Module) -> Iterator[None]:
+    """Inside the context PEFT's plain LoRA layers run as one autograd step each; other layers run as they are."""
+    from peft.tuners.lora import Linear
+
+    changed = [m for m in lm.modules() if isinstance(m, Linear) and _plain(m)]
+    for module in changed:
+        module.forward = partial(_forward, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _plain(module: Any) -> bool:
+    """One adapter without dropout, bias or a variant, on a plain linear layer."""
+    name = module.active_adapters[0]
+    return (
+        len(module.active_adapters) == 1
+        and type(module.base_layer) is nn.Linear
+        and isinstance(module.lora_dropout[name], nn.Identity)
+        and module.lora_A[name].bias is None
+        and module.lora_B[name].bias is None
+        and name not in module.lora_variant
+        and not module.disable_adapters
+        and not module.merged
+    )
+
+
+def _forward(module: Any, x: Tensor) -> Tensor:
+    name, base = module.active_adapters[0], module.base_layer
+    a, b, scale = module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
+    if not torch.is_grad_enabled():  # decoding: the base layer may have packed weights
+        return base(x) + (x @ a.to(x.dtype).T) @ (b * scale).to(x.dtype).T  # type: ignore[no-any-return]
+    out: Tensor = _LoraLinear.apply(x, base.weight, base.bias, a, b, scale)
+    return out
+
+
+def save_adapter(
+    lm: PreTrainedModel,
+    recipe: Recipe,
+    folder: Path,
+    base: str,
+    dtype: torch.dtype = torch.bfloat16,
+    state: dict[str, Tensor] | None = None,
+) -> None:
+    """The adapter as PEFT saves it, without a place of this machine.
+
+    Args:
+        lm, recipe, base: what has PEFT's layers, what made them, and the name of the base.
+        folder, dtype: where, and in which precision.
+        state: the weights, where they were gathered from several processes; unless given, the model's own.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    inner_folder(folder)
+    tensors = get_peft_model_state_dict(lm, state_dict=state)
+    low = {f"base_model.model.{k}": v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
+    with whole(folder / WEIGHTS) as part:
+        save_file(low, part, {"format": "pt"})
+    targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
+    config = lora_config(lm, recipe, targets, inference_mode=True, base_model_name_or_path=base)
+    with TemporaryDirectory() as scratch:
+        config.save_pretrained(scratch)
+        data = json.loads((Path(scratch) / CONFIG).read_text(encoding="utf-8"))
+    data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
+    write_whole(folder / CONFIG, json.dumps(data, indent=2, sort_keys=True))

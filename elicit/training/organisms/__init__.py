@@ -1,0 +1,1 @@
+"""Organisms: training variants whose latent skill is known."""

@@ -1,0 +1,79 @@
+"""What is trained: an adapter inside the base's own modules, or a copy of all weights; and the reference beside it.
+
+LoRA layers stand in the base while it is trained and are taken out afterwards, so that the base that others hold is
+what it was, to the bit. The reference of KL is the base with the adapter off: no second copy of the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from elicit.models.model import Model
+from elicit.models.zoo import ADAPTER, WHOLE
+from elicit.training.lora import save_adapter
+from elicit.training.sft import Recipe, prepare, quick
+from steering.adapters import Adapter, Swap, borrowed, swaps_of
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """`model` computes with what is trained; `reference()` gives the base."""
+
+    base: Model
+    model: Model
+    trained: dict[str, nn.Parameter]
+    swaps: list[Swap]
+    recipe: Recipe
+
+    @property
+    def lm(self) -> PreTrainedModel:
+        return self.model.lm
+
+    @contextmanager
+    def reference(self) -> Iterator[PreTrainedModel]:
+        """The base's own weights: the adapter is off inside the context."""
+        for parent, name, base, _ in self.swaps:
+            setattr(parent, name, base)
+        try:
+            yield self.base.lm
+        finally:
+            for parent, name, _, layer in self.swaps:
+                setattr(parent, name, layer)
+
+    @contextmanager
+    def decoding(self) -> Iterator[Model]:
+        """The model to sample from: without autocast, which would cast all weights at every step."""
+        with torch.autocast(self.lm.device.type, enabled=False):
+            yield self.model
+
+    def save(self, folder: Path) -> Adapter | None:
+        """The adapter in fp32 under `adapter/`, or all weights and the tokenizer under `model/`."""
+        if not self.swaps:
+            self.lm.save_pretrained(folder / WHOLE)
+            self.model.tokenizer.save_pretrained(folder / WHOLE)
+            return None
+        save_adapter(self.lm, self.recipe, folder / ADAPTER, self.model.name, torch.float32)
+        return Adapter(folder / ADAPTER)
+
+
+@contextmanager
+def learner(model: Model, recipe: Recipe) -> Iterator[Learner]:
+    """What the recipe trains, ready to compute; the model is as it was afterwards."""
+    if not recipe.rank:
+        lm = copy.deepcopy(model.lm).float()
+        with quick(lm, recipe):
+            yield Learner(model, replace(model, lm=lm), prepare(lm, recipe), [], recipe)
+        return
+    before = dict(model.lm.named_modules())
+    with borrowed(model.lm):
+        trained = prepare(model.lm, recipe)
+        with quick(model.lm, recipe):
+            yield Learner(model, model, trained, swaps_of(model.lm, before), recipe)

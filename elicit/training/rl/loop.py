@@ -1,0 +1,344 @@
+"""Reinforcement learning with a reward that can be checked: sample, grade, advantage, loss, step (arXiv 2504.20571).
+
+Where it departs from GRPO as published (arXiv 2402.03300): one example is copied until a rollout is full, and its
+copies are groups of their own; the prompt is computed once for all of them. Old log-probabilities are those of the
+first update's own forward, so that its ratios are exactly 1; what the sampler's differ by, from rounding, is measured
+and not corrected. The policy is trained at the temperature that it is sampled at.
+
+A state is written every update: weights, moments, the curve, and the rollout in the middle of its updates. Samples
+and random rewards are functions of (seed, item, sample), and which items a rollout has is one of its number, so
+nothing of a generator is kept: a run that was killed ends at the same weights as one that was not, to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from elicit.decoding.decoders import Greedy, Sampling
+from elicit.elicited import Elicited
+from elicit.evaluation.run.store import locked
+from elicit.models.identity import grounds
+from elicit.models.model import Model
+from elicit.models.prompts import Prompt
+from elicit.tasks.base import Item, Items
+from elicit.training.checkpoint import read_state, take_up, write_state
+from elicit.training.rl import losses
+from elicit.training.rl.curve import Point
+from elicit.training.rl.learner import Learner, learner
+from elicit.training.rl.log import LOG, RolloutLog, facts, log_line
+from elicit.training.rl.policy import Batch, head, hidden_states, logprobs, prefix_of
+from elicit.training.rl.preflight import Preflight, measured
+from elicit.training.rl.rewards import Ground, Reward, Rewards, parse
+from elicit.training.rl.rollouts import sample
+from elicit.training.rl.settings import Settings
+from probes.batching import Padded, left_pad
+from probes.errors import UserError
+from probes.files import make_folder
+from steering.adapters import Adapter
+
+STATE = "rl.safetensors"
+
+
+@runtime_checkable
+class Told(Protocol):
+    """What a caller sees of each update: the whole curve so far."""
+
+    def __call__(self, curve: Sequence[Point]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training made; `adapter` is None where all weights were trained (they are in `folder/model`)."""
+
+    folder: Path
+    adapter: Adapter | None
+    curve: list[Point]
+    preflight: Preflight
+
+
+@dataclass
+class Buffer:
+    """One rollout, graded, while updates are made on it. `records` become lines of the log."""
+
+    batch: Batch
+    records: list[dict[str, Any]]
+    facts: dict[str, float]
+    old: Float[Tensor, "rows pos"] | None = None
+    reference: Float[Tensor, "rows pos"] | None = None
+    sampler: list[list[float]] = field(default_factory=list)
+
+    @property
+    def advantage(self) -> Float[Tensor, " rows"]:
+        return torch.tensor([r["advantage"] for r in self.records], device=self.batch.tokens.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        held = {"old": self.old, "reference": self.reference}
+        return {f"buffer/{name}": t for name, t in held.items() if t is not None}
+
+
+def train(
+    model: Model,
+    items: Items,
+    settings: Settings,
+    folder: Path,
+    *,
+    prompt: Prompt | None = None,
+    held_out: Items | None = None,
+    held_out_tokens: int = 256,
+    rewards: Mapping[str, Reward] | None = None,
+    checked: bool = True,
+    told: Told | None = None,
+) -> Trained:
+    """Train on a few examples; the same call takes up what was interrupted, and ends at the same weights.
+
+    Args:
+        model: the base; it is as it was afterwards.
+        items: the examples, one or more.
+        settings: how.
+        folder: for the state, the rollout log and what comes out.
+        prompt: how questions are put.
+        held_out, held_out_tokens: items to check on every `settings.check_every` updates, and the limit of their
+            answers: with a rollout's own, what other items need more tokens for would count as wrong.
+        rewards: rewards of one's own, by name, for `settings.reward`.
+        checked: refuse a run that the pre-flight finds no signal for.
+        told: is told of each update.
+
+    Raises:
+        UserError: no usable example; no signal; a reward that fails; a folder with another training or with a process
+            that trains; a loss that is not finite; no room to write.
+    """
+    prompt = prompt or Prompt()
+    usable(items)
+    settings.plan(len(items), 0)
+    graders = parse(settings.reward, rewards)
+    wanted = identity(model, items, settings, prompt)
+    with ExitStack() as stack:
+        make_folder(folder)
+        stack.enter_context(locked(folder, "training in"))
+        kept = read_state(folder / STATE, wanted)
+        student = stack.enter_context(learner(model, settings.recipe))
+        optimiser = torch.optim.AdamW(
+            student.trained.values(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=True
+        )
+        run = _Run(student, items, settings, prompt, graders)
+        curve: list[Point] = []
+        buffer: Buffer | None = None
+        whole = 0
+        if kept is None:
+            preflight = run.preflight()
+            if checked and settings.reward != "none":
+                preflight.check(settings.reward)
+        else:
+            about, tensors = kept
+            preflight, curve, whole = Preflight(**about["preflight"]), [Point(*p) for p in about["curve"]], about["log"]
+            take_up(student.trained, optimiser, tensors, len(curve))
+            buffer = run.buffer(about["buffer"], tensors) if about["buffer"] else None
+        run.ground = run.grounded(preflight.wrong)
+        log = stack.enter_context(RolloutLog.open(folder / LOG, whole))
+        for update in range(len(curve), settings.updates):
+            began = time.perf_counter()
+            if buffer is None:
+                buffer = run.roll_out(update // settings.per_rollout)
+            for group in optimiser.param_groups:
+                group["lr"] = settings.rate(update)
+            found = run.step(buffer, optimiser, update)
+            tokens, seconds = int(buffer.batch.mask.sum()), time.perf_counter() - began
+            held = run.accuracy(held_out, held_out_tokens) if held_out and _due(update, settings) else None
+            curve.append(Point(update, **buffer.facts, **found, tokens=tokens, seconds=seconds, held_out=held))
+            if (update + 1) % settings.per_rollout == 0 or update + 1 == settings.updates:
+                log.append([{"update": update, **record} for record in buffer.records])
+                buffer = None
+            about = {"preflight": preflight.to_dict(), "curve": curve, "log": log.size, "buffer": None}
+            if buffer is not None:
+                about["buffer"] = {"records": buffer.records, "facts": buffer.facts}
+            more = buffer.tensors() if buffer is not None else {}
+            write_state(folder / STATE, wanted, student.trained, optimiser, about, more)
+            if told is not None:
+                told(curve)
+        return Trained(folder, student.save(folder), curve, preflight)
+
+
+def usable(items: Sequence[Item]) -> None:
+    """Refuse examples that cannot be graded.
+
+    Raises:
+        UserError: none, or one without an answer.
+    """
+    if not len(items):
+        raise UserError("no example to train on was given; give at least one item that has an answer")
+    for item in items:
+        if item.answer is None:
+            raise UserError(f"{item.id} has no answer, so no reward can be checked; give items that have one")
+
+
+def _due(update: int, settings: Settings) -> bool:
+    return settings.check_every > 0 and (update + 1) % settings.check_every == 0
+
+
+def identity(model: Model, items: Items, settings: Settings, prompt: Prompt) -> dict[str, Any]:
+    """All that decides the weights, as JSON gives it back."""
+    found = {
+        "recipe": asdict(settings), "base": model.provenance.sha256, "dtype": model.dtype, "task": items.task.name,
+        "prompt": prompt.to_dict(), **grounds(items, [model]),
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+class _Run:
+    """What stays the same over a training, and the steps of an update."""
+
+    def __init__(self, student: Learner, items: Items, settings: Settings, prompt: Prompt, rewards: Rewards) -> None:
+        self.student, self.items, self.settings, self.prompt, self.rewards = student, items, settings, prompt, rewards
+        tokenizer = student.model.tokenizer
+        # All examples' prompts in one width, so that a rollout of other examples has the same shape.
+        self.prompts = left_pad([prompt.ids(item.question, tokenizer) for item in items], student.lm.device)
+        self.ground = self.grounded({})
+
+    def grounded(self, wrong: Mapping[str, str]) -> Ground:
+        return Ground(
+            self.items.task, self.prompt, self.student.model.tokenizer, self.student.reference,
+            self.settings.max_new_tokens, self.settings.seed, wrong,
+        )  # fmt: skip
+
+    def preflight(self) -> Preflight:
+        with self.student.decoding() as model:
+            return measured(model, self.items, self.prompt, self.settings, self.rewards, self.grounded)
+
+    def roll_out(self, number: int) -> Buffer:
+        """Sample, grade, advantage."""
+        settings = self.settings
+        chosen, samples = settings.plan(len(self.items), number)
+        some = Items(self.items.task, tuple(self.items[n] for n in chosen))
+        decoder = Sampling(
+            samples, settings.temperature, seed=settings.seed, max_new_tokens=settings.max_new_tokens,
+            first_sample=number * samples,
+        )  # fmt: skip
+        with self.student.decoding() as model:
+            rollouts = sample(model, some, self.prompt, decoder)
+        graded = [one for group in rollouts for one in self.rewards.grade(group, self.ground)]
+        flat = [r for group in rollouts for r in group]
+        totals = torch.tensor([one.total for one in graded]).view(settings.groups, settings.group)
+        advantages = losses.advantages(totals, settings.advantage).flatten().tolist()
+        question = [n for n, group in enumerate(rollouts) for _ in group]
+        records = [
+            {**log_line(r, one, advantage), "question": chosen[q]}
+            for r, q, one, advantage in zip(flat, question, graded, advantages, strict=True)
+        ]
+        buffer = self.buffer({"records": records, "facts": facts(flat, totals)}, {})
+        buffer.sampler = [r.logprob for r in flat]
+        if settings.kl:
+            with self.student.reference() as lm:
+                buffer.reference = logprobs(lm, buffer.batch, settings.part, settings.temperature)
+        return buffer
+
+    def buffer(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Buffer:
+        """A rollout as tensors, from its records."""
+        records = list(about["records"])
+        chosen = list(dict.fromkeys(r["question"] for r in records))
+        prompts = Padded(*(t[chosen] for t in self.prompts))
+        where = [chosen.index(r["question"]) for r in records]
+        batch = Batch.of(prompts, where, [r["tokens"] for r in records], self.settings.max_new_tokens)
+        old, reference = (tensors.get(f"buffer/{name}") for name in ("old", "reference"))
+        device = batch.mask.device
+        return Buffer(
+            batch,
+            records,
+            dict(about["facts"]),
+            None if old is None else old.to(device),
+            None if reference is None else reference.to(device),
+        )
+
+    def step(self, buffer: Buffer, optimiser: Any, update: int) -> dict[str, float]:
+        """Loss and step; says what it did.
+
+        Raises:
+            UserError: a loss or gradient that is not finite; nothing is changed then.
+        """
+        settings, batch, lm = self.settings, buffer.batch, self.student.lm
+        first = buffer.old is None
+        old = torch.zeros(batch.mask.shape, device=batch.mask.device) if buffer.old is None else buffer.old
+        ratio, entropy = torch.ones_like(old), torch.zeros_like(old)
+        weights, advantage = losses.token_weights(batch.mask, settings.aggregate), buffer.advantage
+        sums = torch.zeros(3, device=old.device)  # loss, KL, |Δ log p| to the sampler
+        prefix = prefix_of(lm, batch.prompts)
+        leaves = prefix.leaves()
+        for start in range(0, len(old), settings.part):
+            rows = slice(start, start + settings.part)
+            mask = batch.mask[rows]
+            hidden, target = hidden_states(lm, leaves, batch, rows), batch.tokens[rows][mask]
+            logprob, h = head(lm, hidden, target, settings.temperature)
+            if first:
+                old[rows] = torch.zeros_like(old[rows]).masked_scatter_(mask, logprob.detach())
+                sums[2] += self._apart(buffer, rows, hidden, target, logprob)
+            before, a = old[rows][mask], advantage[rows, None].expand_as(mask)[mask]
+            each = losses.surrogate(logprob, before, a, settings.clip_low, settings.clip_high) - settings.entropy * h
+            if buffer.reference is not None:
+                k3 = losses.k3(logprob, buffer.reference[rows][mask])
+                each = each + settings.kl * k3
+                sums[1] += k3.detach().sum()
+            loss = (each * weights[rows][mask]).sum()
+            loss.backward()
+            sums[0] += loss.detach()
+            ratio[rows] = ratio[rows].masked_scatter(mask, torch.exp(logprob.detach() - before))
+            entropy[rows] = entropy[rows].masked_scatter(mask, h.detach())
+        prefix.backward(leaves)
+        norm = float(nn.utils.clip_grad_norm_(self.student.trained.values(), settings.grad_clip))
+        if not math.isfinite(float(sums[0])) or not math.isfinite(norm):
+            raise UserError(
+                f"update {update}: loss {float(sums[0])}, gradient {norm}; give a learning rate below {settings.lr}"
+            )
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        buffer.old = old
+        return self._told(buffer, ratio, entropy, sums, norm, first)
+
+    def _apart(self, buffer: Buffer, rows: slice, hidden: Tensor, target: Tensor, logprob: Tensor) -> Tensor:
+        """Σ |Δ log p| to the decoding loop's, over tokens that it gave one for, at its temperature (1)."""
+        with torch.no_grad():
+            ours = logprob if self.settings.temperature == 1 else head(self.student.lm, hidden, target, 1.0)[0]
+            lengths = [len(r["tokens"]) for r in buffer.records[rows]]
+            pieces = zip(ours.split(lengths), buffer.sampler[rows], strict=True)
+            return sum(
+                (
+                    (mine[: len(theirs)] - torch.tensor(theirs, device=mine.device)).abs().sum()
+                    for mine, theirs in pieces
+                ),
+                torch.zeros((), device=ours.device),
+            )
+
+    def _told(
+        self, buffer: Buffer, ratio: Tensor, entropy: Tensor, sums: Tensor, norm: float, first: bool
+    ) -> dict[str, float]:
+        """The figures of an update; those of each rollout go into its record."""
+        settings, mask, advantage = self.settings, buffer.batch.mask, buffer.advantage
+        held = losses.clipped(ratio, advantage[:, None].expand_as(ratio), settings.clip_low, settings.clip_high) & mask
+        tokens = float(mask.sum())
+        for row, record in enumerate(buffer.records):
+            real = ratio[row][mask[row]]
+            record |= {"ratio": [float(real.min()), float(real.mean()), float(real.max())]}
+            record |= {"entropy": float(entropy[row][mask[row]].mean()), "clipped": float(held[row].sum()) / len(real)}
+        if first:
+            buffer.facts["sampler"] = float(sums[2]) / max(1, sum(map(len, buffer.sampler)))
+        return {
+            "entropy": float(entropy.sum()) / tokens, "kl": float(sums[1]) / tokens, "low": float(ratio.min()),
+            "high": float(ratio.max()), "clipped": float(held.sum()) / tokens, "loss": float(sums[0]), "norm": norm,
+        }  # fmt: skip
+
+    def accuracy(self, items: Items, tokens: int) -> float:
+        """The share of items that are answered rightly, greedily, in at most so many tokens."""
+        with self.student.decoding() as model:
+            handle = Elicited(model, "check", self.prompt, Greedy(tokens))
+            return float(np.mean([trace.correct for (trace,) in handle.answer(items)]))

@@ -1,0 +1,352 @@
+"""Training on given targets: LoRA adapters or all weights, one process; on a CPU it resumes to the bit.
+
+One update = draw the step's examples, pack them into rows, loss on the targets' tokens alone, step. Which examples a
+step sees depends on its number alone, so nothing of a generator has to be saved: weights, the optimiser's moments and
+the number of steps are the whole state, one safetensors file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from elicit.training.checkpoint import read_state, take_up, write_state
+from probes.batching import check_embedded
+from probes.errors import UserError, at_least
+from probes.likelihood import output_head
+from probes.sites import decoder
+
+CHUNK = 256  # targets whose logits exist at one time
+STATE = "training.safetensors"
+
+
+class Example(NamedTuple):
+    """Token ids of a prompt and of the target that is learned after it."""
+
+    prompt: list[int]
+    target: list[int]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt) + len(self.target)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        steps: the length of the schedule: a linear rise over `warmup` steps, then a cosine to a tenth of `lr`.
+        rows, width: tokens of a step: rows that examples are packed into, as many as fit. One shape for all steps:
+            the kernels of a CPU are made for each shape anew.
+        part: rows of one forward and backward; gradients of parts are summed.
+        lr: the largest learning rate (AdamW, betas 0.9 and 0.99).
+        rank: of LoRA on every linear layer but the output head (arXiv 2106.09685); 0 trains all weights.
+        alpha: LoRA's scale is alpha / rank.
+        weight_decay: of AdamW.
+        clip: the largest norm of the gradient.
+        seed: of LoRA's initial weights and of the examples.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    steps: int = 150
+    rows: int = 10
+    width: int = 256
+    part: int = 5
+    lr: float = 3e-3
+    warmup: int = 10
+    rank: int = 8
+    alpha: int = 16
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "steps", "rows", "width", "part", "alpha")
+        for name in ("lr", "clip"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
+        if self.rank < 0:
+            raise UserError(f"rank = {self.rank} was given; give 0 (all weights) or more")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.lr * rise * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
+
+
+@runtime_checkable
+class Told(Protocol):
+    """What a caller sees of each step."""
+
+    def __call__(self, step: int, loss: float, tokens_per_second: float) -> None: ...
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Σ cross-entropy of output head and softmax, a chunk of positions at a time: forward makes the gradients.
+
+    The logits of a chunk are gone before the next one's are made, so that memory does not grow with positions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, cap: float | None) -> Tensor:
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        low = weight.to(hidden.dtype)
+        total = torch.zeros((), device=hidden.device, dtype=torch.float32)
+        for start in range(0, len(hidden), CHUNK):
+            h, t = hidden[start : start + CHUNK], target[start : start + CHUNK, None]
+            real = len(h)
+            if real < CHUNK:  # one shape for all chunks
+                h = nn.functional.pad(h, (0, 0, 0, CHUNK - real))
+                t = nn.functional.pad(t, (0, 0, 0, CHUNK - real))
+            logits = (h @ low.T).float()
+            slope = None
+            if cap is not None:
+                logits = torch.tanh(logits / cap)
+                slope = 1 - logits**2
+                logits *= cap
+            most, at = logits.max(-1, keepdim=True)
+            score = logits.gather(1, t)
+            logits = torch.softmax(logits, -1)
+            # log Σ exp = the largest logit − the log of its probability: no second pass over the vocabulary
+            total += (most - logits.gather(1, at).log() - score)[:real].sum()
+            logits.scatter_add_(1, t, torch.full_like(score, -1))
+            grad = (logits if slope is None else logits * slope).to(h.dtype)
+            grad[real:] = 0
+            grad_hidden[start : start + CHUNK] = (grad @ low)[:real]
+            if grad_weight is not None:
+                grad_weight += (grad.T @ h).float()
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grad, None if grad_weight is None else grad_weight * grad, None, None
+
+
+def packed(examples: Sequence[Example], width: int) -> list[list[Example]]:
+    """Rows of at most `width` tokens, several examples in each: first fit, the longest first.
+
+    Raises:
+        UserError: an example that is longer than a row, or has no prompt (nothing would predict its first target).
+    """
+    if any(not e.prompt for e in examples):
+        raise UserError("an example without a prompt was given; give each at least one token")
+    rows: list[list[Example]] = []
+    room: list[int] = []
+    for e in sorted(examples, key=lambda e: -e.tokens):
+        if e.tokens > width:
+            raise UserError(f"an example of {e.tokens} tokens was given and a row holds {width}; give a larger width")
+        at = next((n for n, left in enumerate(room) if left >= e.tokens), len(rows))
+        if at == len(rows):
+            rows.append([])
+            room.append(width)
+        rows[at].append(e)
+        room[at] -= e.tokens
+    return rows
+
+
+def target_loss(lm: PreTrainedModel, rows: Sequence[Sequence[Example]], width: int) -> Float[Tensor, ""]:
+    """Σ cross-entropy (nats) of the targets' tokens, in one forward of packed rows.
+
+    Positions begin anew at each example, from which `transformers` knows that none sees another.
+    """
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    places = torch.zeros(len(rows), width, dtype=torch.long)
+    labelled = torch.zeros(len(rows), width, dtype=torch.bool)
+    for n, row in enumerate(rows):
+        at = 0
+        for e in row:
+            ids[n, at : at + e.tokens] = torch.tensor([*e.prompt, *e.target])
+            places[n, at : at + e.tokens] = torch.arange(e.tokens)
+            labelled[n, at + len(e.prompt) : at + e.tokens] = True
+            at += e.tokens
+        places[n, at:] = torch.arange(width - at)  # padding: one more example, without a target
+    ids, places, labelled = (x.to(lm.device) for x in (ids, places, labelled))
+    hidden = decoder(lm)(input_ids=ids, position_ids=places, use_cache=False)[0]
+    at_targets = labelled[:, 1:].flatten().nonzero()[:, 0]
+    chosen = hidden[:, :-1].flatten(0, 1)[at_targets]
+    if torch.is_autocast_enabled(lm.device.type):
+        chosen = chosen.to(torch.get_autocast_dtype(lm.device.type))
+    head: Any = lm.get_output_embeddings()
+    if getattr(head, "bias", None) is not None:
+        raise UserError(
+            f"{type(lm).__name__} has an output head with a bias, which is not trained here; use another base"
+        )
+    scale, cap = output_head(lm)
+    out: Tensor = _HeadLoss.apply(
+        chosen if scale == 1 else chosen * scale, head.weight, ids[:, 1:].flatten()[at_targets], cap
+    )
+    return out
+
+
+@torch.no_grad()
+def keeps_apart(lm: PreTrainedModel) -> bool:
+    """Whether the model keeps examples of one row apart: tried, since some build their mask without positions."""
+    first, second = torch.arange(8)[None] % 5 + 5, torch.arange(8)[None] % 3 + 5
+    alone = decoder(lm)(input_ids=second.to(lm.device), use_cache=False)[0].float()
+    places = torch.arange(8).repeat(2)[None].to(lm.device)
+    both = torch.cat([first, second], 1).to(lm.device)
+    after = decoder(lm)(input_ids=both, position_ids=places, use_cache=False)[0][:, 8:].float()
+    return bool((after - alone).norm() < 0.05 * alone.norm())  # bf16 rounds by less, a neighbour changes more
+
+
+class Point(NamedTuple):
+    """One step of a training curve: mean loss a target token (nats), the gradient's norm before clipping."""
+
+    step: int
+    loss: float
+    norm: float
+    tokens: int
+    seconds: float
+
+
+def train(
+    lm: PreTrainedModel,
+    batch: Callable[[int], list[Example]],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    identity: dict[str, Any],
+    save_every: int = 10,
+    told: Told | None = None,
+) -> list[Point]:
+    """Train in place; what was saved in `folder` by the same call is taken up, and ends at the same weights.
+
+    Args:
+        lm: for LoRA in the precision that its frozen weights are to have; for all weights in fp32. It has PEFT's
+            layers afterwards where the recipe has a rank.
+        batch: the examples of a step, a function of its number alone.
+        recipe: how.
+        folder: for the state.
+        identity: what else decides the result (data, base); a state of another is refused.
+        save_every: steps between two states.
+        told: is told of each step.
+
+    Returns:
+        The training curve.
+
+    Raises:
+        UserError: a folder with the state of another training; a token that the model has no row for; a loss that is
+            not finite.
+    """
+    wanted = json.loads(json.dumps({"recipe": asdict(recipe), **identity}))
+    trained = prepare(lm, recipe)
+    optimiser = torch.optim.AdamW(
+        trained.values(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, foreach=True
+    )
+    curve: list[Point] = []
+    if (kept := read_state(folder / STATE, wanted)) is not None:
+        curve = [Point(*point) for point in kept[0]]
+        take_up(trained, optimiser, kept[1], len(curve))
+    together = keeps_apart(lm)  # else each example has a row of its own
+    lm.train()
+    with quick(lm, recipe):
+        for step in range(len(curve), recipe.steps):
+            began = time.perf_counter()
+            examples = batch(step)
+            check_embedded(lm, [[*e.prompt, *e.target] for e in examples])
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(step)
+            loss, norm = _update(lm, examples, list(trained.values()), optimiser, recipe, together)
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                raise UserError(
+                    f"step {step}: loss {loss}, gradient {norm}; give a smaller learning rate than {recipe.lr}"
+                )
+            tokens = sum(e.tokens for e in examples)
+            curve.append(Point(step, loss, norm, tokens, time.perf_counter() - began))
+            if told is not None:
+                told(step, loss, tokens / curve[-1].seconds)
+            if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
+                write_state(folder / STATE, wanted, trained, optimiser, curve)
+    lm.eval()
+    return curve
+
+
+def lora_config(lm: PreTrainedModel, recipe: Recipe, targets: str | list[str] = "all-linear", **more: Any) -> Any:
+    """PEFT's configuration of the recipe's adapter; GPT-2 and its like keep their matrices transposed."""
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=targets,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in lm.modules()),
+        task_type="CAUSAL_LM",
+        **more,
+    )
+
+
+def prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name."""
+    if recipe.rank:
+        from peft import inject_adapter_in_model
+
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            inject_adapter_in_model(lora_config(lm, recipe), lm)
+        for name, parameter in lm.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+    else:
+        for parameter in lm.parameters():
+            parameter.requires_grad_(True)
+    return {name: p for name, p in lm.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def quick(lm: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
+    """What makes a step fast: fused LoRA layers, or bf16 products of fp32 weights; on a CPU attention by products,
+    whose gradient is several times as fast as that of the flash kernel there."""
+    from elicit.training.lora import fused
+
+    full = lm.dtype == torch.float32 and not recipe.rank
+    # Autocast would keep the first step's bf16 copies of weights that change.
+    low = torch.autocast(lm.device.type, torch.bfloat16, cache_enabled=False) if full else None
+    before = lm.config._attn_implementation
+    if lm.device.type == "cpu":
+        lm.set_attn_implementation("eager")
+    try:
+        with fused(lm), low or nullcontext():
+            yield
+    finally:
+        lm.set_attn_implementation(before)
+
+
+def _update(
+    lm: PreTrainedModel,
+    examples: Sequence[Example],
+    trained: list[nn.Parameter],
+    optimiser: Any,
+    recipe: Recipe,
+    together: bool,
+) -> tuple[float, float]:
+    targets = sum(len(e.target) for e in examples)
+    total = 0.0
+    rows = packed(examples, recipe.width) if together else [[e] for e in examples]
+    rows += [[]] * (-len(rows) % recipe.part)
+    for start in range(0, len(rows), recipe.part):
+        loss = target_loss(lm, rows[start : start + recipe.part], recipe.width) / targets
+        loss.backward()
+        total += loss.item()
+    norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip))
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return total, norm

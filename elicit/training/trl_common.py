@@ -1,0 +1,229 @@
+"""The same trainings on TRL, and so under `accelerate`: several processes, FSDP, DeepSpeed, generation by vLLM.
+
+`engine="trl"` is an option of the methods that train. In one process they are called as ever; of several, which
+`accelerate launch` starts, each runs the same program: the first does what is not training (samples the base,
+chooses, grades, writes), the others read what it wrote, and all train.
+
+    accelerate launch --multi_gpu --num_processes 8 -m elicit run --method one-shot-rlvr --set engine=trl
+
+(on CPUs the same with `--device cpu`: with `--cpu` accelerate starts one process, whatever is asked for).
+
+What a method's own options decide is translated, and refused among TRL's options, so that a setting has one name.
+All else is TRL's: `--set 'trl={"use_vllm": true, "activation_checkpointing": true}'`, in a file `[options.trl]`.
+
+The base is copied, and the copy is trained: TRL exchanges a model's forward and its configuration, and sharding takes
+its weights apart. TRL takes up a stopped training inexactly (a rollout that was in the middle of its updates is drawn
+anew), so what was stopped begins anew, and TRL writes no checkpoints; a finished training is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PrinterCallback
+
+from elicit.models.model import Model
+from elicit.training.lora import save_adapter
+from elicit.training.sft import Recipe, lora_config
+from probes.errors import UserError, unknown
+
+ENGINES = {"own": "the loop of this suite, one process", "trl": "TRL under accelerate, any number of processes"}
+NOTHING: dict[str, Any] = {}
+INSTALL = "pip install 'elicit[train]'"
+PART = "per_device_train_batch_size"
+PATIENCE = timedelta(days=1)  # of processes that wait for the first one
+# Of any training: what is decided here, or cannot be kept to.
+FIXED = (
+    "output_dir", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs",
+    "warmup_steps", "warmup_ratio", "max_grad_norm", "weight_decay", "seed", "data_seed", "gradient_accumulation_steps",
+    "resume_from_checkpoint", "save_strategy", "save_steps", "eval_strategy", "do_eval", "logging_steps",
+    "logging_strategy",
+)  # fmt: skip
+
+
+def check(engine: str, options: Mapping[str, Any]) -> None:
+    """Refuse an unknown engine, options of TRL without TRL, and TRL where it is not installed.
+
+    Raises:
+        UserError: one of these.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if engine == "own":
+        if options:
+            raise UserError(f"trl = {dict(options)} was given and engine is own; give engine=trl")
+        if processes() > 1:
+            raise UserError(
+                f"{processes()} processes were launched and engine is own, which trains in one; give engine=trl"
+            )
+        return
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and processes() == 1:
+        raise UserError(
+            "accelerate launch --cpu started one process of several, as it does without MPI; give --multi_gpu instead "
+            "of --cpu, which starts them on CPUs as well"
+        )
+    try:
+        import trl  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"engine trl was given and TRL is not installed ({error}); {INSTALL}") from error
+
+
+def processes() -> int:
+    """How many were launched."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """Which of them this one is."""
+    return int(os.environ.get("RANK", 0))
+
+
+def first() -> bool:
+    """Whether this process is the one that grades and writes."""
+    return rank() == 0
+
+
+@contextmanager
+def first_alone(model: Model) -> Iterator[None]:
+    """The first process goes through the block before the others, who then find what it wrote."""
+    if processes() == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    with PartialState(cpu=on_cpu(model), timeout=PATIENCE).main_process_first():
+        yield
+
+
+def on_cpu(model: Model) -> bool:
+    return model.lm.device.type == "cpu"
+
+
+def sharded(options: Mapping[str, Any]) -> bool:
+    """Whether no process holds the weights whole."""
+    launched = any(os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true" for kind in ("FSDP", "DEEPSPEED"))
+    return launched or bool(options.get("fsdp") or options.get("deepspeed"))
+
+
+def part_of(rows: int, part: int, options: Mapping[str, Any]) -> int:
+    """Rows of one forward in one process, of `rows` that all processes share.
+
+    Raises:
+        UserError: rows that cannot be shared out evenly.
+    """
+    each, left = divmod(rows, processes())
+    chosen = options.get(PART, min(part, each))
+    if left or not each or not isinstance(chosen, int) or chosen < 1 or each % chosen:
+        raise UserError(
+            f"{rows} rows a step are shared by {processes()} processes, {chosen} a forward; give numbers that divide"
+        )
+    return chosen
+
+
+def arguments(
+    kind: type, decided: Mapping[str, Any], options: Mapping[str, Any], model: Model, recipe: Recipe, folder: Path
+) -> Any:
+    """TRL's configuration: what is decided, what was given, what is best unless something is given.
+
+    Args:
+        kind: `GRPOConfig` or `SFTConfig`.
+        decided: by the method's own options.
+        options: TRL's own.
+        model, recipe, folder: what is trained, how and where.
+
+    Raises:
+        UserError: an option that TRL lacks or that is decided, a value that it refuses.
+    """
+    for key in options:
+        if key == PART:  # what is decided took it up
+            continue
+        if key in decided or key in FIXED:
+            raise UserError(f"trl option {key!r} was given and is decided here; set it by the method's own options")
+        if key not in {field.name for field in fields(kind)}:
+            raise unknown(f"option of TRL's {kind.__name__}", key, [field.name for field in fields(kind)])
+    checkpointed = options.get("gradient_checkpointing", False)  # the older of two names
+    usual = {
+        "bf16": model.lm.dtype == torch.bfloat16, "fp16": model.lm.dtype == torch.float16, "use_cpu": on_cpu(model),
+        "dataloader_pin_memory": not on_cpu(model), "activation_checkpointing": checkpointed, "report_to": [],
+        "disable_tqdm": True, "ddp_timeout": int(PATIENCE.total_seconds()), "ddp_find_unused_parameters": False,
+    }  # fmt: skip
+    fixed = {
+        "output_dir": str(folder), "max_steps": recipe.steps, "learning_rate": recipe.lr, "adam_beta1": 0.9,
+        "adam_beta2": 0.99, "weight_decay": recipe.weight_decay, "max_grad_norm": recipe.clip, "seed": recipe.seed,
+        "logging_steps": 1, "save_strategy": "no",
+    }  # fmt: skip
+    try:
+        return kind(**{**usual, **fixed, **options, **decided})
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise UserError(f"TRL refuses {dict(options)} ({' '.join(str(error).split())}); give other options") from error
+
+
+def trainer(
+    kind: type, rate: Callable[[int], float], model: Model, recipe: Recipe, args: Any, **more: Any
+) -> tuple[Any, PreTrainedModel]:
+    """A trainer of this kind on a copy of the base, and the copy, which has PEFT's layers.
+
+    Args:
+        kind: `GRPOTrainer` or `SFTTrainer`.
+        rate: the learning rate of a step.
+        model, recipe: the base, and the adapter's rank, alpha and seed.
+        args, more: for the trainer.
+    """
+
+    class Trainer(kind):  # type: ignore[misc]
+        """With the schedule of this suite, and silent: nothing is reported to anybody."""
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            optimiser = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: rate(n) / recipe.lr)
+            return self.lr_scheduler
+
+        def _send_telemetry(self) -> None:
+            return
+
+    lm = copy.deepcopy(model.lm)
+    lm.generation_config.eos_token_id = sorted(model.eos_ids)  # type: ignore[union-attr]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*rollout_func", category=UserWarning)  # that it may change
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        made = Trainer(
+            model=lm,
+            args=args,
+            processing_class=copy.deepcopy(model.tokenizer),
+            peft_config=lora_config(lm, recipe),
+            **more,
+        )
+    made.remove_callback(PrinterCallback)  # standard output is the command's
+    return made, lm
+
+
+def run(made: Any, steps: int) -> None:
+    """Train all steps.
+
+    Raises:
+        UserError: TRL trained fewer. It returns normally where its data set is smaller than one step.
+    """
+    made.train()
+    if made.state.global_step != steps:
+        raise UserError(
+            f"TRL trained {made.state.global_step} of {steps} steps, as it does where a data set is smaller than a "
+            "step; give more rows, or fewer rollouts a step"
+        )
+
+
+def save(made: Any, lm: PreTrainedModel, recipe: Recipe, folder: Path, base: str, dtype: torch.dtype) -> None:
+    """The adapter as `elicit.training.lora` saves it, gathered from all processes; the first one writes."""
+    state = made.accelerator.get_state_dict(made.model_wrapped)
+    if made.accelerator.is_main_process:
+        prefix = "base_model.model."
+        save_adapter(lm, recipe, folder, base, dtype, {k.removeprefix(prefix): v for k, v in state.items()})
+    made.accelerator.wait_for_everyone()

@@ -1,0 +1,372 @@
+"""Training a sparse autoencoder on cached activations (`probes.sae.cache`): SAELens's module and loss in our own loop.
+
+SAELens's training classes: TopK with the auxiliary loss for dead latents (arXiv 2406.04093), BatchTopK (2412.06410),
+JumpReLU (2407.14435), ReLU with an L1 penalty. The order of the data is a function of (seed, epoch), so weights,
+moments and the steps since each latent fired are the whole state, one safetensors file: what was interrupted ends at
+the same bits on a CPU.
+
+Departures from SAELens's trainer: no pickle; b_dec begins at the mean activation; one factor, folded into the saved
+weights, brings the mean norm to √d_model. What is saved is the folder of SAELens's inference class.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from probes.errors import UserError, at_least, unknown
+from probes.files import make_folder, whole, write_whole
+from probes.sae.autoencoder import read_config
+from probes.sae.cache import Cached
+
+ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard")
+CONFIG, WEIGHTS, STATE = "cfg.json", "sae_weights.safetensors", "training.safetensors"
+BEGUN = ("activations", f".{STATE}.part")  # what may lie in a folder before the first state
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        architecture: one of `ARCHITECTURES`.
+        d_sae: latents; 0 stands for four times d_model.
+        k: latents that are kept a token (`topk`), on average (`batchtopk`), or aimed at (`jumprelu`).
+        epochs: passes over all tokens.
+        batch: tokens of a step.
+        lr: of Adam, after a linear rise over `warmup` steps (a tenth of all at most), and before a linear fall to 0
+            over the last fifth.
+        warmup: steps.
+        dead_after: steps without firing after which a latent counts as dead.
+        sparsity: the coefficient of the sparsity loss (`jumprelu`: L0 about k; `standard`: L1).
+        clip: the largest norm of the gradient.
+        autocast: matrix products in bf16: faster where the processor has them.
+        seed: of the first weights and of the order of the data.
+
+    Raises:
+        UserError: a value out of range, an unknown architecture.
+    """
+
+    architecture: str = "topk"
+    d_sae: int = 0
+    k: int = 32
+    epochs: int = 4
+    batch: int = 1024
+    lr: float = 1e-3
+    warmup: int = 100
+    dead_after: int = 200
+    sparsity: float = 1.0
+    clip: float = 1.0
+    autocast: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise unknown("architecture", self.architecture, ARCHITECTURES)
+        at_least(self, 1, "k", "epochs", "batch", "dead_after")
+        for name in ("lr", "clip", "sparsity"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
+        if self.d_sae < 0 or self.warmup < 0 or self.seed < 0:
+            raise UserError(f"d_sae {self.d_sae}, warmup {self.warmup}, seed {self.seed}: give 0 or more of each")
+        if self.d_sae and self.d_sae < self.k:
+            raise UserError(f"{self.d_sae} latents and k = {self.k} were given; give at least as many latents as k")
+
+    def sized(self, d_model: int) -> Recipe:
+        """The same with its number of latents written out."""
+        return replace(self, d_sae=self.d_sae or 4 * d_model)
+
+    def steps(self, tokens: int) -> int:
+        return self.epochs * (tokens // self.batch)
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step."""
+        rise = (step + 1) / max(1, min(self.warmup, steps // 10))
+        return self.lr * min(1.0, rise, 5 * (steps - step) / steps)
+
+
+class Point(NamedTuple):
+    """One step of a training curve: the loss, the explained variance of its batch, the share of dead latents."""
+
+    loss: float
+    explained_variance: float
+    dead: float
+
+
+@runtime_checkable
+class Told(Protocol):
+    """What a caller sees of each step of a training."""
+
+    def __call__(self, step: int, loss: float, tokens_per_second: float) -> None: ...
+
+
+def made_of(recipe: Recipe, d_model: int, about: dict[str, Any], half: bool = True) -> dict[str, Any]:
+    """What decides an SAE, as its `cfg.json` keeps it: `about`, precision and recipe."""
+    made: dict[str, Any] = json.loads(json.dumps({**about, "half": half, "recipe": asdict(recipe.sized(d_model))}))
+    return made
+
+
+def standing(folder: Path, made: dict[str, Any]) -> bool:
+    """Whether a folder holds the SAE that `made` describes, finished; False where it is to be begun or gone on with.
+
+    Raises:
+        UserError: the folder holds another SAE or another training.
+    """
+    if (folder / CONFIG).is_file():
+        found = (read_config(folder / CONFIG).get("metadata") or {}).get("made")
+        if found is None:
+            raise UserError(f"{str(folder)!r} holds an SAE that was not trained here; give another folder")
+        _same(folder, found, made)
+        return True
+    if (folder / STATE).is_file():
+        _same(folder, _header(folder / STATE)["made"], made)
+    elif folder.is_dir() and (others := [p.name for p in sorted(folder.iterdir()) if p.name not in BEGUN]):
+        raise UserError(f"{str(folder)!r} holds {others[0]!r} and no SAE; give another folder")
+    return False
+
+
+def _same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if found != wanted:
+        old, new = {**found, **found["recipe"]}, {**wanted, **wanted["recipe"]}
+        changed = [k for k in {**old, **new} if k != "recipe" and old.get(k) != new.get(k)]
+        raise UserError(f"{str(folder)!r} holds a training with another {', '.join(changed)}; give another folder")
+
+
+def _header(file: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            header: dict[str, Any] = json.loads(opened.metadata()["state"])
+    except SafetensorError as error:
+        raise UserError(f"{str(file)!r} is broken ({error}); remove it and train again") from error
+    return header
+
+
+def train(
+    cached: Cached,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    about: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
+    half: bool = True,
+    device: torch.device | str = "cpu",
+    save_every: float = 60.0,
+    told: Told | None = None,
+) -> Path:
+    """Train an SAE and save it as SAELens does; the same call takes up what was interrupted.
+
+    Args:
+        cached: what it is trained on.
+        recipe: how.
+        folder: for the SAE, and for the state until it is finished. A finished one is left as it is.
+        about: what else decides the result, as JSON; kept in `cfg.json` beside the recipe.
+        metadata: more for `cfg.json` (SAELens reads `model_name`).
+        half: save matrices in 16 bits, whichever kind of float is nearer.
+        device: to train on.
+        save_every: seconds between two states.
+        told: is told of each step.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: another training's folder, fewer tokens than a batch, a loss that is not finite, no SAELens.
+    """
+    recipe = recipe.sized(len(cached.mean))
+    made = made_of(recipe, len(cached.mean), about, half)
+    if standing(folder, made):
+        return folder
+    steps = recipe.steps(len(cached))
+    if not steps:
+        raise UserError(
+            f"{len(cached)} tokens are left to train on and a batch has {recipe.batch}; "
+            "give more tokens or a smaller batch"
+        )
+    sae = _new(cached, recipe, device)
+    optimiser = torch.optim.Adam(sae.parameters(), lr=recipe.lr, fused=True)
+    silent = torch.zeros(recipe.d_sae, dtype=torch.long, device=sae.device)  # steps since each latent fired
+    wanted = {"made": made, "activations": cached.digest}
+    curve = _take_up(folder / STATE, wanted, sae, optimiser, silent)
+    saved = time.monotonic()
+    order, epoch = torch.empty(0), -1
+    for step in range(len(curve), steps):
+        began = time.perf_counter()
+        now, at = divmod(step, steps // recipe.epochs)
+        if now != epoch:
+            epoch = now
+            order = torch.from_numpy(np.random.default_rng([recipe.seed, epoch]).permutation(len(cached)))
+        x = cached.rows(order[at * recipe.batch : (at + 1) * recipe.batch]).to(sae.device) * cached.scale
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate(step, steps)
+        point = _update(sae, optimiser, x, silent, recipe, step, steps)
+        curve.append(point)
+        if not math.isfinite(point.loss):
+            raise UserError(f"step {step}: loss {point.loss}; give a smaller learning rate than {recipe.lr:g}")
+        if time.monotonic() - saved >= save_every:
+            _save(folder / STATE, wanted, sae, optimiser, silent, curve)
+            saved = time.monotonic()
+        if told is not None:
+            told(step, point.loss, recipe.batch / (time.perf_counter() - began))
+    if not (folder / STATE).is_file():  # by it the folder is known as ours, should the next lines be interrupted
+        _save(folder / STATE, wanted, sae, optimiser, silent, curve)
+    _finish(sae, cached, folder, made, metadata or {}, curve)
+    (folder / STATE).unlink(missing_ok=True)
+    return folder
+
+
+def saelens() -> Any:
+    """The library, imported when it is needed: it is slow, and warns.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module("sae_lens")
+        except ImportError as error:
+            raise UserError(f"training an SAE needs SAELens ({error}); pip install 'sae-lens>=6.54,<7'") from error
+
+
+def _new(cached: Cached, recipe: Recipe, device: torch.device | str) -> Any:
+    """SAELens's training module with its first weights."""
+    lens = saelens()
+    cls, config = lens.registry.get_sae_training_class(recipe.architecture)
+    special: dict[str, dict[str, Any]] = {
+        "topk": {"k": recipe.k},
+        "batchtopk": {"k": float(recipe.k)},
+        "jumprelu": {
+            "jumprelu_sparsity_loss_mode": "quadratic",
+            "target_l0": float(recipe.k),
+            "l0_coefficient": recipe.sparsity,
+        },
+        "standard": {"l1_coefficient": recipe.sparsity},
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        sae = cls(config(d_in=len(cached.mean), d_sae=recipe.d_sae, **special[recipe.architecture]))
+    sae.b_dec.data.copy_(cached.mean * cached.scale)
+    return sae.to(device).train()
+
+
+def _update(sae: Any, optimiser: Any, x: Tensor, silent: Tensor, recipe: Recipe, step: int, steps: int) -> Point:
+    """One step: its loss, the batch's explained variance, and the share of dead latents before it."""
+    ramp = min(1.0, (step + 1) / max(1, steps // 10))
+    coefficients = {name: float(getattr(c, "value", c)) * ramp for name, c in sae.get_coefficients().items()}
+    dead = silent > recipe.dead_after
+    given = saelens().saes.sae.TrainStepInput(
+        sae_in=x, coefficients=coefficients, dead_neuron_mask=dead, n_training_steps=step, is_logging_step=False
+    )
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.autocast):
+        out = sae.training_forward_pass(given)
+    out.loss.backward()
+    nn.utils.clip_grad_norm_(sae.parameters(), recipe.clip)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        silent += 1
+        silent[(out.feature_acts != 0).any(0)] = 0
+        error = (out.sae_out - x).square().sum()
+        explained = 1 - error / (x - x.mean(0)).square().sum()
+    return Point(out.loss.item(), explained.item(), dead.float().mean().item())
+
+
+def _save(
+    file: Path,
+    wanted: dict[str, Any],
+    sae: Any,
+    optimiser: Any,
+    silent: Tensor,
+    curve: Sequence[Point],
+) -> None:
+    """One file: weights, moments, silent steps and the curve; in its header what they belong to."""
+    from safetensors.torch import save_file
+
+    tensors = {f"weight/{name}": t for name, t in sae.state_dict().items()}
+    for name, p in sae.named_parameters():
+        tensors |= {f"{key}/{name}": optimiser.state[p][key] for key in MOMENTS}
+    tensors |= {"silent": silent, "curve": torch.tensor(curve, dtype=torch.float64)}
+    make_folder(file.parent)
+    with whole(file) as part:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"state": json.dumps(wanted)})
+
+
+def _take_up(file: Path, wanted: dict[str, Any], sae: Any, optimiser: Any, silent: Tensor) -> list[Point]:
+    """Load what was saved, if anything; the curve so far."""
+    from safetensors.torch import load_file
+
+    if not file.is_file():
+        return []
+    if _header(file) != wanted:
+        raise UserError(f"{str(file.parent)!r} holds a training on other activations; give another folder")
+    held = {name: t.clone() for name, t in load_file(file).items()}
+    curve = [Point(*values) for values in held["curve"].tolist()]
+    sae.load_state_dict({name.removeprefix("weight/"): t for name, t in held.items() if name.startswith("weight/")})
+    silent.copy_(held["silent"])
+    for name, p in sae.named_parameters():
+        moments = {key: held[f"{key}/{name}"].to(p.device) for key in MOMENTS}
+        optimiser.state[p] = {"step": torch.tensor(float(len(curve)), device=p.device), **moments}
+    return curve
+
+
+@torch.no_grad()
+def _finish(
+    sae: Any,
+    cached: Cached,
+    folder: Path,
+    made: dict[str, Any],
+    metadata: dict[str, Any],
+    curve: Sequence[Point],
+) -> None:
+    """Save the inference class; `cfg.json`, by which a folder counts as finished, comes last."""
+    from safetensors.torch import load_file, save_file
+
+    lens = saelens()
+    sae.eval().to("cpu")
+    sae.fold_activation_norm_scaling_factor(cached.scale)
+    if made["recipe"]["architecture"] in ("jumprelu", "standard"):
+        sae.fold_W_dec_norm()  # the others fold it as they are saved
+    with TemporaryDirectory() as scratch:
+        part = Path(scratch)
+        sae.save_inference_model(part)
+        weights = {name: t.clone() for name, t in load_file(part / WEIGHTS).items()}
+        config = json.loads((part / CONFIG).read_text(encoding="utf-8"))
+    if made["half"]:
+        weights = {name: _halved(t) if t.ndim == 2 else t for name, t in weights.items()}
+    late = np.array(curve[-max(1, len(curve) // 20) :]).mean(0)
+    config["metadata"] |= {
+        **metadata,
+        "hook_name": f"blocks.{cached.site.layer}.hook_{cached.site.point}",
+        "made": made,
+        "activations": cached.facts,
+        "training": {"steps": len(curve), **Point(*late.tolist())._asdict()},
+        "versions": {"sae_lens": lens.__version__, "torch": torch.__version__},
+    }
+    make_folder(folder)
+    with whole(folder / WEIGHTS) as file:
+        save_file(weights, file)
+    write_whole(folder / CONFIG, json.dumps(config, indent=2))
+
+
+def _halved(w: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """In the 16-bit float that loses least: fp16 has more digits, bf16 more range."""
+    return min(
+        (w.to(kind) for kind in (torch.float16, torch.bfloat16)),
+        key=lambda low: float((low.float() - w).square().sum()),
+    )
