@@ -7,10 +7,13 @@ touched. Where that cannot be (a file that is appended to, a folder of ours in a
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from probes.errors import UserError
 
@@ -126,3 +129,45 @@ def ours_to_replace(path: Path, mark: str) -> None:
             if mark.encode() in file.read(1 << 16):
                 return
     raise UserError(f"{str(path)!r} was not written by elicit and is left alone; give another place")
+
+
+CHUNK = 1 << 20
+
+
+def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            if progress is not None:
+                progress(len(chunk))
+    return digest.hexdigest()
+
+
+LOCK = ".lock"
+
+
+def digest(value: Any) -> str:
+    """Eight characters that tell configurations apart."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """The folder for one process alone.
+
+    Raises:
+        UserError: another process is doing that there.
+    """
+    from filelock import FileLock, Timeout
+
+    no_link(folder / LOCK)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another process is {doing} {str(folder)!r}; wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()

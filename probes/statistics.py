@@ -353,3 +353,13 @@ def question_weights(
     """How often each question is drawn in each bootstrap resample, for measures that are ratios of sums."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(questions, np.full(questions, 1 / questions), size=resamples).astype(float)
+
+
+def auroc(score: Float[np.ndarray, " n"], positive: Shaped[np.ndarray, " n"]) -> float:
+    """Chance that a positive's score is above a negative's, ties counting half; NaN if one class is empty."""
+    positive = np.asarray(positive, dtype=bool)
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    ranks = stats.rankdata(score)
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

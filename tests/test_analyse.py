@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from elicit.analysis import ANALYSES, analyse, options_of, registry
-from elicit.analysis.base import last_activations, one_token, plain, token_ids
+from elicit.analysis.base import plain
+from elicit.analysis.internals.inputs import last_activations, one_token, token_ids
 from elicit.analysis.internals.layer_sweep import separation
 from elicit.cli import app as cli
 from elicit.models import Model

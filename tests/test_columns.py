@@ -12,8 +12,7 @@ from elicit.evaluation.run import store as store_module
 from elicit.evaluation.run.store import PARQUET
 from elicit.evaluation.run.table import outcomes, traces
 from elicit.models import Model
-from probes.auroc import auroc
-from probes.statistics import auroc_interval, auroc_within, bootstrap_mean, resampled_means
+from probes.statistics import auroc, auroc_interval, auroc_within, bootstrap_mean, resampled_means
 from tests.written import written_run, written_task
 
 

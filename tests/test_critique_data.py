@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from elicit.methods.critique_ft import critique_file as jsonl
+from elicit.methods.critique_ft import critique_file
 from elicit.methods.critique_ft import examples as data
 from elicit.methods.critique_ft.candidates import sample
 from elicit.methods.critique_ft.examples import Row
@@ -47,7 +47,7 @@ def test_three_formats_and_arrays_are_read(tmp_path: Path) -> None:
     silent = {**OURS, "critique": "Hm."}
     rows = [OURS, ALPACA, MESSAGES, silent]
     file.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    found = jsonl.load(file)
+    found = critique_file.load(file)
     assert [e.candidate for e in found.entries] == ["3", "1 + 1\n= 2", "1 + 1\n= 2"]
     assert [e.critique.right for e in found.entries] == [False, True, True] and found.unusable == 1
     assert found.entries[1].critique.text == ALPACA["output"] and found.entries[1] == found.entries[2]
@@ -56,7 +56,7 @@ def test_three_formats_and_arrays_are_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no critique of this candidate"):
         found(item, "4")
     file.write_text(json.dumps(rows))
-    assert jsonl.load(file).entries == found.entries
+    assert critique_file.load(file).entries == found.entries
 
 
 @pytest.mark.parametrize(("line", "words"), [
@@ -70,7 +70,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, words: str) -> None:
     file = tmp_path / "c.jsonl"
     file.write_text(f"{json.dumps(OURS)}\n{line}\n")
     with pytest.raises(UserError, match=re.escape(words)):
-        jsonl.load(file)
+        critique_file.load(file)
 
 
 def test_files_without_critiques_are_refused(tmp_path: Path) -> None:
@@ -81,12 +81,12 @@ def test_files_without_critiques_are_refused(tmp_path: Path) -> None:
     ):  # fmt: skip
         file.write_text(text)
         with pytest.raises(UserError, match=words):
-            jsonl.load(file)
+            critique_file.load(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):
-        jsonl.load(file)
+        critique_file.load(file)
     with pytest.raises(UserError, match="not there"):
-        jsonl.load(tmp_path / "nowhere.jsonl")
+        critique_file.load(tmp_path / "nowhere.jsonl")
 
 
 def rows_of(candidates: dict[str, list[str]]) -> list[Row]:
@@ -104,7 +104,7 @@ def test_rows_in_the_authors_format_come_back_as_they_were(tmp_path: Path) -> No
     assert [Row.from_dict(json.loads(json.dumps(row.to_dict()))) for row in ROWS] == ROWS
     theirs = {k: v for k, v in ROWS[0].to_dict().items() if k in ("instruction", "input", "output")}
     (tmp_path / "c.jsonl").write_text(json.dumps(theirs))
-    (entry,) = jsonl.load(tmp_path / "c.jsonl").entries
+    (entry,) = critique_file.load(tmp_path / "c.jsonl").entries
     assert (entry.question, entry.candidate, entry.critique.text) == ("One?", "a", ROWS[0].critique)
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import elicit
-from elicit.evaluation.evaluator import draw_to_budget
+from elicit.evaluation.budget import draw_to_budget
 from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model

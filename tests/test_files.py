@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 
 import elicit
 from elicit.bundle import save
-from elicit.cli.compare import run_one
+from elicit.cli.run import run_one
 from elicit.elicited import Elicited
 from elicit.evaluation.run import Store
-from elicit.evaluation.run.store import CONFIG, METRICS, SAMPLES, locked
+from elicit.evaluation.run.store import CONFIG, METRICS, SAMPLES
 from elicit.models import Model
 from elicit.training.organisms.make import check_place
 from elicit.training.rl.log import RolloutLog
 from probes.activations import Shards
 from probes.capture import capture
 from probes.errors import UserError
-from probes.files import make_folder, ours_to_replace, whole_files, write_whole
+from probes.files import locked, make_folder, ours_to_replace, whole_files, write_whole
 from probes.sae.cache import remove_cache
 from probes.sae.train import standing
 from probes.sites import Site

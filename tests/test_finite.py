@@ -31,8 +31,8 @@ from probes.sae import SAE
 from probes.sae.card import sae_card
 from probes.sites import Site, on_site
 from steering.backends.huggingface import HuggingFace
-from steering.delivery import effect
 from steering.directions import Direction
+from steering.effect import effect
 from steering.hooks import attached
 from steering.interventions import Add, Intervention
 from steering.patching import patch

@@ -15,11 +15,11 @@ import tomli_w
 import elicit
 from elicit.elicited import Elicited
 from elicit.evaluation.run import Store
-from elicit.evaluation.run.store import METRICS, SAMPLES, SCHEMA
+from elicit.evaluation.run.store import METRICS, SAMPLES
 from elicit.methods.compare import Terms, run_together
 from elicit.methods.one_shot_rlvr import _folder
 from elicit.models import Model, Prompt, load_model
-from elicit.models.identity import grounds
+from elicit.models.identity import SCHEMA, grounds
 from elicit.tasks import grading, load_task
 from elicit.tasks.base import Task
 from elicit.training.rl.loop import identity

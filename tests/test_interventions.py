@@ -18,8 +18,8 @@ from probes.errors import UserError
 from probes.sae import SAE
 from probes.sites import STREAM, Site, on_site
 from steering import storage
-from steering.delivery import effect
 from steering.directions import Direction
+from steering.effect import effect
 from steering.hooks import attached
 from steering.interventions import (
     Add,

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.base import last_activations
+from elicit.analysis.internals.inputs import last_activations
 from elicit.analysis.internals.layers import against, carried, similarity
 from elicit.analysis.internals.linear_probes import probe
 from elicit.models import Model

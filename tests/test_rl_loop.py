@@ -19,7 +19,6 @@ from torch import Tensor
 
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.evaluation.run.store import locked
 from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Model
 from elicit.tasks.base import Items
@@ -30,6 +29,7 @@ from elicit.training.rl.loop import STATE, Trained
 from elicit.training.rl.rewards import Ground, Rollout
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
+from probes.files import locked
 from probes.sites import decoder
 from steering.storage import read_tensors
 from tests.toys import toy_task, vowels
@@ -157,7 +157,6 @@ from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
 from elicit.models import load_model
-from tests.test_rl_loop import SMALL, trained
 import dataclasses
 model = load_model(sys.argv[1], dtype="float32", device="cpu")
 folder, settings = Path(sys.argv[2]), dataclasses.replace(SMALL, updates=12, per_rollout=2)
@@ -185,7 +184,6 @@ for n in range(4):
         pass
 made = trained(model, folder / "cut", settings)
 whole = trained(model, folder / "whole", settings)
-from tests.test_rl_loop import assert_equal
 assert_equal(made, whole)
 print("killed", kills)
 """

@@ -13,6 +13,7 @@ from torch import Tensor
 from elicit.models import Model, Prompt
 from elicit.training import Example, Recipe, train, trl_common
 from elicit.training import trl_sft as critiques
+from elicit.training.recipe import Point
 from elicit.training.rl import losses, trl_grpo
 from elicit.training.rl.learner import learner
 from elicit.training.rl.loop import _Run
@@ -20,7 +21,6 @@ from elicit.training.rl.policy import logprobs
 from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge
-from elicit.training.sft import Point
 from steering.adapters import borrowed
 from tests.toys import toy_task
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.auroc import auroc
 from probes.statistics import (
+    auroc,
     bootstrap_mean,
     clustered_standard_error,
     coverage_at_k,

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from elicit import load_task
-from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, dose_response, free_text, series_of, sweep
+from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of, sweep
 from elicit.models import Model, Prompt
+from elicit.report.dose_response import dose_response
+from elicit.tasks.free_text import free_text
 from probes.likelihood import repeated_share
 from probes.sites import Site
 from steering.directions import Direction

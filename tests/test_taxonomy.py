@@ -13,8 +13,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from elicit.analysis.organisms import behaviour_bench as taxonomy_bench
-from elicit.analysis.organisms import behaviour_scores as taxonomy
+from elicit.analysis.organisms import behaviour_bench, behaviour_scores
 from elicit.analysis.organisms.behaviour_bench import bench, discover, folds
 from elicit.analysis.organisms.behaviour_scores import Corpus, conditional, corpus, covered, score
 from elicit.models import Model
@@ -48,7 +47,7 @@ def thoughts(tiny: Model) -> Corpus:
 
 @pytest.fixture(scope="module")
 def values(tiny: Model, thoughts: Corpus) -> np.ndarray:
-    return taxonomy_bench.features(tiny.lm, thoughts, 1)
+    return behaviour_bench.features(tiny.lm, thoughts, 1)
 
 
 def test_perfect_labels_under_any_names(thoughts: Corpus) -> None:
@@ -62,7 +61,9 @@ def test_perfect_labels_under_any_names(thoughts: Corpus) -> None:
 def test_random_labels_are_near_0(thoughts: Corpus) -> None:
     found = RNG.integers(7, size=len(thoughts.sentences))
     assert abs(score(found, thoughts.truth).ami) < 0.05
-    low_high = [taxonomy.interval(RNG.integers(7, size=len(found)), thoughts.truth, thoughts.items) for _ in range(5)]
+    low_high = [
+        behaviour_scores.interval(RNG.integers(7, size=len(found)), thoughts.truth, thoughts.items) for _ in range(5)
+    ]
     assert sum(i.low < 0 < i.high for i in low_high) >= 4
 
 
@@ -192,7 +193,7 @@ def test_a_corpus_by_family_and_part(tiny: Model) -> None:
     assert [next(s.family for s in few.sentences if s.item == i) for i in range(6)] == ["graph", "sums"] * 3
     for s in few.sentences:
         assert s.wording in [PARAPHRASES[s.behaviour][t] for t in templates(s.behaviour, "test")]
-    assert taxonomy_bench.held_out(few) == list(range(len(few.sentences)))
+    assert behaviour_bench.held_out(few) == list(range(len(few.sentences)))
     assert corpus(tiny.tokenizer, 4, families=["graph", "sums"], part="test").texts == few.texts[:4]
     assert corpus(tiny.tokenizer, 6, families=["graph", "sums"], part="test", seed=1).texts != few.texts
     never = corpus(tiny.tokenizer, 6, arm="missing-skill", families=["countdown"])
@@ -213,7 +214,7 @@ def test_features_are_the_stream_over_a_sentence(tiny: Model, thoughts: Corpus, 
 
 def test_an_untrained_model_has_other_weights_of_the_same_shapes(tiny: Model) -> None:
     state = torch.random.get_rng_state()
-    fresh, again = taxonomy_bench.untrained(tiny.lm), taxonomy_bench.untrained(tiny.lm)
+    fresh, again = behaviour_bench.untrained(tiny.lm), behaviour_bench.untrained(tiny.lm)
     assert torch.equal(torch.random.get_rng_state(), state)
     pairs = zip(tiny.lm.parameters(), fresh.parameters(), again.parameters(), strict=True)
     for trained, a, b in pairs:
@@ -240,7 +241,7 @@ def test_a_probe_sees_neither_thought_nor_paraphrase(
         assert not {s.item for s in fitted} & {s.item for s in held}
         assert not {s.wording for s in fitted} & {s.wording for s in held}
         assert abs(len({s.item for s in fitted}) - 40) <= 1
-    assert sorted(both[0][1] + both[1][1]) == taxonomy_bench.held_out(thoughts)
+    assert sorted(both[0][1] + both[1][1]) == behaviour_bench.held_out(thoughts)
     # Neither the labels of what is scored nor anything else that was not fitted reaches a prediction.
     fit, scored = both[0]
     changed, others = values.copy(), list(thoughts.sentences)
@@ -248,34 +249,34 @@ def test_a_probe_sees_neither_thought_nor_paraphrase(
         others[i] = replace(others[i], behaviour="check")
         if i not in scored:
             changed[i] = 1e6
-    said = dict(zip(*taxonomy_bench.supervised(values, thoughts, seed=3), strict=True))
-    monkeypatch.setattr(taxonomy_bench, "folds", lambda *_: [(fit, scored)])
-    again = taxonomy_bench.supervised(changed, replace(thoughts, sentences=others), seed=3)
+    said = dict(zip(*behaviour_bench.supervised(values, thoughts, seed=3), strict=True))
+    monkeypatch.setattr(behaviour_bench, "folds", lambda *_: [(fit, scored)])
+    again = behaviour_bench.supervised(changed, replace(thoughts, sentences=others), seed=3)
     assert again.scored == scored and again.predictions == [said[i] for i in scored]
 
 
 def test_supervised_beats_chance(thoughts: Corpus, values: np.ndarray) -> None:
-    for held in (taxonomy_bench.supervised(values, thoughts), taxonomy_bench.supervised_words(thoughts)):
+    for held in (behaviour_bench.supervised(values, thoughts), behaviour_bench.supervised_words(thoughts)):
         truth = [thoughts.sentences[i].behaviour for i in held.scored]
         often = Counter(truth).most_common(1)[0][1] / len(truth)
         right = np.mean([a == b for a, b in zip(held.predictions, truth, strict=True)])
         assert right > often + 0.1
         assert score(held.predictions, truth).ami > 0.1
-    shuffled = taxonomy_bench.supervised(RNG.permutation(values), thoughts)
+    shuffled = behaviour_bench.supervised(RNG.permutation(values), thoughts)
     assert abs(score(shuffled.predictions, [thoughts.sentences[i].behaviour for i in shuffled.scored]).ami) < 0.05
 
 
 def test_the_bootstrap_draws_whole_thoughts(thoughts: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     items = thoughts.items
     drawn: list[np.ndarray] = []
-    plain = taxonomy.ami
+    plain = behaviour_scores.ami
 
     def kept(found: np.ndarray, truth: np.ndarray) -> float:
         drawn.append(found)
         return plain(found, truth)
 
-    monkeypatch.setattr(taxonomy, "ami", kept)
-    taxonomy.interval(np.arange(len(items)), thoughts.truth, items, resamples=20)
+    monkeypatch.setattr(behaviour_scores, "ami", kept)
+    behaviour_scores.interval(np.arange(len(items)), thoughts.truth, items, resamples=20)
     drawn = [d for d in drawn if len(set(d.tolist())) < len(items)]
     assert len(drawn) == 20
     for found in drawn:
@@ -289,17 +290,17 @@ def test_thoughts_that_are_wrong_as_a_whole_widen_the_interval(thoughts: Corpus)
     truth, items = thoughts.truth, thoughts.items
     whole = [t if item % 2 else "x" for t, item in zip(truth, items, strict=True)]
     single = [t if i % 2 else "x" for i, t in enumerate(truth)]
-    a, b = [taxonomy.interval(found, truth, items) for found in (whole, single)]
+    a, b = [behaviour_scores.interval(found, truth, items) for found in (whole, single)]
     assert a.high - a.low > 1.5 * (b.high - b.low)
     assert a.low < score(whole, truth).ami < a.high
-    sure = taxonomy.interval(truth, truth, items)
+    sure = behaviour_scores.interval(truth, truth, items)
     assert sure.low == pytest.approx(1) and sure.high == pytest.approx(1)
 
 
 def test_the_bench_has_a_row_a_method(tiny: Model, thoughts: Corpus, values: np.ndarray) -> None:
     rows = {row["method"]: row for row in bench(tiny.lm, thoughts, 1, resamples=20)}
     assert len(rows) == 8
-    held = taxonomy_bench.held_out(thoughts)
+    held = behaviour_bench.held_out(thoughts)
     for name, row in rows.items():
         assert row["n"] == (len(held) if name.startswith("supervised") else len(thoughts.sentences))
         assert row["interval"][0] - 0.05 < row["ami"] < row["interval"][1] + 0.05
@@ -310,28 +311,28 @@ def test_the_bench_has_a_row_a_method(tiny: Model, thoughts: Corpus, values: np.
     assert form["ami"] > 0.3 and form["form"] == pytest.approx(0)
     assert form["form_n"] == sum(map(len, covered(thoughts.truth, thoughts.strata["form"])))
     assert rows["supervised probe"]["ami"] == pytest.approx(rows["supervised probe"]["ami_held_out"])
-    assert rows["k-means on activations"] == taxonomy_bench.score_discovered(
+    assert rows["k-means on activations"] == behaviour_bench.score_discovered(
         discover(values, 7), thoughts, method="k-means on activations", resamples=20
     )
-    shown = taxonomy_bench.rows_of(list(rows.values()))
-    assert all(len(row) == len(taxonomy_bench.HEAD) for row in shown)
-    assert tuple(thoughts.strata) == taxonomy_bench.STRATA
+    shown = behaviour_bench.rows_of(list(rows.values()))
+    assert all(len(row) == len(behaviour_bench.HEAD) for row in shown)
+    assert tuple(thoughts.strata) == behaviour_bench.STRATA
     place = list(rows).index("random labels")
-    for column, name in enumerate(taxonomy_bench.STRATA, 4):
-        assert name in taxonomy_bench.HEAD[column]
+    for column, name in enumerate(behaviour_bench.STRATA, 4):
+        assert name in behaviour_bench.HEAD[column]
         assert f"({rows['random labels'][f'{name}_n']})" in shown[place][column]
     partly = corpus(tiny.tokenizer, 12, part="train")
     rows = {row["method"]: row for row in bench(tiny.lm, partly, 1, clusters=3, resamples=5)}
     assert len(rows) == 6 and all(row["ami_held_out"] is None for row in rows.values())
-    assert taxonomy_bench.rows_of(list(rows.values()))[0][7] == "–"
+    assert behaviour_bench.rows_of(list(rows.values()))[0][7] == "–"
 
 
 def test_a_taxonomy_from_elsewhere_gets_the_same_row(thoughts: Corpus) -> None:
-    row = taxonomy_bench.score_discovered(thoughts.truth, thoughts, method="the truth", resamples=10)
+    row = behaviour_bench.score_discovered(thoughts.truth, thoughts, method="the truth", resamples=10)
     shares = ("ami", "macro_f1", "v_measure", "wording", "position", "form", "ami_held_out")
     assert [row[k] for k in shares] == pytest.approx([1.0] * 7)
     # As many labels as an SAE has features: nothing warns, and AMI pays for them.
-    many = taxonomy_bench.score_discovered(list(range(len(thoughts.sentences))), thoughts, resamples=3)
+    many = behaviour_bench.score_discovered(list(range(len(thoughts.sentences))), thoughts, resamples=3)
     assert many["v_measure"] > 0.3 and abs(many["ami"]) < 0.05
 
 
@@ -348,12 +349,12 @@ def test_what_it_refuses(tiny: Model, ending: PreTrainedTokenizerBase, thoughts:
         (lambda: corpus(Slow(), 1), "Slow tells no offsets"),
         (lambda: corpus(ending, 1), "writes a prompt otherwise"),
         (lambda: discover(values, 1), "1 clusters of"),
-        (lambda: taxonomy_bench.by_tfidf(thoughts, 10**6), "1000000 clusters"),
-        (lambda: taxonomy_bench.features(tiny.lm, thoughts, 9), "layer 9 was given"),
-        (lambda: taxonomy_bench.supervised(values[:5], thoughts), "5 rows were given"),
+        (lambda: behaviour_bench.by_tfidf(thoughts, 10**6), "1000000 clusters"),
+        (lambda: behaviour_bench.features(tiny.lm, thoughts, 9), "layer 9 was given"),
+        (lambda: behaviour_bench.supervised(values[:5], thoughts), "5 rows were given"),
         (lambda: folds(corpus(fast, 8, part="train")), "part='all'"),
         (lambda: folds(corpus(fast, 8, part="test")), "part='all'"),
-        (lambda: taxonomy.interval([1, 2], ["a", "b"], np.array([0, 0])), "1 thoughts"),
+        (lambda: behaviour_scores.interval([1, 2], ["a", "b"], np.array([0, 0])), "1 thoughts"),
     ):
         with pytest.raises(UserError, match=told):
             call()

@@ -17,7 +17,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from elicit.training import Example, Recipe, packed, sft, train
 from elicit.training.lora import fused
-from elicit.training.sft import Point, keeps_apart, target_loss
+from elicit.training.recipe import Point
+from elicit.training.sft import keeps_apart, target_loss
 from probes.errors import UserError
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_model
 

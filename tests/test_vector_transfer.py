@@ -20,18 +20,9 @@ from elicit.elicited import Elicited
 from elicit.evaluation import evaluate
 from elicit.methods import vector_transfer
 from elicit.methods.vector_transfer.behaviour_rates import rates as measure_rates
-from elicit.methods.vector_transfer.gate_fitting import (
-    Choosing,
-    Thoughts,
-    between,
-    choosing,
-    distil,
-    greedy_along,
-    thoughts_from,
-    thoughts_of,
-    token_labels,
-)
+from elicit.methods.vector_transfer.gate_fitting import between, distil, greedy_along, token_labels
 from elicit.methods.vector_transfer.pipeline import STAGES, _check_thoughts
+from elicit.methods.vector_transfer.reasoning_traces import Choosing, Thoughts, choosing, thoughts_from, thoughts_of
 from elicit.models import Model, Prompt, memory
 from elicit.report.run_section import notes
 from elicit.tasks import load_task

@@ -9,76 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Split, TaskName, load, settings
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Split, TaskName, load
 from elicit.models.zoo import task_for
-from probes.errors import UserError, unknown
+from probes.errors import UserError
 
 COMPARISON, REPORT = "comparison.json", "report.html"
-
-
-def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
-    """One run from the options of the command line; returns it after `show` has shown it.
-
-    Of several processes all fit, and the first one evaluates.
-    """
-    from elicit.methods import check_options, fit, get, options_of
-    from elicit.models.model import DEFAULT_MODEL
-    from elicit.training import trl_common
-    from probes.files import check_folder
-
-    if given["limit"] < 1:
-        raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
-    if given["max_new_tokens"] < 1:
-        raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
-    if given["out"] is not None:
-        check_folder(given["out"])
-    quiet = quiet or not trl_common.first()
-    name = given["method"]
-    given["model"] = given["model"] or getattr(get(name), "MODEL", DEFAULT_MODEL)
-    options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
-    options |= settings(given["setting"], options_of(name))
-    check_options(name, options)
-    baselines = _baselines(given, name)
-
-    from elicit.evaluation.evaluator import evaluate
-    from elicit.tasks import load_task
-
-    task = load_task(
-        given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]
-    )
-    items = task.split(given["split"])[: given["limit"]]
-    model = load(given, quiet)
-
-    from elicit.cli.terminal import run_bars
-
-    with run_bars(quiet=quiet) as bars:
-        handle = fit(name, model, task.solved, bars, **options)
-        controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
-        if not trl_common.first():
-            return None
-        run = evaluate(
-            handle,
-            items,
-            against=controls or baselines,
-            out=given["out"],
-            seed=given["seed"],
-            batch_rows=given["batch_rows"],
-            fresh=given["fresh"],
-            progress=bars,
-        )
-    show(run)
-    return run
-
-
-def _baselines(given: dict[str, Any], name: str) -> list[str]:
-    from elicit.methods import METHODS
-
-    names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
-    known = [*METHODS, *(f"{n}@budget" for n in METHODS if hasattr(METHODS[n], "matched"))]
-    for one in names:
-        if one not in known:
-            raise unknown("baseline", one, known)
-    return [n for n in names if n != name]
 
 
 def compare(

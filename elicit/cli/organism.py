@@ -42,7 +42,7 @@ def make(
     from elicit.tasks.organism.problems import FAMILIES
     from elicit.training.organisms.make import Plan, check_base, check_place, dtype_for
     from elicit.training.organisms.make import make as train
-    from elicit.training.sft import Recipe
+    from elicit.training.recipe import Recipe
 
     chosen = tuple(families.split("+")) if families else tuple(FAMILIES)
     plan = Plan(arm, latency, chosen, Recipe(steps=steps, lr=lr, rank=rank, rows=rows, seed=seed))

@@ -66,9 +66,10 @@ def steer(
     if limit < 1 or max_new_tokens < 1 or random < 0:
         raise UserError(f"limit {limit}, max-new-tokens {max_new_tokens}, random {random}: give at least 1, 1 and 0")
     from elicit.cli.terminal import run_bars
-    from elicit.evaluation.strength_sweep import Series, dose, free_text, series_of, sweep, with_controls
+    from elicit.evaluation.strength_sweep import Series, dose, series_of, sweep, with_controls
     from elicit.models.prompts import Prompt, named_prompt
     from elicit.tasks import load_task
+    from elicit.tasks.free_text import free_text
     from probes.files import check_folder, inner_folder, ours_to_replace
     from steering.formats import ARCHITECTURE
     from steering.interventions import UNITS, When
@@ -196,7 +197,7 @@ HEAD = ("series", "strength", "accuracy [95%]", "difference [95%]", "tokens", "p
 
 
 def _rows(result: Any) -> list[tuple[str, ...]]:
-    from elicit.report.run_section import signed, with_interval
+    from elicit.evaluation.metrics.format import signed, with_interval
 
     out: list[tuple[str, ...]] = []
     for r in result["rows"]:
@@ -225,7 +226,7 @@ def _side_by_side(run: Any, items: Any, series: Any, strengths: list[float], cou
 
 
 def _write_page(run: Any, items: Any, result: Any, series: Any, strengths: list[float]) -> None:
-    from elicit.evaluation.strength_sweep import dose_response
+    from elicit.report.dose_response import dose_response
     from elicit.report.run_section import delivery_parts
     from probes.figures import page, table
 

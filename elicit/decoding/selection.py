@@ -18,8 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from elicit.decoding.trace import Trace
-from elicit.evaluation.run.table import Outcome
+from elicit.decoding.trace import Outcome, Trace
 from elicit.tasks.base import Grader
 
 Answered = Trace | Outcome

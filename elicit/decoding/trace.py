@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -145,3 +145,24 @@ def filter_path(text: str, finish: str, answer: str | None) -> str:
 
 def rounded(values: Float[np.ndarray, " tokens"]) -> list[float]:
     return [float(f"{v:.{DIGITS}g}") for v in values]
+
+
+class Outcome(NamedTuple):
+    """A trace without its tokens; the fields are `Trace`'s own."""
+
+    item: str
+    index: int  # type: ignore[assignment]  # a tuple's own method of this name is not needed
+    prompt_tokens: int
+    finish: str
+    spent: int
+    answer: str | None
+    delta: float | None
+    dropped: str
+    score: float
+    total_logprob: float
+    mean_logprob: float
+    unjudged: str
+
+    @property
+    def correct(self) -> bool:
+        return self.score >= 1.0

@@ -7,9 +7,10 @@ The batches are a pure function of handles, items and their size: a run that was
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from elicit.elicited import Elicited
+from elicit.models.model import Model
 from elicit.tasks.base import Items
 
 Batch = dict[str, list[int]]
@@ -39,3 +40,9 @@ def batches(handles: Mapping[str, Elicited], items: Items, size: int) -> list[Ba
         batch = {name: [i for number, i in some if number == n] for n, name in enumerate(handles)}
         out.append({name: indices for name, indices in batch.items() if indices})
     return out
+
+
+def models_of(handles: Iterable[Elicited]) -> list[Model]:
+    """The models of handles and of their partners, each once."""
+    used = [model for h in handles for model in (h.model, h.partner.model if h.partner else None)]
+    return list({id(model): model for model in used if isinstance(model, Model)}.values())

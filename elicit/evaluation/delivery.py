@@ -17,7 +17,7 @@ from elicit.elicited import Elicited
 from elicit.tasks.base import Items
 from probes.errors import UserError
 from steering.adapters import applied
-from steering.delivery import effect
+from steering.effect import effect
 
 
 def prove(handle: Elicited, traces: Mapping[str, Sequence[Trace]], items: Items) -> dict[str, Any]:

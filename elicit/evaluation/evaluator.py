@@ -9,27 +9,26 @@ Arms that share model, adapter and decoder are decoded together (`elicit.evaluat
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elicit.decoding.decoders import Sampling
 from elicit.decoding.loop import check_ready
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited, answer_together
-from elicit.evaluation.batches import Batch, batches, sharing
+from elicit.evaluation.batches import Batch, batches, models_of, sharing
+from elicit.evaluation.budget import MATCHED, draw_to_budget
 from elicit.evaluation.delivery import prove
 from elicit.evaluation.metrics.run_metrics import compute
 from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG, PARQUET, Journal, Store, folder_for
 from elicit.evaluation.run.table import outcomes
-from elicit.methods import MATCHED, control
-from elicit.models.identity import grounds, models_of
+from elicit.methods import control
+from elicit.models.identity import grounds
 from elicit.tasks.base import Items, validate
 from elicit.tasks.grading import WORKER
 from probes.errors import UserError
@@ -37,7 +36,6 @@ from probes.files import check_folder
 
 BATCH_ROWS = 320
 SAMPLES_A_ROUND = 8  # of each question, where many questions still have a budget
-MAX_SAMPLES = 512  # for one question, where its budget would allow more
 
 
 @dataclass(frozen=True)
@@ -234,53 +232,3 @@ def _answer(
         return {arm.name: [t for item in some for t in drawn[item.id]]}
     answered = answer_together([(arm.handle, some) for arm, some in asked], progress.step)
     return {name: [t for traces in each for t in traces] for name, each in zip(batch, answered, strict=True)}
-
-
-def draw_to_budget(
-    handle: Elicited, batch: Items, budget: Mapping[str, int], rows: int, progress: Progress | None = None
-) -> dict[str, list[Trace]]:
-    """Sample each question until its budget of tokens is used up.
-
-    Sample s of a question is the same in whatever round it is drawn. At least one is kept, the one that
-    would exceed the budget is not, and no question gets more than 512.
-    """
-    decoder = handle.decoder
-    assert isinstance(decoder, Sampling)
-    progress = progress or Silent()
-    drawn: dict[str, list[Trace]] = {item.id: [] for item in batch}
-    left = list(batch.items)
-    while left:
-        need = max(_wanted(drawn[item.id], budget[item.id]) for item in left)
-        samples = max(1, min(need, rows // len(left), MAX_SAMPLES))
-        groups: dict[int, list[Any]] = {}
-        for item in left:
-            groups.setdefault(len(drawn[item.id]), []).append(item)
-        for first, some in groups.items():
-            one = replace(handle, decoder=replace(decoder, samples=samples, first_sample=first))
-            for item, traces in zip(some, one.answer(Items(batch.task, tuple(some)), progress.step), strict=True):
-                drawn[item.id] += traces
-        left = [
-            item
-            for item in left
-            if sum(t.spent for t in drawn[item.id]) < budget[item.id] and len(drawn[item.id]) < MAX_SAMPLES
-        ]
-    return {item.id: _within(drawn[item.id], budget[item.id]) for item in batch}
-
-
-def _wanted(traces: Sequence[Trace], budget: int) -> int:
-    """How many more samples the rest of the budget will pay for, judging by those drawn."""
-    if not traces:
-        return 1
-    spent = sum(t.spent for t in traces)
-    return math.ceil((budget - spent) / max(1.0, spent / len(traces)))
-
-
-def _within(traces: Sequence[Trace], budget: int) -> list[Trace]:
-    kept: list[Trace] = []
-    total = 0
-    for trace in traces[:MAX_SAMPLES]:
-        total += trace.spent
-        if kept and total > budget:
-            break
-        kept.append(trace)
-    return kept

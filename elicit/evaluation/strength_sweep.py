@@ -10,14 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
@@ -26,9 +24,9 @@ from elicit.evaluation.evaluator import evaluate
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
-from elicit.tasks.base import Grade, Item, Items, Task
+from elicit.tasks.base import Items
+from elicit.tasks.free_text import Ungraded
 from probes.errors import UserError
-from probes.figures import BLUE, MUTED, ORANGE, styled
 from probes.likelihood import mean_losses, repeated_share
 from probes.statistics import paired, wilson
 from steering.directions import Direction
@@ -36,30 +34,6 @@ from steering.interventions import Add, Intervention, Plan, When
 
 UNSTEERED = "unsteered"
 DEGENERATE = 0.5  # of an answer's 4-grams came before in it
-COLOURS = (BLUE, ORANGE)
-
-
-class Ungraded:
-    """The grader of free text: nothing is right or wrong."""
-
-    def grade(self, item: Item, answer: str | None) -> Grade:
-        return Grade(0.0)
-
-    def groups(self, answers: Sequence[str]) -> list[int]:
-        return [list(answers).index(a) for a in answers]
-
-
-def free_text(texts: Sequence[str]) -> Items:
-    """Prompts without a right answer, as items; put as they are with `Prompt("template", template="{question}")`.
-
-    Raises:
-        UserError: none, or an empty one.
-    """
-    if not texts or not all(text.strip() for text in texts):
-        raise UserError("no prompt, or an empty one, was given; give text to go on from")
-    name = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
-    items = tuple(Item(f"prompt-{i}", text, None, "test") for i, text in enumerate(texts))
-    return Items(Task(f"text-{name}", items, Ungraded(), "text", {"family": "text"}), items)
 
 
 @dataclass(frozen=True)
@@ -188,91 +162,3 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
 
 def _scores(run: Run, arm: str, items: Items) -> np.ndarray:
     return np.array([float(run.traces[arm][item.id][0].correct) for item in items])
-
-
-PANELS = (
-    ("accuracy", "accuracy", ".0%"),
-    ("tokens", "tokens an answer", None),
-    ("perplexity", "perplexity, unsteered model", None),
-    ("degenerate", "degenerate answers", ".0%"),
-)
-
-
-def dose_response(result: Mapping[str, Any]) -> go.Figure:
-    """Four panels against strength; the grey band is what the random directions do, from least to most."""
-    rows = list(result["rows"])
-    graded = any(row["accuracy"] is not None for row in rows)
-    panels = PANELS if graded else PANELS[1:]
-    columns = 2 if graded else 3
-    figure = make_subplots(
-        rows=-(-len(panels) // columns),
-        cols=columns,
-        subplot_titles=[title for _, title, _ in panels],
-        horizontal_spacing=0.1,
-        vertical_spacing=0.16,
-    )
-    origin = next(row for row in rows if row["series"] == UNSTEERED)
-    for place, (key, _, form) in enumerate(panels):
-        where = {"row": place // columns + 1, "col": place % columns + 1}
-        controls = _by_strength([r for r in rows if r["control"]], key)
-        if controls:
-            xs = [0.0, *controls]
-            low = [_value(origin, key), *(min(v) for v in controls.values())]
-            high = [_value(origin, key), *(max(v) for v in controls.values())]
-            order = sorted(range(len(xs)), key=lambda i: xs[i])
-            figure.add_scatter(
-                x=[xs[i] for i in order] + [xs[i] for i in reversed(order)],
-                y=[high[i] for i in order] + [low[i] for i in reversed(order)],
-                mode="lines",
-                fill="toself",
-                fillcolor="rgba(123,135,148,0.22)",
-                line={"width": 0},
-                name=f"{len({r['series'] for r in rows if r['control']})} random directions",
-                legendgroup="random",
-                showlegend=place == 0,
-                hoverinfo="skip",
-                **where,
-            )
-        names = list(dict.fromkeys(r["series"] for r in rows if not r["control"] and r["series"] != UNSTEERED))
-        for colour, name in zip(COLOURS, names, strict=False):
-            some = sorted([origin, *(r for r in rows if r["series"] == name)], key=lambda r: r["strength"])
-            some = [r for r in some if _value(r, key) is not None]
-            error = None
-            if key == "accuracy":
-                error = {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [r["interval"][1] - r["accuracy"] for r in some],
-                    "arrayminus": [r["accuracy"] - r["interval"][0] for r in some],
-                    "color": colour,
-                    "thickness": 1,
-                }
-            figure.add_scatter(
-                x=[r["strength"] for r in some],
-                y=[_value(r, key) for r in some],
-                mode="lines+markers",
-                line={"color": colour, "width": 2},
-                error_y=error,
-                name=name,
-                legendgroup=name,
-                showlegend=place == 0,
-                **where,
-            )
-        figure.add_hline(y=_value(origin, key), line={"color": MUTED, "dash": "dot", "width": 1}, **where)
-        figure.update_yaxes(tickformat=form, rangemode="tozero", **where)
-        figure.update_xaxes(title="strength", **where)
-    figure.update_layout(legend={"orientation": "h", "y": -0.15})
-    return styled(figure, height=680 if graded else 400)
-
-
-def _by_strength(rows: Sequence[Mapping[str, Any]], key: str) -> dict[float, list[float]]:
-    out: dict[float, list[float]] = {}
-    for row in rows:
-        value = _value(row, key)
-        if value is not None:
-            out.setdefault(row["strength"], []).append(value)
-    return out
-
-
-def _value(row: Mapping[str, Any], key: str) -> Any:
-    return row["degenerate"] / row["n"] if key == "degenerate" else row[key]

@@ -13,6 +13,7 @@ from typing import Any
 
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.budget import MATCHED
 from elicit.methods import cot_decoding, critique_ft, one_shot_rlvr, sae_steer, vector_transfer
 from elicit.methods.baselines import cot_prompt, direct, self_consistency
 from elicit.models.model import Model
@@ -24,8 +25,6 @@ _MODULES = (cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr
 METHODS: dict[str, ModuleType] = {m.NAME: m for m in _MODULES}
 BASELINES: tuple[str, ...] = (direct.NAME, cot_prompt.NAME, self_consistency.NAME)
 MECHANISMS: tuple[str, ...] = tuple(name for name in METHODS if name not in BASELINES)
-MATCHED = "@budget"
-"""Suffix of a baseline that gets, question by question, the tokens that the mechanism spent."""
 
 
 def get(name: str) -> ModuleType:

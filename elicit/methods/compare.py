@@ -21,13 +21,13 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.evaluator import evaluate
 from elicit.evaluation.run.run import Run
-from elicit.evaluation.run.store import SCHEMA, folder_for, locked
+from elicit.evaluation.run.store import folder_for
 from elicit.methods import BASELINES, check_options, fit, get, options_of, quick_of
-from elicit.models.identity import grounds, hash_of_items
+from elicit.models.identity import SCHEMA, grounds, hash_of_items
 from elicit.models.model import Model
 from elicit.tasks.base import Items
 from probes.errors import UserError
-from probes.files import check_folder, inner_folder, make_folder, no_link, write_whole
+from probes.files import check_folder, inner_folder, locked, make_folder, no_link, write_whole
 
 PLAN, FITS, FIT, RUNS = "plan.json", "fits", "fit.json", "runs"
 

@@ -21,9 +21,9 @@ from typing import Any
 from elicit.decoding.decoders import Branching
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.methods.base import prompt_for
 from elicit.methods.baselines import cot_prompt, direct, self_consistency
 from elicit.models.model import Model
+from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
 from probes.errors import UserError
 

@@ -6,7 +6,6 @@ off, a full disk or a wrong file leaves nothing that a later run could mistake f
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -19,8 +18,8 @@ from pathlib import Path
 
 from elicit.models.zoo import HubFile, Weights, Wheels
 from probes.errors import UserError
+from probes.files import CHUNK, sha256_of
 
-CHUNK = 1 << 20
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, bytes so far and bytes in all."""
 
@@ -31,16 +30,6 @@ def cache_dir() -> Path:
     if home:
         return Path(home).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elicit"
-
-
-def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            if progress is not None:
-                progress(len(chunk))
-    return digest.hexdigest()
 
 
 def fetch(name: str, weights: Weights, target: Path, progress: Progress | None = None) -> str:

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from elicit.elicited import Elicited
-from elicit.evaluation.run.store import SCHEMA
 from elicit.models.model import Model
 from elicit.tasks.base import Items
 from elicit.tasks.grading import identity_of
+
+SCHEMA = 2  # of what a run's identity holds; older runs are read, and are no command's own result
 
 
 def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
@@ -41,12 +41,6 @@ def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
 def hash_of_items(items: Items) -> str:
     """Over ids, questions, gold answers, kinds of answer, and what else a grader reads of an item."""
     return _hash([[i.id, i.question, i.answer, items.task.kind_of(i), i.metadata] for i in items])
-
-
-def models_of(handles: Iterable[Elicited]) -> list[Model]:
-    """The models of handles and of their partners, each once."""
-    used = [model for h in handles for model in (h.model, h.partner.model if h.partner else None)]
-    return list({id(model): model for model in used if isinstance(model, Model)}.values())
 
 
 def _hash(value: Any) -> str:

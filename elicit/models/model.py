@@ -21,11 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from elicit.models import zoo
-from elicit.models.download import Progress, SourceError, cache_dir, fetch, hub_snapshot, sha256_of
+from elicit.models.download import Progress, SourceError, cache_dir, fetch, hub_snapshot
 from elicit.models.loading import check_whole, load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
 from probes.errors import UserError, unknown
+from probes.files import sha256_of
 from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"

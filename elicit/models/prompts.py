@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from elicit.models.model import Model
+from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
 
 THINK = "Let's think step by step."
@@ -148,3 +150,9 @@ def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence
     if "{question}" not in template:
         raise UserError(f"template file {name!r} holds no {{question}}; put it where the question goes")
     return Prompt("template", template=template)
+
+
+def prompt_for(model: Model, name: str, items: Items | None) -> Prompt:
+    """The named prompt; `few-shot` takes its solved questions from the items given to `fit`."""
+    solved = [(i.question, i.answer) for i in items or () if i.answer is not None]
+    return named_prompt(name, model.tokenizer, solved)

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from elicit.evaluation.budget import MATCHED
+from elicit.evaluation.metrics.format import p_value, share, signed, with_interval
 from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
 from elicit.evaluation.metrics.gap import share as share_of_gap
+from elicit.evaluation.run.arms import check_questions
 from elicit.evaluation.run.run import Run
-from elicit.methods import BASELINES, MATCHED
-from elicit.report.run_section import p_value, share, signed, with_interval
+from elicit.methods import BASELINES
 from elicit.tasks.organism.task import NAME as ORGANISM
 from probes.errors import UserError, unknown
 from probes.statistics import holm, paired, wilson
@@ -126,25 +128,6 @@ def shared_items(arms: Sequence[Entry]) -> tuple[list[str], str]:
     if set(counts.values()) == {len(shared)}:
         return shared, ""
     return shared, f"The runs are of different items ({said}); {len(shared)} are in all of them, and only these count."
-
-
-def check_questions(arms: Sequence[Any], shared: Sequence[str]) -> None:
-    """An id may stand for another question of another seed, and its gold answer may have been corrected since.
-
-    (The oldest runs keep no questions.)
-    """
-    known: dict[str, tuple[Any, Run]] = {}
-    for run in {str(arm.run.folder): arm.run for arm in arms}.values():
-        if not run.store.keeps_items:
-            continue
-        asked = {item.id: (item.question, item.answer, item.kind) for item in run.items}
-        for item in shared:
-            question, other = known.setdefault(item, (asked[item], run))
-            if question != asked[item]:
-                what = "is another question" if question[0] != asked[item][0] else "has another gold answer or kind"
-                raise UserError(
-                    f"item {item!r} {what} in {run.folder} than in {other.folder}; give runs of the same items"
-                )
 
 
 def compare_runs(

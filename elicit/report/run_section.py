@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
 from typing import Any
 
+from elicit.evaluation.metrics.format import p_value, signed, with_interval
 from elicit.evaluation.metrics.gap import share as share_of_gap
 from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
@@ -47,22 +47,6 @@ def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
         )
         for rule, r in metrics.get("readings", {}).items()
     ]
-
-
-def share(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def signed(value: float) -> str:
-    return f"{100 * value:+.1f}"
-
-
-def with_interval(value: float, interval: Sequence[float], form: Callable[[float], str] = share) -> str:
-    return f"{form(value)} [{form(interval[0])}, {form(interval[1])}]"
-
-
-def p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
 
 
 def notes(metrics: dict[str, Any]) -> list[str]:

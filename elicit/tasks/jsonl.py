@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from elicit.models.download import sha256_of
 from elicit.tasks.answers import KINDS, LONGEST
 from elicit.tasks.base import SPLITS, Item, Task, content_id, split_of
 from elicit.tasks.grading import check_kind, grader_for, infer_kind
 from probes.errors import UserError
+from probes.files import sha256_of
 
 
 def load(path: Path, params: dict[str, Any]) -> Task:

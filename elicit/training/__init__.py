@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from probes.lazy import lazily
 
 if TYPE_CHECKING:
-    from elicit.training.sft import Example as Example
-    from elicit.training.sft import Recipe as Recipe
+    from elicit.training.recipe import Example as Example
+    from elicit.training.recipe import Recipe as Recipe
     from elicit.training.sft import packed as packed
     from elicit.training.sft import train as train
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "Example": "elicit.training.sft",
-        "Recipe": "elicit.training.sft",
+        "Example": "elicit.training.recipe",
+        "Recipe": "elicit.training.recipe",
         "packed": "elicit.training.sft",
         "train": "elicit.training.sft",
     },

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from elicit.training.sft import Recipe, lora_config
+from elicit.training.recipe import Recipe
 from probes.files import inner_folder, whole, write_whole
 from steering.adapters import CONFIG, WEIGHTS
 
@@ -117,3 +117,18 @@ def save_adapter(
         data = json.loads((Path(scratch) / CONFIG).read_text(encoding="utf-8"))
     data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
     write_whole(folder / CONFIG, json.dumps(data, indent=2, sort_keys=True))
+
+
+def lora_config(lm: PreTrainedModel, recipe: Recipe, targets: str | list[str] = "all-linear", **more: Any) -> Any:
+    """PEFT's configuration of the recipe's adapter; GPT-2 and its like keep their matrices transposed."""
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=targets,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in lm.modules()),
+        task_type="CAUSAL_LM",
+        **more,
+    )

@@ -12,87 +12,26 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicit.training.checkpoint import read_state, take_up, write_state
+from elicit.training.lora import lora_config
+from elicit.training.recipe import Example, Point, Recipe, Told
 from probes.batching import check_embedded
-from probes.errors import UserError, at_least
+from probes.errors import UserError
 from probes.likelihood import output_head
 from probes.sites import decoder
 
 CHUNK = 256  # targets whose logits exist at one time
 STATE = "training.safetensors"
-
-
-class Example(NamedTuple):
-    """Token ids of a prompt and of the target that is learned after it."""
-
-    prompt: list[int]
-    target: list[int]
-
-    @property
-    def tokens(self) -> int:
-        return len(self.prompt) + len(self.target)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Args:
-        steps: the length of the schedule: a linear rise over `warmup` steps, then a cosine to a tenth of `lr`.
-        rows, width: tokens of a step: rows that examples are packed into, as many as fit. One shape for all steps:
-            the kernels of a CPU are made for each shape anew.
-        part: rows of one forward and backward; gradients of parts are summed.
-        lr: the largest learning rate (AdamW, betas 0.9 and 0.99).
-        rank: of LoRA on every linear layer but the output head (arXiv 2106.09685); 0 trains all weights.
-        alpha: LoRA's scale is alpha / rank.
-        weight_decay: of AdamW.
-        clip: the largest norm of the gradient.
-        seed: of LoRA's initial weights and of the examples.
-
-    Raises:
-        UserError: a value out of range.
-    """
-
-    steps: int = 150
-    rows: int = 10
-    width: int = 256
-    part: int = 5
-    lr: float = 3e-3
-    warmup: int = 10
-    rank: int = 8
-    alpha: int = 16
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "steps", "rows", "width", "part", "alpha")
-        for name in ("lr", "clip"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
-        if self.rank < 0:
-            raise UserError(f"rank = {self.rank} was given; give 0 (all weights) or more")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.lr * rise * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
-
-
-@runtime_checkable
-class Told(Protocol):
-    """What a caller sees of each step."""
-
-    def __call__(self, step: int, loss: float, tokens_per_second: float) -> None: ...
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -206,16 +145,6 @@ def keeps_apart(lm: PreTrainedModel) -> bool:
     return bool((after - alone).norm() < 0.05 * alone.norm())  # bf16 rounds by less, a neighbour changes more
 
 
-class Point(NamedTuple):
-    """One step of a training curve: mean loss a target token (nats), the gradient's norm before clipping."""
-
-    step: int
-    loss: float
-    norm: float
-    tokens: int
-    seconds: float
-
-
 def train(
     lm: PreTrainedModel,
     batch: Callable[[int], list[Example]],
@@ -278,21 +207,6 @@ def train(
     return curve
 
 
-def lora_config(lm: PreTrainedModel, recipe: Recipe, targets: str | list[str] = "all-linear", **more: Any) -> Any:
-    """PEFT's configuration of the recipe's adapter; GPT-2 and its like keep their matrices transposed."""
-    from peft import LoraConfig
-    from transformers.pytorch_utils import Conv1D
-
-    return LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        target_modules=targets,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in lm.modules()),
-        task_type="CAUSAL_LM",
-        **more,
-    )
-
-
 def prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
     """The parameters that are trained, by name."""
     if recipe.rank:
@@ -350,3 +264,21 @@ def _update(
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return total, norm
+
+
+def batches(some: Sequence[Example], rows: int, width: int, seed: int) -> Callable[[int], list[Example]]:
+    """The examples of a step, a function of its number: as many as `rows` rows hold, drawn without repetition.
+
+    Whatever the targets are, a step has as many rows, so that all controls see nearly as many tokens.
+    """
+
+    def batch(step: int) -> list[Example]:
+        rng = np.random.default_rng([seed, step])
+        out: list[Example] = []
+        while True:
+            for i in rng.permutation(len(some)):
+                if len(packed([*out, some[int(i)]], width)) > rows:
+                    return out
+                out.append(some[int(i)])
+
+    return batch

@@ -32,8 +32,8 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback
 
 from elicit.models.model import Model
-from elicit.training.lora import save_adapter
-from elicit.training.sft import Recipe, lora_config
+from elicit.training.lora import lora_config, save_adapter
+from elicit.training.recipe import Recipe
 from probes.errors import UserError, unknown
 
 ENGINES = {"own": "the loop of this suite, one process", "trl": "TRL under accelerate, any number of processes"}

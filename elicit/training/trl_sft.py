@@ -18,7 +18,7 @@ import torch
 from elicit.models.model import Model
 from elicit.models.zoo import ADAPTER
 from elicit.training import trl_common
-from elicit.training.sft import Example, Point, Recipe, Told
+from elicit.training.recipe import Example, Point, Recipe, Told
 from probes.files import write_whole
 
 NONE = -100  # what has no target

@@ -33,8 +33,7 @@ import elicit
 from elicit.decoding import Sampling, StopRule, decode
 from elicit.models import Model, Prompt, load_model
 from elicit.tasks.base import Items
-from elicit.training.rl import loop
-from elicit.training.rl import trl_grpo as scale
+from elicit.training.rl import loop, trl_grpo
 from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge
@@ -111,7 +110,7 @@ def peer(model: Model, updates: int, part: int, attention: str) -> Times:
     try:
         with tempfile.TemporaryDirectory() as folder:
             given = {"per_device_train_batch_size": part, "generation_kwargs": {"min_new_tokens": TOKENS}}
-            made, _ = scale.trainer(model, bridge, Path(folder), given, callbacks=[Clock()])
+            made, _ = trl_grpo.trainer(model, bridge, Path(folder), given, callbacks=[Clock()])
             with clocked(made, "_generate_single_turn") as sampling:
                 run(made, updates)
     finally:

@@ -27,15 +27,16 @@ import plotly.graph_objects as go
 from elicit.decoding.progress import Progress, Silent
 from elicit.elicited import Elicited
 from elicit.evaluation import Run, evaluate
-from elicit.evaluation.run.store import digest
+from elicit.evaluation.batches import models_of
 from elicit.methods import fit
 from elicit.methods.compare import Terms, plan_of, run_together
 from elicit.models import Model, load_model
-from elicit.models.identity import grounds, models_of
+from elicit.models.identity import grounds
 from elicit.models.zoo import task_for
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.errors import UserError, unknown
+from probes.files import digest
 
 HERE = Path(__file__).parent
 CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed here", "not confirmed", "not testable here"

@@ -14,9 +14,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from elicit.evaluation import Run
+from elicit.evaluation.metrics.format import signed, with_interval
 from elicit.evaluation.metrics.gap import Recovered, recovered, scores_of
 from elicit.models.zoo import about
-from elicit.report.run_section import signed, with_interval
 from experiments.claims.base import Study
 from probes.dots import Dot, dot_plot
 from probes.statistics import Interval, paired

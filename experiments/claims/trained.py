@@ -14,11 +14,11 @@ from jaxtyping import Float
 
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
+from elicit.evaluation.metrics.format import signed, with_interval
 from elicit.evaluation.metrics.gap import scores_of
 from elicit.methods import fit, one_shot_rlvr
 from elicit.methods.compare import Terms
 from elicit.models import Model
-from elicit.report.run_section import signed, with_interval
 from experiments.claims.base import Study
 from probes.statistics import Interval, bootstrap_mean
 

@@ -10,14 +10,15 @@ import numpy as np
 
 from elicit.decoding import Sampling, Trace
 from elicit.elicited import Elicited
-from elicit.evaluation.run.store import digest
-from elicit.methods.critique_ft.examples import batches, fitting
+from elicit.methods.critique_ft.examples import fitting
 from elicit.models import Prompt
 from elicit.tasks.base import Item
 from elicit.training import Example, Recipe, train
 from elicit.training.lora import save_adapter
+from elicit.training.sft import batches
 from experiments.claims.base import Study
 from probes.errors import UserError
+from probes.files import digest
 from steering.adapters import CONFIG, Adapter, borrowed
 
 WIDTH = 384  # tokens of a row of training

@@ -25,11 +25,11 @@ from elicit.cli.terminal import run_bars
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation import Run, evaluate
+from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.metrics.gap import share
 from elicit.methods import cot_prompt, direct, fit, one_shot_rlvr
 from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Model, Prompt, load_model
-from elicit.report.run_section import with_interval
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from elicit.training.rl.settings import Settings

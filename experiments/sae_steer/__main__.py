@@ -22,10 +22,11 @@ import torch
 
 from elicit.cli.terminal import run_bars, show_table
 from elicit.elicited import Elicited
-from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, dose_response, sweep
+from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, sweep
 from elicit.methods import fit, sae_steer
 from elicit.methods.sae_steer.pipeline import Search, ground, matched_features, pick
 from elicit.models import load_model, named_prompt, zoo
+from elicit.report.dose_response import dose_response
 from elicit.tasks import load_task
 from probes.figures import BLUE, MUTED, page, styled, table
 from probes.files import write_whole

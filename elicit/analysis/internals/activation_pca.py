@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from elicit.analysis.base import Analysis, contrast, halves, items_of, last_activations, plain
+from elicit.analysis.base import Analysis, halves, plain
+from elicit.analysis.internals.inputs import contrast, items_of, last_activations
 from elicit.models.model import Model
 from elicit.models.zoo import task_for
 from probes.geometry import activation_pca, pca_figure
@@ -34,7 +35,7 @@ def analyse(
 
     Args:
         task, split, limit: the questions, unless given the model's own task.
-        prompt: names of the two prompts (see `elicit.analysis.base.contrast`).
+        prompt: names of the two prompts (see `elicit.analysis.internals.inputs.contrast`).
         layer: the middle one unless given.
         point: hook point.
         seed: of the halves and the permutations.

@@ -33,13 +33,13 @@ from scipy.stats import spearmanr
 from transformers import PreTrainedModel
 
 from elicit.analysis.base import Analysis, shown
-from elicit.methods.critique_ft.examples import batches
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Split
 from elicit.tasks.organism.problems import FAMILIES
 from elicit.training.organisms.variants import draw_from, think
-from elicit.training.sft import Example, Recipe, train
+from elicit.training.recipe import Example, Recipe
+from elicit.training.sft import batches, train
 from probes.batching import left_pad
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from elicit.analysis.base import Analysis, contrast, halves, items_of, last_activations
+from elicit.analysis.base import Analysis, halves
+from elicit.analysis.internals.inputs import contrast, items_of, last_activations
 from elicit.models.model import Model
 from elicit.models.zoo import task_for
 from probes.sites import Site, depth
@@ -40,7 +41,7 @@ def analyse(
 
     Args:
         task, split, limit: the questions (without a task, the model's own); half fit the direction, half judge it.
-        prompt: names of the two prompts (see `elicit.analysis.base.contrast`).
+        prompt: names of the two prompts (see `elicit.analysis.internals.inputs.contrast`).
         point: hook point.
         seed: of the halves, the bootstrap and the permutations.
     """

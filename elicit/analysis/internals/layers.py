@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elicit.analysis.base import Analysis, items_of, last_activations
+from elicit.analysis.base import Analysis
+from elicit.analysis.internals.inputs import items_of, last_activations
 from elicit.models.model import Model
 from elicit.models.prompts import AT_ONCE, THINK, named_prompt
 from elicit.models.zoo import task_for

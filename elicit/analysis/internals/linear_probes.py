@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from elicit.analysis.base import Analysis, last_activations, shown
+from elicit.analysis.base import Analysis, shown
 from elicit.analysis.continuations import acting, cannot
+from elicit.analysis.internals.inputs import last_activations
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm, arms_of, model_of, named, questions
 from elicit.evaluation.run.run import Run

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from elicit.analysis.base import Analysis, one_token, piece, plain, token_ids
+from elicit.analysis.base import Analysis, plain
+from elicit.analysis.internals.inputs import one_token, piece, token_ids
 from elicit.models.model import Model
 from probes.errors import UserError
 from probes.lens import lens_grid, shown

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from elicit.analysis.base import Analysis, one_token, piece, plain, token_ids
+from elicit.analysis.base import Analysis, plain
+from elicit.analysis.internals.inputs import one_token, piece, token_ids
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
 from probes.lens import shown

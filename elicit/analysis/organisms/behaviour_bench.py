@@ -36,7 +36,7 @@ from elicit.analysis.organisms.behaviour_scores import (
     interval,
     score,
 )
-from elicit.report.run_section import with_interval
+from elicit.evaluation.metrics.format import with_interval
 from elicit.tasks.organism.language import BEHAVIOURS, PARAPHRASES, templates
 from probes.errors import UserError, unknown
 from probes.sites import Site

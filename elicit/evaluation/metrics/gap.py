@@ -160,7 +160,7 @@ def share(value: float, interval: Sequence[float]) -> str:
 
 def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows of one model's table: accuracies in %, shares of the gap, each with its interval."""
-    from elicit.report.run_section import signed, with_interval
+    from elicit.evaluation.metrics.format import signed, with_interval
 
     return [
         (

@@ -19,8 +19,8 @@ from elicit.elicited import Elicited
 from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
 from elicit.tasks.base import Items
 from elicit.tasks.organism.task import NAME as ORGANISM
-from probes.auroc import auroc
 from probes.statistics import (
+    auroc,
     auroc_interval,
     auroc_within,
     bootstrap_mean,

@@ -13,11 +13,10 @@ from elicit.decoding.decoders import decoder_from_dict
 from elicit.decoding.selection import select
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
+from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.run.run import Run
-from elicit.methods import MATCHED
 from elicit.models.model import Model, load_model
 from elicit.models.prompts import Prompt
-from elicit.report.comparison import check_questions
 from elicit.tasks.base import Item
 from probes.errors import UserError, unknown
 
@@ -191,3 +190,22 @@ def model_of(runs: Sequence[Run]) -> Model:
 def handle_of(run: Run, model: Model | None = None) -> Elicited:
     """The handle under test of a run, as the run saved it; its model is loaded by name unless it is given."""
     return Elicited.load(run.folder / "elicited", model)
+
+
+def check_questions(arms: Sequence[Any], shared: Sequence[str]) -> None:
+    """An id may stand for another question of another seed, and its gold answer may have been corrected since.
+
+    (The oldest runs keep no questions.)
+    """
+    known: dict[str, tuple[Any, Run]] = {}
+    for run in {str(arm.run.folder): arm.run for arm in arms}.values():
+        if not run.store.keeps_items:
+            continue
+        asked = {item.id: (item.question, item.answer, item.kind) for item in run.items}
+        for item in shared:
+            question, other = known.setdefault(item, (asked[item], run))
+            if question != asked[item]:
+                what = "is another question" if question[0] != asked[item][0] else "has another gold answer or kind"
+                raise UserError(
+                    f"item {item!r} {what} in {run.folder} than in {other.folder}; give runs of the same items"
+                )

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from elicit.decoding.trace import Trace, token_margins
+from elicit.decoding.trace import Outcome, Trace, token_margins
 from elicit.evaluation.run.run import Run
-from elicit.evaluation.run.table import Outcome
 from probes.errors import UserError
 from probes.figures import BLUE, CONFIDENCE_SCALE, GREEN, INK, MUTED, ORANGE, RED, styled
 

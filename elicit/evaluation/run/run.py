@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from elicit.decoding.trace import Trace
+from elicit.decoding.trace import Outcome, Trace
 from elicit.evaluation.run.store import PARQUET, REPORT, Store
-from elicit.evaluation.run.table import Outcome, outcomes, traces
+from elicit.evaluation.run.table import outcomes, traces
 from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
 

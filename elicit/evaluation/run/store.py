@@ -8,7 +8,6 @@ anew *in the same batches*. So a run that was killed ends with the same samples 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tomllib
@@ -22,10 +21,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from elicit.decoding.trace import Trace
+from elicit.models.identity import SCHEMA
 from elicit.tasks import restored
 from elicit.tasks.base import Item, Items
 from probes.errors import UserError
-from probes.files import make_folder, no_link, whole, write_whole
+from probes.files import LOCK, digest, locked, make_folder, no_link, whole, write_whole
 
 CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "config.toml",
@@ -35,7 +35,6 @@ CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "metrics.json",
     "report.html",
 )
-SCHEMA = 2  # of what a run's identity holds; older runs are read, and are no command's own result
 # All that lies in a run's folder: what `--fresh` removes, and what may not be a link while a run is written.
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 _BUNDLE = (
@@ -48,39 +47,12 @@ MEMBERS = (
     *(f"{name}/{file}" for name in ("elicited", "direction") for file in _BUNDLE),
     CONFIG,
 )  # fmt: skip
-LOCK = ".lock"
 ROWS = 4096  # of the table, written together
-
-
-def digest(value: Any) -> str:
-    """Eight characters that tell configurations apart."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def folder_for(what: str, task: str, model: str, decides: Any) -> Path:
     """Where something is kept unless a folder is given: the name carries a hash of all that decides it."""
     return Path("runs") / f"{what}-{task}-{Path(model).name}-{digest(decides)}"
-
-
-@contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
-    """The folder for one process alone.
-
-    Raises:
-        UserError: another process is doing that there.
-    """
-    from filelock import FileLock, Timeout
-
-    no_link(folder / LOCK)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"another process is {doing} {str(folder)!r}; wait for it") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class Store:

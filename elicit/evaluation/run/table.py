@@ -12,38 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elicit.decoding.trace import Trace
+from elicit.decoding.trace import Outcome, Trace
 
 if TYPE_CHECKING:
     import duckdb
 
 AT_ONCE = 50_000
 MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through the disk
-
-
-class Outcome(NamedTuple):
-    """A trace without its tokens; the fields are `Trace`'s own."""
-
-    item: str
-    index: int  # type: ignore[assignment]  # a tuple's own method of this name is not needed
-    prompt_tokens: int
-    finish: str
-    spent: int
-    answer: str | None
-    delta: float | None
-    dropped: str
-    score: float
-    total_logprob: float
-    mean_logprob: float
-    unjudged: str
-
-    @property
-    def correct(self) -> bool:
-        return self.score >= 1.0
 
 
 _OUTCOMES = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.methods.base import prompt_for
 from elicit.models.model import Model
+from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
 
 NAME = "direct"

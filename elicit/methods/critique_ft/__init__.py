@@ -25,10 +25,11 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.methods.base import check_own, prompt_for
+from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.critique_ft.critic import VERDICT
 from elicit.models.model import Model
+from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
 from elicit.training import trl_common
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elicit.methods.critique_ft.critic import Critique, read
-from elicit.models.download import sha256_of
 from elicit.tasks.base import Item
 from probes.errors import UserError
+from probes.files import sha256_of
 
 FIELDS = ("question", "candidate", "critique")
 _INPUT = re.compile(

@@ -7,7 +7,7 @@ rows of tokens: critiques of another candidate, right solutions after the questi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,9 +15,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from elicit.methods.critique_ft.critic import Critique
-from elicit.methods.sae_steer.falsification import SENTENCES
 from elicit.models.prompts import Prompt
-from elicit.training.sft import Example, packed
+from elicit.tasks.everyday_text import SENTENCES
+from elicit.training.recipe import Example
 from probes.errors import UserError, unknown
 
 INSTRUCTION = "Please critique whether the following solution to the question is correct."
@@ -144,21 +144,3 @@ def fitting(some: Sequence[Example], width: int) -> list[Example]:
             "more candidates or a larger width"
         )
     return out
-
-
-def batches(some: Sequence[Example], rows: int, width: int, seed: int) -> Callable[[int], list[Example]]:
-    """The examples of a step, a function of its number: as many as `rows` rows hold, drawn without repetition.
-
-    Whatever the targets are, a step has as many rows, so that all controls see nearly as many tokens.
-    """
-
-    def batch(step: int) -> list[Example]:
-        rng = np.random.default_rng([seed, step])
-        out: list[Example] = []
-        while True:
-            for i in rng.permutation(len(some)):
-                if len(packed([*out, some[int(i)]], width)) > rows:
-                    return out
-                out.append(some[int(i)])
-
-    return batch

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from elicit.decoding.progress import Progress, Silent
-from elicit.evaluation.run.store import digest, folder_for
-from elicit.methods.critique_ft import critique_file as jsonl
+from elicit.evaluation.run.store import folder_for
+from elicit.methods.critique_ft import critique_file
 from elicit.methods.critique_ft import examples as data
 from elicit.methods.critique_ft.candidates import ASKS, sample
 from elicit.methods.critique_ft.critic import Batched, Source, criticise, flipped
@@ -28,9 +28,10 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items, content_id
 from elicit.training import trl_common
 from elicit.training.lora import save_adapter
-from elicit.training.sft import Example, Point, Recipe, train
+from elicit.training.recipe import Example, Point, Recipe
+from elicit.training.sft import batches, train
 from probes.errors import UserError, unknown
-from probes.files import make_folder, write_whole
+from probes.files import digest, make_folder, write_whole
 from steering.adapters import Adapter, borrowed
 
 ROWS, DONE, ADAPTER = "rows.jsonl", "problems.json", "adapter"
@@ -119,7 +120,7 @@ def source_for(name: str, model: Model, items: Items, seed: int) -> Source:
     if name.startswith("model:"):
         return ModelCritic(load_model(name.removeprefix("model:"), device=str(model.lm.device)))
     if Path(name).suffix in (".jsonl", ".json"):
-        return jsonl.load(name)
+        return critique_file.load(name)
     raise unknown("critique source", name, SOURCES, hint="(or a .jsonl file)")
 
 
@@ -193,7 +194,7 @@ def _rows(
     model: Model, items: Items, prompt: Prompt, options: Fitting, critic: Source, progress: Progress
 ) -> tuple[Path, list[Row], int]:
     """The folder of the fit, its rows, and how many critiques came to no conclusion."""
-    if isinstance(critic, jsonl.CritiqueFile):
+    if isinstance(critic, critique_file.CritiqueFile):
         rows = _rows_of_file(critic, items, options)
         return _folder(model, items, [critic.identity, [row.question for row in rows]]), rows, critic.unusable
     problems = options.problems_of(items)
@@ -234,7 +235,7 @@ def _rows(
     return folder, rows, left_out
 
 
-def _rows_of_file(file: jsonl.CritiqueFile, items: Items, options: Fitting) -> list[Row]:
+def _rows_of_file(file: critique_file.CritiqueFile, items: Items, options: Fitting) -> list[Row]:
     """The first problems of a file, with the first candidates of each; none that is evaluated.
 
     Raises:
@@ -267,7 +268,7 @@ def _train(
     options: Fitting,
 ) -> list[Point]:
     """Train an adapter and save it; the base is given back as it was."""
-    batch = data.batches(examples, recipe.rows, recipe.width, recipe.seed)
+    batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
     progress.arm(f"critique-ft: {identity['targets']}", recipe.steps, 0)
     if options.engine == "trl":
         from elicit.training import trl_sft as trl

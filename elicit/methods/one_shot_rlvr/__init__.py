@@ -28,13 +28,14 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
-from elicit.methods.base import check_own, prompt_for
+from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.one_shot_rlvr.decomposition import ENTROPY, FORMAT, PARTS, decompose
 from elicit.methods.one_shot_rlvr.example_selection import choose, pool_of
 from elicit.models import zoo
 from elicit.models.identity import grounds
 from elicit.models.model import Model
+from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
 from elicit.training import trl_common
 from elicit.training.rl.curve import Point, columns, figure, line, summary
@@ -306,7 +307,7 @@ def parts(options: Mapping[str, Any]) -> list[Any]:
 
 def findings(run: Run) -> list[str]:
     """For the report of a run with controls: where the gain comes from."""
-    from elicit.report.run_section import signed, with_interval
+    from elicit.evaluation.metrics.format import signed, with_interval
 
     if not {direct.NAME, FORMAT, ENTROPY} <= set(run.metrics["arms"]):
         return []

@@ -23,11 +23,11 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.methods.base import check_own, prompt_for
+from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.models import zoo
 from elicit.models.model import Model
-from elicit.models.prompts import THINK
+from elicit.models.prompts import THINK, prompt_for
 from elicit.tasks.base import Items
 
 NAME = "sae-steer"
@@ -156,7 +156,7 @@ def notes(options: Mapping[str, Any]) -> list[str]:
 
 def parts(options: Mapping[str, Any]) -> list[str]:
     """For the report: all that was tried on dev, best first."""
-    from elicit.report.run_section import with_interval
+    from elicit.evaluation.metrics.format import with_interval
     from probes.figures import table
 
     rows = sorted(options["found"]["search"], key=lambda row: -row["accuracy"])

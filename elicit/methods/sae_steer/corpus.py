@@ -26,13 +26,12 @@ from transformers import PreTrainedTokenizerBase
 
 from elicit.decoding.decoders import Decoder, Greedy, Sampling
 from elicit.decoding.loop import StopRule, decode
-from elicit.models.download import sha256_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks import load_task
 from elicit.training.organisms.variants import PROMPTS
 from probes.errors import UserError
-from probes.files import make_folder, no_link, write_whole
+from probes.files import make_folder, no_link, sha256_of, write_whole
 
 Kind = Literal["direct", "cot", "plain"]
 Part = Literal["train", "card"]

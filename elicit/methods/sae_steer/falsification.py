@@ -24,6 +24,7 @@ from elicit.methods.sae_steer.contrast import Reading, Text
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
+from elicit.tasks.everyday_text import SENTENCES
 from probes.capture import capture
 from probes.sae.autoencoder import Feature
 
@@ -36,18 +37,6 @@ IRRELEVANT = (
     "Do not mention the weather.", "Write as if to an old friend.",
 )  # fmt: skip
 TEMPLATES = ("Question: {question}\nAnswer:", "{question}\nSolution:", "### Problem\n{question}\n### Answer\n")
-SENTENCES = (
-    "The bus was late this morning and the rain came down in sheets.",
-    "My neighbour keeps four hens, a goat and a very old dog.",
-    "The soup needs more salt and a handful of fresh parsley.",
-    "They painted the kitchen yellow over the long weekend.",
-    "The museum opens at ten and is closed on public holidays.",
-    "Her brother moved to Lisbon and works in a small bakery.",
-    "A thin layer of snow covered the roofs along the river.",
-    "The concert ended late and the last train had already left.",
-    "He lost his umbrella in the library and found it at home.",
-    "The garden is full of bees from April to the end of August.",
-)
 INJECTED = 3  # tokens a sentence
 LEAST_KEPT, MOST_SPURIOUS = 0.5, 0.5
 

@@ -30,10 +30,12 @@ from typing import TYPE_CHECKING, Any
 from elicit.decoding.decoders import Greedy, Hybrid
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.methods.base import check_own, prompt_for
+from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
+from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
 from elicit.models import zoo
 from elicit.models.model import Model, load_model
+from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
 from steering.adapters import CONFIG, Adapter
@@ -43,15 +45,11 @@ from steering.interventions import Add
 if TYPE_CHECKING:
     from elicit.evaluation.run.run import Run
 
-NAME = "vector-transfer"
 SUMMARY = "a thinking model decides when its base is steered, by a vector a behaviour"
 PAPER = "2510.07364"
 MODEL = "smollm2-135m-latent"
 THINKING = "thinking model"
-GATES = ("oracle", "probe", "entropy")
-MODES = ("hybrid", "static")
 CARD_HEAD = ("category", "sentences", "telling words", "typical sentences")
-BETWEEN, HEAD = "between", "head"
 RANDOM = 5
 QUICK = {"read": 48, "dev": 16, "categories": "6"}
 

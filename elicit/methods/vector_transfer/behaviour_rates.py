@@ -18,7 +18,7 @@ from jaxtyping import Float
 from elicit.decoding.progress import Progress
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
-from elicit.methods.vector_transfer.gate_fitting import thoughts_from
+from elicit.methods.vector_transfer.reasoning_traces import thoughts_from
 from elicit.tasks.base import Items
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError

@@ -19,17 +19,11 @@ from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.metrics.gap import recovered
-from elicit.methods.vector_transfer import BETWEEN, HEAD, NAME, behaviour_rates
-from elicit.methods.vector_transfer.gate_fitting import (
-    Choosing,
-    Thoughts,
-    between,
-    choosing,
-    distil,
-    thoughts_of,
-    token_labels,
-)
+from elicit.methods.vector_transfer import behaviour_rates
+from elicit.methods.vector_transfer.gate_fitting import between, distil, token_labels
 from elicit.methods.vector_transfer.hybrid_stats import summarise
+from elicit.methods.vector_transfer.options import BETWEEN, HEAD, NAME
+from elicit.methods.vector_transfer.reasoning_traces import Choosing, Thoughts, choosing, thoughts_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items

@@ -22,7 +22,8 @@ from elicit.models.zoo import ADAPTER, ORGANISM_FILE, WHOLE
 from elicit.tasks.organism.problems import FAMILIES
 from elicit.training.lora import save_adapter
 from elicit.training.organisms import variants as arms
-from elicit.training.sft import STATE, Example, Point, Recipe, Told, packed, train
+from elicit.training.recipe import Example, Point, Recipe, Told
+from elicit.training.sft import STATE, packed, train
 from probes.errors import UserError, unknown
 from probes.files import check_folder, whole_files, write_whole
 

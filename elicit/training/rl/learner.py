@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 from elicit.models.model import Model
 from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.training.lora import save_adapter
-from elicit.training.sft import Recipe, prepare, quick
+from elicit.training.recipe import Recipe
+from elicit.training.sft import prepare, quick
 from steering.adapters import Adapter, Swap, borrowed, swaps_of
 
 

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from elicit.decoding.decoders import Greedy, Sampling
 from elicit.elicited import Elicited
-from elicit.evaluation.run.store import locked
 from elicit.models.identity import grounds
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -45,7 +44,7 @@ from elicit.training.rl.rollouts import sample
 from elicit.training.rl.settings import Settings
 from probes.batching import Padded, left_pad
 from probes.errors import UserError
-from probes.files import make_folder
+from probes.files import locked, make_folder
 from steering.adapters import Adapter
 
 STATE = "rl.safetensors"

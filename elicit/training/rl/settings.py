@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from elicit.training.recipe import Recipe
 from elicit.training.rl.losses import ADVANTAGES, AGGREGATES
-from elicit.training.sft import Recipe
 from probes.errors import UserError, at_least, unknown
 
 

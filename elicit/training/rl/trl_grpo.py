@@ -40,7 +40,6 @@ from transformers import PreTrainedModel
 
 from elicit.decoding.decoders import Greedy
 from elicit.elicited import Elicited
-from elicit.evaluation.run.store import locked
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.models.zoo import ADAPTER
@@ -54,7 +53,7 @@ from elicit.training.rl.rewards import Reward, Rewards, parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge, evaluating, grounded
 from probes.errors import UserError
-from probes.files import make_folder, write_whole
+from probes.files import locked, make_folder, write_whole
 from steering.adapters import Adapter
 
 STATE, PREFLIGHT = "trl.json", "preflight.json"

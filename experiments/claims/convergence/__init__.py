@@ -26,10 +26,10 @@ import numpy as np
 from elicit.analysis.behaviour import convergence
 from elicit.analysis.internals import convergence_shift
 from elicit.evaluation import Run
+from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
 from elicit.evaluation.metrics.gap import share as share_of_gap
 from elicit.models import zoo
-from elicit.report.run_section import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.convergence.figure import drawn
 from experiments.claims.trained import means, points, scores

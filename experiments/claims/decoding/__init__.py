@@ -12,9 +12,9 @@ import numpy as np
 from elicit.analysis.behaviour.format_share import classify
 from elicit.decoding.selection import RULES, select_all
 from elicit.evaluation import Run
+from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.run.arms import arms_of, named
 from elicit.methods.cot_decoding import NAME
-from elicit.report.run_section import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.reading import DIRECT, Lead, dot, lead, lead_of, on_twin
 from probes.dots import Dot, dot_plot

@@ -17,8 +17,8 @@ from elicit.analysis.base import halves, shown
 from elicit.analysis.behaviour import format_share
 from elicit.analysis.behaviour.format_share import FORMATS, Outputs, classify
 from elicit.evaluation import Run
+from elicit.evaluation.metrics.format import share, signed, with_interval
 from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
-from elicit.report.run_section import share, signed, with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.sampled import sampled
 from probes.dots import Dot, dot_plot

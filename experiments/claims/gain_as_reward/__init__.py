@@ -22,9 +22,8 @@ from jaxtyping import Float
 from elicit.analysis.reasoning import information_gain
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
-from elicit.evaluation.run.store import digest
+from elicit.evaluation.metrics.format import with_interval
 from elicit.models import Prompt
-from elicit.report.run_section import with_interval
 from elicit.tasks.base import Items
 from elicit.training import train
 from elicit.training.rl.information_gain import FILLER, NULLS, as_long, gains
@@ -33,6 +32,7 @@ from elicit.training.rl.settings import Settings
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.trained import RLVR, means, points, scores, trained
 from probes.errors import UserError
+from probes.files import digest
 from probes.statistics import Interval
 
 REWARD, CONTROL = "information-gain", "filler-gain"

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from elicit.report.run_section import with_interval
+from elicit.evaluation.metrics.format import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.trained import RLVR, means, points, scores, trained
 from probes.dots import Dot, dot_plot

@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
 from elicit.evaluation import Run
-from elicit.report.run_section import with_interval
+from elicit.evaluation.metrics.format import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.trained import RLVR, example_of, means, points, rewarded, scores, trained
 from probes.dots import Dot, whiskers

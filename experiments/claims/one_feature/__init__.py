@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from elicit.evaluation import Run
+from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.run.arms import arms_of, handle_of
 from elicit.methods import cot_prompt
 from elicit.methods.sae_steer import NAME
 from elicit.models.prompts import AT_ONCE
-from elicit.report.run_section import with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.reading import DIRECT, Lead, arms_figure, lead, leads, on_twin
 

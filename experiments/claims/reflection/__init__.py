@@ -24,9 +24,9 @@ from elicit.analysis.behaviour.format_share import classify
 from elicit.analysis.behaviour.reflection import WORDS, Reflection, reflects
 from elicit.analysis.behaviour.reflection import measure as compare
 from elicit.decoding import Sampling
+from elicit.evaluation.metrics.format import signed, with_interval
 from elicit.evaluation.run.arms import Arm, arms_of
 from elicit.methods import direct
-from elicit.report.run_section import signed, with_interval
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.sampled import sampled
 from probes.dots import Dot, dot_plot

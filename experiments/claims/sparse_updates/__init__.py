@@ -20,7 +20,6 @@ import numpy as np
 from elicit.analysis.internals import weight_difference
 from elicit.analysis.internals.weight_difference import READINGS
 from elicit.evaluation import Run
-from elicit.evaluation.run.store import digest
 from elicit.methods import direct
 from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Prompt, load_model
@@ -33,6 +32,7 @@ from elicit.training.rl.settings import Settings
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.trained import points, scores
 from probes.dots import Dot, dot_plot
+from probes.files import digest
 from probes.statistics import Interval, resampled_means
 
 REWARDS = {"true reward": "exact", "random reward": "random:0.5"}

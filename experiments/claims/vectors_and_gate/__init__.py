@@ -11,8 +11,9 @@ from __future__ import annotations
 from elicit.evaluation import Run
 from elicit.evaluation.metrics.gap import share
 from elicit.evaluation.run.arms import arms_of
-from elicit.methods.vector_transfer import NAME, THINKING
+from elicit.methods.vector_transfer import THINKING
 from elicit.methods.vector_transfer.hybrid_stats import GAP_HEAD, gap_rows
+from elicit.methods.vector_transfer.options import NAME
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.reading import DIRECT, Lead, arms_figure, gap, leads, on_twin
 

@@ -21,11 +21,12 @@ import numpy as np
 from elicit.analysis.base import halves
 from elicit.analysis.behaviour.routing import SIGNALS, Judged, Pair, choose, judge
 from elicit.evaluation import Run
+from elicit.evaluation.metrics.format import share, signed, with_interval
 from elicit.evaluation.metrics.gap import share as share_of_gap
 from elicit.evaluation.run.arms import arms_of, named, shared_items
 from elicit.methods import cot_prompt, direct
-from elicit.methods.vector_transfer import NAME, THINKING
-from elicit.report.run_section import share, signed, with_interval
+from elicit.methods.vector_transfer import THINKING
+from elicit.methods.vector_transfer.options import NAME
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.reading import DIRECT, Lead, dot, gap, lead, lead_of, leads
 from probes.dots import dot_plot

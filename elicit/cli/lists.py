@@ -1,0 +1,63 @@
+"""`elicit models`, `tasks` and `methods`: what there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from elicit.cli.options import Json, show_list
+
+
+def models(as_json: Json = False) -> None:
+    """Models that have a name here; any hub id, folder or GGUF file works as well."""
+    from elicit.models import zoo
+
+    named = {name: w.summary for name, w in zoo.WEIGHTS.items()}
+    named |= {name: o.summary for name, o in zoo.ORGANISMS.items()}
+    rows = list(named.items()) + [(n, f"hub {repo}") for n, repo in zoo.ALIASES.items()]
+    show_list(("model", "what it is"), rows, as_json)
+
+
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this task: an item of each split, and its grader's proof.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tasks that have a name here; any JSON Lines file with question and answer works as well."""
+    from elicit.tasks import load_task, task_names, validate
+
+    if name is None:
+        show_list(("task", "what it is"), list(task_names().items()), as_json)
+        return
+    task = load_task(name, limit=16)
+    proof = validate(task.all, 48)
+    if as_json:
+        items = [{"id": i.id, "split": i.split, "question": i.question, "answer": i.answer} for i in task.items]
+        print(json.dumps({"task": task.name, "kind": task.kind, "validation": vars(proof), "items": items}, indent=2))
+        return
+    from elicit.cli.terminal import out
+
+    for split in ("fit", "dev", "test"):
+        first = next((i for i in task.items if i.split == split), None)
+        if first is not None:
+            out.print(
+                f"[dim]{split}  {first.id}[/]\n{first.question}\n[dim]answer:[/] {first.answer}\n",
+                markup=True,
+                highlight=False,
+            )
+    verdict = "gold scores 1 and corrupted gold 0" if proof.ok else "its grader is NOT to be trusted"
+    out.print(f"answers are of kind {task.kind}; on {proof.checked} items {verdict}")
+
+
+def methods(as_json: Json = False) -> None:
+    """Mechanisms and baselines, with their options."""
+    from elicit.methods import METHODS, options_of
+
+    rows = []
+    for name, module in METHODS.items():
+        options = ", ".join(f"{k}={v}" for k, v in options_of(name).items())
+        rows.append((name, module.SUMMARY + (f" (arXiv {module.PAPER})" if module.PAPER else ""), options))
+    show_list(("method", "what it does", "options"), rows, as_json)

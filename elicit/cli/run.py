@@ -1,0 +1,187 @@
+"""`elicit run`: one method on one task, beside its baselines or controls."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicit.cli.options import (
+    Against,
+    Device,
+    DeviceMap,
+    Dtype,
+    Json,
+    Limit,
+    Setting,
+    Split,
+    TaskName,
+    load,
+    settings,
+)
+from elicit.models.zoo import task_for
+from probes.errors import UserError, unknown
+
+
+def run(
+    context: typer.Context,
+    method: Annotated[str, typer.Option(help="What to evaluate: see `elicit methods`.")] = "cot-decoding",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's name, hub id, folder or GGUF file. Unless given: smollm2-135m; for sae-steer and "
+            "critique-ft the organism smollm2-135m-latent, whose gap is known."
+        ),
+    ] = "",
+    task: TaskName = "",
+    split: Split = "test",
+    limit: Limit = 128,
+    seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    against: Against = "direct",
+    controls: Annotated[
+        bool, typer.Option("--controls", help="The method's own controls, instead of --against.")
+    ] = False,
+    prompt: Annotated[
+        str, typer.Option(help="qa, qa-cot, qa-direct, chat, chat-cot, chat-direct, few-shot or a template file.")
+    ] = "qa",
+    max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
+    setting: Setting = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: runs/<name>-<hash>.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of taking up a run.")] = False,
+    batch_rows: Annotated[int | None, typer.Option(help="Answers decoded together.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with these options; the command line wins.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a method against its baselines on the same items; the same command takes up a run that was stopped."""
+    given = _with_config(context, config)
+    run_one(given, quiet=as_json, show=_print_json if as_json else _print_run)
+
+
+def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
+    """The options of a command: the command line, then the file, then the defaults."""
+    given = dict(context.params)
+    if file is None:
+        return given
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"configuration {str(file)!r} cannot be read ({error.strerror}); give a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"configuration {str(file)!r} is not TOML ({error}); mend it") from error
+    data["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in data.pop("options", {}).items()]
+    for key, value in data.items():
+        key = key.replace("-", "_")
+        if key not in given or key in ("config", "as_json"):
+            raise unknown(
+                f"key of {file.name}",
+                key,
+                [k for k in given if k not in ("config", "as_json", "setting")] + ["options"],
+            )
+        default = given[key]
+        expected = str if isinstance(default, Path) else list if key == "setting" else type(default)
+        if default is not None and not isinstance(value, expected):
+            raise UserError(f"{file.name}: {key} = {value!r}; expected {expected.__name__}, like {default!r}")
+        if _is_default(context, key) or key == "setting":
+            given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
+    return given
+
+
+def _is_default(context: typer.Context, key: str) -> bool:
+    source = context.get_parameter_source(key)
+    return source is None or source.name in ("DEFAULT", "DEFAULT_MAP")
+
+
+def _print_json(run: Any) -> None:
+    print(json.dumps({"run": str(run.folder), **run.metrics}, indent=2))
+
+
+def _print_run(run: Any) -> None:
+    from elicit.cli.terminal import out, show_table
+    from elicit.report.run_section import READING_HEAD, arm_table, notes, reading_rows
+
+    metrics = run.metrics
+    out.print()
+    show_table(*arm_table(metrics), main=0)
+    out.print(
+        f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} "
+        f"{metrics['model']['sha256'][:12]}…, {metrics['model']['dtype']}; accuracy in %, tokens a question; "
+        f"difference: {metrics['method']} minus the row, paired; p: exact McNemar, Holm[/]\n",
+        highlight=False,
+    )
+    if "readings" in metrics:
+        show_table(READING_HEAD, reading_rows(metrics))
+        out.print()
+    for line in notes(metrics):
+        out.print(line, highlight=False)
+    out.print(f"\nrun: {run.folder}   report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
+    """One run from the options of the command line; returns it after `show` has shown it.
+
+    Of several processes all fit, and the first one evaluates.
+    """
+    from elicit.methods import check_options, fit, get, options_of
+    from elicit.models.model import DEFAULT_MODEL
+    from elicit.training import trl_common
+    from probes.files import check_folder
+
+    if given["limit"] < 1:
+        raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
+    if given["max_new_tokens"] < 1:
+        raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
+    if given["out"] is not None:
+        check_folder(given["out"])
+    quiet = quiet or not trl_common.first()
+    name = given["method"]
+    given["model"] = given["model"] or getattr(get(name), "MODEL", DEFAULT_MODEL)
+    options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
+    options |= settings(given["setting"], options_of(name))
+    check_options(name, options)
+    baselines = _baselines(given, name)
+
+    from elicit.evaluation.evaluator import evaluate
+    from elicit.tasks import load_task
+
+    task = load_task(
+        given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]
+    )
+    items = task.split(given["split"])[: given["limit"]]
+    model = load(given, quiet)
+
+    from elicit.cli.terminal import run_bars
+
+    with run_bars(quiet=quiet) as bars:
+        handle = fit(name, model, task.solved, bars, **options)
+        controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
+        if not trl_common.first():
+            return None
+        run = evaluate(
+            handle,
+            items,
+            against=controls or baselines,
+            out=given["out"],
+            seed=given["seed"],
+            batch_rows=given["batch_rows"],
+            fresh=given["fresh"],
+            progress=bars,
+        )
+    show(run)
+    return run
+
+
+def _baselines(given: dict[str, Any], name: str) -> list[str]:
+    from elicit.methods import METHODS
+
+    names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
+    known = [*METHODS, *(f"{n}@budget" for n in METHODS if hasattr(METHODS[n], "matched"))]
+    for one in names:
+        if one not in known:
+            raise unknown("baseline", one, known)
+    return [n for n in names if n != name]

@@ -1,0 +1,83 @@
+"""What a training is: its settings, its examples, and what is told of each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from probes.errors import UserError, at_least
+
+
+class Example(NamedTuple):
+    """Token ids of a prompt and of the target that is learned after it."""
+
+    prompt: list[int]
+    target: list[int]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt) + len(self.target)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        steps: the length of the schedule: a linear rise over `warmup` steps, then a cosine to a tenth of `lr`.
+        rows, width: tokens of a step: rows that examples are packed into, as many as fit. One shape for all steps:
+            the kernels of a CPU are made for each shape anew.
+        part: rows of one forward and backward; gradients of parts are summed.
+        lr: the largest learning rate (AdamW, betas 0.9 and 0.99).
+        rank: of LoRA on every linear layer but the output head (arXiv 2106.09685); 0 trains all weights.
+        alpha: LoRA's scale is alpha / rank.
+        weight_decay: of AdamW.
+        clip: the largest norm of the gradient.
+        seed: of LoRA's initial weights and of the examples.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    steps: int = 150
+    rows: int = 10
+    width: int = 256
+    part: int = 5
+    lr: float = 3e-3
+    warmup: int = 10
+    rank: int = 8
+    alpha: int = 16
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "steps", "rows", "width", "part", "alpha")
+        for name in ("lr", "clip"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
+        if self.rank < 0:
+            raise UserError(f"rank = {self.rank} was given; give 0 (all weights) or more")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.lr * rise * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
+
+
+@runtime_checkable
+class Told(Protocol):
+    """What a caller sees of each step."""
+
+    def __call__(self, step: int, loss: float, tokens_per_second: float) -> None: ...
+
+
+class Point(NamedTuple):
+    """One step of a training curve: mean loss a target token (nats), the gradient's norm before clipping."""
+
+    step: int
+    loss: float
+    norm: float
+    tokens: int
+    seconds: float
