@@ -13,18 +13,20 @@ Heavy libraries are imported when a name is first used.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from elicit import methods
+    from elicit.decoding.progress import Progress
     from elicit.decoding.trace import Trace
     from elicit.elicited import Elicited
-    from elicit.evaluation.evaluator import evaluate
     from elicit.evaluation.run.run import Run
     from elicit.models.model import Model, load_model
-    from elicit.tasks import Item, Task, load_task
+    from elicit.tasks import Item, Items, Task, load_task
     from probes.errors import UserError
 
 _HOMES = {
@@ -35,7 +37,6 @@ _HOMES = {
     "Task": "elicit.tasks",
     "Trace": "elicit.decoding.trace",
     "UserError": "probes.errors",
-    "evaluate": "elicit.evaluation",
     "load_model": "elicit.models",
     "load_task": "elicit.tasks",
 }
@@ -53,6 +54,45 @@ __all__ = [
     "load_task",
     "methods",
 ]
+
+
+def evaluate(
+    handle: Elicited,
+    items: Items,
+    *,
+    against: str | Sequence[str] | Mapping[str, Elicited] = ("direct",),
+    out: Path | str | None = None,
+    seed: int = 0,
+    batch_rows: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Evaluate a handle against baselines on the same items, with a page that opens offline (`report.html`).
+
+    Args:
+        handle: what is evaluated.
+        items: the questions, e.g. `task.test`.
+        against: names of baselines (`direct`, `cot-prompt`, `self-consistency`, each also `@budget`), or handles by
+            name.
+        out: the run's folder; derived from the configuration's hash unless given, so that the same call takes up the
+            same run.
+        seed: of samplers and of the bootstrap.
+        batch_rows: branches decoded together.
+        fresh: remove what the folder holds of this or another run first.
+        progress: is told what goes on.
+
+    Raises:
+        UserError: as `elicit.evaluation.evaluator.evaluate`; an unknown baseline.
+    """
+    from elicit.evaluation.evaluator import evaluate as evaluated
+    from elicit.methods import beside
+    from elicit.report.page import render
+
+    others = against if isinstance(against, Mapping) else beside(handle, items, against, seed)
+    return evaluated(
+        handle, items, against=others, out=out, seed=seed, batch_rows=batch_rows, fresh=fresh, progress=progress,
+        page=render,
+    )  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from elicit import methods
+from elicit import evaluate, methods
 from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
-from elicit.evaluation import evaluate
 from elicit.methods import critique_ft
 from elicit.methods.critique_ft.critic import Critique
 from elicit.models import Model

@@ -16,14 +16,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import elicit.decoding.cache
-from elicit import load_model, load_task
+from elicit import evaluate, load_model, load_task
 from elicit.decoding import Hybrid, StopRule, Trace, decode
 from elicit.decoding.cache import Candidates, PerRowState, SharedPrefixState, open_state
 from elicit.decoding.decoders.gates import AlwaysGate, EntropyGate, Gate, ProbeGate
 from elicit.decoding.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
 from elicit.decoding.decoders.partner import Partner, shared_ids
 from elicit.elicited import Elicited
-from elicit.evaluation import evaluate
 from elicit.methods.vector_transfer.hybrid_stats import summarise
 from elicit.models import Model
 from probes.batching import left_pad

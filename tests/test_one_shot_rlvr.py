@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from elicit import evaluate
 from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
-from elicit.evaluation import evaluate
 from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
 from elicit.methods.one_shot_rlvr.decomposition import PARTS, decompose
 from elicit.models import Model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elicit.evaluation import evaluate
+from elicit import evaluate
 from elicit.methods import cot_decoding, cot_prompt, direct
 from elicit.models import Model, zoo
 from elicit.report import compare_runs, head_of, rows_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elicit.evaluation import evaluate
+from elicit import evaluate
 from elicit.evaluation.metrics.gap import recovered
 from elicit.methods import MECHANISMS, direct, fit, get
 from elicit.methods import cot_prompt as ceiling

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from elicit import evaluate
 from elicit.elicited import Elicited
-from elicit.evaluation import evaluate
 from elicit.methods import sae_steer
 from elicit.methods.sae_steer.causal_filter import Candidate
 from elicit.methods.sae_steer.contrast import answered, read

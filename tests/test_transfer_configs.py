@@ -13,9 +13,8 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM
 
 import elicit.models.model
-from elicit import load_model, load_task
+from elicit import evaluate, load_model, load_task
 from elicit.cli import app as cli
-from elicit.evaluation import evaluate
 from elicit.methods import check_options, fit, get
 from elicit.models import Model, named_prompt
 from elicit.models.zoo import ALIASES, WEIGHTS

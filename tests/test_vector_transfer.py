@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from elicit import evaluate
 from elicit.decoding import Greedy, Hybrid
 from elicit.decoding.decoders.partner import Partner
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.evaluation import evaluate
 from elicit.methods import vector_transfer
 from elicit.methods.vector_transfer.behaviour_rates import rates as measure_rates
 from elicit.methods.vector_transfer.gate_fitting import between, distil, greedy_along, token_labels

@@ -103,6 +103,7 @@ def _run_methods(given: dict[str, Any]) -> Any:
             raise UserError(f"a limit of {value} {what} was given; give at least 1")
 
     from elicit.methods.compare import Terms, run_together
+    from elicit.report.page import render
     from elicit.tasks import load_task
 
     task = load_task(given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else limit)
@@ -115,7 +116,7 @@ def _run_methods(given: dict[str, Any]) -> Any:
     with run_bars(quiet=given["as_json"]) as bars:
         done = run_together(
             model, items, names, terms, out=given["out"], batch_rows=given["batch_rows"], optional=every,
-            progress=bars, told=lambda line: print(f"elicit: {line}", file=sys.stderr),
+            progress=bars, told=lambda line: print(f"elicit: {line}", file=sys.stderr), page=render,
         )  # fmt: skip
     done.left_out.update(left)
     return done

@@ -127,7 +127,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 
     Of several processes all fit, and the first one evaluates.
     """
-    from elicit.methods import check_options, fit, get, options_of
+    from elicit.methods import beside, check_options, fit, get, options_of
     from elicit.models.model import DEFAULT_MODEL
     from elicit.training import trl_common
     from probes.files import check_folder
@@ -147,6 +147,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     baselines = _baselines(given, name)
 
     from elicit.evaluation.evaluator import evaluate
+    from elicit.report.page import render
     from elicit.tasks import load_task
 
     task = load_task(
@@ -165,12 +166,13 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         run = evaluate(
             handle,
             items,
-            against=controls or baselines,
+            against=controls or beside(handle, items, baselines, given["seed"]),
             out=given["out"],
             seed=given["seed"],
             batch_rows=given["batch_rows"],
             fresh=given["fresh"],
             progress=bars,
+            page=render,
         )
     show(run)
     return run

@@ -10,7 +10,7 @@ Arms that share model, adapter and decoder are decoded together (`elicit.evaluat
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,8 @@ from elicit.evaluation.delivery import prove
 from elicit.evaluation.metrics.run_metrics import compute
 from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
-from elicit.evaluation.run.store import CONFIG, PARQUET, Journal, Store, folder_for
+from elicit.evaluation.run.store import CONFIG, PARQUET, REPORT, Journal, Store, folder_for
 from elicit.evaluation.run.table import outcomes
-from elicit.methods import control
 from elicit.models.identity import grounds
 from elicit.tasks.base import Items, validate
 from elicit.tasks.grading import WORKER
@@ -52,26 +51,28 @@ def evaluate(
     handle: Elicited,
     items: Items,
     *,
-    against: str | Sequence[str] | Mapping[str, Elicited] = ("direct",),
+    against: Mapping[str, Elicited] | None = None,
     out: Path | str | None = None,
     seed: int = 0,
     batch_rows: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
+    page: Callable[[Run], str] | None = None,
 ) -> Run:
-    """Evaluate a handle against baselines on the same items.
+    """Evaluate a handle against others on the same items; `elicit.evaluate` takes names of baselines as well.
 
     Args:
         handle: what is evaluated.
         items: the questions, e.g. `task.test`.
-        against: names of baselines (`direct`, `cot-prompt`, `self-consistency`, each also `@budget`), or
-            handles by name.
+        against: handles by name. One whose name ends in `@budget` spends, question by question, the tokens that the
+            evaluated handle spent.
         out: the run's folder; derived from the configuration's hash unless given, so that the same call
             takes up the same run.
         seed: of samplers and of the bootstrap.
         batch_rows: branches decoded together.
         fresh: remove what the folder holds of this or another run first.
         progress: is told what goes on.
+        page: draws the finished run; what it returns is kept as `report.html`.
 
     Raises:
         UserError: nothing to evaluate, a prompt that shows evaluated items, a grader that fails its own gold,
@@ -81,7 +82,7 @@ def evaluate(
         raise UserError("no items to evaluate; give at least one")
     if batch_rows is not None and batch_rows < 1:
         raise UserError(f"batch_rows = {batch_rows} was given; give at least 1")
-    arms = _arms(handle, items, against, seed)
+    arms = _arms(handle, against or {})
     asked = {item.question for item in items}
     if any(shot in asked for arm in arms for shot, _ in arm.handle.prompt.shots):
         raise UserError("the prompt shows questions that are evaluated; evaluate the dev or the test split")
@@ -126,7 +127,8 @@ def evaluate(
             extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}
         metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, found, items, seed=seed, extra=extra)
         run = Run(store, metrics, found)
-        run.write_report()
+        if page is not None:
+            store.write(REPORT, page(run))
         store.finish(metrics)
     return run
 
@@ -139,22 +141,8 @@ def _check_room(arms: Sequence[Arm], items: Items) -> None:
         check_ready(one.model.lm, longest + one.decoder.max_new_tokens)
 
 
-def _arms(
-    handle: Elicited, items: Items, against: str | Sequence[str] | Mapping[str, Elicited], seed: int
-) -> list[Arm]:
-    """The handle first, then the baselines; a repeated baseline stands once."""
-    if isinstance(against, Mapping):
-        others = dict(against)
-    else:
-        names = [against] if isinstance(against, str) else list(against)
-        options = {
-            **{k: v for k, v in handle.options.items() if k == "prompt"},
-            "max_new_tokens": handle.decoder.max_new_tokens,
-            "seed": seed,
-        }
-        others = {
-            n: control(n, handle.model, items.task.solved, options) for n in dict.fromkeys(names) if n != handle.method
-        }
+def _arms(handle: Elicited, others: Mapping[str, Elicited]) -> list[Arm]:
+    """The handle first, then the others."""
     keys: dict[str, str] = {}
     arms = []
     for name, one in {handle.method: handle, **others}.items():

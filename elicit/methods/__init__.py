@@ -7,7 +7,7 @@ which method made a handle.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -107,11 +107,33 @@ def control(name: str, model: Model, items: Items | None, options: Mapping[str, 
     return handle
 
 
+def beside(handle: Elicited, items: Items, names: str | Sequence[str], seed: int = 0) -> dict[str, Elicited]:
+    """Baselines by name, for a handle: with its prompt and its limit of tokens; its own name stands for itself.
+
+    Args:
+        handle: what they are put beside.
+        items: what it is evaluated on; baselines with shots take them from the items' task.
+        names: `direct`, `cot-prompt`, `self-consistency`, each also `@budget`; one, or several, a repeated one once.
+        seed: of samplers.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    options = {
+        **{k: v for k, v in handle.options.items() if k == "prompt"},
+        "max_new_tokens": handle.decoder.max_new_tokens,
+        "seed": seed,
+    }
+    distinct = dict.fromkeys([names] if isinstance(names, str) else names)
+    return {n: control(n, handle.model, items.task.solved, options) for n in distinct if n != handle.method}
+
+
 __all__ = [
     "BASELINES",
     "MATCHED",
     "MECHANISMS",
     "METHODS",
+    "beside",
     "check_options",
     "control",
     "fit",

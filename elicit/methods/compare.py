@@ -83,6 +83,7 @@ def run_together(
     optional: bool = False,
     progress: Progress | None = None,
     told: Callable[[str], None] = lambda line: None,
+    page: Callable[[Run], str] | None = None,
 ) -> Together:
     """Fit and evaluate each method, or find it done.
 
@@ -96,6 +97,7 @@ def run_together(
         optional: a method that refuses (nothing to learn, nothing that fits) is left out, with its reason.
         progress: of each fit and run.
         told: is given a line at each method.
+        page: draws each run, as `evaluate` takes it.
 
     Raises:
         UserError: no or unknown methods, a folder with another comparison, a method that refuses.
@@ -116,7 +118,7 @@ def run_together(
         for n, name in enumerate(names, 1):
             try:
                 run, seconds = _one(
-                    model, items, name, terms, done.folder, batch_rows, progress, told, f"{n}/{len(names)}"
+                    model, items, name, terms, done.folder, batch_rows, progress, told, page, f"{n}/{len(names)}"
                 )
             except UserError as error:
                 if not optional:
@@ -170,6 +172,7 @@ def _one(
     batch_rows: int | None,
     progress: Progress | None,
     told: Callable[[str], None],
+    page: Callable[[Run], str] | None,
     place: str,
 ) -> tuple[Run, float]:
     """The run of one method and the seconds of its fit, from the disk where they are there."""
@@ -190,6 +193,6 @@ def _one(
     told(f"{place} {name}: answering {len(items)} questions")
     controls = get(name).controls(handle, solved, seed=terms.seed) if terms.controls else {}
     run = evaluate(
-        handle, items, against=controls, out=where, seed=terms.seed, batch_rows=batch_rows, progress=progress
+        handle, items, against=controls, out=where, seed=terms.seed, batch_rows=batch_rows, progress=progress, page=page
     )
     return run, float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])

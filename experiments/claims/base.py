@@ -24,15 +24,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from elicit import Run, evaluate
 from elicit.decoding.progress import Progress, Silent
 from elicit.elicited import Elicited
-from elicit.evaluation import Run, evaluate
 from elicit.evaluation.batches import models_of
 from elicit.methods import fit
 from elicit.methods.compare import Terms, plan_of, run_together
 from elicit.models import Model, load_model
 from elicit.models.identity import grounds
 from elicit.models.zoo import task_for
+from elicit.report import render
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.errors import UserError, unknown
@@ -183,7 +184,7 @@ class Study:
         terms = Terms(max_new_tokens=self["max_new_tokens"], seed=self.seed, quick=self.quick, controls=controls)
         items = self.task(model.name).test[: self["limit"]]
         out = self._folder("compared", model, plan_of(model, items, terms))
-        made = run_together(model, items, names, terms, out=out, progress=self.progress, told=self.told)
+        made = run_together(model, items, names, terms, out=out, progress=self.progress, told=self.told, page=render)
         return {run.metrics["method"]: run for run in made.runs}
 
     def evaluated(self, handle: Elicited, against: Mapping[str, Elicited], what: str, split: str = "test") -> Run:

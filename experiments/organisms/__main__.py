@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from elicit import evaluate
 from elicit.cli.terminal import run_bars
 from elicit.elicited import Elicited
-from elicit.evaluation import evaluate
 from elicit.evaluation.metrics.gap import SCORE_HEAD, score_rows, score_runs
 from elicit.methods import fit, get, options_of
 from elicit.models import load_model, zoo

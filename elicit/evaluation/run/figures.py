@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import plotly.graph_objects as go
 
 from elicit.decoding.trace import Outcome, Trace, token_margins
-from elicit.evaluation.run.run import Run
 from probes.errors import UserError
 from probes.figures import BLUE, CONFIDENCE_SCALE, GREEN, INK, MUTED, ORANGE, RED, styled
 
 
-def branch_tree(run: Run, item: str | None = None, tokens: int = 60) -> go.Figure:
+@runtime_checkable
+class Drawn(Protocol):
+    """What a figure needs of a finished run."""
+
+    @property
+    def metrics(self) -> dict[str, Any]: ...
+
+    @property
+    def outcomes(self) -> dict[str, dict[str, list[Outcome]]]: ...
+
+    def traces_of(self, source: str, *items: str) -> dict[str, list[Trace]]: ...
+
+
+def branch_tree(run: Drawn, item: str | None = None, tokens: int = 60) -> go.Figure:
     """The branches of one question: a lane each, its tokens coloured by margin, the answer outlined.
 
     Args:
@@ -131,7 +143,7 @@ def _escaped(text: str) -> str:
     return shown.replace(" ", "␣") if not shown.strip() else shown
 
 
-def calibration(run: Run) -> go.Figure:
+def calibration(run: Drawn) -> go.Figure:
     """How often branches are right, by their Δ, with Wilson intervals; AUROC in the title."""
     data = _need(run, "calibration")
     bins = data["bins"]
@@ -165,7 +177,7 @@ def calibration(run: Run) -> go.Figure:
     return styled(figure)
 
 
-def coverage(run: Run) -> go.Figure:
+def coverage(run: Drawn) -> go.Figure:
     """Coverage@k by rank, beside how often the branch of each rank alone is right."""
     data = _need(run, "coverage_by_rank")
     ranks = list(range(1, len(data["coverage"]) + 1))
@@ -194,7 +206,7 @@ def coverage(run: Run) -> go.Figure:
     return styled(figure, height=420)
 
 
-def readings(run: Run) -> go.Figure:
+def readings(run: Drawn) -> go.Figure:
     """Accuracy of every way to choose among the same branches, and of the baselines, with intervals."""
     method = run.metrics["method"]
     rows = [
@@ -227,7 +239,7 @@ def readings(run: Run) -> go.Figure:
     return styled(figure, height=120 + 30 * len(rows))
 
 
-def tokens(run: Run, item: str | None = None, branch: int = 0) -> go.Figure:
+def tokens(run: Drawn, item: str | None = None, branch: int = 0) -> go.Figure:
     """Margin, probability and entropy along one answer."""
     source = run.metrics["method"]
     chosen = item or next(iter(run.outcomes[source]))
@@ -249,7 +261,7 @@ def tokens(run: Run, item: str | None = None, branch: int = 0) -> go.Figure:
     return styled(figure, height=420)
 
 
-def _need(run: Run, key: str) -> dict[str, Any]:
+def _need(run: Drawn, key: str) -> dict[str, Any]:
     data = run.metrics.get(key)
     if data is None:
         raise UserError(f"the run of {run.metrics['method']} has no {key}; run a method that opens branches")

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from elicit.decoding.trace import Outcome, Trace
-from elicit.evaluation.run.store import PARQUET, REPORT, Store
+from elicit.evaluation.run.store import PARQUET, Store
 from elicit.evaluation.run.table import outcomes, traces
 from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
@@ -125,10 +125,3 @@ class Run:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
         return FIGURES[name](self, **options)
-
-    def write_report(self) -> Path:
-        """Write `report.html`: a page that opens without a network."""
-        from elicit.report.page import render
-
-        self.store.write(REPORT, render(self))
-        return self.folder / REPORT
