@@ -1,37 +1,49 @@
-"""`Elicited`: a base model plus everything that was done to it, and how it answers a batch of questions."""
+"""`Elicited`: a base model plus everything that was done to it, how it answers questions, and its bundle on disk.
+
+    elicited.json             method, prompt, decoder, selection; the base with its hash, its tokenizer's, its shape
+    interventions.json        what × where × when × strength, with norm conventions, centring means, gates
+    interventions.safetensors their tensors
+    adapter/                  as PEFT saves it
+    partner.json, .safetensors, partner/   hybrid decoding's vectors and gate; its adapter, where it is one
+
+The base is named, not copied, and so is a partner that is a model. Given another base, a bundle goes on only where it
+fits: interventions and vectors need the same tokenizer, width and depth; an adapter needs the base that it was
+trained on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elicit.decoding.decoders import Decoder, Greedy, Hybrid, decoder_to_dict
+from elicit.decoding.answering import ask, found_again, graded, read
+from elicit.decoding.decoders import Decoder, Greedy, Hybrid, decoder_from_dict, decoder_to_dict
 from elicit.decoding.decoders.partner import Partner
-from elicit.decoding.loop import NOTES, Generation, Policy, Progress, StopRule, decode
+from elicit.decoding.engine import Batch, decode_batch
+from elicit.decoding.loop import Generation, Progress, StopRule
 from elicit.decoding.progress import Progress as RunProgress
 from elicit.decoding.progress import Silent
 from elicit.decoding.selection import SELECTABLE
-from elicit.decoding.trace import Trace, filter_path, place, response_text, rounded
-from elicit.models.model import Model
+from elicit.decoding.trace import Trace
+from elicit.models.model import Model, load_model
 from elicit.models.prompts import Prompt
-from elicit.tasks.answers import Answer, Kind, find_answer
 from elicit.tasks.base import Item, Items
 from probes.errors import UserError, unknown
-from probes.finite import NotFiniteError, told_of
-from probes.offsets import decoded
-from steering.adapters import Adapter, applied
-from steering.hooks import Session, attached, check_plan
-from steering.interventions import Add, Plan, ProjectOut
+from probes.files import inner_folder, make_folder, whole, write_whole
+from probes.finite import told_of
+from probes.sites import depth, width
+from steering import storage
+from steering.adapters import CONFIG, WEIGHTS, Adapter, applied
+from steering.hooks import check_plan
+from steering.interventions import Plan
 
-ANSWER_PROMPT = "\nSo the answer is"
-ANSWER_TOKENS = 24
 TOGETHER = 64  # questions of `answers` in one batch
 SPANS = ("last", "prompted")
+FILE, PLAN, ADAPTER, PARTNER = "elicited.json", "interventions", "adapter", "partner"
 
 
 @dataclass(frozen=True)
@@ -126,70 +138,26 @@ class Elicited:
     ) -> list[list[Trace]]:
         """What was generated, read and graded; the adapter is on."""
         flat = [(q, g) for q, branches in enumerate(generations) for g in branches]
-        texts = [response_text(self.model.tokenizer, g, self.prompt.stop) for _, g in flat]
         kinds = [items.task.kind_of(items[q]) for q, _ in flat]
-        found: list[Answer | None] = [find_answer(text, kind) for (text, _), kind in zip(texts, kinds, strict=True)]
-        extra = [0] * len(flat)
+        said = [
+            read(self.model.tokenizer, g.tokens.tolist(), self.prompt.stop, kind)
+            for (_, g), kind in zip(flat, kinds, strict=True)
+        ]
+        asked = [0] * len(flat)
         if self.span == "prompted":
-            paths = [prompts[q] + g.tokens.tolist() for q, g in flat]
-            found, extra = self._prompted([t for t, _ in texts], paths, kinds)
+            answers = ask(self.model, [prompts[q] + g.tokens.tolist() for q, g in flat], kinds)
+            said = [found_again(response, answer) for response, (answer, _) in zip(said, answers, strict=True)]
+            asked = [spent for _, spent in answers]
         traces: list[list[Trace]] = [[] for _ in items]
-        for (q, g), (text, ends), answer, more in zip(flat, texts, found, extra, strict=True):
-            traces[q].append(self._trace(items, q, len(traces[q]), len(prompts[q]), g, text, ends, answer, more))
+        for (q, g), response, spent in zip(flat, said, asked, strict=True):
+            index = getattr(self.decoder, "first_sample", 0) + len(traces[q])
+            traces[q].append(
+                graded(
+                    response, g, items.task, items[q], index=index, prompt_tokens=len(prompts[q]), asked=spent,
+                    filters=self.filters, steered=bool(self.interventions) or self.partner is not None,
+                )
+            )  # fmt: skip
         return traces
-
-    def _trace(
-        self,
-        items: Items,
-        question: int,
-        branch: int,
-        prompt_tokens: int,
-        generation: Generation,
-        text: str,
-        ends: list[int],
-        found: Answer | None,
-        extra: int,
-    ) -> Trace:
-        item = items[question]
-        span, delta = place(generation, ends, found)
-        answer = found.text if found else None
-        dropped = filter_path(text, generation.finish, answer)
-        grade = items.task.grader.grade(item, answer)
-        notes = {} if generation.notes is None else dict(zip(NOTES, generation.notes.T.tolist(), strict=True))
-        return Trace(
-            item=item.id,
-            index=self.decoder.first_sample + branch if hasattr(self.decoder, "first_sample") else branch,
-            prompt_tokens=prompt_tokens,
-            tokens=generation.tokens.tolist(),
-            ends=ends,
-            text=text,
-            top1=rounded(generation.top1),
-            top2=rounded(generation.top2),
-            entropy=rounded(generation.entropy),
-            logprob=rounded(generation.logprob),
-            finish=generation.finish,
-            spent=generation.spent + extra,
-            answer=answer,
-            span=span,
-            delta=delta,
-            dropped=dropped if self.filters or answer is None else "",
-            score=grade.score,
-            moved=rounded(generation.moved) if self.interventions or self.partner is not None else [],
-            prompt_moved=generation.prompt_moved,
-            unjudged=grade.unjudged,
-            **notes,
-        )
-
-    def _prompted(
-        self, texts: Sequence[str], paths: Sequence[list[int]], kinds: Sequence[Kind]
-    ) -> tuple[list[Answer | None], list[int]]:
-        """Ask every path for its answer, and find what it says back on the path (its last occurrence)."""
-        said = ask(self.model, paths, kinds)
-        found: list[Answer | None] = []
-        for text, (answer, _) in zip(texts, said, strict=True):
-            start = text.rfind(answer) if answer is not None else -1
-            found.append(Answer(answer, start, start + len(answer)) if answer is not None and start >= 0 else None)
-        return found, [spent for _, spent in said]
 
     @property
     def batch_key(self) -> str:
@@ -232,39 +200,62 @@ class Elicited:
         return data
 
     def save(self, folder: Path | str) -> Path:
-        """Write the handle as a bundle; see `elicit.bundle`."""
-        from elicit.bundle import save
+        """Write the handle as a bundle; `elicited.json` comes last and makes it one.
 
-        return save(self, folder)
+        Raises:
+            UserError: the folder cannot be made, or holds another adapter than a bundle's; a link where a folder goes.
+        """
+        folder = make_folder(Path(folder))
+        if self.interventions:
+            storage.write(folder, PLAN, self.interventions)
+        if self.adapter is not None:
+            _copy(self.adapter, folder / ADAPTER)
+        if self.partner is not None:
+            storage.write(folder, PARTNER, self.partner.data)
+            if isinstance(self.partner.model, Adapter):
+                _copy(self.partner.model, folder / PARTNER)
+        lm = self.model.lm
+        fits = {"tokenizer": self.model.tokenizer_sha256, "d_model": width(lm), "n_layers": depth(lm)}
+        write_whole(folder / FILE, json.dumps({**self.to_dict(), "fits": fits}, indent=2))
+        return folder
 
     @staticmethod
     def load(folder: Path | str, model: Model | None = None, partner: Model | None = None) -> Elicited:
-        """Read a bundle; see `elicit.bundle`."""
-        from elicit.bundle import load
+        """Read a bundle; its base, and a partner that is a model, are loaded by name unless they are given.
 
-        return load(folder, model, partner)
-
-
-def ask(
-    model: Model, paths: Sequence[Sequence[int]], kinds: Sequence[Kind], steering: Session | None = None
-) -> list[tuple[str | None, int]]:
-    """Ask every path for its answer: what is said after "So the answer is", and the tokens that it took."""
-    tokenizer = model.tokenizer
-    question = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
-    continued = decode(
-        model.lm,
-        [[*path, *question] for path in paths],
-        Greedy().policy([""] * len(paths), model.vocab_size),
-        max_new_tokens=ANSWER_TOKENS,
-        stop=StopRule(model.eos_ids, ("\n",), tokenizer),
-        steering=steering,
-    )
-    out: list[tuple[str | None, int]] = []
-    for (generation,), kind in zip(continued, kinds, strict=True):
-        reply = decoded(tokenizer, generation.tokens.tolist()).split("\n")[0].split(". ")[0]
-        said = find_answer(f"answer is {reply}", kind)
-        out.append((said.text if said else None, generation.spent))
-    return out
+        Raises:
+            UserError: no bundle there, a file of it cut or mixed with another's, a model that it does not fit.
+        """
+        folder = Path(folder)
+        if not (folder / FILE).is_file():
+            raise UserError(f"{str(folder)!r} holds no {FILE}; give the elicited/ folder of a run")
+        try:
+            data = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{str(folder / FILE)!r} is not JSON ({error}); save the bundle again") from error
+        plan = storage.read(folder, PLAN) if data.get("interventions") else ()
+        if [one.digest for one in plan] != [one["digest"] for one in data.get("interventions", [])]:
+            raise UserError(
+                f"the interventions in {str(folder)!r} are not those that {FILE} names; save the bundle again"
+            )
+        adapter = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
+        model = _named(data["model"], model)
+        guide = _partner(folder, data["partner"], partner) if "partner" in data else None
+        adapted = adapter is not None or (guide is not None and isinstance(guide.model, Adapter))
+        _check_fit(data, model, bool(plan) or guide is not None, adapted)
+        return Elicited(
+            model=model,
+            method=data["method"],
+            prompt=Prompt.from_dict(data["prompt"]),
+            decoder=decoder_from_dict(data["decoder"]),
+            select=data["select"],
+            span=data["span"],
+            filters=data["filters"],
+            adapter=adapter,
+            interventions=tuple(plan),
+            partner=guide,
+            options=data["options"],
+        )
 
 
 Asked = Sequence[tuple[Elicited, Items]]
@@ -288,7 +279,7 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
     first, _ = asked[0]
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     with applied(first.model.lm, first.adapter):
-        generations = iter(_decode(asked, [ids for some in prompts for ids in some], progress))
+        generations = iter(decode_batch(first.model, _batch(asked, prompts), progress))
         out = []
         for (handle, items), some in zip(asked, prompts, strict=True):
             with told_of(handle.method):
@@ -296,52 +287,82 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
         return out
 
 
-def _decode(asked: Asked, prompts: list[list[int]], progress: Progress | None) -> list[list[Generation]]:
+def _batch(asked: Asked, prompts: Sequence[Sequence[list[int]]]) -> Batch:
     first, _ = asked[0]
-    model, decoder = first.model, first.decoder
-    ids = [item.id for _, items in asked for item in items]
-    if first.partner is not None:
-        assert isinstance(decoder, Hybrid)
-        policy: Policy = decoder.joint(model, first.partner, ids)
-    else:
-        policy = decoder.policy(ids, model.vocab_size)
-    limit, stop = decoder.max_new_tokens, StopRule(model.eos_ids, first.prompt.stop, model.tokenizer)
-    plans = [handle.interventions for handle, _ in asked]
-    of_row = [number for number, (_, items) in enumerate(asked) for _ in items]
-    steered = attached(model.lm, plans, of_row=of_row) if any(plans) else nullcontext()
-    with steered as session:
-        try:
-            out = decode(
-                model.lm, prompts, policy, max_new_tokens=limit, stop=stop, steering=session, progress=progress
-            )
-        except NotFiniteError as error:
-            number = of_row[error.row]
-            raise error.of(asked[number][0].method, _cure(plans[number], session, number)) from None
-    for number, plan in enumerate(plans):
-        if not plan or session is None:
-            continue
-        delivery = session.editor.delivery(number)
-        # These move every row. A feature that is silent leaves nothing to scale: of that one batch says nothing.
-        sure = any(one.when.at_once and isinstance(one.what, Add | ProjectOut) for one in plan)
-        if delivery.not_finite or (sure and not delivery.positions):
-            delivery.check(_named(plan))
-    return out
+    return Batch(
+        prompts=[ids for some in prompts for ids in some],
+        items=[item.id for _, items in asked for item in items],
+        arms=[(handle.method, handle.interventions) for handle, _ in asked],
+        arm_of=[number for number, (_, items) in enumerate(asked) for _ in items],
+        decoder=first.decoder,
+        stop=StopRule(first.model.eos_ids, first.prompt.stop, first.model.tokenizer),
+        partner=first.partner,
+    )
 
 
-def _named(plan: Plan) -> str:
-    return "the intervention " + " + ".join(f"{one.describe()['source']} × {one.strength:g}" for one in plan)
+def _copy(adapter: Adapter, folder: Path) -> None:
+    if adapter.folder.resolve() == folder.resolve():
+        return
+    inner_folder(folder)
+    files = {folder / name: (adapter.folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
+    if not (folder.parent / FILE).is_file():
+        for path, data in files.items():  # what an interrupted call left is the same
+            if path.exists() and path.read_bytes() != data:
+                raise UserError(f"{str(folder)!r} holds another adapter and is of no bundle; give another folder")
+    for path, data in files.items():
+        with whole(path) as part:
+            part.write_bytes(data)
 
 
-def _cure(plan: Plan, session: Session | None, number: int) -> str:
-    """What helps a steered row, or "" where the dtype is to be told."""
-    if not plan or session is None:
-        return ""
-    if session.editor.delivery(number).not_finite:
-        try:
-            session.editor.delivery(number).check(_named(plan))
-        except UserError as error:
-            return str(error)
-    return f"lower the strength of {_named(plan)}, or give dtype bfloat16 or float32"
+def _adapter(folder: Path, sha256: str) -> Adapter:
+    adapter = Adapter(folder)
+    if adapter.sha256 != sha256:
+        raise UserError(f"the adapter in {str(folder)!r} is not the one that {FILE} names; save the bundle again")
+    return adapter
+
+
+def _named(wanted: dict[str, Any], model: Model | None) -> Model:
+    """The model given, or the one of this name, if it is still the same."""
+    if model is not None:
+        return model
+    model = load_model(wanted["name"], dtype=wanted["dtype"])
+    if model.provenance.sha256 != wanted["sha256"]:
+        raise UserError(
+            f"the bundle was made for {wanted['name']} {wanted['sha256'][:12]}…, what has that name here is "
+            f"{model.provenance.sha256[:12]}…; give the model to load it on"
+        )
+    return model
+
+
+def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> Partner:
+    data = storage.read(folder, PARTNER)
+    thinking: Model | Adapter | None = None
+    if "model" in about:
+        thinking = _named(about["model"], model)
+    elif "adapter" in about:
+        thinking = _adapter(folder / PARTNER, about["adapter"])
+    vectors, heads = ({int(c): one for c, one in (data.get(name) or {}).items()} for name in ("vectors", "heads"))
+    partner = Partner(vectors, data["gate"], thinking, data["bias"], heads or None)
+    if partner.digest != about["digest"]:
+        raise UserError(f"the partner in {str(folder)!r} is not the one that {FILE} names; give the model it had")
+    return partner
+
+
+def _check_fit(data: dict[str, Any], model: Model, steered: bool, adapted: bool) -> None:
+    wanted = data["model"]
+    made_for = f"the bundle was made for {wanted['name']} {wanted['sha256'][:12]}…"
+    if model.provenance.sha256 == wanted["sha256"]:
+        return
+    if adapted:
+        raise UserError(f"{made_for} and holds an adapter, which fits no other weights; load that model")
+    if not steered:
+        return
+    fits = data["fits"]
+    for name, here in (("d_model", width(model.lm)), ("n_layers", depth(model.lm))):
+        if fits[name] != here:
+            raise UserError(f"{made_for} with {name} {fits[name]}, {model.name} has {here}; load a model of its shape")
+    if fits["tokenizer"] != model.tokenizer_sha256:
+        raise UserError(f"{made_for} with another tokenizer than {model.name}'s; load a model of the same family")
 
 
 def _hash(data: Any) -> str:

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 
 import elicit
-from elicit.bundle import save
 from elicit.cli.run import run_one
 from elicit.elicited import Elicited
 from elicit.evaluation.run import Store
@@ -185,20 +184,20 @@ def test_an_adapter_is_saved_where_it_is_named_and_over_no_other(tiny: Model, tm
     place.mkdir(parents=True)
     (tmp_path / "mine").write_text("mine")
     (place / "adapter_config.json").symlink_to(tmp_path / "mine")
-    refused(lambda: save(handle, tmp_path / "bundle"), tmp_path, "another adapter")
+    refused(lambda: handle.save(tmp_path / "bundle"), tmp_path, "another adapter")
     (place / "adapter_config.json").unlink()
     (place / "adapter_config.json").symlink_to(tmp_path / "one" / "adapter_config.json")
-    save(handle, tmp_path / "bundle")  # a link to the same is replaced
+    handle.save(tmp_path / "bundle")  # a link to the same is replaced
     assert not (place / "adapter_config.json").is_symlink()
     adapter(tmp_path / "mine-too" / "adapter", 2.0)
-    refused(lambda: save(handle, tmp_path / "mine-too"), tmp_path, "another adapter")
-    save(Elicited(tiny, "x", adapter=adapter(tmp_path / "two", 2.0)), tmp_path / "bundle")  # of a bundle: over it
+    refused(lambda: handle.save(tmp_path / "mine-too"), tmp_path, "another adapter")
+    Elicited(tiny, "x", adapter=adapter(tmp_path / "two", 2.0)).save(tmp_path / "bundle")  # of a bundle: over it
     assert Adapter(place).sha256 == Adapter(tmp_path / "two").sha256
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "adapter").symlink_to(tmp_path / "one")
     (tmp_path / "three").symlink_to(tmp_path / "two")
     other = Elicited(tiny, "x", adapter=Adapter(tmp_path / "three"))
-    refused(lambda: save(other, tmp_path / "linked"), tmp_path, "is a link")
+    refused(lambda: other.save(tmp_path / "linked"), tmp_path, "is a link")
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "file/far/below", "x" * 300, "/proc/none/run", "dangling"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from elicit.decoding import Trace
-from elicit.elicited import ANSWER_PROMPT
+from elicit.decoding.answering import ANSWER_PROMPT
 from elicit.methods.one_shot_rlvr.example_selection import working
 from elicit.models import Model, Prompt
 from elicit.tasks.base import Items

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import torch
 
+from elicit.decoding.answering import ask
 from elicit.decoding.decoders import Decoder, Greedy
 from elicit.decoding.loop import StopRule, decode, stop_at
 from elicit.decoding.trace import Trace
-from elicit.elicited import Elicited, ask
+from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm
 from elicit.models.model import Model
 from elicit.tasks.answers import find_answer

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from elicit.decoding.answering import ANSWER_PROMPT
 from elicit.decoding.trace import Trace
-from elicit.elicited import ANSWER_PROMPT
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from elicit.decoding.answering import read
 from elicit.decoding.decoders import Sampling
 from elicit.decoding.loop import StopRule, decode
-from elicit.decoding.trace import text_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
-from elicit.tasks.answers import find_answer, token_span
 from elicit.tasks.base import Item, Items
 from elicit.training.rl.rewards import Rollout
 
@@ -47,17 +46,15 @@ def judged(
     logprob: list[float],
 ) -> Rollout:
     """A rollout from its tokens, the end token apart: its answer is looked for and graded."""
-    text, ends = text_of(model.tokenizer, tokens, prompt.stop)
-    found = find_answer(text, items.task.kind_of(item))
-    answer = found.text if found else None
-    grade = items.task.grader.grade(item, answer)
+    said = read(model.tokenizer, tokens, prompt.stop, items.task.kind_of(item))
+    grade = items.task.grader.grade(item, said.answer)
     return Rollout(
         item=item,
         sample=number,
         tokens=[*tokens, *([] if end is None else [end])],
-        text=text,
-        answer=answer,
-        span=token_span(ends, found) if found else None,
+        text=said.text,
+        answer=said.answer,
+        span=said.span,
         score=grade.score,
         finish=finish,
         logprob=logprob,
