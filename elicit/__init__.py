@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from elicit.elicited import Elicited
     from elicit.evaluation.run.run import Run
     from elicit.models.model import Model, load_model
-    from elicit.tasks import Item, Items, Task, load_task
+    from elicit.tasks.base import Item, Items, Task
+    from elicit.tasks.registry import load_task
     from probes.errors import UserError
 
 _HOMES = {

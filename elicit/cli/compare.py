@@ -104,7 +104,7 @@ def _run_methods(given: dict[str, Any]) -> Any:
 
     from elicit.methods.compare import Terms, run_together
     from elicit.report.page import render
-    from elicit.tasks import load_task
+    from elicit.tasks.registry import load_task
 
     task = load_task(given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else limit)
     items = task.split(given["split"])[:limit]

@@ -122,7 +122,7 @@ def _ground(given: dict[str, Any]) -> Any:
     from elicit.methods import options_of
     from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, Search, ground
     from elicit.models.prompts import named_prompt
-    from elicit.tasks import load_task
+    from elicit.tasks.registry import load_task
 
     task = load_task(given["task"] or task_for(given["model"]), limit=given["read"])
     loaded = load(given, given["as_json"])

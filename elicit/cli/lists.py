@@ -27,7 +27,8 @@ def tasks(
     as_json: Json = False,
 ) -> None:
     """Tasks that have a name here; any JSON Lines file with question and answer works as well."""
-    from elicit.tasks import load_task, task_names, validate
+    from elicit.tasks.base import validate
+    from elicit.tasks.registry import load_task, task_names
 
     if name is None:
         show_list(("task", "what it is"), list(task_names().items()), as_json)

@@ -93,7 +93,7 @@ def card(
     from elicit.evaluation.run.store import folder_for
     from elicit.models import zoo
     from elicit.models.identity import grounds
-    from elicit.tasks import load_task
+    from elicit.tasks.registry import load_task
     from probes.files import check_folder, ours_to_replace, write_whole
 
     about = zoo.about(model)

@@ -148,7 +148,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 
     from elicit.evaluation.evaluator import evaluate
     from elicit.report.page import render
-    from elicit.tasks import load_task
+    from elicit.tasks.registry import load_task
 
     task = load_task(
         given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]

@@ -68,8 +68,8 @@ def steer(
     from elicit.cli.terminal import run_bars
     from elicit.evaluation.strength_sweep import Series, dose, series_of, sweep, with_controls
     from elicit.models.prompts import Prompt, named_prompt
-    from elicit.tasks import load_task
     from elicit.tasks.free_text import free_text
+    from elicit.tasks.registry import load_task
     from probes.files import check_folder, inner_folder, ours_to_replace
     from steering.formats import ARCHITECTURE
     from steering.interventions import UNITS, When

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt, named_prompt
-from elicit.tasks import load_task
 from elicit.tasks.base import Item
+from elicit.tasks.registry import load_task
 from probes.capture import capture
 from probes.errors import UserError
 from probes.offsets import decoded

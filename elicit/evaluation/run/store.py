@@ -22,8 +22,8 @@ import numpy as np
 
 from elicit.decoding.trace import Trace
 from elicit.models.identity import SCHEMA
-from elicit.tasks import restored
 from elicit.tasks.base import Item, Items
+from elicit.tasks.registry import restored
 from probes.errors import UserError
 from probes.files import LOCK, digest, locked, make_folder, no_link, whole, write_whole
 

@@ -28,7 +28,7 @@ from elicit.decoding.decoders import Decoder, Greedy, Sampling
 from elicit.decoding.loop import StopRule, decode
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
-from elicit.tasks import load_task
+from elicit.tasks.registry import load_task
 from elicit.training.organisms.variants import PROMPTS
 from probes.errors import UserError
 from probes.files import make_folder, no_link, sha256_of, write_whole
