@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from elicit.models import Model, load_model
 from elicit.models.processor import has
-from tests.tiny import save_tiny
+from tests.support.tiny import save_tiny
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # How long an example takes says how busy the machine is.

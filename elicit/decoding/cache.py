@@ -6,8 +6,8 @@ the model's own cache, repeated for each branch: for architectures whose attenti
 ALiBi, attention sinks, ...).
 
 Both answer `prefill`, `fork`, `step` and `keep`, and both agree with `generate` token for token
-(tests/test_decoding.py). `peek` computes the newest tokens again in several steered versions and leaves the cache as
-it was (tests/test_hybrid.py).
+(tests/decoding/test_decoding.py). `peek` computes the newest tokens again in several steered versions and leaves the
+cache as it was (tests/decoding/test_hybrid.py).
 
 Layout: prompts are left-padded, so that all rows share one clock: the distance from a row's newest
 token to any cached position is the same in every row, and a sliding window is one slice.

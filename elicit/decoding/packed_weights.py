@@ -1,7 +1,8 @@
 """Weights of linear layers in oneDNN's own layout while the loop decodes on a CPU in bfloat16.
 
 `torch.nn.functional.linear` brings a weight into that layout at every call; at a decoding step, where few rows meet
-all weights, this is a third of the time. Packed once, the products are the same to the bit (tests/test_decoding.py).
+all weights, this is a third of the time. Packed once, the products are the same to the bit
+(tests/decoding/test_decoding.py).
 The price is memory: a second copy of these weights, so models beyond `MOST_BYTES` are left as they are.
 """
 

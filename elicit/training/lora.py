@@ -2,7 +2,7 @@
 
 PEFT brings a layer's input to the adapter's precision and back and keeps what it makes for autograd; with small ranks
 that costs more than the products. Here base and adapter are multiplied in the base's precision and added in place.
-tests/test_training.py holds both to the same outputs and gradients.
+tests/training/test_training.py holds both to the same outputs and gradients.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A solver says *what* is done (a `Step`: a behaviour and its content); `write` says it in words and keeps the true label
 of every sentence. Paraphrases are split: models are trained on one part, discovery is scored on the other as well.
 No word of a paraphrase belongs to one behaviour alone, so that a bag of cue words does not give the label away
-(tests/test_organisms.py holds both).
+(tests/training/test_organisms.py holds both).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`one-shot-rlvr` on TRL's `GRPOTrainer` (engine `trl`): the same settings, prompts, rewards, samples and log.
 
-How `Settings` become TRL's (tests/test_scale_losses.py holds losses and gradients of both to each other):
+How `Settings` become TRL's (tests/training/test_trl_losses.py holds losses and gradients of both to each other):
 
 | ours | TRL |
 | --- | --- |

@@ -1,0 +1,94 @@
+"""SAEs and features as a user types them; training and its card: tests/probes/test_sae_train.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.saes import save_random_sae
+from tests.support.shell import shell
+
+
+@pytest.fixture(scope="module")
+def sae(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_random_sae(tmp_path_factory.mktemp("sae") / "random"))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def common(sae: str, tiny_folder: Path) -> list[str]:
+    return [
+        "--sae",
+        sae,
+        "--model",
+        str(tiny_folder),
+        "--task",
+        "chain-sum",
+        "--device",
+        "cpu",
+        "--max-new-tokens",
+        "8",
+    ]
+
+
+def test_features_are_ranked(common: list[str]) -> None:
+    code, out, _ = shell("sae", "find", *common, "--read", "6", "--top", "3", "--json")
+    found = json.loads(out)["features"]
+    assert code == 0 and len(found) == 3
+    assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
+    code, out, _ = shell("sae", "find", *common, "--read", "6", "--top", "3", "--how", "reason", "--words", "1,2,3,4,5")
+    assert code == 0 and "next: elicit sae feature" in out
+
+
+def test_a_feature_has_a_card(common: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "new" / "card.html"
+    code, out, _ = shell("sae", "feature", "19", *common, "--read", "6", "--out", str(file), "--json")
+    assert code == 0 and json.loads(out)["feature"] == 19
+    page = file.read_text()
+    assert "Feature 19" in page and "https://" not in page.split("<script")[0]
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["feature", "64"], "feature 64 was given; the SAE has 64"),
+    (["feature", "1", "--sae", "gemma-scope-2b-pt-rez:x"], "did you mean"),
+    (["feature", "1", "--sae", ""], "no SAE comes with"),
+    (["find", "--how", "contrasts"], "did you mean contrast"),
+    (["find", "--top", "0"], "give at least 1"),
+])  # fmt: skip
+def test_what_is_refused(common: list[str], words: list[str], said: str, tmp_path: Path) -> None:
+    code, out, err = shell("sae", words[0], *common, *words[1:])
+    assert code == 2 and said in err and err.count("\n") == 1 and not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_feature_is_steered_by_dose(common: list[str], tmp_path: Path) -> None:
+    code, out, _ = shell(
+        "steer", *common, "--strength", "0.5,2", "--unit", "feature_max", "--random", "2", "--limit", "6",
+        "--unchecked", "--when", "last-prompt-token", "--out", str(tmp_path / "dose"), "--json",
+    )  # fmt: skip
+    rows = json.loads(out)["rows"]
+    assert code == 0 and len({r["series"] for r in rows if r["control"]}) == 2
+    named = next(r for r in rows if r["series"].startswith("feature ") and r["strength"] == 2)
+    assert named["push"] > 0 and (tmp_path / "dose" / "steer.html").is_file()
+
+
+def test_a_run_of_the_mechanism(sae: str, tiny_folder: Path) -> None:
+    settings = [f"sae={sae}", "checked=false", "candidates=2", "strengths=2", "dev=4", "read=6"]
+    command = [
+        *(sys.executable, "-m", "elicit", "run", "--method", "sae-steer", "--model", str(tiny_folder)),
+        *("--task", "chain-sum", "--limit", "6", "--max-new-tokens", "8", "--device", "cpu", "--controls", "--json"),
+        *(word for setting in settings for word in ("--set", setting)),
+    ]  # fmt: skip
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert result["method"] == "sae-steer" and "sign flipped" in result["arms"]
+    assert result["options"]["found"]["strength"] == 2.0
+    again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert json.loads(again)["arms"] == result["arms"]

@@ -1,0 +1,122 @@
+"""`elicit steer`: the sweep, what it measures, and what a new user may do wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from elicit import load_task
+from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of, sweep
+from elicit.models import Model, Prompt
+from elicit.report.dose_response import dose_response
+from elicit.tasks.free_text import free_text
+from probes.likelihood import repeated_share
+from probes.sites import Site
+from steering.directions import Direction
+from steering.formats import from_gguf, to_gguf
+from steering.interventions import When
+from tests.support.shell import shell
+
+
+def direction() -> Direction:
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    return Direction(vector, Site(2), name="d", resid_norm=6.0)
+
+
+def test_a_sweep_measures_every_strength_and_its_controls(tiny: Model, tmp_path: Path) -> None:
+    items = load_task("chain-sum", limit=5).dev[:5]
+    series, strengths = series_of(direction(), when=When.every_step(), controls=2), [0.5, 2.0]
+    run = sweep(tiny, items, series, strengths, prompt=Prompt(), max_new_tokens=10, out=tmp_path / "run")
+    result = dose(run, tiny, items, series, strengths)
+    rows = {(r["series"], r["strength"]): r for r in result["rows"]}
+    assert set(rows) == {(UNSTEERED, 0.0), *((s, x) for s in ("d", "random 0", "random 1") for x in strengths)}
+    assert rows["d", 2.0]["push"] > 2 * rows["d", 0.5]["push"] > 0 == rows[UNSTEERED, 0.0]["push"]
+    assert rows["random 0", 2.0]["push"] == pytest.approx(rows["d", 2.0]["push"], rel=0.5)
+    assert rows["d", 2.0]["changed"] > 0 and rows[UNSTEERED, 0.0]["changed"] == 0
+    trace = run.traces["d × 2"][items[0].id][0]
+    with torch.no_grad():
+        ids = Prompt().ids(items[0].question, tiny.tokenizer)
+        logits = tiny.lm(input_ids=torch.tensor([ids + trace.tokens])).logits[0, len(ids) - 1 : -1]
+    own = torch.nn.functional.cross_entropy(logits, torch.tensor(trace.tokens))
+    alone = sweep(tiny, items[:1], series[:1], [2.0], prompt=Prompt(), max_new_tokens=10, out=tmp_path / "one")
+    (_, row) = dose(alone, tiny, items[:1], series[:1], [2.0])["rows"]
+    assert row["perplexity"] == pytest.approx(float(own.exp()), rel=1e-3)
+    assert row["degenerate"] == int(repeated_share(trace.tokens) > 0.5 or not trace.text.strip())
+    assert json.loads((tmp_path / "run" / "dose.json").read_text())["rows"] == result["rows"]
+    figure = dose_response(result)
+    assert {t.name for t in figure.data} == {"d", "2 random directions"}
+    assert len(run.metrics["delivery"]) == 6
+
+
+def test_free_text_is_not_graded(tiny: Model, tmp_path: Path) -> None:
+    items = free_text(["One plus one", "The end"])
+    series = [Series("d", series_of(direction(), when=When.steps(2), controls=0)[0].plan)]
+    run = sweep(
+        tiny, items, series, [1.0], prompt=Prompt("template", template="{question}"), max_new_tokens=6,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    result = dose(run, tiny, items, series, [1.0])
+    assert all(r["accuracy"] is None for r in result["rows"])
+    assert len(dose_response(result).data) == 3
+
+
+def test_from_the_shell(tiny_folder: Path, tmp_path: Path) -> None:
+    common = ("steer", "--model", str(tiny_folder), "--dtype", "float32", "--limit", "3", "--max-new-tokens", "6")
+    code, out, _ = shell(
+        *common, "--strength", "0.5,1", "--random", "1", "--out", str(tmp_path / "run"), "--gguf",
+        str(tmp_path / "v.gguf"), "--json",
+    )  # fmt: skip
+    assert code == 0
+    result = json.loads(out)
+    assert len(result["rows"]) == 5
+    page = (tmp_path / "run" / "steer.html").read_text()
+    assert "Proof of delivery" in page and "<script src" not in page
+    (one,) = from_gguf(tmp_path / "v.gguf")
+    assert one.sites == (Site(3),)
+    for source in (tmp_path / "v.gguf", tmp_path / "run" / "direction"):
+        code, out, err = shell(*common, "--direction", str(source), "--strength", "1", "--out",
+                               str(tmp_path / source.stem), "--prompt", "Q: 1 + 1 =", "--json")  # fmt: skip
+        assert code == 0, err
+        rows = json.loads(out)["rows"]
+        assert rows[1]["push"] > 0 and [r["series"] for r in rows[2:]] == ["random 0", "random 1", "random 2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--strength", "0.5,x"), "separated by commas"),
+        (("--strength", "0,1"), "without 0"),
+        (("--layer", "9"), "give 0 to 3"),
+        (("--point", "resid_mid"), "did you mean resid_"),
+        (("--when", "each-step"), "every-step"),
+        (("--when", "steps:x"), "like steps:8"),
+        (("--unit", "norm"), "unit"),
+        (("--how", "mean"), "did you mean means"),
+        (("--contrast", "qa"), "positive,negative"),
+        (("--contrast", "qa-kot,qa"), "qa-cot"),
+        (("--contrast", "qa,qa"), "do not differ"),
+        (("--direction", "none.gguf"), "not there"),
+        (("--strenght", "1"), "did you mean --strength"),
+    ],
+)
+def test_mistakes_are_one_line(tiny_folder: Path, tmp_path: Path, arguments: tuple[str, ...], word: str) -> None:
+    code, out, err = shell(
+        "steer", "--model", str(tiny_folder), "--dtype", "float32", "--limit", "2", "--max-new-tokens", "4", "--out",
+        str(tmp_path / "run"), *arguments,
+    )  # fmt: skip
+    assert code == 2 and out == ""
+    assert word in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vector_of_another_width_is_refused(tiny: Model, tiny_folder: Path, tmp_path: Path) -> None:
+    narrow = replace(direction(), vector=torch.ones(16))
+    plan = series_of(narrow, when=When.everywhere(), controls=0)[0].plan
+    file = to_gguf(plan, tmp_path / "n.gguf", "llama")
+    code, _, err = shell("steer", "--model", str(tiny_folder), "--direction", str(file), "--limit", "2", "--out",
+                         str(tmp_path / "run"))  # fmt: skip
+    assert code == 2 and "width 16" in err and not (tmp_path / "run").exists()

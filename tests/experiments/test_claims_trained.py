@@ -1,0 +1,250 @@
+"""Claims on trainings and on convergence: each verdict comes out both ways, and each claim runs on a planted model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from elicit.analysis.behaviour.convergence import Together, matching, together
+from elicit.methods import critique_ft, one_shot_rlvr
+from elicit.training.rl.information_gain import NULLS
+from experiments.claims import (
+    convergence,
+    gain_as_reward,
+    one_critique,
+    one_example,
+    sparse_updates,
+    spurious_rewards,
+    trained,
+)
+from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, claim, claims, study_of
+from experiments.claims.record import measured
+from probes.errors import UserError
+from probes.shifts import Cosine
+from probes.statistics import Interval, Null
+from tests.support.planted_model import planted
+
+MINE = ("one_critique", "one_example", "spurious_rewards", "sparse_updates", "gain_as_reward", "convergence")
+N = 60
+
+
+def right(share: float, seed: int = 0) -> np.ndarray:
+    """Scores of a share of right answers; the same seed makes the larger share hold the smaller."""
+    return (np.random.default_rng(seed).permutation(N) < share * N).astype(float)
+
+
+def test_intervals_that_hold_together_are_wider() -> None:
+    values = {name: right(0.5, n) - right(0.3, n + 5) for n, name in enumerate("abc")}
+    one, three = trained.means(values, together=1)["a"], trained.means(values)["a"]
+    assert one[0] == three[0] and three[1].low < one[1].low < one[1].high < three[1].high
+    assert set(trained.SPURIOUS) == set(trained.LONG) and trained.LONG["entropy"] == "entropy only"
+    assert trained.SPURIOUS["random-several"]["per_rollout"] > trained.SPURIOUS["random"]["per_rollout"] == 1
+
+
+def test_settings_of_quick_are_settings() -> None:
+    for name in MINE:
+        one = claim(name)
+        assert set(one.quick) <= set(one.settings) and one.settings["model"] == "smollm2-135m-latent"
+        assert one.settings["limit"] == 60 and one.settings["max_new_tokens"] == 192 and one.measure
+    assert [claims()[name].number for name in MINE] == [3, 6, 7, 9, 16, 19]
+
+
+def critiques(share: float, shuffled: float = 0.1, rlvr: float = 0.9) -> str:
+    found = {"direct": right(0.1), "critique-ft": right(share), "one-shot-rlvr": right(rlvr),
+             "shuffled": right(shuffled), "solutions": right(0.2)}  # fmt: skip
+    return one_critique.decided(*one_critique.judged(found))[0]
+
+
+def test_one_critique() -> None:
+    assert critiques(0.85) == CONFIRMED
+    assert critiques(0.3) == NOT_CONFIRMED  # less than half of what the other gains
+    assert critiques(0.85, shuffled=0.83) == NOT_CONFIRMED
+    assert critiques(0.3, rlvr=0.1) == NOT_TESTABLE
+
+
+def curve(held: list[float], rewards: list[float]) -> dict[str, list[float]]:
+    every = len(rewards) // len(held)
+    at = [float(every * (n + 1) - 1) for n in range(len(held))]
+    return {"update": [float(n) for n in range(len(rewards))], "reward": rewards, "checked at": at, "held out": held}
+
+
+def example(form: float = 0.2, copies: float = 0.0, **after: Any) -> str:
+    direct, truth = right(0.1), [right(0.9), right(0.8, 1)]
+    copied = [right(copies, n) > 0 for n in range(2)]
+    read = one_example.enough(truth, direct, right(form), copied)
+    return one_example.decided(read, one_example.after(curve(**after), 40))[0]
+
+
+def test_one_example() -> None:
+    solved = [0.2, 0.5, 0.95, 0.95, 0.95, 1.0, 1.0, 1.0]
+    rises, falls = [0.1, 0.2, 0.5, 0.9], [0.1, 0.5, 0.4, 0.2]
+    assert example(held=rises, rewards=solved) == CONFIRMED
+    assert example(held=falls, rewards=solved) == NOT_CONFIRMED
+    assert example(held=[0.1, 0.2, 0.21, 0.22], rewards=solved) == NOT_CONFIRMED  # a rise that chance gives
+    assert example(held=rises, rewards=[0.2, 0.95, 0.2, 0.3, 0.95, 0.4, 0.3, 0.95]) == NOT_TESTABLE  # never solved
+    assert example(form=0.9, held=rises, rewards=solved) == NOT_CONFIRMED
+    assert example(copies=1.0, held=rises, rewards=solved) == NOT_CONFIRMED
+    rise = one_example.after(curve(rises, solved), 40)
+    assert rise is not None and (rise.at, rise.first, rise.last) == (5, 0.5, 0.9)
+
+
+def spurious(here: float, twin: float, truth: float = 0.9) -> str:
+    nothing, direct = np.zeros(N), right(0.1)
+    gains = ({"format": right(here) - direct, "random": nothing}, {"format": right(twin) - direct, "random": nothing})
+    (true,) = trained.means({"true": right(truth) - direct}).values()
+    return spurious_rewards.decided(true, spurious_rewards.judged(*gains))[0]
+
+
+def test_spurious_rewards() -> None:
+    assert spurious(0.8, 0.1) == CONFIRMED
+    assert spurious(0.1, 0.1) == NOT_CONFIRMED
+    assert spurious(0.8, 0.6) == NOT_CONFIRMED  # the twin gains too
+    assert spurious(0.3, 0.15) == CONFIRMED and spurious(0.3, 0.2) == NOT_CONFIRMED
+    assert spurious(0.8, 0.1, truth=0.1) == NOT_TESTABLE
+
+
+def weights(share: Mapping[str, float], null: float = 0.1) -> dict[str, dict[str, float]]:
+    rng = np.random.default_rng(0)
+    return {
+        f"m{n}": {"n": 100 + n, **{k: min(1.0, max(0.0, v + 0.02 * rng.standard_normal())) for k, v in share.items()},
+                  **{f"null_{k}": null for k in share}}
+        for n in range(40)
+    }  # fmt: skip
+
+
+def sparse(true: float, random: float, null: float = 0.1, rounded: float = 0.8) -> tuple[str, str]:
+    names = ("fp32", "absolute", "relative")
+    some = [weights({**dict.fromkeys(names, one), "bf16": rounded}, null) for one in (true, random)]
+    return sparse_updates.decided({n: sparse_updates.judged(*some, n) for n in (*names, "bf16")})
+
+
+def test_sparse_updates() -> None:
+    assert sparse(0.8, 0.3)[0] == CONFIRMED
+    assert sparse(0.8, 0.8) == (NOT_CONFIRMED, sparse(0.8, 0.3, null=0.9)[1])  # as a random reward, or a dense change
+    verdict, why = sparse(0.01, 0.01)
+    assert verdict == NOT_CONFIRMED and "only rounding" in why
+    assert "rounding" not in sparse(0.01, 0.01, rounded=0.2)[1]
+    read = sparse_updates.judged(weights({"fp32": 0.5}), weights({"fp32": 0.5}), "fp32")
+    assert read.over_random.low <= 0 <= read.over_random.high and read.over_null.low > 0.3
+
+
+def earned(filler: float, share: float, control: float = 0.1) -> str:
+    def one(mean: float) -> dict[str, float]:
+        return {"mean": mean, "low": mean - 0.2, "high": mean + 0.2}
+
+    told = {"gain": one(1.0), "beyond": {NULLS[0]: one(0.8), NULLS[2]: one(1.0 - filler)}}
+    found = {"direct": right(0.1), gain_as_reward.REWARD: right(share), gain_as_reward.CONTROL: right(control)}
+    return gain_as_reward.decided(gain_as_reward.judged(told, found))[0]
+
+
+def test_gain_as_reward() -> None:
+    assert earned(0.1, 0.8) == CONFIRMED
+    assert earned(0.95, 0.8) == NOT_CONFIRMED  # filler earns it as well
+    assert earned(0.1, 0.12) == NOT_CONFIRMED  # it teaches nothing
+    assert earned(0.1, 0.8, control=0.78) == NOT_CONFIRMED  # filler teaches as much
+
+
+def test_agreement_of_one_ability_and_of_shared_difficulty() -> None:
+    """Two families; within one all sets are alike, or drawn anew: only the first is more than difficulty gives."""
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(["easy", "hard"], 100)
+    p = np.where(kinds == "easy", 0.9, 0.2)
+    binned = matching(np.zeros(200), list(kinds))
+    assert len(set(binned.tolist())) == 2
+    apart = together(rng.random((5, 200)) < p, binned)
+    seeming = together(rng.random((5, 200)) < p, np.zeros(200, dtype=int))
+    able = rng.random(200) < p
+    alike = together(np.array([able ^ (rng.random(200) < 0.05) for _ in range(5)]), binned)
+    assert seeming.null.p < 0.01 and apart.null.p > 0.05  # chance alone would call it one ability
+    assert alike.null.p < 0.01 and alike.agreement[1].low > 0.6 and alike.null.interval.high < 0.2
+    same = together(np.stack([able] * 3), binned)
+    assert same.agreement[0] == pytest.approx(1) and same.null.p < 0.01
+    assert np.isnan(together(np.ones((3, 9), dtype=bool), np.zeros(9, dtype=int)).null.p)  # no room to agree
+
+
+def shift(value: float, p: float) -> Cosine:
+    return Cosine(value, value - 0.1, value + 0.1, -0.2, 0.2, p, (0.9, 0.9))
+
+
+def thesis(reach: float = 0.5, p: float = 0.001, cosine: float = 0.8) -> str:
+    gains = trained.means({"one": right(0.1 + reach) - right(0.1), "two": right(0.9) - right(0.1)})
+    agreed = Together((0.5, Interval(0.3, 0.7)), Null(0.0, Interval(-0.2, 0.2), p))
+    nan = float("nan")
+    layers = [shift(cosine / 2, 0.4), shift(cosine, 0.001), Cosine(nan, nan, nan, nan, nan, nan, (nan, nan))]
+    moved = convergence.shifted({("one", "two"): layers})
+    assert moved["one", "two"].layer == 1
+    return convergence.decided(gains, agreed, moved)[0]
+
+
+def test_convergence() -> None:
+    assert thesis() == CONFIRMED
+    assert thesis(reach=0.02) == NOT_CONFIRMED  # one of them may not reach it
+    assert thesis(p=0.3) == NOT_CONFIRMED  # unrelated items
+    assert thesis(cosine=-0.8) == NOT_CONFIRMED  # opposed directions are not alike
+    assert convergence.shifted({("a", "b"): [shift(0.9, 0.03)] * 5})["a", "b"].p > 0.05  # one of many layers
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A model that says 1 or 2 as the dice fall, now and then after a thought of h, and always where it is told to
+    think; its twin that says 1; and questions with either answer."""
+    folder = tmp_path_factory.mktemp("claims")
+    planted(folder / "model", {"#": "1", "$": "2", "x": "h"}, {".": "h"})
+    planted(folder / "twin", {"#": "1", "$": "1"})
+    lines = [
+        {"id": f"{split}{n}", "split": split, "question": f"Which ({'#$' * 9}{'x' * (6 + n)})?",
+         "answer": str(1 + n % 2), "family": "fg"[n % 3 > 0]}
+        for split in ("fit", "dev", "test") for n in range(8)
+    ]  # fmt: skip
+    (folder / "task.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return {"model": str(folder / "model"), "task": str(folder / "task.jsonl"), "limit": 8, "max_new_tokens": 6}
+
+
+MORE: dict[str, dict[str, Any]] = {
+    "one_example": {"fits": 2, "after": 2, "every": 1, "check": 8},
+    "spurious_rewards": {"rewards": "format,random-several"},
+    "sparse_updates": {"updates": 2, "rollouts": 8, "rollout_tokens": 6, "pool": 4, "lr": 1e-3},
+    "convergence": {"mechanisms": "cot-decoding,critique-ft,one-shot-rlvr", "texts": 8},
+}
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> Path:
+    """Fits of a few steps, which all claims share in one folder."""
+    few = {"updates": 2, "rollouts": 8, "group": 2, "rollout_tokens": 6, "pool": 4, "rank": 2}
+    monkeypatch.setattr(one_shot_rlvr, "QUICK", few)
+    monkeypatch.setattr(critique_ft, "QUICK", {"candidates": 6, "steps": 2, "rows": 2, "width": 400, "rank": 2})
+    folder = Path(given["task"]).parent
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_a_claim_runs_to_its_verdict(name: str, given: dict[str, Any], short: Path) -> None:
+    changes = {**given, **MORE.get(name, {})}
+    if name == "spurious_rewards":
+        changes["twin"] = str(short / "twin")
+    lines: list[str] = []
+    record = measured(study_of(claim(name), quick=True, changes=changes, told=lines.append))
+    record.write(short / "findings" / name)
+    assert record.verdict in (CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE) and record.line and record.table
+    assert len({tuple(row) for row in record.table}) == 1 and record.figure["data"]
+    assert json.loads((short / "findings" / name / "result.json").read_text())["number"] == claim(name).number
+    drawn = " ".join(str(trace.get("name")) for trace in record.figure["data"])
+    assert any(null in drawn for null in ("null", "direct", *NULLS))  # the controls are in the figure
+    before = len(list((short / "runs").rglob("*.safetensors")))
+    again = measured(study_of(claim(name), quick=True, changes=changes))
+    assert (again.verdict, again.line, again.data) == (record.verdict, record.line, record.data)
+    assert len(list((short / "runs").rglob("*.safetensors"))) == before  # nothing was fitted twice
+
+
+def test_refusals(given: dict[str, Any], short: Path) -> None:
+    with pytest.raises(UserError, match="unknown spurious reward 'luck'"):
+        claim("7").measure(study_of(claim("7"), quick=True, changes={**given, "rewards": "format,luck"}))
+    with pytest.raises(UserError, match="give at least two"):
+        claim("19").measure(study_of(claim("19"), quick=True, changes={**given, "mechanisms": "cot-decoding"}))

@@ -1,0 +1,115 @@
+"""`one-shot-rlvr` on a tiny model: fitted, taken up, compared with its controls, its gain taken apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elicit import evaluate
+from elicit.decoding.progress import Silent
+from elicit.elicited import Elicited
+from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
+from elicit.methods.one_shot_rlvr.decomposition import PARTS, decompose
+from elicit.models import Model
+from elicit.tasks.base import Task
+from probes.errors import UserError
+from tests.support.toys import toy_task
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return toy_task(6)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fitted(model: Model, task: Task, progress: Any = None, **options: Any) -> Elicited:
+    chosen = {
+        "reward": "exact+random:0.5", "updates": 2, "rollouts": 8, "group": 4, "rollout_tokens": 6, "rank": 2,
+        "pool": 3, "max_new_tokens": 6, "check_every": 1, "check": 3, **options,
+    }  # fmt: skip
+    return one_shot_rlvr.fit(model, task.solved, progress, **chosen)
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[tuple[str, int, int, str]] = []
+
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
+        self.said.append((name, done, updates, note))
+
+
+def test_it_is_fitted_taken_up_and_compared(tiny: Model, task: Task, here: Path) -> None:
+    heard = Heard()
+    handle = fitted(tiny, task, heard)
+    assert [(name, done, of) for name, done, of, _ in heard.said] == [("one-shot-rlvr", 1, 2), ("one-shot-rlvr", 2, 2)]
+    assert "reward" in heard.said[0][3] and "tokens/s" in heard.said[0][3]
+    assert handle.adapter is not None and len(handle.options["found"]["examples"]) == 1
+    (folder,) = (here / "runs").iterdir()
+    assert folder.name == handle.options["found"]["folder"]
+    assert {"rl.safetensors", "rollouts.jsonl", "selection.json", "adapter"} <= {p.name for p in folder.iterdir()}
+
+    again = fitted(tiny, task, heard)
+    assert len(heard.said) == 2  # nothing was left to train
+    assert again.adapter is not None and again.adapter.sha256 == handle.adapter.sha256
+    assert again.options == handle.options
+
+    others = one_shot_rlvr.controls(handle, task.solved)
+    assert set(others) == {"direct", "cot-prompt", *one_shot_rlvr.SPURIOUS}
+    for name, instead in one_shot_rlvr.SPURIOUS.items():
+        control = others[name].options
+        assert control["found"]["examples"] == handle.options["found"]["examples"]
+        assert {k: v for k, v in control["settings"].items() if k not in instead} == {
+            k: v for k, v in handle.options["settings"].items() if k not in instead
+        }
+        assert {k: control["settings"][k] for k in instead} == instead
+
+    run = evaluate(handle, task.test, against=others, out=here / "run")
+    assert set(run.metrics["arms"]) == {"one-shot-rlvr", *others}
+    page = (run.folder / "report.html").read_text()
+    assert "Training" in page and "Where the gain comes from" in page and "The pool, by working" in page
+    found = decompose(run)
+    assert sum(found[name].value for name in PARTS[1:]) == pytest.approx(found["gain"].value)
+    arms = run.metrics["arms"]
+    assert found["gain"].value == pytest.approx(arms["one-shot-rlvr"]["accuracy"] - arms["direct"]["accuracy"])
+    loaded = Elicited.load(run.folder / "elicited", tiny)
+    assert loaded.adapter is not None and loaded.adapter.sha256 == handle.adapter.sha256
+
+    plain = evaluate(handle, task.test, against="direct", out=here / "plain")
+    with pytest.raises(UserError, match="run one-shot-rlvr with --controls"):
+        decompose(plain)
+    assert "Where the gain comes from" not in (plain.folder / "report.html").read_text()
+
+
+def test_an_example_by_name(tiny: Model, task: Task, here: Path) -> None:
+    handle = fitted(tiny, task, example="fit-2", check_every=0)
+    assert handle.options["found"]["examples"] == ["fit-2"] and handle.options["found"]["pool"] == []
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"example": "fit-99"}, "unknown example .* 'fit-99'; did you mean"),
+    ({"rank": 0}, "makes an adapter; give at least 1"),
+    ({"reward": "boxed"}, "could be read in none"),
+    ({"reward": "exat"}, "did you mean exact"),
+    ({"select": "best"}, "unknown way to select"),
+    ({"examples": 7}, "7 examples were asked for"),
+])  # fmt: skip
+def test_what_is_refused(tiny: Model, task: Task, here: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        fitted(tiny, task, **options)
+
+
+def test_it_is_a_method_that_has_to_be_asked_for(tiny: Model, here: Path) -> None:
+    assert one_shot_rlvr.NAME in METHODS and one_shot_rlvr.NAME in MECHANISMS
+    assert one_shot_rlvr.missing("smollm2-135m") and not one_shot_rlvr.missing("smollm2-135m-latent")
+    with pytest.raises(UserError, match="give items"):
+        one_shot_rlvr.fit(tiny, None)
+    other = Elicited(tiny, "direct")
+    with pytest.raises(UserError, match=r"give one that one-shot-rlvr\.fit made"):
+        one_shot_rlvr.controls(other, None)

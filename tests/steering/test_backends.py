@@ -1,0 +1,513 @@
+"""One specification, several engines: the same plans give the same log-probabilities through each.
+
+`HuggingFace`, plain `transformers` with hooks, is the reference. In fp32 every backend agrees with it to 1e-4 after
+each position of a text (`score`) and at each step of a cached generation (`generate`), and it agrees with itself: what
+it scores in one forward is what it saw while it generated.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from elicit.models import Model, load_model
+from elicit.models.saes import open_sae
+from probes.errors import UserError
+from probes.sae import SAE, Feature
+from probes.sites import STREAM, Site, width
+from steering.backends import Backend, Claims
+from steering.backends.huggingface import HuggingFace
+from steering.backends.lens import TransformerLens
+from steering.backends.nnsight import NNsight
+from steering.delivery import Delivery
+from steering.directions import Direction
+from steering.editor import Editor
+from steering.interventions import (
+    WHATS,
+    WHENS,
+    Add,
+    Gate,
+    Intervention,
+    Plan,
+    ProjectOut,
+    Replace,
+    ScaleFeature,
+    SetFeature,
+    When,
+)
+from tests.support.tiny import VOCAB, tiny_model
+
+ATOL = 1e-4  # and nothing relative: log-probabilities of −50, as random models give, agree to 2e-5 too
+NEW = 5
+ARCHITECTURES = ("llama", "qwen2", "gemma2", "gemma3", "gpt2")
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 5], [7, 8, 3], [20, 21, 22, 23, 24, 25]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny products gain nothing from a second thread, and wait for it where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One that the peers can be given; its words are never used."""
+    words = BPE(vocab={f"t{i}": i for i in range(VOCAB)}, merges=[], unk_token="t0")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), bos_token="t1", eos_token="t2", pad_token="t0", unk_token="t0"
+    )
+
+
+@cache
+def backends(architecture: str) -> list[Any]:
+    lm = tiny_model(architecture)
+    return [HuggingFace(lm), TransformerLens(lm, tokenizer()), NNsight(lm, tokenizer())]
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def sae(d_model: int, activation: str) -> SAE:
+    d_sae = 24
+    return SAE(
+        W_enc=random(d_model, d_sae, seed=1) / d_model**0.5,
+        b_enc=random(d_sae, seed=2).abs() * 0.1,
+        W_dec=random(d_sae, d_model, seed=3) / d_model**0.5,
+        b_dec=random(d_model, seed=4) * 0.1,
+        site=Site(1),
+        activation=activation,
+        threshold=torch.full((d_sae,), 0.05) if activation == "jumprelu" else None,
+        k=8 if activation == "topk" else 0,
+    )
+
+
+def feature(d_model: int, activation: str) -> Feature:
+    return sae(d_model, activation).feature(3)
+
+
+def direction(d_model: int, seed: int = 5, center: bool = False) -> Direction:
+    return Direction(
+        random(d_model, seed=seed) / d_model**0.5,
+        Site(1),
+        center=random(d_model, seed=6) * 0.1 if center else None,
+    )
+
+
+def whats(d: int) -> list[tuple[Any, float]]:
+    """Every kind, features of every activation, with a strength that shows."""
+    return [
+        (Add(direction(d)), 4.0),
+        (Add(feature(d, "relu")), -4.0),
+        (SetFeature(feature(d, "relu")), 3.0),
+        (SetFeature(feature(d, "jumprelu")), 3.0),
+        (SetFeature(feature(d, "topk")), 3.0),
+        (ScaleFeature(feature(d, "relu")), -5.0),
+        (ScaleFeature(feature(d, "jumprelu")), 6.0),
+        (ScaleFeature(feature(d, "topk")), 0.0),
+        (ProjectOut(direction(d, center=True)), 1.0),
+        (Replace(random(24, d, seed=7), -12, Site(1)), 0.5),
+    ]
+
+
+def whens(d: int) -> list[When]:
+    """All eight kinds; those of bounded steps first."""
+    gate = random(d, seed=8)
+    return [
+        When.prompt(0, 2, -1),
+        When(stop=-1),
+        When.last_prompt_token(),
+        When.steps(3),
+        When.decaying(0.6, 4),
+        When.programmed([1.0, -0.5, 0.0, 2.0], first=-1),
+        When.steps(4).gated(Gate(gate, Site(2, "resid_post"), threshold=0.1)),
+        When(first=-2, stop=4).gated(Gate(gate, Site(0, "mlp_out"), bias=0.2)),
+        When.everywhere(),
+        When.prompt(),
+        When.every_step(),
+        When.decaying(0.8),
+        When.everywhere().gated(Gate(gate, Site(1, "resid_pre"))),
+    ]
+
+
+BOUNDED = 8  # of `whens`: what `Replace` can do, which holds values for some steps only
+WHERES: list[tuple[tuple[int, ...], str]] = [
+    ((2,), "resid_post"),
+    ((1, 2), "resid_pre"),
+    ((2,), "attn_out"),
+    ((1, 2), "mlp_out"),
+    ((0, 2), "resid_post"),
+]
+
+
+def grid(d: int) -> list[Intervention]:
+    """Each kind of what at each kind of when, at sites that change from one to the next."""
+    out = []
+    for (w, (what, strength)), (n, when) in product(enumerate(whats(d)), enumerate(whens(d))):
+        if isinstance(what, Replace) and (n >= BOUNDED):
+            continue
+        layers, point = WHERES[(w + n) % len(WHERES)]
+        if when.gate is not None:  # which reads at or before where it acts
+            layers, point = ((2,), "resid_post") if when.gate.site.layer == 2 else ((2,), point)
+        out.append(Intervention(what, strength, when=when, layers=layers, point=point))
+    return out
+
+
+def close(given: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(given, wanted, atol=ATOL, rtol=0)
+
+
+def compare(
+    engines: Sequence[Any],
+    plans: Sequence[Plan],
+    of_row: Sequence[int] | None = None,
+    prompts: Sequence[Sequence[int]] = PROMPTS,
+    new: int = NEW,
+) -> list[Tensor]:
+    """Hold all engines to the first; its scores."""
+    reference, *others = engines
+    wanted = reference.generate(prompts, plans, of_row, max_new_tokens=new, keep_logprobs=True)
+    generating = reference.delivery
+    texts = [[*prompt, *one.tokens] for prompt, one in zip(prompts, wanted, strict=True)]
+    lengths = [len(prompt) for prompt in prompts]
+    scores = reference.score(texts, lengths, plans, of_row)
+    scoring = reference.delivery
+    for score, one, length in zip(scores, wanted, lengths, strict=True):
+        close(score[length - 1 : -1], one.logprobs)
+    for other in others:
+        got = other.generate(prompts, plans, of_row, max_new_tokens=new, keep_logprobs=True)
+        same_delivery(other.delivery, generating)
+        assert [one.tokens for one in got] == [one.tokens for one in wanted]
+        for one, expected in zip(got, wanted, strict=True):
+            close(one.logprobs, expected.logprobs)
+        for score, expected in zip(other.score(texts, lengths, plans, of_row), scores, strict=True):
+            close(score, expected)
+        same_delivery(other.delivery, scoring)
+    return scores
+
+
+def same_delivery(given: Delivery, wanted: Delivery) -> None:
+    exact = ("positions", "not_finite", "gate_fired", "gate_asked")
+    assert [getattr(given, name) for name in exact] == [getattr(wanted, name) for name in exact]
+    assert given.mean_move == pytest.approx(wanted.mean_move, rel=1e-3)
+    assert given.mean_share == pytest.approx(wanted.mean_share, rel=1e-3)
+
+
+def change(engine: Any, plans: Sequence[Plan], of_row: Sequence[int] | None = None) -> list[float]:
+    """The largest change of a log-probability in each prompt's row."""
+    lengths = [len(prompt) for prompt in PROMPTS]
+    plain = engine.score(PROMPTS, lengths, [()])
+    steered = engine.score(PROMPTS, lengths, plans, of_row)
+    return [float((a - b).abs().max()) for a, b in zip(plain, steered, strict=True)]
+
+
+def test_the_grid_holds_every_kind() -> None:
+    every = grid(32)
+    assert {one.kind for one in every} == set(WHATS)
+    assert {one.when.kind for one in every} == set(WHENS)
+    assert {site.point for one in every for site in one.sites} == set(STREAM)
+    assert {(one.kind, one.when.kind) for one in every} >= set(product(set(WHATS) - {"replace"}, WHENS))
+    assert all(isinstance(engine, Backend) for engine in backends("llama"))
+
+
+@pytest.mark.parametrize("part", range(len(ARCHITECTURES)))
+def test_each_what_at_each_when(part: int) -> None:
+    """Each of the grid's interventions on one of the architectures, alone, in all rows."""
+    engines = backends(ARCHITECTURES[part])
+    for one in grid(32)[part :: len(ARCHITECTURES)]:
+        compare(engines, [(one,)])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_all_whats_in_one_batch(architecture: str) -> None:
+    """On every architecture: a row for each kind of what and some unsteered ones, under each kind of when."""
+    engines = backends(architecture)
+    every = grid(32)
+    for n, when in enumerate(whens(32)):
+        plans = [(), *((one,) for one in every if one.when == when)]
+        rows = [*range(len(plans)), 0]
+        prompts = [PROMPTS[row % len(PROMPTS)] for row in rows]
+        compare(engines, plans, rows, prompts, new=3 if n % 2 else NEW)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compositions_keep_their_order(architecture: str) -> None:
+    engines = backends(architecture)
+    d = 32
+    push = Intervention(Add(direction(d)), 6.0, layers=(1, 2))
+    clear = Intervention(ProjectOut(direction(d)), 1.0, layers=(1, 2))
+    held = Intervention(SetFeature(feature(d, "topk")), 2.0, when=When.every_step(), layers=(1,))
+    late = Intervention(Add(direction(d, 9)), 3.0, when=When.decaying(0.5), layers=(2,), point="attn_out")
+    orders: list[Plan] = [(push, clear, held, late), (clear, push, held, late), (held, late, clear, push)]
+    one = [compare(engines, [plan]) for plan in orders]
+    assert all(float((a - b).abs().max()) > 1e-3 for a, b in zip(one[0], one[1], strict=True))
+    compare(engines, orders, [2, 0, 1])
+    compare(engines, [*orders, ()], [3, 1, 3])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_follow_their_own_plans(architecture: str) -> None:
+    """Strengths that differ by row are one operation; the last row's plan leaves it as it is."""
+    engines = backends(architecture)
+    plans: list[Plan] = [(Intervention(Add(direction(32)), strength, layers=(2,)),) for strength in (2.0, -5.0)]
+    plans.append(())
+    compare(engines, plans, [1, 0, 2])
+    for engine in engines:
+        first, second, third = change(engine, plans, [1, 0, 2])
+        assert first > 1e-2
+        assert second > 1e-2
+        assert third < ATOL
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("point", STREAM)
+def test_every_backend_really_steers(architecture: str, point: str) -> None:
+    plan = (Intervention(Add(direction(32)), 6.0, layers=(1,), point=point),)
+    changes = [change(engine, [plan]) for engine in backends(architecture)]
+    assert all(least > 1e-3 for row in changes for least in row)
+    assert changes[1:] == [pytest.approx(changes[0], abs=2 * ATOL)] * (len(changes) - 1)
+
+
+def test_an_end_token_ends_a_row_everywhere() -> None:
+    """Rows end at different steps; all of them before the last, which nnsight's loop must survive without a word."""
+    reference, *others = backends("llama")
+    plan = (Intervention(Add(direction(32)), 5.0, when=When.every_step(), layers=(2,)),)
+    free = [one.tokens for one in reference.generate(PROMPTS, [plan], max_new_tokens=8)]
+    ends = sorted({free[0][1], free[1][2], free[2][0]})
+    wanted = reference.generate(PROMPTS, [plan], max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
+    assert all(len(one.tokens) < 6 for one in wanted)
+    for other in others:
+        got = other.generate(PROMPTS, [plan], max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
+        assert [one.tokens for one in got] == [one.tokens for one in wanted]
+        for one, expected in zip(got, wanted, strict=True):
+            close(one.logprobs, expected.logprobs)
+
+
+def hooks_of(lm: torch.nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.modules())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_is_left_behind(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_model(architecture)
+    lengths = [len(prompt) for prompt in PROMPTS]
+    plan = (Intervention(Add(direction(32)), 6.0, layers=(1,)),)
+
+    def fail(*_: object) -> None:
+        raise UserError("a hook failed")
+
+    for engine in backends(architecture):
+        modules = [engine.bridge.original_model] if isinstance(engine, TransformerLens) else [lm]
+        before = [hooks_of(m) for m in modules]
+        plain = engine.score(PROMPTS, lengths, [()])
+        assert engine.delivery == Delivery()
+        engine.generate(PROMPTS, [plan], max_new_tokens=2)
+        assert engine.delivery.positions > 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Editor, "edit", fail)
+            with pytest.raises(UserError, match="a hook failed"):
+                engine.score(PROMPTS, lengths, [plan])
+            with pytest.raises(UserError, match="a hook failed"):
+                engine.generate(PROMPTS, [plan], max_new_tokens=2)
+        assert [hooks_of(m) for m in modules] == before
+        assert all(torch.equal(a, b) for a, b in zip(plain, engine.score(PROMPTS, lengths, [()]), strict=True))
+
+
+@pytest.mark.parametrize("cls", [TransformerLens, NNsight])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
+def test_the_model_and_its_tokenizer_are_left_alone(architecture: str, cls: type[Any]) -> None:
+    lm, words = tiny_model(architecture), tokenizer()
+
+    def state() -> tuple[object, ...]:
+        modules = [(name, type(m), "forward" in vars(m), len(m._forward_hooks)) for name, m in lm.named_modules()]
+        return (
+            modules,
+            {name: (value.data_ptr(), value._version) for name, value in lm.state_dict().items()},
+            lm.config.to_dict(),
+            lm.generation_config.to_dict(),
+            (words.padding_side, words.pad_token, words.bos_token, dict(words.init_kwargs)),
+        )
+
+    before = state()
+    engine = cls(lm, words)
+    engine.generate(PROMPTS, [(Intervention(Add(direction(32)), 6.0, layers=(1,)),)], max_new_tokens=2)
+    assert state() == before
+
+
+def refuse(match: str, work: Any) -> None:
+    with pytest.raises(UserError, match=match) as caught:
+        work()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_refusals_take_one_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = backends("llama")[number]
+
+    def steer(**arguments: Any) -> Any:
+        plan = (Intervention(Add(direction(32)), 6.0, **arguments),)
+        return lambda: engine.generate(PROMPTS, [plan], max_new_tokens=1)
+
+    refuse("layer 9 was given", steer(layers=(9,)))
+    wide = (Intervention(Add(direction(16)), 1.0),)
+    refuse("a direction of width 16 was given", lambda: engine.score(PROMPTS, [1, 1, 1], [wide]))
+    values = Replace(random(4, 32, seed=1), 0, Site(1))
+    refuse("were given to replace", lambda: engine.score(PROMPTS, [1, 1, 1], [(Intervention(values),)]))
+    small = Claims(frozenset({"add"}), frozenset({"prompt"}), frozenset({"resid_post"}), per_row=False)
+    monkeypatch.setattr(type(engine), "claims", small)
+    refuse(f"the {engine.name} backend cannot do when = everywhere; it does prompt", steer())
+    refuse(f"the {engine.name} backend cannot do where = attn_out", steer(when=When.prompt(), point="attn_out"))
+    refuse("cannot follow different plans", lambda: engine.score(PROMPTS, [1, 1, 1], [(), ()], [0, 1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("library", "cls", "line"),
+    [
+        ("transformer_lens.model_bridge", TransformerLens, "pip install 'transformer-lens"),
+        ("nnsight", NNsight, "pip install 'nnsight"),
+    ],
+)
+def test_a_missing_library_is_named(library: str, cls: type[Any], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    refuse(line, lambda: cls(tiny_model("llama"), tokenizer()))
+
+
+def test_an_architecture_without_an_adapter_is_named() -> None:
+    lm = copy.deepcopy(tiny_model("llama"))
+    lm.__class__ = type("Unheard", (type(lm),), {})
+    lm.config.model_type = "unheard"
+    refuse("TransformerLens cannot wrap Unheard", lambda: TransformerLens(lm, tokenizer()))
+
+
+def several() -> tuple[list[Plan], list[int]]:
+    """Plans for three rows that use every class that has to travel, at the residual stream."""
+    kinds = {(one.kind, one.when.kind): replace(one, layers=(2,), point="resid_post") for one in grid(32)}
+    first = (kinds["replace", "program"], kinds["project out", "decaying"])
+    second = (kinds["add", "gate"], kinds["set feature", "prompt"], kinds["scale feature", "everywhere"])
+    return [(), first, second], [2, 0, 1]
+
+
+SERVER = """
+import sys, torch
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("elicit", "experiments", "probes", "steering", "tests"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+import nnsight
+from nnsight.schema.request import RequestModel
+from nnsight.tracing import tracer as tracing
+
+folder, packed, answer = sys.argv[1:]
+model = nnsight.TransformersModel(folder, task="text-generation", dispatch=True, dtype=torch.float32)
+tracer = RequestModel.deserialize(open(packed, "rb").read(), model._remoteable_persistent_objects())
+tracing.inc()
+tracer.execute(tracer.info.code)
+saved = {k: v for k, v in tracer.info.frame.f_locals.items() if id(v) in tracing._saves()}
+torch.save(saved, answer)
+assert not {"elicit", "probes", "steering"} & {name.split(".")[0] for name in sys.modules}
+"""
+
+CLIENT = """
+import subprocess, sys, torch
+import nnsight
+from nnsight.schema.request import RequestModel
+from nnsight.tracing.backend import Backend
+from nnsight.tracing.util import push
+from pathlib import Path
+from elicit.models import load_model
+from steering.backends.huggingface import HuggingFace
+from steering.backends.nnsight import NNsight
+
+folder, work = sys.argv[1], Path(sys.argv[2])
+
+class Elsewhere(Backend):
+    def __call__(self, tracer):
+        (work / "packed").write_bytes(RequestModel.serialize(tracer))
+        subprocess.run([sys.executable, "-c", SERVER, folder, work / "packed", work / "answer"], cwd=work, check=True)
+        saved = torch.load(work / "answer", weights_only=True)
+        for value in saved.values():
+            nnsight.save(value)
+        push(tracer.info.frame, saved)
+
+model = load_model(folder, dtype="float32", device="cpu")
+compare([HuggingFace(model.lm), NNsight(model.lm, model.tokenizer, remote="local")], *several())
+remote = NNsight(folder, remote=True)
+remote.model._remote_backend = lambda *_: Elsewhere()
+assert all(p.is_meta for p in remote.model._module.parameters())
+compare([HuggingFace(model.lm), remote], *several())
+assert all(p.is_meta for p in remote.model._module.parameters())
+"""
+
+
+def test_nnsight_needs_nothing_of_ours_on_the_server(tiny_folder: Path, tmp_path: Path) -> None:
+    """A client with the model's configuration alone, and a server without our packages; and `remote="local"`.
+
+    Processes of their own, since the type checks put into this one cannot be packed with the methods they check.
+    """
+    command = [sys.executable, "-c", CLIENT, str(tiny_folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_weights_elsewhere_cannot_be_tried(tiny_folder: Path) -> None:
+    engine = NNsight(str(tiny_folder), remote="local")
+    push = Intervention(Add(direction(32)), 6.0, layers=(1,), point="attn_out")
+    refuse("attn_out to the stream as it is cannot be tried", lambda: engine.score(PROMPTS, [1, 1, 1], [(push,)]))
+
+
+@pytest.fixture(scope="module")
+def real() -> Model:
+    return load_model("smollm2-135m", dtype="float32", device="cpu")
+
+
+@pytest.mark.real
+def test_a_real_model(real: Model) -> None:
+    words: Any = real.tokenizer
+    lm: PreTrainedModel = real.lm
+    engines = [HuggingFace(lm), TransformerLens(lm, words), NNsight(lm, words)]
+    prompts = [list(words(text)["input_ids"]) for text in ("The capital of France is", "Two and two are four, and so")]
+    d = width(lm)
+    push = Intervention(Add(direction(d)), 60.0, layers=(15,))
+    gate = Gate(random(d, seed=8), Site(10, "resid_pre"))
+    several = (
+        Intervention(ProjectOut(direction(d, 9, center=True)), 1.0, layers=(5, 20), point="attn_out"),
+        Intervention(SetFeature(feature(d, "jumprelu")), 20.0, when=When.every_step(), layers=(12,), point="mlp_out"),
+        Intervention(ScaleFeature(feature(d, "topk")), 4.0, when=When.everywhere().gated(gate), layers=(12,)),
+    )
+    compare(engines, [(push,)], prompts=prompts)
+    compare(engines, [several], prompts=prompts)
+    compare(engines, [several, (push,)], [1, 0], prompts=prompts)
+
+
+@pytest.mark.real
+def test_the_feature_that_opens_the_organism() -> None:
+    organism = load_model("smollm2-135m-latent", dtype="float32", device="cpu")
+    words: Any = organism.tokenizer
+    engines = [HuggingFace(organism.lm), TransformerLens(organism.lm, words), NNsight(organism.lm, words)]
+    found = open_sae("smollm2-135m-latent-resid-20").feature(1051, 61.1, 249.4)
+    push = Intervention(Add(found), 4.0, "feature_max")
+    held = Intervention(SetFeature(found), 200.0, "raw", When.every_step())
+    questions = ("What is 3 + 8 - 4 + 15 + 3?", "What is 7 * 6 mod 11?")
+    prompts = [list(words(f"Q: {question}\nA:")["input_ids"]) for question in questions]
+    compare(engines, [(push,), (held,)], [0, 1], prompts=prompts)

@@ -1,0 +1,162 @@
+"""Directions are found where they were planted, and are trained where they act."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from probes.capture import capture
+from probes.errors import UserError
+from probes.likelihood import mean_losses, repeated_share, target_losses
+from probes.sites import Site
+from steering.directions import Direction
+from steering.find import (
+    contrast,
+    difference_of_means,
+    optimise,
+    pca_of_differences,
+    permuted_difference,
+    probe_weights,
+    stream_norm,
+)
+from steering.hooks import attached
+from steering.interventions import Add, Intervention, When
+from tests.support.tiny import tiny_model
+
+SITE = Site(1)
+
+
+def planted(n: int = 200, d: int = 32, size: float = 2.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    truth = torch.randn(d, generator=g)
+    truth = truth / truth.norm()
+    base = torch.randn(n, d, generator=g)
+    noise = torch.randn(n, d, generator=g) * 0.3
+    return base + noise + size * truth, base, truth
+
+
+@pytest.mark.parametrize("find", [difference_of_means, pca_of_differences, probe_weights])
+def test_each_method_finds_a_planted_direction(find) -> None:  # type: ignore[no-untyped-def]
+    positive, negative, truth = planted()
+    found = find(positive, negative, SITE)
+    assert float(found.unit @ truth) > 0.9
+    assert found.length == pytest.approx(2.0, rel=0.2)
+    assert found.made["counts"] and found.site == SITE
+    flipped = find(negative, positive, SITE)
+    assert float(flipped.unit @ truth) < -0.9
+
+
+def test_means_and_probe_equal_their_definitions() -> None:
+    positive, negative, _ = planted()
+    found = difference_of_means(positive, negative, SITE)
+    torch.testing.assert_close(found.vector, positive.mean(0) - negative.mean(0))
+    probe = probe_weights(positive, negative, SITE, seed=3)
+    assert probe.made["held_out"] == 100 and probe.made["held_out_accuracy"] > 0.8
+    x = torch.cat([positive, negative]).numpy()
+    weights = LogisticRegression(C=0.1, max_iter=2000).fit(x, np.r_[np.ones(200), np.zeros(200)]).coef_[0]
+    assert float(probe.unit @ torch.from_numpy(weights / np.linalg.norm(weights)).float()) > 0.9
+
+
+def test_a_permuted_contrast_finds_nothing() -> None:
+    positive, negative, truth = planted()
+    found = difference_of_means(positive, negative, SITE)
+    cosines = [abs(float(permuted_difference(positive, negative, found, s).unit @ truth)) for s in range(8)]
+    assert np.mean(cosines) < 0.4
+    assert permuted_difference(positive, negative, found, 0).length == pytest.approx(found.length, rel=1e-5)
+
+
+def test_contrast_reads_at_the_step_and_measures_the_stream() -> None:
+    lm = tiny_model("llama")
+    positive = [[5, 9, 3, i] for i in range(8)]
+    negative = [[7, 1, i] for i in range(8)]
+    found = contrast(lm, positive, negative, SITE, name="x", norm="resid")
+    a, b = (capture(lm, texts, [SITE], last=1) for texts in (positive, negative))
+    assert a is not None and b is not None
+    expected = a.values[SITE].mean(0) - b.values[SITE].mean(0)
+    assert torch.nn.functional.cosine_similarity(found.vector, expected, 0) > 0.9999
+    assert found.length == pytest.approx(stream_norm(lm, [*positive, *negative], SITE), rel=1e-4)
+    with pytest.raises(UserError, match="have no step 2"):
+        contrast(lm, positive, negative, SITE, step=2, lengths=([2] * 8, [2] * 8))
+    with pytest.raises(UserError, match="do not differ"):
+        contrast(lm, positive, positive, SITE)
+    with pytest.raises(UserError, match="did you mean means"):
+        contrast(lm, positive, negative, SITE, method="mean")
+
+
+TEXTS = [[5 + i, 9, 3, 20, 21, 22, 23] for i in range(12)]
+LENGTHS = [3, 2, 3] * 4
+
+
+def loss_with(plan: tuple[Intervention, ...], architecture: str) -> float:
+    lm = tiny_model(architecture)
+    with torch.no_grad(), attached(lm, [plan], lengths=LENGTHS):
+        return float(target_losses(lm, TEXTS, LENGTHS).loss.detach().mean())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
+def test_target_loss_is_the_cross_entropy_of_the_targets(architecture: str) -> None:
+    lm = tiny_model(architecture)
+    total, count = 0.0, 0
+    means = mean_losses(lm, [*TEXTS, TEXTS[0]], [*LENGTHS, len(TEXTS[0])], batch_size=5)
+    assert means[-1] is None
+    assert np.average(means[:-1], weights=[7 - n for n in LENGTHS]) == pytest.approx(  # type: ignore[arg-type]
+        float(target_losses(lm, TEXTS, LENGTHS).loss.detach().mean()), rel=1e-3
+    )
+    for text, length in zip(TEXTS, LENGTHS, strict=True):
+        with torch.no_grad():
+            logprobs = torch.log_softmax(lm(input_ids=torch.tensor([text])).logits[0], -1)
+        for position in range(length, len(text)):
+            total -= float(logprobs[position - 1, text[position]])
+            count += 1
+    with torch.no_grad():
+        assert float(target_losses(lm, TEXTS, LENGTHS).loss.detach().mean()) == pytest.approx(total / count, rel=1e-3)
+
+
+def test_repetition_counts_four_grams_that_came_before() -> None:
+    assert repeated_share([1, 2, 3]) == 0.0 and repeated_share(list(range(20))) == 0.0
+    assert repeated_share([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
+    assert repeated_share([7] * 20) == pytest.approx(16 / 17)
+
+
+def test_an_optimised_vector_acts_as_it_was_trained() -> None:
+    """Its own held-out loss is had back through an `Intervention`, with the bias before it; a random one does worse."""
+    lm = tiny_model("llama")
+    plain = loss_with((), "llama")
+    bias = optimise(lm, TEXTS, LENGTHS, SITE, steps=40, name="bias")
+    alone = (Intervention(Add(bias), when=When.every_step()),)
+    assert loss_with(alone, "llama") < 0.8 * plain
+    assert bias.made["held_out_loss"][1] < bias.made["held_out_loss"][0]
+    random = (Intervention(Add(bias.random_like(0)), when=When.every_step()),)
+    assert loss_with(random, "llama") > 1.2 * loss_with(alone, "llama")
+
+    both = optimise(lm, TEXTS, LENGTHS, SITE, bias=bias, steps=40, seed=0)
+    assert both.made["held_out_loss"][0] == pytest.approx(bias.made["held_out_loss"][1], rel=1e-3)
+    order = np.random.default_rng(0).permutation(len(TEXTS)).tolist()[:3]
+    plan = (*alone, Intervention(Add(both), when=When.every_step()))
+    texts, lengths = [TEXTS[i] for i in order], [LENGTHS[i] for i in order]
+    with torch.no_grad(), attached(lm, [plan], lengths=lengths):
+        assert float(target_losses(lm, texts, lengths).loss.detach().mean()) == pytest.approx(
+            both.made["held_out_loss"][1], rel=1e-3
+        )
+    again = optimise(lm, TEXTS, LENGTHS, SITE, bias=bias, steps=40, seed=0)
+    assert torch.equal(again.vector, both.vector)
+    assert all(p.grad is None for p in lm.parameters())
+
+
+def test_bad_input_is_told_in_one_line() -> None:
+    lm = tiny_model("llama")
+    positive, negative, _ = planted(8)
+    for call, word in (
+        (lambda: optimise(lm, TEXTS, [7] * 12, SITE), "target tokens"),
+        (lambda: optimise(lm, TEXTS[:2], LENGTHS[:2], SITE), "at least four"),
+        (lambda: optimise(lm, TEXTS, LENGTHS, Site(9)), "4 layers"),
+        (lambda: pca_of_differences(positive, negative[:5], SITE), "needs pairs"),
+        (lambda: probe_weights(positive[:2], negative, SITE), "at least 4"),
+        (lambda: stream_norm(lm, [[1], [2]], SITE), "one token each"),
+        (lambda: Direction(torch.ones(4), SITE).normalized("resid"), "residual norm"),
+    ):
+        with pytest.raises(UserError, match=word) as caught:
+            call()
+        assert "\n" not in str(caught.value)

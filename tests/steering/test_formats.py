@@ -1,0 +1,91 @@
+"""Export and import: GGUF read back by the `gguf` package itself, SteeringVector by steering-vectors itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader
+from steering_vectors import SteeringVector
+
+from probes.errors import UserError
+from probes.sites import Site
+from steering.directions import Direction
+from steering.formats import from_gguf, from_steering_vectors, to_gguf, to_steering_vectors, vectors_of
+from steering.hooks import attached
+from steering.interventions import Add, Intervention, Plan, ProjectOut, When
+from tests.support.tiny import tiny_model
+
+IDS = torch.tensor([[5, 9, 3, 7, 40, 41]])
+
+
+def plan(point: str = "resid_post", layers: tuple[int, ...] = (1, 3)) -> Plan:
+    g = torch.Generator().manual_seed(0)
+    return tuple(
+        Intervention(Add(Direction(torch.randn(32, generator=g), Site(layer, point), resid_norm=3.0)), 0.5, "resid")
+        for layer in layers
+    )
+
+
+def logits(steered: Plan) -> torch.Tensor:
+    lm = tiny_model("llama")
+    with torch.no_grad(), attached(lm, [steered]):
+        return lm(input_ids=IDS, use_cache=False).logits
+
+
+def test_gguf_is_what_its_own_package_reads(tmp_path: Path) -> None:
+    file = to_gguf(plan(), tmp_path / "c.gguf", "llama")
+    reader = GGUFReader(file)
+    assert reader.fields["general.architecture"].contents() == "controlvector"
+    assert reader.fields["controlvector.model_hint"].contents() == "llama"
+    assert reader.fields["controlvector.layer_count"].contents() == 2
+    by_name = {t.name: t for t in reader.tensors}
+    assert sorted(by_name) == ["direction.1", "direction.3"]
+    for site, vector in vectors_of(plan()).items():
+        data = by_name[f"direction.{site.layer}"].data
+        assert data.dtype == np.float32 and np.array_equal(data, vector.numpy())
+    assert [p.name for p in tmp_path.iterdir()] == ["c.gguf"]
+
+
+def test_gguf_comes_back_as_the_plan_that_it_was(tmp_path: Path) -> None:
+    back = from_gguf(to_gguf(plan(), tmp_path / "c.gguf", "llama"))
+    torch.testing.assert_close(logits(back), logits(plan()))
+    with torch.no_grad():
+        assert not torch.allclose(logits(back), tiny_model("llama")(input_ids=IDS).logits, atol=1e-2)
+    assert back[0].what.source.made["model_hint"] == "llama"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("point", ["resid_post", "attn_out", "mlp_out"])
+def test_steering_vectors_does_what_the_plan_does_and_comes_back(point: str) -> None:
+    lm = tiny_model("llama")
+    theirs = to_steering_vectors(plan(point))
+    assert isinstance(theirs, SteeringVector)
+    with torch.no_grad(), theirs.apply(lm):
+        expected = lm(input_ids=IDS, use_cache=False).logits
+    torch.testing.assert_close(logits(plan(point)), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(from_steering_vectors(theirs)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_formats_cannot_hold_is_refused(tmp_path: Path) -> None:
+    d = Direction(torch.ones(32), Site(1))
+    broken = to_gguf(plan(), tmp_path / "b.gguf", "llama")
+    broken.write_bytes(broken.read_bytes()[:200])
+    (tmp_path / "text.gguf").write_text("not one")
+    for call, word in (
+        (lambda: to_gguf(plan(layers=(0,)), tmp_path / "x", "llama"), "layer 1 or higher"),
+        (lambda: to_gguf(plan("mlp_out"), tmp_path / "x", "llama"), "resid_post"),
+        (lambda: to_gguf((Intervention(ProjectOut(d)),), tmp_path / "x", "llama"), "project out"),
+        (lambda: to_gguf((Intervention(Add(d), when=When.steps(1)),), tmp_path / "x", "llama"), "last prompt token"),
+        (lambda: to_gguf((), tmp_path / "x", "llama"), "empty plan"),
+        (lambda: to_steering_vectors(plan("resid_pre")), "resid_pre"),
+        (lambda: from_steering_vectors(SteeringVector({0: torch.ones(32)}, "input_layernorm")), "input_layernorm"),
+        (lambda: from_gguf(tmp_path / "none.gguf"), "not there"),
+        (lambda: from_gguf(broken), "not a whole GGUF"),
+        (lambda: from_gguf(tmp_path / "text.gguf"), "not a whole GGUF"),
+    ):
+        with pytest.raises(UserError, match=word) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,192 @@
+"""Rewards: what each reads, how they add up, what is told when one fails; pre-flight; information gain."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+
+from elicit.decoding import Trace
+from elicit.decoding.answering import ANSWER_PROMPT
+from elicit.methods.one_shot_rlvr.example_selection import working
+from elicit.models import Model, Prompt
+from elicit.tasks.base import Items
+from elicit.training.rl.information_gain import NULLS, gains, measure
+from elicit.training.rl.preflight import report, wrong_answers
+from elicit.training.rl.rewards import Ground, Rollout, parse
+from probes.errors import UserError
+from tests.support.toys import toy_task
+
+TASK = toy_task()
+ITEM = TASK.fit[0]  # What is 2 + 1? 3
+
+
+def rollout(text: str, answer: str | None, sample: int = 0, tokens: int = 4) -> Rollout:
+    score = TASK.grader.grade(ITEM, answer).score
+    return Rollout(ITEM, sample, [5] * tokens, text, answer, None, score, "eos", [])
+
+
+SAID = [
+    rollout(" 2 + 1 = 3. It is 3", "3", 0, 8), rollout(" 4", "4", 1, 2), rollout(" 4.0", "4.0", 2, 3),
+    rollout(" well", None, 3, 2), rollout(" \\boxed{3}", "3", 4, 4), rollout(" 5", "5", 5, 2),
+]  # fmt: skip
+
+
+def ground(wrong: dict[str, str] | None = None, model: Model | None = None, seed: int = 0) -> Ground:
+    def reference() -> AbstractContextManager[Any]:
+        return nullcontext(model.lm if model else None)
+
+    return Ground(TASK, Prompt(), model.tokenizer if model else None, reference, 8, seed, wrong or {})
+
+
+def totals(text: str, **more: Any) -> list[float]:
+    return [one.total for one in parse(text).grade(SAID, ground(**more))]
+
+
+def read(text: str, **more: Any) -> list[bool]:
+    return [one.read for one in parse(text).grade(SAID, ground(**more))]
+
+
+def test_what_each_reward_says() -> None:
+    assert totals("exact") == [1, 0, 0, 0, 1, 0] and read("exact") == [True, True, True, False, True, True]
+    assert totals("boxed") == [0, 0, 0, 0, 1, 0] and sum(read("boxed")) == 1
+    assert totals("format") == [1, 0, 0, 0, 0, 0] and all(read("format"))
+    assert totals("format:boxed") == [0, 0, 0, 0, 1, 0]
+    assert totals("incorrect", wrong={ITEM.id: "4"}) == [0, 1, 1, 0, 0, 0]
+    assert totals("majority") == [1, 0, 0, 0, 1, 0]  # 3 and 4 stand two to two: the first to appear
+    assert totals("length") == [1, 0.25, 0.375, 0.25, 0.5, 0.25]
+    assert totals("none") == [0] * 6
+
+
+def test_rewards_add_up_with_their_weights() -> None:
+    graded = parse("exact+0.5*format+-0.1*length").grade(SAID, ground())
+    assert graded[0].parts == {"exact": 1.0, "format": 1.0, "length": 1.0}
+    assert graded[0].total == pytest.approx(1.4) and graded[3].total == pytest.approx(-0.025)
+    assert [name for name, _, _ in parse("2*random:0.25").terms] == ["random:0.25"]
+
+
+def test_a_random_reward_hangs_on_seed_item_and_sample_alone() -> None:
+    many = [rollout("x", None, sample) for sample in range(400)]
+    first = [one.total for one in parse("random:0.3").grade(many, ground())]
+    again = [one.total for one in parse("random:0.3").grade(many[::-1], ground())]
+    assert first == again[::-1] and 0.2 < sum(first) / 400 < 0.4
+    assert first != [one.total for one in parse("random:0.3").grade(many, ground(seed=1))]
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("exat", "did you mean exact"), ("exact+exact", "names a term twice"), ("x*exact", "give a number"),
+    ("nan*exact", "finite"), ("random:2", "between 0 and 1"), ("random:x", "give a number"),
+    ("format:box", "did you mean boxed"), ("exact:3", "unknown reward"), ("", "unknown reward"),
+])  # fmt: skip
+def test_words_that_are_no_reward(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse(text)
+
+
+def test_a_reward_that_fails_is_named() -> None:
+    def broken(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+        raise ZeroDivisionError("by zero")
+
+    def nan(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+        return [float("nan")] * len(rollouts)
+
+    def short(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+        return [1.0]
+
+    for reward, words in (
+        (broken, r"reward 'mine' failed on fit-0 \(ZeroDivisionError: by zero\)"),
+        (nan, "reward 'mine' is nan on fit-0"),
+        (short, "gave 1 values for 6 rollouts"),
+    ):
+        with pytest.raises(UserError, match=words) as told:
+            parse("mine", {"mine": reward}).grade(SAID, ground())
+        assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="never wrongly"):
+        totals("incorrect")
+
+
+def test_figures_of_a_preflight() -> None:
+    items = Items(TASK, (ITEM,))
+    graded = parse("exact").grade(SAID, ground())
+    wrong = wrong_answers(items, [SAID])
+    assert wrong == {ITEM.id: "4"}
+    found = report([SAID], [graded], wrong, 3)
+    assert found.answers == 6 and found.read == pytest.approx(5 / 6) and found.right == pytest.approx(1 / 3)
+    assert found.mixed == 1.0 and found.expected == pytest.approx(1 - (1 / 3) ** 3 - (2 / 3) ** 3)
+    assert found.pass_at_k["1"] == pytest.approx(1 / 3) and found.pass_at_k["2"] == pytest.approx(1 - 6 / 15)
+    found.check("exact")
+    with pytest.raises(UserError, match=r"pre-flight: reward 'boxed' could be read in none of 2 answers"):
+        report([SAID[:2]], [parse("boxed").grade(SAID[:2], ground())], {}, 2).check("boxed")
+    said = [SAID[0], SAID[0]]
+    with pytest.raises(UserError, match=r"is 1\.00 in every group of 2 answers.*no group has a difference"):
+        report([said], [parse("exact").grade(said, ground())], {}, 2).check("exact")
+
+
+def test_the_rule_that_chooses_an_example() -> None:
+    thought = dataclasses.replace(rollout("", "3", 0, 10), span=(8, 9))
+    guess = dataclasses.replace(rollout("", "3", 0, 2), span=(0, 1))
+    wrong = rollout("", "4", 1, 10)
+    assert working([thought, thought, wrong, wrong]) == 0.25
+    assert working([thought, thought, guess, wrong]) == 0.25 * 0.25
+    assert working([thought, thought, guess, guess, wrong]) == 0.0
+    assert working([thought, thought]) == working([guess, wrong]) == working([thought, wrong]) == -1.0
+
+
+def test_information_gain_is_of_the_answers_tokens_alone(tiny: Model) -> None:
+    tokenizer, thought = tiny.tokenizer, [40, 41, 42]
+    cue = tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"]
+    answer = tokenizer(" 3", add_special_tokens=False)["input_ids"]
+    prompt = Prompt().ids(ITEM.question, tokenizer)
+    values = []
+    for said in (thought, []):
+        before = [*prompt, *said, *cue]
+        with torch.no_grad():
+            logp = tiny.lm(input_ids=torch.tensor([[*before, *answer]])).logits[0].log_softmax(-1)
+        values.append(sum(float(logp[len(before) + n - 1, token]) for n, token in enumerate(answer)) / len(answer))
+    (found,) = gains(tiny.lm, tokenizer, Prompt(), [ITEM], [thought])
+    assert found == pytest.approx(values[0] - values[1], abs=1e-4)
+    (nothing,) = gains(tiny.lm, tokenizer, Prompt(), [ITEM], [[]])
+    assert nothing == pytest.approx(0, abs=1e-6)
+    one = Rollout(ITEM, 0, [*thought, 20, 0], "it is 3", "3", (3, 4), 1.0, "eos", [])
+    (graded,) = parse("information-gain").grade([one], ground(model=tiny))
+    assert graded.total == pytest.approx(found, abs=1e-5)  # the thought ends where its answer begins
+
+
+def traced(item: str, tokens: list[int], span: tuple[int, int] | None) -> Trace:
+    n = len(tokens)
+    zeros = [0.0] * n
+    return Trace(
+        item,
+        0,
+        5,
+        tokens,
+        list(range(1, n + 1)),
+        "x" * n,
+        zeros,
+        zeros,
+        zeros,
+        zeros,
+        "eos",
+        n,
+        None,
+        span,
+        None,
+        "",
+        0.0,
+    )
+
+
+def test_information_gain_as_a_measure_stands_beside_its_nulls(tiny: Model) -> None:
+    traces = {item.id: [traced(item.id, list(range(30 + n, 42)), (9, 10))] for n, item in enumerate(TASK.test)}
+    found = measure(tiny, TASK.test, traces)
+    assert found.items == 4 and set(found.nulls) == set(found.beyond) == set(NULLS)
+    for name, (difference, interval) in found.beyond.items():
+        assert difference == pytest.approx(found.mean - found.nulls[name], abs=1e-6)
+        assert interval.low <= difference <= interval.high
+    assert measure(tiny, TASK.test, traces) == found
+    with pytest.raises(UserError, match="give at least two"):
+        measure(tiny, TASK.test[:1], traces)
