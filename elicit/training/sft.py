@@ -24,58 +24,13 @@ from transformers import PreTrainedModel
 
 from elicit.training.checkpoint import read_state, take_up, write_state
 from elicit.training.lora import lora_config
+from elicit.training.output_head import summed_cross_entropy
 from elicit.training.recipe import Example, Point, Recipe, Told
 from probes.batching import check_embedded
 from probes.errors import UserError
-from probes.likelihood import output_head
 from probes.sites import decoder
 
-CHUNK = 256  # targets whose logits exist at one time
 STATE = "training.safetensors"
-
-
-class _HeadLoss(torch.autograd.Function):
-    """Σ cross-entropy of output head and softmax, a chunk of positions at a time: forward makes the gradients.
-
-    The logits of a chunk are gone before the next one's are made, so that memory does not grow with positions.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, cap: float | None) -> Tensor:
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        low = weight.to(hidden.dtype)
-        total = torch.zeros((), device=hidden.device, dtype=torch.float32)
-        for start in range(0, len(hidden), CHUNK):
-            h, t = hidden[start : start + CHUNK], target[start : start + CHUNK, None]
-            real = len(h)
-            if real < CHUNK:  # one shape for all chunks
-                h = nn.functional.pad(h, (0, 0, 0, CHUNK - real))
-                t = nn.functional.pad(t, (0, 0, 0, CHUNK - real))
-            logits = (h @ low.T).float()
-            slope = None
-            if cap is not None:
-                logits = torch.tanh(logits / cap)
-                slope = 1 - logits**2
-                logits *= cap
-            most, at = logits.max(-1, keepdim=True)
-            score = logits.gather(1, t)
-            logits = torch.softmax(logits, -1)
-            # log Σ exp = the largest logit − the log of its probability: no second pass over the vocabulary
-            total += (most - logits.gather(1, at).log() - score)[:real].sum()
-            logits.scatter_add_(1, t, torch.full_like(score, -1))
-            grad = (logits if slope is None else logits * slope).to(h.dtype)
-            grad[real:] = 0
-            grad_hidden[start : start + CHUNK] = (grad @ low)[:real]
-            if grad_weight is not None:
-                grad_weight += (grad.T @ h).float()
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad, None if grad_weight is None else grad_weight * grad, None, None
 
 
 def packed(examples: Sequence[Example], width: int) -> list[list[Example]]:
@@ -120,18 +75,7 @@ def target_loss(lm: PreTrainedModel, rows: Sequence[Sequence[Example]], width: i
     hidden = decoder(lm)(input_ids=ids, position_ids=places, use_cache=False)[0]
     at_targets = labelled[:, 1:].flatten().nonzero()[:, 0]
     chosen = hidden[:, :-1].flatten(0, 1)[at_targets]
-    if torch.is_autocast_enabled(lm.device.type):
-        chosen = chosen.to(torch.get_autocast_dtype(lm.device.type))
-    head: Any = lm.get_output_embeddings()
-    if getattr(head, "bias", None) is not None:
-        raise UserError(
-            f"{type(lm).__name__} has an output head with a bias, which is not trained here; use another base"
-        )
-    scale, cap = output_head(lm)
-    out: Tensor = _HeadLoss.apply(
-        chosen if scale == 1 else chosen * scale, head.weight, ids[:, 1:].flatten()[at_targets], cap
-    )
-    return out
+    return summed_cross_entropy(lm, chosen, ids[:, 1:].flatten()[at_targets])
 
 
 @torch.no_grad()

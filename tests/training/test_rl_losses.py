@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicit.methods.one_shot_rlvr.example_selection import historical_variance
+from elicit.training.output_head import logprobs_and_entropy
 from elicit.training.rl import losses
 from elicit.training.rl.curve import Point, columns, line, saturation, summary
-from elicit.training.rl.policy import Batch, head, hidden_states, logprobs, prefix_of
+from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
 from elicit.training.rl.settings import Settings
 from probes.batching import left_pad
 from probes.errors import UserError
@@ -145,7 +146,7 @@ def test_a_shared_prompt_has_the_gradient_of_plain_forwards(kind: str, temperatu
     for start in (0, 2):  # two parts, whose gradients add up
         rows = slice(start, start + 2)
         hidden = hidden_states(lm, leaves, made, rows)
-        lp, h = head(lm, hidden, made.tokens[rows][made.mask[rows]], temperature)
+        lp, h = logprobs_and_entropy(lm, hidden, made.tokens[rows][made.mask[rows]], temperature)
         loss = (torch.cat(weights[0][rows]) * lp).sum() + (torch.cat(weights[1][rows]) * h).sum()
         loss.backward()
         found_logprob.append(lp.detach())
@@ -180,7 +181,7 @@ def test_chunks_of_positions_do_not_matter() -> None:
     for chunked in (True, False):
         h = hidden.clone().requires_grad_()
         if chunked:
-            lp, entropy = head(lm, h, target, 0.7)
+            lp, entropy = logprobs_and_entropy(lm, h, target, 0.7)
         else:
             cap = lm.config.final_logit_softcapping
             logits = torch.tanh((h @ lm.get_output_embeddings().weight.T) / cap) * cap / 0.7
@@ -197,7 +198,7 @@ def test_a_head_with_a_bias_is_refused() -> None:
     lm = fresh("llama")
     lm.lm_head = nn.Linear(32, VOCAB)
     with pytest.raises(UserError, match="bias"):
-        head(lm, torch.zeros(1, 32), torch.zeros(1, dtype=torch.long), 1.0)
+        logprobs_and_entropy(lm, torch.zeros(1, 32), torch.zeros(1, dtype=torch.long), 1.0)
 
 
 def test_every_update_has_the_same_shapes() -> None:

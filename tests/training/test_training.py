@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from elicit.training import Example, Recipe, packed, sft, train
+from elicit.training import Example, Recipe, output_head, packed, sft, train
 from elicit.training.lora import fused
 from elicit.training.recipe import Point
 from elicit.training.sft import keeps_apart, target_loss
@@ -68,7 +68,7 @@ def assert_near(found: Tensor, expected: Tensor, relative: float = 1e-4) -> None
 def test_loss_and_gradients_are_those_of_the_models_own_logits(
     kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "CHUNK", chunk)
+    monkeypatch.setattr(output_head, "CHUNK", chunk)
     lm = fresh(kind)
     expected_loss = plain_loss(lm, ROWS)
     expected = gradients(lm, expected_loss)
@@ -171,7 +171,7 @@ class Sizes(TorchDispatchMode):
 
 def test_no_more_logits_exist_at_one_time_than_a_chunk_has(monkeypatch: pytest.MonkeyPatch) -> None:
     chunk, vocabulary = 4, 4096
-    monkeypatch.setattr(sft, "CHUNK", chunk)
+    monkeypatch.setattr(output_head, "CHUNK", chunk)
     config = CONFIG_MAPPING["llama"](**dict(ARCHITECTURES["llama"], vocab_size=vocabulary))
     lm = AutoModelForCausalLM.from_config(config).float()
     rows = [[Example([3] * 20, [4] * 9)], [Example([5] * 8, [6] * 7), Example([7] * 6, [8] * 6)]]

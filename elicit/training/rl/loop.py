@@ -33,11 +33,12 @@ from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
 from elicit.training.checkpoint import read_state, take_up, write_state
+from elicit.training.output_head import logprobs_and_entropy
 from elicit.training.rl import losses
 from elicit.training.rl.curve import Point
 from elicit.training.rl.learner import Learner, learner
 from elicit.training.rl.log import LOG, RolloutLog, facts, log_line
-from elicit.training.rl.policy import Batch, head, hidden_states, logprobs, prefix_of
+from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
 from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Ground, Reward, Rewards, parse
 from elicit.training.rl.rollouts import sample
@@ -278,7 +279,7 @@ class _Run:
             rows = slice(start, start + settings.part)
             mask = batch.mask[rows]
             hidden, target = hidden_states(lm, leaves, batch, rows), batch.tokens[rows][mask]
-            logprob, h = head(lm, hidden, target, settings.temperature)
+            logprob, h = logprobs_and_entropy(lm, hidden, target, settings.temperature)
             if first:
                 old[rows] = torch.zeros_like(old[rows]).masked_scatter_(mask, logprob.detach())
                 sums[2] += self._apart(buffer, rows, hidden, target, logprob)
@@ -307,7 +308,8 @@ class _Run:
     def _apart(self, buffer: Buffer, rows: slice, hidden: Tensor, target: Tensor, logprob: Tensor) -> Tensor:
         """Σ |Δ log p| to the decoding loop's, over tokens that it gave one for, at its temperature (1)."""
         with torch.no_grad():
-            ours = logprob if self.settings.temperature == 1 else head(self.student.lm, hidden, target, 1.0)[0]
+            at_one = self.settings.temperature == 1
+            ours = logprob if at_one else logprobs_and_entropy(self.student.lm, hidden, target, 1.0)[0]
             lengths = [len(r["tokens"]) for r in buffer.records[rows]]
             pieces = zip(ours.split(lengths), buffer.sampler[rows], strict=True)
             return sum(

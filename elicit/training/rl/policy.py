@@ -4,109 +4,23 @@ The prompt's keys and values are made in one forward with gradient. Completions,
 copies of them, whose gradients add up; one backward through the prompt then takes them on. All completions are padded
 at the right to one length, so that no update brings another shape to a CPU's kernels; causality keeps padding from
 mattering.
-
-Hidden states meet the output head at real tokens alone, 256 at a time, and no logits are kept: the backward makes them
-again, since the gradients of log-probability and entropy,
-
-    ∂ log p_t / ∂z = 1_t − p      and      ∂H / ∂z = − p (log p + H),
-
-are multiplied by what only the loss knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from elicit.training.sft import CHUNK
+from elicit.training.output_head import logprobs_and_entropy
 from probes.batching import Padded
 from probes.errors import UserError
-from probes.likelihood import output_head
 from probes.sites import decoder
-
-
-class _Head(torch.autograd.Function):
-    """log p(target) and the entropy of softmax(cap(h Wᵀ) / temperature), a chunk of positions at a time."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, temperature: float, cap: float | None
-    ) -> tuple[Tensor, Tensor]:
-        low = weight.to(hidden.dtype)
-        out = torch.empty(3, len(hidden), device=hidden.device, dtype=torch.float32)
-        for start in range(0, len(hidden), CHUNK):
-            z, _ = _logits(hidden[start : start + CHUNK], low, temperature, cap)
-            real = len(hidden[start : start + CHUNK])
-            log_z = z.logsumexp(-1)
-            score = z[:real].gather(1, target[start : start + CHUNK, None])[:, 0]
-            z -= log_z[:, None]  # log p: its products with p do not cancel, as those of large logits would
-            entropy = -torch.linalg.vecdot(z.exp(), z)
-            out[:, start : start + CHUNK] = torch.stack([score - log_z[:real], entropy[:real], log_z[:real]])
-        ctx.save_for_backward(hidden, weight, target, out)
-        ctx.settings = temperature, cap
-        return out[0].clone(), out[1].clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad_logprob: Tensor, grad_entropy: Tensor) -> Any:  # type: ignore[override]
-        hidden, weight, target, kept = ctx.saved_tensors
-        _, entropy, log_z = kept
-        temperature, cap = ctx.settings
-        low = weight.to(hidden.dtype)
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for start in range(0, len(hidden), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            h, t = hidden[chunk], target[chunk, None]
-            z, slope = _logits(h, low, temperature, cap)
-            z, real = z[: len(h)], len(h)
-            g, e = grad_logprob[chunk, None], grad_entropy[chunk, None]
-            logp = z - log_z[chunk, None]
-            grad = -torch.exp(logp) * (g + e * (logp + entropy[chunk, None]))
-            grad.scatter_add_(1, t, g)
-            grad = (grad / temperature if slope is None else grad * slope[:real] / temperature).to(h.dtype)
-            grad = nn.functional.pad(grad, (0, 0, 0, CHUNK - real))
-            grad_hidden[chunk] = (grad @ low)[:real]
-            if grad_weight is not None:
-                grad_weight += (grad[:real].T @ h).float()
-        return grad_hidden, grad_weight, None, None, None
-
-
-def _logits(h: Tensor, weight: Tensor, temperature: float, cap: float | None) -> tuple[Tensor, Tensor | None]:
-    """[CHUNK, vocab] in fp32, whatever the number of positions, and the slope of the cap."""
-    z = (nn.functional.pad(h, (0, 0, 0, CHUNK - len(h))) @ weight.T).float()
-    slope = None
-    if cap is not None:
-        z = torch.tanh(z / cap)
-        slope = 1 - z**2
-        z = z * cap
-    return (z if temperature == 1 else z / temperature), slope
-
-
-def head(
-    lm: PreTrainedModel, hidden: Float[Tensor, "n d_model"], target: Int[Tensor, " n"], temperature: float
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Log-probability of each target and entropy of its distribution, fp32.
-
-    Raises:
-        UserError: an output head with a bias.
-    """
-    if torch.is_autocast_enabled(lm.device.type):
-        hidden = hidden.to(torch.get_autocast_dtype(lm.device.type))
-    module: Any = lm.get_output_embeddings()
-    if getattr(module, "bias", None) is not None:
-        raise UserError(f"{type(lm).__name__} has an output head with a bias, which is not trained here; use another")
-    scale, cap = output_head(lm)
-    out: tuple[Tensor, Tensor] = _Head.apply(
-        hidden if scale == 1 else hidden * scale, module.weight, target, temperature, cap
-    )
-    return out
 
 
 @dataclass(frozen=True)
@@ -194,6 +108,7 @@ def logprobs(lm: PreTrainedModel, batch: Batch, part: int, temperature: float) -
     for start in range(0, len(out), part):
         rows = slice(start, start + part)
         mask = batch.mask[rows]
-        found, _ = head(lm, hidden_states(lm, prefix, batch, rows), batch.tokens[rows][mask], temperature)
+        hidden, target = hidden_states(lm, prefix, batch, rows), batch.tokens[rows][mask]
+        found, _ = logprobs_and_entropy(lm, hidden, target, temperature)
         out[rows] = torch.zeros_like(out[rows]).masked_scatter_(mask, found)
     return out
