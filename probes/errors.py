@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -23,12 +24,31 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> User
     return UserError(f"unknown {kind} {given!r}; {offer}{' ' + hint if hint else ''}")
 
 
-def at_least(settings: object, least: int, *names: str) -> None:
-    """Refuse settings below a bound.
+def at_least(settings: object, least: float, *names: str) -> None:
+    """Refuse settings below a bound, NaN and infinity.
 
     Raises:
         UserError: the first of the named fields that is.
     """
+    for name, value in _finite(settings, names):
+        if value < least:
+            raise UserError(f"{name} = {value} was given; give at least {least}")
+
+
+def above(settings: object, bound: float, *names: str) -> None:
+    """Refuse settings at a bound or below it, NaN and infinity.
+
+    Raises:
+        UserError: the first of the named fields that is.
+    """
+    for name, value in _finite(settings, names):
+        if value <= bound:
+            raise UserError(f"{name} = {value} was given; give a value above {bound}")
+
+
+def _finite(settings: object, names: Iterable[str]) -> Iterator[tuple[str, float]]:
     for name in names:
-        if getattr(settings, name) < least:
-            raise UserError(f"{name} = {getattr(settings, name)} was given; give at least {least}")
+        value = getattr(settings, name)
+        if not -math.inf < value < math.inf:
+            raise UserError(f"{name} = {value} was given; give a finite number")
+        yield name, value

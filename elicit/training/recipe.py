@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from probes.errors import UserError, at_least
+from probes.errors import above, at_least
 
 
 class Example(NamedTuple):
@@ -54,11 +54,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "rows", "width", "part", "alpha")
-        for name in ("lr", "clip"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
-        if self.rank < 0:
-            raise UserError(f"rank = {self.rank} was given; give 0 (all weights) or more")
+        at_least(self, 0, "rank", "warmup", "weight_decay")
+        above(self, 0, "lr", "clip")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""

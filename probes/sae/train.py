@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes.errors import UserError, at_least, unknown
+from probes.errors import UserError, above, at_least, unknown
 from probes.files import make_folder, whole, write_whole
 from probes.sae.autoencoder import read_config
 from probes.sae.cache import Cached
@@ -78,11 +78,8 @@ class Recipe:
         if self.architecture not in ARCHITECTURES:
             raise unknown("architecture", self.architecture, ARCHITECTURES)
         at_least(self, 1, "k", "epochs", "batch", "dead_after")
-        for name in ("lr", "clip", "sparsity"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
-        if self.d_sae < 0 or self.warmup < 0 or self.seed < 0:
-            raise UserError(f"d_sae {self.d_sae}, warmup {self.warmup}, seed {self.seed}: give 0 or more of each")
+        at_least(self, 0, "d_sae", "warmup", "seed")
+        above(self, 0, "lr", "clip", "sparsity")
         if self.d_sae and self.d_sae < self.k:
             raise UserError(f"{self.d_sae} latents and k = {self.k} were given; give at least as many latents as k")
 

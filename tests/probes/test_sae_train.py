@@ -265,7 +265,9 @@ def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
         ({"lr": -1.0}, "lr = -1"),
         ({"lr": float("nan")}, "lr = nan"),
         ({"d_sae": 16, "k": 32}, "16 latents and k = 32"),
-        ({"d_sae": -1}, "d_sae -1"),
+        ({"lr": float("inf")}, "lr = inf was given; give a finite number"),
+        ({"d_sae": -1}, "d_sae = -1 was given; give at least 0"),
+        ({"seed": -1}, "seed = -1"),
     ],
 )
 def test_recipes_out_of_range_are_refused(changes: dict[str, Any], said: str) -> None:

@@ -254,13 +254,23 @@ def test_historical_variance_of_worked_epochs() -> None:
     ({"rollouts": 12, "group": 4, "part": 8}, "give a part that divides"),
     ({"temperature": 0.0}, "above 0"),
     ({"clip_low": 1.5}, r"in \(0, 1\]"),
-    ({"kl": -1.0}, "0 \\(off\\) or more"),
+    ({"kl": -1.0}, "kl = -1.0 was given; give at least 0"),
+    ({"entropy": -1.0}, "entropy = -1.0 was given; give at least 0"),
     ({"advantage": "grop"}, "did you mean grpo"),
     ({"aggregate": "token"}, "token-mean"),
 ])  # fmt: skip
 def test_settings_out_of_range(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Settings(**options)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "name", ["temperature", "lr", "grad_clip", "clip_low", "clip_high", "kl", "entropy", "updates", "rank"]
+)
+def test_settings_that_are_not_finite(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"^{name} = {value} was given; give a"):
+        Settings(**{name: value})
 
 
 def test_which_items_a_rollout_is_of() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -366,10 +367,19 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(rank: int, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["steps", "rows", "width", "part", "alpha", "lr", "clip", "rank"])
+@pytest.mark.parametrize(
+    "name", ["steps", "rows", "width", "part", "alpha", "lr", "clip", "rank", "warmup", "weight_decay"]
+)
 def test_a_recipe_with_a_value_out_of_range_is_refused(name: str) -> None:
     value: Any = type(getattr(Recipe(), name))(-1)
     with pytest.raises(UserError, match=f"^{name} = {value} was given"):
+        Recipe(**{name: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["lr", "clip", "weight_decay", "steps"])
+def test_a_recipe_with_a_value_that_is_not_finite_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"^{name} = {value} was given; give a finite number"):
         Recipe(**{name: value})
 
 

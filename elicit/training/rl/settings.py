@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from elicit.training.recipe import Recipe
 from elicit.training.rl.losses import ADVANTAGES, AGGREGATES
-from probes.errors import UserError, at_least, unknown
+from probes.errors import UserError, above, at_least, unknown
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,10 @@ class Settings:
     def __post_init__(self) -> None:
         at_least(self, 2, "rollouts", "group", "max_new_tokens", "preflight")
         at_least(self, 1, "updates", "per_rollout", "part", "alpha")
-        at_least(self, 0, "rank", "warmup", "check_every")
-        for name in ("temperature", "lr", "grad_clip", "clip_high"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} = {getattr(self, name)} was given; give a value above 0")
+        at_least(self, 0, "rank", "warmup", "check_every", "kl", "entropy")
+        above(self, 0, "temperature", "lr", "grad_clip", "clip_high")
         if not 0 < self.clip_low <= 1:
             raise UserError(f"clip_low = {self.clip_low} was given; give a value in (0, 1]")
-        if min(self.kl, self.entropy) < 0:
-            raise UserError(f"kl = {self.kl} and entropy = {self.entropy} were given; give 0 (off) or more")
         for name in ("group", "part"):
             if self.rollouts % getattr(self, name):
                 raise UserError(
