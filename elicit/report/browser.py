@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from elicit.decoding.trace import Trace, token_margins
+from elicit.evaluation.run.arms import Arm
 from elicit.evaluation.run.store import PARQUET
 from elicit.evaluation.run.table import traces
-from elicit.report.comparison import Entry
 
 LIMIT = 20_000
 MEASURES = {
@@ -57,7 +57,7 @@ class _Shown:
     places: dict[tuple[str, str, str], tuple[int, int]]
 
 
-def browser(arms: Sequence[Entry], limit: int = LIMIT) -> Browser:
+def browser(arms: Sequence[Arm], limit: int = LIMIT) -> Browser:
     """The samples of these arms, as parts of a page."""
     shown = _chosen(arms, limit)
     steered = any(trace.moved for trace in shown.samples)
@@ -74,7 +74,7 @@ def browser(arms: Sequence[Entry], limit: int = LIMIT) -> Browser:
     return Browser(body, read["browser.css"], read["browser.js"])
 
 
-def _chosen(arms: Sequence[Entry], limit: int) -> _Shown:
+def _chosen(arms: Sequence[Arm], limit: int) -> _Shown:
     """The traces to show: of all items, or of the first ones if they would be too many."""
     every = list(dict.fromkeys(item for arm in arms for item in arm.scores))
     sources = {(str(arm.run.folder), arm.source): arm for arm in arms}
@@ -93,7 +93,7 @@ def _chosen(arms: Sequence[Entry], limit: int) -> _Shown:
     return _Shown(items, len(every), total, samples, places)
 
 
-def _index(arms: Sequence[Entry], shown: _Shown, tops: dict[str, float], steered: bool) -> dict[str, Any]:
+def _index(arms: Sequence[Arm], shown: _Shown, tops: dict[str, float], steered: bool) -> dict[str, Any]:
     """All but the tokens' numbers, by column."""
     known = {item.id: item for arm in arms if arm.run.store.keeps_items for item in arm.run.items}
     finishes = sorted({trace.finish for trace in shown.samples})
@@ -104,7 +104,7 @@ def _index(arms: Sequence[Entry], shown: _Shown, tops: dict[str, float], steered
         if (str(arm.run.folder), arm.source, item) in shown.places
     ]
     return {
-        "arms": [arm.label for arm in arms],
+        "arms": [arm.name for arm in arms],
         "items": [
             {"id": item, "question": known[item].question, "gold": known[item].answer} if item in known
             else {"id": item, "question": "", "gold": None}
@@ -165,7 +165,7 @@ def _said(shown: _Shown) -> str:
     )
 
 
-def _page_of(arms: Sequence[Entry], measures: Sequence[str], said: str) -> str:
+def _page_of(arms: Sequence[Arm], measures: Sequence[str], said: str) -> str:
     """The controls, and empty places that the script fills."""
 
     def choice(name: str, label: str, options: Sequence[tuple[str, str]]) -> str:
@@ -178,7 +178,7 @@ def _page_of(arms: Sequence[Entry], measures: Sequence[str], said: str) -> str:
         "</noscript><div id='browser'><form role='search' aria-label='Samples'>"
         "<label>Search <input type='search' id='b-text' placeholder='in questions and answers'></label>"
         "<label>Answer <input type='search' id='b-answer' size='8'></label>"
-        + choice("b-arm", "Arm", [("", "all"), *((str(n), arm.label) for n, arm in enumerate(arms))])
+        + choice("b-arm", "Arm", [("", "all"), *((str(n), arm.name) for n, arm in enumerate(arms))])
         + choice("b-right", "Verdict", [("", "all"), ("1", "right"), ("0", "wrong")])
         + choice("b-measure", "Colour by", [(name, MEASURES[name]) for name in measures])
         + "</form><p id='b-count' role='status'></p><div class='panes'>"

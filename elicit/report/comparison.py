@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.format import p_value, share, signed, with_interval
 from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
 from elicit.evaluation.metrics.gap import share as share_of_gap
-from elicit.evaluation.run.arms import check_questions
+from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from elicit.tasks.organism.task import NAME as ORGANISM
-from probes.errors import UserError, unknown
+from probes.errors import unknown
 from probes.statistics import holm, paired, wilson
 
 HEAD = ("arm", "accuracy [95%]", "difference [95%]", "p (Holm)", "δc", "δo", "tokens", "s", "fit, s")
@@ -34,29 +34,14 @@ HOW = (
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """An arm of a run.
+class Entry(Arm):
+    """An arm of a comparison.
 
     Args:
-        label: its name, told apart from others of that name.
-        run, key: whose it is, and its name there.
         of: the mechanism that it is a control of, or "".
     """
 
-    label: str
-    run: Run
-    key: str
     of: str
-
-    @property
-    def scores(self) -> dict[str, float]:
-        scores: dict[str, float] = self.run.metrics["arms"][self.key]["scores"]
-        return scores
-
-    @property
-    def source(self) -> str:
-        """Whose traces it reads."""
-        return str(self.run.store.config["arms"][self.key]["source"])
 
 
 def entries(runs: Sequence[Run]) -> list[Entry]:
@@ -68,66 +53,29 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
     Raises:
         UserError: no run, or runs of different tasks or models (which).
     """
-    _check_same(runs)
+    check_together(runs, model_by=("name", "sha256"))
     runs = list({run.folder.resolve(): run for run in runs}.values())
     runs.sort(key=lambda run: run.metrics["method"] not in BASELINES)
-    found: list[tuple[Run, str, str]] = []
-    seen = {_mark(run, run.metrics["method"]) for run in runs}
-    for run in runs:
-        method = run.metrics["method"]
-        found.append((run, method, ""))
-        for key in run.metrics["arms"]:
-            if key != method and (mark := _mark(run, key)) not in seen:
-                seen.add(mark)
-                found.append((run, key, "" if key in BASELINES else method))
-    found.sort(key=lambda one: one[1] not in BASELINES)
     out: list[Entry] = []
-    for run, key, of in found:
-        same = [one for one in found if one[1] == key]
-        told = key
-        if len({one[2] for one in same}) < len(same):
-            told = f"{key} ({run.folder.name})"
-        elif len(same) > 1 and of:
-            told = f"{of}: {key}"
-        out.append(Entry(told, run, key, of))
-    return out
+    for arm in distinct(runs, _mark, keep_main=True):
+        method = arm.run.metrics["method"]
+        out.append(Entry(arm.key, arm.run, arm.key, of="" if arm.key in (method, *BASELINES) else method))
+    out.sort(key=lambda arm: arm.key not in BASELINES)
+    return [replace(arm, name=_label(arm, out)) for arm in out]
 
 
-def _mark(run: Run, key: str) -> str:
-    about = {k: v for k, v in run.store.config["arms"][key].items() if k not in ("source", "options", "method")}
-    whose = str(run.folder.resolve()) if MATCHED in key else ""
-    return json.dumps([key, about, whose, run.reads], sort_keys=True)
+def _mark(arm: Arm) -> str:
+    about = {k: v for k, v in arm.about.items() if k not in ("source", "options", "method")}
+    whose = str(arm.run.folder.resolve()) if MATCHED in arm.key else ""
+    return json.dumps([arm.key, about, whose, arm.run.reads], sort_keys=True)
 
 
-def _check_same(runs: Sequence[Run]) -> None:
-    if not runs:
-        raise UserError("nothing to compare; give folders of runs, or --methods all")
-    for what, of in (
-        ("tasks", lambda run: run.metrics["task"]),
-        ("models", lambda run: f"{run.metrics['model']['name']} {run.metrics['model']['sha256'][:12]}…"),
-    ):
-        found = {of(run): run.folder for run in runs}
-        if len(found) > 1:
-            said = "; ".join(f"{folder}: {value}" for value, folder in found.items())
-            raise UserError(f"the runs are of different {what} ({said}); give runs of one")
-
-
-def shared_items(arms: Sequence[Entry]) -> tuple[list[str], str]:
-    """The items that all arms answered, in the first one's order, and a line where they are not all of them.
-
-    Raises:
-        UserError: there is none, or one id stands for different questions.
-    """
-    first, *others = (arm.scores for arm in arms)
-    shared = [item for item in first if all(item in other for other in others)]
-    counts = {str(arm.run.folder): len(arm.scores) for arm in arms}
-    said = ", ".join(f"{folder}: {count}" for folder, count in counts.items())
-    if not shared:
-        raise UserError(f"the runs have no item in common ({said}); give runs of the same task, split and seed")
-    check_questions(arms, shared)
-    if set(counts.values()) == {len(shared)}:
-        return shared, ""
-    return shared, f"The runs are of different items ({said}); {len(shared)} are in all of them, and only these count."
+def _label(arm: Entry, arms: Sequence[Entry]) -> str:
+    """An arm's name, told apart from others of that name."""
+    same = [other for other in arms if other.key == arm.key]
+    if len({other.of for other in same}) < len(same):
+        return f"{arm.key} ({arm.run.folder.name})"
+    return f"{arm.of}: {arm.key}" if len(same) > 1 and arm.of else arm.key
 
 
 def compare_runs(
@@ -151,16 +99,20 @@ def compare_runs(
         UserError: runs of different tasks or models, no item in common, or no arm of the baseline's name.
     """
     arms = entries(runs)
-    shared, note = shared_items(arms)
+    shared = shared_items(arms)
+    notes = []
+    if any(len(arm.scores) != len(shared) for arm in arms):
+        only = f"{len(shared)} are in all of them, and only these count."
+        notes.append(f"The runs are of different items ({counted(arms)}); {only}")
     reference = next((arm for arm in arms if arm.key == baseline), None)
     if reference is None:
         raise unknown("baseline", baseline, [arm.key for arm in arms])
-    values = {arm.label: np.array([arm.scores[i] for i in shared]) for arm in arms}
-    rows = [_row(arm, values[arm.label]) for arm in arms]
+    values = {arm.name: np.array([arm.scores[i] for i in shared]) for arm in arms}
+    rows = [_row(arm, values[arm.name]) for arm in arms]
     for row in rows:
-        if row["arm"] == reference.label:
+        if row["arm"] == reference.name:
             continue
-        result = paired(values[row["arm"]], values[reference.label], seed=seed)
+        result = paired(values[row["arm"]], values[reference.name], seed=seed)
         row |= {
             "difference": result.difference,
             "difference_interval": result.interval.pair,
@@ -183,8 +135,8 @@ def compare_runs(
         if not row["of"] and row["key"] in (fit_seconds or {}):
             row["fit_seconds"] = (fit_seconds or {})[row["key"]]
     return {
-        "task": task, "items": len(shared), "model": model, "baseline": reference.label, "arms": rows,
-        "notes": [note] if note else [], "left_out": dict(left_out or {}), "seed": seed,
+        "task": task, "items": len(shared), "model": model, "baseline": reference.name, "arms": rows,
+        "notes": notes, "left_out": dict(left_out or {}), "seed": seed,
         "runs": list(dict.fromkeys(str(arm.run.folder) for arm in arms)),
     }  # fmt: skip
 
@@ -192,7 +144,7 @@ def compare_runs(
 def _row(arm: Entry, values: np.ndarray) -> dict[str, Any]:
     metrics = arm.run.metrics["arms"][arm.key]
     return {
-        "arm": arm.label,
+        "arm": arm.name,
         "key": arm.key,
         "of": arm.of,
         "accuracy": float(values.mean()),

@@ -115,7 +115,7 @@ def test_budgets_of_two_mechanisms_are_two_arms(tiny: Model, tmp_path: Path) -> 
     a = written_run(tiny, tmp_path / "a", items, "a", {"a": say["right"], "direct@budget": say["wrong"]})
     b = written_run(tiny, tmp_path / "b", items, "b", {"b": say["wrong"], "direct@budget": say["right"]})
     arms = entries([a, b, a])
-    assert [arm.label for arm in arms] == ["a", "a: direct@budget", "b", "b: direct@budget"]
+    assert [arm.name for arm in arms] == ["a", "a: direct@budget", "b", "b: direct@budget"]
     rows = compare_runs([a, b], baseline="b")["arms"]
     assert [row["accuracy"] for row in rows] == [1.0, 0.0, 0.0, 1.0]
     assert rows[0]["corrected"] == 1.0 and rows[0]["harmed"] == 0.0

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from elicit.analysis.base import Analysis, shown
-from elicit.evaluation.run.arms import arms_of, questions
+from elicit.evaluation.run.arms import arms_of, check_together, questions
 from elicit.evaluation.run.run import Run
 from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item, Items
@@ -125,12 +125,7 @@ def analyse(runs: Sequence[Run], *, limit: int = 0, seed: int = 0) -> Analysis:
     Raises:
         UserError: no run, runs of different tasks or without common items, no thought that can be judged.
     """
-    if not runs:
-        raise UserError("no run was given; give folders of finished runs")
-    tasks = {run.metrics["task"]: run.folder for run in runs}
-    if len(tasks) > 1:
-        told = "; ".join(f"{folder}: {task}" for task, folder in tasks.items())
-        raise UserError(f"the runs are of different tasks ({told}); give runs of one")
+    check_together(runs, model_by=())
     arms = [(run, arm) for run in runs for arm in arms_of([run])]
     asked = questions([arm for _, arm in arms], limit)
     items = Items(runs[0].items.task, tuple(asked))

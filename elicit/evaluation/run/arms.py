@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,14 @@ class Arm:
         return scores
 
     @property
+    def source(self) -> str:
+        """Whose traces it reads; arms that differ in the selection alone share theirs."""
+        return str(self.about["source"])
+
+    @property
     def traces(self) -> dict[str, list[Trace]]:
-        """The traces of each item; arms that differ in the selection alone share theirs."""
-        return self.run.traces[self.about["source"]]
+        """The traces of each item."""
+        return self.run.traces[self.source]
 
     @property
     def not_independent(self) -> str:
@@ -60,7 +65,7 @@ class Arm:
             return "branches of a search are distinct and ordered, not independent samples"
         if decoder != "sampling":
             return f"{decoder} decoding gives one answer a question, no samples"
-        if MATCHED in self.about["source"]:
+        if MATCHED in self.source:
             return "a budget of tokens decided how many samples there are, so their number depends on their length"
         return ""
 
@@ -103,30 +108,70 @@ def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
     Raises:
         UserError: no run, or runs of different tasks or models (which).
     """
+    check_together(runs)
+    out: list[Arm] = []
+    for arm in distinct(runs, _answers, main_only=main_only):
+        taken = any(other.name == arm.key for other in out)
+        out.append(replace(arm, name=f"{arm.key} ({arm.run.folder.name})") if taken else arm)
+    return out
+
+
+def _answers(arm: Arm) -> str:
+    about = {k: v for k, v in arm.about.items() if k != "source"}
+    return str([arm.key, arm.run.store.config["identity"]["items"], arm.run.reads, about])
+
+
+def distinct(
+    runs: Sequence[Run], mark: Callable[[Arm], str], *, main_only: bool = False, keep_main: bool = False
+) -> list[Arm]:
+    """Of each run the method under test, then its other arms; of arms with one mark the first alone.
+
+    Args:
+        runs: finished ones.
+        mark: what two arms have in common that are one.
+        main_only: whether the other arms are left out.
+        keep_main: whether each run's method stands in any case, and for the arms of its mark in other runs.
+
+    Returns:
+        The arms, each named as in its run.
+    """
+    seen = {mark(_main(run)) for run in runs} if keep_main else set()
+    out: list[Arm] = []
+    for run in runs:
+        main = _main(run)
+        others = [] if main_only else [Arm(key, run, key) for key in run.metrics["arms"] if key != main.key]
+        for arm in (main, *others):
+            if mark(arm) not in seen or (keep_main and arm is main):
+                seen.add(mark(arm))
+                out.append(arm)
+    return out
+
+
+def _main(run: Run) -> Arm:
+    method = run.metrics["method"]
+    return Arm(method, run, method)
+
+
+def check_together(runs: Sequence[Run], *, model_by: Sequence[str] = ("sha256",)) -> None:
+    """Refuse runs that cannot stand side by side.
+
+    Args:
+        runs: finished ones.
+        model_by: what their models must have in common, e.g. `name` and `sha256`; nothing lets any model pass.
+
+    Raises:
+        UserError: no run, or runs of different tasks or models (which).
+    """
     if not runs:
         raise UserError("no run was given; give folders of finished runs")
     for what, of in (
         ("tasks", lambda run: run.metrics["task"]),
-        ("models", lambda run: run.metrics["model"]["sha256"]),
+        ("models", lambda run: tuple(run.metrics["model"][key] for key in model_by)),
     ):
         found = {of(run): run for run in runs}
         if len(found) > 1:
             said = "; ".join(f"{run.folder}: {_short(run, what)}" for run in found.values())
             raise UserError(f"the runs are of different {what} ({said}); give runs of one")
-    out: list[Arm] = []
-    seen: set[tuple[str, str, str]] = set()
-    for run in runs:
-        method = run.metrics["method"]
-        for key in [method] if main_only else [method, *(k for k in run.metrics["arms"] if k != method)]:
-            about = run.store.config["arms"][key]
-            items = run.store.config["identity"]["items"]
-            mark = (key, items, str([run.reads, {k: v for k, v in about.items() if k != "source"}]))
-            if mark in seen:
-                continue
-            seen.add(mark)
-            taken = any(arm.name == key for arm in out)
-            out.append(Arm(f"{key} ({run.folder.name})" if taken else key, run, key))
-    return out
 
 
 def _short(run: Run, what: str) -> str:
@@ -151,15 +196,22 @@ def shared_items(arms: Sequence[Arm]) -> list[str]:
     """The items that all arms answered, in the first one's order.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one id stands for different questions.
     """
     first, *others = (arm.scores for arm in arms)
     shared = [item for item in first if all(item in other for other in others)]
     if not shared:
-        folders = ", ".join(dict.fromkeys(str(arm.run.folder) for arm in arms))
-        raise UserError(f"the runs {folders} have no item in common; give runs of the same task, split and limit")
-    check_questions(arms, shared)
+        raise UserError(
+            f"the runs have no item in common ({counted(arms)}); give runs of the same task, split and seed"
+        )
+    _check_questions(arms, shared)
     return shared
+
+
+def counted(arms: Sequence[Arm]) -> str:
+    """The runs of these arms, and of how many items each is."""
+    counts = {str(arm.run.folder): len(arm.scores) for arm in arms}
+    return ", ".join(f"{folder}: {count}" for folder, count in counts.items())
 
 
 def questions(arms: Sequence[Arm], limit: int = 0) -> list[Item]:
@@ -192,7 +244,7 @@ def handle_of(run: Run, model: Model | None = None) -> Elicited:
     return Elicited.load(run.folder / "elicited", model)
 
 
-def check_questions(arms: Sequence[Any], shared: Sequence[str]) -> None:
+def _check_questions(arms: Sequence[Arm], shared: Sequence[str]) -> None:
     """An id may stand for another question of another seed, and its gold answer may have been corrected since.
 
     (The oldest runs keep no questions.)
