@@ -29,7 +29,7 @@ from elicit.decoding.progress import Progress as RunProgress
 from elicit.decoding.progress import Silent
 from elicit.decoding.selection import SELECTABLE
 from elicit.decoding.trace import Trace
-from elicit.models.model import Model, load_model
+from elicit.models.model import Model, load_same
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
 from probes.errors import UserError, unknown
@@ -325,13 +325,7 @@ def _named(wanted: dict[str, Any], model: Model | None) -> Model:
     """The model given, or the one of this name, if it is still the same."""
     if model is not None:
         return model
-    model = load_model(wanted["name"], dtype=wanted["dtype"])
-    if model.provenance.sha256 != wanted["sha256"]:
-        raise UserError(
-            f"the bundle was made for {wanted['name']} {wanted['sha256'][:12]}…, what has that name here is "
-            f"{model.provenance.sha256[:12]}…; give the model to load it on"
-        )
-    return model
+    return load_same(wanted, "the bundle", "give the model to load it on")
 
 
 def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> Partner:

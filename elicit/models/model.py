@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,7 +123,6 @@ def load_model(
         UserError: an unknown name, a folder without weights or tokenizer, no network, a wrong hash, weights beyond the
             memory that is free.
     """
-
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     target = _device(device)
@@ -142,6 +142,25 @@ def load_model(
     for parameter in lm.parameters():
         parameter.requires_grad_(False)
     return Model(name, lm.eval(), tokenizer, provenance)
+
+
+def load_same(about: Mapping[str, Any], made: str, remedy: str) -> Model:
+    """The model that something was made on, loaded by name.
+
+    Args:
+        about: it, as `Model.describe` has it.
+        made, remedy: what was made on it, and what to do where it is gone; for the refusal.
+
+    Raises:
+        UserError: what has that name here has other weights.
+    """
+    model = load_model(about["name"], dtype=about["dtype"])
+    if model.provenance.sha256 != about["sha256"]:
+        raise UserError(
+            f"{made} was made on {about['name']} {about['sha256'][:12]}…, what has that name here is "
+            f"{model.provenance.sha256[:12]}…; {remedy}"
+        )
+    return model
 
 
 @dataclass(frozen=True)
@@ -345,7 +364,6 @@ def _remembered_hash(file: Path) -> str:
 
 
 def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
-
     if not any((place / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise UserError(
             f"model {name!r} has no tokenizer (no tokenizer.json or tokenizer.model in its folder); "

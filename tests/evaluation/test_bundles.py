@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from elicit import evaluate, load_model, load_task
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
+from elicit.evaluation.run.arms import model_of
 from elicit.models import Model
 from elicit.tasks import Task
 from probes.errors import UserError
@@ -125,6 +126,18 @@ def test_a_bundle_goes_on_another_model_only_where_it_fits(tiny: Model, task: Ta
     other = load_model(str(twin_folder), dtype="float32", device="cpu")
     with pytest.raises(UserError, match="another tokenizer"):
         Elicited.load(steered, other)
+
+
+def test_another_model_of_the_bases_name_is_refused(task: Task, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "base")
+    bare = handle(load_model(str(folder), dtype="float32", device="cpu"), interventions=())
+    run = evaluate(bare, task.test[:1], out=tmp_path / "run")
+    assert Elicited.load(bare.save(tmp_path / "bundle")).model.provenance == model_of([run]).provenance
+    save_tiny(folder, "gpt2")
+    with pytest.raises(UserError, match=r"the bundle was made on .*base .*, what has that name here is .*; give the"):
+        Elicited.load(tmp_path / "bundle")
+    with pytest.raises(UserError, match=r"run was made on .*base .*, what has that name here is .*; put the weights"):
+        model_of([run])
 
 
 def test_a_broken_bundle_is_refused(tiny: Model, lora: Path, tmp_path: Path) -> None:

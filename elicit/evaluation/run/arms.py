@@ -15,7 +15,7 @@ from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.run.run import Run
-from elicit.models.model import Model, load_model
+from elicit.models.model import Model, load_same
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item
 from probes.errors import UserError, unknown
@@ -229,14 +229,7 @@ def model_of(runs: Sequence[Run]) -> Model:
     Raises:
         UserError: what has that name here has other weights.
     """
-    about = runs[0].metrics["model"]
-    model = load_model(about["name"], dtype=about["dtype"])
-    if model.provenance.sha256 != about["sha256"]:
-        raise UserError(
-            f"{runs[0].folder} was made on {about['name']} {about['sha256'][:12]}…, what has that name here is "
-            f"{model.provenance.sha256[:12]}…; put the weights back, or run again"
-        )
-    return model
+    return load_same(runs[0].metrics["model"], str(runs[0].folder), "put the weights back, or run again")
 
 
 def handle_of(run: Run, model: Model | None = None) -> Elicited:
