@@ -15,12 +15,11 @@ import numpy as np
 
 from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.format import p_value, share, signed, with_interval
-from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
+from elicit.evaluation.metrics.gap import DIRECT, recovered_by_arm
 from elicit.evaluation.metrics.gap import share as share_of_gap
 from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
-from elicit.tasks.organism.task import NAME as ORGANISM
 from probes.errors import unknown
 from probes.statistics import holm, paired, wilson
 
@@ -126,12 +125,9 @@ def compare_runs(
     for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
         row["holm_p"] = p
     task, model = runs[0].metrics["task"], runs[0].metrics["model"]
-    if task == ORGANISM and {DIRECT, CEILING} <= set(values):  # one organism: its ceiling is known
-        for row in rows:
-            found = recovered(values[row["arm"]], values[DIRECT], values[CEILING], seed=seed)
-            if found.share is not None and found.interval is not None:
-                row |= {"recovered": found.share, "recovered_interval": found.interval.pair}
+    gaps = recovered_by_arm(task, values, seed=seed)
     for row in rows:
+        row |= gaps.get(row["arm"], {})
         if not row["of"] and row["key"] in (fit_seconds or {}):
             row["fit_seconds"] = (fit_seconds or {})[row["key"]]
     return {

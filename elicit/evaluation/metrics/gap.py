@@ -71,6 +71,26 @@ def recovered(
     return Recovered(share, interval, gap, gain, gain_interval, len(m), float(kept.mean()))
 
 
+def recovered_by_arm(task: str, scores: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """What a table has of the gap for each arm: `recovered` and `recovered_interval`.
+
+    Args:
+        task: the arms' task; on the organisms' alone the ceiling is known.
+        scores: of the same questions in the same order, by arm.
+
+    Returns:
+        By arm, of those that have a share; of none without `direct`, the ceiling or a gap between them.
+    """
+    if task != ORGANISM or not {DIRECT, CEILING} <= set(scores):
+        return {}
+    out = {}
+    for arm, values in scores.items():
+        found = recovered(values, scores[DIRECT], scores[CEILING], seed=seed)
+        if found.share is not None and found.interval is not None:
+            out[arm] = {"recovered": found.share, "recovered_interval": found.interval.pair}
+    return out
+
+
 def false_positive(
     mechanism: Float[np.ndarray, " n"],
     direct: Float[np.ndarray, " n"],

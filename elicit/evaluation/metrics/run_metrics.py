@@ -16,9 +16,8 @@ import numpy as np
 from elicit.decoding.decoders import Branching
 from elicit.decoding.selection import RULES, Answered, Verdict, select, select_all
 from elicit.elicited import Elicited
-from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
+from elicit.evaluation.metrics.gap import recovered_by_arm
 from elicit.tasks.base import Items
-from elicit.tasks.organism.task import NAME as ORGANISM
 from probes.statistics import (
     auroc,
     auroc_interval,
@@ -59,11 +58,8 @@ def compute(
         },
         "comparisons": _comparisons(main, {n: scores[n] for n in others}, scores[main], seed),
     }
-    if items.task.name == ORGANISM and {DIRECT, CEILING} <= set(scores):  # its ceiling is known
-        for name, arm in result["arms"].items():
-            found = recovered(scores[name], scores[DIRECT], scores[CEILING], seed=seed)
-            if found.share is not None and found.interval is not None:
-                arm |= {"recovered": found.share, "recovered_interval": found.interval.pair}
+    for name, gap in recovered_by_arm(items.task.name, scores, seed=seed).items():
+        result["arms"][name] |= gap
     main_source, handle = arms[main]
     branches = traces[main_source]
     if handle.decoder.branches > 1:
