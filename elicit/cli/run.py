@@ -179,10 +179,10 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 
 
 def _baselines(given: dict[str, Any], name: str) -> list[str]:
-    from elicit.methods import METHODS
+    from elicit.methods import MATCHED, METHODS
 
     names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
-    known = [*METHODS, *(f"{n}@budget" for n in METHODS if hasattr(METHODS[n], "matched"))]
+    known = [*METHODS, *(n + MATCHED for n in METHODS if hasattr(METHODS[n], "matched"))]
     for one in names:
         if one not in known:
             raise unknown("baseline", one, known)

@@ -21,6 +21,7 @@ from typing import Any
 from elicit.decoding.decoders import Branching
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.budget import MATCHED
 from elicit.methods.baselines import cot_prompt, direct, self_consistency
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
@@ -86,6 +87,6 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     plain = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
     plain[self_consistency.NAME] = self_consistency.fit(model, items, **shared, seed=seed)
     budget = {
-        f"{m.NAME}@budget": m.matched(model, items, **shared, seed=seed) for m in (direct, cot_prompt, self_consistency)
+        m.NAME + MATCHED: m.matched(model, items, **shared, seed=seed) for m in (direct, cot_prompt, self_consistency)
     }
     return plain | budget

@@ -25,6 +25,7 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.budget import MATCHED
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.critique_ft.critic import VERDICT
@@ -128,7 +129,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     asked = {**handle.options["asked"], "prompt": handle.options["prompt"]}
     for kind in CONTROLS:
         out[kind] = replace(fit(handle.model, items, **{**asked, "targets": kind}), method=kind, options={})
-    out["direct@budget"] = direct.matched(handle.model, items, **shared, seed=seed)
+    out[direct.NAME + MATCHED] = direct.matched(handle.model, items, **shared, seed=seed)
     return out
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.budget import MATCHED
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.models import zoo
@@ -130,7 +131,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         name = f"begins {words!r}"
         out[name] = replace(plain, method=name, prompt=replace(plain.prompt, begin=words))
     shared = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
-    out["direct@budget"] = direct.matched(handle.model, items, **shared, seed=seed)
+    out[direct.NAME + MATCHED] = direct.matched(handle.model, items, **shared, seed=seed)
     return out
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from elicit.analysis.behaviour.format_share import classify
 from elicit.decoding.selection import RULES, select_all
 from elicit.evaluation import Run
+from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.run.arms import arms_of, named
 from elicit.methods.cot_decoding import NAME
@@ -20,7 +21,7 @@ from experiments.claims.reading import DIRECT, Lead, dot, lead, lead_of, on_twin
 from probes.dots import Dot, dot_plot
 from probes.statistics import bootstrap_mean
 
-BUDGET, MARGIN, VOTE = "direct@budget", "max", "vote"
+BUDGET, MARGIN, VOTE = DIRECT + MATCHED, "max", "vote"
 ANSWERS = ("bare answer", "empty")  # what is no thought
 
 
