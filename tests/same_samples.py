@@ -81,7 +81,8 @@ def make_inputs(folder: Path) -> dict[str, Path]:
     about = {
         "architecture": "topk", "k": 8, "d_in": 32, "d_sae": 64, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False, "metadata": {"hook_name": "blocks.2.hook_resid_post", "model_name": "tiny"},
+        "rescale_acts_by_decoder_norm": False,
+        "metadata": {"hook_name": "blocks.2.hook_resid_post", "model_name": "tiny"},
     }  # fmt: skip
     (paths["sae"] / "cfg.json").write_text(json.dumps(about))
 
