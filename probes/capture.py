@@ -145,7 +145,7 @@ class Recorder:
         self._extremes = []
 
     def _begin(self, frame: Frame, h: Tensor) -> None:
-        self._frame = frame
+        self._frame, self._extremes = frame, []
         rows = h.shape[0]
         pos = h.shape[2] if h.ndim == 4 else h.shape[1]
         steps = frame.steps.expand(rows, pos)

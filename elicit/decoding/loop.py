@@ -256,7 +256,7 @@ class _Record:
         notes: Tensor | None,
     ) -> np.ndarray:
         """Write one step for the rows that are open; return those that stay open."""
-        columns = [top.values[:, 0].float() + self.head, *token_statistics(logits, top, tokens)]
+        columns = [top.values[:, 0].float() + self.head.to(logits.device), *token_statistics(logits, top, tokens)]
         if moved is not None:
             columns.append(moved[:, -1])
         values = torch.stack(columns).cpu().numpy()
@@ -317,8 +317,9 @@ class _Record:
 def _head_zero(model: PreTrainedModel) -> Float[Tensor, ""]:
     """0, or NaN where a weight of the output head is not finite: its token's logits can be −inf, as a masked one's."""
     head: Tensor = model.get_output_embeddings().weight.detach()  # type: ignore[union-attr,assignment]
-    if head.is_meta or not head.numel() or head.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return torch.zeros((), device=model.device)  # kept elsewhere, or quantised
+    plain = type(head) is Tensor and head.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if not plain or head.is_meta or not head.numel():
+        return torch.zeros(())  # quantised, or held elsewhere
     return (extremes(head) * 0).sum()
 
 
