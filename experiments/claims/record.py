@@ -22,9 +22,10 @@ from probes.files import make_folder, write_whole
 
 RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
 INDEX = HERE.parent / README
+BEGIN, END = "<!-- claims -->", "<!-- end of the claims -->"
 OTHERS = {
     "organisms": "a mechanism on all organisms: what it recovers of a known gap, and on the twin without the skill",
-    "comparison": "all keys with all their controls on one organism, in one table",
+    "comparison": "all five methods with all their controls on one organism, in one table",
     "taxonomy": "which behaviours are found in thoughts without labels, scored against the organism's true ones",
     "cot_decoding": "claim 4 on natural models: answers without any instruction to think, chosen by their confidence",
     "sae_steer": "claim 5 by dose, layer and position, and on natural models",
@@ -130,26 +131,22 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def index() -> str:
-    """The page of all experiments, in Markdown: every claim with its verdict, and the other folders."""
-    lines = [
-        "# Experiments", "",
-        "A folder a claim: its text and settings, one command, what was found, and a verdict by a rule that was "
-        "written before the numbers were seen. A claim that fails is as good a result as one that holds.", "",
-        "    python -m experiments.claims                          # all claims and their verdicts",
-        "    python -m experiments.claims narrowing --quick        # one, by name or number",
-        "    python -m experiments.claims --page claims.html       # all figures on one page", "",
-        "Every command takes any model by `--model` and other settings by `--set`.", "",
-    ]  # fmt: skip
+    """The page of all experiments, in Markdown: between its marks every claim with its verdict, and the other folders.
+
+    What stands around the marks is written by hand.
+    """
     rows = []
     for one in claims().values():
         record = kept(one)
         told = f"[{one.claim}](claims/{one.name}/{README if record else 'claim.toml'})"
         rows.append((str(one.number), told, one.source, f"**{record.verdict}**" if record else "not run yet"))
-    lines += [markdown(("#", "claim", "source", "verdict"), rows), "", "The other folders:", ""]
+    lines = [markdown(("#", "claim", "source", "verdict"), rows), "", "The other folders:", ""]
     for name, about in OTHERS.items():
         linked = f"[{name}]({name}/{README})" if (INDEX.parent / name / README).is_file() else f"{name}"
         lines.append(f"- {linked}: {about}")
-    return "\n".join(lines) + "\n"
+    before, _, rest = INDEX.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
 
 
 def whole_page() -> str:

@@ -1,1 +1,1 @@
-"""All keys and all their controls on one organism: the table that `elicit compare --controls` made, and its command."""
+"""All five methods with all their controls on one organism: the table of `elicit compare --controls`, and a picture."""

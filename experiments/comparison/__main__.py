@@ -1,7 +1,8 @@
-"""Put a comparison's table into its README, between the two marks.
+"""Put a comparison's table into its README, between the two marks, or draw what is kept of it.
 
     elicit compare --methods all --model smollm2-135m-latent --quick --controls --limit 64 --out runs/full-table
-    python -m experiments.comparison runs/full-table
+    python -m experiments.comparison runs/full-table                    # the table, and its numbers as JSON
+    python -m experiments.comparison --picture docs/gap-recovered.svg   # the picture of the numbers that are kept
 
 What stands around the table is written by hand.
 """
@@ -15,8 +16,9 @@ from pathlib import Path
 from elicit.cli.compare import COMPARISON
 from elicit.report import head_of, rows_of
 from elicit.report.comparison import remarks
+from experiments.comparison.picture import picture
 from experiments.markdown import markdown
-from probes.files import write_whole
+from probes.files import make_folder, write_whole
 
 HERE = Path(__file__).parent
 README, BEGIN, END = HERE / "README.md", "<!-- table -->", "<!-- end of the table -->"
@@ -24,8 +26,16 @@ README, BEGIN, END = HERE / "README.md", "<!-- table -->", "<!-- end of the tabl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the comparison")
-    found = json.loads((parser.parse_args().folder / COMPARISON).read_text(encoding="utf-8"))
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("folder", type=Path, nargs="?", help="of the comparison")
+    wanted.add_argument("--picture", type=Path, help="draw what is kept as an SVG")
+    given = parser.parse_args()
+    if given.picture is not None:
+        kept = json.loads((HERE / COMPARISON).read_text(encoding="utf-8"))
+        make_folder(given.picture.parent)
+        write_whole(given.picture, picture(kept))
+        return
+    found = json.loads((given.folder / COMPARISON).read_text(encoding="utf-8"))
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     model = found["model"]
