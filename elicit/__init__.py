@@ -1,4 +1,4 @@
-"""elicit: what a language model can already do, and the keys that show it.
+"""elicit: five ways to elicit latent reasoning from a base language model, behind one evaluation with matched controls.
 
 >>> import elicit
 >>> model = elicit.load_model("smollm2-135m")

@@ -1,4 +1,4 @@
-"""What an analysis returns, and what several of them need: tokens of a text, last-token activations of a task."""
+"""What an analysis returns, and how its numbers are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run from the options of the command line, and `elicit compare`: several runs side by side."""
+"""`elicit compare`: several runs side by side."""
 
 from __future__ import annotations
 

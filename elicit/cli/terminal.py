@@ -47,7 +47,7 @@ def _widths(columns: Sequence[Sequence[str]], whole: Sequence[int], gap: int) ->
 
 
 class RunBars:
-    """`elicit.evaluation.Progress` as a bar an arm, with tokens a second and what the open batch is doing."""
+    """`elicit.decoding.progress.Progress` as a bar an arm, with tokens a second and what the open batch is doing."""
 
     def __init__(self, bars: Progress) -> None:
         self.bars = bars

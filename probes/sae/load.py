@@ -64,7 +64,8 @@ def load_sae(name: str | Path, *, device: str = "cpu") -> SAE:
     """The SAE of a folder, of `release:sae_id` (a release of one SAE needs no id), or of `owner/repo:path`.
 
     Raises:
-        UserError: an unknown name; files that cannot be reached or read; an SAE that `probes.sae.check` refuses.
+        UserError: an unknown name; files that cannot be reached or read; an SAE that `probes.sae.autoencoder.check`
+            refuses.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -94,7 +95,7 @@ def from_saelens(sae: Any, *, name: str = "") -> SAE:
     One in training is copied as its `save_inference_model` would save it.
 
     Raises:
-        UserError: see `probes.sae.assemble`.
+        UserError: see `probes.sae.autoencoder.assemble`.
     """
     tensors = {key: tensor.detach().cpu() for key, tensor in sae.state_dict().items()}
     config = sae.cfg.to_dict()

@@ -1,6 +1,6 @@
 """The facts of a problem, read from its question, and its solution from the facts alone.
 
-`families` draws a problem and solves it in one go; here an item is solved that only has its question. The steps are
+`problems` draws a problem and solves it in one go; here an item is solved that only has its question. The steps are
 the same without what is drawn: the subgoals that some sums are told with, and the checks.
 """
 
