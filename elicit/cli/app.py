@@ -24,9 +24,8 @@ from probes.errors import UserError, unknown
 
 app = typer.Typer(
     name="elicit",
-    help="What a language model can already do, and the keys that show it.",
+    help="Five ways to elicit latent reasoning from a base language model, behind one evaluation with controls.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -54,7 +53,7 @@ app.add_typer(sae)
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; Ctrl-C is 130; anything else is a bug."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="elicit")  # also as `python -m elicit`
         if code == INTERRUPTED:  # Typer's own word for Ctrl-C
             _interrupted()
         sys.exit(code if isinstance(code, int) else 0)

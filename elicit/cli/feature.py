@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, TaskName, load
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load
 from elicit.models.zoo import task_for
 from probes.errors import UserError
 
 SAEName = Annotated[
     str, typer.Option("--sae", help="A name, folder, release:id, or owner/repo:path. Unless given: the model's own.")
 ]
-ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
 Read = Annotated[int, typer.Option(help="Fit items that are read.")]
 Put = Annotated[str, typer.Option("--prompt", help="How questions are put: qa, chat or a template file.")]
 Words = Annotated[str, typer.Option(help="Reasoning words, joined by commas, for ReasonScore.")]

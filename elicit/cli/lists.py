@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elicit.cli import completion
 from elicit.cli.options import Json, show_list
 
 
@@ -22,7 +23,10 @@ def models(as_json: Json = False) -> None:
 
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(help="Show this task: an item of each split, and its grader's proof.")
+        str | None,
+        typer.Argument(
+            help="Show this task: an item of each split, and its grader's proof.", autocompletion=completion.tasks
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli import completion
 from elicit.tasks.given import value_of
 from probes.errors import UserError
 
@@ -19,10 +20,13 @@ TaskName = Annotated[
     str,
     typer.Option(
         help="A task's name, with parameters after a colon, or a JSON Lines file. Unless given: sums of three digits, "
-        "or an organism's own."
+        "or an organism's own.",
+        autocompletion=completion.tasks,
     ),
 ]
-ModelName = Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")]
+ModelName = Annotated[
+    str, typer.Option(help="A model's name, hub id, folder or GGUF file.", autocompletion=completion.models)
+]
 Split = Annotated[str, typer.Option(help="fit, dev, test or all.")]
 Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
 Against = Annotated[

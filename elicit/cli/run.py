@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli import completion
 from elicit.cli.options import (
     Against,
     Device,
@@ -28,12 +29,15 @@ from probes.errors import UserError, unknown
 
 def run(
     context: typer.Context,
-    method: Annotated[str, typer.Option(help="What to evaluate: see `elicit methods`.")] = "cot-decoding",
+    method: Annotated[
+        str, typer.Option(help="What to evaluate: see `elicit methods`.", autocompletion=completion.methods)
+    ] = "cot-decoding",
     model: Annotated[
         str,
         typer.Option(
             help="A model's name, hub id, folder or GGUF file. Unless given: smollm2-135m; for sae-steer and "
-            "critique-ft the organism smollm2-135m-latent, whose gap is known."
+            "critique-ft the organism smollm2-135m-latent, whose gap is known.",
+            autocompletion=completion.models,
         ),
     ] = "",
     task: TaskName = "",

@@ -139,3 +139,29 @@ def test_controls_are_the_methods_own(tiny_folder: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     plain = ["direct", "cot-prompt", "self-consistency"]
     assert list(json.loads(done.stdout)["arms"]) == ["cot-decoding", *plain, *(f"{name}@budget" for name in plain)]
+
+
+def completed(words: str, at: int) -> list[str]:
+    done = elicit(_ELICIT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(at))
+    assert done.returncode == 0 and not done.stderr
+    return done.stdout.split()
+
+
+def test_the_shell_completes_names() -> None:
+    from elicit.cli import completion
+    from elicit.methods import METHODS
+
+    assert set(completion.METHODS) == set(METHODS), "add it to elicit/cli/completion.py"
+    assert completed("elicit s", 1) == ["steer", "sae"]
+    assert completed("elicit run --method co", 3) == ["cot-decoding", "cot-prompt"]
+    assert "smollm2-135m-latent" in completed("elicit steer --model smol", 3)
+    assert completed("elicit tasks org", 2) == ["organism"]
+
+
+def test_help_and_completion_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from elicit.cli import completion; completion.models(), completion.tasks(), completion.methods()\n"
+        "from elicit.cli.app import app; print({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
