@@ -46,6 +46,7 @@ class Recorder:
         steps: only these steps are kept, [first, stop); None: no limit.
         dtype: of what is kept; the model's own unless given.
         sink: memory unless given.
+        overflow: what is finite, but beyond the dtype that is kept, is kept as infinity and is no error.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Recorder:
         steps: tuple[int | None, int | None] = (None, None),
         dtype: torch.dtype | None = None,
         sink: Sink | None = None,
+        overflow: bool = False,
     ) -> None:
         if not sites:
             raise UserError("no sites were given to capture; give at least one, like Site(12)")
@@ -64,6 +66,7 @@ class Recorder:
         self.sites = tuple(sites)
         self.steps = steps
         self.dtype = dtype
+        self.overflow = overflow
         self.sink: Sink = sink or Memory()
         self.stop_early = False
         self.numbers: Tensor | None = None  # of the prompts' rows; counted on from forward to forward unless given
@@ -132,7 +135,9 @@ class Recorder:
         """In the dtype that is kept, which float16 may be too narrow for."""
         kept = taken.to(self.dtype or taken.dtype)
         narrow = kept.dtype if kept.dtype == torch.float16 else taken.dtype
-        self._extremes.append((site, narrow, extremes(kept)))
+        if self.overflow:
+            narrow = taken.dtype
+        self._extremes.append((site, narrow, extremes(taken if self.overflow else kept)))
         return kept
 
     def _check_finite(self) -> None:
@@ -211,6 +216,7 @@ def recording(
     steps: tuple[int | None, int | None] = (None, None),
     dtype: torch.dtype | None = None,
     out: Path | str | None = None,
+    overflow: bool = False,
 ) -> Iterator[Recorder]:
     """Record every forward of a model inside the context, prompts and cached steps alike.
 
@@ -222,6 +228,7 @@ def recording(
         steps: only steps [first, stop) are kept.
         dtype: of what is kept; the model's own unless given.
         out: a folder for shards instead of memory.
+        overflow: what is finite, but beyond `dtype`, is kept as infinity and is no error.
 
     Raises:
         UserError: a site that the model lacks, a folder with another capture, patterns into shards.
@@ -236,7 +243,7 @@ def recording(
     try:
         if patterns:
             lm.set_attn_implementation("eager")
-        recorder = Recorder(lm, sites, steps=steps, dtype=dtype, sink=sink)
+        recorder = Recorder(lm, sites, steps=steps, dtype=dtype, sink=sink, overflow=overflow)
         yield recorder
     except BaseException:
         if sink is not None:
@@ -262,6 +269,7 @@ def capture(
     batch_tokens: int = BATCH_TOKENS,
     dtype: torch.dtype | None = None,
     out: Path | str | None = None,
+    overflow: bool = False,
 ) -> Activations | None:
     """Activations of given texts, in batches of similar length; layers after the last site are not run.
 
@@ -275,6 +283,7 @@ def capture(
         batch_tokens: tokens of a batch, padding included.
         dtype: of what is kept; the model's own unless given.
         out: a folder for shards; then nothing is returned.
+        overflow: what is finite, but beyond `dtype`, is kept as infinity and is no error.
 
     Returns:
         The activations, texts numbered as given; None where they went to `out`.
@@ -288,7 +297,7 @@ def capture(
     if last is not None:
         steps = (1 - last, 1)
     check_embedded(lm, texts)
-    with recording(lm, sites, steps=steps, dtype=dtype, out=out) as recorder:
+    with recording(lm, sites, steps=steps, dtype=dtype, out=out, overflow=overflow) as recorder:
         recorder.stop_early = True
         for batch in by_length(texts, batch_tokens):
             recorder.numbers = torch.tensor(batch)

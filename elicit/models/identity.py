@@ -26,15 +26,15 @@ def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
 
     Returns:
         The schema of runs; hashes of the items (with gold answers and kinds) and of the tokenizers (with chat
-        templates); the grader with its versions; for each model the tokens that end an answer.
+        templates); the grader with its versions; the tokens that end an answer. Models that share them count once.
     """
     models = list(models)
     return {
         "schema": SCHEMA,
         "items": hash_of_items(items),
         "grader": identity_of(items.task.grader),
-        "tokenizer": _hash([model.encoding_sha256 for model in models]),
-        "ends": [sorted(model.eos_ids) for model in models],
+        "tokenizer": _hash(sorted({model.encoding_sha256 for model in models})),
+        "ends": [list(ends) for ends in sorted({tuple(sorted(model.eos_ids)) for model in models})],
     }
 
 

@@ -81,18 +81,21 @@ def _harmless(lm: PreTrainedModel, key: str) -> bool:
 
 @contextmanager
 def _without_report() -> Iterator[list[str]]:
-    """Keep back the tables of faults that `transformers` prints: they are told in one line."""
+    """Keep back the tables of faults that `transformers` prints, at whatever verbosity: they are told in one line."""
     logger = logging.getLogger("transformers.modeling_utils")
+    own, shown = logger.level, logger.getEffectiveLevel()
     reports: list[str] = []
 
     def printed(record: logging.LogRecord) -> bool:
         if "LOAD REPORT" not in str(record.msg):
-            return True
+            return record.levelno >= shown
         reports.append(str(record.msg))
         return False
 
     logger.addFilter(printed)
+    logger.setLevel(min(shown, logging.WARNING))
     try:
         yield reports
     finally:
+        logger.setLevel(own)
         logger.removeFilter(printed)

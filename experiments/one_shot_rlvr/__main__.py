@@ -21,10 +21,10 @@ from typing import Any
 import plotly.graph_objects as go
 import torch
 
+from elicit import Run, evaluate
 from elicit.cli.terminal import run_bars
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.evaluation import Run, evaluate
 from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.metrics.gap import share
 from elicit.methods import cot_prompt, direct, fit, one_shot_rlvr

@@ -118,7 +118,10 @@ def cache_activations(
             no_link(part)
             shutil.rmtree(part, ignore_errors=True)  # what an interrupted call left
             some = slice(first, last)
-            capture(lm, texts[some], [site], lengths=lengths[some], dtype=dtype, out=part, batch_tokens=batch_tokens)
+            capture(  # what is beyond fp16 is massive, and left out or refused when the pieces are opened
+                lm, texts[some], [site], lengths=lengths[some], dtype=dtype, out=part, batch_tokens=batch_tokens,
+                overflow=True,
+            )  # fmt: skip
             part.replace(done)
         if told is not None:
             told(sum(map(len, texts[:last])), total)

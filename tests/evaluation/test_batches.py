@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from elicit import Run, evaluate
 from elicit.decoding import Branching, Decoder, Greedy, Sampling
 from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited, answer_together
-from elicit.evaluation import Run, evaluate
 from elicit.evaluation.batches import batches, sharing
 from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import CONFIG, SAMPLES

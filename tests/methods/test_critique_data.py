@@ -19,7 +19,7 @@ from elicit.models import Model, Prompt
 from elicit.tasks import load_task
 from elicit.tasks.base import Item, Task
 from elicit.training import packed
-from elicit.training.sft import target_loss
+from elicit.training.sft import batches, target_loss
 from probes.errors import UserError
 
 
@@ -161,7 +161,7 @@ def test_targets_that_cannot_be_made(tiny: Model) -> None:
 def test_a_step_is_full_rows_whatever_the_targets(tiny: Model) -> None:
     for kind in data.TARGETS:
         some = data.examples(kind, ROWS, Prompt(), tiny.tokenizer)
-        batch = data.batches(some, 3, 400, seed=0)
+        batch = batches(some, 3, 400, seed=0)
         for step in range(3):
             assert batch(step) == batch(step) and 2.5 * 300 < sum(one.tokens for one in batch(step)) <= 1200
         assert batch(0) != batch(1)

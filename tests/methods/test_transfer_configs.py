@@ -12,11 +12,11 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM
 
-import elicit.models.model
 from elicit import evaluate, load_model, load_task
 from elicit.cli import app as cli
 from elicit.methods import check_options, fit, get
 from elicit.models import Model, named_prompt
+from elicit.models import model as model_module
 from elicit.models.zoo import ALIASES, WEIGHTS
 from elicit.tasks import task_names
 from steering.adapters import Adapter
@@ -74,7 +74,7 @@ def test_the_natural_pair_is_fitted_as_the_hub_serves_it(
     tokenizer.add_tokens(AddedToken("<think>", special=True))
     tokenizer.save_pretrained(tmp_path / "thinking")
     served = {ALIASES[data["model"]]: qwen, options["partner"]: tmp_path / "thinking"}
-    monkeypatch.setattr(elicit.models, "hub_snapshot", lambda repo, revision, patterns: served[repo])
+    monkeypatch.setattr(model_module, "hub_snapshot", lambda repo, revision, patterns: served[repo])
     model = load_model(data["model"], dtype="float32", device="cpu")
     task = load_task("chain-sum", limit=24)
     handle = fit(data["method"], model, task.solved, **smaller(options))

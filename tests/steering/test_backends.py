@@ -438,6 +438,7 @@ from pathlib import Path
 from elicit.models import load_model
 from steering.backends.huggingface import HuggingFace
 from steering.backends.nnsight import NNsight
+from tests.steering.test_backends import SERVER, compare, several
 
 folder, work = sys.argv[1], Path(sys.argv[2])
 

@@ -17,9 +17,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from elicit import evaluate
 from elicit.cli.options import settings
 from elicit.decoding import Sampling
-from elicit.evaluation import evaluate
 from elicit.evaluation.run.store import PARQUET
 from elicit.evaluation.run.table import outcomes, traces
 from elicit.methods import direct
@@ -37,8 +37,15 @@ from tests.support.shell import shell
 from tests.training.test_rl_rewards import ground
 
 LONG = "9" * 4301
-NUMBERS = [LONG, f"-{LONG}", f"1.{LONG}", f".{LONG}", f"{LONG}/7", f"1/{LONG}", f"{LONG}%", f"${LONG}", "1,234" * 1000]
-ODD = [*NUMBERS, "\ud800", "1\ud800", "\0", "1+\0", "(" * 190 + "1", "(" * 99 + "1+1" + ")" * 99, ""]
+NUMBERS = [LONG, f"-{LONG}", f"1.{LONG}", f".{LONG}", f"{LONG}/7", f"1/{LONG}", f"{LONG}%", f"${LONG}"]
+ODD = [*NUMBERS, "\ud800", "1\ud800", "\0", "1+\0", "((((1", ""]
+# For expressions alone: math-verify takes long over them.
+DEEP = [
+    "(" * 190 + "1",
+    "(" * 99 + "1+1" + ")" * 99,
+    "-" * 199 + "1",
+    "1+(" * 60 + "1" + ")" * 60,
+]
 
 
 @pytest.fixture
@@ -122,6 +129,12 @@ def test_no_text_makes_a_grader_raise(gold: str, text: str) -> None:
         assert not grader_for(kind).grade(Item("i", "q", gold, "test", {"target": 7, "numbers": [3, 4]}), text).correct
         assert grader_for(kind).groups([gold, text, text]) == [0, 1, 1]
     assert corrupt(text) != text and split_of(text) and content_id(text)
+
+
+@pytest.mark.parametrize("text", DEEP)
+def test_no_depth_makes_an_expression_raise(text: str) -> None:
+    assert not grader_for("expression").grade(Item("i", "q", "5", "test"), text).correct
+    assert corrupt(text) != text
 
 
 @pytest.mark.parametrize(

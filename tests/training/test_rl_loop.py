@@ -22,10 +22,9 @@ from elicit.elicited import Elicited
 from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Model
 from elicit.tasks.base import Items
-from elicit.training import train
 from elicit.training.rl.curve import Point
 from elicit.training.rl.log import LOG, read_log
-from elicit.training.rl.loop import STATE, Trained
+from elicit.training.rl.loop import STATE, Trained, train
 from elicit.training.rl.rewards import Ground, Rollout
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError

@@ -109,7 +109,8 @@ def both(model: Model, settings: Settings, off: float, folder: Path) -> tuple[li
 
 
 def assert_alike(ours: list[Any], theirs: list[Any]) -> None:
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-5, abs=1e-7)
+    # Terms of size one that cancel: their sum is as exact as their rounding, which processors differ in.
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-5, abs=1e-6)
     largest = max(float(grad.abs().max()) for grad in theirs[1].values())
     assert largest > 1e-4
     for name, grad in theirs[1].items():

@@ -25,8 +25,8 @@ from elicit.evaluation import Run
 from elicit.evaluation.metrics.format import with_interval
 from elicit.models import Prompt
 from elicit.tasks.base import Items
-from elicit.training import train
 from elicit.training.rl.information_gain import FILLER, NULLS, as_long, gains
+from elicit.training.rl.loop import train
 from elicit.training.rl.rewards import Ground, Rollout
 from elicit.training.rl.settings import Settings
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study

@@ -26,8 +26,7 @@ from elicit.models import Prompt, load_model
 from elicit.models.identity import grounds
 from elicit.models.zoo import WHOLE
 from elicit.tasks.base import Items
-from elicit.training import train
-from elicit.training.rl.loop import Trained
+from elicit.training.rl.loop import Trained, train
 from elicit.training.rl.settings import Settings
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.trained import points, scores
