@@ -24,7 +24,7 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> User
     return UserError(f"unknown {kind} {given!r}; {offer}{' ' + hint if hint else ''}")
 
 
-def at_least(settings: object, least: float, *names: str) -> None:
+def at_least(settings: object, least: float | int, *names: str) -> None:
     """Refuse settings below a bound, NaN and infinity.
 
     Raises:
@@ -35,7 +35,7 @@ def at_least(settings: object, least: float, *names: str) -> None:
             raise UserError(f"{name} = {value} was given; give at least {least}")
 
 
-def above(settings: object, bound: float, *names: str) -> None:
+def above(settings: object, bound: float | int, *names: str) -> None:
     """Refuse settings at a bound or below it, NaN and infinity.
 
     Raises:
@@ -46,7 +46,7 @@ def above(settings: object, bound: float, *names: str) -> None:
             raise UserError(f"{name} = {value} was given; give a value above {bound}")
 
 
-def _finite(settings: object, names: Iterable[str]) -> Iterator[tuple[str, float]]:
+def _finite(settings: object, names: Iterable[str]) -> Iterator[tuple[str, float | int]]:
     for name in names:
         value = getattr(settings, name)
         if not -math.inf < value < math.inf:
