@@ -26,6 +26,46 @@ from steering.interventions import WHATS, WHENS, Plan
 
 
 @dataclass(frozen=True)
+class Rows:
+    """The rows of one batch: what is asked of every backend alike.
+
+    Args:
+        texts: token ids of each row.
+        plans: one for all rows, or the distinct ones.
+        of_row: the number of each row's plan, where there are several.
+        lengths: how many tokens of each text are prompt; None: all.
+
+    Raises:
+        UserError: no text or an empty one; no plan; numbers of plans, or lengths, that do not fit the texts.
+    """
+
+    texts: Sequence[Sequence[int]]
+    plans: Sequence[Plan]
+    of_row: Sequence[int] | None = None
+    lengths: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [len(text) for text in self.texts]
+        if not min(sizes, default=0):
+            raise UserError(f"rows of {sizes} tokens were given; give at least one row, each of at least one token")
+        if not self.plans:
+            raise UserError("no plan was given; give one, () where nothing is to be done")
+        numbers, count = self.of_row, len(self.plans)
+        if numbers is not None and (len(numbers) != len(sizes) or not all(0 <= n < count for n in numbers)):
+            raise UserError(
+                f"{len(sizes)} rows are to follow plans {list(numbers)}; give one of 0 to {count - 1} for each row"
+            )
+        given = self.lengths
+        if given is not None and (
+            len(given) != len(sizes) or not all(0 <= n <= size for n, size in zip(given, sizes, strict=True))
+        ):
+            raise UserError(
+                f"prompt lengths {list(given)} were given for {len(sizes)} rows of {sizes} tokens; "
+                "give one length a row, at most its tokens"
+            )
+
+
+@dataclass(frozen=True)
 class Claims:
     """What a backend can do: kinds of what and when, hook points, different plans in different rows of a batch."""
 
@@ -34,13 +74,13 @@ class Claims:
     points: frozenset[str] = frozenset(STREAM)
     per_row: bool = True
 
-    def check(self, name: str, plans: Sequence[Plan], of_row: Sequence[int] | None) -> None:
+    def check(self, name: str, rows: Rows) -> None:
         """Refuse by name what is not claimed.
 
         Raises:
             UserError: a kind of what, when or where, or plans by row, that the backend cannot do.
         """
-        for one in (one for plan in plans for one in plan):
+        for one in (one for plan in rows.plans for one in plan):
             points = {site.point for site in one.sites} | ({one.when.gate.site.point} if one.when.gate else set())
             for kind, given, known in (
                 ("what", {one.kind}, self.whats),
@@ -52,7 +92,7 @@ class Claims:
                         f"the {name} backend cannot do {kind} = {', '.join(sorted(given - known))}; "
                         f"it does {', '.join(sorted(known))}; use the hf backend"
                     )
-        if of_row is not None and len(set(of_row)) > 1 and not self.per_row:
+        if rows.of_row is not None and len(set(rows.of_row)) > 1 and not self.per_row:
             raise UserError(f"the {name} backend cannot follow different plans in one batch; use the hf backend")
 
 
@@ -73,27 +113,14 @@ class Backend(Protocol):
     delivery: Delivery
     """What the last call did."""
 
-    def score(
-        self,
-        texts: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-    ) -> list[Float[Tensor, "pos vocab"]]:
-        """Log-probabilities (fp32) after each position of each text, of which the first `lengths[i]` are prompt."""
+    def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
+        """Log-probabilities (fp32) after each position of each text."""
         ...
 
     def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-        *,
-        max_new_tokens: int,
-        eos_ids: Sequence[int] = (),
-        keep_logprobs: bool = False,
+        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
-        """Greedy continuations with the engine's own cache; the end token, where one comes, is not among them."""
+        """Greedy continuations of the texts with the engine's own cache, without the end token where one comes."""
         ...
 
 
@@ -118,4 +145,4 @@ def backend(name: str) -> type[Any]:
     return found
 
 
-__all__ = ["BACKENDS", "Backend", "Claims", "Completion", "backend"]
+__all__ = ["BACKENDS", "Backend", "Claims", "Completion", "Rows", "backend"]

@@ -14,10 +14,9 @@ from transformers import PreTrainedModel
 
 from probes.batching import left_pad
 from probes.finite import check_logits
-from steering.backends import Claims, Completion
+from steering.backends import Claims, Completion, Rows
 from steering.delivery import Delivery
 from steering.hooks import attached
-from steering.interventions import Plan
 
 
 class HuggingFace:
@@ -31,32 +30,19 @@ class HuggingFace:
         self.delivery = Delivery()
 
     @torch.no_grad()
-    def score(
-        self,
-        texts: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-    ) -> list[Float[Tensor, "pos vocab"]]:
-        ids, mask, positions = left_pad(texts, self.lm.device)
-        with attached(self.lm, plans, of_row=of_row, lengths=lengths) as session:
+    def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
+        ids, mask, positions = left_pad(rows.texts, self.lm.device)
+        with attached(self.lm, rows.plans, of_row=rows.of_row, lengths=rows.lengths) as session:
             logits = self.lm(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False).logits
         self.delivery = session.editor.delivery()
-        return per_text(logits, texts)
+        return per_text(logits, rows.texts)
 
     @torch.no_grad()
     def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-        *,
-        max_new_tokens: int,
-        eos_ids: Sequence[int] = (),
-        keep_logprobs: bool = False,
+        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
-        ids, mask, _ = left_pad(prompts, self.lm.device)
-        with attached(self.lm, plans, of_row=of_row) as session:
+        ids, mask, _ = left_pad(rows.texts, self.lm.device)
+        with attached(self.lm, rows.plans, of_row=rows.of_row, lengths=rows.lengths) as session:
             out = self.lm.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask.long(),

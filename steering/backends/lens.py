@@ -16,12 +16,11 @@ from probes.batching import left_pad
 from probes.clock import Clock
 from probes.errors import UserError
 from probes.sites import Site
-from steering.backends import Claims, Completion
+from steering.backends import Claims, Completion, Rows
 from steering.backends.huggingface import completions, per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import check_plan
-from steering.interventions import Plan
 
 
 class TransformerLens:
@@ -67,31 +66,18 @@ class TransformerLens:
             ) from error
 
     @torch.no_grad()
-    def score(
-        self,
-        texts: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-    ) -> list[Float[Tensor, "pos vocab"]]:
-        ids, mask, positions = left_pad(texts, self.lm.device)
-        with self._steered(plans, of_row, lengths):
+    def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
+        ids, mask, positions = left_pad(rows.texts, self.lm.device)
+        with self._steered(rows):
             logits = self.bridge(ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
-        return per_text(logits, texts)
+        return per_text(logits, rows.texts)
 
     @torch.no_grad()
     def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-        *,
-        max_new_tokens: int,
-        eos_ids: Sequence[int] = (),
-        keep_logprobs: bool = False,
+        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
-        ids, mask, _ = left_pad(prompts, self.lm.device)
-        with self._steered(plans, of_row, None):
+        ids, mask, _ = left_pad(rows.texts, self.lm.device)
+        with self._steered(rows):
             out = self.bridge.generate(
                 ids,
                 attention_mask=mask.long(),
@@ -108,19 +94,17 @@ class TransformerLens:
         return completions(sequences[:, ids.shape[1] :], logits, eos_ids)
 
     @contextmanager
-    def _steered(
-        self, plans: Sequence[Plan], of_row: Sequence[int] | None, lengths: Sequence[int] | None
-    ) -> Iterator[None]:
+    def _steered(self, rows: Rows) -> Iterator[None]:
         """Hooks at the plans' sites for as long as the context is open; `delivery` after it."""
-        self.claims.check(self.name, plans, of_row)
-        for plan in plans:
+        self.claims.check(self.name, rows)
+        for plan in rows.plans:
             check_plan(self.lm, plan)
-        editor = Editor(plans, of_row, self.lm.device)
+        editor = Editor(rows.plans, rows.of_row, self.lm.device)
         names = {site: f"blocks.{site.layer}.hook_{site.point}" for site in editor.sites}
         for site, name in names.items():
             if name not in self.bridge.hook_dict:  # the bridge's own `hooks` passes over unknown names in silence
                 raise UserError(f"TransformerLens gives {type(self.lm).__name__} no {site}; use the hf backend")
-        clock = Clock(self.bridge.original_model, lengths)
+        clock = Clock(self.bridge.original_model, rows.lengths)
         try:
             with self.bridge.hooks([(name, _hook(editor, clock, site)) for site, name in names.items()]):
                 yield

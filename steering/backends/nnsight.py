@@ -24,7 +24,7 @@ from probes.batching import left_pad
 from probes.clock import Count
 from probes.errors import UserError
 from probes.sites import POST_NORMS, Site, module_of
-from steering.backends import Claims, Completion
+from steering.backends import Claims, Completion, Rows
 from steering.backends.huggingface import completions, per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
@@ -82,44 +82,31 @@ class NNsight:
             copyreg.pickle(cached_property, _reduce_cached_property)
 
     @torch.no_grad()
-    def score(
-        self,
-        texts: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-    ) -> list[Float[Tensor, "pos vocab"]]:
+    def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
         import nnsight
 
-        places = self._places(plans, of_row)
-        ids, mask, positions = left_pad(texts)
+        places = self._places(rows)
+        ids, mask, positions = left_pad(rows.texts)
         given = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
-        model, count, numbers = self.model, list(lengths), None if of_row is None else list(of_row)
+        model, plans, of_row, lengths = self.model, rows.plans, rows.of_row, rows.lengths
         with model.trace(given, use_cache=False, remote=self.remote) as tracer:
-            carrier = _Carrier(places, plans, numbers, mask, count, model.device)
+            carrier = _Carrier(places, plans, of_row, mask, lengths, model.device)
             carrier.forward(0)
             logits = nnsight.save(tracer.result.logits.detach())
             done = nnsight.save([carrier.editor.delivery().to_dict()])
         self.delivery = Delivery(**done[-1])
-        return per_text(logits, texts)
+        return per_text(logits, rows.texts)
 
     @torch.no_grad()
     def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-        *,
-        max_new_tokens: int,
-        eos_ids: Sequence[int] = (),
-        keep_logprobs: bool = False,
+        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
         import nnsight
 
-        places = self._places(plans, of_row)
-        ids, mask, _ = left_pad(prompts)
+        places = self._places(rows)
+        ids, mask, _ = left_pad(rows.texts)
         given, width = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1]
-        model, numbers = self.model, None if of_row is None else list(of_row)
+        model, plans, of_row, lengths = self.model, rows.plans, rows.of_row, rows.lengths
         arguments = dict(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -133,7 +120,7 @@ class NNsight:
             warnings.filterwarnings("ignore", message=STOPPED_EARLY)
             with model.generate(remote=self.remote, **arguments) as tracer:
                 with tracer.invoke(given):
-                    carrier = _Carrier(places, plans, numbers, mask, None, model.device)
+                    carrier = _Carrier(places, plans, of_row, mask, lengths, model.device)
                     done = nnsight.save([])
                     for step in tracer.iter[:max_new_tokens]:
                         carrier.forward(step)
@@ -146,11 +133,11 @@ class NNsight:
         self.delivery = Delivery(**done[-1])
         return completions(new, logits, eos_ids)
 
-    def _places(self, plans: Sequence[Plan], of_row: Sequence[int] | None) -> list[tuple[Site, Any]]:
+    def _places(self, rows: Rows) -> list[tuple[Site, Any]]:
         """The sites of checked plans in the order of the forward, each with nnsight's envoy of its module."""
-        self.claims.check(self.name, plans, of_row)
+        self.claims.check(self.name, rows)
         lm = self.model._module
-        sites = Editor(plans, of_row).sites
+        sites = Editor(rows.plans, rows.of_row).sites
         if any(parameter.is_meta for parameter in lm.parameters()):
             for site in sites:
                 if site.point in POST_NORMS:
@@ -158,7 +145,7 @@ class NNsight:
                         f"an intervention at {site} was given; whether {type(lm).__name__} adds its {site.point} to "
                         "the stream as it is cannot be tried on weights held elsewhere, use resid_pre or resid_post"
                     )
-        for plan in plans:
+        for plan in rows.plans:
             check_plan(lm, plan)
         names = {module: name for name, module in lm.named_modules()}
         return [(site, self.model.get(names[module_of(lm, site)])) for site in sites]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from probes.errors import UserError
 from probes.sites import Site
-from steering.backends import Claims, Completion
+from steering.backends import Claims, Completion, Rows
 from steering.backends.vllm_worker import MARK
 from steering.delivery import Delivery
 from steering.hooks import check_fit
@@ -96,39 +96,19 @@ class VLLM:
         """End the engine and its processes."""
         self.llm.llm_engine.engine_core.shutdown()
 
-    def score(
-        self,
-        texts: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-    ) -> list[Float[Tensor, "pos vocab"]]:
+    def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
         # Prompt log-probabilities end before the distribution after the last token, which a first new token brings.
-        outputs = self._steered(texts, lengths, plans, of_row, prompt_logprobs=-1, logprobs=-1, max_tokens=1)
+        outputs = self._steered(rows, prompt_logprobs=-1, logprobs=-1, max_tokens=1)
         return [
             torch.cat([self._dense(output.prompt_logprobs)[1:], self._dense(output.outputs[0].logprobs)])
             for output in outputs
         ]
 
     def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None = None,
-        *,
-        max_new_tokens: int,
-        eos_ids: Sequence[int] = (),
-        keep_logprobs: bool = False,
+        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
-        outputs = self._steered(
-            prompts,
-            [len(prompt) for prompt in prompts],
-            plans,
-            of_row,
-            max_tokens=max_new_tokens,
-            stop_token_ids=list(eos_ids),
-            logprobs=-1 if keep_logprobs else None,
-        )
+        asked = -1 if keep_logprobs else None
+        outputs = self._steered(rows, max_tokens=max_new_tokens, stop_token_ids=list(eos_ids), logprobs=asked)
         out = []
         for answer in (output.outputs[0] for output in outputs):
             tokens = [int(token) for token in answer.token_ids]
@@ -136,25 +116,24 @@ class VLLM:
             out.append(Completion(tokens[:end], self._dense(answer.logprobs)[:end] if keep_logprobs else None))
         return out
 
-    def _steered(
-        self,
-        texts: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None,
-        **sampling: Any,
-    ) -> list[Any]:
-        self.claims.check(self.name, plans, of_row)
-        for plan in plans:
+    def _steered(self, rows: Rows, **sampling: Any) -> list[Any]:
+        self.claims.check(self.name, rows)
+        for plan in rows.plans:
             self._check_plan(plan)
-        self._check_rows(texts, lengths, plans, of_row, sampling["max_tokens"])
+        sizes = [len(text) for text in rows.texts]
+        if max(sizes) + sampling["max_tokens"] > self.longest:
+            raise UserError(
+                f"a text of {max(sizes)} tokens and {sampling['max_tokens']} new ones were asked for; vLLM was started "
+                f"for {self.longest}, give a larger max_model_len"
+            )
         tensors: dict[str, Tensor] = {}
-        described = json.dumps(pack([list(plan) for plan in plans], tensors))
+        described = json.dumps(pack([list(plan) for plan in rows.plans], tensors))
         call = next(self._calls)
-        numbers = None if of_row is None else list(of_row)
-        self._rpc("steering_begin", call, described, save(tensors), numbers, list(lengths))
+        numbers = None if rows.of_row is None else list(rows.of_row)
+        lengths = sizes if rows.lengths is None else list(rows.lengths)
+        self._rpc("steering_begin", call, described, save(tensors), numbers, lengths)
         try:
-            return self._generate(texts, call, **sampling)
+            return self._generate(rows.texts, call, **sampling)
         finally:
             self.delivery = Delivery(**self._rpc("steering_end"))
 
@@ -207,30 +186,4 @@ class VLLM:
             raise UserError(
                 f"{site} was given; in vLLM layer {site.layer} of this model has {', '.join(self.points[site.layer])}, "
                 "use one of them"
-            )
-
-    def _check_rows(
-        self,
-        texts: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-        plans: Sequence[Plan],
-        of_row: Sequence[int] | None,
-        new: int,
-    ) -> None:
-        if of_row is not None and (len(of_row) != len(texts) or not all(0 <= n < len(plans) for n in of_row)):
-            raise UserError(
-                f"{len(texts)} rows are to follow plans {list(of_row)}; give one of 0 to {len(plans) - 1} for each row"
-            )
-        sizes = [len(text) for text in texts]
-        if len(lengths) != len(texts) or any(given > size for given, size in zip(lengths, sizes, strict=True)):
-            raise UserError(
-                f"prompt lengths {list(lengths)} were given for {len(texts)} rows of {sizes} tokens; "
-                "give one length a row, at most its tokens"
-            )
-        if not min(sizes, default=0):
-            raise UserError(f"rows of {sizes} tokens were given; give at least one row, each of at least one token")
-        if max(sizes) + new > self.longest:
-            raise UserError(
-                f"a text of {max(sizes)} tokens and {new} new ones were asked for; vLLM was started for "
-                f"{self.longest}, give a larger max_model_len"
             )

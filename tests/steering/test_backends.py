@@ -29,7 +29,7 @@ from elicit.models.saes import open_sae
 from probes.errors import UserError
 from probes.sae import SAE, Feature
 from probes.sites import STREAM, Site, width
-from steering.backends import Backend, Claims
+from steering.backends import Backend, Claims, Rows
 from steering.backends.huggingface import HuggingFace
 from steering.backends.lens import TransformerLens
 from steering.backends.nnsight import NNsight
@@ -184,21 +184,22 @@ def compare(
 ) -> list[Tensor]:
     """Hold all engines to the first; its scores."""
     reference, *others = engines
-    wanted = reference.generate(prompts, plans, of_row, max_new_tokens=new, keep_logprobs=True)
+    asked = Rows(prompts, plans, of_row)
+    wanted = reference.generate(asked, max_new_tokens=new, keep_logprobs=True)
     generating = reference.delivery
     texts = [[*prompt, *one.tokens] for prompt, one in zip(prompts, wanted, strict=True)]
-    lengths = [len(prompt) for prompt in prompts]
-    scores = reference.score(texts, lengths, plans, of_row)
+    whole = Rows(texts, plans, of_row, [len(prompt) for prompt in prompts])
+    scores = reference.score(whole)
     scoring = reference.delivery
-    for score, one, length in zip(scores, wanted, lengths, strict=True):
-        close(score[length - 1 : -1], one.logprobs)
+    for score, one, prompt in zip(scores, wanted, prompts, strict=True):
+        close(score[len(prompt) - 1 : -1], one.logprobs)
     for other in others:
-        got = other.generate(prompts, plans, of_row, max_new_tokens=new, keep_logprobs=True)
+        got = other.generate(asked, max_new_tokens=new, keep_logprobs=True)
         same_delivery(other.delivery, generating)
         assert [one.tokens for one in got] == [one.tokens for one in wanted]
         for one, expected in zip(got, wanted, strict=True):
             close(one.logprobs, expected.logprobs)
-        for score, expected in zip(other.score(texts, lengths, plans, of_row), scores, strict=True):
+        for score, expected in zip(other.score(whole), scores, strict=True):
             close(score, expected)
         same_delivery(other.delivery, scoring)
     return scores
@@ -213,9 +214,8 @@ def same_delivery(given: Delivery, wanted: Delivery) -> None:
 
 def change(engine: Any, plans: Sequence[Plan], of_row: Sequence[int] | None = None) -> list[float]:
     """The largest change of a log-probability in each prompt's row."""
-    lengths = [len(prompt) for prompt in PROMPTS]
-    plain = engine.score(PROMPTS, lengths, [()])
-    steered = engine.score(PROMPTS, lengths, plans, of_row)
+    plain = engine.score(Rows(PROMPTS, [()]))
+    steered = engine.score(Rows(PROMPTS, plans, of_row))
     return [float((a - b).abs().max()) for a, b in zip(plain, steered, strict=True)]
 
 
@@ -290,15 +290,29 @@ def test_an_end_token_ends_a_row_everywhere() -> None:
     """Rows end at different steps; all of them before the last, which nnsight's loop must survive without a word."""
     reference, *others = backends("llama")
     plan = (Intervention(Add(direction(32)), 5.0, when=When.every_step(), layers=(2,)),)
-    free = [one.tokens for one in reference.generate(PROMPTS, [plan], max_new_tokens=8)]
+    asked = Rows(PROMPTS, [plan])
+    free = [one.tokens for one in reference.generate(asked, max_new_tokens=8)]
     ends = sorted({free[0][1], free[1][2], free[2][0]})
-    wanted = reference.generate(PROMPTS, [plan], max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
+    wanted = reference.generate(asked, max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
     assert all(len(one.tokens) < 6 for one in wanted)
     for other in others:
-        got = other.generate(PROMPTS, [plan], max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
+        got = other.generate(asked, max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
         assert [one.tokens for one in got] == [one.tokens for one in wanted]
         for one, expected in zip(got, wanted, strict=True):
             close(one.logprobs, expected.logprobs)
+
+
+def test_an_answer_that_was_begun_goes_on_at_its_step() -> None:
+    plan = (Intervention(Add(direction(32)), 5.0, when=When.decaying(0.7, 4), layers=(2,)),)
+    engines = backends("llama")
+    whole = engines[0].generate(Rows(PROMPTS, [plan]), max_new_tokens=NEW, keep_logprobs=True)
+    begun = [[*prompt, *one.tokens[:2]] for prompt, one in zip(PROMPTS, whole, strict=True)]
+    asked = Rows(begun, [plan], lengths=[len(prompt) for prompt in PROMPTS])
+    for engine in engines:
+        rest = engine.generate(asked, max_new_tokens=NEW - 2, keep_logprobs=True)
+        for one, expected in zip(rest, whole, strict=True):
+            assert one.tokens == expected.tokens[2:]
+            close(one.logprobs, expected.logprobs[2:])
 
 
 def hooks_of(lm: torch.nn.Module) -> int:
@@ -308,8 +322,8 @@ def hooks_of(lm: torch.nn.Module) -> int:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nothing_is_left_behind(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_model(architecture)
-    lengths = [len(prompt) for prompt in PROMPTS]
-    plan = (Intervention(Add(direction(32)), 6.0, layers=(1,)),)
+    unsteered = Rows(PROMPTS, [()])
+    steered = Rows(PROMPTS, [(Intervention(Add(direction(32)), 6.0, layers=(1,)),)])
 
     def fail(*_: object) -> None:
         raise UserError("a hook failed")
@@ -317,18 +331,18 @@ def test_nothing_is_left_behind(architecture: str, monkeypatch: pytest.MonkeyPat
     for engine in backends(architecture):
         modules = [engine.bridge.original_model] if isinstance(engine, TransformerLens) else [lm]
         before = [hooks_of(m) for m in modules]
-        plain = engine.score(PROMPTS, lengths, [()])
+        plain = engine.score(unsteered)
         assert engine.delivery == Delivery()
-        engine.generate(PROMPTS, [plan], max_new_tokens=2)
+        engine.generate(steered, max_new_tokens=2)
         assert engine.delivery.positions > 0
         with monkeypatch.context() as patch:
             patch.setattr(Editor, "edit", fail)
             with pytest.raises(UserError, match="a hook failed"):
-                engine.score(PROMPTS, lengths, [plan])
+                engine.score(steered)
             with pytest.raises(UserError, match="a hook failed"):
-                engine.generate(PROMPTS, [plan], max_new_tokens=2)
+                engine.generate(steered, max_new_tokens=2)
         assert [hooks_of(m) for m in modules] == before
-        assert all(torch.equal(a, b) for a, b in zip(plain, engine.score(PROMPTS, lengths, [()]), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(plain, engine.score(unsteered), strict=True))
 
 
 @pytest.mark.parametrize("cls", [TransformerLens, NNsight])
@@ -348,7 +362,7 @@ def test_the_model_and_its_tokenizer_are_left_alone(architecture: str, cls: type
 
     before = state()
     engine = cls(lm, words)
-    engine.generate(PROMPTS, [(Intervention(Add(direction(32)), 6.0, layers=(1,)),)], max_new_tokens=2)
+    engine.generate(Rows(PROMPTS, [(Intervention(Add(direction(32)), 6.0, layers=(1,)),)]), max_new_tokens=2)
     assert state() == before
 
 
@@ -364,18 +378,35 @@ def test_refusals_take_one_line(number: int, monkeypatch: pytest.MonkeyPatch) ->
 
     def steer(**arguments: Any) -> Any:
         plan = (Intervention(Add(direction(32)), 6.0, **arguments),)
-        return lambda: engine.generate(PROMPTS, [plan], max_new_tokens=1)
+        return lambda: engine.generate(Rows(PROMPTS, [plan]), max_new_tokens=1)
 
     refuse("layer 9 was given", steer(layers=(9,)))
     wide = (Intervention(Add(direction(16)), 1.0),)
-    refuse("a direction of width 16 was given", lambda: engine.score(PROMPTS, [1, 1, 1], [wide]))
+    refuse("a direction of width 16 was given", lambda: engine.score(Rows(PROMPTS, [wide])))
     values = Replace(random(4, 32, seed=1), 0, Site(1))
-    refuse("were given to replace", lambda: engine.score(PROMPTS, [1, 1, 1], [(Intervention(values),)]))
+    refuse("were given to replace", lambda: engine.score(Rows(PROMPTS, [(Intervention(values),)])))
     small = Claims(frozenset({"add"}), frozenset({"prompt"}), frozenset({"resid_post"}), per_row=False)
     monkeypatch.setattr(type(engine), "claims", small)
     refuse(f"the {engine.name} backend cannot do when = everywhere; it does prompt", steer())
     refuse(f"the {engine.name} backend cannot do where = attn_out", steer(when=When.prompt(), point="attn_out"))
-    refuse("cannot follow different plans", lambda: engine.score(PROMPTS, [1, 1, 1], [(), ()], [0, 1, 0]))
+    refuse("cannot follow different plans", lambda: engine.score(Rows(PROMPTS, [(), ()], [0, 1, 0])))
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (dict(texts=[]), "at least one row"),
+        (dict(texts=[[1, 2], []]), r"rows of \[2, 0\] tokens were given"),
+        (dict(plans=[]), "no plan was given"),
+        (dict(of_row=[0, 1]), r"3 rows are to follow plans \[0, 1\]; give one of 0 to 1 for each row"),
+        (dict(of_row=[0, 2, 1]), "give one of 0 to 1"),
+        (dict(of_row=[0, -1, 1]), "give one of 0 to 1"),
+        (dict(lengths=[1, 1]), r"prompt lengths \[1, 1\] were given for 3 rows"),
+        (dict(lengths=[1, 4, 1]), r"for 3 rows of \[10, 3, 6\] tokens"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(asked: dict[str, Any], line: str) -> None:
+    refuse(line, lambda: Rows(**{"texts": PROMPTS, "plans": [(), ()], **asked}))
 
 
 @pytest.mark.parametrize(
@@ -438,7 +469,6 @@ from pathlib import Path
 from elicit.models import load_model
 from steering.backends.huggingface import HuggingFace
 from steering.backends.nnsight import NNsight
-from tests.steering.test_backends import SERVER, compare, several
 
 folder, work = sys.argv[1], Path(sys.argv[2])
 
@@ -466,7 +496,8 @@ def test_nnsight_needs_nothing_of_ours_on_the_server(tiny_folder: Path, tmp_path
 
     Processes of their own, since the type checks put into this one cannot be packed with the methods they check.
     """
-    command = [sys.executable, "-c", CLIENT, str(tiny_folder), str(tmp_path)]
+    client = f"from {__name__} import SERVER, compare, several\n{CLIENT}"
+    command = [sys.executable, "-c", client, str(tiny_folder), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -474,7 +505,7 @@ def test_nnsight_needs_nothing_of_ours_on_the_server(tiny_folder: Path, tmp_path
 def test_weights_elsewhere_cannot_be_tried(tiny_folder: Path) -> None:
     engine = NNsight(str(tiny_folder), remote="local")
     push = Intervention(Add(direction(32)), 6.0, layers=(1,), point="attn_out")
-    refuse("attn_out to the stream as it is cannot be tried", lambda: engine.score(PROMPTS, [1, 1, 1], [(push,)]))
+    refuse("attn_out to the stream as it is cannot be tried", lambda: engine.score(Rows(PROMPTS, [(push,)])))
 
 
 @pytest.fixture(scope="module")

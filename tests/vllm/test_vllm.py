@@ -6,7 +6,7 @@ One engine for each model, since each takes seconds to start; many plans go as r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, Pr
 from probes.errors import UserError
 from probes.sae import SAE, Feature
 from probes.sites import STREAM, Site
-from steering.backends import Completion
+from steering.backends import Completion, Rows
 from steering.backends.huggingface import HuggingFace
 from steering.backends.vllm import VLLM
 from steering.directions import Direction
@@ -99,14 +99,15 @@ class Pair:
     def lm(self) -> PreTrainedModel:
         return self.reference.lm
 
-    @property
-    def prompts(self) -> list[list[int]]:
-        return [text[:length] for text, length in zip(self.texts, self.lengths, strict=True)]
+    def whole(self, *plans: Plan, of_row: Sequence[int] | None = None) -> Rows:
+        """All texts."""
+        return Rows(self.texts, plans, of_row, self.lengths)
 
-    def rows(self, count: int) -> tuple[list[list[int]], list[int]]:
-        """As many texts as plans, with their prompts' lengths."""
-        numbers = [i % len(self.texts) for i in range(count)]
-        return [self.texts[i] for i in numbers], [self.lengths[i] for i in numbers]
+    def rows(self, plans: Sequence[Plan]) -> Rows:
+        """A text for each plan."""
+        numbers = [i % len(self.texts) for i in range(len(plans))]
+        texts, lengths = [self.texts[i] for i in numbers], [self.lengths[i] for i in numbers]
+        return Rows(texts, plans, range(len(plans)), lengths)
 
 
 def start(
@@ -146,6 +147,13 @@ def smollm() -> Iterator[Pair]:
     tokenizer = AutoTokenizer.from_pretrained(found[0])
     texts = tokenizer(["The capital of France is Paris, and", "17 + 26 = 43, so 43 - 26 ="])["input_ids"]
     yield from start("smollm2", found[0], texts, [len(text) - 3 for text in texts], torch.float64, "sdpa")
+
+
+def prompts(rows: Rows) -> Rows:
+    """The same rows without their continuations."""
+    assert rows.lengths is not None
+    texts = [text[:length] for text, length in zip(rows.texts, rows.lengths, strict=True)]
+    return Rows(texts, rows.plans, rows.of_row)
 
 
 def vector(d_model: int, seed: int) -> torch.Tensor:
@@ -252,12 +260,11 @@ def same_delivery(pair: Pair) -> None:
 @pytest.mark.parametrize("point", STREAM)
 def test_prefill_is_steered_as_by_hooks(pair: Pair, point: str, record: dict[str, float]) -> None:
     plans = grid(pair, point)
-    texts, lengths = pair.rows(len(plans))
-    given = texts, lengths, list(plans.values()), range(len(plans))
-    ours, theirs = pair.ours.score(*given), pair.reference.score(*given)
+    given = pair.rows(list(plans.values()))
+    ours, theirs = pair.ours.score(given), pair.reference.score(given)
     note(record, pair, "score", agree(list(plans), ours, theirs))
     same_delivery(pair)
-    plain = pair.reference.score(texts, lengths, [()])
+    plain = pair.reference.score(Rows(given.texts, [()], lengths=given.lengths))
     unmoved = [name for name, *both in zip(plans, ours, plain, strict=True) if apart(*both) < 1e-2]
     assert not unmoved
 
@@ -265,13 +272,9 @@ def test_prefill_is_steered_as_by_hooks(pair: Pair, point: str, record: dict[str
 @pytest.mark.parametrize("point", STREAM)
 def test_each_cached_step_is_steered_as_by_hooks(pair: Pair, point: str, record: dict[str, float]) -> None:
     plans = grid(pair, point)
-    texts, lengths = pair.rows(len(plans))
-    prompts = [text[:length] for text, length in zip(texts, lengths, strict=True)]
+    given = prompts(pair.rows(list(plans.values())))
     asked = dict(max_new_tokens=NEW, keep_logprobs=True)
-    ours, theirs = (
-        backend.generate(prompts, list(plans.values()), range(len(plans)), eos_ids=[], **asked)
-        for backend in (pair.ours, pair.reference)
-    )
+    ours, theirs = (one.generate(given, eos_ids=[], **asked) for one in (pair.ours, pair.reference))
     note(record, pair, "generate", same_steps(list(plans), ours, theirs))
     same_delivery(pair)
 
@@ -280,23 +283,23 @@ def test_one_plan_for_all_rows(pair: Pair, record: dict[str, float]) -> None:
     first, last = grid(pair, "resid_pre"), grid(pair, "mlp_out")
     addition = replace(first["add × decaying"][0], layers=(0, 2, 3), strength=0.3)
     plan = (addition, *first["project out × gate"], *last["set feature × steps"], *last["replace × program"])
-    given = pair.texts, pair.lengths, [plan]
-    note(record, pair, "score", agree([*"abcd"], pair.ours.score(*given), pair.reference.score(*given)))
+    given = pair.whole(plan)
+    note(record, pair, "score", agree([*"abcd"], pair.ours.score(given), pair.reference.score(given)))
     same_delivery(pair)
     asked = dict(max_new_tokens=NEW, keep_logprobs=True)
-    ours, theirs = (one.generate(pair.prompts, [plan], **asked) for one in (pair.ours, pair.reference))
+    ours, theirs = (one.generate(prompts(given), **asked) for one in (pair.ours, pair.reference))
     note(record, pair, "generate", same_steps([*"abcd"], ours, theirs))
     same_delivery(pair)
 
 
 def test_answers_end_at_the_callers_end_token(pair: Pair) -> None:
-    plan = grid(pair, "resid_post")["add × everywhere"]
+    given = prompts(pair.whole(grid(pair, "resid_post")["add × everywhere"]))
     asked = dict(max_new_tokens=NEW)
-    free = pair.ours.generate(pair.prompts, [plan], **asked)
+    free = pair.ours.generate(given, **asked)
     assert all(len(one.tokens) == NEW and one.logprobs is None for one in free)
     ends = [free[0].tokens[2], free[1].tokens[4]]
     asked |= dict(eos_ids=ends, keep_logprobs=True)
-    ours, theirs = (one.generate(pair.prompts, [plan], **asked) for one in (pair.ours, pair.reference))
+    ours, theirs = (one.generate(given, **asked) for one in (pair.ours, pair.reference))
     assert len(ours[0].tokens) <= 2
     assert all(len(one.logprobs) == len(one.tokens) for one in ours)
     filled = [i for i, one in enumerate(ours) if one.tokens]
@@ -307,10 +310,10 @@ def test_answers_end_at_the_callers_end_token(pair: Pair) -> None:
 def test_nothing_is_left_behind(pair: Pair) -> None:
     strong = replace(grid(pair, "resid_pre")["add × everywhere"][0], strength=20.0)
     names = [*"abcd"]
-    plain = pair.reference.score(pair.texts, pair.lengths, [()])
-    pair.ours.score(pair.texts, pair.lengths, [(strong,)])
+    plain = pair.reference.score(pair.whole(()))
+    pair.ours.score(pair.whole((strong,)))
     assert pair.ours.delivery.positions == sum(map(len, pair.texts))
-    agree(names, pair.ours.score(pair.texts, pair.lengths, [()]), plain)
+    agree(names, pair.ours.score(pair.whole(())), plain)
     assert pair.ours.delivery.positions == 0
     with pytest.raises(UserError, match="changed nothing"):
         pair.ours.delivery.check()
@@ -318,8 +321,8 @@ def test_nothing_is_left_behind(pair: Pair) -> None:
 
 def test_only_the_rows_of_a_plan_are_steered(pair: Pair) -> None:
     strong = replace(grid(pair, "resid_post")["add × everywhere"][0], strength=20.0)
-    plain = pair.reference.score(pair.texts, pair.lengths, [()])
-    ours = pair.ours.score(pair.texts, pair.lengths, [(), (strong,)], [0, 1, 0, 1])
+    plain = pair.reference.score(pair.whole(()))
+    ours = pair.ours.score(pair.whole((), (strong,), of_row=[0, 1, 0, 1]))
     agree(["a", "c"], ours[::2], plain[::2])
     assert all(apart(*both) > 0.1 for both in zip(ours[1::2], plain[1::2], strict=True))
 
@@ -328,7 +331,7 @@ def test_a_gate_that_never_fires_is_seen(pair: Pair) -> None:
     (gated,) = grid(pair, "resid_post")["add × gate"]
     assert gated.when.gate is not None
     shut = replace(gated, when=gated.when.gated(replace(gated.when.gate, threshold=1e6)))
-    pair.ours.score(pair.texts, pair.lengths, [(shut,)])
+    pair.ours.score(pair.whole((shut,)))
     assert pair.ours.delivery.gate_fired == 0
     assert pair.ours.delivery.gate_asked > 0
     with pytest.raises(UserError, match="never fired"):
@@ -349,15 +352,9 @@ def test_plans_that_do_not_fit_are_refused(pair: Pair) -> None:
         (replace(replaced, when=When.every_step()), "were given to replace"),
     ):
         with pytest.raises(UserError, match=message):
-            pair.ours.score(pair.texts, pair.lengths, [(one,)])
-    for texts, lengths, of_row, message in (
-        ([[1, 2]], [3], None, "prompt lengths .* were given for 1 rows"),
-        ([[1, 2]], [2], [1], "rows are to follow plans"),
-        ([[1, 2], []], [2, 0], None, "at least one token"),
-        ([[1] * 64], [2], None, "give a larger max_model_len"),
-    ):
-        with pytest.raises(UserError, match=message):
-            pair.ours.score(texts, lengths, [(good,)], of_row)
+            pair.ours.score(pair.whole((one,)))
+    with pytest.raises(UserError, match="give a larger max_model_len"):
+        pair.ours.score(Rows([[1] * 64], [(good,)], lengths=[2]))
 
 
 @pytest.mark.parametrize(
@@ -372,16 +369,12 @@ def test_options_that_break_steering_are_refused(option: str, value: Any) -> Non
 def test_a_real_model_is_steered_as_by_hooks(smollm: Pair, number: int, record: dict[str, float]) -> None:
     everything = grid(smollm, STREAM[number])
     plans = {name: tuple(map(gentle, everything[name])) for name in list(everything)[number::8]}
-    texts, lengths = smollm.rows(len(plans))
-    given = texts, lengths, list(plans.values()), range(len(plans))
-    ours, theirs = (one.score(*given) for one in (smollm.ours, smollm.reference))
+    given = smollm.rows(list(plans.values()))
+    ours, theirs = (one.score(given) for one in (smollm.ours, smollm.reference))
     note(record, smollm, "score", agree(list(plans), ours, theirs, TOLERANCE))
     same_delivery(smollm)
-    prompts = [text[:length] for text, length in zip(texts, lengths, strict=True)]
-    answers = (
-        one.generate(prompts, given[2], given[3], max_new_tokens=3, keep_logprobs=True)
-        for one in (smollm.ours, smollm.reference)
-    )
+    asked = dict(max_new_tokens=3, keep_logprobs=True)
+    answers = (one.generate(prompts(given), **asked) for one in (smollm.ours, smollm.reference))
     note(record, smollm, "generate", same_steps(list(plans), *answers, TOLERANCE))
     same_delivery(smollm)
 
@@ -393,9 +386,8 @@ def test_a_trained_feature_is_pushed_as_by_hooks(smollm: Pair, record: dict[str,
         (Intervention(Add(feature), 2.0, "feature_max"),),
         (Intervention(SetFeature(feature), 20.0, "raw", When.every_step()),),
     ]
-    texts, lengths = smollm.rows(len(plans))
-    given = texts, lengths, plans, range(len(plans))
-    ours, theirs = (one.score(*given) for one in (smollm.ours, smollm.reference))
+    given = smollm.rows(plans)
+    ours, theirs = (one.score(given) for one in (smollm.ours, smollm.reference))
     note(record, smollm, "trained feature", agree(["add", "set"], ours, theirs, TOLERANCE))
     same_delivery(smollm)
 
@@ -410,7 +402,7 @@ def test_a_hook_that_fails_ends_the_call(pair: Pair, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pair.ours, "_check_plan", lambda plan: None)
     broken = Intervention(Add(Direction(torch.ones(48), Site(1))))
     with pytest.raises(Exception, match=r".") as raised:
-        pair.ours.score(pair.texts, pair.lengths, [(broken,)])
+        pair.ours.score(pair.whole((broken,)))
     assert type(raised.value).__name__ in ("EngineDeadError", "RuntimeError")
 
 
