@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Setting, load, settings, show_list
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Setting, load_given, settings, show_list
 from probes.errors import UserError
 
 # Options that reach the analysis; one that it does not have is refused.
@@ -63,7 +63,7 @@ def analyse(
             ours_to_replace(out / f"{name}.{ending}", mark)
     if not takes_runs(name) and runs:
         raise UserError(f"{name} is an analysis of a model, and a run was given ({runs[0]}); give --model instead")
-    subject = [Run.load(folder) for folder in runs or []] if takes_runs(name) else load(given, as_json)
+    subject = [Run.load(folder) for folder in runs or []] if takes_runs(name) else load_given(given, quiet=as_json)
     if takes_runs(name) and not runs:
         raise UserError(f"{name} is an analysis of runs, and none was given; give folders of finished runs")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Split, TaskName, load
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Split, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError
 
@@ -108,7 +108,7 @@ def _run_methods(given: dict[str, Any]) -> Any:
 
     task = load_task(given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else limit)
     items = task.split(given["split"])[:limit]
-    model = load(given, given["as_json"])
+    model = load_given(given, quiet=given["as_json"])
     terms = Terms(given["prompt"], given["max_new_tokens"], given["seed"], given["quick"], given["controls"])
 
     from elicit.cli.terminal import run_bars

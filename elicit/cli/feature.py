@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError
 
@@ -124,7 +124,7 @@ def _ground(given: dict[str, Any]) -> Any:
     from elicit.tasks.registry import load_task
 
     task = load_task(given["task"] or task_for(given["model"]), limit=given["read"])
-    loaded = load(given, given["as_json"])
+    loaded = load_given(given, quiet=given["as_json"])
     asked = {k: v for k, v in options_of("sae-steer").items() if k != "prompt"}
     asked |= {k: given[k] for k in ("sae", "words", "read", "max_new_tokens")}
     asked |= {"feature": given.get("index", -1), "find": given["how"], "checked": False}

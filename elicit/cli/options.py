@@ -45,19 +45,18 @@ def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool)
     show_table(head, rows)
 
 
-def load(given: Mapping[str, Any], quiet: bool) -> Any:
+def load(model: str, dtype: str, device: str, device_map: str | None = None, *, quiet: bool) -> Any:
     """The model that the options name, with a bar while it is fetched."""
     from elicit.cli.terminal import fetch_bar
     from elicit.models.model import load_model
 
     with fetch_bar(quiet=quiet) as progress:
-        return load_model(
-            given["model"],
-            dtype=given["dtype"],
-            device=given["device"],
-            device_map=given["device_map"],
-            progress=progress,
-        )
+        return load_model(model, dtype=dtype, device=device, device_map=device_map, progress=progress)
+
+
+def load_given(given: Mapping[str, Any], *, quiet: bool) -> Any:
+    """As `load`, from all options of a command."""
+    return load(given["model"], given["dtype"], given["device"], given["device_map"], quiet=quiet)
 
 
 def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def make(
     label = f"{arm}-{latency:g}" if plan.uses_latency else arm
     folder = out or Path("organisms") / f"{Path(base).name}-{label}"
     check_place(folder)
-    model = load({"model": base, "dtype": dtype_for(plan), "device": device, "device_map": None}, as_json)
+    model = load(base, dtype_for(plan), device, quiet=as_json)
     check_base(model)
     with step_bar(steps, quiet=as_json) as told:
         train(plan, model, folder, told=told)
@@ -102,7 +102,7 @@ def card(
     if out is not None:
         check_folder(out)
     items = load_task("organism" + (f":families={families}" if families else ""), limit=limit).test
-    loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
+    loaded = load(model, dtype, device, device_map, quiet=as_json)
     decides = [loaded.provenance.sha256, loaded.dtype, max_new_tokens, seed, grounds(items, [loaded])]
     folder = out or folder_for("card", items.task.name, model, decides)
     with run_bars(quiet=as_json) as bars:
@@ -218,7 +218,7 @@ def taxonomy(
 
     kinds, read_as = [k for k in kind.split(",") if k], [r for r in read.split(",") if r]
     check_names(kinds, read_as)
-    loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
+    loaded = load(model, dtype, device, device_map, quiet=as_json)
     chosen = layer if layer is not None else round(depth(loaded.lm) * 2 / 3)
     rows = bench(
         loaded.lm,

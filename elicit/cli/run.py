@@ -20,7 +20,7 @@ from elicit.cli.options import (
     Setting,
     Split,
     TaskName,
-    load,
+    load_given,
     settings,
 )
 from elicit.models.zoo import task_for
@@ -158,7 +158,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]
     )
     items = task.split(given["split"])[: given["limit"]]
-    model = load(given, quiet)
+    model = load_given(given, quiet=quiet)
 
     from elicit.cli.terminal import run_bars
 

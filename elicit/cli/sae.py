@@ -95,7 +95,7 @@ def train(
     )  # fmt: skip
     _check(tokens, context)
     chosen = sources_of(sources or f"{task_for(model)}+samples")
-    loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
+    loaded = load(model, dtype, device, device_map, quiet=as_json)
     site = Site(depth(loaded.lm) // 2 if layer is None else layer, point)
     check_site(loaded.lm, site, write=True)
     d_model = d_model_of(loaded.lm)
@@ -178,7 +178,7 @@ def card(
     if own := trained_here(folder):
         ours_to_replace(folder / CARD, '"below floor"')
         ours_to_replace(folder / README, "elicit sae train")
-    loaded = load({"model": model, "dtype": dtype, "device": device, "device_map": device_map}, as_json)
+    loaded = load(model, dtype, device, device_map, quiet=as_json)
     check_model(loaded.lm, one)
     one = one.to(loaded.lm.device)
     cards: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load
+from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
 
@@ -89,7 +89,7 @@ def steer(
         raise UserError("--direction and --gguf were given; only a direction that was found here is written")
     source = load_task(task or task_for(model), limit=limit)
     items = free_text(prompt) if prompt else source.split(split)[:limit]
-    loaded = load(given, as_json)
+    loaded = load_given(given, quiet=as_json)
     if direction is not None:
         plan = _read_plan(direction, loaded)
         series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
