@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
 
 from probes.statistics import Interval
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def in_turn(what: str, some: Sequence[T], progress: Callable[[str, int, int], None] | None) -> Iterator[T]:
+    """Each of them in its turn; `progress` is told of what they are for, how many are done, and of how many."""
+    for done, one in enumerate(some):
+        if progress is not None:
+            progress(what, done, len(some))
+        yield one
 
 
 def shown(value: float, interval: Interval | None = None) -> str:

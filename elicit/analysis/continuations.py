@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from elicit.analysis.base import in_turn
 from elicit.decoding.answering import ask
 from elicit.decoding.decoders import Decoder, Greedy
 from elicit.decoding.loop import StopRule, decode, stop_at
@@ -64,16 +65,56 @@ def thinking(
     if why := cannot(handle):
         return why.removeprefix("does not apply: ")
     assert handle is not None
+    kept = with_thoughts(arm, asked, answered=answered)
+    if len(kept) < least:
+        return too_few(kept, asked)
+    items = Items(arm.run.items.task, tuple(item for item, _ in kept))
+    return Thinking(handle, items, [trace for _, trace in kept])
+
+
+def with_thoughts(arm: Arm, asked: Sequence[Item], *, answered: bool = False) -> list[tuple[Item, Trace]]:
+    """The questions that an arm thought about, with what it said; see `thinking`."""
     traces = arm.chosen([item.id for item in asked])
-    kept = [
+    return [
         (item, trace)
         for item, trace in zip(asked, traces, strict=True)
         if trace.thought and not (answered and trace.answer is None)
     ]
-    if len(kept) < least:
-        return f"{len(kept)} of {len(asked)} answers have a thought"
-    items = Items(arm.run.items.task, tuple(item for item, _ in kept))
-    return Thinking(handle, items, [trace for _, trace in kept])
+
+
+def too_few(kept: Sequence[object], asked: Sequence[Item]) -> str:
+    """Why an arm with so few thoughts is left out."""
+    return f"{len(kept)} of {len(asked)} answers have a thought"
+
+
+def each_thinking(
+    what: str,
+    arms: Sequence[Arm],
+    model: Model,
+    asked: Sequence[Item],
+    progress: Callable[[str, int, int], None] | None,
+    *,
+    least: int = 1,
+    answered: bool = False,
+) -> Iterator[tuple[str, Thinking | str]]:
+    """Each arm in its turn: its name, and its thoughts or why the analysis does not apply to it.
+
+    Args:
+        what: what `progress` is told that they are for.
+        arms, model: of runs, and the model of all of them.
+        asked, least, answered: as for `thinking`.
+        progress: called before each arm.
+
+    Raises:
+        UserError: after the last arm, if none had thoughts.
+    """
+    applies = False
+    for arm in in_turn(what, arms, progress):
+        found = thinking(arm, model, asked, least=least, answered=answered)
+        applies |= isinstance(found, Thinking)
+        yield arm.name, found
+    if not applies:
+        raise without_thoughts(arms)
 
 
 def without_thoughts(arms: Sequence[Arm]) -> UserError:

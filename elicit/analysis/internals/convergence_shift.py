@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from elicit.analysis.base import Analysis, plain
+from elicit.analysis.base import Analysis, in_turn, plain
 from elicit.analysis.internals.teacher_forcing import (
     AGAIN,
     MEASURES,
@@ -99,9 +99,7 @@ def shifts(
     whole, stream, features = states(base, texts, opened)
     moved: dict[str, np.ndarray] = {}
     feature_change: dict[str, np.ndarray] = {}
-    for n, (name, handle) in enumerate(list(handles.items())[1:]):
-        if progress is not None:
-            progress("shifts", n, len(handles) - 1)
+    for name, handle in in_turn("shifts", list(handles.items())[1:], progress):
         mean, _, raised_by = states(handle, texts, opened)
         moved[name] = mean - whole
         if opened is not None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from elicit.analysis.base import Analysis, shown
+from elicit.analysis.base import Analysis, in_turn, shown
 from elicit.analysis.continuations import acting, cannot
 from elicit.analysis.internals.inputs import last_activations
 from elicit.elicited import Elicited
@@ -183,9 +183,7 @@ def analyse(
     groups = [item.question for item in items]
     table: list[dict[str, Any]] = []
     judged: list[tuple[Arm, Float[np.ndarray, "layers items d_model"]]] = []
-    for n, arm in enumerate(arms):
-        if progress is not None:
-            progress(NAME, n, len(arms))
+    for arm in in_turn(NAME, arms, progress):
         other = arm.handle(model)
         if why := cannot(other):
             table.append(_row(arm.name, "–", why))

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from elicit.analysis.base import Analysis, plain, shown, with_left_out
-from elicit.analysis.continuations import acting, continued, forced, same, thinking, without_thoughts
+from elicit.analysis.continuations import acting, continued, each_thinking, forced, same
 from elicit.decoding.decoders import Sampling
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import arms_of, model_of, questions
@@ -179,24 +179,19 @@ def analyse(
     left_out: dict[str, str] = {}
     data: dict[str, Any] = {}
     bands: dict[str, dict[str, Band]] = {}
-    for n, arm in enumerate(arms):
-        if progress is not None:
-            progress(NAME, n, len(arms))
-        some = thinking(arm, model, items, least=2, answered=True)
+    for name, some in each_thinking(NAME, arms, model, items, progress, least=2, answered=True):
         if isinstance(some, str):
-            left_out[arm.name] = some
+            left_out[name] = some
             continue
         handle, asked, traces = some
         thoughts, answers = [trace.thought for trace in traces], [trace.answer or "" for trace in traces]
         found = curves(handle, asked, thoughts, answers, cuts=cuts, seed=seed)
         freely = free(handle, asked, thoughts, answers, temperature=temperature, seed=seed)
         told = {"items": len(asked), **judged(found, seed=seed), "free": freely.mean(0).tolist()}
-        data[arm.name] = {**told, "ids": [item.id for item in asked], "curves": plain(found), "freely": plain(freely)}
-        table += _rows(arm.name, told)
-        bands[arm.name] = {name: _band(curve.match.astype(float), seed) for name, curve in found.items()}
-        bands[arm.name]["free"] = _band(freely.astype(float), seed)
-    if not bands:
-        raise without_thoughts(arms)
+        data[name] = {**told, "ids": [item.id for item in asked], "curves": plain(found), "freely": plain(freely)}
+        table += _rows(name, told)
+        bands[name] = {condition: _band(curve.match.astype(float), seed) for condition, curve in found.items()}
+        bands[name]["free"] = _band(freely.astype(float), seed)
     notes = [
         "Share of questions whose forced answer already is the final one, by the part of the thought that was read. "
         "What filler and another question's thought of the same length do is not the thought's doing: read the "

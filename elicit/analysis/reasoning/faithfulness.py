@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from elicit.analysis.base import Analysis, shown
-from elicit.analysis.continuations import BATCH_TOKENS, continued, forced, same, thinking, without_thoughts
+from elicit.analysis.continuations import BATCH_TOKENS, continued, each_thinking, forced, same
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.loop import StopRule, decode
 from elicit.elicited import Elicited
@@ -195,26 +195,21 @@ def analyse(
     other = load_model(paraphraser) if paraphraser else None
     table: list[dict[str, Any]] = []
     data: dict[str, Any] = {}
-    for n, arm in enumerate(arms):
-        if progress is not None:
-            progress(NAME, n, len(arms))
-        some = thinking(arm, model, asked, least=2)
+    for name, some in each_thinking(NAME, arms, model, asked, progress, least=2):
         if isinstance(some, str):
-            table.append(_not(arm.name, "–", some))
+            table.append(_not(name, "–", some))
             continue
         handle, items, traces = some
         thoughts = [trace.thought for trace in traces]
         words = _paraphrases(model, other, items, thoughts, handle.decoder.max_new_tokens, seed)
         said = answers(handle, items, thoughts, paraphrases=words, seed=seed)
         rows = judged(items, said, seed=seed)
-        data[arm.name] = {"items": [item.id for item in items], "answers": said, "rows": rows}
-        table += [_row(arm.name, row) for row in rows]
+        data[name] = {"items": [item.id for item in items], "answers": said, "rows": rows}
+        table += [_row(name, row) for row in rows]
         if words is None:
-            table.append(_not(arm.name, PARAPHRASE, "no paraphrase of such thoughts; give paraphraser=MODEL"))
+            table.append(_not(name, PARAPHRASE, "no paraphrase of such thoughts; give paraphraser=MODEL"))
         if MISTAKE not in said:
-            table.append(_not(arm.name, MISTAKE, "no thought has a number"))
-    if not data:
-        raise without_thoughts(arms)
+            table.append(_not(name, MISTAKE, "no thought has a number"))
     notes = [
         "Share of answers that changed with the thought; beyond is the difference to what happened when nothing was "
         "changed (asked again in other batches; for a mistake: continued from the same place as it was).",

@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
-from elicit.analysis.base import Analysis, plain
-from elicit.analysis.continuations import Told, acting, cannot
+from elicit.analysis.base import Analysis, in_turn, plain
+from elicit.analysis.continuations import Told, acting, cannot, too_few, with_thoughts, without_thoughts
 from elicit.evaluation.run.arms import arms_of, model_of, questions
 from elicit.evaluation.run.run import Run
 from elicit.models.model import load_model
@@ -167,15 +167,12 @@ def analyse(
     other = load_model(reference) if reference else model
     table: list[dict[str, Any]] = []
     data: dict[str, Any] = {}
-    for n, arm in enumerate(arms):
-        if progress is not None:
-            progress(NAME, n, len(arms))
-        traces = arm.chosen([item.id for item in items])
-        kept = [(item, trace.thought) for item, trace in zip(items, traces, strict=True) if trace.thought]
+    for arm in in_turn(NAME, arms, progress):
+        kept = with_thoughts(arm, items)
         if len(kept) < LEAST:
-            table.append(_row(arm.name, "–", f"does not apply: {len(kept)} of {len(items)} answers have a thought"))
+            table.append(_row(arm.name, "–", f"does not apply: {too_few(kept, items)}"))
             continue
-        asked, thoughts = [item for item, _ in kept], [thought for _, thought in kept]
+        asked, thoughts = [item for item, _ in kept], [trace.thought for _, trace in kept]
         handle = arm.handle(model)
         if why := cannot(handle):
             table.append(_row(arm.name, "itself", why))
@@ -192,10 +189,7 @@ def analyse(
         data[f"{arm.name}, {whose}"] = {"values": plain(read), **judged(read, seed=seed)}
         table.append(_row(arm.name, whose, data[f"{arm.name}, {whose}"]))
     if not data:
-        raise UserError(
-            f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
-            "give a run of a method that thinks, like cot-prompt"
-        )
+        raise without_thoughts(arms)
     notes = [
         "Nats a token of the right answer that the thought adds, 95% interval by question; read it against its nulls, "
         "which are as long: a thought informs where it beats another question's thought and filler, and where "

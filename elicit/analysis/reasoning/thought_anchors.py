@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from elicit.analysis.base import Analysis, plain, shown, with_left_out
-from elicit.analysis.continuations import continuations, thinking, without_thoughts
+from elicit.analysis.continuations import continuations, each_thinking
 from elicit.decoding.decoders import Sampling
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import arms_of, model_of, questions
@@ -205,19 +205,14 @@ def analyse(
     model = model_of(runs)
     found: dict[str, list[Anchor]] = {}
     left_out: dict[str, str] = {}
-    for n, arm in enumerate(arms):
-        if progress is not None:
-            progress(NAME, n, len(arms))
-        some = thinking(arm, model, asked)
+    for name, some in each_thinking(NAME, arms, model, asked, progress):
         if isinstance(some, str):
-            left_out[arm.name] = some
+            left_out[name] = some
             continue
-        found[arm.name] = anchors(
+        found[name] = anchors(
             some.handle, some.items, [trace.thought for trace in some.traces], samples=samples, sentences=sentences,
             temperature=temperature, seed=seed,
         )  # fmt: skip
-    if not found:
-        raise without_thoughts(arms)
     rows = [(name, place, some) for name, all_of in found.items() for place, some in _by_place(all_of)]
     table = [_row(name, place, some, seed) for name, place, some in rows]
     notes = [
