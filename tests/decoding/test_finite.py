@@ -30,6 +30,7 @@ from probes.likelihood import mean_losses, next_probabilities
 from probes.sae import SAE
 from probes.sae.card import sae_card
 from probes.sites import Site, on_site
+from steering.backends import Rows
 from steering.backends.huggingface import HuggingFace
 from steering.directions import Direction
 from steering.effect import effect
@@ -256,9 +257,9 @@ def test_forwards_over_given_texts_are_looked_at(tiny: Model, task: Task) -> Non
     told(lambda: list(next_probabilities(lm, PROMPTS)), "the logits of given texts")
     told(lambda: patch(lm, [5, 6, 7], [5, 6, 8], unrelated=0), "the logits after the prompts")
     told(lambda: effect(lm, push(1.0), [5, 6, 7], 2), "the logits without interventions")
-    told(lambda: HuggingFace(lm).score(PROMPTS, [1, 1, 1], [()]), "the logits are")
+    told(lambda: HuggingFace(lm).score(Rows(PROMPTS, [()], lengths=[1, 1, 1])), "the logits are")
     told(
-        lambda: HuggingFace(lm).generate(PROMPTS, [()], max_new_tokens=2, keep_logprobs=True),
+        lambda: HuggingFace(lm).generate(Rows(PROMPTS, [()]), max_new_tokens=2, keep_logprobs=True),
         "the logits are",
     )
     handle = Elicited(spoilt(tiny, one_weight), "asked", decoder=Greedy(4))

@@ -156,6 +156,7 @@ from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
 from elicit.models import load_model
+from tests.training.test_rl_loop import SMALL, assert_equal, trained
 import dataclasses
 model = load_model(sys.argv[1], dtype="float32", device="cpu")
 folder, settings = Path(sys.argv[2]), dataclasses.replace(SMALL, updates=12, per_rollout=2)
