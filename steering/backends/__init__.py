@@ -1,7 +1,8 @@
 """One specification, four backends: the same plans through other people's engines.
 
 Every backend answers `score` (one forward over whole texts) and `generate` (greedy, with its own cache), names what it
-can do in `claims`, and refuses the rest by name. tests/test_backends.py holds their log-probabilities together.
+can do in `claims`, and refuses the rest by name. tests/steering/test_backends.py holds their log-probabilities
+together.
 
 - `hf`: forward hooks on the Hugging Face model itself (`steering.hooks`), the reference;
 - `transformer-lens`: hook points of a `TransformerBridge`, on a copy of the model;

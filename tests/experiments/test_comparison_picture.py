@@ -12,7 +12,7 @@ import pytest
 from experiments.comparison.__main__ import COMPARISON, HERE, main
 from experiments.comparison.picture import across
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
 
 
