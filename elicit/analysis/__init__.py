@@ -1,17 +1,17 @@
-"""Analyses by name: each a module with `NAME`, `SUMMARY`, `PAPER` and `analyse`.
+"""Analyses by name, grouped by what they are a question about: behaviour, reasoning, internals.
 
-One of a model is `analyse(model, **options) -> Analysis`; one of runs is `analyse(runs, **options) -> Analysis`, with
-finished runs, which it opens through `elicit.evaluation.run.arms` where it needs their handles.
+Each is a module with `NAME`, `SUMMARY`, `PAPER` and `analyse` (`elicit.analysis.base.Analyser` says more). One of a
+model is `analyse(model, **options) -> Analysis`; one of runs is `analyse(runs, **options) -> Analysis`, with finished
+runs, which it opens through `elicit.evaluation.run.arms` where it needs their handles.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
-from elicit.analysis.base import Analysis, plain
+from elicit.analysis.base import PROGRESS, SAMPLES, Analyser, Analysis, load, plain, save
 from elicit.analysis.behaviour import (
     convergence,
     correction_harm,
@@ -38,33 +38,35 @@ from elicit.evaluation.run.run import Run
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
 
+ANALYSES: dict[str, Analyser] = {}
 
-def registry(modules: Iterable[ModuleType]) -> dict[str, ModuleType]:
-    """The modules by name.
+
+def register(module: ModuleType) -> Analyser:
+    """Make a module an analysis like any other: by name, on the command line and in reports.
+
+    The same module may be registered again, after it was reloaded.
 
     Raises:
-        ValueError: two of one name.
+        ValueError: an attribute lacks or does not fit (`elicit.analysis.base.Analyser`), or the name is another's.
     """
-    out: dict[str, ModuleType] = {}
-    for module in modules:
-        if module.NAME in out:
-            raise ValueError(f"two analyses are called {module.NAME!r}")
-        out[module.NAME] = module
-    return out
+    one = Analyser.of(module)
+    held = ANALYSES.get(one.name)
+    if held is not None and held.module is not module:
+        raise ValueError(f"two analyses are called {one.name!r}: {held.module.__name__} and {module.__name__}")
+    ANALYSES[one.name] = one
+    return one
 
 
-ANALYSES = registry(
-    (
-        *(logit_lens, layer_sweep, patching, activation_pca),
-        *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts),
-        *(distribution_shift, routing),
-        *(information_gain, commitment, faithfulness, thought_anchors, convergence_shift, linear_probes),
-        *(layers, weight_difference, corrupted_traces, influence),
-    )
-)
+for _module in (
+    *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts, distribution_shift, routing),
+    *(information_gain, commitment, faithfulness, thought_anchors, corrupted_traces),
+    *(logit_lens, layer_sweep, patching, activation_pca, convergence_shift, linear_probes, layers),
+    *(weight_difference, influence),
+):
+    register(_module)
 
 
-def get(name: str) -> ModuleType:
+def get(name: str) -> Analyser:
     if name not in ANALYSES:
         raise unknown("analysis", name, ANALYSES)
     return ANALYSES[name]
@@ -72,8 +74,7 @@ def get(name: str) -> ModuleType:
 
 def options_of(name: str) -> dict[str, Any]:
     """The options of an analysis with their defaults."""
-    parameters = inspect.signature(get(name).analyse).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "progress"}
+    return get(name).options
 
 
 def check_options(name: str, options: Iterable[str]) -> None:
@@ -86,7 +87,12 @@ def check_options(name: str, options: Iterable[str]) -> None:
 
 def takes_runs(name: str) -> bool:
     """Whether an analysis is of runs; else it is of a model."""
-    return "runs" in inspect.signature(get(name).analyse).parameters
+    return get(name).takes_runs
+
+
+def of_samples() -> list[str]:
+    """The analyses that read samples of runs alone: every report has them."""
+    return [name for name, one in ANALYSES.items() if one.reads == SAMPLES]
 
 
 def analyse(name: str, subject: Model | Sequence[Run], **options: Any) -> Analysis:
@@ -95,11 +101,24 @@ def analyse(name: str, subject: Model | Sequence[Run], **options: Any) -> Analys
     Raises:
         UserError: an unknown name or option, or the other kind of subject than the analysis takes.
     """
-    check_options(name, (key for key in options if key != "progress"))
+    check_options(name, (key for key in options if key != PROGRESS))
     if takes_runs(name) == isinstance(subject, Model):
         raise UserError(f"{name} is an analysis of {'runs' if takes_runs(name) else 'a model'}; give that")
-    result: Analysis = get(name).analyse(subject, **options)
-    return result
+    return get(name).analyse(subject, **options)
 
 
-__all__ = ["ANALYSES", "Analysis", "analyse", "check_options", "get", "options_of", "plain", "registry", "takes_runs"]
+__all__ = [
+    "ANALYSES",
+    "Analyser",
+    "Analysis",
+    "analyse",
+    "check_options",
+    "get",
+    "load",
+    "of_samples",
+    "options_of",
+    "plain",
+    "register",
+    "save",
+    "takes_runs",
+]

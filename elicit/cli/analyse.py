@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import shlex
 from pathlib import Path
@@ -13,9 +12,6 @@ import typer
 
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Setting, load_given, settings, show_list
 from probes.errors import UserError
-
-# Options that reach the analysis; one that it does not have is refused.
-OPTIONS = ("prompt", "corrupt", "answer", "wrong", "task", "split", "limit", "layer", "point")
 
 
 def analyse(
@@ -47,20 +43,22 @@ def analyse(
     """Look into a model or into finished runs: a page with figures, the numbers as JSON, and a short table."""
     given = dict(locals())
     from elicit.analysis import analyse as run
-    from elicit.analysis import check_options, get, options_of, plain, takes_runs
+    from elicit.analysis import check_options, get, options_of, save, takes_runs
+    from elicit.analysis.base import check_place
     from elicit.evaluation.run.run import Run
     from probes.figures import MARK
     from probes.files import check_folder, make_folder, ours_to_replace, write_whole
 
-    options = {key: given[key] for key in OPTIONS if given[key] is not None}
+    flags = _flags(given)
+    options = {key: given[key] for key in flags if given[key] is not None}
     options |= settings(setting, options_of(name))
     check_options(name, options)
     if "seed" in options_of(name):
         options["seed"] = seed
     if out is not None:
         check_folder(out)
-        for ending, mark in (("json", f'"analysis": "{name}"'), ("figures.json", '[["Result", ""'), ("html", MARK)):
-            ours_to_replace(out / f"{name}.{ending}", mark)
+        check_place(out, name)
+        ours_to_replace(out / f"{name}.html", MARK)
     if not takes_runs(name) and runs:
         raise UserError(f"{name} is an analysis of a model, and a run was given ({runs[0]}); give --model instead")
     subject = [Run.load(folder) for folder in runs or []] if takes_runs(name) else load_given(given, quiet=as_json)
@@ -70,11 +68,11 @@ def analyse(
     from elicit.cli.terminal import fetch_bar
 
     with fetch_bar(quiet=as_json) as progress:
-        watched = {"progress": progress} if "progress" in inspect.signature(get(name).analyse).parameters else {}
+        watched = {"progress": progress} if get(name).tells_progress else {}
         result = run(name, subject, **options, **watched)
     about = {
         "analysis": name,
-        "command": _command(given),
+        "command": _command(given, flags),
         "seed": seed,
         "options": {**options_of(name), **options},
         "model": subject[0].metrics["model"] if isinstance(subject, list) else subject.describe(),
@@ -83,13 +81,8 @@ def analyse(
         about["runs"] = [one.store.config["identity"] for one in subject]
     folder = out or Path("analyses") / f"{name}-{_hash(about)}"
     make_folder(folder)
-    saved = plain({**about, "notes": result.notes, "table": result.table, "data": result.data})
-    figures = [("Result", "", result.figure), *result.more]
-    drawn = [(heading, text, json.loads(figure.to_json())) for heading, text, figure in figures]
-    write_whole(folder / f"{name}.figures.json", json.dumps(drawn, ensure_ascii=False, allow_nan=False))
-    written = json.dumps(saved, indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(folder / f"{name}.json", written + "\n")
-    write_whole(folder / f"{name}.html", _page(result, about, get(name).SUMMARY))
+    saved = save(result, folder, about)
+    write_whole(folder / f"{name}.html", _page(result, about, get(name).summary))
     if as_json:
         print(json.dumps({"folder": str(folder), **saved}, indent=1, allow_nan=False))
         return
@@ -107,24 +100,32 @@ def analyse(
 
 def analyses(as_json: Json = False) -> None:
     """Analyses of a model or of runs, with their options."""
-    from elicit.analysis import ANALYSES, options_of, takes_runs
+    from elicit.analysis import ANALYSES
 
     rows = []
-    for name, module in ANALYSES.items():
-        paper = f" (arXiv {module.PAPER})" if module.PAPER else ""
-        form = "{}" if takes_runs(name) else "--{}"
-        options = ", ".join(form.format(key) for key in options_of(name))
-        rows.append((name, "runs" if takes_runs(name) else "a model", module.SUMMARY + paper, options))
-    head = ("analysis", "of", "what it shows", "options")
+    for name, one in ANALYSES.items():
+        paper = f" (arXiv {one.paper})" if one.paper else ""
+        form = "{}" if one.takes_runs else "--{}"
+        options = ", ".join(form.format(key) for key in one.options)
+        rows.append((one.about, name, "runs" if one.takes_runs else "a model", one.summary + paper, options))
+    head = ("about", "analysis", "of", "what it shows", "options")
     show_list(head, rows, as_json)
 
 
-def _command(given: dict[str, Any]) -> str:
+def _flags(given: dict[str, Any]) -> list[str]:
+    """The command's own options that some analysis has too: they reach it, and one that it does not have is refused."""
+    from elicit.analysis import ANALYSES
+
+    known = {key for one in ANALYSES.values() for key in one.options}
+    return [key for key in given if key in known and key != "seed"]
+
+
+def _command(given: dict[str, Any], flags: list[str]) -> str:
     """The command line that makes the same again."""
     runs = [str(folder) for folder in given["runs"] or []]
     words = ["elicit", "analyse", given["name"], *(runs or ["--model", given["model"]]), "--seed", str(given["seed"])]
     words += [word for pair in given["setting"] or [] for word in ("--set", pair)]
-    for key in (*OPTIONS, "dtype", "device", "device_map"):
+    for key in (*flags, "dtype", "device", "device_map"):
         value = given[key]
         if value is None or value == "auto":
             continue

@@ -59,10 +59,10 @@ def tasks(
 
 def methods(as_json: Json = False) -> None:
     """Mechanisms and baselines, with their options."""
-    from elicit.methods import METHODS, options_of
+    from elicit.methods import METHODS
 
     rows = []
-    for name, module in METHODS.items():
-        options = ", ".join(f"{k}={v}" for k, v in options_of(name).items())
-        rows.append((name, module.SUMMARY + (f" (arXiv {module.PAPER})" if module.PAPER else ""), options))
+    for name, method in METHODS.items():
+        options = ", ".join(f"{k}={v}" for k, v in method.options.items())
+        rows.append((name, method.summary + (f" (arXiv {method.paper})" if method.paper else ""), options))
     show_list(("method", "what it does", "options"), rows, as_json)

@@ -13,9 +13,6 @@ from probes.errors import UserError
 if TYPE_CHECKING:
     from elicit.analysis import Analysis
 
-# What a report has unless it is told: analyses that read samples alone, of runs of one task and model.
-FROM_SAMPLES = ("correction-harm", "convergence", "format-share", "reflection", "routing", "pass-at-k")
-
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or of a comparison.")],
@@ -78,7 +75,7 @@ def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
 
 def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, str]]:
     """The analyses, and of those that were not asked for by name the ones that these runs do not allow, and why."""
-    from elicit.analysis import ANALYSES, analyse, takes_runs
+    from elicit.analysis import ANALYSES, analyse, load, of_samples, takes_runs
 
     given = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
     files = [name for name in given if name.endswith(".json")]
@@ -93,8 +90,8 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
     if "all" in given:
         names = [name for name in ANALYSES if takes_runs(name)]
     elif not asked:
-        names = list(FROM_SAMPLES)
-    made = [_read(Path(file)) for file in files]
+        names = of_samples()
+    made = [load(Path(file)) for file in files]
     refused: dict[str, str] = {}
     for name in names:
         try:
@@ -104,28 +101,3 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
                 raise UserError(f"{name}: {error}") from error
             refused[name] = str(error)
     return made, refused
-
-
-def _read(file: Path) -> Analysis:
-    """An analysis as `elicit analyse` wrote it, with its figures from the file beside it."""
-    import plotly.graph_objects as go
-
-    from elicit.analysis import Analysis
-
-    drawn = file.with_suffix(".figures.json")
-    for one in (file, drawn):
-        if not one.is_file():
-            raise UserError(f"there is no {str(one)!r}; give a JSON file that `elicit analyse` wrote")
-    try:
-        data, figures = (json.loads(one.read_text(encoding="utf-8")) for one in (file, drawn))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{str(file)!r} is not JSON ({error}); run `elicit analyse` again") from error
-    (_, _, first), *more = figures
-    return Analysis(
-        name=data["analysis"],
-        table=data["table"],
-        figure=go.Figure(first),
-        notes=data["notes"],
-        data=data["data"],
-        more=[(heading, explanation, go.Figure(figure)) for heading, explanation, figure in more],
-    )

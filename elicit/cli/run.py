@@ -35,8 +35,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="A model's name, hub id, folder or GGUF file. Unless given: smollm2-135m; for sae-steer and "
-            "critique-ft the organism smollm2-135m-latent, whose gap is known.",
+            help="A model's name, hub id, folder or GGUF file. Unless given: smollm2-135m; for methods that need more "
+            "than a model the organism smollm2-135m-latent, whose gap is known.",
             autocompletion=completion.models,
         ),
     ] = "",
@@ -132,7 +132,6 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     Of several processes all fit, and the first one evaluates.
     """
     from elicit.methods import beside, check_options, fit, get, options_of
-    from elicit.models.model import DEFAULT_MODEL
     from elicit.training import trl_common
     from probes.files import check_folder
 
@@ -144,7 +143,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         check_folder(given["out"])
     quiet = quiet or not trl_common.first()
     name = given["method"]
-    given["model"] = given["model"] or getattr(get(name), "MODEL", DEFAULT_MODEL)
+    given["model"] = given["model"] or get(name).model
     options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
     options |= settings(given["setting"], options_of(name))
     check_options(name, options)
@@ -183,10 +182,10 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 
 
 def _baselines(given: dict[str, Any], name: str) -> list[str]:
-    from elicit.methods import MATCHED, METHODS
+    from elicit.methods import METHODS, with_budget
 
     names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]
-    known = [*METHODS, *(n + MATCHED for n in METHODS if hasattr(METHODS[n], "matched"))]
+    known = [*METHODS, *with_budget()]
     for one in names:
         if one not in known:
             raise unknown("baseline", one, known)

@@ -6,7 +6,6 @@ which method made a handle.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -15,19 +14,44 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.methods import cot_decoding, critique_ft, one_shot_rlvr, sae_steer, vector_transfer
+from elicit.methods.base import Method
 from elicit.methods.baselines import cot_prompt, direct, self_consistency
 from elicit.models.model import Model
 from elicit.tasks.base import Items
-from probes.errors import UserError, unknown
+from probes.errors import unknown
 from probes.finite import told_of
 
-_MODULES = (cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr, direct, cot_prompt, self_consistency)
-METHODS: dict[str, ModuleType] = {m.NAME: m for m in _MODULES}
+METHODS: dict[str, Method] = {}
+
+
+def register(module: ModuleType) -> Method:
+    """Make a module a method like any other: by name on the command line, in comparisons and in reports.
+
+    The same module may be registered again, after it was reloaded.
+
+    Raises:
+        ValueError: an attribute lacks or does not fit (`elicit.methods.base.Method`), or the name is another module's.
+    """
+    method = Method.of(module)
+    held = METHODS.get(method.name)
+    if held is not None and held.module is not module:
+        raise ValueError(
+            f"two methods are called {method.name!r}: {held.module.__name__} and {module.__name__}; rename one"
+        )
+    METHODS[method.name] = method
+    return method
+
+
+for _module in (
+    *(cot_decoding, sae_steer, vector_transfer, critique_ft, one_shot_rlvr),
+    *(direct, cot_prompt, self_consistency),
+):
+    register(_module)
 BASELINES: tuple[str, ...] = (direct.NAME, cot_prompt.NAME, self_consistency.NAME)
 MECHANISMS: tuple[str, ...] = tuple(name for name in METHODS if name not in BASELINES)
 
 
-def get(name: str) -> ModuleType:
+def get(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return METHODS[name]
@@ -35,44 +59,27 @@ def get(name: str) -> ModuleType:
 
 def lacking(model: str) -> dict[str, str]:
     """The methods that do not run on a model without being told more, and what each lacks."""
-    return {n: m.missing(model) for n, m in METHODS.items() if hasattr(m, "missing") and m.missing(model)}
+    return {name: lack for name, method in METHODS.items() if (lack := method.missing(model))}
+
+
+def with_budget() -> list[str]:
+    """The names of all that can spend a given number of tokens."""
+    return [name + MATCHED for name, method in METHODS.items() if method.matched is not None]
 
 
 def options_of(name: str) -> dict[str, Any]:
     """The options of a method with their defaults."""
-    return {p.name: p.default for p in _keywords(name)}
-
-
-def _keywords(name: str) -> list[inspect.Parameter]:
-    parameters = inspect.signature(get(name).fit).parameters.values()
-    return [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return get(name).options
 
 
 def quick_of(name: str) -> dict[str, Any]:
     """The settings of a method's short fit (its `QUICK`): minutes on two cores, enough to see its effect."""
-    return dict(getattr(get(name), "QUICK", {}))
+    return dict(get(name).quick)
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse an option that the method does not have, or whose value is of another type than its default."""
-    known = {p.name: p for p in _keywords(name)}
-    for key, value in options.items():
-        if key not in known:
-            raise unknown(f"option of {name}", key, known)
-        if not _fits(value, known[key]):
-            default = known[key].default
-            raise UserError(
-                f"option {key} = {value!r} was given to {name}; expected {type(default).__name__}, like {default!r}"
-            )
-
-
-def _fits(value: Any, option: inspect.Parameter) -> bool:
-    """Of the default's type; a whole number for a float, a function where the method takes one."""
-    if callable(value):
-        return "Callable" in str(option.annotation)
-    if isinstance(option.default, float) and type(value) is int:
-        return True
-    return isinstance(value, type(option.default)) and isinstance(value, bool) == isinstance(option.default, bool)
+    get(name).check_options(options)
 
 
 def fit(
@@ -85,8 +92,7 @@ def fit(
     """
     check_options(name, options)
     with told_of(name):
-        handle: Elicited = get(name).fit(model, items, progress, **options)
-    return handle
+        return get(name).fit(model, items, progress, **options)
 
 
 def control(name: str, model: Model, items: Items | None, options: Mapping[str, Any]) -> Elicited:
@@ -95,16 +101,13 @@ def control(name: str, model: Model, items: Items | None, options: Mapping[str, 
     It takes over those of the mechanism's options that it has too (prompt, limit, seed).
     """
     base, matched, rest = name.partition(MATCHED)
-    module = get(base)
-    shared = {k: v for k, v in options.items() if k in options_of(base)}
+    method = get(base)
+    shared = {k: v for k, v in options.items() if k in method.options}
     if not matched:
-        handle: Elicited = module.fit(model, items, **shared)
-        return handle
-    if rest or not hasattr(module, "matched"):
-        with_budget = [n + MATCHED for n, m in METHODS.items() if hasattr(m, "matched")]
-        raise unknown("baseline", name, with_budget)
-    handle = module.matched(model, items, **shared)
-    return handle
+        return method.fit(model, items, **shared)
+    if rest or method.matched is None:
+        raise unknown("baseline", name, with_budget())
+    return method.matched(model, items, **shared)
 
 
 def beside(handle: Elicited, items: Items, names: str | Sequence[str], seed: int = 0) -> dict[str, Elicited]:
@@ -133,6 +136,7 @@ __all__ = [
     "MATCHED",
     "MECHANISMS",
     "METHODS",
+    "Method",
     "beside",
     "check_options",
     "control",
@@ -141,4 +145,6 @@ __all__ = [
     "lacking",
     "options_of",
     "quick_of",
+    "register",
+    "with_budget",
 ]

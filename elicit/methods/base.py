@@ -1,9 +1,160 @@
-"""What the methods share."""
+"""What a method is: the attributes of its module, checked once, with defaults for the optional ones.
+
+An author writes a module (`elicit/methods/README.md` has one in full). The registry wraps it in a `Method`, and the
+rest of the suite asks that: nobody else looks whether a module has this or that.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from probes.errors import UserError
+from elicit.models.model import DEFAULT_MODEL, Model
+from elicit.tasks.base import Items
+from probes.errors import UserError, unknown
+from probes.modules import Call, checked, keywords
+
+if TYPE_CHECKING:
+    from elicit.evaluation.run.run import Run
+
+REQUIRED = ("NAME", "SUMMARY", "PAPER", "fit", "controls")
+TYPES: dict[str, type] = {"NAME": str, "SUMMARY": str, "PAPER": str, "MODEL": str, "QUICK": dict}
+CALLS: dict[str, Call] = {
+    "fit": (("model", "items", "progress"), ()),
+    "controls": (("handle", "items"), ("seed",)),
+    "matched": (("model", "items"), ()),
+    "notes": (("options",), ()),
+    "parts": (("options",), ()),
+    "findings": (("run",), ()),
+    "missing": (("model",), ()),
+}
+
+
+class Fit(Protocol):
+    """Find what the mechanism needs on the items' fit and dev splits; options by name alone, each with a default."""
+
+    def __call__(
+        self, model: Model, items: Items | None = None, progress: Progress | None = None, /, **options: Any
+    ) -> Elicited: ...
+
+
+class Controls(Protocol):
+    """Handles by name under which the method's claim can fail; draws of one thing are called `name 0`, `name 1`, …"""
+
+    def __call__(self, handle: Elicited, items: Items | None = None, /, *, seed: int = 0) -> dict[str, Elicited]: ...
+
+
+class Matched(Protocol):
+    """The handle that samples until a budget of tokens is spent; it takes the options of `fit`."""
+
+    def __call__(self, model: Model, items: Items | None = None, /, **options: Any) -> Elicited: ...
+
+
+def _none(_: Any) -> list[Any]:
+    return []
+
+
+def _nothing(model: str) -> str:
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A method of the registry. The name of each attribute in the author's module stands in brackets.
+
+    Args:
+        module: the author's.
+        name: [`NAME`] lower-case words joined by hyphens; of runs, folders and options on the command line.
+        summary: [`SUMMARY`] what it does, half a sentence.
+        paper: [`PAPER`] the arXiv id it follows, or "".
+        fit: [`fit`] as `Fit`.
+        controls: [`controls`] as `Controls`; a baseline, itself a control, returns none.
+        matched: [`matched`, optional] as `Matched`; with it `<name>@budget` can stand beside any method.
+        notes: [`notes`, optional] from a handle's `options`, sentences that a reader of its run must know.
+        parts: [`parts`, optional] from a handle's `options`, what a page shows of the fit (`probes.figures.Part`).
+        findings: [`findings`, optional] from a finished `Run`, what a page shows of its arms.
+        model: [`MODEL`, optional] the model it is run on unless one is named.
+        quick: [`QUICK`, optional] options of a short fit: minutes on two cores, enough to see its effect.
+        missing: [`missing`, optional] from a model's name, why it cannot be fitted there without more options, or "";
+            `elicit compare --methods all` leaves it out then, and says so.
+    """
+
+    module: ModuleType
+    name: str
+    summary: str
+    paper: str
+    fit: Fit
+    controls: Controls
+    matched: Matched | None = None
+    notes: Callable[[Mapping[str, Any]], list[str]] = _none
+    parts: Callable[[Mapping[str, Any]], list[Any]] = _none
+    findings: Callable[[Run], list[Any]] = _none
+    model: str = DEFAULT_MODEL
+    quick: dict[str, Any] = field(default_factory=dict)
+    missing: Callable[[str], str] = _nothing
+
+    @staticmethod
+    def of(module: ModuleType) -> Method:
+        """Wrap a module.
+
+        Raises:
+            ValueError: what it lacks, or has otherwise than it is called for.
+        """
+        found = checked(module, "method", REQUIRED, TYPES, CALLS)
+        method = Method(module, **{key.lower(): value for key, value in found.items()})
+        where = f"the method module {module.__name__!r}"
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", method.name):
+            raise ValueError(f"{where} has NAME = {method.name!r}; give lower-case words joined by hyphens")
+        options = keywords(method.fit, f"fit of {where}", 3)
+        if method.matched is not None:
+            lacking = options.keys() - keywords(method.matched, f"matched of {where}", 3).keys()
+            if lacking:
+                raise ValueError(f"matched of {where} lacks options of its fit: {', '.join(sorted(lacking))}")
+        try:
+            method.check_options(method.quick)
+        except UserError as error:
+            raise ValueError(f"{where} has QUICK = {method.quick!r}: {error}") from error
+        return method
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of its fit with their defaults."""
+        return {name: option.default for name, option in self._keywords().items()}
+
+    def _keywords(self) -> dict[str, inspect.Parameter]:
+        return keywords(self.fit, f"fit of {self.name}", 3)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse an option that the method does not have, or whose value is of another type than its default.
+
+        Raises:
+            UserError: the first of them.
+        """
+        known = self._keywords()
+        for key, value in options.items():
+            if key not in known:
+                raise unknown(f"option of {self.name}", key, known)
+            if not _fits(value, known[key]):
+                default = known[key].default
+                raise UserError(
+                    f"option {key} = {value!r} was given to {self.name}; expected {type(default).__name__}, like "
+                    f"{default!r}"
+                )
+
+
+def _fits(value: Any, option: inspect.Parameter) -> bool:
+    """Of the default's type; a whole number for a float, a function where the method takes one."""
+    if callable(value):
+        return "Callable" in str(option.annotation)
+    if isinstance(option.default, float) and type(value) is int:
+        return True
+    return isinstance(value, type(option.default)) and isinstance(value, bool) == isinstance(option.default, bool)
 
 
 def check_own(handle: Elicited, name: str) -> None:

@@ -52,8 +52,8 @@ def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
 def notes(metrics: dict[str, Any]) -> list[str]:
     """What a reader must know to read the table: filters, fallbacks, truncation, calibration."""
     arm = metrics["arms"][metrics["method"]]
-    module = METHODS.get(metrics["method"])
-    out: list[str] = module.notes(metrics["options"]) if module and hasattr(module, "notes") else []
+    method = METHODS.get(metrics["method"])  # none where it is not registered here
+    out: list[str] = list(method.notes(metrics["options"])) if method else []
     if "recovered" in arm:
         out.append(
             "The model is an organism, made so that its gap is known: direct is what it does by default, cot-prompt "
@@ -162,11 +162,11 @@ def run_note(run: Run) -> str:
 def run_parts(run: Run) -> list[Part]:
     """The parts of a page that are about one run: its table, what a reader must know, its figures."""
     metrics = run.metrics
-    module = METHODS.get(metrics["method"])
+    method = METHODS.get(metrics["method"])
     parts: list[Part] = [table(*arm_table(metrics), main=0)]
     parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in notes(metrics)))
-    parts += module.parts(metrics["options"]) if module and hasattr(module, "parts") else []
-    parts += module.findings(run) if module and hasattr(module, "findings") else []
+    if method:
+        parts += [*method.parts(metrics["options"]), *method.findings(run)]
     parts += delivery_parts(metrics)
     if len(metrics["arms"]) > 1 or "readings" in metrics:
         parts.append(("Accuracy", READ_ACCURACY, FIGURES["readings"](run)))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from elicit.analysis import ANALYSES, analyse, options_of, registry
+from elicit.analysis import ANALYSES, analyse, options_of, register
 from elicit.analysis.base import plain
 from elicit.analysis.internals.inputs import last_activations, one_token, token_ids
 from elicit.analysis.internals.layer_sweep import separation
@@ -113,9 +113,9 @@ def test_list_and_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and {row["analysis"] for row in json.loads(out)} == set(ANALYSES)
     assert options_of("logit-lens").keys() == {"prompt", "answer"}
     twice = ModuleType("twice")
-    twice.NAME = "x"  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="two analyses are called 'x'"):
-        registry((twice, twice))
+    vars(twice).update(vars(ANALYSES["logit-lens"].module), __name__="twice")
+    with pytest.raises(ValueError, match=r"two analyses are called 'logit-lens': .*logit_lens and twice"):
+        register(twice)
 
 
 def test_out_that_is_a_file(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

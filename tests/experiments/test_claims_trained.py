@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from elicit.analysis.behaviour.convergence import Together, matching, together
-from elicit.methods import critique_ft, one_shot_rlvr
+from elicit.methods import METHODS
 from elicit.training.rl.information_gain import NULLS
 from experiments.claims import (
     convergence,
@@ -217,8 +218,9 @@ MORE: dict[str, dict[str, Any]] = {
 def short(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> Path:
     """Fits of a few steps, which all claims share in one folder."""
     few = {"updates": 2, "rollouts": 8, "group": 2, "rollout_tokens": 6, "pool": 4, "rank": 2}
-    monkeypatch.setattr(one_shot_rlvr, "QUICK", few)
-    monkeypatch.setattr(critique_ft, "QUICK", {"candidates": 6, "steps": 2, "rows": 2, "width": 400, "rank": 2})
+    less = {"candidates": 6, "steps": 2, "rows": 2, "width": 400, "rank": 2}
+    for method, quick in (("one-shot-rlvr", few), ("critique-ft", less)):
+        monkeypatch.setitem(METHODS, method, replace(METHODS[method], quick=quick))
     folder = Path(given["task"]).parent
     monkeypatch.chdir(folder)
     return folder

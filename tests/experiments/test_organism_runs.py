@@ -12,7 +12,7 @@ import pytest
 
 from elicit import evaluate
 from elicit.evaluation.metrics.gap import recovered
-from elicit.methods import MECHANISMS, direct, fit, get
+from elicit.methods import MECHANISMS, direct, fit, quick_of
 from elicit.methods import cot_prompt as ceiling
 from elicit.models import load_model
 from elicit.tasks import load_task
@@ -28,7 +28,7 @@ def scores(name: str, method: str, folder: Path) -> dict[str, np.ndarray]:
     """Right or wrong on the same questions: the mechanism, direct answers and thoughts when asked for."""
     model = load_model(name, device="cpu")
     task = load_task("organism", limit=ITEMS)
-    handle = fit(method, model, task.solved, max_new_tokens=200, **getattr(get(method), "QUICK", {}))
+    handle = fit(method, model, task.solved, max_new_tokens=200, **quick_of(method))
     against = {m.NAME: m.fit(model, task.solved, max_new_tokens=200) for m in (direct, ceiling)}
     run = evaluate(handle, task.test, against=against, out=folder / name)
     return {arm: np.array(list(one["scores"].values())) for arm, one in run.metrics["arms"].items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
@@ -19,9 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
 
-from elicit.analysis import ANALYSES, Analysis, takes_runs
-from elicit.cli import report as command
-from elicit.cli.report import FROM_SAMPLES
+from elicit.analysis import ANALYSES, Analyser, Analysis, of_samples, takes_runs
 from elicit.decoding.trace import token_margins
 from elicit.evaluation import Run
 from elicit.models import Model
@@ -235,12 +234,13 @@ def test_analyses_are_sections_and_a_refusal_is_said(
     def refused(runs: list[Run]) -> Analysis:
         raise UserError("the runs have no thoughts; run a method that thinks")
 
+    for name in of_samples():
+        assert takes_runs(name)
+        monkeypatch.setitem(ANALYSES, name, replace(ANALYSES[name], reads="runs"))
     for one in (counted, refused):
         module = ModuleType(one.__name__)
-        module.analyse = one  # type: ignore[attr-defined]
-        monkeypatch.setitem(ANALYSES, one.__name__, module)
-    assert all(takes_runs(name) for name in FROM_SAMPLES)
-    monkeypatch.setattr(command, "FROM_SAMPLES", ("counted", "refused"))
+        vars(module).update(NAME=one.__name__, SUMMARY="a count", PAPER="", READS="samples", analyse=one)
+        monkeypatch.setitem(ANALYSES, one.__name__, Analyser.of(module))
     folders, out = [str(run.folder) for run in runs], tmp_path / "page.html"
     code, said_, err = shell("report", *folders, "--out", str(out))
     assert code == 0 and "2 runs, 1 analyses" in said_, err

@@ -37,6 +37,7 @@ from probes.statistics import Interval, Null, against_null, central, holm_by_nam
 NAME = "convergence"
 SUMMARY = "do mechanisms solve the same new items, beyond chance and beyond what difficulty explains"
 PAPER = ""
+READS = "samples"
 DRAWS = 2000
 SLACK = 1e-9  # what rounding leaves of nothing
 

@@ -30,6 +30,7 @@ from probes.statistics import Interval, bootstrap_mean, holm_by_name, mcnemar_ex
 NAME = "correction-harm"
 SUMMARY = "answers corrected and answers spoilt against a baseline, beside what answering again does"
 PAPER = "2507.18178"
+READS = "samples"
 REDRAWS = 50
 
 

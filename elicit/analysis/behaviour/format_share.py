@@ -32,6 +32,7 @@ from probes.statistics import Interval, Null, against_null, bootstrap_mean, cent
 NAME = "format-share"
 SUMMARY = "how outputs divide among formats before and after, and how much of the gain that change is"
 PAPER = "2504.07912"
+READS = "samples"
 FORMATS = ("code", "latex", "steps", "equations", "prose", "bare answer", "empty")
 DRAWS = 2000  # Holm over sixty arms still leaves p = 0.03 to be reached
 

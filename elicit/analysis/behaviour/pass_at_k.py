@@ -32,6 +32,7 @@ from probes.sweep import COLOURS
 NAME = "pass-at-k"
 SUMMARY = "pass@k of sampled arms, and the k at which the base overtakes what was elicited from it"
 PAPER = "2504.13837"
+READS = "samples"
 DRAWS = 1000
 SLACK = 1e-9  # equal up to rounding is no lead
 SETTINGS = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens")

@@ -29,6 +29,7 @@ from probes.statistics import Interval, Null, against_null, bootstrap_mean, holm
 NAME = "reflection"
 SUMMARY = "how often samples reflect, and whether those that do are more often right, within a question"
 PAPER = "2503.20783"
+READS = "samples"
 WORDS = {
     "r1-zero": re.compile(
         r"\b(?:re-?check|re-?think|re-?assess|re-?evaluat|re-?examin|re-?consider|re-?analy[sz]|double[- ]check"

@@ -31,6 +31,7 @@ from probes.sweep import COLOURS
 NAME = "routing"
 SUMMARY = "think only where the short answer doubts itself: tokens saved against accuracy, beside a random gate"
 PAPER = "2505.13379"
+READS = "samples"
 LEAST = 8
 DRAWS = 2000
 
