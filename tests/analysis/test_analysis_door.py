@@ -140,9 +140,9 @@ def test_the_pages_example_runs(tiny: Model, tmp_path: Path, monkeypatch: pytest
         exec(compile(use, str(PAGE), "exec"), used)
         assert [row["arm"] for row in used["again"].table] == ["m", "direct"]
         assert used["again"].table[0]["AUROC"] == "1.000" and used["again"].table[0]["p"] < 0.05
-        code, out, err = shell("report", str(run.folder), "--out", str(tmp_path / "page.html"))
+        code, _, err = shell("report", str(run.folder), "--out", str(tmp_path / "page.html"))
         assert code == 0 and ">Answer length<" in (tmp_path / "page.html").read_text(), err
-        code, out, err = shell("analyse", "answer-length", str(run.folder), "--set", "draw=9")
+        code, _, err = shell("analyse", "answer-length", str(run.folder), "--set", "draw=9")
         assert code == 2 and "answer-length takes no --draw; it takes --draws, --seed" in err
     finally:
         ANALYSES.pop("answer-length", None)

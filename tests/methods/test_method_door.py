@@ -1,4 +1,4 @@
-"""The door for methods: what a module must have is checked once, what it may have has a default, the page's example runs."""
+"""The door for methods: what a module must have is checked, what it may have has a default, the page's example runs."""
 
 from __future__ import annotations
 
