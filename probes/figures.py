@@ -62,7 +62,7 @@ def page(title: str, note: str, parts: Sequence[Part], *, style: str = "", scrip
         f"<title>{html.escape(title)}</title><style>{_asset('page.css')}{style}</style></head><body>",
         "<a class='skip' href='#content'>Skip to the content</a>",
         f"<header><h1>{html.escape(title)}</h1><button id='theme' type='button'>Dark</button></header>",
-        f"<main id='content'><p class='note'>{html.escape(note)}</p>",
+        f"<main id='content'>{noted(note)}",
     ]
     if contents.count("<li>") > 3:
         out.append(
@@ -78,6 +78,16 @@ def page(title: str, note: str, parts: Sequence[Part], *, style: str = "", scrip
     return "".join(out)
 
 
+def lead(text: str) -> str:
+    """The sentence that a page begins with: what it all comes to."""
+    return f"<p class='lead'>{html.escape(text)}</p>"
+
+
+def noted(text: str) -> str:
+    """A paragraph beside what it explains; nothing for no text."""
+    return f"<p class='note'>{html.escape(text)}</p>" if text else ""
+
+
 _HEADING = re.compile(r"<h([23])>(.*?)</h\1>", re.DOTALL)
 _SECTION = re.compile(r"<h2 id='([^']*)'>(.*?)</h2>", re.DOTALL)
 
@@ -87,8 +97,7 @@ def _html(part: Part, level: int) -> str:
         return part if level == 2 else re.sub(r"<(/?)h2\b", rf"<\1h{level}", part)
     if isinstance(part, Section):
         inner = "".join(_html(one, level + 1) for one in part.parts)
-        note = f"<p class='note'>{html.escape(part.note)}</p>" if part.note else ""
-        return f"<h{level}>{html.escape(part.title)}</h{level}>{note}{inner}"
+        return f"<h{level}>{html.escape(part.title)}</h{level}>{noted(part.note)}{inner}"
     heading, explanation, figure = part
     height = figure.layout.height or 450
     drawing = str(figure.to_json()).replace("<", "\\u003c")  # a text in it cannot end the script

@@ -45,7 +45,7 @@ def compare(
     """
     given = dict(locals())
     from elicit.evaluation.run.run import Run
-    from elicit.report.comparison import compare_runs, head_of, remarks, rows_of
+    from elicit.report.comparison import compare_runs, each_line, head_of, remarks, rows_of
     from probes.figures import MARK
     from probes.files import check_folder, make_folder, ours_to_replace, write_whole
 
@@ -74,6 +74,9 @@ def compare(
     from elicit.cli.terminal import out as console
     from elicit.cli.terminal import show_table
 
+    console.print(f"\n{result['bottom_line']}\n", style="bold", markup=False, highlight=False)
+    for line in each_line(result):
+        console.print(f"{line}\n", markup=False, highlight=False)
     show_table(head_of(result), rows_of(result))
     model_used = result["model"]
     console.print(

@@ -43,6 +43,7 @@ def report(
     made, refused = _analyses(analyses, loaded)
     make_folder(out.parent)
     write_whole(out, render_all(loaded, result, made, refused))
+    console.print(result["bottom_line"], style="bold", markup=False, highlight=False)
     for name, reason in refused.items():
         console.print(f"{name}: {reason}", style="dim", markup=False, highlight=False)
     size = out.stat().st_size / 2**20

@@ -102,7 +102,7 @@ def _is_default(context: typer.Context, key: str) -> bool:
 
 
 def _print_json(run: Any) -> None:
-    print(json.dumps({"run": str(run.folder), **run.metrics}, indent=2))
+    print(json.dumps({"run": str(run.folder), "bottom_line": run.bottom_line, **run.metrics}, indent=2))
 
 
 def _print_run(run: Any) -> None:
@@ -110,7 +110,7 @@ def _print_run(run: Any) -> None:
     from elicit.report.run_section import READING_HEAD, arm_table, notes, reading_rows
 
     metrics = run.metrics
-    out.print()
+    out.print(f"\n{run.bottom_line}\n", style="bold", markup=False, highlight=False)
     show_table(*arm_table(metrics), main=0)
     out.print(
         f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} "

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
@@ -36,6 +36,7 @@ CALLS: dict[str, Call] = {
 }
 
 
+@runtime_checkable
 class Fit(Protocol):
     """Find what the mechanism needs on the items' fit and dev splits; options by name alone, each with a default."""
 
@@ -44,12 +45,14 @@ class Fit(Protocol):
     ) -> Elicited: ...
 
 
+@runtime_checkable
 class Controls(Protocol):
     """Handles by name under which the method's claim can fail; draws of one thing are called `name 0`, `name 1`, …"""
 
     def __call__(self, handle: Elicited, items: Items | None = None, /, *, seed: int = 0) -> dict[str, Elicited]: ...
 
 
+@runtime_checkable
 class Matched(Protocol):
     """The handle that samples until a budget of tokens is spent; it takes the options of `fit`."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from elicit.evaluation.budget import MATCHED
+from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
 from elicit.evaluation.metrics.format import p_value, share, signed, with_interval
 from elicit.evaluation.metrics.gap import DIRECT, recovered_by_arm
 from elicit.evaluation.metrics.gap import share as share_of_gap
@@ -130,11 +131,30 @@ def compare_runs(
         row |= gaps.get(row["arm"], {})
         if not row["of"] and row["key"] in (fit_seconds or {}):
             row["fit_seconds"] = (fit_seconds or {})[row["key"]]
+    lines = _bottom_lines(arms, reference, shared, {row["arm"]: row.get("recovered") for row in rows}, seed)
     return {
+        "bottom_line": several(lines), "bottom_lines": {name: line.sentence for name, line in lines.items()},
         "task": task, "items": len(shared), "model": model, "baseline": reference.name, "arms": rows,
         "notes": notes, "left_out": dict(left_out or {}), "seed": seed,
         "runs": list(dict.fromkeys(str(arm.run.folder) for arm in arms)),
     }  # fmt: skip
+
+
+def _bottom_lines(
+    arms: Sequence[Entry], reference: Entry, shared: Sequence[str], recovered: Mapping[str, float | None], seed: int
+) -> dict[str, BottomLine]:
+    """Of each mechanism beside its own run's arms; where there is no mechanism of each baseline."""
+    others = [arm for arm in arms if not arm.of and arm is not reference]
+    out = {}
+    for arm in [one for one in others if one.key not in BASELINES] or others:
+        beside = {} if arm.key in BASELINES else arm.run.metrics["arms"]
+        scores = {key: one["scores"] for key, one in beside.items() if key != arm.key}
+        scores |= {reference.label: reference.scores, arm.label: arm.scores}
+        values = {name: np.array([one[item] for item in shared]) for name, one in scores.items()}
+        out[arm.label] = bottom_line(
+            arm.label, values, start=reference.label, recovered=recovered[arm.label], seed=seed
+        )
+    return out
 
 
 def _row(arm: Entry, values: np.ndarray) -> dict[str, Any]:
@@ -148,6 +168,12 @@ def _row(arm: Entry, values: np.ndarray) -> dict[str, Any]:
         "tokens_per_item": metrics["tokens_per_item"],
         "seconds": arm.run.metrics["seconds"].get(arm.source),
     }
+
+
+def each_line(result: Mapping[str, Any]) -> list[str]:
+    """The bottom line of each method, where there are several."""
+    lines = list(result["bottom_lines"].values())
+    return lines if len(lines) > 1 else []
 
 
 def head_of(result: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from elicit.report.browser import browser
-from elicit.report.comparison import compare_runs, entries, head_of, remarks, rows_of
-from elicit.report.run_section import made_parts, run_note, run_parts
-from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, Part, Section, page, styled, table
+from elicit.report.comparison import compare_runs, each_line, entries, head_of, remarks, rows_of
+from elicit.report.run_section import made_parts, run_parts
+from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, Part, Section, lead, noted, page, styled, table
 
 if TYPE_CHECKING:
     from elicit.analysis import Analysis
@@ -40,7 +40,7 @@ def render(run: Run) -> str:
         *run_parts(run), Section("Samples", "", [shown.html]), Section("How it was made", "", made_parts(run))
     ]  # fmt: skip
     title = f"{run.metrics['method']} on {run.metrics['task']}"
-    return page(title, run_note(run), parts, style=shown.style, script=shown.script)
+    return page(title, "", parts, style=shown.style, script=shown.script)
 
 
 def render_all(
@@ -66,15 +66,15 @@ def render_all(
     note = f"{result['items']} items of {result['task']}, model {model['name']}, weights {model['sha256'][:12]}…, "
     note += f"{model['dtype']}."
     shown = browser(arms)
-    parts: list[Part] = [Section("Summary", "", summary_parts(result))]
+    parts: list[Part] = [lead(result["bottom_line"]), noted(note), Section("Summary", "", summary_parts(result))]
     parts += [Section(_title(one), "", analysis_parts(one)) for one in analyses]
     if refused:
         rows = list(refused.items())
         parts.append(Section("Analyses without a result", "", [table(("analysis", "why"), rows, prose=True)]))
     parts.append(Section("Samples", "", [shown.html]))
-    parts += [Section(_of(run), run_note(run), run_parts(run)) for run in runs]
+    parts += [Section(_of(run), "", run_parts(run)) for run in runs]
     parts.append(Section("How it was made", "", [Section(_of(run), "", made_parts(run)) for run in runs]))
-    return page(f"elicit: {result['task']}", note, parts, style=shown.style, script=shown.script)
+    return page(f"elicit: {result['task']}", "", parts, style=shown.style, script=shown.script)
 
 
 def reference(arms: Sequence[Any]) -> str:
@@ -94,9 +94,10 @@ def _title(analysis: Analysis) -> str:
 
 
 def summary_parts(result: Mapping[str, Any]) -> list[Part]:
-    """The table over all arms, how it is read, and both of its figures."""
-    parts: list[Part] = [table(head_of(result), rows_of(result))]
-    parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in remarks(result)))
+    """Each method's bottom line, the table over all arms, how it is read, and both of its figures."""
+    parts: list[Part] = [f"<p>{html.escape(line)}</p>" for line in each_line(result)]
+    parts.append(table(head_of(result), rows_of(result)))
+    parts.append("".join(noted(line) for line in remarks(result)))
     if any("difference" in row for row in result["arms"]):
         read = READ_DIFFERENCES.format(baseline=result["baseline"])
         parts.append(("Difference to the baseline", read, differences(result)))
@@ -153,7 +154,7 @@ def halves(result: Mapping[str, Any]) -> go.Figure:
 def analysis_parts(analysis: Analysis) -> list[Part]:
     """An analysis: its figures, its notes, its table."""
     parts: list[Part] = [("Result", analysis.notes[0] if analysis.notes else "", analysis.figure)]
-    parts.append("".join(f"<p class='note'>{html.escape(line)}</p>" for line in analysis.notes[1:]))
+    parts.append("".join(noted(line) for line in analysis.notes[1:]))
     parts += analysis.more
     if analysis.table:
         rows = [[cell(value) for value in row.values()] for row in analysis.table]

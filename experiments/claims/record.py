@@ -110,10 +110,10 @@ def _readme(record: Record) -> str:
     one = claim(str(record.number))
     lines = [
         f"# {one.number}. {one.claim}", "",
+        f"**{record.verdict}**: {record.line}", "",
         f"Source: {one.source}. Published: {one.published}. What would speak against it: {one.against}.", "",
         f"Here: {one.here}", "",
         f"    {record.command}", "",
-        f"**{record.verdict}**: {record.line}", "",
     ]  # fmt: skip
     if record.table:
         lines += [markdown(list(record.table[0]), [cells(row) for row in record.table]), ""]

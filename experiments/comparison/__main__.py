@@ -15,7 +15,7 @@ from pathlib import Path
 
 from elicit.cli.compare import COMPARISON
 from elicit.report import head_of, rows_of
-from elicit.report.comparison import remarks
+from elicit.report.comparison import each_line, remarks
 from experiments.comparison.picture import picture
 from experiments.markdown import markdown
 from probes.files import make_folder, write_whole
@@ -42,7 +42,15 @@ def main() -> None:
     about = (
         f"{found['items']} questions, {model['name']} {model['sha256'][:12]}…, {model['dtype']}, seed {found['seed']}."
     )
-    table = "\n\n".join([about, markdown(head_of(found), rows_of(found)), *remarks(found)])
+    table = "\n\n".join(
+        [
+            f"**{found['bottom_line']}**",
+            *each_line(found),
+            about,
+            markdown(head_of(found), rows_of(found)),
+            *remarks(found),
+        ]
+    )
     kept = {name: value for name, value in found.items() if name != "runs"}
     write_whole(HERE / COMPARISON, json.dumps(kept, indent=1, allow_nan=False))
     write_whole(README, f"{before}{BEGIN}\n{table}\n{END}{after}")

@@ -16,6 +16,7 @@ import numpy as np
 from elicit.decoding.decoders import Branching
 from elicit.decoding.selection import RULES, Answered, Verdict, select, select_all
 from elicit.elicited import Elicited
+from elicit.evaluation.metrics.bottom_line import bottom_line
 from elicit.evaluation.metrics.gap import recovered_by_arm
 from elicit.tasks.base import Items
 from probes.statistics import (
@@ -70,7 +71,8 @@ def compute(
             result["coverage_by_rank"] = _coverage(branches, ids)
         else:
             result["samples"] = _independent(branches, items)
-    return result
+    line = bottom_line(main, scores, recovered=result["arms"][main].get("recovered"), seed=seed)
+    return {"bottom_line": line.sentence, **result}
 
 
 def _verdicts(rule: str, traces: Traces, items: Items) -> list[Verdict]:

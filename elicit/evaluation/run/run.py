@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from elicit.decoding.trace import Outcome, Trace
+from elicit.evaluation.metrics.bottom_line import of_run
 from elicit.evaluation.run.store import PARQUET, Store
 from elicit.evaluation.run.table import outcomes, traces
 from elicit.tasks.base import Items
@@ -64,6 +65,11 @@ class Run:
             self._metrics = self.store.metrics
         assert self._metrics is not None, "the run is not finished"
         return self._metrics
+
+    @property
+    def bottom_line(self) -> str:
+        """One sentence on what the method gains, and whether its controls do as much."""
+        return str(self.metrics.get("bottom_line") or of_run(self.metrics).sentence)  # an older run has none
 
     @property
     def traces(self) -> dict[str, dict[str, list[Trace]]]:
