@@ -49,7 +49,7 @@ def test_undecided_says_the_smallest_lead_that_would_have_counted() -> None:
     assert told(19, 10, **controls()).outcome != "undecided"
     few = told(3, 0, n=4)
     assert few.outcome == "undecided" and few.sentence.endswith(
-        "on 4 questions, where none could be seen: raise --limit."
+        "on 4 questions, where no lead could be seen: raise --limit."
     )
 
 
@@ -204,17 +204,4 @@ def test_a_comparison_measures_each_method_beside_its_own_controls(run: Run, tin
     assert "and more than its one control, flipped: by 65.0 points" in result["bottom_lines"]["p"]
     assert result["bottom_line"].startswith("Of two methods one gains more than each of its controls (p); one is not")
     part = compare_runs([run, other], baseline="p")["bottom_lines"]
-    assert set(part) == {"m"} and part["m"].startswith("m gains nothing over p")
-
-
-def test_it_is_the_first_line_of_the_shell(tiny_folder: Path, tmp_path: Path) -> None:
-    asked = (
-        "run", "--model", str(tiny_folder), "--device", "cpu", "--task", "chain-sum:min_terms=2,max_terms=2", "--limit",
-        "2", "--max-new-tokens", "4", "--set", "k=2", "--out", str(tmp_path / "run"),
-    )  # fmt: skip
-    code, out, err = shell(*asked, "--json")
-    assert code == 0, err
-    said = json.loads(out)["bottom_line"]
-    assert said.startswith("It is undecided whether cot-decoding gains over direct")
-    code, out, err = shell(*asked)
-    assert code == 0 and " ".join(out.split()).startswith(said), err
+    assert set(part) == {"m"} and part["m"].startswith("It is undecided whether m gains over p: +0.0")

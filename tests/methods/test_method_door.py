@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -122,12 +123,14 @@ def test_the_pages_example_runs(
         assert list(used["run"].metrics["arms"]) == ["opening-word", "direct", "random word 0", "random word 1"]
         page = (used["run"].folder / "report.html").read_text()
         assert "Begins with" in page  # its notes
-        code, out, err = shell(
-            "run", "--method", "opening-word", "--controls", "--model", str(tiny_folder), "--task", TASK, "--limit",
-            "2", "--max-new-tokens", "4", "--set", "read=2", "--set", "words=a,b", "--device", "cpu",
+        assert page.index(used["run"].bottom_line) < page.index("Begins with")
+        compared = (
+            "compare", "--methods", "opening-word", "--controls", "--quick", "--model", str(tiny_folder), "--task", TASK,
+            "--limit", "2", "--max-new-tokens", "4", "--device", "cpu",
         )  # fmt: skip
-        assert code == 0 and "random word 1" in out and "Begins with" in out, err
-        code, _, err = shell("run", "--method", "opening-word", "--set", "word=a")
-        assert code == 2 and "unknown option of opening-word 'word'; did you mean words" in err
+        code, out, err = shell(*compared, "--json")
+        assert code == 0 and [row["key"] for row in json.loads(out)["arms"]][-1] == "random word 1", err
+        code, _, err = shell("compare", "--methods", "opening-ward")
+        assert code == 2 and "did you mean opening-word" in err
     finally:
         METHODS.pop("opening-word", None)
