@@ -96,7 +96,7 @@ def test_no_more_than_one_of_five_random_draws_or_a_forced_first_word() -> None:
     assert line == BottomLine(
         "random",
         "m gains 50.0 points [40.0, 60.0] over direct, but no more than one of five random features (random feature 3) "
-        "and one of two begins … (begins 'Step').",
+        "and one of two “begins …” (begins 'Step').",
     )
     assert "all five random features" in told(60, 10, **controls(r0=60, r1=60, r2=60, r3=60, r4=60)).sentence
     single = told(60, 10, **{"random 0": 60, "random 1": 20})
@@ -108,7 +108,7 @@ def test_another_control_does_as_much() -> None:
     assert line.outcome == "other" and line.sentence.endswith("but no more than direct@budget (the same tokens).")
     both = told(60, 10, **controls(budget=61, flipped=60, To=60))
     assert both.outcome == "other" and both.sentence.endswith(
-        "no more than one of two begins … (begins 'To'), sign flipped and direct@budget (the same tokens)."
+        "no more than one of two “begins …” (begins 'To'), sign flipped and direct@budget (the same tokens)."
     )
 
 

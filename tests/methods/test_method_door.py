@@ -125,8 +125,8 @@ def test_the_pages_example_runs(
         assert "Begins with" in page  # its notes
         assert page.index(used["run"].bottom_line) < page.index("Begins with")
         compared = (
-            "compare", "--methods", "opening-word", "--controls", "--quick", "--model", str(tiny_folder), "--task", TASK,
-            "--limit", "2", "--max-new-tokens", "4", "--device", "cpu",
+            "compare", "--methods", "opening-word", "--controls", "--quick", "--model", str(tiny_folder),
+            "--task", TASK, "--limit", "2", "--max-new-tokens", "4", "--device", "cpu",
         )  # fmt: skip
         code, out, err = shell(*compared, "--json")
         assert code == 0 and [row["key"] for row in json.loads(out)["arms"]][-1] == "random word 1", err

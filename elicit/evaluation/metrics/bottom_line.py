@@ -187,11 +187,13 @@ def _beaten(controls: Mapping[str, _Lead]) -> str:
 
 
 def _family(name: str) -> str:
-    """What draws of one control have in common, in the plural: `random features`, `begins …`."""
-    quoted = re.sub(r"\s+('[^']*'|\"[^\"]*\")$", " …", name)
+    """What draws of one control have in common, in the plural: `random features`, `“begins …”`."""
+    begun = re.sub(r"\s+('[^']*'|\"[^\"]*\")$", "", name)
     stem = re.sub(r"\s+\d+$", "", name)
-    if quoted != name or stem == name:
-        return quoted
+    if begun != name:
+        return f"“{begun} …”"
+    if stem == name:
+        return name
     return f"{stem} controls" if " " not in stem else stem if stem.endswith("s") else f"{stem}s"
 
 
