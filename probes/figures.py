@@ -47,12 +47,13 @@ class Section:
 Part = str | tuple[str, str, go.Figure] | Section
 
 
-def page(title: str, note: str, parts: Sequence[Part], *, style: str = "", script: str = "") -> str:
+def page(title: str, note: str, parts: Sequence[Part], *, first: str = "", style: str = "", script: str = "") -> str:
     """One HTML file with all it needs inside: it opens without a network, in light and dark, with a table of contents.
 
     Args:
         title, note: head of the page, plain text.
         parts: HTML as it is, (heading, explanation, figure), or a section of them.
+        first: what it all comes to, the sentence that the page begins with.
         style, script: more of the page's own, as CSS and JavaScript.
     """
     body = _numbered("".join(_html(part, 2) for part in parts))
@@ -62,7 +63,7 @@ def page(title: str, note: str, parts: Sequence[Part], *, style: str = "", scrip
         f"<title>{html.escape(title)}</title><style>{_asset('page.css')}{style}</style></head><body>",
         "<a class='skip' href='#content'>Skip to the content</a>",
         f"<header><h1>{html.escape(title)}</h1><button id='theme' type='button'>Dark</button></header>",
-        f"<main id='content'>{noted(note)}",
+        f"<main id='content'>{lead(first)}{noted(note)}",
     ]
     if contents.count("<li>") > 3:
         out.append(
@@ -79,8 +80,8 @@ def page(title: str, note: str, parts: Sequence[Part], *, style: str = "", scrip
 
 
 def lead(text: str) -> str:
-    """The sentence that a page begins with: what it all comes to."""
-    return f"<p class='lead'>{html.escape(text)}</p>"
+    """The sentence that a page or a section begins with: what it all comes to; nothing for no text."""
+    return f"<p class='lead'>{html.escape(text)}</p>" if text else ""
 
 
 def noted(text: str) -> str:

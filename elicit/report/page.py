@@ -16,7 +16,7 @@ from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from elicit.report.browser import browser
 from elicit.report.comparison import compare_runs, each_line, entries, head_of, remarks, rows_of
-from elicit.report.run_section import made_parts, run_parts
+from elicit.report.run_section import made_parts, run_note, run_parts
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, Part, Section, lead, noted, page, styled, table
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def render(run: Run) -> str:
         *run_parts(run), Section("Samples", "", [shown.html]), Section("How it was made", "", made_parts(run))
     ]  # fmt: skip
     title = f"{run.metrics['method']} on {run.metrics['task']}"
-    return page(title, "", parts, style=shown.style, script=shown.script)
+    return page(title, run_note(run), parts, first=run.bottom_line, style=shown.style, script=shown.script)
 
 
 def render_all(
@@ -66,15 +66,18 @@ def render_all(
     note = f"{result['items']} items of {result['task']}, model {model['name']}, weights {model['sha256'][:12]}…, "
     note += f"{model['dtype']}."
     shown = browser(arms)
-    parts: list[Part] = [lead(result["bottom_line"]), noted(note), Section("Summary", "", summary_parts(result))]
+    parts: list[Part] = [Section("Summary", "", summary_parts(result))]
     parts += [Section(_title(one), "", analysis_parts(one)) for one in analyses]
     if refused:
         rows = list(refused.items())
         parts.append(Section("Analyses without a result", "", [table(("analysis", "why"), rows, prose=True)]))
     parts.append(Section("Samples", "", [shown.html]))
-    parts += [Section(_of(run), "", run_parts(run)) for run in runs]
+    for run in runs:
+        parts.append(Section(_of(run), "", [lead(run.bottom_line), noted(run_note(run)), *run_parts(run)]))
     parts.append(Section("How it was made", "", [Section(_of(run), "", made_parts(run)) for run in runs]))
-    return page(f"elicit: {result['task']}", "", parts, style=shown.style, script=shown.script)
+    return page(
+        f"elicit: {result['task']}", note, parts, first=result["bottom_line"], style=shown.style, script=shown.script
+    )
 
 
 def reference(arms: Sequence[Any]) -> str:

@@ -11,7 +11,7 @@ from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG
 from elicit.methods import METHODS
-from probes.figures import Part, lead, noted, table
+from probes.figures import Part, noted, table
 
 ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 
@@ -160,10 +160,10 @@ def run_note(run: Run) -> str:
 
 
 def run_parts(run: Run) -> list[Part]:
-    """The parts of a page that are about one run: its bottom line, its table, what a reader must know, its figures."""
+    """The parts of a page that are about one run: its table, what a reader must know, its figures."""
     metrics = run.metrics
     method = METHODS.get(metrics["method"])
-    parts: list[Part] = [lead(run.bottom_line), noted(run_note(run)), table(*arm_table(metrics), main=0)]
+    parts: list[Part] = [table(*arm_table(metrics), main=0)]
     parts.append("".join(noted(line) for line in notes(metrics)))
     if method:
         parts += [*method.parts(metrics["options"]), *method.findings(run)]
