@@ -42,10 +42,10 @@ def test_nothing_gained() -> None:
 def test_undecided_says_the_smallest_lead_that_would_have_counted() -> None:
     line = told(14, 10)
     assert line.outcome == "undecided" and line.sentence.startswith("It is undecided whether m gains over direct: +4.0")
-    assert line.sentence.endswith("on 100 questions, where a lead below 6.0 points could not be seen.")
+    assert line.sentence.endswith("on 100 questions, where no lead below 6.0 points could be seen.")
     assert told(15, 10).outcome == "undecided" and told(16, 10).outcome == "uncontrolled"
     assert told(16, 10, **controls()).outcome == "undecided"  # ten arms: Holm asks for more
-    assert "a lead below 9.0 points" in told(16, 10, **controls()).sentence
+    assert "no lead below 9.0 points" in told(16, 10, **controls()).sentence
     assert told(19, 10, **controls()).outcome != "undecided"
     few = told(3, 0, n=4)
     assert few.outcome == "undecided" and few.sentence.endswith(
@@ -57,7 +57,7 @@ def test_lost_answers_make_the_smallest_lead_larger() -> None:
     direct = (np.arange(N) < 50).astype(float)
     method = np.roll(direct, 20)  # twenty lost, twenty won
     line = bottom_line("m", {"m": method, "direct": direct})
-    assert line.outcome == "undecided" and "a lead below 16.0 points" in line.sentence
+    assert line.outcome == "undecided" and "no lead below 16.0 points" in line.sentence
     for wins, outcome in ((35, "undecided"), (36, "uncontrolled")):
         more = (np.arange(N) >= 20) & (np.arange(N) < 50 + wins)
         line = bottom_line("m", {"m": more.astype(float), "direct": direct})
@@ -123,10 +123,8 @@ def test_a_lead_over_a_control_that_does_not_count_is_undecided() -> None:
 def test_what_cannot_be_told() -> None:
     scores = {"m": np.ones(4), "cot-prompt": np.ones(4)}
     line = bottom_line("m", scores)
-    assert (
-        line.outcome == "no start"
-        and "direct was not run, so no gain can be told: add --against direct" in line.sentence
-    )
+    assert line.outcome == "no start"
+    assert line.sentence.endswith("direct was not run, so no gain can be told: add --against direct.")
     alone = bottom_line("direct", {"direct": np.ones(1)})
     assert alone.sentence == "direct is right in 100.0% of 1 question; gains of others are measured from it."
 

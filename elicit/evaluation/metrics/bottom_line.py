@@ -101,9 +101,7 @@ def bottom_line(
     if method == start:
         return BottomLine(NO_START, f"{right}; gains of others are measured from it.")
     if start not in scores:
-        return BottomLine(
-            NO_START, f"{right}; {start} was not run, so that no gain can be told: add --against {start}."
-        )
+        return BottomLine(NO_START, f"{right}; {start} was not run, so no gain can be told: add --against {start}.")
     leads = _leads(method, scores, seed)
     gain = leads.pop(start)
     interval = gain.by.interval
@@ -113,10 +111,8 @@ def bottom_line(
     if not gain.counts:
         if interval.low <= 0 and interval.high < LEAST_GAP:
             return BottomLine(NOTHING, f"{method} gains nothing over {start}: {told}.")
-        seen = _smallest(n, gain.by.losses, len(leads) + 1)
-        seen = (
-            f"a lead below {share(seen)} points could not be seen" if seen else "no lead could be seen: raise --limit"
-        )
+        least = _smallest(n, gain.by.losses, len(leads) + 1)
+        seen = f"no lead below {share(least)} points could be seen" if least else "no lead could be seen: raise --limit"
         return BottomLine(UNDECIDED, f"It is undecided whether {method} gains over {start}: {told}, where {seen}.")
     known = f", {recovered:.2f} of the gap" if recovered is not None else ""
     head = f"{method} gains {_points(gain.by)} over {start}{known}"
