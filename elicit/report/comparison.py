@@ -149,10 +149,10 @@ def _bottom_lines(
     for arm in [one for one in others if one.key not in BASELINES] or others:
         beside = {} if arm.key in BASELINES else arm.run.metrics["arms"]
         scores = {key: one["scores"] for key, one in beside.items() if key != arm.key}
-        scores |= {reference.label: reference.scores, arm.label: arm.scores}
+        scores |= {reference.name: reference.scores, arm.name: arm.scores}
         values = {name: np.array([one[item] for item in shared]) for name, one in scores.items()}
-        out[arm.label] = bottom_line(
-            arm.label, values, start=reference.label, recovered=recovered[arm.label], seed=seed
+        out[arm.name] = bottom_line(
+            arm.name, values, start=reference.name, recovered=recovered[arm.name], seed=seed
         )
     return out
 
