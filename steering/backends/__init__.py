@@ -81,6 +81,11 @@ class Claims:
         Raises:
             UserError: a kind of what, when or where, or plans by row, that the backend cannot do.
         """
+        if lacks := self.lacking(rows):
+            raise UserError(f"the {name} backend cannot {lacks}; use the hf backend")
+
+    def lacking(self, rows: Rows) -> str:
+        """What these rows ask for and is not claimed, or ""."""
         for one in (one for plan in rows.plans for one in plan):
             points = {site.point for site in one.sites} | ({one.when.gate.site.point} if one.when.gate else set())
             for kind, given, known in (
@@ -89,12 +94,10 @@ class Claims:
                 ("where", points, self.points),
             ):
                 if not given <= known:
-                    raise UserError(
-                        f"the {name} backend cannot do {kind} = {', '.join(sorted(given - known))}; "
-                        f"it does {', '.join(sorted(known))}; use the hf backend"
-                    )
+                    return f"do {kind} = {', '.join(sorted(given - known))}; it does {', '.join(sorted(known))}"
         if rows.of_row is not None and len(set(rows.of_row)) > 1 and not self.per_row:
-            raise UserError(f"the {name} backend cannot follow different plans in one batch; use the hf backend")
+            return "follow different plans in one batch"
+        return ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from steering.backends import Claims, Completion, Rows
 from steering.backends.huggingface import completions, per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
-from steering.hooks import check_plan
+from steering.hooks import Session, check_plan
 
 
 class TransformerLens:
@@ -68,7 +68,7 @@ class TransformerLens:
     @torch.no_grad()
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
         ids, mask, positions = left_pad(rows.texts, self.lm.device)
-        with self._steered(rows):
+        with self.steered(rows):
             logits = self.bridge(ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
         return per_text(logits, rows.texts)
 
@@ -77,7 +77,7 @@ class TransformerLens:
         self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
         ids, mask, _ = left_pad(rows.texts, self.lm.device)
-        with self._steered(rows):
+        with self.steered(rows):
             out = self.bridge.generate(
                 ids,
                 attention_mask=mask.long(),
@@ -94,7 +94,7 @@ class TransformerLens:
         return completions(sequences[:, ids.shape[1] :], logits, eos_ids)
 
     @contextmanager
-    def _steered(self, rows: Rows) -> Iterator[None]:
+    def steered(self, rows: Rows) -> Iterator[Session]:
         """Hooks at the plans' sites for as long as the context is open; `delivery` after it."""
         self.claims.check(self.name, rows)
         for plan in rows.plans:
@@ -107,7 +107,7 @@ class TransformerLens:
         clock = Clock(self.bridge.original_model, rows.lengths)
         try:
             with self.bridge.hooks([(name, _hook(editor, clock, site)) for site, name in names.items()]):
-                yield
+                yield Session(editor, clock)
         finally:
             clock.remove()
         self.delivery = editor.delivery()
