@@ -16,28 +16,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from elicit.decoding.answering import ask, found_again, graded, read
-from elicit.decoding.decoders import Decoder, Greedy, Hybrid, decoder_from_dict, decoder_to_dict
+from elicit.decoding.answering import Draft, asked_again, graded, respond
+from elicit.decoding.decoders import Decoder, Greedy, Hybrid, Stream, decoder_from_dict, decoder_to_dict
 from elicit.decoding.decoders.partner import Partner
-from elicit.decoding.engine import Batch, decode_batch
-from elicit.decoding.loop import Generation, Progress, StopRule
+from elicit.decoding.engine import STATISTICS, Batch, check_engine
+from elicit.decoding.loop import Progress, StopRule
 from elicit.decoding.progress import Progress as RunProgress
 from elicit.decoding.progress import Silent
 from elicit.decoding.selection import SELECTABLE
 from elicit.decoding.trace import Trace
 from elicit.models.model import Model, load_same
 from elicit.models.prompts import Prompt
+from elicit.tasks.answers import Kind
 from elicit.tasks.base import Item, Items
 from probes.errors import UserError, unknown
 from probes.files import inner_folder, make_folder, whole, write_whole
 from probes.finite import told_of
 from probes.sites import depth, width
 from steering import storage
-from steering.adapters import CONFIG, WEIGHTS, Adapter, applied
+from steering.adapters import CONFIG, WEIGHTS, Adapter
 from steering.hooks import check_plan
 from steering.interventions import Plan
 
@@ -86,6 +87,7 @@ class Elicited:
             raise unknown("selection", self.select, SELECTABLE)
         if self.span not in SPANS:
             raise unknown("span", self.span, SPANS)
+        check_engine(self.model.engine)
         check_plan(self.model.lm, self.interventions)
         self._check_partner()
 
@@ -133,31 +135,69 @@ class Elicited:
             out += some
         return out
 
-    def _traces(
-        self, items: Items, prompts: Sequence[list[int]], generations: Sequence[list[Generation]]
-    ) -> list[list[Trace]]:
-        """What was generated, read and graded; the adapter is on."""
-        flat = [(q, g) for q, branches in enumerate(generations) for g in branches]
-        kinds = [items.task.kind_of(items[q]) for q, _ in flat]
-        said = [
-            read(self.model.tokenizer, g.tokens.tolist(), self.prompt.stop, kind)
-            for (_, g), kind in zip(flat, kinds, strict=True)
+    def respond(
+        self,
+        prompts: Sequence[Sequence[int]],
+        kinds: Sequence[Kind],
+        streams: Sequence[Stream | str],
+        *,
+        limit: int | None = None,
+        stop: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> list[list[Draft]]:
+        """Answer prompts in one batch, ungraded; `answer` grades what this says to a task's questions.
+
+        Args:
+            prompts: token ids of each.
+            kinds: of the answer that is looked for in what is said, one a prompt.
+            streams: where each prompt's random numbers come from, or an id (see `elicit.decoding.decoders.Stream`).
+            limit: of new tokens; the decoder's own unless given.
+            stop: strings at which an answer ends; the prompt's own unless given.
+            progress: called after every step.
+
+        Returns:
+            For each prompt its branches.
+
+        Raises:
+            UserError: as `answer`.
+        """
+        batch = Batch(
+            prompts=prompts,
+            streams=streams,
+            decoder=self.decoder if limit is None else replace(self.decoder, max_new_tokens=limit),  # type: ignore[type-var]
+            stop=self._stop if stop is None else StopRule(self.model.eos_ids, tuple(stop), self.model.tokenizer),
+            arms=[(self.method, self.interventions)],
+            adapter=self.adapter,
+            partner=self.partner,
+            needs=self._needs,
+        )
+        return self._found(prompts, kinds, respond(self.model, batch, kinds, progress))
+
+    @property
+    def _stop(self) -> StopRule:
+        return StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer)
+
+    @property
+    def _needs(self) -> frozenset[str]:
+        """The statistics that its traces hold; how far tokens were moved only where anything moves them."""
+        unmoved = not self.interventions and self.partner is None
+        return frozenset(STATISTICS) - ({"moved"} if unmoved else set())
+
+    def _found(
+        self, prompts: Sequence[Sequence[int]], kinds: Sequence[Kind], drafts: Sequence[list[Draft]]
+    ) -> list[list[Draft]]:
+        """The drafts with the answers that it looks for."""
+        with told_of(self.method):
+            if self.span == "prompted":
+                return asked_again(self.model, prompts, drafts, kinds, self.adapter)
+            return list(drafts)
+
+    def _graded(self, items: Items, drafts: Sequence[list[Draft]]) -> list[list[Trace]]:
+        steered = bool(self.interventions) or self.partner is not None
+        return [
+            [graded(one, items.task, item, filters=self.filters, steered=steered) for one in some]
+            for item, some in zip(items, drafts, strict=True)
         ]
-        asked = [0] * len(flat)
-        if self.span == "prompted":
-            answers = ask(self.model, [prompts[q] + g.tokens.tolist() for q, g in flat], kinds)
-            said = [found_again(response, answer) for response, (answer, _) in zip(said, answers, strict=True)]
-            asked = [spent for _, spent in answers]
-        traces: list[list[Trace]] = [[] for _ in items]
-        for (q, g), response, spent in zip(flat, said, asked, strict=True):
-            index = getattr(self.decoder, "first_sample", 0) + len(traces[q])
-            traces[q].append(
-                graded(
-                    response, g, items.task, items[q], index=index, prompt_tokens=len(prompts[q]), asked=spent,
-                    filters=self.filters, steered=bool(self.interventions) or self.partner is not None,
-                )
-            )  # fmt: skip
-        return traces
 
     @property
     def batch_key(self) -> str:
@@ -168,7 +208,13 @@ class Elicited:
         adapter = None if self.adapter is None else self.adapter.sha256
         alone = None if self.partner is None else self.decode_key
         shared = [decoder_to_dict(self.decoder), self.prompt.stop, adapter, alone]
-        return _hash([shared, self.model.provenance.sha256, self.model.dtype])
+        return _hash([shared, *self._model_key])
+
+    @property
+    def _model_key(self) -> list[str]:
+        """What of the model decides the traces; its engine where it is not the reference."""
+        model = self.model
+        return [model.provenance.sha256, model.dtype, *([] if model.engine == "hf" else [model.engine])]
 
     @property
     def decode_key(self) -> str:
@@ -177,7 +223,7 @@ class Elicited:
         data = {k: v for k, v in self.to_dict().items() if k not in left_out}
         if self.partner is not None:
             data["partner"] = self.partner.digest
-        return _hash([data, self.model.provenance.sha256, self.model.dtype])
+        return _hash([data, *self._model_key])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the tensors."""
@@ -278,25 +324,27 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
         raise ValueError("handles with one batch_key are decoded together; give at least one, and no others")
     first, _ = asked[0]
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
-    with applied(first.model.lm, first.adapter):
-        generations = iter(decode_batch(first.model, _batch(asked, prompts), progress))
-        out = []
-        for (handle, items), some in zip(asked, prompts, strict=True):
-            with told_of(handle.method):
-                out.append(handle._traces(items, some, [next(generations) for _ in items]))
-        return out
+    kinds = [[items.task.kind_of(item) for item in items] for _, items in asked]
+    batch = _batch(asked, prompts)
+    drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], progress))
+    return [
+        handle._graded(items, handle._found(put, some, [next(drafts) for _ in items]))
+        for (handle, items), put, some in zip(asked, prompts, kinds, strict=True)
+    ]
 
 
 def _batch(asked: Asked, prompts: Sequence[Sequence[list[int]]]) -> Batch:
     first, _ = asked[0]
     return Batch(
         prompts=[ids for some in prompts for ids in some],
-        items=[item.id for _, items in asked for item in items],
+        streams=[item.id for _, items in asked for item in items],
+        decoder=first.decoder,
+        stop=first._stop,
         arms=[(handle.method, handle.interventions) for handle, _ in asked],
         arm_of=[number for number, (_, items) in enumerate(asked) for _ in items],
-        decoder=first.decoder,
-        stop=StopRule(first.model.eos_ids, first.prompt.stop, first.model.tokenizer),
+        adapter=first.adapter,
         partner=first.partner,
+        needs=frozenset(name for handle, _ in asked for name in handle._needs),
     )
 
 

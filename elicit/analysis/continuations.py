@@ -16,7 +16,8 @@ import torch
 from elicit.analysis.base import in_turn
 from elicit.decoding.answering import ask
 from elicit.decoding.decoders import Decoder, Greedy
-from elicit.decoding.loop import StopRule, decode, stop_at
+from elicit.decoding.engine import Batch, decode_batch
+from elicit.decoding.loop import StopRule, stop_at
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm
@@ -28,7 +29,7 @@ from probes.errors import UserError
 from probes.finite import told_of
 from probes.offsets import decoded
 from steering.adapters import applied
-from steering.hooks import Session, attached
+from steering.hooks import attached
 
 BATCH_TOKENS = 4096
 Told = Callable[[Sequence[int]], None]
@@ -126,8 +127,8 @@ def without_thoughts(arms: Sequence[Arm]) -> UserError:
 
 
 @contextmanager
-def acting(handle: Elicited) -> Iterator[tuple[Session | None, Told]]:
-    """The handle's adapter and interventions on its model; the session, and who is told the next prompts' lengths."""
+def acting(handle: Elicited) -> Iterator[Told]:
+    """The handle's adapter and interventions on its model; who is told the next prompts' lengths."""
     plan = attached(handle.model.lm, [handle.interventions]) if handle.interventions else nullcontext()
     with told_of(handle.method), applied(handle.model.lm, handle.adapter), plan as session:
 
@@ -135,7 +136,7 @@ def acting(handle: Elicited) -> Iterator[tuple[Session | None, Told]]:
             if session is not None:
                 session.clock.given = torch.tensor(list(lengths))
 
-        yield session, told
+        yield told
 
 
 def forced(
@@ -146,10 +147,13 @@ def forced(
     paths = [[*prompt, *thought] for prompt, thought in zip(prompts, thoughts, strict=True)]
     kinds = [items.task.kind_of(item) for item in items]
     out: list[str | None] = [None] * len(paths)
-    with acting(handle) as (session, told):
+    with told_of(handle.method):
         for batch in by_length(paths, batch_tokens):
-            told([len(prompts[i]) for i in batch])
-            said = ask(handle.model, [paths[i] for i in batch], [kinds[i] for i in batch], session)
+            said = ask(
+                handle.model, [paths[i] for i in batch], [kinds[i] for i in batch],
+                arm=(handle.method, handle.interventions), lengths=[len(prompts[i]) for i in batch],
+                adapter=handle.adapter,
+            )  # fmt: skip
             for i, (answer, _) in zip(batch, said, strict=True):
                 out[i] = answer
     return out
@@ -184,18 +188,20 @@ def continuations(
         begun: tokens that the answer begins with.
         decoder: of as many answers as it has branches, each to its limit.
     """
-    lm, tokenizer, stop = handle.model.lm, handle.model.tokenizer, handle.prompt.stop
+    tokenizer, stop = handle.model.tokenizer, handle.prompt.stop
     prompts = [handle.prompt_ids(item) for item in items]
     paths = [[*prompt, *some] for prompt, some in zip(prompts, begun, strict=True)]
     rule = StopRule(handle.model.eos_ids, stop, tokenizer)
     out: list[list[str | None]] = [[] for _ in paths]
-    with acting(handle) as (session, told):
+    with told_of(handle.method):
         for batch in by_length(paths, batch_tokens // decoder.branches):
-            told([len(prompts[i]) for i in batch])
-            policy = decoder.policy([items[i].id for i in batch], handle.model.vocab_size)
-            made = decode(
-                lm, [paths[i] for i in batch], policy, max_new_tokens=decoder.max_new_tokens, stop=rule,
-                steering=session,
+            made = decode_batch(
+                handle.model,
+                Batch(
+                    [paths[i] for i in batch], [items[i].id for i in batch], decoder, rule,
+                    arms=[(handle.method, handle.interventions)], lengths=[len(prompts[i]) for i in batch],
+                    adapter=handle.adapter,
+                ),
             )  # fmt: skip
             for i, branches in zip(batch, made, strict=True):
                 for generation in branches:

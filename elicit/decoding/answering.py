@@ -1,6 +1,7 @@
-"""From token ids to a graded answer: its text, the answer in it, where that lies, and its verdict.
+"""From prompts to graded answers: what is said, the answer in it, where that lies, and its verdict.
 
-Evaluations and rollouts come through here, so that both read and grade alike.
+`respond` is where all answers come from: evaluations, rollouts, critiques and whoever asks a model through this suite.
+Grading stands on top of it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from elicit.decoding.decoders import Greedy
-from elicit.decoding.loop import NOTES, Generation, StopRule, decode
+from elicit.decoding.decoders import Greedy, Stream
+from elicit.decoding.engine import UNSTEERED, Batch, decode_batch
+from elicit.decoding.loop import NOTES, Generation, Progress, StopRule
 from elicit.decoding.trace import Trace, filter_path, place, rounded, text_of
 from elicit.models.model import Model
 from elicit.tasks.answers import Answer, Kind, find_answer, token_span
 from elicit.tasks.base import Item, Task
 from probes.offsets import decoded
-from steering.hooks import Session
+from steering.adapters import Adapter
+from steering.interventions import Plan
 
 ANSWER_PROMPT = "\nSo the answer is"
 ANSWER_TOKENS = 24
@@ -53,22 +56,100 @@ def read(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ..
     return Response(text, ends, find_answer(text, kind))
 
 
+@dataclass(frozen=True)
+class Draft:
+    """An answer that nobody has graded.
+
+    Args:
+        said: what it says.
+        generation: its tokens, with their statistics.
+        choice: its number among the answers to its prompt, those of other calls included.
+        prompt_tokens: of its prompt.
+        asked: tokens that it took to ask for the answer.
+    """
+
+    said: Response
+    generation: Generation
+    choice: int
+    prompt_tokens: int
+    asked: int = 0
+
+
+def respond(model: Model, batch: Batch, kinds: Sequence[Kind], progress: Progress | None = None) -> list[list[Draft]]:
+    """Answer the prompts of a batch by the model's engine.
+
+    Args:
+        kinds: of the answer that is looked for, one a prompt.
+
+    Returns:
+        For each prompt its branches.
+
+    Raises:
+        UserError, NotFiniteError: as `elicit.decoding.engine.decode_batch`.
+    """
+    own = getattr(batch.decoder, "first_sample", 0)
+    out = []
+    made = decode_batch(model, batch, progress)
+    for prompt, stream, kind, branches in zip(batch.prompts, batch.streams, kinds, made, strict=True):
+        first = stream.choice if isinstance(stream, Stream) else own
+        out.append(
+            [
+                Draft(read(model.tokenizer, g.tokens.tolist(), batch.stop.strings, kind), g, first + n, len(prompt))
+                for n, g in enumerate(branches)
+            ]
+        )
+    return out
+
+
+def asked_again(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    drafts: Sequence[Sequence[Draft]],
+    kinds: Sequence[Kind],
+    adapter: Adapter | None = None,
+) -> list[list[Draft]]:
+    """The same with the answers that are given when each is asked for its own, where they stand in what was said."""
+    paths = [[*p, *one.generation.tokens.tolist()] for p, some in zip(prompts, drafts, strict=True) for one in some]
+    flat = [kind for kind, some in zip(kinds, drafts, strict=True) for _ in some]
+    answers = iter(ask(model, paths, flat, adapter=adapter))
+    return [
+        [
+            replace(one, said=found_again(one.said, answer), asked=spent)
+            for one, (answer, spent) in zip(some, answers, strict=False)
+        ]
+        for some in drafts
+    ]
+
+
 def ask(
-    model: Model, paths: Sequence[Sequence[int]], kinds: Sequence[Kind], steering: Session | None = None
+    model: Model,
+    paths: Sequence[Sequence[int]],
+    kinds: Sequence[Kind],
+    *,
+    arm: tuple[str, Plan] = UNSTEERED[0],
+    lengths: Sequence[int] | None = None,
+    adapter: Adapter | None = None,
 ) -> list[tuple[str | None, int]]:
-    """Ask every path for its answer: what is said after "So the answer is", and the tokens that it took."""
+    """Ask every path for its answer: what is said after "So the answer is", and the tokens that it took.
+
+    Args:
+        arm: a name and the plan that all paths follow.
+        lengths: of the question in each path, from which the plan's steps are counted.
+        adapter: on the model meanwhile.
+    """
     tokenizer = model.tokenizer
     question = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
-    continued = decode(
-        model.lm,
-        [[*path, *question] for path in paths],
-        Greedy().policy([""] * len(paths), model.vocab_size),
-        max_new_tokens=ANSWER_TOKENS,
+    batch = Batch(
+        prompts=[[*path, *question] for path in paths],
+        streams=[""] * len(paths),
+        decoder=Greedy(ANSWER_TOKENS),
         stop=StopRule(model.eos_ids, ("\n",), tokenizer),
-        steering=steering,
+        arms=[arm],
+        lengths=lengths,
+        adapter=adapter,
     )
     out: list[tuple[str | None, int]] = []
-    for (generation,), kind in zip(continued, kinds, strict=True):
+    for (generation,), kind in zip(decode_batch(model, batch), kinds, strict=True):
         reply = decoded(tokenizer, generation.tokens.tolist()).split("\n")[0].split(". ")[0]
         said = find_answer(f"answer is {reply}", kind)
         out.append((said.text if said else None, generation.spent))
@@ -82,36 +163,23 @@ def found_again(response: Response, answer: str | None) -> Response:
     return replace(response, found=found)
 
 
-def graded(
-    response: Response,
-    generation: Generation,
-    task: Task,
-    item: Item,
-    *,
-    index: int,
-    prompt_tokens: int,
-    asked: int = 0,
-    filters: bool = False,
-    steered: bool = False,
-) -> Trace:
+def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steered: bool = False) -> Trace:
     """The trace of one branch.
 
     Args:
-        response: what the generation says.
-        index: of the branch or sample among those of its question.
-        prompt_tokens: of the question's prompt.
-        asked: tokens that it took to ask for the answer.
+        draft: what was answered.
         filters: whether the paper's filters take it out of the selection; a path without an answer always is.
         steered: whether interventions may have moved it.
     """
+    response, generation = draft.said, draft.generation
     span, delta = place(generation, response.ends, response.found)
     dropped = filter_path(response.text, generation.finish, response.answer)
     grade = task.grader.grade(item, response.answer)
     notes = {} if generation.notes is None else dict(zip(NOTES, generation.notes.T.tolist(), strict=True))
     return Trace(
         item=item.id,
-        index=index,
-        prompt_tokens=prompt_tokens,
+        index=draft.choice,
+        prompt_tokens=draft.prompt_tokens,
         tokens=generation.tokens.tolist(),
         ends=response.ends,
         text=response.text,
@@ -120,7 +188,7 @@ def graded(
         entropy=rounded(generation.entropy),
         logprob=rounded(generation.logprob),
         finish=generation.finish,
-        spent=generation.spent + asked,
+        spent=generation.spent + draft.asked,
         answer=response.answer,
         span=span,
         delta=delta,

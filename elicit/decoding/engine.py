@@ -1,22 +1,31 @@
-"""The door to decoding: prompts with what is done to each of them go in, generations come out.
+"""The door to decoding: a batch of prompts with all that is done to each goes in, generations come out.
 
-What stands behind it is the loop of this suite (`elicit.decoding.loop`), with hooks where rows are steered.
+An *engine* stands behind the door. It says by name what it can do, and the door refuses the rest. `hf`, the loop of
+this suite on a model of `transformers`, is the reference: it can do everything, and the others are held to its texts.
+How to add one stands in `elicit/decoding/README.md`.
 """
 
 from __future__ import annotations
 
+import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
-from elicit.decoding.decoders import Decoder, Hybrid
+from elicit.decoding.decoders import Decoder, Hybrid, decoder_name
 from elicit.decoding.decoders.partner import Partner
-from elicit.decoding.loop import Generation, Policy, Progress, StopRule, decode
+from elicit.decoding.decoders.sampling import Stream
+from elicit.decoding.loop import Generation, Policy, Progress, StopRule
 from elicit.models.model import Model
-from probes.errors import UserError
-from probes.finite import NotFiniteError
-from steering.hooks import Session, attached
+from probes.errors import UserError, unknown
+from steering.adapters import Adapter
+from steering.backends import Claims
+from steering.delivery import Delivery
 from steering.interventions import Add, Plan, ProjectOut
+
+STATISTICS = ("top2", "entropy", "logprob", "moved")
+UNSTEERED: tuple[tuple[str, Plan], ...] = (("", ()),)
 
 
 @dataclass(frozen=True)
@@ -25,71 +34,219 @@ class Batch:
 
     Args:
         prompts: token ids of each, ragged.
-        items: the id of each prompt's item, from which its random numbers are drawn.
-        arms: a name and a plan each.
-        arm_of: for each prompt the number of its arm.
+        streams: for each prompt where its random numbers come from, or the id of its item, which with the decoder's
+            own seed says so.
         decoder: chooses the tokens.
         stop: where an answer ends.
+        arms: a name and a plan each.
+        arm_of: for each prompt the number of its arm; None: all follow the first.
+        lengths: of the question in each prompt, where prompts hold the beginning of an answer as well. Steps of
+            interventions are counted from there. None: all of a prompt is question.
+        adapter: on the model while it decodes.
         partner: of hybrid decoding, and of no other.
+        needs: those of `STATISTICS` without which the caller can do nothing with the generations.
     """
 
     prompts: Sequence[Sequence[int]]
-    items: Sequence[str]
-    arms: Sequence[tuple[str, Plan]]
-    arm_of: Sequence[int]
+    streams: Sequence[Stream | str]
     decoder: Decoder
     stop: StopRule
+    arms: Sequence[tuple[str, Plan]] = UNSTEERED
+    arm_of: Sequence[int] | None = None
+    lengths: Sequence[int] | None = None
+    adapter: Adapter | None = None
     partner: Partner | None = None
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Of each arm."""
+        return [plan for _, plan in self.arms]
+
+    @property
+    def steered(self) -> bool:
+        """Whether any arm's plan does anything."""
+        return any(self.plans)
+
+    def policy(self, model: Model) -> Policy:
+        """What chooses the tokens of these prompts."""
+        if self.partner is None:
+            return self.decoder.policy(self.streams, model.vocab_size)
+        assert isinstance(self.decoder, Hybrid)
+        return self.decoder.joint(model, self.partner, self.streams)
+
+
+@dataclass(frozen=True)
+class Can:
+    """What an engine can do; everything else is refused before it is asked.
+
+    Args:
+        decoders: names of `elicit.decoding.decoders.DECODERS`.
+        statistics: those of `STATISTICS` that it keeps of each token. The others' arrays are left empty: `top1` and
+            `top2` of "top2", and those of their own names.
+        interventions: kinds of what, when and where, and whether rows may follow different plans; None: no plans.
+        adapters: whether it puts one on.
+        training: whether it sees weights that change after it was made.
+    """
+
+    decoders: frozenset[str] = frozenset({"greedy"})
+    statistics: frozenset[str] = frozenset()
+    interventions: Claims | None = None
+    adapters: bool = False
+    training: bool = False
+
+
+class Engine(ABC):
+    """What decodes a batch. One is made for a model when that is first decoded, and kept as long as the model.
+
+    Args:
+        model: with its weights, tokenizer, end tokens and device.
+
+    Attributes:
+        name: by which it is asked for.
+        can: what it can do.
+    """
+
+    name: str
+    can: Can
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @property
+    def how(self) -> str:
+        """Which of several ways it decodes this model, for the record of a run; "" where there is one."""
+        return ""
+
+    @abstractmethod
+    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+        """For each prompt its branches, in the decoder's order.
+
+        Args:
+            batch: asks for nothing that the engine does not claim.
+            progress: called after every step, with its number and the rows that are still open; an engine that cannot
+                say need not call it.
+        """
+
+
+ENGINES: dict[str, str | type[Engine]] = {
+    "hf": "elicit.decoding.engines.hf:HuggingFaceEngine",
+    "transformer-lens": "elicit.decoding.engines.lens:TransformerLensEngine",
+    "nnsight": "elicit.decoding.engines.nnsight:NNsightEngine",
+    "nnsight-remote": "elicit.decoding.engines.nnsight:RemoteEngine",
+}
+"""Name → class, or where it lies as `module:Class`; that is imported when a model asks for it."""
+
+
+def register_engine(name: str, engine: str | type[Engine]) -> None:
+    """Add an engine under a name, for `load_model(…, engine=name)`.
+
+    Raises:
+        UserError: the name is taken.
+    """
+    if name in ENGINES:
+        raise UserError(f"an engine named {name!r} is registered already; give another name")
+    ENGINES[name] = engine
+
+
+def check_engine(name: str) -> None:
+    """Refuse a name that no engine has; one that is written `module:Class` is looked for when it is first used.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name not in ENGINES and ":" not in name:
+        raise unknown("engine", name, ENGINES, hint="(or module:Class, of one's own)")
+
+
+def engine_of(model: Model) -> Engine:
+    """The engine that decodes this model, made when it is first asked for.
+
+    Raises:
+        UserError: an unknown name, a class that cannot be imported or is no engine; what the engine refuses.
+    """
+    kept: dict[str, Engine] = model.kept
+    if "engine" not in kept:
+        kept["engine"] = _class_of(model.engine)(model)
+    return kept["engine"]
+
+
+def _class_of(name: str) -> type[Engine]:
+    check_engine(name)
+    home = ENGINES.get(name, name)
+    if not isinstance(home, str):
+        return home
+    module, _, cls = home.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"engine {home!r} cannot be imported ({error}); give module:Class of one that can") from error
+    if not (isinstance(found, type) and issubclass(found, Engine)):
+        raise UserError(f"{home!r} is no engine; give a subclass of elicit.decoding.engine.Engine")
+    return found
 
 
 def decode_batch(model: Model, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
-    """Decode a batch on a model whose adapter is on.
+    """Decode a batch by the model's engine.
 
     Returns:
         For each prompt its branches.
 
     Raises:
-        UserError: a plan that should have moved every prompt moved none.
+        UserError: something that the engine does not claim; a plan that should have moved every prompt moved none.
         NotFiniteError: logits that are NaN or infinite, with the arm's name.
     """
-    if batch.partner is not None:
-        assert isinstance(batch.decoder, Hybrid)
-        policy: Policy = batch.decoder.joint(model, batch.partner, batch.items)
-    else:
-        policy = batch.decoder.policy(batch.items, model.vocab_size)
-    plans = [plan for _, plan in batch.arms]
-    steered = attached(model.lm, plans, of_row=batch.arm_of) if any(plans) else nullcontext()
-    with steered as session:
-        try:
-            out = decode(
-                model.lm, batch.prompts, policy, max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop,
-                steering=session, progress=progress,
-            )  # fmt: skip
-        except NotFiniteError as error:
-            number = batch.arm_of[error.row]
-            raise error.of(batch.arms[number][0], _cure(plans[number], session, number)) from None
-    for number, plan in enumerate(plans):
-        if not plan or session is None:
-            continue
-        delivery = session.editor.delivery(number)
+    engine = engine_of(model)
+    _check(engine, batch)
+    return engine.decode(batch, progress)
+
+
+def check_training(model: Model) -> None:
+    """Refuse to train a model whose engine would go on with the weights as they were.
+
+    Raises:
+        UserError: it would.
+    """
+    engine = _class_of(model.engine)
+    if not engine.can.training:
+        raise UserError(f"the {engine.name} engine does not see weights that are trained; train with the hf engine")
+
+
+def _check(engine: Engine, batch: Batch) -> None:
+    """Refuse by name what an engine does not claim."""
+    can, decoder = engine.can, decoder_name(batch.decoder)
+    lacks = ""
+    if decoder not in can.decoders:
+        lacks = f"do {decoder} decoding; it does {', '.join(sorted(can.decoders))}"
+    elif missing := sorted(batch.needs - can.statistics):
+        lacks = f"keep the statistics {', '.join(missing)}; it keeps {', '.join(sorted(can.statistics)) or 'none'}"
+    elif batch.adapter is not None and not can.adapters:
+        lacks = "put an adapter on"
+    elif batch.steered and can.interventions is None:
+        lacks = "carry interventions"
+    elif batch.steered and can.interventions is not None:
+        lacks = can.interventions.lacking(batch.plans, batch.arm_of)
+    if lacks:
+        raise UserError(f"the {engine.name} engine cannot {lacks}; use the hf engine")
+
+
+def check_delivery(batch: Batch, deliveries: Sequence[Delivery]) -> None:
+    """Refuse a batch whose plans did nothing, or made numbers that are not finite; for engines that carry them.
+
+    Args:
+        batch: that was decoded.
+        deliveries: what was done by the plan of each arm.
+
+    Raises:
+        UserError: a plan that should have moved every prompt moved none; one that made NaN or infinity.
+    """
+    for plan, delivery in zip(batch.plans, deliveries, strict=True):
         # These move every row. A feature that is silent leaves nothing to scale: of that one batch says nothing.
         sure = any(one.when.at_once and isinstance(one.what, Add | ProjectOut) for one in plan)
-        if delivery.not_finite or (sure and not delivery.positions):
-            delivery.check(_named(plan))
-    return out
+        if plan and (delivery.not_finite or (sure and not delivery.positions)):
+            delivery.check(named(plan))
 
 
-def _named(plan: Plan) -> str:
+def named(plan: Plan) -> str:
+    """A plan in a message."""
     return "the intervention " + " + ".join(f"{one.describe()['source']} × {one.strength:g}" for one in plan)
-
-
-def _cure(plan: Plan, session: Session | None, number: int) -> str:
-    """What helps a steered row, or "" where the dtype is to be told."""
-    if not plan or session is None:
-        return ""
-    if session.editor.delivery(number).not_finite:
-        try:
-            session.editor.delivery(number).check(_named(plan))
-        except UserError as error:
-            return str(error)
-    return f"lower the strength of {_named(plan)}, or give dtype bfloat16 or float32"

@@ -151,6 +151,7 @@ def decode(
     steering: Session | None = None,
     recorder: Recorder | None = None,
     progress: Progress | None = None,
+    shared: bool = True,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
 
@@ -163,6 +164,7 @@ def decode(
         steering: what `steering.hooks.attached(model, …)` gave; its plans' rows are the prompts.
         recorder: what `probes.capture.recording(model, …)` gave.
         progress: called after every step.
+        shared: whether branches may share their prompt's cache, for which the attention is exchanged meanwhile.
 
     Returns:
         For each prompt its branches, in the policy's order.
@@ -172,13 +174,13 @@ def decode(
             the model's positions, or a policy that steers by itself beside `steering` or a recorder.
         NotFiniteError: logits that are NaN or infinite; −inf alone, as of masked tokens, is no error.
     """
-    _check(model, prompts, max_new_tokens, stop.tokenizer)
+    check_prompts(model, prompts, max_new_tokens, stop.tokenizer)
     joint = policy if isinstance(policy, Joint) else None
     if joint is not None and (steering is not None or recorder is not None):
         raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
     ids, mask, _ = left_pad(prompts, model.device)
     followers: list[Follower] = [f for f in (steering, recorder, joint) if f is not None]
-    shared = recorder is None or not recorder.needs_patterns
+    shared = shared and (recorder is None or not recorder.needs_patterns)
     opened = open_state(model, max_new_tokens, shared=shared, peek=joint is not None)
     with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
         logits = state.prefill(ids, mask)
@@ -186,7 +188,7 @@ def decode(
         tokens = policy.first(logits)
         questions, branches = tokens.shape
         rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
-        record = _Record(rows, max_new_tokens, stop, model)
+        record = Record(rows, max_new_tokens, stop, model)
         question = torch.from_numpy(rows.question).to(model.device)
         tokens = tokens.reshape(-1)
         live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished
@@ -222,11 +224,10 @@ def decode(
             else:
                 moved = steering.moved() if steering is not None else None
             open_rows = record.append(live, step, tokens, logits, top, moved, notes)
-    generations = record.finished()
-    return [generations[q * branches : (q + 1) * branches] for q in range(questions)]
+    return record.finished()
 
 
-class _Record:
+class Record:
     """Tokens and statistics of every row, [rows, limit], and which rows are finished."""
 
     def __init__(self, opened: Rows, limit: int, stop: StopRule, model: PreTrainedModel) -> None:
@@ -301,8 +302,9 @@ class _Record:
         text = decoded(self.stop.tokenizer, self.tokens[row, : step + 1].tolist())
         return stop_at(text, self.stop.strings) is not None
 
-    def finished(self) -> list[Generation]:
-        out = []
+    def finished(self) -> list[list[Generation]]:
+        """For each question its branches."""
+        out: list[list[Generation]] = [[] for _ in range(int(self.question[-1]) + 1)]
         for row, (length, finish) in enumerate(zip(self.length, self.finish, strict=True)):
             kept = length - 1 if finish == "eos" else length
             top1, top2, entropy, logprob, moved = (v[row, :kept].copy() for v in self.values)
@@ -310,7 +312,8 @@ class _Record:
             end = int(self.tokens[row, kept]) if finish == "eos" else None
             notes = None if self.notes is None else self.notes[row, :kept].copy()
             measured = (top1, top2, entropy, logprob, moved)
-            out.append(Generation(tokens, *measured, before, str(finish), int(length), end, notes))
+            generation = Generation(tokens, *measured, before, str(finish), int(length), end, notes)
+            out[self.question[row]].append(generation)
         return out
 
 
@@ -346,12 +349,17 @@ def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
     return tables[key]
 
 
-def _check(
+def check_prompts(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
+    """Refuse prompts that cannot be answered.
+
+    Raises:
+        UserError: as `decode`.
+    """
     if not prompts:
         raise UserError("no prompts given; give at least one")
     if max_new_tokens < 1:

@@ -107,15 +107,8 @@ def answer_delta(generation: Generation, span: tuple[int, int]) -> float:
     return float(margins[span[0] : span[1]].mean())
 
 
-def response_text(
-    tokenizer: PreTrainedTokenizerBase, generation: Generation, stop: tuple[str, ...]
-) -> tuple[str, list[int]]:
-    """The text up to a stop string, and for each token the character at which it ends."""
-    return text_of(tokenizer, generation.tokens.tolist(), stop)
-
-
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...]) -> tuple[str, list[int]]:
-    """The same of token ids, whoever drew them."""
+    """The text of token ids up to a stop string, and for each token the character at which it ends."""
     text = decoded(tokenizer, ids)
     ends = token_ends(tokenizer, ids, text)
     return text[: stop_at(text, stop)], ends

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from elicit.decoding.engine import engine_of
 from elicit.decoding.loop import check_ready
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.trace import Trace
@@ -101,7 +102,7 @@ def evaluate(
         Store.clear(folder)
     config = {
         "identity": identity,
-        "execution": {"batch_rows": batch_rows or BATCH_ROWS, "together": True},
+        "execution": {"batch_rows": batch_rows or BATCH_ROWS, "together": True, "decoded_by": _engines(arms)},
         "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
         "task": items.task.source,
         "made": made_by(),
@@ -131,6 +132,12 @@ def evaluate(
             store.write(REPORT, page(run))
         store.finish(metrics)
     return run
+
+
+def _engines(arms: Sequence[Arm]) -> list[str]:
+    """What decodes the arms: each engine, with the way that it chose for the model where it has several."""
+    engines = [engine_of(model) for model in {id(arm.handle.model): arm.handle.model for arm in arms}.values()]
+    return sorted({f"{one.name} ({one.how})" if one.how else one.name for one in engines})
 
 
 def _check_room(arms: Sequence[Arm], items: Items) -> None:

@@ -27,14 +27,17 @@ def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
     Returns:
         The schema of runs; hashes of the items (with gold answers and kinds) and of the tokenizers (with chat
         templates); the grader with its versions; the tokens that end an answer. Models that share them count once.
+        Engines, where one is not `hf`.
     """
     models = list(models)
+    engines = {model.engine for model in models}
     return {
         "schema": SCHEMA,
         "items": hash_of_items(items),
         "grader": identity_of(items.task.grader),
         "tokenizer": _hash(sorted({model.encoding_sha256 for model in models})),
         "ends": [list(ends) for ends in sorted({tuple(sorted(model.eos_ids)) for model in models})],
+        **({"engines": sorted(engines)} if engines - {"hf"} else {}),
     }
 
 

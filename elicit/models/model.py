@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,21 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Model:
-    """A causal LM in evaluation mode with its tokenizer and where it came from."""
+    """A causal LM in evaluation mode with its tokenizer and where it came from.
+
+    Args:
+        name: by which it was asked for.
+        lm, tokenizer, provenance: weights, words, and where they are from.
+        engine: the name of what decodes it (`elicit.decoding.engine.ENGINES`).
+        kept: what was made of it, for as long as it lives; a copy with other weights or another engine begins anew.
+    """
 
     name: str
     lm: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     provenance: Provenance
+    engine: str = "hf"
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def vocab_size(self) -> int:
@@ -95,7 +104,9 @@ class Model:
         return str(self.lm.dtype).removeprefix("torch.")
 
     def describe(self) -> dict[str, str]:
-        return {**asdict(self.provenance), "dtype": self.dtype, "device": str(self.lm.device)}
+        """Its engine is named where it is not `hf`."""
+        engine = {} if self.engine == "hf" else {"engine": self.engine}
+        return {**asdict(self.provenance), "dtype": self.dtype, "device": str(self.lm.device), **engine}
 
 
 def load_model(
@@ -105,6 +116,7 @@ def load_model(
     device: str = "auto",
     device_map: str | None = None,
     revision: str | None = None,
+    engine: str = "hf",
     progress: Progress | None = None,
 ) -> Model:
     """Load a causal LM for evaluation.
@@ -117,6 +129,7 @@ def load_model(
         device: `auto`, or a torch device.
         device_map: passed on, e.g. `"auto"` to spread a model over several GPUs (needs accelerate).
         revision: branch, tag or commit of a hub repository.
+        engine: what decodes it: `hf`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
         progress: called while weights are fetched.
 
     Raises:
@@ -141,7 +154,7 @@ def load_model(
         lm.to(target)  # type: ignore[arg-type]
     for parameter in lm.parameters():
         parameter.requires_grad_(False)
-    return Model(name, lm.eval(), tokenizer, provenance)
+    return Model(name, lm.eval(), tokenizer, provenance, engine)
 
 
 def load_same(about: Mapping[str, Any], made: str, remedy: str) -> Model:
@@ -154,7 +167,7 @@ def load_same(about: Mapping[str, Any], made: str, remedy: str) -> Model:
     Raises:
         UserError: what has that name here has other weights.
     """
-    model = load_model(about["name"], dtype=about["dtype"])
+    model = load_model(about["name"], dtype=about["dtype"], engine=about.get("engine", "hf"))
     if model.provenance.sha256 != about["sha256"]:
         raise UserError(
             f"{made} was made on {about['name']} {about['sha256'][:12]}…, what has that name here is "

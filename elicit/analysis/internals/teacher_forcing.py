@@ -67,7 +67,7 @@ def states(
     means: list[Any] = [None] * len(ids)
     raised_by: list[Any] = [None] * len(ids)
     single = []
-    with acting(handle) as (_, told):
+    with acting(handle) as told:
         for batch in by_length(ids, BATCH_TOKENS):
             told([lengths[i] for i in batch])
             acts = capture(
@@ -105,7 +105,7 @@ def logprobs(
 ) -> Float[Tensor, "positions vocab"]:
     """Log-probabilities of the next token at the positions that are read, item by item."""
     lm = handle.model.lm
-    with acting(handle) as (_, told):
+    with acting(handle) as told:
         told([lengths[i] for i in batch])
         rows, mask, places = left_pad([ids[i] for i in batch], lm.device)
         hidden = decoder(lm)(input_ids=rows, attention_mask=mask.long(), position_ids=places, use_cache=False)[0]

@@ -101,7 +101,7 @@ def curves(
         begun = [cut(thought, n / cuts) for thought in whole for n in range(cuts + 1)]
         match = np.array(same(many, forced(handle, many, begun), final))
         asked = [handle.prompt_ids(item) for item in many]
-        with acting(handle) as (_, told):
+        with acting(handle) as told:
             sure = answer_logprobs(handle.model.lm, handle.model.tokenizer, asked, begun, final, told)
         shape = (len(items), cuts + 1)
         out[name] = Curve(match.reshape(shape), np.array(sure).reshape(shape))

@@ -30,7 +30,8 @@ from jaxtyping import Bool
 from elicit.analysis.base import Analysis, shown
 from elicit.analysis.continuations import BATCH_TOKENS, continued, each_thinking, forced, same
 from elicit.decoding.decoders import Greedy
-from elicit.decoding.loop import StopRule, decode
+from elicit.decoding.engine import Batch, decode_batch
+from elicit.decoding.loop import StopRule
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import arms_of, model_of, questions
 from elicit.evaluation.run.run import Run
@@ -95,8 +96,7 @@ def rephrased(model: Model, texts: Sequence[str], limit: int) -> list[str]:
     prompt = named_prompt("chat" if model.tokenizer.chat_template else "qa", model.tokenizer)
     ids = [prompt.ids(ASKED.replace("{thought}", text.strip()), model.tokenizer) for text in texts]
     rule = StopRule(model.eos_ids, prompt.stop, model.tokenizer)
-    policy = Greedy(limit).policy([""] * len(ids), model.vocab_size)
-    made = decode(model.lm, ids, policy, max_new_tokens=limit, stop=rule)
+    made = decode_batch(model, Batch(ids, [""] * len(ids), Greedy(limit), rule))
     return [f" {decoded(model.tokenizer, one.tokens.tolist()).strip()}" for (one,) in made]
 
 

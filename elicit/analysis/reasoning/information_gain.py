@@ -178,7 +178,7 @@ def analyse(
             table.append(_row(arm.name, "itself", why))
         else:
             assert handle is not None
-            with acting(handle) as (_, told):
+            with acting(handle) as told:
                 own = measure(model.lm, model.tokenizer, handle.prompt, asked, thoughts, seed=seed, told=told)
             data[f"{arm.name}, itself"] = {"values": plain(own), **judged(own, seed=seed)}
             table.append(_row(arm.name, "itself", data[f"{arm.name}, itself"]))

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from elicit.decoding.decoders.branching import Branching
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
-from elicit.decoding.decoders.sampling import Sampling
+from elicit.decoding.decoders.sampling import Sampling, Stream
 from elicit.decoding.loop import Policy
 from probes.errors import unknown
 
@@ -28,17 +28,20 @@ class Decoder(Protocol):
         """How many branches it opens for each question."""
         ...
 
-    def policy(self, item_ids: Sequence[str], vocab_size: int) -> Policy:
-        """Choose tokens for these questions, in this order."""
+    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
+        """Choose tokens for these prompts, in this order, each with its random numbers or its item's id."""
         ...
 
 
 DECODERS: dict[str, type[Any]] = {"greedy": Greedy, "branching": Branching, "sampling": Sampling, "hybrid": Hybrid}
 
 
+def decoder_name(decoder: Decoder) -> str:
+    return next(name for name, cls in DECODERS.items() if type(decoder) is cls)
+
+
 def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
-    name = next(name for name, cls in DECODERS.items() if type(decoder) is cls)
-    return {"name": name, **asdict(decoder)}  # type: ignore[call-overload]
+    return {"name": decoder_name(decoder), **asdict(decoder)}  # type: ignore[call-overload]
 
 
 def decoder_from_dict(data: dict[str, Any]) -> Decoder:
@@ -49,4 +52,15 @@ def decoder_from_dict(data: dict[str, Any]) -> Decoder:
     return DECODERS[name](**arguments)
 
 
-__all__ = ["DECODERS", "Branching", "Decoder", "Greedy", "Hybrid", "Sampling", "decoder_from_dict", "decoder_to_dict"]
+__all__ = [
+    "DECODERS",
+    "Branching",
+    "Decoder",
+    "Greedy",
+    "Hybrid",
+    "Sampling",
+    "Stream",
+    "decoder_from_dict",
+    "decoder_name",
+    "decoder_to_dict",
+]

@@ -47,7 +47,7 @@ from torch import Tensor
 from elicit.decoding.cache import Candidates, KVState
 from elicit.decoding.decoders.gates import Known
 from elicit.decoding.decoders.partner import Newest, Partner, Thinker, shared_ids, thinking
-from elicit.decoding.decoders.sampling import stream
+from elicit.decoding.decoders.sampling import Stream
 from elicit.decoding.loop import Policy, Rows
 from elicit.models.model import Model
 from probes.confidence import Top2, top2
@@ -105,7 +105,7 @@ class Hybrid:
         every = list(product(self.coefficients, self.windows))
         return every[:1] if self.select == "none" and self.control != "random-candidate" else every
 
-    def policy(self, item_ids: Sequence[str], vocab_size: int) -> Policy:
+    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
         raise UserError("hybrid decoding needs a partner; give one to Elicited(partner=…)")
 
     def asks(self, partner: Partner) -> bool:
@@ -129,19 +129,19 @@ class Hybrid:
         if self.control in ("permuted-category", "random-category") and len(partner.vectors) < 2:
             raise UserError(f"control {self.control!r} needs vectors of at least two categories; one was given")
 
-    def joint(self, base: Model, partner: Partner, item_ids: Sequence[str]) -> HybridPolicy:
+    def joint(self, base: Model, partner: Partner, streams: Sequence[Stream | str]) -> HybridPolicy:
         """Choose tokens for these questions, in this order."""
         self.check(partner)
         if isinstance(partner.model, Adapter):
             with applied(base.lm, partner.model):
                 pass  # wrapped once, outside of inference mode
-        return HybridPolicy(self, base, partner, item_ids)
+        return HybridPolicy(self, base, partner, streams)
 
 
 class HybridPolicy:
     """`Joint` for one batch."""
 
-    def __init__(self, settings: Hybrid, base: Model, partner: Partner, item_ids: Sequence[str]) -> None:
+    def __init__(self, settings: Hybrid, base: Model, partner: Partner, streams: Sequence[Stream | str]) -> None:
         self.settings, self.base, self.partner = settings, base, partner
         self.shared = shared_ids(base, partner.model) if isinstance(partner.model, Model) else None
         device = base.lm.device
@@ -156,7 +156,8 @@ class HybridPolicy:
         self.others = self._others()
         self.uniform: np.ndarray | None = None
         if settings.control in DRAWN:
-            self.uniform = np.stack([stream(settings.seed, i, 0, settings.max_new_tokens) for i in item_ids])
+            own = [Stream.of(given, settings.seed) for given in streams]
+            self.uniform = np.stack([one.uniform(settings.max_new_tokens) for one in own])
         self.state: KVState | None = None
         self.thinker: Thinker | None = None
         self.heard: Tensor | None = None  # the partner's logits after the prompts

@@ -1,9 +1,9 @@
-"""Sampling with random numbers keyed by (seed, item, sample, step).
+"""Sampling with random numbers keyed by (seed, sample id, epoch, choice, step).
 
-One uniform number decides one token, by inversion of the cumulative distribution. Sample s of item i
-draws from its own Philox stream, whose key is a hash of (seed, i, s); step t takes the stream's t-th number.
-So a sample does not depend on which items share its batch, on a resume, on a shard, on how many samples
-are drawn beside it, or on the limit.
+One uniform number decides one token, by inversion of the cumulative distribution. Each answer draws from its own
+Philox stream, whose key is a hash of its seed, its sample's id (the item's), its epoch and its number among the
+choices; step t takes the stream's t-th number. So an answer does not depend on which items share its batch, on a
+resume, on a shard, on how many others are drawn beside it, or on the limit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,11 +29,41 @@ def stream(seed: int, item_id: str, sample: int, steps: int) -> Float[np.ndarray
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(steps)
 
 
+class Stream(NamedTuple):
+    """Where an answer's random numbers come from.
+
+    Args:
+        seed: of all of them.
+        sample: the id of what is answered, like an item's.
+        epoch: which time it is answered.
+        choice: the answer's number among those of one time.
+    """
+
+    seed: int
+    sample: str
+    epoch: int = 0
+    choice: int = 0
+
+    @staticmethod
+    def of(given: Stream | str, seed: int, choice: int = 0) -> Stream:
+        """A stream as it is; for an item's id the one that a decoder's own seed and first choice make of it."""
+        return given if isinstance(given, Stream) else Stream(seed, given, 0, choice)
+
+    def uniform(self, steps: int) -> Float[np.ndarray, " steps"]:
+        """Its first numbers in [0, 1)."""
+        name = self.sample if self.epoch == 0 else f"{self.sample}\x00epoch {self.epoch}"
+        return stream(self.seed, name, self.choice, steps)
+
+
 class SamplingPolicy:
-    def __init__(self, settings: Sampling, item_ids: Sequence[str]) -> None:
+    def __init__(self, settings: Sampling, streams: Sequence[Stream | str]) -> None:
         self.settings = settings
+        first = [Stream.of(given, settings.seed, settings.first_sample) for given in streams]
         self.uniform = np.stack(
-            [[stream(settings.seed, i, s, settings.max_new_tokens) for s in settings.sample_ids] for i in item_ids]
+            [
+                [one._replace(choice=one.choice + n).uniform(settings.max_new_tokens) for n in range(settings.samples)]
+                for one in first
+            ]
         )
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
@@ -106,5 +137,5 @@ class Sampling:
     def sample_ids(self) -> range:
         return range(self.first_sample, self.first_sample + self.samples)
 
-    def policy(self, item_ids: Sequence[str], vocab_size: int) -> Policy:
-        return SamplingPolicy(self, item_ids)
+    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
+        return SamplingPolicy(self, streams)

@@ -1,4 +1,4 @@
-"""Any causal LM as a critic: asked to check a solution, greedy, through the one decoding loop.
+"""Any causal LM as a critic: asked to check a solution, greedy.
 
 The papers' critics are strong (GPT-4o in arXiv 2501.17703, seven teachers in 2506.03295, whose inconsistent critiques
 were taken out). A weak one is often wrong: how often it agrees with the grader is counted in every fit.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from elicit.decoding.answering import respond
 from elicit.decoding.decoders import Greedy
-from elicit.decoding.loop import StopRule, decode
-from elicit.decoding.trace import response_text
+from elicit.decoding.engine import Batch
+from elicit.decoding.loop import StopRule
 from elicit.methods.critique_ft.critic import Critique, read
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -33,7 +34,9 @@ class ModelCritic:
 
     @property
     def identity(self) -> str:
-        return f"model {self.model.provenance.sha256}, {self.model.dtype}, {self.max_new_tokens} tokens"
+        model = self.model
+        engine = "" if model.engine == "hf" else f", engine {model.engine}"
+        return f"model {model.provenance.sha256}, {model.dtype}, {self.max_new_tokens} tokens{engine}"
 
     @property
     def prompt(self) -> Prompt:
@@ -49,12 +52,12 @@ class ModelCritic:
         stop = StopRule(self.model.eos_ids, self.prompt.stop, tokenizer)
         for start in range(0, len(candidates), ROWS):
             asked = [f"{ASKED}\n\nQuestion:\n{item.question}\nSolution:\n{c}" for c in candidates[start : start + ROWS]]
-            generations = decode(
-                self.model.lm,
-                [self.prompt.ids(text, tokenizer) for text in asked],
-                Greedy().policy([item.id] * len(asked), self.model.vocab_size),
-                max_new_tokens=self.max_new_tokens,
+            batch = Batch(
+                prompts=[self.prompt.ids(text, tokenizer) for text in asked],
+                streams=[item.id] * len(asked),
+                decoder=Greedy(self.max_new_tokens),
                 stop=stop,
             )
-            out += [read(response_text(tokenizer, g, self.prompt.stop)[0].strip()) for (g,) in generations]
+            drafts = respond(self.model, batch, ["text"] * len(asked))
+            out += [read(one.said.text.strip()) for (one,) in drafts]
         return out

@@ -25,7 +25,8 @@ from typing import Any, Literal, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from elicit.decoding.decoders import Decoder, Greedy, Sampling
-from elicit.decoding.loop import StopRule, decode
+from elicit.decoding.engine import Batch, decode_batch
+from elicit.decoding.loop import StopRule
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.registry import load_task
@@ -154,6 +155,7 @@ def corpus(
         raise UserError(f"tokens {tokens}, context {context}: give at least 1 and {SHORTEST}")
     about = identity(sources, tokens, context, seed)
     about |= {"part": part, "model": model.provenance.sha256, "dtype": model.dtype}
+    about |= {} if model.engine == "hf" else {"engine": model.engine}
     about |= {"tokenizer": model.encoding_sha256, "ends": sorted(model.eos_ids)}
     written = _read(journal, about) if journal is not None else []
     total = sum(s.weight for s in sources)
@@ -260,8 +262,7 @@ def _task(model: Model, name: str, share: int, part: Part, seed: int, context: i
         how: Decoder = Greedy(context)
         if part == "train" or again:
             how = Sampling(samples=1, first_sample=again, seed=seed, max_new_tokens=context)
-        policy = how.policy([f"{item.id}/{k}" for item, k, _, _ in asked], model.vocab_size)
-        answers = decode(model.lm, prompts, policy, max_new_tokens=context, stop=stop)
+        answers = decode_batch(model, Batch(prompts, [f"{item.id}/{k}" for item, k, _, _ in asked], how, stop))
         yield [
             Text([*prompt, *one.tokens.tolist()], len(prompt), kind, name)
             for prompt, (one,), (_, _, kind, _) in zip(prompts, answers, asked, strict=True)
@@ -282,9 +283,7 @@ def _samples(model: Model, part: Part, seed: int, context: int, start: int) -> I
         names = [f"sample/{k}" for k in islice(numbers, ROWS)]
         if n < start:
             continue
-        written = decode(
-            model.lm, [[begin]] * ROWS, how.policy(names, model.vocab_size), max_new_tokens=context, stop=stop
-        )
+        written = decode_batch(model, Batch([[begin]] * ROWS, names, how, stop))
         yield [Text([begin, *one.tokens.tolist()], 1, "plain", SAMPLES) for (one,) in written if len(one.tokens)]
 
 

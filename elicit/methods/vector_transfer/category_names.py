@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from elicit.decoding.decoders import Greedy
-from elicit.decoding.loop import StopRule, decode
+from elicit.decoding.engine import Batch, decode_batch
+from elicit.decoding.loop import StopRule
 from elicit.models.model import Model
 from elicit.models.prompts import named_prompt
 from probes.offsets import known_ids
@@ -30,8 +31,7 @@ def namer(model: Model, *, max_new_tokens: int = NEW_TOKENS) -> Callable[[Sequen
     def name(sentences: Sequence[str]) -> str:
         shown = "\n".join(f"- {' '.join(s.split())}" for s in sentences)
         ids = prompt.ids(ASKED.replace("{sentences}", shown), model.tokenizer)
-        policy = Greedy(max_new_tokens).policy(["name"], model.vocab_size)
-        answer = decode(model.lm, [ids], policy, max_new_tokens=max_new_tokens, stop=stop)[0][0]
+        ((answer,),) = decode_batch(model, Batch([ids], ["name"], Greedy(max_new_tokens), stop))
         return cleaned(
             str(model.tokenizer.decode(known_ids(model.tokenizer, answer.tokens.tolist()), skip_special_tokens=True))
         )

@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from elicit.decoding.decoders import Greedy, Sampling
+from elicit.decoding.engine import check_training
 from elicit.elicited import Elicited
 from elicit.models.identity import grounds
 from elicit.models.model import Model
@@ -119,6 +120,7 @@ def train(
         UserError: no usable example; no signal; a reward that fails; a folder with another training or with a process
             that trains; a loss that is not finite; no room to write.
     """
+    check_training(model)
     prompt = prompt or Prompt()
     usable(items)
     settings.plan(len(items), 0)

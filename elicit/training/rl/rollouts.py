@@ -1,10 +1,11 @@
-"""Rollouts: answers sampled by the one decoding loop, their answers found and graded as an evaluation would."""
+"""Rollouts: answers that a model is asked for as an evaluation would, graded as an evaluation would."""
 
 from __future__ import annotations
 
-from elicit.decoding.answering import read
+from elicit.decoding.answering import Response, respond
 from elicit.decoding.decoders import Sampling
-from elicit.decoding.loop import StopRule, decode
+from elicit.decoding.engine import Batch
+from elicit.decoding.loop import StopRule
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
@@ -14,30 +15,30 @@ from elicit.training.rl.rewards import Rollout
 def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> list[list[Rollout]]:
     """For each item its rollouts. A prompt is computed once, and sample s of an item is the same in any batch."""
     tokenizer = model.tokenizer
-    generations = decode(
-        model.lm,
-        [prompt.ids(item.question, tokenizer) for item in items],
-        decoder.policy([item.id for item in items], model.vocab_size),
-        max_new_tokens=decoder.max_new_tokens,
+    batch = Batch(
+        prompts=[prompt.ids(item.question, tokenizer) for item in items],
+        streams=[item.id for item in items],
+        decoder=decoder,
         stop=StopRule(model.eos_ids, prompt.stop, tokenizer),
+        needs=frozenset({"logprob"}),
     )
+    drafts = respond(model, batch, [items.task.kind_of(item) for item in items])
     return [
         [
             judged(
-                model, items, item, prompt, number, g.tokens.tolist(), end=g.end, finish=g.finish,
-                logprob=g.logprob.tolist(),
+                items, item, one.said, one.choice, one.generation.tokens.tolist(), end=one.generation.end,
+                finish=one.generation.finish, logprob=one.generation.logprob.tolist(),
             )
-            for number, g in zip(decoder.sample_ids, branches, strict=True)
+            for one in some
         ]
-        for item, branches in zip(items, generations, strict=True)
+        for item, some in zip(items, drafts, strict=True)
     ]  # fmt: skip
 
 
 def judged(
-    model: Model,
     items: Items,
     item: Item,
-    prompt: Prompt,
+    said: Response,
     number: int,
     tokens: list[int],
     *,
@@ -45,8 +46,7 @@ def judged(
     finish: str,
     logprob: list[float],
 ) -> Rollout:
-    """A rollout from its tokens, the end token apart: its answer is looked for and graded."""
-    said = read(model.tokenizer, tokens, prompt.stop, items.task.kind_of(item))
+    """A rollout from its tokens, the end token apart, and what they say."""
     grade = items.task.grader.grade(item, said.answer)
     return Rollout(
         item=item,

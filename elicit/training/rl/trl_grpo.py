@@ -1,4 +1,4 @@
-"""`one-shot-rlvr` on TRL's `GRPOTrainer` (engine `trl`): the same settings, prompts, rewards, samples and log.
+"""`one-shot-rlvr` on TRL's `GRPOTrainer` (trainer `trl`): the same settings, prompts, rewards, samples and log.
 
 How `Settings` become TRL's (tests/training/test_trl_losses.py holds losses and gradients of both to each other):
 
@@ -39,6 +39,7 @@ import torch
 from transformers import PreTrainedModel
 
 from elicit.decoding.decoders import Greedy
+from elicit.decoding.engine import check_training
 from elicit.elicited import Elicited
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -138,10 +139,11 @@ def train(
     from trl import __version__
 
     if not settings.rank:
-        raise UserError("rank = 0 was given and engine trl makes an adapter; give at least 1, or engine own")
+        raise UserError("rank = 0 was given and trainer trl makes an adapter; give at least 1, or trainer own")
     own = not (trl_common.sharded(given) or given.get("use_vllm") or given.get("use_transformers_continuous_batching"))
     if held_out is not None and trl_common.sharded(given):
         raise UserError(f"check_every = {settings.check_every} was given and weights are sharded; give 0")
+    check_training(model)
     prompt = prompt or Prompt()
     usable(items)
     settings.plan(len(items), 0)

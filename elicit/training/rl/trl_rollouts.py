@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from elicit.decoding.answering import read
 from elicit.decoding.decoders import Sampling
-from elicit.decoding.loop import StopRule, decode, stop_at
+from elicit.decoding.engine import Batch, decode_batch
+from elicit.decoding.loop import StopRule, stop_at
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
@@ -90,6 +93,7 @@ class Bridge:
         number = trainer.state.global_step // self.settings.per_rollout
         mine = self.rollout(number)[state.process_index * len(prompts) :][: len(prompts)]
         lm = state.unwrap_model(trainer.model).get_base_model()
+        model = replace(self.model, lm=lm)
         drawn: dict[tuple[str, int], tuple[list[int], list[float]]] = {}
         wanted: dict[str, list[int]] = {}
         for item, sample in mine:
@@ -102,12 +106,15 @@ class Bridge:
                 max_new_tokens=self.settings.max_new_tokens,
             )  # fmt: skip
             with evaluating(lm):
-                found = decode(
-                    lm,
-                    [self.ids[name] for name in together],
-                    decoder.policy(together, self.model.vocab_size),
-                    max_new_tokens=decoder.max_new_tokens,
-                    stop=StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer),
+                found = decode_batch(
+                    model,
+                    Batch(
+                        prompts=[self.ids[name] for name in together],
+                        streams=together,
+                        decoder=decoder,
+                        stop=StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer),
+                        needs=frozenset({"logprob"}),
+                    ),
                 )
             for name, branches in zip(together, found, strict=True):
                 for sample, g in zip(decoder.sample_ids, branches, strict=True):
@@ -154,7 +161,8 @@ class Bridge:
         finish = "eos" if end is not None else "length"
         if self.prompt.stop and stop_at(decoded(self.model.tokenizer, tokens), self.prompt.stop) is not None:
             finish = "stop"
-        return judged(self.model, self.items, item, self.prompt, sample, tokens, end=end, finish=finish, logprob=[])
+        said = read(self.model.tokenizer, tokens, self.prompt.stop, self.items.task.kind_of(item))
+        return judged(self.items, item, said, sample, tokens, end=end, finish=finish, logprob=[])
 
 
 def grounded(model: Model, items: Items, settings: Settings, prompt: Prompt, wrong: Mapping[str, str]) -> Ground:

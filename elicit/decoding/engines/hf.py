@@ -1,0 +1,65 @@
+"""The reference engine: the loop of this suite on a model of `transformers`, with hooks where rows are steered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from elicit.decoding.cache import supports_shared_prefix
+from elicit.decoding.decoders import DECODERS
+from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery, named
+from elicit.decoding.loop import Generation, Progress, decode
+from probes.errors import UserError
+from probes.finite import NotFiniteError
+from steering.adapters import applied
+from steering.backends import Claims
+from steering.hooks import Session, attached
+from steering.interventions import Plan
+
+
+class HuggingFaceEngine(Engine):
+    """Everything that the suite can do."""
+
+    name = "hf"
+    can = Can(frozenset(DECODERS), frozenset(STATISTICS), Claims(), adapters=True, training=True)
+
+    @property
+    def how(self) -> str:
+        return "shared-prefix" if supports_shared_prefix(self.model.lm) else "per-row"
+
+    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+        lm = self.model.lm
+        with applied(lm, batch.adapter):
+            policy = batch.policy(self.model)
+            steered = attached(lm, batch.plans, of_row=batch.arm_of, lengths=batch.lengths)
+            with steered if batch.steered else nullcontext() as session, told(batch, session):
+                out = decode(
+                    lm, batch.prompts, policy, max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop,
+                    steering=session, progress=progress,
+                )  # fmt: skip
+            return out
+
+
+@contextmanager
+def told(batch: Batch, session: Session | None) -> Iterator[None]:
+    """Around the decoding of a batch: what fails is told with its arm's name, and what was delivered is looked at."""
+    try:
+        yield
+    except NotFiniteError as error:
+        number = 0 if batch.arm_of is None else batch.arm_of[error.row]
+        name, plan = batch.arms[number]
+        raise error.of(name, _cure(plan, session, number)) from None
+    if session is not None:
+        check_delivery(batch, [session.editor.delivery(number) for number in range(len(batch.arms))])
+
+
+def _cure(plan: Plan, session: Session | None, number: int) -> str:
+    """What helps a steered row, or "" where the dtype is to be told."""
+    if not plan or session is None:
+        return ""
+    if session.editor.delivery(number).not_finite:
+        try:
+            session.editor.delivery(number).check(named(plan))
+        except UserError as error:
+            return str(error)
+    return f"lower the strength of {named(plan)}, or give dtype bfloat16 or float32"

@@ -1,0 +1,36 @@
+"""TransformerLens as an engine: the loop of this suite on the modules of a `TransformerBridge`, steered at its hooks.
+
+Attention, norms and hook points are TransformerLens's own; tokens are chosen and kept by the same code as ever. The
+bridge wraps a copy of the weights, made when the model is first decoded: memory for a second model, and what is trained
+or attached later is not in it.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from elicit.decoding.engine import STATISTICS, Batch, Can, Engine
+from elicit.decoding.engines.hf import told
+from elicit.decoding.loop import Generation, Progress, decode
+from elicit.models.model import Model
+from steering.backends.lens import TransformerLens
+
+
+class TransformerLensEngine(Engine):
+    """Everything but adapters, training and hybrid decoding, which looks into the cache."""
+
+    name = "transformer-lens"
+    can = Can(frozenset({"greedy", "sampling", "branching"}), frozenset(STATISTICS), TransformerLens.claims)
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.lens = TransformerLens(model.lm, model.tokenizer)
+
+    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+        steered = self.lens.steered(batch.plans, batch.arm_of, batch.lengths) if batch.steered else nullcontext()
+        with steered as session, told(batch, session):
+            return decode(
+                self.lens.bridge.original_model, batch.prompts, batch.policy(self.model),
+                max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop, steering=session, progress=progress,
+                shared=False,
+            )  # fmt: skip
