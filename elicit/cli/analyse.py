@@ -10,7 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Setting, load_given, settings, show_list
+from elicit.cli.options import (
+    Device,
+    DeviceMap,
+    Dtype,
+    EngineName,
+    Json,
+    ModelName,
+    Setting,
+    load_given,
+    settings,
+    show_list,
+)
 from probes.errors import UserError
 
 
@@ -38,6 +49,7 @@ def analyse(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    engine: EngineName = "hf",
     as_json: Json = False,
 ) -> None:
     """Look into a model or into finished runs: a page with figures, the numbers as JSON, and a short table."""
@@ -125,9 +137,9 @@ def _command(given: dict[str, Any], flags: list[str]) -> str:
     runs = [str(folder) for folder in given["runs"] or []]
     words = ["elicit", "analyse", given["name"], *(runs or ["--model", given["model"]]), "--seed", str(given["seed"])]
     words += [word for pair in given["setting"] or [] for word in ("--set", pair)]
-    for key in (*flags, "dtype", "device", "device_map"):
+    for key in (*flags, "dtype", "device", "device_map", "engine"):
         value = given[key]
-        if value is None or value == "auto":
+        if value in (None, "auto") or (key, value) == ("engine", "hf"):
             continue
         for one in value if isinstance(value, list) else [value]:
             words += [f"--{key.replace('_', '-')}", str(one)]
@@ -137,7 +149,7 @@ def _command(given: dict[str, Any], flags: list[str]) -> str:
 def _hash(about: dict[str, Any]) -> str:
     """Of all that decides the result: the options, the weights and how they are computed with."""
     kept: dict[str, Any] = {key: about[key] for key in ("analysis", "options", "seed", "runs") if key in about}
-    kept["model"] = {key: about["model"][key] for key in ("sha256", "dtype")}
+    kept["model"] = {key: about["model"][key] for key in ("sha256", "dtype", "engine") if key in about["model"]}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()[:8]
 
 

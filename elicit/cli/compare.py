@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, Split, TaskName, load_given
+from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, Json, ModelName, Split, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError
 
@@ -36,6 +36,7 @@ def compare(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    engine: EngineName = "hf",
     as_json: Json = False,
 ) -> None:
     """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them.

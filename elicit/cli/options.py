@@ -15,6 +15,12 @@ from probes.errors import UserError
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="What decodes: hf, transformer-lens, nnsight, or module:Class of one's own; hf does all."
+    ),
+]
 DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]
 TaskName = Annotated[
     str,
@@ -45,18 +51,21 @@ def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool)
     show_table(head, rows)
 
 
-def load(model: str, dtype: str, device: str, device_map: str | None = None, *, quiet: bool) -> Any:
+def load(model: str, dtype: str, device: str, device_map: str | None = None, engine: str = "hf", *, quiet: bool) -> Any:
     """The model that the options name, with a bar while it is fetched."""
     from elicit.cli.terminal import fetch_bar
+    from elicit.decoding.engine import check_engine
     from elicit.models.model import load_model
 
+    check_engine(engine)
     with fetch_bar(quiet=quiet) as progress:
-        return load_model(model, dtype=dtype, device=device, device_map=device_map, progress=progress)
+        return load_model(model, dtype=dtype, device=device, device_map=device_map, engine=engine, progress=progress)
 
 
 def load_given(given: Mapping[str, Any], *, quiet: bool) -> Any:
     """As `load`, from all options of a command."""
-    return load(given["model"], given["dtype"], given["device"], given["device_map"], quiet=quiet)
+    where = given["device"], given["device_map"], given.get("engine", "hf")
+    return load(given["model"], given["dtype"], *where, quiet=quiet)
 
 
 def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from elicit.cli.options import (
     Device,
     DeviceMap,
     Dtype,
+    EngineName,
     Json,
     Limit,
     Setting,
@@ -59,6 +60,10 @@ def run(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    engine: EngineName = "hf",
+    trainer: Annotated[
+        str, typer.Option(help="What trains, where the method does: own, or trl (any number of processes).")
+    ] = "",
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options; the command line wins.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +136,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 
     Of several processes all fit, and the first one evaluates.
     """
-    from elicit.methods import beside, check_options, fit, get, options_of
+    from elicit.methods import beside, check_options, current, fit, get, options_of
     from elicit.training import trl_common
     from probes.files import check_folder
 
@@ -145,7 +150,9 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     name = given["method"]
     given["model"] = given["model"] or get(name).model
     options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
-    options |= settings(given["setting"], options_of(name))
+    options |= current(name, settings(given["setting"], {"engine": "", **options_of(name)}))
+    if given["trainer"]:
+        options["trainer"] = given["trainer"]
     check_options(name, options)
     baselines = _baselines(given, name)
 

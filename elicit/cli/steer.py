@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load_given
+from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
 
@@ -58,6 +58,7 @@ def steer(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    engine: EngineName = "hf",
     as_json: Json = False,
 ) -> None:
     """Push a direction at several strengths: answers side by side, dose and response, and what it costs."""

@@ -72,6 +72,12 @@ def options_of(name: str) -> dict[str, Any]:
     return get(name).options
 
 
+def current(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options under the words of today: what trains was called `engine`."""
+    old = "engine" in options and "trainer" in options_of(name)
+    return {"trainer" if old and key == "engine" else key: value for key, value in options.items()}
+
+
 def quick_of(name: str) -> dict[str, Any]:
     """The settings of a method's short fit (its `QUICK`): minutes on two cores, enough to see its effect."""
     return dict(get(name).quick)
@@ -90,6 +96,7 @@ def fit(
     Raises:
         UserError: an unknown method or option.
     """
+    options = current(name, options)
     check_options(name, options)
     with told_of(name):
         return get(name).fit(model, items, progress, **options)
@@ -140,6 +147,7 @@ __all__ = [
     "beside",
     "check_options",
     "control",
+    "current",
     "fit",
     "get",
     "lacking",

@@ -1,10 +1,10 @@
 """The same trainings on TRL, and so under `accelerate`: several processes, FSDP, DeepSpeed, generation by vLLM.
 
-`engine="trl"` is an option of the methods that train. In one process they are called as ever; of several, which
+`trainer="trl"` is an option of the methods that train. In one process they are called as ever; of several, which
 `accelerate launch` starts, each runs the same program: the first does what is not training (samples the base,
 chooses, grades, writes), the others read what it wrote, and all train.
 
-    accelerate launch --multi_gpu --num_processes 8 -m elicit run --method one-shot-rlvr --set engine=trl
+    accelerate launch --multi_gpu --num_processes 8 -m elicit run --method one-shot-rlvr --trainer trl
 
 (on CPUs the same with `--device cpu`: with `--cpu` accelerate starts one process, whatever is asked for).
 
@@ -36,7 +36,7 @@ from elicit.training.lora import lora_config, save_adapter
 from elicit.training.recipe import Recipe
 from probes.errors import UserError, unknown
 
-ENGINES = {"own": "the loop of this suite, one process", "trl": "TRL under accelerate, any number of processes"}
+TRAINERS = {"own": "the loop of this suite, one process", "trl": "TRL under accelerate, any number of processes"}
 NOTHING: dict[str, Any] = {}
 INSTALL = "pip install 'elicit[train]'"
 PART = "per_device_train_batch_size"
@@ -50,20 +50,20 @@ FIXED = (
 )  # fmt: skip
 
 
-def check(engine: str, options: Mapping[str, Any]) -> None:
-    """Refuse an unknown engine, options of TRL without TRL, and TRL where it is not installed.
+def check(trainer: str, options: Mapping[str, Any]) -> None:
+    """Refuse an unknown trainer, options of TRL without TRL, and TRL where it is not installed.
 
     Raises:
         UserError: one of these.
     """
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
-    if engine == "own":
+    if trainer not in TRAINERS:
+        raise unknown("trainer", trainer, TRAINERS)
+    if trainer == "own":
         if options:
-            raise UserError(f"trl = {dict(options)} was given and engine is own; give engine=trl")
+            raise UserError(f"trl = {dict(options)} was given and trainer is own; give trainer=trl")
         if processes() > 1:
             raise UserError(
-                f"{processes()} processes were launched and engine is own, which trains in one; give engine=trl"
+                f"{processes()} processes were launched and trainer is own, which trains in one; give trainer=trl"
             )
         return
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and processes() == 1:
@@ -74,7 +74,7 @@ def check(engine: str, options: Mapping[str, Any]) -> None:
     try:
         import trl  # noqa: F401
     except ImportError as error:
-        raise UserError(f"engine trl was given and TRL is not installed ({error}); {INSTALL}") from error
+        raise UserError(f"trainer trl was given and TRL is not installed ({error}); {INSTALL}") from error
 
 
 def processes() -> int:

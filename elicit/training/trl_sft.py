@@ -1,4 +1,4 @@
-"""Critique fine-tuning on TRL's `SFTTrainer` (engine `trl`): the same examples in the same steps, the same loss.
+"""Critique fine-tuning on TRL's `SFTTrainer` (trainer `trl`): the same examples in the same steps, the same loss.
 
 A step of ours is the sum of cross-entropies over its critiques' tokens, divided by their number, whatever number of
 examples its rows hold. TRL's steps have a number of examples that is always the same: shorter ones are filled up with

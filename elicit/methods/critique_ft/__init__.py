@@ -62,7 +62,7 @@ def fit(
     prompt: str = "qa",
     max_new_tokens: int = 256,
     seed: int = 0,
-    engine: str = "own",
+    trainer: str = "own",
     trl: dict[str, Any] = trl_common.NOTHING,
 ) -> Elicited:
     """Sample candidates on fit items, have them criticised, train an adapter on the critiques.
@@ -81,7 +81,7 @@ def fit(
         temperature: of the candidates.
         steps, lr, rank, rows, width: of the training (`elicit.training.Recipe`); rows of `width` tokens a step.
         prompt, max_new_tokens, seed: as for the other methods.
-        engine, trl: what trains (`elicit.training.trl_common.ENGINES`), and TRL's own options where that does.
+        trainer, trl: what trains (`elicit.training.trl_common.TRAINERS`), and TRL's own options where that does.
 
     Raises:
         UserError: no items, an unknown source, a broken file, no usable row.
@@ -104,7 +104,7 @@ def fit(
         width,
         max_new_tokens,
         seed,
-        engine,
+        trainer,
         trl,
     )
     put = prompt_for(model, prompt, items)
@@ -127,6 +127,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     shared = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
     out = {m.NAME: m.fit(handle.model, items, **shared) for m in (direct, cot_prompt)}
     asked = {**handle.options["asked"], "prompt": handle.options["prompt"]}
+    asked["trainer"] = asked.pop("engine")  # the record's word
     for kind in CONTROLS:
         out[kind] = replace(fit(handle.model, items, **{**asked, "targets": kind}), method=kind, options={})
     out[direct.NAME + MATCHED] = direct.matched(handle.model, items, **shared, seed=seed)

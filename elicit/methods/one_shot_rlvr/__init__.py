@@ -90,7 +90,7 @@ def fit(
     prompt: str = "qa",
     max_new_tokens: int = 256,
     seed: int = 0,
-    engine: str = "own",
+    trainer: str = "own",
     trl: dict[str, Any] = trl_common.NOTHING,
 ) -> Elicited:
     """Choose an example among the fit items and train an adapter on it.
@@ -110,7 +110,7 @@ def fit(
         check_every, check: updates between two looks at dev items, and how many.
         checked: refuse a run that the pre-flight finds no signal for.
         prompt, max_new_tokens, seed: as for the other methods.
-        engine, trl: what trains (`elicit.training.trl_common.ENGINES`), and TRL's own options where that does.
+        trainer, trl: what trains (`elicit.training.trl_common.TRAINERS`), and TRL's own options where that does.
 
     Raises:
         UserError: no usable fit items, no signal, unknown names; as `elicit.training.rl.loop.train`.
@@ -122,7 +122,7 @@ def fit(
             f"rank = {rank} was given and {NAME} makes an adapter; give at least 1, or train all weights with "
             "elicit.training.rl.loop.train (rank 0), which saves a model's folder"
         )
-    trl_common.check(engine, trl)
+    trl_common.check(trainer, trl)
     settings = Settings(
         updates=updates, rollouts=rollouts, group=group, per_rollout=per_rollout, reward=reward,
         temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate,
@@ -137,8 +137,8 @@ def fit(
         "check": check,
         "checked": checked,
     }
-    if engine != "own":
-        asked |= {"engine": engine, "trl": trl}
+    if trainer != "own":
+        asked |= {"engine": trainer, "trl": trl}  # the record's word
     return _fitted(NAME, model, items, progress, settings, asked, prompt, max_new_tokens)
 
 
