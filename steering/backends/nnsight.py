@@ -85,12 +85,12 @@ class NNsight:
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
         import nnsight
 
-        places = self._places(rows)
+        places = self.places(rows)
         ids, mask, positions = left_pad(rows.texts)
         given = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
         model, plans, of_row, lengths = self.model, rows.plans, rows.of_row, rows.lengths
         with model.trace(given, use_cache=False, remote=self.remote) as tracer:
-            carrier = _Carrier(places, plans, of_row, mask, lengths, model.device)
+            carrier = Carrier(places, plans, of_row, mask, lengths, model.device)
             carrier.forward(0)
             logits = nnsight.save(tracer.result.logits.detach())
             done = nnsight.save([carrier.editor.delivery().to_dict()])
@@ -103,7 +103,7 @@ class NNsight:
     ) -> list[Completion]:
         import nnsight
 
-        places = self._places(rows)
+        places = self.places(rows)
         ids, mask, _ = left_pad(rows.texts)
         given, width = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1]
         model, plans, of_row, lengths = self.model, rows.plans, rows.of_row, rows.lengths
@@ -120,7 +120,7 @@ class NNsight:
             warnings.filterwarnings("ignore", message=STOPPED_EARLY)
             with model.generate(remote=self.remote, **arguments) as tracer:
                 with tracer.invoke(given):
-                    carrier = _Carrier(places, plans, of_row, mask, lengths, model.device)
+                    carrier = Carrier(places, plans, of_row, mask, lengths, model.device)
                     done = nnsight.save([])
                     for step in tracer.iter[:max_new_tokens]:
                         carrier.forward(step)
@@ -133,7 +133,7 @@ class NNsight:
         self.delivery = Delivery(**done[-1])
         return completions(new, logits, eos_ids)
 
-    def _places(self, rows: Rows) -> list[tuple[Site, Any]]:
+    def places(self, rows: Rows) -> list[tuple[Site, Any]]:
         """The sites of checked plans in the order of the forward, each with nnsight's envoy of its module."""
         self.claims.check(self.name, rows)
         lm = self.model._module
@@ -151,7 +151,7 @@ class NNsight:
         return [(site, self.model.get(names[module_of(lm, site)])) for site in sites]
 
 
-class _Carrier:
+class Carrier:
     """Carries activations to the editor and back inside a trace: made and used where the model is."""
 
     def __init__(
@@ -167,6 +167,7 @@ class _Carrier:
         self.mask = mask.to(device)
         self.count = Count(lengths)  # nnsight's own context stands where the decoder would be hooked
         self.editor = Editor(plans, of_row, device)
+        self.moved: Tensor | None = None  # how far the last forward's positions were, [rows, pos]
 
     def forward(self, step: int) -> None:
         """Edit what one forward computes, in its order: nnsight refuses to look back."""
@@ -186,6 +187,8 @@ class _Carrier:
             changed = self.editor.edit(site, out[0] if isinstance(out, tuple) else out, frame)
             if changed is not None:
                 envoy.output = (changed, *out[1:]) if isinstance(out, tuple) else changed
+        # Kept, since the block is in the next forward before the token is chosen.
+        self.moved = self.editor.moved(frame)
 
 
 def _sharing(lm: PreTrainedModel) -> nn.Module:

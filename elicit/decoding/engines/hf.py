@@ -13,7 +13,8 @@ from probes.errors import UserError
 from probes.finite import NotFiniteError
 from steering.adapters import applied
 from steering.backends import Claims
-from steering.hooks import Session, attached
+from steering.editor import Editor
+from steering.hooks import attached
 from steering.interventions import Plan
 
 
@@ -32,7 +33,7 @@ class HuggingFaceEngine(Engine):
         with applied(lm, batch.adapter):
             policy = batch.policy(self.model)
             steered = attached(lm, batch.plans, of_row=batch.arm_of, lengths=batch.lengths)
-            with steered if batch.steered else nullcontext() as session, told(batch, session):
+            with steered if batch.steered else nullcontext() as session, told(batch, session and session.editor):
                 out = decode(
                     lm, batch.prompts, policy, max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop,
                     steering=session, progress=progress,
@@ -41,25 +42,25 @@ class HuggingFaceEngine(Engine):
 
 
 @contextmanager
-def told(batch: Batch, session: Session | None) -> Iterator[None]:
+def told(batch: Batch, editor: Editor | None) -> Iterator[None]:
     """Around the decoding of a batch: what fails is told with its arm's name, and what was delivered is looked at."""
     try:
         yield
     except NotFiniteError as error:
         number = 0 if batch.arm_of is None else batch.arm_of[error.row]
         name, plan = batch.arms[number]
-        raise error.of(name, _cure(plan, session, number)) from None
-    if session is not None:
-        check_delivery(batch, [session.editor.delivery(number) for number in range(len(batch.arms))])
+        raise error.of(name, _cure(plan, editor, number)) from None
+    if editor is not None:
+        check_delivery(batch, [editor.delivery(number) for number in range(len(batch.arms))])
 
 
-def _cure(plan: Plan, session: Session | None, number: int) -> str:
+def _cure(plan: Plan, editor: Editor | None, number: int) -> str:
     """What helps a steered row, or "" where the dtype is to be told."""
-    if not plan or session is None:
+    if not plan or editor is None:
         return ""
-    if session.editor.delivery(number).not_finite:
+    if editor.delivery(number).not_finite:
         try:
-            session.editor.delivery(number).check(named(plan))
+            editor.delivery(number).check(named(plan))
         except UserError as error:
             return str(error)
     return f"lower the strength of {named(plan)}, or give dtype bfloat16 or float32"

@@ -28,7 +28,7 @@ class TransformerLensEngine(Engine):
 
     def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
         steered = self.lens.steered(batch.plans, batch.arm_of, batch.lengths) if batch.steered else nullcontext()
-        with steered as session, told(batch, session):
+        with steered as session, told(batch, session and session.editor):
             return decode(
                 self.lens.bridge.original_model, batch.prompts, batch.policy(self.model),
                 max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop, steering=session, progress=progress,

@@ -1,0 +1,105 @@
+"""nnsight as an engine: its `generate`, interleaved with what plans do, here or on a server that holds the model.
+
+Here the decoder's policy chooses among the logits of each step. A server is sent plans and no code of `elicit`, so that
+it decodes greedily; tokens are ended and measured when they are back.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery
+from elicit.decoding.engines.generated import Chooser, replayed, rows_of
+from elicit.decoding.engines.hf import told
+from elicit.decoding.loop import Generation, Progress, check_prompts
+from elicit.models.model import Model
+from probes.batching import left_pad
+from probes.errors import UserError
+from steering.backends.nnsight import STOPPED_EARLY, Carrier, NNsight
+from steering.delivery import Delivery
+
+
+class NNsightEngine(Engine):
+    """Everything but adapters, training and hybrid decoding. Each branch computes its prompt."""
+
+    name = "nnsight"
+    can = Can(frozenset({"greedy", "sampling", "branching"}), frozenset(STATISTICS), NNsight.claims)
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.nnsight = self.opened()
+
+    def opened(self) -> NNsight:
+        """The model in nnsight's hands; weights are shared."""
+        return NNsight(self.model.lm, self.model.tokenizer)
+
+    @torch.no_grad()
+    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+        lm, limit = self.model.lm, batch.decoder.max_new_tokens
+        check_prompts(lm, batch.prompts, limit, batch.stop.tokenizer)
+        prompts, of_row, lengths = rows_of(batch)
+        ids, mask, _ = left_pad(prompts)
+        given, model = {"input_ids": ids, "attention_mask": mask.long()}, self.nnsight.model
+        places = self.nnsight.places(batch.plans, of_row)
+        carrier = Carrier(places, batch.plans, of_row, mask, lengths, lm.device)
+        chooser = Chooser(self.model, batch, lambda: carrier.moved, progress)
+        with told(batch, carrier.editor if batch.steered else None), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=STOPPED_EARLY)
+            with model.generate(**chooser.arguments(self.model.vocab_size)) as tracer:  # noqa: SIM117
+                with tracer.invoke(given):  # a statement of its own, which nnsight reads as source
+                    for step in tracer.iter[:limit]:
+                        carrier.forward(step)
+        return chooser.finished
+
+
+class RemoteEngine(NNsightEngine):
+    """Greedy decoding on NDIF, of a model of the hub that it holds; interventions travel."""
+
+    name = "nnsight-remote"
+    can = Can(frozenset({"greedy"}), frozenset(STATISTICS), NNsight.claims)
+    remote: bool | str = True
+
+    def opened(self) -> NNsight:
+        """The model's name in nnsight's hands; with `remote = "local"` the model, packed as if it were to travel."""
+        if self.remote == "local":
+            return NNsight(self.model.lm, self.model.tokenizer, remote=self.remote)
+        kind, _, name = self.model.provenance.source.partition(" ")
+        if kind != "hub":
+            raise UserError(f"{self.model.name} is no model of the hub, so no server holds it; use the nnsight engine")
+        return NNsight(name, self.model.tokenizer, remote=self.remote)
+
+    @torch.no_grad()
+    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+        import nnsight
+
+        limit = batch.decoder.max_new_tokens
+        check_prompts(self.model.lm, batch.prompts, limit, batch.stop.tokenizer)
+        prompts, of_row, lengths = rows_of(batch)
+        ids, mask, _ = left_pad(prompts)
+        given, width, model = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1], self.nnsight.model
+        places, plans = self.nnsight.places(batch.plans, of_row), batch.plans
+        arguments = dict(
+            max_new_tokens=limit, do_sample=False, eos_token_id=sorted(batch.stop.eos_ids) or None, pad_token_id=0,
+            repetition_penalty=1.0, no_repeat_ngram_size=0, return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=STOPPED_EARLY)
+            with model.generate(remote=self.remote, **arguments) as tracer:
+                with tracer.invoke(given):
+                    carrier = Carrier(places, plans, of_row, mask, lengths, model.device)
+                    done, moved = nnsight.save([]), nnsight.save([])
+                    for step in tracer.iter[:limit]:
+                        carrier.forward(step)
+                        moved.append(carrier.moved)
+                        done.append([carrier.editor.delivery(n).to_dict() for n in range(len(plans))])
+                with tracer.invoke():  # one of its own: what stands after a loop that is cut short is not run
+                    out = tracer.result
+                    new: Tensor = nnsight.save(out.sequences[:, width:])
+                    logits: Tensor = nnsight.save(torch.stack(out.logits, 1))
+        if batch.steered:
+            check_delivery(batch, [Delivery(**one) for one in done[-1]])
+        with told(batch, None):
+            return replayed(self.model, batch, new, logits, moved)
