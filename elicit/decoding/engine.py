@@ -20,7 +20,7 @@ from elicit.decoding.loop import Generation, Policy, Progress, StopRule
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
 from steering.adapters import Adapter
-from steering.backends import Claims
+from steering.backends import Claims, Rows
 from steering.delivery import Delivery
 from steering.interventions import Add, Plan, ProjectOut
 
@@ -67,6 +67,11 @@ class Batch:
     def steered(self) -> bool:
         """Whether any arm's plan does anything."""
         return any(self.plans)
+
+    @property
+    def rows(self) -> Rows:
+        """What is asked of a backend: a row a prompt."""
+        return Rows(self.prompts, self.plans, self.arm_of, self.lengths)
 
     def policy(self, model: Model) -> Policy:
         """What chooses the tokens of these prompts."""
@@ -225,7 +230,7 @@ def _check(engine: Engine, batch: Batch) -> None:
     elif batch.steered and can.interventions is None:
         lacks = "carry interventions"
     elif batch.steered and can.interventions is not None:
-        lacks = can.interventions.lacking(batch.plans, batch.arm_of)
+        lacks = can.interventions.lacking(batch.rows)
     if lacks:
         raise UserError(f"the {engine.name} engine cannot {lacks}; use the hf engine")
 

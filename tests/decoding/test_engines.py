@@ -32,7 +32,6 @@ from probes.errors import UserError
 from probes.sites import Site
 from steering.interventions import Add, Gate, Intervention, Plan, ProjectOut, SetFeature, When
 from tests.steering.test_backends import PROMPTS, direction, feature, random, tokenizer
-from tests.support.shell import shell
 from tests.support.tiny import tiny_model
 
 OTHERS = ("transformer-lens", "nnsight")
@@ -98,8 +97,10 @@ def test_every_engine_gives_the_reference_s_texts(models: Any, architecture: str
 def test_rows_end_where_they_should(models: Any, engine: str) -> None:
     """At an end token, at a stop string, at the limit; an engine is told of none but through the batch."""
     model = models["llama", engine]
-    free = decode_batch(models["llama", "hf"], batch(Greedy(NEW)))
-    ends = StopRule(frozenset({int(free[0][0].tokens[2])}), (f"t{free[1][0].tokens[4]}",), tokenizer())
+    first, second, third = (g.tokens.tolist() for (g,) in decode_batch(models["llama", "hf"], batch(Greedy(NEW))))
+    end = next(token for token in first[2:] if token not in second + third)
+    last = next(token for token in second[2:] if not any(f"t{token}" in f"t{other}" for other in first + third))
+    ends = StopRule(frozenset({end}), (f"t{last}",), tokenizer())
     said: list[tuple[int, int]] = []
     out = decode_batch(model, replace(batch(Greedy(NEW)), stop=ends), lambda *told: said.append(told))
     assert [g.finish for (g,) in out] == ["eos", "stop", "length"]
@@ -114,7 +115,7 @@ def test_plans_that_do_nothing_or_break_are_told_with_their_arm(models: Any, eng
     model = models["llama", engine]
     push = Intervention(Add(direction(32)), 6.0, layers=(1,))
     with pytest.raises(UserError, match="changed nothing"):
-        decode_batch(model, batch(Greedy(3), [(replace(push, strength=0.0),)]))
+        decode_batch(model, batch(Greedy(3), [(replace(push, strength=1e-30),)]))
     with pytest.raises(UserError, match="arm 1: the logits of step 0 are NaN") as caught:
         decode_batch(model, batch(Greedy(3), [(), (replace(push, strength=1e38),)], [0, 1, 0]))
     assert "\n" not in str(caught.value)
@@ -142,19 +143,17 @@ def test_methods_evaluate_through_an_engine(tiny: Model, engine: str, tmp_path: 
     assert again.decode_key == handle.decode_key != replace(handle, model=tiny).decode_key
 
 
-def test_the_command_line_takes_an_engine(tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_command_line_takes_an_engine(tiny: Model, tiny_folder: Path, tmp_path: Path) -> None:
+    """`elicit run --engine transformer-lens --method direct`."""
     common = ["run", "--model", str(tiny_folder), "--method", "direct", "--against", "none", "--limit", "3", "--json"]
-    common += ["--max-new-tokens", "8", "--dtype", "float32", "--device", "cpu"]
-    texts = []
-    for engine in ("hf", "transformer-lens"):
-        code, out, err = shell(*common, "--engine", engine, "--out", str(tmp_path / engine))
-        assert code == 0, err
-        run = Run.load(json.loads(out)["run"])
-        assert run.store.config["arms"]["direct"]["model"].get("engine", "hf") == engine
-        texts.append({item: [t.text for t in some] for item, some in run.traces["direct"].items()})
-    assert texts[0] == texts[1]
-    code, _, err = shell(*common, "--engine", "transformer-lense")
-    assert code == 2 and "unknown engine 'transformer-lense'; did you mean transformer-lens" in err
+    common += ["--max-new-tokens", "8", "--dtype", "float32", "--device", "cpu", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "elicit", *common, "--engine", "transformer-lens"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = Run.load(json.loads(done.stdout)["run"])
+    assert run.store.config["identity"]["engines"] == ["transformer-lens"]
+    wanted = direct.fit(tiny, max_new_tokens=8).answer(run.items)
+    assert [run.traces["direct"][item.id][0].text for item in run.items] == [trace.text for (trace,) in wanted]
 
 
 def test_the_page_s_engine_runs_every_greedy_method(
@@ -174,7 +173,10 @@ def test_the_page_s_engine_runs_every_greedy_method(
     for module in (direct, cot_prompt):
         wanted = module.fit(tiny, task.solved, max_new_tokens=12).answer(task.test)
         for one in (model, named):
-            assert module.fit(one, task.solved, max_new_tokens=12).answer(task.test) == wanted
+            answered = module.fit(one, task.solved, max_new_tokens=12).answer(task.test)
+            for (given,), (trace,) in zip(answered, wanted, strict=True):
+                assert (given.tokens, given.text, given.answer) == (trace.tokens, trace.text, trace.answer)
+                np.testing.assert_allclose([given.top1, given.entropy], [trace.top1, trace.entropy], atol=1e-4)
     run = elicit.evaluate(cot_prompt.fit(model, max_new_tokens=8), task.test, against="direct", out=tmp_path / "run")
     assert run.store.config["execution"]["decoded_by"] == ["plain"]
     with pytest.raises(UserError, match="the plain engine cannot do sampling decoding; it does greedy"):

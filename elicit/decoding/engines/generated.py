@@ -20,6 +20,7 @@ from elicit.decoding.engine import Batch
 from elicit.decoding.loop import Generation, Progress, Record, Rows
 from elicit.models.model import Model
 from probes.confidence import top2
+from steering import backends
 
 Moved = Callable[[], Float[Tensor, "rows pos"] | None]
 
@@ -92,14 +93,13 @@ class _Finished(StoppingCriteria):
         return torch.from_numpy(self.chooser.live < 0).to(input_ids.device)
 
 
-def rows_of(batch: Batch) -> tuple[list[Sequence[int]], list[int] | None, list[int] | None]:
-    """Prompts, numbers of arms and lengths, each once a branch: for an engine that does not share prompts."""
-    branches = batch.decoder.branches
-    number = [n for n in range(len(batch.prompts)) for _ in range(branches)]
-    prompts = [batch.prompts[n] for n in number]
+def rows_of(batch: Batch) -> backends.Rows:
+    """A row a branch, for an engine that does not share prompts."""
+    number = [n for n in range(len(batch.prompts)) for _ in range(batch.decoder.branches)]
     arms, lengths = batch.arm_of, batch.lengths
-    return (
-        prompts,
+    return backends.Rows(
+        [batch.prompts[n] for n in number],
+        batch.plans,
         None if arms is None else [arms[n] for n in number],
         None if lengths is None else [lengths[n] for n in number],
     )

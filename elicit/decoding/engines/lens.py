@@ -27,7 +27,7 @@ class TransformerLensEngine(Engine):
         self.lens = TransformerLens(model.lm, model.tokenizer)
 
     def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
-        steered = self.lens.steered(batch.plans, batch.arm_of, batch.lengths) if batch.steered else nullcontext()
+        steered = self.lens.steered(batch.rows) if batch.steered else nullcontext()
         with steered as session, told(batch, session and session.editor):
             return decode(
                 self.lens.bridge.original_model, batch.prompts, batch.policy(self.model),

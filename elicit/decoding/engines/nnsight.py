@@ -40,11 +40,10 @@ class NNsightEngine(Engine):
     def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
         lm, limit = self.model.lm, batch.decoder.max_new_tokens
         check_prompts(lm, batch.prompts, limit, batch.stop.tokenizer)
-        prompts, of_row, lengths = rows_of(batch)
-        ids, mask, _ = left_pad(prompts)
+        rows = rows_of(batch)
+        ids, mask, _ = left_pad(rows.texts)
         given, model = {"input_ids": ids, "attention_mask": mask.long()}, self.nnsight.model
-        places = self.nnsight.places(batch.plans, of_row)
-        carrier = Carrier(places, batch.plans, of_row, mask, lengths, lm.device)
+        carrier = Carrier(self.nnsight.places(rows), rows.plans, rows.of_row, mask, rows.lengths, lm.device)
         chooser = Chooser(self.model, batch, lambda: carrier.moved, progress)
         with told(batch, carrier.editor if batch.steered else None), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=STOPPED_EARLY)
@@ -77,10 +76,10 @@ class RemoteEngine(NNsightEngine):
 
         limit = batch.decoder.max_new_tokens
         check_prompts(self.model.lm, batch.prompts, limit, batch.stop.tokenizer)
-        prompts, of_row, lengths = rows_of(batch)
-        ids, mask, _ = left_pad(prompts)
+        rows = rows_of(batch)
+        ids, mask, _ = left_pad(rows.texts)
         given, width, model = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1], self.nnsight.model
-        places, plans = self.nnsight.places(batch.plans, of_row), batch.plans
+        places, plans, of_row, lengths = self.nnsight.places(rows), rows.plans, rows.of_row, rows.lengths
         arguments = dict(
             max_new_tokens=limit, do_sample=False, eos_token_id=sorted(batch.stop.eos_ids) or None, pad_token_id=0,
             repetition_penalty=1.0, no_repeat_ngram_size=0, return_dict_in_generate=True, output_logits=True,
