@@ -1,8 +1,8 @@
 """One specification, four backends: the same plans through other people's engines.
 
-Every backend answers `score` (one forward over whole texts) and `generate` (greedy, with its own cache), names what it
-can do in `claims`, and refuses the rest by name. tests/steering/test_backends.py holds their log-probabilities
-together.
+Every backend answers `score` (one forward over whole texts), names what it can do in `claims`, and refuses the rest by
+name. tests/steering/test_backends.py holds their log-probabilities together. Decoding is `elicit`'s: its engines carry
+plans by what is here.
 
 - `hf`: forward hooks on the Hugging Face model itself (`steering.hooks`), the reference;
 - `transformer-lens`: hook points of a `TransformerBridge`, on a copy of the model;
@@ -119,12 +119,6 @@ class Backend(Protocol):
 
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
         """Log-probabilities (fp32) after each position of each text."""
-        ...
-
-    def generate(
-        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
-    ) -> list[Completion]:
-        """Greedy continuations of the texts with the engine's own cache, without the end token where one comes."""
         ...
 
 

@@ -1,6 +1,7 @@
 """Raw Hugging Face hooks behind the common interface: the reference that the other backends are compared with.
 
-`elicit` decodes with its own loop and `steering.hooks.attached`; this is plain `transformers` with the same hooks.
+`elicit` decodes with its own loop and `steering.hooks.attached`; this is plain `transformers` with the same hooks. Its
+`generate` is what tests hold engines to, and vLLM.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,8 @@ from probes.batching import left_pad
 from probes.clock import Clock
 from probes.errors import UserError
 from probes.sites import Site
-from steering.backends import Claims, Completion, Rows
-from steering.backends.huggingface import completions, per_text
+from steering.backends import Claims, Rows
+from steering.backends.huggingface import per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import Session, check_plan
@@ -71,27 +71,6 @@ class TransformerLens:
         with self.steered(rows):
             logits = self.bridge(ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
         return per_text(logits, rows.texts)
-
-    @torch.no_grad()
-    def generate(
-        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
-    ) -> list[Completion]:
-        ids, mask, _ = left_pad(rows.texts, self.lm.device)
-        with self.steered(rows):
-            out = self.bridge.generate(
-                ids,
-                attention_mask=mask.long(),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                stop_at_eos=bool(eos_ids),
-                eos_token_id=list(eos_ids) or None,
-                return_type="tokens",
-                output_logits=keep_logprobs,
-                verbose=False,
-            )
-        sequences = out.sequences if keep_logprobs else out
-        logits = torch.stack(out.logits, 1) if keep_logprobs else None
-        return completions(sequences[:, ids.shape[1] :], logits, eos_ids)
 
     @contextmanager
     def steered(self, rows: Rows) -> Iterator[Session]:

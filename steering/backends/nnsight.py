@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import copyreg
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -24,15 +23,12 @@ from probes.batching import left_pad
 from probes.clock import Count
 from probes.errors import UserError
 from probes.sites import POST_NORMS, Site, module_of
-from steering.backends import Claims, Completion, Rows
-from steering.backends.huggingface import completions, per_text
+from steering.backends import Claims, Rows
+from steering.backends.huggingface import per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import check_plan
 from steering.interventions import Plan
-
-# What nnsight says when all rows ended before the last step that was asked for, as they may.
-STOPPED_EARLY = r".*was never reached: the loop asked for a step the run did not make"
 
 
 class NNsight:
@@ -96,42 +92,6 @@ class NNsight:
             done = nnsight.save([carrier.editor.delivery().to_dict()])
         self.delivery = Delivery(**done[-1])
         return per_text(logits, rows.texts)
-
-    @torch.no_grad()
-    def generate(
-        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
-    ) -> list[Completion]:
-        import nnsight
-
-        places = self.places(rows)
-        ids, mask, _ = left_pad(rows.texts)
-        given, width = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1]
-        model, plans, of_row, lengths = self.model, rows.plans, rows.of_row, rows.lengths
-        arguments = dict(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=list(eos_ids) or None,
-            pad_token_id=0,
-            return_dict_in_generate=True,
-            output_logits=keep_logprobs,
-        )
-        logits: Tensor | None = None
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=STOPPED_EARLY)
-            with model.generate(remote=self.remote, **arguments) as tracer:
-                with tracer.invoke(given):
-                    carrier = Carrier(places, plans, of_row, mask, lengths, model.device)
-                    done = nnsight.save([])
-                    for step in tracer.iter[:max_new_tokens]:
-                        carrier.forward(step)
-                        done.append(carrier.editor.delivery().to_dict())
-                with tracer.invoke():  # one of its own: what stands after a loop that is cut short is not run
-                    out = tracer.result
-                    new = nnsight.save(out.sequences[:, width:])
-                    if keep_logprobs:
-                        logits = nnsight.save(torch.stack(out.logits, 1))
-        self.delivery = Delivery(**done[-1])
-        return completions(new, logits, eos_ids)
 
     def places(self, rows: Rows) -> list[tuple[Site, Any]]:
         """The sites of checked plans in the order of the forward, each with nnsight's envoy of its module."""

@@ -116,7 +116,7 @@ def test_plans_that_do_nothing_or_break_are_told_with_their_arm(models: Any, eng
     push = Intervention(Add(direction(32)), 6.0, layers=(1,))
     with pytest.raises(UserError, match="changed nothing"):
         decode_batch(model, batch(Greedy(3), [(replace(push, strength=1e-30),)]))
-    with pytest.raises(UserError, match="arm 1: the logits of step 0 are NaN") as caught:
+    with pytest.raises(UserError, match="arm 1: the shares by which step 0 was moved are NaN or") as caught:
         decode_batch(model, batch(Greedy(3), [(), (replace(push, strength=1e38),)], [0, 1, 0]))
     assert "\n" not in str(caught.value)
 

@@ -1,8 +1,8 @@
 """One specification, several engines: the same plans give the same log-probabilities through each.
 
 `HuggingFace`, plain `transformers` with hooks, is the reference. In fp32 every backend agrees with it to 1e-4 after
-each position of a text (`score`) and at each step of a cached generation (`generate`), and it agrees with itself: what
-it scores in one forward is what it saw while it generated.
+each position of a text (`score`), and the engine around it at each step of a cached generation; the reference agrees
+with itself: what it scores in one forward is what it saw while it generated.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ from tokenizers.models import BPE
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from elicit.decoding import Generation, Greedy, StopRule
+from elicit.decoding.engine import Batch, Engine
+from elicit.decoding.engines.lens import TransformerLensEngine
+from elicit.decoding.engines.nnsight import NNsightEngine, RemoteEngine
 from elicit.models import Model, load_model
+from elicit.models.model import Provenance
 from elicit.models.saes import open_sae
+from probes.confidence import token_statistics, top2
 from probes.errors import UserError
 from probes.sae import SAE, Feature
 from probes.sites import STREAM, Site, width
-from steering.backends import Backend, Claims, Rows
+from steering.backends import Backend, Claims, Completion, Rows
 from steering.backends.huggingface import HuggingFace
 from steering.backends.lens import TransformerLens
 from steering.backends.nnsight import NNsight
@@ -194,15 +200,38 @@ def compare(
     for score, one, prompt in zip(scores, wanted, prompts, strict=True):
         close(score[len(prompt) - 1 : -1], one.logprobs)
     for other in others:
-        got = other.generate(asked, max_new_tokens=new, keep_logprobs=True)
+        same_steps(decoded(reference.lm, other, asked, new), wanted)
         same_delivery(other.delivery, generating)
-        assert [one.tokens for one in got] == [one.tokens for one in wanted]
-        for one, expected in zip(got, wanted, strict=True):
-            close(one.logprobs, expected.logprobs)
         for score, expected in zip(other.score(whole), scores, strict=True):
             close(score, expected)
         same_delivery(other.delivery, scoring)
     return scores
+
+
+def decoded(lm: PreTrainedModel, other: Any, rows: Rows, new: int, ends: Sequence[int] = ()) -> list[Generation]:
+    """Greedy answers of the engine around a backend, which is refused nothing that it claims."""
+    model = Model("tiny", lm, tokenizer(), Provenance("tiny", "", "", ""))
+    if isinstance(other, TransformerLens):
+        engine: Engine = TransformerLensEngine(model, other)
+    else:
+        engine = (RemoteEngine if other.remote else NNsightEngine)(model, other)
+    arms = [(str(n), plan) for n, plan in enumerate(rows.plans)]
+    stop = StopRule(frozenset(ends))
+    asked = Batch(rows.texts, [""] * len(rows.texts), Greedy(new), stop, arms, rows.of_row, rows.lengths)
+    return [one for (one,) in engine.decode(asked)]
+
+
+def same_steps(given: Sequence[Generation], wanted: Sequence[Completion]) -> None:
+    """The reference's tokens, and of each step's distribution what is kept: top two, entropy, the token's own."""
+    for one, expected in zip(given, wanted, strict=True):
+        assert one.tokens.tolist() == expected.tokens
+        if not expected.tokens:
+            continue
+        logprobs = expected.logprobs
+        assert logprobs is not None
+        kept = token_statistics(logprobs, top2(logprobs), torch.tensor(expected.tokens))
+        for name, value in kept._asdict().items():
+            close(torch.from_numpy(getattr(one, name)), value)
 
 
 def same_delivery(given: Delivery, wanted: Delivery) -> None:
@@ -296,10 +325,7 @@ def test_an_end_token_ends_a_row_everywhere() -> None:
     wanted = reference.generate(asked, max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
     assert all(len(one.tokens) < 6 for one in wanted)
     for other in others:
-        got = other.generate(asked, max_new_tokens=8, eos_ids=ends, keep_logprobs=True)
-        assert [one.tokens for one in got] == [one.tokens for one in wanted]
-        for one, expected in zip(got, wanted, strict=True):
-            close(one.logprobs, expected.logprobs)
+        same_steps(decoded(tiny_model("llama"), other, asked, 8, ends), wanted)
 
 
 def test_an_answer_that_was_begun_goes_on_at_its_step() -> None:
@@ -308,11 +334,13 @@ def test_an_answer_that_was_begun_goes_on_at_its_step() -> None:
     whole = engines[0].generate(Rows(PROMPTS, [plan]), max_new_tokens=NEW, keep_logprobs=True)
     begun = [[*prompt, *one.tokens[:2]] for prompt, one in zip(PROMPTS, whole, strict=True)]
     asked = Rows(begun, [plan], lengths=[len(prompt) for prompt in PROMPTS])
-    for engine in engines:
-        rest = engine.generate(asked, max_new_tokens=NEW - 2, keep_logprobs=True)
-        for one, expected in zip(rest, whole, strict=True):
-            assert one.tokens == expected.tokens[2:]
-            close(one.logprobs, expected.logprobs[2:])
+    rest = [Completion(one.tokens[2:], one.logprobs[2:]) for one in whole]
+    same_steps(decoded(tiny_model("llama"), engines[1], asked, NEW - 2), rest)
+    same_steps(decoded(tiny_model("llama"), engines[2], asked, NEW - 2), rest)
+    again = engines[0].generate(asked, max_new_tokens=NEW - 2, keep_logprobs=True)
+    for one, expected in zip(again, rest, strict=True):
+        assert one.tokens == expected.tokens
+        close(one.logprobs, expected.logprobs)
 
 
 def hooks_of(lm: torch.nn.Module) -> int:
@@ -328,19 +356,23 @@ def test_nothing_is_left_behind(architecture: str, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise UserError("a hook failed")
 
+    def generate(engine: Any, rows: Rows) -> object:
+        reference = isinstance(engine, HuggingFace)
+        return engine.generate(rows, max_new_tokens=2) if reference else decoded(lm, engine, rows, 2)
+
     for engine in backends(architecture):
         modules = [engine.bridge.original_model] if isinstance(engine, TransformerLens) else [lm]
         before = [hooks_of(m) for m in modules]
         plain = engine.score(unsteered)
         assert engine.delivery == Delivery()
-        engine.generate(steered, max_new_tokens=2)
+        generate(engine, steered)
         assert engine.delivery.positions > 0
         with monkeypatch.context() as patch:
             patch.setattr(Editor, "edit", fail)
             with pytest.raises(UserError, match="a hook failed"):
                 engine.score(steered)
             with pytest.raises(UserError, match="a hook failed"):
-                engine.generate(steered, max_new_tokens=2)
+                generate(engine, steered)
         assert [hooks_of(m) for m in modules] == before
         assert all(torch.equal(a, b) for a, b in zip(plain, engine.score(unsteered), strict=True))
 
@@ -362,7 +394,7 @@ def test_the_model_and_its_tokenizer_are_left_alone(architecture: str, cls: type
 
     before = state()
     engine = cls(lm, words)
-    engine.generate(Rows(PROMPTS, [(Intervention(Add(direction(32)), 6.0, layers=(1,)),)]), max_new_tokens=2)
+    decoded(lm, engine, Rows(PROMPTS, [(Intervention(Add(direction(32)), 6.0, layers=(1,)),)]), 2)
     assert state() == before
 
 
@@ -378,7 +410,7 @@ def test_refusals_take_one_line(number: int, monkeypatch: pytest.MonkeyPatch) ->
 
     def steer(**arguments: Any) -> Any:
         plan = (Intervention(Add(direction(32)), 6.0, **arguments),)
-        return lambda: engine.generate(Rows(PROMPTS, [plan]), max_new_tokens=1)
+        return lambda: decoded(tiny_model("llama"), engine, Rows(PROMPTS, [plan]), 1)
 
     refuse("layer 9 was given", steer(layers=(9,)))
     wide = (Intervention(Add(direction(16)), 1.0),)

@@ -22,9 +22,9 @@ class TransformerLensEngine(Engine):
     name = "transformer-lens"
     can = Can(frozenset({"greedy", "sampling", "branching"}), frozenset(STATISTICS), TransformerLens.claims)
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, lens: TransformerLens | None = None) -> None:
         super().__init__(model)
-        self.lens = TransformerLens(model.lm, model.tokenizer)
+        self.lens = lens or TransformerLens(model.lm, model.tokenizer)
 
     def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
         steered = self.lens.steered(batch.rows) if batch.steered else nullcontext()

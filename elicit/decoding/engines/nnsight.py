@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import Tensor
 
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery
 from elicit.decoding.engines.generated import Chooser, replayed, rows_of
@@ -18,8 +17,11 @@ from elicit.decoding.loop import Generation, Progress, check_prompts
 from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.errors import UserError
-from steering.backends.nnsight import STOPPED_EARLY, Carrier, NNsight
+from steering.backends.nnsight import Carrier, NNsight
 from steering.delivery import Delivery
+
+# What nnsight says when all rows ended before the last step that was asked for, as they may.
+STOPPED_EARLY = r".*was never reached: the loop asked for a step the run did not make"
 
 
 class NNsightEngine(Engine):
@@ -28,9 +30,9 @@ class NNsightEngine(Engine):
     name = "nnsight"
     can = Can(frozenset({"greedy", "sampling", "branching"}), frozenset(STATISTICS), NNsight.claims)
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, nnsight: NNsight | None = None) -> None:
         super().__init__(model)
-        self.nnsight = self.opened()
+        self.nnsight = nnsight or self.opened()
 
     def opened(self) -> NNsight:
         """The model in nnsight's hands; weights are shared."""
@@ -51,6 +53,7 @@ class NNsightEngine(Engine):
                 with tracer.invoke(given):  # a statement of its own, which nnsight reads as source
                     for step in tracer.iter[:limit]:
                         carrier.forward(step)
+        self.nnsight.delivery = carrier.editor.delivery()
         return chooser.finished
 
 
@@ -86,19 +89,20 @@ class RemoteEngine(NNsightEngine):
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=STOPPED_EARLY)
-            with model.generate(remote=self.remote, **arguments) as tracer:
+            with model.generate(remote=self.nnsight.remote, **arguments) as tracer:
                 with tracer.invoke(given):
                     carrier = Carrier(places, plans, of_row, mask, lengths, model.device)
                     done, moved = nnsight.save([]), nnsight.save([])
                     for step in tracer.iter[:limit]:
                         carrier.forward(step)
                         moved.append(carrier.moved)
-                        done.append([carrier.editor.delivery(n).to_dict() for n in range(len(plans))])
+                        done.append([carrier.editor.delivery(n).to_dict() for n in (None, *range(len(plans)))])
                 with tracer.invoke():  # one of its own: what stands after a loop that is cut short is not run
                     out = tracer.result
-                    new: Tensor = nnsight.save(out.sequences[:, width:])
-                    logits: Tensor = nnsight.save(torch.stack(out.logits, 1))
+                    new = nnsight.save(out.sequences[:, width:])
+                    logits = nnsight.save(torch.stack(out.logits, 1))
+        self.nnsight.delivery, *deliveries = (Delivery(**one) for one in done[-1])
         if batch.steered:
-            check_delivery(batch, [Delivery(**one) for one in done[-1]])
+            check_delivery(batch, deliveries)
         with told(batch, None):
             return replayed(self.model, batch, new, logits, moved)
