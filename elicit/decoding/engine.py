@@ -245,10 +245,11 @@ def check_delivery(batch: Batch, deliveries: Sequence[Delivery]) -> None:
     Raises:
         UserError: a plan that should have moved every prompt moved none; one that made NaN or infinity.
     """
-    for plan, delivery in zip(batch.plans, deliveries, strict=True):
+    followed = {0} if batch.arm_of is None else set(batch.arm_of)
+    for number, (plan, delivery) in enumerate(zip(batch.plans, deliveries, strict=True)):
         # These move every row. A feature that is silent leaves nothing to scale: of that one batch says nothing.
         sure = any(one.when.at_once and isinstance(one.what, Add | ProjectOut) for one in plan)
-        if plan and (delivery.not_finite or (sure and not delivery.positions)):
+        if plan and number in followed and (delivery.not_finite or (sure and not delivery.positions)):
             delivery.check(named(plan))
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,6 +30,25 @@ from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import check_plan
 from steering.interventions import Plan
+
+# What nnsight says when all rows ended before the last step that was asked for, as they may.
+STOPPED_EARLY = r".*was never reached: the loop asked for a step the run did not make"
+
+
+class Generated(NamedTuple):
+    """What a server sent back of greedy decoding.
+
+    Args:
+        tokens: new ones of each row; anything after a row's end.
+        logits: that chose them.
+        moved: how far each step's forward was moved, None where nothing acted.
+        deliveries: what was done by each plan.
+    """
+
+    tokens: Int[Tensor, "rows steps"]
+    logits: Float[Tensor, "rows steps vocab"]
+    moved: list[Tensor | None]
+    deliveries: list[Delivery]
 
 
 class NNsight:
@@ -92,6 +112,36 @@ class NNsight:
             done = nnsight.save([carrier.editor.delivery().to_dict()])
         self.delivery = Delivery(**done[-1])
         return per_text(logits, rows.texts)
+
+    @torch.no_grad()
+    def generate(self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = ()) -> Generated:
+        """Go on greedily where the weights are. The block stands here, since what travels with it must be of here."""
+        import nnsight
+
+        places = self.places(rows)
+        ids, mask, _ = left_pad(rows.texts)
+        given, width = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1]
+        model, plans, of_row, lengths = self.model, rows.plans, rows.of_row, rows.lengths
+        arguments = dict(
+            max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=0,
+            repetition_penalty=1.0, no_repeat_ngram_size=0, return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=STOPPED_EARLY)
+            with model.generate(remote=self.remote, **arguments) as tracer:
+                with tracer.invoke(given):
+                    carrier = Carrier(places, plans, of_row, mask, lengths, model.device)
+                    done, moved = nnsight.save([]), nnsight.save([])
+                    for step in tracer.iter[:max_new_tokens]:
+                        carrier.forward(step)
+                        moved.append(carrier.moved)
+                        done.append([carrier.editor.delivery(n).to_dict() for n in (None, *range(len(plans)))])
+                with tracer.invoke():  # one of its own: what stands after a loop that is cut short is not run
+                    out = tracer.result
+                    new = nnsight.save(out.sequences[:, width:])
+                    logits = nnsight.save(torch.stack(out.logits, 1))
+        self.delivery, *deliveries = (Delivery(**one) for one in done[-1])
+        return Generated(new, logits, list(moved), deliveries)
 
     def places(self, rows: Rows) -> list[tuple[Site, Any]]:
         """The sites of checked plans in the order of the forward, each with nnsight's envoy of its module."""

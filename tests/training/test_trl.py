@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
-from elicit.methods import critique_ft, one_shot_rlvr
+from elicit.methods import critique_ft, fit, one_shot_rlvr
 from elicit.models import Model, Prompt
 from elicit.tasks import load_task
 from elicit.tasks.base import Items
@@ -151,13 +151,13 @@ def test_options_that_are_refused(tiny: Model, tmp_path: Path, given: dict[str, 
 
 
 def test_engines_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="unknown engine 'tlr'; did you mean trl"):
+    with pytest.raises(UserError, match="unknown trainer 'tlr'; did you mean trl"):
         trl_common.check("tlr", {})
-    with pytest.raises(UserError, match="give engine=trl"):
+    with pytest.raises(UserError, match="give trainer=trl"):
         trl_common.check("own", {"use_vllm": True})
     with monkeypatch.context() as patched:
         patched.setenv("WORLD_SIZE", "2")
-        with pytest.raises(UserError, match=r"2 processes were launched and engine is own"):
+        with pytest.raises(UserError, match=r"2 processes were launched and trainer is own"):
             trl_common.check("own", {})
         trl_common.check("trl", {})
     with monkeypatch.context() as patched:  # as `accelerate launch --cpu --num_processes 2` leaves it
@@ -201,7 +201,7 @@ def test_where_trl_generates(tiny: Model, tmp_path: Path) -> None:
 
 
 def test_sharded_weights_and_all_weights(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="rank = 0 was given and engine trl makes an adapter"):
+    with pytest.raises(UserError, match="rank = 0 was given and trainer trl makes an adapter"):
         trained(rl, tiny, tmp_path, dataclasses.replace(SMALL, rank=0), TASK.fit[:1])
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert trl_common.sharded({}) and not list(tmp_path.iterdir())
@@ -214,21 +214,23 @@ def test_both_methods_take_the_engine(tiny: Model, tmp_path: Path, monkeypatch: 
     task = toy_task(6)
     options: dict[str, Any] = {
         "reward": "exact+random:0.5", "updates": 2, "rollouts": 8, "group": 4, "rollout_tokens": 6, "rank": 2,
-        "pool": 3, "max_new_tokens": 6, "engine": "trl", "trl": {"top_entropy_quantile": 0.9},
+        "pool": 3, "max_new_tokens": 6, "trainer": "trl", "trl": {"top_entropy_quantile": 0.9},
     }  # fmt: skip
     handle = one_shot_rlvr.fit(tiny, task.solved, **options)
     assert handle.adapter is not None and handle.options["asked"]["engine"] == "trl"
     assert not any("sampler" in line for line in one_shot_rlvr.notes(handle.options))
     assert one_shot_rlvr.fit(tiny, task.solved, **options).adapter.sha256 == handle.adapter.sha256  # type: ignore[union-attr]
-    with pytest.raises(UserError, match="unknown engine"):
-        one_shot_rlvr.fit(tiny, task.solved, engine="them")
+    with pytest.raises(UserError, match="unknown trainer"):
+        one_shot_rlvr.fit(tiny, task.solved, trainer="them")
+    with pytest.raises(UserError, match="unknown trainer"):
+        fit("one-shot-rlvr", tiny, task.solved, engine="them")  # the older word
 
     organism = load_task("organism", limit=4)
     small = {"candidates": 4, "steps": 2, "rows": 1, "width": 700, "max_new_tokens": 8, "rank": 2, "lr": 0.01}
-    both = [critique_ft.fit(tiny, organism.solved, **small, engine=engine) for engine in ("own", "trl")]
+    both = [critique_ft.fit(tiny, organism.solved, **small, trainer=trainer) for trainer in ("own", "trl")]
     curves = [one.options["found"]["curve"] for one in both]
     assert curves[0] == pytest.approx(curves[1], abs=2e-3)
     first, second = (load_file(one.adapter.folder / "adapter_model.safetensors") for one in both if one.adapter)
     assert all(torch.allclose(first[k].float(), second[k].float(), atol=2e-3) for k in first)
-    with pytest.raises(UserError, match="unknown engine"):
-        critique_ft.fit(tiny, organism.solved, engine="them")
+    with pytest.raises(UserError, match="unknown trainer"):
+        critique_ft.fit(tiny, organism.solved, trainer="them")

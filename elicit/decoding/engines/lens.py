@@ -7,8 +7,6 @@ or attached later is not in it.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine
 from elicit.decoding.engines.hf import told
 from elicit.decoding.loop import Generation, Progress, decode
@@ -27,8 +25,7 @@ class TransformerLensEngine(Engine):
         self.lens = lens or TransformerLens(model.lm, model.tokenizer)
 
     def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
-        steered = self.lens.steered(batch.rows) if batch.steered else nullcontext()
-        with steered as session, told(batch, session and session.editor):
+        with self.lens.steered(batch.rows) as session, told(batch, session.editor):
             return decode(
                 self.lens.bridge.original_model, batch.prompts, batch.policy(self.model),
                 max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop, steering=session, progress=progress,

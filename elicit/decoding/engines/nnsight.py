@@ -17,11 +17,7 @@ from elicit.decoding.loop import Generation, Progress, check_prompts
 from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.errors import UserError
-from steering.backends.nnsight import Carrier, NNsight
-from steering.delivery import Delivery
-
-# What nnsight says when all rows ended before the last step that was asked for, as they may.
-STOPPED_EARLY = r".*was never reached: the loop asked for a step the run did not make"
+from steering.backends.nnsight import STOPPED_EARLY, Carrier, NNsight
 
 
 class NNsightEngine(Engine):
@@ -73,36 +69,11 @@ class RemoteEngine(NNsightEngine):
             raise UserError(f"{self.model.name} is no model of the hub, so no server holds it; use the nnsight engine")
         return NNsight(name, self.model.tokenizer, remote=self.remote)
 
-    @torch.no_grad()
     def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
-        import nnsight
-
         limit = batch.decoder.max_new_tokens
         check_prompts(self.model.lm, batch.prompts, limit, batch.stop.tokenizer)
-        rows = rows_of(batch)
-        ids, mask, _ = left_pad(rows.texts)
-        given, width, model = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1], self.nnsight.model
-        places, plans, of_row, lengths = self.nnsight.places(rows), rows.plans, rows.of_row, rows.lengths
-        arguments = dict(
-            max_new_tokens=limit, do_sample=False, eos_token_id=sorted(batch.stop.eos_ids) or None, pad_token_id=0,
-            repetition_penalty=1.0, no_repeat_ngram_size=0, return_dict_in_generate=True, output_logits=True,
-        )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=STOPPED_EARLY)
-            with model.generate(remote=self.nnsight.remote, **arguments) as tracer:
-                with tracer.invoke(given):
-                    carrier = Carrier(places, plans, of_row, mask, lengths, model.device)
-                    done, moved = nnsight.save([]), nnsight.save([])
-                    for step in tracer.iter[:limit]:
-                        carrier.forward(step)
-                        moved.append(carrier.moved)
-                        done.append([carrier.editor.delivery(n).to_dict() for n in (None, *range(len(plans)))])
-                with tracer.invoke():  # one of its own: what stands after a loop that is cut short is not run
-                    out = tracer.result
-                    new = nnsight.save(out.sequences[:, width:])
-                    logits = nnsight.save(torch.stack(out.logits, 1))
-        self.nnsight.delivery, *deliveries = (Delivery(**one) for one in done[-1])
+        out = self.nnsight.generate(batch.rows, max_new_tokens=limit, eos_ids=sorted(batch.stop.eos_ids))
         if batch.steered:
-            check_delivery(batch, deliveries)
+            check_delivery(batch, out.deliveries)
         with told(batch, None):
-            return replayed(self.model, batch, new, logits, moved)
+            return replayed(self.model, batch, out.tokens, out.logits, out.moved)
