@@ -151,9 +151,7 @@ def _bottom_lines(
         scores = {key: one["scores"] for key, one in beside.items() if key != arm.key}
         scores |= {reference.name: reference.scores, arm.name: arm.scores}
         values = {name: np.array([one[item] for item in shared]) for name, one in scores.items()}
-        out[arm.name] = bottom_line(
-            arm.name, values, start=reference.name, recovered=recovered[arm.name], seed=seed
-        )
+        out[arm.name] = bottom_line(arm.name, values, start=reference.name, recovered=recovered[arm.name], seed=seed)
     return out
 
 

@@ -33,12 +33,14 @@ class HuggingFaceEngine(Engine):
         with applied(lm, batch.adapter):
             policy = batch.policy(self.model)
             steered = attached(lm, batch.plans, of_row=batch.arm_of, lengths=batch.lengths)
-            with steered if batch.steered else nullcontext() as session:
-                with told(batch, None if session is None else session.editor):
-                    return decode(
-                        lm, batch.prompts, policy, max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop,
-                        steering=session, progress=progress,
-                    )  # fmt: skip
+            with (
+                steered if batch.steered else nullcontext() as session,
+                told(batch, None if session is None else session.editor),
+            ):
+                return decode(
+                    lm, batch.prompts, policy, max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop,
+                    steering=session, progress=progress,
+                )  # fmt: skip
 
 
 @contextmanager
