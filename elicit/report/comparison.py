@@ -143,10 +143,10 @@ def compare_runs(
 def _bottom_lines(
     arms: Sequence[Entry], reference: Entry, shared: Sequence[str], recovered: Mapping[str, float | None], seed: int
 ) -> dict[str, BottomLine]:
-    """Of each mechanism beside its own run's arms; where there is no mechanism of each baseline."""
+    """Of each mechanism beside its own run's arms; where there is none of each baseline, or of the one there is."""
     others = [arm for arm in arms if not arm.of and arm is not reference]
     out = {}
-    for arm in [one for one in others if one.key not in BASELINES] or others:
+    for arm in [one for one in others if one.key not in BASELINES] or others or [reference]:
         beside = {} if arm.key in BASELINES else arm.run.metrics["arms"]
         scores = {key: one["scores"] for key, one in beside.items() if key != arm.key}
         scores |= {reference.name: reference.scores, arm.name: arm.scores}

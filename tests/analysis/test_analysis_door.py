@@ -10,7 +10,6 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from elicit import analysis
 from elicit.analysis import ANALYSES, Analyser, Analysis, load, of_samples, register, save
 from elicit.models import Model
 from probes.errors import UserError
@@ -18,7 +17,7 @@ from tests.support.pages import examples, module_of
 from tests.support.shell import shell
 from tests.support.written import written_run, written_task
 
-PAGE = Path(analysis.__file__).parent / "README.md"
+PAGE = Path(__file__).parents[2] / "elicit" / "analysis" / "README.md"
 
 
 def of_runs(runs: Any, *, seed: int = 0, progress: Any = None) -> Analysis:

@@ -201,5 +201,7 @@ def test_a_comparison_measures_each_method_beside_its_own_controls(run: Run, tin
     assert result["bottom_lines"]["m"] == SENTENCE
     assert "and more than its one control, flipped: by 65.0 points" in result["bottom_lines"]["p"]
     assert result["bottom_line"].startswith("Of two methods one gains more than each of its controls (p); one is not")
+    only = written_run(tiny, tmp_path / "d", written_task(40), "direct", {"direct": first(4)})
+    assert compare_runs([only])["bottom_line"].startswith("direct is right in 10.0% of 40 questions; gains of others")
     part = compare_runs([run, other], baseline="p")["bottom_lines"]
     assert set(part) == {"m"} and part["m"].startswith("It is undecided whether m gains over p: +0.0")

@@ -148,7 +148,7 @@ def several(lines: Mapping[str, BottomLine]) -> str:
         names = [name for name, line in lines.items() if line.outcome == outcome]
         if names:
             said.append(f"{_word(len(names))} {one if len(names) == 1 else more} ({', '.join(names)})")
-    return f"Of {_word(len(lines))} methods {'; '.join(said)}." if said else "No method was run."
+    return f"Of {_word(len(lines))} methods {'; '.join(said)}."
 
 
 def _leads(method: str, scores: Mapping[str, np.ndarray], seed: int) -> dict[str, _Lead]:
