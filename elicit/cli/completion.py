@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-# Typed again, since importing the methods costs seconds; a test holds them to `elicit.methods.METHODS`.
-METHODS = (
-    "cot-decoding", "sae-steer", "vector-transfer", "critique-ft", "one-shot-rlvr",
-    "direct", "cot-prompt", "self-consistency",
-)  # fmt: skip
+import re
+from pathlib import Path
+
+_NAME = re.compile(r'^NAME = "([^"]+)"$', re.MULTILINE)
 
 
 def methods() -> list[str]:
-    return list(METHODS)
+    """The names that the modules of methods give themselves, read and not imported: that would cost seconds."""
+    files = (Path(__file__).parents[1] / "methods").rglob("*.py")
+    return sorted(name for file in files for name in _NAME.findall(file.read_text(encoding="utf-8")))
 
 
 def models() -> list[str]:
