@@ -15,7 +15,16 @@ from torch import Tensor
 from probes.errors import UserError
 from probes.files import make_folder, whole, write_whole
 
-KINDS: dict[str, type[Any]] = {}
+
+class _Kinds(dict[str, type[Any]]):
+    """Classes by name. To a server, which has no `elicit`, go those of `probes` and `steering` alone."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = {name: cls for name, cls in self.items() if cls.__module__.split(".")[0] in ("probes", "steering")}
+        return dict, (), None, None, iter(own.items())  # items last: the classes name this table themselves
+
+
+KINDS = _Kinds()
 T = TypeVar("T", bound=type[Any])
 
 
