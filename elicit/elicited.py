@@ -145,7 +145,7 @@ class Elicited:
         stop: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> list[list[Draft]]:
-        """Answer prompts in one batch, ungraded; `answer` grades what this says to a task's questions.
+        """Answer prompts in one batch: for each its branches, ungraded.
 
         Args:
             prompts: token ids of each.
@@ -155,27 +155,11 @@ class Elicited:
             stop: strings at which an answer ends; the prompt's own unless given.
             progress: called after every step.
 
-        Returns:
-            For each prompt its branches.
-
         Raises:
             UserError: as `answer`.
         """
-        batch = Batch(
-            prompts=prompts,
-            streams=streams,
-            decoder=self.decoder if limit is None else replace(self.decoder, max_new_tokens=limit),  # type: ignore[type-var]
-            stop=self._stop if stop is None else StopRule(self.model.eos_ids, tuple(stop), self.model.tokenizer),
-            arms=[(self.method, self.interventions)],
-            adapter=self.adapter,
-            partner=self.partner,
-            needs=self._needs,
-        )
+        batch = _batch([(self, prompts, streams)], limit, stop)
         return self._found(prompts, kinds, respond(self.model, batch, kinds, progress))
-
-    @property
-    def _stop(self) -> StopRule:
-        return StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer)
 
     @property
     def _needs(self) -> frozenset[str]:
@@ -193,11 +177,9 @@ class Elicited:
             return list(drafts)
 
     def _graded(self, items: Items, drafts: Sequence[list[Draft]]) -> list[list[Trace]]:
-        steered = bool(self.interventions) or self.partner is not None
-        return [
-            [graded(one, items.task, item, filters=self.filters, steered=steered) for one in some]
-            for item, some in zip(items, drafts, strict=True)
-        ]
+        how = {"filters": self.filters, "steered": "moved" in self._needs}
+        pairs = zip(items, drafts, strict=True)
+        return [[graded(one, items.task, item, **how) for one in some] for item, some in pairs]
 
     @property
     def batch_key(self) -> str:
@@ -325,7 +307,7 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
     first, _ = asked[0]
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     kinds = [[items.task.kind_of(item) for item in items] for _, items in asked]
-    batch = _batch(asked, prompts)
+    batch = _batch([(h, some, [i.id for i in items]) for (h, items), some in zip(asked, prompts, strict=True)])
     drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], progress))
     return [
         handle._graded(items, handle._found(put, some, [next(drafts) for _ in items]))
@@ -333,18 +315,24 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
     ]
 
 
-def _batch(asked: Asked, prompts: Sequence[Sequence[list[int]]]) -> Batch:
-    first, _ = asked[0]
+def _batch(
+    put: Sequence[tuple[Elicited, Sequence[Sequence[int]], Sequence[Stream | str]]],
+    limit: int | None = None,
+    stop: Sequence[str] | None = None,
+) -> Batch:
+    """Handles that share a `batch_key`, each with its prompts and their streams."""
+    first, *_ = (handle for handle, _, _ in put)
+    ends, model = first.prompt.stop if stop is None else tuple(stop), first.model
     return Batch(
-        prompts=[ids for some in prompts for ids in some],
-        streams=[item.id for _, items in asked for item in items],
-        decoder=first.decoder,
-        stop=first._stop,
-        arms=[(handle.method, handle.interventions) for handle, _ in asked],
-        arm_of=[number for number, (_, items) in enumerate(asked) for _ in items],
+        prompts=[ids for _, prompts, _ in put for ids in prompts],
+        streams=[one for _, _, streams in put for one in streams],
+        decoder=first.decoder if limit is None else replace(first.decoder, max_new_tokens=limit),  # type: ignore[type-var]
+        stop=StopRule(model.eos_ids, ends, model.tokenizer),
+        arms=[(handle.method, handle.interventions) for handle, _, _ in put],
+        arm_of=[number for number, (_, prompts, _) in enumerate(put) for _ in prompts],
         adapter=first.adapter,
         partner=first.partner,
-        needs=frozenset(name for handle, _ in asked for name in handle._needs),
+        needs=frozenset(name for handle, _, _ in put for name in handle._needs),
     )
 
 
