@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from elicit.analysis import analyse
 from elicit.analysis.internals import influence
@@ -75,6 +76,17 @@ def test_concentrated_influence_is_told_from_spread_and_from_random() -> None:
     assert sum(other["lds"]["p"] < 0.05 for other in others) <= 2  # each is below it once in twenty
     gaps = [other["facts less"][SHORT]["concentration"]["mean"] for other in others]
     assert abs(np.mean(gaps)) < 0.1
+
+
+def test_agreement_is_scipys_correlation_ties_and_all() -> None:
+    rng = np.random.default_rng(0)
+    halves, influence = kept_in(8, 6, 0), rng.integers(-2, 3, size=(9, 6)).astype(float)
+    losses = rng.integers(0, 4, size=(8, 9)).astype(float)
+    influence[0], losses[:, 1] = 0.0, 2.0  # the same in every half
+    found = lds(influence, halves, losses)
+    pairs = zip(influence[2:], losses.T[2:], strict=True)
+    with_ties = [spearmanr(halves @ one, -loss).statistic for one, loss in pairs]
+    assert found[:2].tolist() == [0.0, 0.0] and np.allclose(found[2:], with_ties) and np.ptp(found) > 0.5
 
 
 def test_concentration_of_nothing_positive() -> None:
