@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -22,9 +23,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from tokenizers.decoders import Fuse
-from tokenizers.models import BPE
+from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
@@ -57,8 +56,8 @@ def make_inputs(folder: Path) -> dict[str, Path]:
     names = ("model", "partner", "sae", "task.jsonl", "critiques.jsonl")
     paths = {name.split(".")[0]: folder / name for name in names}
     vocabulary = {c: i for i, c in enumerate(["<end>", *(chr(c) for c in range(32, 127)), "\n"])}
-    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<end>"))
-    tokenizer.decoder = Fuse()
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<end>"))
+    tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
@@ -135,7 +134,7 @@ def contents(run: Path) -> dict[str, Any]:
         str(file.relative_to(run)): {name: [str(t.dtype), t.tolist()] for name, t in load_file(file).items()}
         for file in sorted((run / "elicited").rglob("*.safetensors"))
     }
-    return {"samples.jsonl": samples, "metrics.json": json.loads((run / "metrics.json").read_text()), **tensors}
+    return {"samples.jsonl": samples, **tensors, "metrics.json": json.loads((run / "metrics.json").read_text())}
 
 
 def difference(before: Any, after: Any, where: str = "") -> str:
@@ -160,7 +159,7 @@ def compared(trees: dict[Path, Path], method: str, arguments: list[str], out: st
         except RuntimeError as error:
             return False, str(error)
         made.append(contents(folder / out))
-    samples, _, *tensors = (len(content) for content in made[0].values())
+    samples, *tensors, _ = (len(content) for content in made[0].values())
     counted = f"{samples} samples, {sum(tensors)} tensors"
     if not samples or (method in FITTED and not sum(tensors)):
         return False, f"nothing to compare: {counted}"
@@ -173,6 +172,7 @@ def main() -> None:
     parser.add_argument("commit", metavar="COMMIT", help="the state before")
     parser.add_argument("commit2", metavar="COMMIT2", nargs="?", help="the state after; the working tree unless given")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the work trees go then as well
     same, trees = True, {}
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         place = Path(temporary).resolve()
