@@ -265,9 +265,7 @@ def test_settings_out_of_range(options: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(
-    "name", ["temperature", "lr", "grad_clip", "clip_low", "clip_high", "kl", "entropy", "updates", "rank"]
-)
+@pytest.mark.parametrize("name", ["temperature", "lr", "grad_clip", "clip_low", "clip_high", "kl", "entropy"])
 def test_settings_that_are_not_finite(name: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"^{name} = {value} was given; give a"):
         Settings(**{name: value})
