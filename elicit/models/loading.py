@@ -93,7 +93,7 @@ def _without_report() -> Iterator[list[str]]:
         return False
 
     logger.addFilter(printed)
-    logger.setLevel(min(shown, logging.WARNING))
+    logger.setLevel(min(shown, logging.WARNING - 1))  # at WARNING itself it looks for layers that are not sharded
     try:
         yield reports
     finally:
