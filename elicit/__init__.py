@@ -17,7 +17,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import probes
+import steering
+
 __version__ = "0.1.0"
+
+for _package in (probes, steering):
+    if getattr(_package, "PART_OF", "") != "elicit":
+        raise ImportError(
+            f"the package {_package.__name__!r} that is found first ({next(iter(_package.__path__))}) is not the one "
+            "that elicit came with; take it off the path, or install elicit in an environment of its own"
+        )
 
 if TYPE_CHECKING:
     from elicit import methods
