@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback
+from transformers import PreTrainedModel
 
 from elicit.models.model import Model
 from elicit.training.lora import lora_config, save_adapter
@@ -202,6 +202,8 @@ def trainer(
             peft_config=lora_config(lm, recipe),
             **more,
         )
+    from transformers import PrinterCallback  # not above: it brings the whole of peft, and every command imports this
+
     made.remove_callback(PrinterCallback)  # standard output is the command's
     return made, lm
 
