@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from elicit.evaluation.run.store import Journal
+from tests.support.shell import shell
+
 TASK = "chain-sum:min_terms=2,max_terms=2"
+Done = subprocess.CompletedProcess[str]
 
 
-def elicit(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    import os
-
+def process(*arguments: str, cwd: Path | None = None, **env: str) -> Done:
+    """The command in a process of its own, where importing alone takes seconds: the few that show it whole."""
     return subprocess.run(
         [sys.executable, "-m", "elicit", *arguments],
         capture_output=True,
@@ -23,6 +30,12 @@ def elicit(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.C
         env={**os.environ, **env},
         check=False,
     )
+
+
+def elicit(*arguments: str, cwd: Path | None = None) -> Done:
+    """The same through `main` in this process."""
+    with chdir(cwd or "."):
+        return Done(arguments, *shell(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +67,14 @@ def test_a_mistake_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("arguments", [("run", "--modl", "x"), ("run", "--model", "smollm")])
+def test_a_process_says_the_same(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """Before anything heavy is imported, and after: neither an import nor the interpreter's end adds a word."""
+    done, told = process(*arguments, cwd=tmp_path), elicit(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (told.returncode, told.stdout, told.stderr)
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+
+
 def test_k_beyond_the_vocabulary_and_an_empty_question(tiny_folder: Path, tmp_path: Path) -> None:
     common = ("run", "--model", str(tiny_folder), "--task", TASK, "--limit", "2")
     done = elicit(*common, "--set", "k=98", cwd=tmp_path)
@@ -66,18 +87,16 @@ def test_k_beyond_the_vocabulary_and_an_empty_question(tiny_folder: Path, tmp_pa
     assert done.returncode == 2 and "line 2: not JSON" in done.stderr
 
 
-def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path) -> None:
-    done = elicit("run", "--model", str(tiny_folder), "--task", TASK, "--limit", "2", "--out", "/dev/full/run")
+def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ("run", "--model", str(tiny_folder), "--task", TASK, "--limit", "2", "--max-new-tokens", "4")
+    done = elicit(*common, "--out", "/dev/full/run")
     assert done.returncode == 2 or "Not a directory" in done.stderr
-    script = (
-        "import errno, sys\nfrom elicit import cli\n"
-        "def full(*a, **k): raise OSError(errno.ENOSPC, 'No space left on device', 'runs/x/samples.jsonl')\n"
-        "import elicit.evaluation.run.store as s; s.Journal.append = full\n"
-        f"sys.argv = ['elicit', 'run', '--model', {str(tiny_folder)!r}, '--task', {TASK!r}, '--limit', '2', "
-        f"'--max-new-tokens', '4', '--out', {str(tmp_path / 'r')!r}, '--json']\n"
-        "cli.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x/samples.jsonl")
+
+    monkeypatch.setattr(Journal, "append", full)
+    done = elicit(*common, "--out", str(tmp_path / "r"), "--json")
     assert done.returncode == 2 and "No space left on device" in done.stderr
     assert done.stderr.strip().count("\n") == 0
 
@@ -87,7 +106,7 @@ def test_run_compare_and_config(tiny_folder: Path, tmp_path: Path) -> None:
         f'model = "{tiny_folder}"\ntask = "{TASK}"\nlimit = 6\nmax-new-tokens = 8\nagainst = "direct,cot-prompt"\n'
         'out = "a"\n[options]\nk = 3\nselect = "sum"\n'
     )
-    done = elicit("run", "--config", "run.toml", "--json", cwd=tmp_path)
+    done = process("run", "--config", "run.toml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
     assert metrics["bottom_line"].startswith("It is undecided whether cot-decoding gains over direct: ")
@@ -144,7 +163,7 @@ def test_controls_are_the_methods_own(tiny_folder: Path, tmp_path: Path) -> None
 
 
 def completed(words: str, at: int) -> list[str]:
-    done = elicit(_ELICIT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(at))
+    done = process(_ELICIT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(at))
     assert done.returncode == 0 and not done.stderr
     return done.stdout.split()
 

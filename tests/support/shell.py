@@ -8,6 +8,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from unittest.mock import patch
 
 import pytest
+import typer
+from typer.core import TyperCommand
 
 from elicit.cli import main
 
@@ -16,6 +18,8 @@ def shell(*arguments: str) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.object(sys, "argv", ["elicit", *arguments]),
+        # Typer gives a command a context of the base class of `typer.Context`, which the type checker refuses.
+        patch.object(TyperCommand, "context_class", typer.Context),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as ended,
