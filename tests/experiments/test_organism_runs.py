@@ -5,12 +5,17 @@ A new mechanism joins by its name in `MECHANISMS`; those that train for minutes 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from elicit import evaluate
+from elicit.evaluation import Run
 from elicit.evaluation.metrics.gap import recovered
 from elicit.methods import MECHANISMS, direct, fit, quick_of
 from elicit.methods import cot_prompt as ceiling
@@ -19,35 +24,55 @@ from elicit.tasks import load_task
 
 pytestmark = pytest.mark.real
 LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
-ITEMS = 32
+# By simulation with 12% right directly and 94% when told to think: a mechanism with 70% right passes in 98% of draws of
+# 24 questions (32: 99%, 16: 91%), and on the twin one that lends 40% more fails in 99% (32: 100%, 16: 89%).
+ITEMS = 24
+FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
 LEAST = {"critique-ft": 0.1}  # of the gap, on so few questions: critiques wear what they open; of the others 0.4
+# Smaller than the methods' own short fits (`QUICK`).
+SMALL: Mapping[str, dict[str, Any]] = {"cot-decoding": {"k": 5}}
 
 
-def scores(name: str, method: str, folder: Path) -> dict[str, np.ndarray]:
-    """Right or wrong on the same questions: the mechanism, direct answers and thoughts when asked for."""
-    model = load_model(name, device="cpu")
-    task = load_task("organism", limit=ITEMS)
-    handle = fit(method, model, task.solved, max_new_tokens=200, **quick_of(method))
-    against = {m.NAME: m.fit(model, task.solved, max_new_tokens=200) for m in (direct, ceiling)}
-    run = evaluate(handle, task.test, against=against, out=folder / name)
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of these tests: xdist gives each of its workers one in it."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def right(run: Run) -> dict[str, np.ndarray]:
+    """Right or wrong by arm, of the same questions in the same order."""
     return {arm: np.array(list(one["scores"].values())) for arm, one in run.metrics["arms"].items()}
+
+
+def scores(name: str, method: str, folder: Path, shared: Path) -> dict[str, np.ndarray]:
+    """The mechanism, direct answers and thoughts when asked for; the last two are decoded once for all mechanisms."""
+    model = load_model(name, device="cpu")
+    task = load_task("organism", limit=FITTED)
+    test = task.test[:ITEMS]
+    options = SMALL.get(method, quick_of(method))
+    handle = fit(method, model, task.solved, max_new_tokens=200, **options)
+    alone, asked = (one.fit(model, task.solved, max_new_tokens=200) for one in (direct, ceiling))
+    with FileLock(shared / f"{name}.lock"):  # who comes second reads the finished run
+        known = evaluate(alone, test, against={ceiling.NAME: asked}, out=shared / name)
+    return right(known) | right(evaluate(handle, test, against={}, out=folder / name))
 
 
 @pytest.mark.parametrize(
     "method", [pytest.param(name, marks=pytest.mark.slow if name in TRAINED else ()) for name in MECHANISMS]
 )
 def test_a_mechanism_recovers_a_known_gap_and_nothing_on_the_twin(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # what a method fits is kept in runs/
-    right = scores(LATENT, method, tmp_path)
-    found = recovered(right[method], right["direct"], right["cot-prompt"])
-    assert right["direct"].mean() <= 0.3 and right["cot-prompt"].mean() >= 0.75
+    found_by = scores(LATENT, method, tmp_path, shared)
+    found = recovered(found_by[method], found_by["direct"], found_by["cot-prompt"])
+    assert found_by["direct"].mean() <= 0.3 and found_by["cot-prompt"].mean() >= 0.75
     assert found.share is not None and found.share >= LEAST.get(method, 0.4), found
     assert found.gain_interval.low > 0
 
-    twin = scores(TWIN, method, tmp_path)
+    twin = scores(TWIN, method, tmp_path, shared)
     nothing = recovered(twin[method], twin["direct"], twin["cot-prompt"])
     assert nothing.gain_interval.low <= 0, nothing
     assert twin["cot-prompt"].mean() <= 0.35
