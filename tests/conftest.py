@@ -24,6 +24,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for capability in {name for mark in item.iter_markers("needs") for name in mark.args}:
             if not has(capability):
                 item.add_marker(pytest.mark.skip(reason=f"needs {capability}, which this processor does not have"))
+    # Long tests first, half of them where the second worker begins: else one waits for the other at the end.
+    long, short = ([item for item in items if bool(item.get_closest_marker("long")) is one] for one in (True, False))
+    middle = len(items) // 2 - len(long[::2])
+    items[:] = long[::2] + short[:middle] + long[1::2] + short[middle:]
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,7 @@ def check_shown(notebook: NotebookNode, figures: int) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, facts = executed("first_look", tmp_path, monkeypatch)
@@ -84,6 +85,7 @@ def test_first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_compare_on_an_organism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, facts = executed("compare_on_an_organism", tmp_path, monkeypatch)
@@ -97,6 +99,7 @@ def test_compare_on_an_organism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_your_own_mechanism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, facts = executed("your_own_mechanism", tmp_path, monkeypatch)
@@ -107,6 +110,7 @@ def test_your_own_mechanism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_steering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, facts = executed("steering", tmp_path, monkeypatch)

@@ -22,7 +22,7 @@ from elicit.methods import cot_prompt as ceiling
 from elicit.models import load_model
 from elicit.tasks import load_task
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 # By simulation with 12% right directly and 94% when told to think: a mechanism with 70% right passes in 98% of draws of
 # 24 questions (32: 99%, 16: 91%), and on the twin one that lends 40% more fails in 99% (32: 100%, 16: 89%).
@@ -31,7 +31,11 @@ FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
 LEAST = {"critique-ft": 0.1}  # of the gap, on so few questions: critiques wear what they open; of the others 0.4
 # Smaller than the methods' own short fits (`QUICK`).
-SMALL: Mapping[str, dict[str, Any]] = {"cot-decoding": {"k": 5}}
+SMALL: Mapping[str, dict[str, Any]] = {
+    "cot-decoding": {"k": 5},
+    "sae-steer": {"candidates": 2, "strengths": "4", "dev": 8, "read": 16},
+    "vector-transfer": {"read": 24, "dev": 12, "categories": "4", "coefficients": "1"},
+}
 
 
 @pytest.fixture(scope="session")
