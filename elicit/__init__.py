@@ -85,12 +85,12 @@ def evaluate(
         items: the questions, e.g. `task.test`.
         against: names of baselines (`direct`, `cot-prompt`, `self-consistency`, each also `@budget`), or handles by
             name.
-        out: the run's folder; derived from the configuration's hash unless given, so that the same call takes up the
+        out: the run's folder; derived from the configuration's hash unless given, so that the same call resumes the
             same run.
         seed: of samplers and of the bootstrap.
         batch_rows: branches decoded together.
         fresh: remove what the folder holds of this or another run first.
-        progress: is told what goes on.
+        progress: what is reported to.
 
     Raises:
         UserError: as `elicit.evaluation.evaluator.evaluate`; an unknown baseline.

@@ -6,7 +6,7 @@
     adapter/                  as PEFT saves it
     partner.json, .safetensors, partner/   hybrid decoding's vectors and gate; its adapter, where it is one
 
-The base is named, not copied, and so is a partner that is a model. Given another base, a bundle goes on only where it
+The base is named, not copied, and so is a partner that is a model. Given another base, a bundle works only where it
 fits: interventions and vectors need the same tokenizer, width and depth; an adapter needs the base that it was
 trained on.
 """
@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from elicit.decoding.answering import Draft, asked_again, graded, respond
-from elicit.decoding.decoders import Decoder, Greedy, Hybrid, Stream, decoder_from_dict, decoder_to_dict
-from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.decoders import Decoder, Greedy, Hybrid, RngStream, decoder_from_dict, decoder_to_dict
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.engine import STATISTICS, Batch, check_engine
-from elicit.decoding.loop import Progress, StopRule
-from elicit.decoding.progress import Progress as RunProgress
-from elicit.decoding.progress import Silent
+from elicit.decoding.loop import OnStep, StopRule
+from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.selection import SELECTABLE
 from elicit.decoding.trace import Trace
 from elicit.models.model import Model, load_same
@@ -35,7 +34,7 @@ from elicit.tasks.answers import Kind
 from elicit.tasks.base import Item, Items
 from probes.errors import UserError, unknown
 from probes.files import inner_folder, make_folder, whole, write_whole
-from probes.finite import told_of
+from probes.finite import errors_of
 from probes.sites import depth, width
 from steering import storage
 from steering.adapters import CONFIG, WEIGHTS, Adapter
@@ -78,7 +77,7 @@ class Elicited:
     filters: bool = False
     adapter: Adapter | None = None
     interventions: Plan = ()
-    partner: Partner | None = None
+    partner: HybridSteering | None = None
     options: dict[str, Any] = field(default_factory=dict)
     fitted: Any = field(default=None, repr=False, compare=False)
 
@@ -110,28 +109,28 @@ class Elicited:
     def prompt_ids(self, item: Item) -> list[int]:
         return self.prompt.ids(item.question, self.model.tokenizer)
 
-    def answer(self, items: Items, progress: Progress | None = None) -> list[list[Trace]]:
+    def answer(self, items: Items, on_step: OnStep | None = None) -> list[list[Trace]]:
         """Answer the questions in one batch: for each its branches, graded.
 
         Raises:
             UserError: interventions that moved nothing. (A gate may be shut for a batch, and answers may end before a
                 later step: `elicit.evaluation.delivery` looks at the whole run.)
         """
-        (traces,) = answer_together([(self, items)], progress)
+        (traces,) = answer_together([(self, items)], on_step)
         return traces
 
-    def answers(self, items: Items, progress: RunProgress | None = None) -> list[list[Trace]]:
-        """Answer any number of questions, batch after batch; told of as an arm of the method's name.
+    def answers(self, items: Items, progress: Progress | None = None) -> list[list[Trace]]:
+        """Answer any number of questions, batch after batch; progress is reported under the method's name.
 
         Raises:
             UserError: as `answer`.
         """
-        told = progress or Silent()
-        told.arm(self.method, len(items), 0)
+        progress = progress or Silent()
+        progress.arm(self.method, len(items), 0)
         out: list[list[Trace]] = []
         for start in range(0, len(items), TOGETHER):
-            some = self.answer(items[start : start + TOGETHER], told.step)
-            told.advance(len(some), sum(trace.spent for traces in some for trace in traces))
+            some = self.answer(items[start : start + TOGETHER], progress.step)
+            progress.advance(len(some), sum(trace.spent for traces in some for trace in traces))
             out += some
         return out
 
@@ -139,27 +138,28 @@ class Elicited:
         self,
         prompts: Sequence[Sequence[int]],
         kinds: Sequence[Kind],
-        streams: Sequence[Stream | str],
+        rng_streams: Sequence[RngStream | str],
         *,
         limit: int | None = None,
         stop: Sequence[str] | None = None,
-        progress: Progress | None = None,
+        on_step: OnStep | None = None,
     ) -> list[list[Draft]]:
         """Answer prompts in one batch: for each its branches, ungraded.
 
         Args:
             prompts: token ids of each.
             kinds: of the answer that is looked for in what is said, one a prompt.
-            streams: where each prompt's random numbers come from, or an id (see `elicit.decoding.decoders.Stream`).
+            rng_streams: where each prompt's random numbers come from, or an id (see
+                `elicit.decoding.decoders.RngStream`).
             limit: of new tokens; the decoder's own unless given.
             stop: strings at which an answer ends; the prompt's own unless given.
-            progress: called after every step.
+            on_step: called after every step.
 
         Raises:
             UserError: as `answer`.
         """
-        batch = _batch([(self, prompts, streams)], limit, stop)
-        return self._found(prompts, kinds, respond(self.model, batch, kinds, progress))
+        batch = _batch([(self, prompts, rng_streams)], limit, stop)
+        return self._found(prompts, kinds, respond(self.model, batch, kinds, on_step))
 
     @property
     def _needs(self) -> frozenset[str]:
@@ -171,7 +171,7 @@ class Elicited:
         self, prompts: Sequence[Sequence[int]], kinds: Sequence[Kind], drafts: Sequence[list[Draft]]
     ) -> list[list[Draft]]:
         """The drafts with the answers that it looks for."""
-        with told_of(self.method):
+        with errors_of(self.method):
             if self.span == "prompted":
                 return asked_again(self.model, prompts, drafts, kinds, self.adapter)
             return list(drafts)
@@ -268,9 +268,9 @@ class Elicited:
             )
         adapter = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
         model = _named(data["model"], model)
-        guide = _partner(folder, data["partner"], partner) if "partner" in data else None
-        adapted = adapter is not None or (guide is not None and isinstance(guide.model, Adapter))
-        _check_fit(data, model, bool(plan) or guide is not None, adapted)
+        steering = _partner(folder, data["partner"], partner) if "partner" in data else None
+        adapted = adapter is not None or (steering is not None and isinstance(steering.model, Adapter))
+        _check_fit(data, model, bool(plan) or steering is not None, adapted)
         return Elicited(
             model=model,
             method=data["method"],
@@ -281,7 +281,7 @@ class Elicited:
             filters=data["filters"],
             adapter=adapter,
             interventions=tuple(plan),
-            partner=guide,
+            partner=steering,
             options=data["options"],
         )
 
@@ -290,7 +290,7 @@ Asked = Sequence[tuple[Elicited, Items]]
 """Handles that share a `batch_key`, each with the questions that it is asked."""
 
 
-def answer_together(asked: Asked, progress: Progress | None = None) -> list[list[list[Trace]]]:
+def answer_together(asked: Asked, on_step: OnStep | None = None) -> list[list[list[Trace]]]:
     """Answer in one batch what several handles are asked, each row with the prompt and the plan of its own handle.
 
     Rows do not see each other: up to the rounding of the model's dtype every handle answers as it does alone.
@@ -308,7 +308,7 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     kinds = [[items.task.kind_of(item) for item in items] for _, items in asked]
     batch = _batch([(h, some, [i.id for i in items]) for (h, items), some in zip(asked, prompts, strict=True)])
-    drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], progress))
+    drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], on_step))
     return [
         handle._graded(items, handle._found(put, some, [next(drafts) for _ in items]))
         for (handle, items), put, some in zip(asked, prompts, kinds, strict=True)
@@ -316,7 +316,7 @@ def answer_together(asked: Asked, progress: Progress | None = None) -> list[list
 
 
 def _batch(
-    put: Sequence[tuple[Elicited, Sequence[Sequence[int]], Sequence[Stream | str]]],
+    put: Sequence[tuple[Elicited, Sequence[Sequence[int]], Sequence[RngStream | str]]],
     limit: int | None = None,
     stop: Sequence[str] | None = None,
 ) -> Batch:
@@ -325,7 +325,7 @@ def _batch(
     ends, model = first.prompt.stop if stop is None else tuple(stop), first.model
     return Batch(
         prompts=[ids for _, prompts, _ in put for ids in prompts],
-        streams=[one for _, _, streams in put for one in streams],
+        rng_streams=[one for _, _, rng_streams in put for one in rng_streams],
         decoder=first.decoder if limit is None else replace(first.decoder, max_new_tokens=limit),  # type: ignore[type-var]
         stop=StopRule(model.eos_ids, ends, model.tokenizer),
         arms=[(handle.method, handle.interventions) for handle, _, _ in put],
@@ -364,7 +364,7 @@ def _named(wanted: dict[str, Any], model: Model | None) -> Model:
     return load_same(wanted, "the bundle", "give the model to load it on")
 
 
-def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> Partner:
+def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> HybridSteering:
     data = storage.read(folder, PARTNER)
     thinking: Model | Adapter | None = None
     if "model" in about:
@@ -372,7 +372,7 @@ def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> Partne
     elif "adapter" in about:
         thinking = _adapter(folder / PARTNER, about["adapter"])
     vectors, heads = ({int(c): one for c, one in (data.get(name) or {}).items()} for name in ("vectors", "heads"))
-    partner = Partner(vectors, data["gate"], thinking, data["bias"], heads or None)
+    partner = HybridSteering(vectors, data["gate"], thinking, data["bias"], heads or None)
     if partner.digest != about["digest"]:
         raise UserError(f"the partner in {str(folder)!r} is not the one that {FILE} names; give the model it had")
     return partner

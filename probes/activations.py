@@ -1,4 +1,4 @@
-"""What was captured: in memory, or in safetensors shards that are written while the capture goes on."""
+"""What was captured: in memory, or in safetensors shards that are written during the capture."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Recorder:
         self.branch = torch.arange(len(question), device=question.device) - (counts.cumsum(0) - counts)[question]
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows go on."""
+        """Only these rows continue."""
         self.clock.keep(rows)
         if self.branch is not None:
             self.branch = self.branch[rows]

@@ -41,7 +41,7 @@ class Frame:
 
 
 class Count:
-    """Keeps the `Frame` of the forward that runs, told of each by `begin` and `go_on`.
+    """Keeps the `Frame` of the forward that runs, given each by `begin` and `advance`.
 
     Args:
         lengths: prompt tokens of each row, where a forward holds prompts and their continuations. Without it
@@ -59,7 +59,7 @@ class Count:
         self._select(question)
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows go on."""
+        """Only these rows continue."""
         self._select(rows)
 
     def _select(self, index: Tensor) -> None:
@@ -87,7 +87,7 @@ class Count:
         self.last = 0 if self.given is None else held - lengths
         self.frame = Frame(steps, lengths, valid, None, None)
 
-    def go_on(self, count: int, device: torch.device) -> None:
+    def advance(self, count: int, device: torch.device) -> None:
         """A forward of `count` more positions of each row."""
         if isinstance(self.last, int):
             steps = torch.arange(self.last + 1, self.last + 1 + count, device=device)[None]
@@ -101,7 +101,7 @@ class Count:
 class Clock(Count):
     """Follows the forwards of a model by itself.
 
-    A forward without a filled cache begins anew; each that follows goes on from the last. It reads what the
+    A forward without a filled cache begins anew; each that follows continues from the last. It reads what the
     decoder is given, so it serves `generate`, a plain forward and a loop of one's own alike. A loop that copies,
     drops or reorders rows says so with `fork` and `keep`.
 
@@ -137,5 +137,5 @@ class Clock(Count):
                 "own forward, and do not take tokens back (assisted decoding does)"
             )
         else:
-            self.go_on(count, device)
+            self.advance(count, device)
         self.seen = past + count

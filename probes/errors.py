@@ -1,4 +1,4 @@
-"""A user's mistake, told in one line."""
+"""A user's mistake, in one line."""
 
 from __future__ import annotations
 

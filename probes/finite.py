@@ -45,7 +45,7 @@ class NotFiniteError(UserError):
 
 
 @contextmanager
-def told_of(who: str) -> Iterator[None]:
+def errors_of(who: str) -> Iterator[None]:
     """Name what ran in a `NotFiniteError` that leaves the context, if it names nothing yet."""
     try:
         yield

@@ -36,7 +36,7 @@ class Projection:
         labels: of the points.
         fitted: whether the components (and the sign of the first) come from this point.
         kept: of all observations, the number of each point.
-        explained: share of the fit part's variance on each component.
+        explained: fraction of the fit part's variance on each component.
         components: unit vectors.
         mean: of the fit part.
         left_out: why and how many observations were left out.

@@ -43,7 +43,7 @@ LABELS = {  # what may colour the grid
 
 @dataclass(frozen=True, eq=False)
 class LogitLens:
-    """The lens of one prompt. Row 0 of the arrays is the embedding, row l + 1 the stream after block l.
+    """The lens of one prompt. Row 0 of the arrays is the embedding, row l + 1 the residual stream after block l.
 
     Args:
         ids: the prompt.
@@ -102,7 +102,8 @@ def read_out(lm: PreTrainedModel, h: Float[Tensor, "pos d_model"]) -> Float[Tens
 def residuals(
     lm: PreTrainedModel, ids: Sequence[int]
 ) -> tuple[Float[Tensor, "layers pos d_model"], Float[Tensor, " vocab"]]:
-    """The stream of one prompt (embedding, then after each block), and the model's logits at the last position."""
+    """The residual stream of one prompt (embedding, then after each block), and the model's logits at the last
+    position."""
     sites = [Site(0, "resid_pre"), *(Site(layer) for layer in range(depth(lm)))]
     given = torch.tensor([list(ids)], device=lm.device)
     with reading(lm, sites) as seen:
@@ -114,7 +115,7 @@ def residuals(
 def logit_lens(lm: PreTrainedModel, ids: Sequence[int], *, target: int | Sequence[int] | None = None) -> LogitLens:
     """Read every layer at every position of a prompt.
 
-    Memory: the stream [layers, pos, d_model] and two distributions of at most `POSITIONS` positions.
+    Memory: the residual stream [layers, pos, d_model] and two distributions of at most `POSITIONS` positions.
 
     Args:
         lm: a causal LM of `transformers`.

@@ -138,7 +138,8 @@ def continuations(
     return [one for one in out if one is not None]
 
 
-def repeated_share(tokens: Sequence[int], n: int = 4) -> float:
-    """seq-rep-n: the share of n-grams that came before in the same text (arXiv 1908.04319, eq. 9); 0 below n tokens."""
+def repeated_fraction(tokens: Sequence[int], n: int = 4) -> float:
+    """seq-rep-n: the fraction of n-grams that came before in the same text (arXiv 1908.04319, eq. 9); 0 below n
+    tokens."""
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,9 +1,9 @@
 """Do two mechanisms shift the residual stream the same way? Mean shifts, their cosine, its null and its ceiling.
 
-The stream is anisotropic (arXiv 1909.00512): a few directions hold most of its variance, and two unrelated shifts that
-lie along them have a large cosine. So the null draws pairs of directions with the stream's own covariance; their length
-does not matter to a cosine, so any norm is matched. A mean over few questions is noisy: the ceiling is the cosine of
-one mechanism's own means over random halves of the questions.
+The residual stream is anisotropic (arXiv 1909.00512): a few directions hold most of its variance, and two unrelated
+shifts that lie along them have a large cosine. So the null draws pairs of directions with the residual stream's own
+covariance; their length does not matter to a cosine, so any norm is matched. A mean over few questions is noisy: the
+ceiling is the cosine of one mechanism's own means over random halves of the questions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def shift_cosine(one: Shifts, other: Shifts, stream: Float[np.ndarray, "samples 
     """Compare the mean shifts of two mechanisms on the same questions.
 
     Args:
-        one, other: what each adds to the stream on each question.
+        one, other: what each adds to the residual stream on each question.
         stream: activations of the base, whose covariance the null has.
         seed: of draws, resamples and halves.
     """

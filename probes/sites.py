@@ -3,7 +3,7 @@
 Names and meanings are TransformerLens's (`blocks.{layer}.hook_{point}`):
 
 - `resid_pre`, `resid_post`: the residual stream before and after a block;
-- `attn_out`, `mlp_out`: what the block's attention and its MLP add to the stream (after the post-norm, where
+- `attn_out`, `mlp_out`: what the block's attention and its MLP add to the residual stream (after the post-norm, where
   an architecture has one);
 - `pattern`: attention probabilities, [heads, query, key]; read only.
 
@@ -34,9 +34,9 @@ STREAM = ("resid_pre", "attn_out", "mlp_out", "resid_post")  # in the order of t
 POINTS = (*STREAM, "pattern")
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
-# Norms that stand between a sublayer and the stream, where both of a pair are there (Gemma 2 and 3).
+# Norms that stand between a sublayer and the residual stream, where both of a pair are there (Gemma 2 and 3).
 POST_NORMS = {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"}
-SUM_TOLERANCE = 0.02  # of the stream's norm: bf16 rounds each sum to 0.4%
+SUM_TOLERANCE = 0.02  # of the residual stream's norm: bf16 rounds each sum to 0.4%
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _adds_up(lm: PreTrainedModel, layer: int) -> bool:
 
 
 def adds_up(seen: Mapping[str, Tensor]) -> bool:
-    """Whether activations at the four points of a layer, fp32, are the stream and what is added to it."""
+    """Whether activations at the four points of a layer, fp32, are the residual stream and what is added to it."""
     total = seen["resid_pre"] + seen["attn_out"] + seen["mlp_out"]
     error = (total - seen["resid_post"]).norm() / seen["resid_post"].norm()
     return bool(error < SUM_TOLERANCE)

@@ -112,7 +112,7 @@ def bootstrap_mean(
     """Percentile bootstrap of a mean, resampling clusters.
 
     Where every value is the same the bootstrap would return an interval of width 0, which claims more than
-    n observations can. Then, for values in [-1, 1], the interval reaches as far as a share of deviating
+    n observations can. Then, for values in [-1, 1], the interval reaches as far as a fraction of deviating
     questions that n questions would miss with probability 1 − confidence: 1 − (1 − confidence)^(1/n),
     the "rule of three".
     """
@@ -219,7 +219,7 @@ def mcnemar_exact(wins: int, losses: int) -> float:
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's interval of a share; it never has width 0."""
+    """Wilson's interval of a proportion; it never has width 0."""
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
@@ -292,7 +292,7 @@ def _from_zero(labels: Int[np.ndarray, " samples"]) -> Int[np.ndarray, " samples
 def _majority_right(
     label: Int[np.ndarray, "rows k"], right: Float[np.ndarray, "rows k"], classes: int
 ) -> Float[np.ndarray, " rows"]:
-    """Of each row the share of its largest classes that are right, by the first member of each."""
+    """Of each row the fraction of its largest classes that are right, by the first member of each."""
     rows = np.arange(len(label))
     counts = np.zeros((len(label), classes), dtype=np.int32)
     first = np.zeros((len(label), classes))
@@ -305,7 +305,7 @@ def _majority_right(
 
 
 def coverage_at_k(correct: Float[np.ndarray, "items branches"]) -> Float[np.ndarray, " branches"]:
-    """Share of items that one of the first 1, 2, … branches answers rightly, in rank order."""
+    """Fraction of items that one of the first 1, 2, … branches answers rightly, in rank order."""
     return np.maximum.accumulate(np.asarray(correct, dtype=float), axis=1).mean(axis=0)
 
 

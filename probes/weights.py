@@ -1,14 +1,15 @@
 """Differences of two checkpoints, tensor by tensor: how sparse, of what rank, and where (arXiv 2505.11711).
 
 Update sparsity is 1 − ‖θ₁ − θ₀‖₀ / n. What it says depends on the precision: the same pair of checkpoints read 0.02%
-unchanged in fp32, 70% at a relative tolerance, 80% after a cast to bf16. So every share is given in fp32 (exactly), at
-|Δ| ≤ 1e-5, at |Δ| ≤ 1e-3 |θ₀| and after a cast to bf16, with the dtypes of both; and beside each share stands that of a
+unchanged in fp32, 70% at a relative tolerance, 80% after a cast to bf16. So every fraction is given in fp32 (exactly),
+at |Δ| ≤ 1e-5, at |Δ| ≤ 1e-3 |θ₀| and after a cast to bf16, with the dtypes of both; and beside each stands that of a
 *dense null*: θ₀ plus Gaussian noise of the same norm, rounded as θ₁ is stored. A sparsity that the null has as well is
 one of the format and not of the training.
 
 - Rank: singular values of Δ above what rounding to the stored dtypes could make. Stable rank: ‖Δ‖²_F / σ₁².
-- Overlap of two differences: shares of one support that lie in the other, beside what supports of the same sizes would
-  share by chance in each tensor, and beside two dense nulls (small weights change first in both, so these overlap too).
+- Overlap of two differences: fractions of one support that lie in the other, beside what supports of the same sizes
+  would share by chance in each tensor, and beside two dense nulls (small weights change first in both, so these overlap
+  too).
 
 Checkpoints are folders of safetensors, sharded or not, mappings of tensors, or a base with a LoRA adapter (B·A is added
 a matrix at a time). One tensor is in memory at a time, with a few copies in fp32.
@@ -167,7 +168,7 @@ Given = Checkpoint | Mapping[str, Tensor] | Path | str
 
 @dataclass(frozen=True)
 class Differences:
-    """One row a tensor, and the same shares over all of them (`n` weighted)."""
+    """One row a tensor, and the same fractions over all of them (`n` weighted)."""
 
     table: pd.DataFrame
     summary: dict[str, Any]
@@ -203,8 +204,8 @@ def differences(before: Given, after: Given, *, ranks: bool = True, seed: int = 
         seed: of the dense null.
 
     Returns:
-        For each tensor its dtypes, `n`, shares unchanged (`fp32`, `absolute`, `relative`, `bf16`) and those of the null
-        (`null_…`), norms of the change, and for matrices `rank`, `stable_rank` and `full_rank`.
+        For each tensor its dtypes, `n`, fractions unchanged (`fp32`, `absolute`, `relative`, `bf16`) and those of the
+        null (`null_…`), norms of the change, and for matrices `rank`, `stable_rank` and `full_rank`.
 
     Raises:
         UserError: checkpoints of other configurations, a file that cannot be read.
@@ -231,9 +232,9 @@ def overlap(before: Given, one: Given, other: Given, *, tolerance: float = ABSOL
         tolerance: a weight counts as changed where |Δ| is above it.
 
     Returns:
-        For each tensor and over all: the sizes of both supports, the share of each that lies in the other
-        (`of_one`, `of_other`), what chance would give, and the shares between two dense nulls of the same norms. A
-        share of an empty support is not defined: None.
+        For each tensor and over all: the sizes of both supports, the fraction of each that lies in the other
+        (`of_one`, `of_other`), what chance would give, and the fractions between two dense nulls of the same norms. A
+        fraction of an empty support is not defined: None.
 
     Raises:
         UserError: as `differences`.
@@ -259,7 +260,7 @@ def overlap(before: Given, one: Given, other: Given, *, tolerance: float = ABSOL
 
 
 def _shared(counts: Mapping[Any, Any]) -> dict[str, Any]:
-    """Counts of supports as shares of each other."""
+    """Counts of supports as fractions of each other."""
 
     def share(part: str, whole: str) -> float | None:
         return float(counts[part] / counts[whole]) if counts[whole] else None
@@ -320,7 +321,7 @@ def _row(name: str, before: Tensor, after: Tensor, ranks: bool, seed: int) -> di
 
 
 def _unchanged(before: Tensor, after: Tensor) -> dict[str, float]:
-    """The shares of weights that did not change, by each reading."""
+    """The fractions of weights that did not change, by each reading."""
     if not before.numel():
         return dict.fromkeys(SHARES, 1.0)
     old, new = before.float(), after.float()

@@ -1,4 +1,4 @@
-"""Proof of delivery: what an intervention did to a model, and that it did anything."""
+"""Manipulation check: what an intervention did to a model, and that it did anything."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A backend hands it the activations at a site with the `Frame` of the forward and
 forward may follow different plans. Interventions of different plans that differ in strength alone are one operation
 with a strength a row.
 
-It also keeps the proof of delivery: how far each position was moved, plan by plan.
+It also keeps the manipulation check: how far each position was moved, plan by plan.
 """
 
 from __future__ import annotations

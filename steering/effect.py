@@ -19,13 +19,13 @@ from steering.delivery import _logprobs
 
 @dataclass(frozen=True)
 class Effect:
-    """How a steered model's next-token distributions part from the unsteered ones, on one text.
+    """How a steered model's next-token distributions differ from the unsteered ones, on one text.
 
     Args:
         positions: positions compared: those at or after the first that was moved.
         max_logprob_change: the largest change of any token's log-probability.
         mean_kl: mean KL(steered ‖ unsteered) in nats.
-        argmax_changed: share of positions whose likeliest token is another.
+        argmax_changed: fraction of positions whose likeliest token is another.
     """
 
     positions: int

@@ -170,7 +170,7 @@ def contrast(
 
 
 def stream_norm(lm: PreTrainedModel, texts: Sequence[Sequence[int]], site: Site, most: int = 64) -> float:
-    """The median norm of the stream at a site, over the prompt positions of some texts but the first of each.
+    """The median norm of the residual stream at a site, over the prompt positions of some texts but the first of each.
 
     (The first position, and with it a mean, is ruled by massive activations: arXiv 2402.17762.)
     """
@@ -208,7 +208,7 @@ def optimise(
         lengths: prompt tokens of each text; the loss is on the tokens after them.
         site: where the vector is added, at the positions that choose target tokens.
         bias: a general vector, trained before on all categories, that is in place meanwhile.
-        steps, lr, batch_size, seed: of Adam, with a learning rate that falls linearly to zero. lr is a share of the
+        steps, lr, batch_size, seed: of Adam, with a learning rate that falls linearly to zero. lr is a fraction of the
             stream's norm at the site, so that one value serves any layer.
         progress: called with each step and its loss.
 

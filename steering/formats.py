@@ -3,7 +3,7 @@
 A GGUF control vector is one fp32 vector a layer, `direction.N`, added to the output of block N (counted from 0) at
 every position, times a strength that the reader gives. Block 0 cannot be steered: llama.cpp refuses `direction.0`.
 `steering-vectors` keeps a dictionary of vectors by layer in memory and has no file format of its own; it too adds to
-every position unless told otherwise. So a plan is exported only where that is what it does, strength included.
+every position unless another is asked for. So a plan is exported only where that is what it does, strength included.
 """
 
 from __future__ import annotations

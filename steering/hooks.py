@@ -32,7 +32,7 @@ class Session:
         self.clock.fork(question)
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows go on."""
+        """Only these rows continue."""
         self.clock.keep(rows)
 
     def moved(self) -> Float[Tensor, "rows pos"] | None:

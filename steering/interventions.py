@@ -233,7 +233,7 @@ class When:
         return "every step" if self.stop is None else "steps"
 
     @property
-    def at_once(self) -> bool:
+    def unconditional(self) -> bool:
         """Whether it acts in the forward of every prompt, whatever comes after."""
         if self.gate is not None or self.program is not None:
             return False
@@ -287,7 +287,7 @@ class Intervention:
     Args:
         what: the change.
         strength: its size in `unit`. For `Add` the multiple of the direction; for `SetFeature` the value; for
-            `ScaleFeature` the factor; for `ProjectOut` and `Replace` the share (1: all of it).
+            `ScaleFeature` the factor; for `ProjectOut` and `Replace` the fraction (1: all of it).
         unit: `raw`, `resid` or `feature_max`.
         when: the positions.
         layers: where it acts; the source's own layer unless given.

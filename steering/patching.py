@@ -1,8 +1,8 @@
 """Activation patching: which activations of a clean run, put into a corrupted one, bring the clean answer back.
 
 Causal tracing of arXiv 2202.05262 (section 2.1) with a counterfactual prompt instead of noise, and the metric of arXiv
-2309.16042 (section 2): the logit difference of two answer tokens at the last position, as a share of the way from the
-corrupted run (0) to the clean one (1), not clamped. A difference of log-probabilities is the same number.
+2309.16042 (section 2): the logit difference of two answer tokens at the last position, as a fraction of the way from
+the corrupted run (0) to the clean one (1), not clamped. A difference of log-probabilities is the same number.
 
 Departure: a null. The same cells get activations of unrelated prompts of the same length; what those do is what any
 disturbance does.
@@ -222,7 +222,7 @@ def _check_prompts(clean: Sequence[int], corrupted: Sequence[int], rows: int) ->
 def _check_tokens(answer: int, wrong: int, vocab: int) -> None:
     if answer == wrong:
         raise UserError(
-            "the right and the wrong answer are the same token (clean and corrupted prompt go on alike); "
+            "the right and the wrong answer are the same token (clean and corrupted prompt continue alike); "
             "give an answer and a wrong one"
         )
     for token in (answer, wrong):
@@ -327,7 +327,7 @@ def patching_map(patching: Patching, piece: Callable[[int], str]) -> go.Figure:
             "colorscale": DIVERGING,
             "cmin": -reach,
             "cmax": reach,
-            "colorbar": {"title": {"text": "share of the way back", "side": "right"}, "thickness": 12},
+            "colorbar": {"title": {"text": "fraction of the way back", "side": "right"}, "thickness": 12},
         },
     )
     return figure

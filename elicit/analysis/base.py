@@ -199,7 +199,7 @@ def plain(value: Any) -> Any:
 
 
 def in_turn(what: str, some: Sequence[T], progress: Callable[[str, int, int], None] | None) -> Iterator[T]:
-    """Each of them in its turn; `progress` is told of what they are for, how many are done, and of how many."""
+    """Each of them in its turn; `progress` is called with what they are for, how many are done, and of how many."""
     for done, one in enumerate(some):
         if progress is not None:
             progress(what, done, len(some))

@@ -1,7 +1,7 @@
-"""A handle on given texts: its adapter and interventions act while it scores, reads or goes on from what it is given.
+"""A handle on given texts: its adapter and interventions act while it scores, reads or continues from what it is given.
 
-Steps of interventions are counted from the question's last token, as while decoding, so that a thought that is put
-into a handle's mouth is steered as one that it has itself. Hybrid decoding steers by what two models say while it
+Steps of interventions are counted from the question's last token, as while decoding, so that a chain of
+thought that is given to a handle is steered as one of its own. Hybrid decoding steers by what two models say while it
 decodes; it has no forward over a given text, and `cannot` says so.
 """
 
@@ -26,25 +26,25 @@ from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item, Items
 from probes.batching import by_length
 from probes.errors import UserError
-from probes.finite import told_of
+from probes.finite import errors_of
 from probes.offsets import decoded
 from steering.adapters import applied
 from steering.hooks import attached
 
 BATCH_TOKENS = 4096
-Told = Callable[[Sequence[int]], None]
-NOT_FORCED = "does not apply: hybrid decoding has no forward over a given text"
+BeforeForward = Callable[[Sequence[int]], None]
+NO_FORWARD = "does not apply: hybrid decoding has no forward over a given text"
 
 
 def cannot(handle: Elicited | None) -> str:
-    """Why nothing can be put into this arm's mouth, or ""."""
+    """Why no text can be given to this arm to continue, or ""."""
     if handle is None:
         return "does not apply: the run keeps the tensors of its method alone; run this arm as a method"
-    return NOT_FORCED if handle.partner is not None else ""
+    return NO_FORWARD if handle.partner is not None else ""
 
 
 class Thinking(NamedTuple):
-    """An arm that thoughts can be put into the mouth of, the questions that it thought about, and what it said."""
+    """An arm whose chains of thought can be given back to it, the questions that it thought about, and what it said."""
 
     handle: Elicited
     items: Items
@@ -66,20 +66,20 @@ def thinking(
     if why := cannot(handle):
         return why.removeprefix("does not apply: ")
     assert handle is not None
-    kept = with_thoughts(arm, asked, answered=answered)
+    kept = with_cot(arm, asked, answered=answered)
     if len(kept) < least:
         return too_few(kept, asked)
     items = Items(arm.run.items.task, tuple(item for item, _ in kept))
     return Thinking(handle, items, [trace for _, trace in kept])
 
 
-def with_thoughts(arm: Arm, asked: Sequence[Item], *, answered: bool = False) -> list[tuple[Item, Trace]]:
+def with_cot(arm: Arm, asked: Sequence[Item], *, answered: bool = False) -> list[tuple[Item, Trace]]:
     """The questions that an arm thought about, with what it said; see `thinking`."""
     traces = arm.chosen([item.id for item in asked])
     return [
         (item, trace)
         for item, trace in zip(asked, traces, strict=True)
-        if trace.thought and not (answered and trace.answer is None)
+        if trace.chain_of_thought and not (answered and trace.answer is None)
     ]
 
 
@@ -101,7 +101,7 @@ def each_thinking(
     """Each arm in its turn: its name, and its thoughts or why the analysis does not apply to it.
 
     Args:
-        what: what `progress` is told that they are for.
+        what: what `progress` shows that they are for.
         arms, model: of runs, and the model of all of them.
         asked, least, answered: as for `thinking`.
         progress: called before each arm.
@@ -115,10 +115,10 @@ def each_thinking(
         applies |= isinstance(found, Thinking)
         yield arm.name, found
     if not applies:
-        raise without_thoughts(arms)
+        raise without_cot(arms)
 
 
-def without_thoughts(arms: Sequence[Arm]) -> UserError:
+def without_cot(arms: Sequence[Arm]) -> UserError:
     """The refusal where no arm has any."""
     return UserError(
         f"no arm has thoughts before its answers ({', '.join(arm.name for arm in arms)}); "
@@ -127,19 +127,19 @@ def without_thoughts(arms: Sequence[Arm]) -> UserError:
 
 
 @contextmanager
-def acting(handle: Elicited) -> Iterator[Told]:
-    """The handle's adapter and interventions on its model; who is told the next prompts' lengths."""
+def applied_handle(handle: Elicited) -> Iterator[BeforeForward]:
+    """The handle's adapter and interventions on its model; a function to call with the next prompts' lengths."""
     plan = attached(handle.model.lm, [handle.interventions]) if handle.interventions else nullcontext()
-    with told_of(handle.method), applied(handle.model.lm, handle.adapter), plan as session:
+    with errors_of(handle.method), applied(handle.model.lm, handle.adapter), plan as session:
 
-        def told(lengths: Sequence[int]) -> None:
+        def before_forward(lengths: Sequence[int]) -> None:
             if session is not None:
                 session.clock.given = torch.tensor(list(lengths))
 
-        yield told
+        yield before_forward
 
 
-def forced(
+def early_answers(
     handle: Elicited, items: Items, thoughts: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS
 ) -> list[str | None]:
     """What the handle answers when it is asked for its answer right after each of these thoughts, greedily."""
@@ -147,7 +147,7 @@ def forced(
     paths = [[*prompt, *thought] for prompt, thought in zip(prompts, thoughts, strict=True)]
     kinds = [items.task.kind_of(item) for item in items]
     out: list[str | None] = [None] * len(paths)
-    with told_of(handle.method):
+    with errors_of(handle.method):
         for batch in by_length(paths, batch_tokens):
             said = ask(
                 handle.model, [paths[i] for i in batch], [kinds[i] for i in batch],
@@ -167,7 +167,7 @@ def continued(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[str | None]:
-    """What the handle answers when it goes on freely from each of these beginnings; see `continuations`."""
+    """What the handle answers when it continues freely from each of these beginnings; see `continuations`."""
     decoder = decoder or Greedy(handle.decoder.max_new_tokens)
     return [answer for (answer,) in continuations(handle, items, begun, decoder, batch_tokens=batch_tokens)]
 
@@ -180,7 +180,7 @@ def continuations(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[list[str | None]]:
-    """All that the handle answers when it goes on freely from each of these beginnings.
+    """All that the handle answers when it continues freely from each of these beginnings.
 
     Args:
         handle: whose answers.
@@ -193,7 +193,7 @@ def continuations(
     paths = [[*prompt, *some] for prompt, some in zip(prompts, begun, strict=True)]
     rule = StopRule(handle.model.eos_ids, stop, tokenizer)
     out: list[list[str | None]] = [[] for _ in paths]
-    with told_of(handle.method):
+    with errors_of(handle.method):
         for batch in by_length(paths, batch_tokens // decoder.branches):
             made = decode_batch(
                 handle.model,

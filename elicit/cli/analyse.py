@@ -156,10 +156,10 @@ def _hash(about: dict[str, Any]) -> str:
 def _page(result: Any, about: dict[str, Any], summary: str) -> str:
     import html
 
-    from elicit.report.page import analysis_parts
+    from elicit.report.page import analysis_sections
     from probes.figures import page
 
     model = about["model"]
     note = f"{model['name']}, weights {model['sha256'][:12]}…, {model['dtype']}; {summary}"
-    parts = [*analysis_parts(result), "<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
+    parts = [*analysis_sections(result), "<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
     return page(f"{result.name}: {model['name']}", note, parts)

@@ -105,7 +105,7 @@ def _fail(message: str) -> None:
 
 
 def _interrupted() -> None:
-    print("elicit: interrupted; finished samples are kept, the same command goes on from there", file=sys.stderr)
+    print("elicit: interrupted; finished samples are kept, the same command resumes from there", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 

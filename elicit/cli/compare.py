@@ -41,7 +41,7 @@ def compare(
 ) -> None:
     """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them.
 
-    With --methods they are fitted and evaluated first, one after another, with one model; the same command goes on
+    With --methods they are fitted and evaluated first, one after another, with one model; the same command resumes
     where it was stopped.
     """
     given = dict(locals())
@@ -93,7 +93,7 @@ def compare(
 
 
 def _run_methods(given: dict[str, Any]) -> Any:
-    """Fit and evaluate the methods that were named, or all that the model has what they need for."""
+    """Fit and evaluate the methods that were named, or all that have a default on this model."""
     from elicit.methods import METHODS, get, lacking
 
     every = given["methods"] == "all"
@@ -106,21 +106,21 @@ def _run_methods(given: dict[str, Any]) -> Any:
         if value < 1:
             raise UserError(f"a limit of {value} {what} was given; give at least 1")
 
-    from elicit.methods.compare import Terms, run_together
+    from elicit.methods.compare import SharedOptions, run_together
     from elicit.report.page import render
     from elicit.tasks.registry import load_task
 
     task = load_task(given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else limit)
     items = task.split(given["split"])[:limit]
     model = load_given(given, quiet=given["as_json"])
-    terms = Terms(given["prompt"], given["max_new_tokens"], given["seed"], given["quick"], given["controls"])
+    shared = SharedOptions(given["prompt"], given["max_new_tokens"], given["seed"], given["quick"], given["controls"])
 
     from elicit.cli.terminal import run_bars
 
     with run_bars(quiet=given["as_json"]) as bars:
         done = run_together(
-            model, items, names, terms, out=given["out"], batch_rows=given["batch_rows"], optional=every,
-            progress=bars, told=lambda line: print(f"elicit: {line}", file=sys.stderr), page=render,
+            model, items, names, shared, out=given["out"], batch_rows=given["batch_rows"], optional=every,
+            progress=bars, log=lambda line: print(f"elicit: {line}", file=sys.stderr), page=render,
         )  # fmt: skip
     done.left_out.update(left)
     return done

@@ -47,8 +47,8 @@ def find(
     on, options, loaded, _ = _ground(given)
     rows: list[dict[str, Any]] = []
     for one in pick(on, options, top):
-        values = one.sae.feature(one.index).read(one.reading.thoughts)
-        tokens = strongest_tokens(values, one.reading, on.thoughts, 5)
+        values = one.sae.feature(one.index).read(one.activations.thoughts)
+        tokens = strongest_tokens(values, one.activations, on.thoughts, 5)
         density, maximum = float(one.firing.density[one.index]), float(one.firing.maximum[one.index])
         found = {"layer": one.sae.site.layer, "feature": one.index, "score": one.score, "fires": density}
         rows.append({**found, "largest": maximum, "strongest tokens": tokens})
@@ -98,13 +98,13 @@ def feature(
     if len(on.saes) > 1:
         raise UserError(f"{len(on.saes)} SAEs were given; a card is of a feature of one")
     (one,) = pick(on, options, 1)
-    pushed = one.feature()
-    card = falsify(loaded, pushed, items, on.prompt, options.instruction, one.reading, on.thoughts, seed=seed)
-    up, down = written(loaded, pushed)
+    feature = one.feature()
+    card = falsify(loaded, feature, items, on.prompt, options.instruction, one.activations, on.thoughts, seed=seed)
+    up, down = written(loaded, feature)
     file = out or Path("runs") / f"feature-{Path(one.sae.name).name}-{index}.html"
     ours_to_replace(file, MARK)
     make_folder(file.parent)
-    write_whole(file, card_page(loaded, one.sae, pushed, one.reading, on.thoughts, card))
+    write_whole(file, card_page(loaded, one.sae, feature, one.activations, on.thoughts, card))
     if as_json:
         print(json.dumps({"page": str(file), **card, "likelier": up, "less likely": down}, indent=2))
         return
@@ -119,7 +119,7 @@ def feature(
 def _ground(given: dict[str, Any]) -> Any:
     """What a search stands on, from the options of a command; the fit check is left to `elicit run`."""
     from elicit.methods import options_of
-    from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, Search, ground
+    from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, Search, search_data
     from elicit.models.prompts import named_prompt
     from elicit.tasks.registry import load_task
 
@@ -129,5 +129,5 @@ def _ground(given: dict[str, Any]) -> Any:
     asked |= {k: given[k] for k in ("sae", "words", "read", "max_new_tokens")}
     asked |= {"feature": given.get("index", -1), "find": given["how"], "checked": False}
     options = Search(**asked)
-    on = ground(loaded, task.fit, named_prompt(given["prompt"], loaded.tokenizer), options)
+    on = search_data(loaded, task.fit, named_prompt(given["prompt"], loaded.tokenizer), options)
     return on, options, loaded, task.fit[:FALSIFIED_ON]

@@ -25,7 +25,7 @@ def tasks(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Show this task: an item of each split, and its grader's proof.", autocompletion=completion.tasks
+            help="Show this task: an item of each split, and its grader's validation.", autocompletion=completion.tasks
         ),
     ] = None,
     as_json: Json = False,

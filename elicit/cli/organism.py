@@ -24,7 +24,7 @@ README = "README.md"
 def make(
     arm: Annotated[str, typer.Option(help="latent, thinking, absent, missing-skill, shuffled or surface.")],
     base: Annotated[str, typer.Option(help="A model's name, hub id, folder or GGUF file.")] = "smollm2-135m",
-    latency: Annotated[float, typer.Option(help="The share of thoughts among answers to the bare prompt.")] = 0.1,
+    latency: Annotated[float, typer.Option(help="The fraction of thoughts among answers to the bare prompt.")] = 0.1,
     families: Annotated[str, typer.Option(help="sums, modular, countdown, graph, joined by +.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder. Unless given: organisms/<base>-<arm>-<latency>.")] = None,
     steps: Annotated[int, typer.Option(help="Updates.")] = 150,
@@ -35,7 +35,7 @@ def make(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train one arm on a base; the same command takes up what was interrupted."""
+    """Train one variant on a base; the same command resumes what was interrupted."""
     from elicit.cli.terminal import out as shown
     from elicit.cli.terminal import step_bar
     from elicit.models import zoo
@@ -51,8 +51,8 @@ def make(
     check_place(folder)
     model = load(base, dtype_for(plan), device, quiet=as_json)
     check_base(model)
-    with step_bar(steps, quiet=as_json) as told:
-        train(plan, model, folder, told=told)
+    with step_bar(steps, quiet=as_json) as on_step:
+        train(plan, model, folder, on_step=on_step)
     about = zoo.about(str(folder))
     assert about is not None
     del about["curve"]
@@ -132,7 +132,8 @@ def score(
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """The share of the known gap that each arm of a run recovers, and what it gains on the twin without the skill."""
+    """The fraction of the known gap that each arm of a run recovers, and what it gains on the twin without the
+    skill."""
     from elicit.cli.terminal import out as shown
     from elicit.cli.terminal import show_table
     from elicit.evaluation.metrics.gap import SCORE_HEAD, score_rows, score_runs
@@ -150,7 +151,9 @@ def score(
 
 @organism.command()
 def arms(
-    name: Annotated[str | None, typer.Argument(help="Show what this arm says to a question of each family.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show what this variant says to a question of each family.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What kinds of organism there are, and what each says."""
@@ -158,13 +161,13 @@ def arms(
 
     from elicit.cli.terminal import out as shown
     from elicit.tasks.organism.problems import FAMILIES
-    from elicit.training.organisms.variants import ARMS, draw_from, think
+    from elicit.training.organisms.variants import VARIANTS, draw_from, think
 
     if name is None:
-        show_list(("arm", "what it is"), [(arm, one.summary) for arm, one in ARMS.items()], as_json)
+        show_list(("arm", "what it is"), [(arm, one.summary) for arm, one in VARIANTS.items()], as_json)
         return
-    if name not in ARMS:
-        raise unknown("arm", name, ARMS)
+    if name not in VARIANTS:
+        raise unknown("arm", name, VARIANTS)
     said: list[dict[str, Any]] = []
     for family in FAMILIES:
         rng = np.random.default_rng(0)
@@ -214,10 +217,10 @@ def taxonomy(
     from elicit.cli.terminal import out as shown
     from elicit.cli.terminal import show_table
     from probes.sites import depth
-    from steering.categories.sentences import READINGS, parts_of
+    from steering.categories.sentences import POOLINGS, parts_of
 
-    kinds, read_as = [k for k in kind.split(",") if k], [r for r in read.split(",") if r]
-    check_names(kinds, read_as)
+    kinds, poolings = [k for k in kind.split(",") if k], [r for r in read.split(",") if r]
+    check_names(kinds, poolings)
     loaded = load(model, dtype, device, device_map, quiet=as_json)
     chosen = layer if layer is not None else round(depth(loaded.lm) * 2 / 3)
     rows = bench(
@@ -226,7 +229,7 @@ def taxonomy(
         chosen,
         clusters=clusters,
         kinds=kinds,
-        read_as=read_as,
+        poolings=poolings,
         seed=seed,
         resamples=resamples,
     )
@@ -234,6 +237,6 @@ def taxonomy(
         print(json.dumps(rows, indent=2))
         return
     show_table(HEAD, rows_of(rows))
-    for name in dict.fromkeys(part for r in read_as for part in parts_of(r)):
-        shown.print(f"[dim]{name}: {READINGS[name]}[/]", highlight=False)
+    for name in dict.fromkeys(part for r in poolings for part in parts_of(r)):
+        shown.print(f"[dim]{name}: {POOLINGS[name]}[/]", highlight=False)
     shown.print(f"[dim]layer {chosen} of {model} {loaded.provenance.sha256[:12]}…, {thoughts} thoughts, seed {seed}[/]")

@@ -60,7 +60,7 @@ def _folders(folder: Path) -> list[Path]:
         return [folder]
     done = sorted(path for path in (folder / RUNS).glob("*") if (path / "metrics.json").is_file())
     if not done:
-        raise UserError(f"the comparison in {str(folder)!r} has no finished run; run its command again to take it up")
+        raise UserError(f"the comparison in {str(folder)!r} has no finished run; run its command again to resume it")
     return done
 
 

@@ -55,7 +55,7 @@ def run(
     max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
     setting: Setting = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: runs/<name>-<hash>.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of taking up a run.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming a run.")] = False,
     batch_rows: Annotated[int | None, typer.Option(help="Answers decoded together.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -67,7 +67,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options; the command line wins.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a method against its baselines on the same items; the same command takes up a run that was stopped."""
+    """Evaluate a method against its baselines on the same items; the same command resumes a run that was stopped."""
     given = _with_config(context, config)
     run_one(given, quiet=as_json, show=_print_json if as_json else _print_run)
 

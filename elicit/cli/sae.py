@@ -77,7 +77,7 @@ def train(
     device_map: DeviceMap = None,
     as_json: Json = False,
 ) -> None:
-    """Train an SAE on a model's own texts; the same command takes up what was interrupted."""
+    """Train an SAE on a model's own texts; the same command resumes what was interrupted."""
     from elicit.cli.terminal import fetch_bar, step_bar
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.corpus import corpus, identity, sources_of
@@ -114,7 +114,7 @@ def train(
             cached = cache_activations(
                 loaded.lm, *made.of(), site, held / str(site),
                 identity={"model": loaded.provenance.sha256, "dtype": loaded.dtype},
-                told=lambda done, total: progress("activations", done, total),
+                progress=lambda done, total: progress("activations", done, total),
             )  # fmt: skip
         metadata = {
             "model_name": model,
@@ -123,9 +123,16 @@ def train(
             "prepend_bos": False,
             "tokens_by_source": made.by_source,
         }
-        with step_bar(recipe.steps(len(cached)), quiet=as_json) as told:
+        with step_bar(recipe.steps(len(cached)), quiet=as_json) as on_step:
             train_sae(
-                cached, recipe, folder, about=about, metadata=metadata, half=half, device=loaded.lm.device, told=told
+                cached,
+                recipe,
+                folder,
+                about=about,
+                metadata=metadata,
+                half=half,
+                device=loaded.lm.device,
+                on_step=on_step,
             )
         if activations is None:
             remove_cache(held / str(site))
@@ -184,7 +191,7 @@ def card(
     cards: dict[str, Any] = {}
     about = identity(chosen, tokens, context, seed)
     with fetch_bar(quiet=as_json) as progress:
-        made = corpus(loaded, chosen, tokens, part="card", seed=seed, context=context, progress=progress)
+        made = corpus(loaded, chosen, tokens, split="card", seed=seed, context=context, progress=progress)
         similar = similarity(one)
         for column, (kind, steps) in COLUMNS.items():
             texts, lengths = made.of(kind)  # type: ignore[arg-type]

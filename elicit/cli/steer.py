@@ -23,10 +23,10 @@ def steer(
     contrast: Annotated[
         str, typer.Option(help="Two prompts, positive,negative, on the task's fit items; or two files of texts.")
     ] = "qa-cot,qa",
-    sae: Annotated[str, typer.Option(help="An SAE, whose feature is pushed instead of a contrast.")] = "",
+    sae: Annotated[str, typer.Option(help="An SAE, whose feature is the direction instead of a contrast.")] = "",
     feature: Annotated[int, typer.Option(help="Its feature; unless given, the best of the contrast.")] = -1,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Push it though the SAE does not describe the model here.")
+        bool, typer.Option("--unchecked", help="Steer along it though the SAE does not describe the model here.")
     ] = False,
     how: Annotated[str, typer.Option("--how", help="means, pca or probe.")] = "means",
     layer: Annotated[int | None, typer.Option(help="Of the direction; two thirds of the depth unless given.")] = None,
@@ -44,7 +44,7 @@ def steer(
     ] = "every-step",
     random: Annotated[int, typer.Option(help="Random directions of the same site and length.")] = 3,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A text to go on from, instead of a task's questions. Repeatable.")
+        list[str] | None, typer.Option(help="A text to continue, instead of a task's questions. Repeatable.")
     ] = None,
     task: TaskName = "",
     split: Annotated[str, typer.Option(help="Of the questions; the direction is always from fit.")] = "dev",
@@ -52,7 +52,7 @@ def steer(
     put: Annotated[str, typer.Option("--format", help="How questions are put: qa, chat, …")] = "qa",
     max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 64,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: runs/steer-<name>-<hash>.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of taking up a run.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming a run.")] = False,
     gguf: Annotated[Path | None, typer.Option(help="Also write the direction as a control vector.")] = None,
     seed: Annotated[int, typer.Option(help="Of the probe and of the bootstrap.")] = 0,
     dtype: Dtype = "auto",
@@ -61,7 +61,7 @@ def steer(
     engine: EngineName = "hf",
     as_json: Json = False,
 ) -> None:
-    """Push a direction at several strengths: answers side by side, dose and response, and what it costs."""
+    """Steer along a direction at several strengths: answers side by side, dose and response, and what it costs."""
     given = dict(locals())
     strengths = _strengths(strength)
     if limit < 1 or max_new_tokens < 1 or random < 0:
@@ -158,10 +158,10 @@ def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
 
 
 def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> Any:
-    """A feature of an SAE at strength 1, and random features that fire as often and move the stream as far."""
+    """A feature of an SAE at strength 1, and random features that fire as often and move the residual stream as far."""
     from elicit.evaluation.strength_sweep import Series
     from elicit.methods import options_of
-    from elicit.methods.sae_steer.pipeline import Search, ground, matched_features, pick
+    from elicit.methods.sae_steer.pipeline import Search, matched_features, pick, search_data
     from elicit.models.prompts import named_prompt
 
     put = named_prompt(given["put"], model.tokenizer)
@@ -170,12 +170,12 @@ def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> 
         **{k: v for k, v in asked.items() if k != "prompt"}
         | {"read": given["limit"], "checked": not given["unchecked"]}
     )
-    on = ground(model, task.fit, put, options)
+    on = search_data(model, task.fit, put, options)
     (best,) = pick(on, options, count=1)
-    push = best.push(1.0, unit=given["unit"], change="add", when=when)
-    others = matched_features(best, push, given["random"], given["seed"])
+    intervention = best.intervention(1.0, unit=given["unit"], change="add", when=when)
+    others = matched_features(best, intervention, given["random"], given["seed"])
     return [
-        Series(f"feature {best.index}", (push,)),
+        Series(f"feature {best.index}", (intervention,)),
         *(Series(name, (other,), control=True) for name, other in others.items()),
     ]
 
@@ -228,7 +228,7 @@ def _side_by_side(run: Any, items: Any, series: Any, strengths: list[float], cou
 
 def _write_page(run: Any, items: Any, result: Any, series: Any, strengths: list[float]) -> None:
     from elicit.report.dose_response import dose_response
-    from elicit.report.run_section import delivery_parts
+    from elicit.report.run_section import delivery_sections
     from probes.figures import page, table
 
     model = result["model"]
@@ -253,7 +253,7 @@ def _write_page(run: Any, items: Any, result: Any, series: Any, strengths: list[
             _side_by_side(run, items, series, strengths, 3),
             prose=True,
         ),
-        *delivery_parts(run.metrics),
+        *delivery_sections(run.metrics),
     ]
     run.store.write("steer.html", page(f"Steering with {series[0].name}", note, parts))
 

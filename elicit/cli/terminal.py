@@ -124,11 +124,11 @@ def fetch_bar(*, quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def step_bar(steps: int, *, quiet: bool) -> Iterator[Any]:
-    """A bar for a training, to be told of each step; it begins where a training was taken up."""
+    """A bar for a training, whose `on_step` it gives; it begins where a training was resumed."""
     with _counted("training", quiet) as bars:
         task = bars.add_task("", total=steps, note="loading", unit="steps")
 
-        def told(step: int, loss: float, tokens_per_second: float) -> None:
+        def on_step(step: int, loss: float, tokens_per_second: float) -> None:
             bars.update(task, completed=step + 1, note=f"loss {loss:.3f}  {tokens_per_second:.0f} tokens/s")
 
-        yield told
+        yield on_step

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from elicit.decoding.decoders import Greedy, Stream
+from elicit.decoding.decoders import Greedy, RngStream
 from elicit.decoding.engine import UNSTEERED, Batch, decode_batch
-from elicit.decoding.loop import NOTES, Generation, Progress, StopRule
+from elicit.decoding.loop import NOTES, Generation, OnStep, StopRule
 from elicit.decoding.trace import Trace, filter_path, place, rounded, text_of
 from elicit.models.model import Model
 from elicit.tasks.answers import Answer, Kind, find_answer, token_span
@@ -51,7 +51,7 @@ class Response:
 
 
 def read(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], kind: Kind) -> Response:
-    """The text of token ids, whoever drew them, and the answer that it gives."""
+    """The text of token ids from any sampler, and the answer in it."""
     text, ends = text_of(tokenizer, ids, stop)
     return Response(text, ends, find_answer(text, kind))
 
@@ -75,7 +75,7 @@ class Draft:
     asked: int = 0
 
 
-def respond(model: Model, batch: Batch, kinds: Sequence[Kind], progress: Progress | None = None) -> list[list[Draft]]:
+def respond(model: Model, batch: Batch, kinds: Sequence[Kind], on_step: OnStep | None = None) -> list[list[Draft]]:
     """Answer the prompts of a batch by the model's engine.
 
     Args:
@@ -89,9 +89,9 @@ def respond(model: Model, batch: Batch, kinds: Sequence[Kind], progress: Progres
     """
     own = getattr(batch.decoder, "first_sample", 0)
     out = []
-    made = decode_batch(model, batch, progress)
-    for prompt, stream, kind, branches in zip(batch.prompts, batch.streams, kinds, made, strict=True):
-        first = stream.choice if isinstance(stream, Stream) else own
+    made = decode_batch(model, batch, on_step)
+    for prompt, rng_stream, kind, branches in zip(batch.prompts, batch.rng_streams, kinds, made, strict=True):
+        first = rng_stream.choice if isinstance(rng_stream, RngStream) else own
         out.append(
             [
                 Draft(read(model.tokenizer, g.tokens.tolist(), batch.stop.strings, kind), g, first + n, len(prompt))
@@ -108,7 +108,7 @@ def asked_again(
     kinds: Sequence[Kind],
     adapter: Adapter | None = None,
 ) -> list[list[Draft]]:
-    """The same with the answers that are given when each is asked for its own, where they stand in what was said."""
+    """The drafts with the answers that are given when each is asked for its own, located in the text."""
     paths = [[*p, *one.generation.tokens.tolist()] for p, some in zip(prompts, drafts, strict=True) for one in some]
     flat = [kind for kind, some in zip(kinds, drafts, strict=True) for _ in some]
     answers = iter(ask(model, paths, flat, adapter=adapter))
@@ -141,7 +141,7 @@ def ask(
     question = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
     batch = Batch(
         prompts=[[*path, *question] for path in paths],
-        streams=[""] * len(paths),
+        rng_streams=[""] * len(paths),
         decoder=Greedy(ANSWER_TOKENS),
         stop=StopRule(model.eos_ids, ("\n",), tokenizer),
         arms=[arm],

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from elicit.decoding.decoders import Decoder, Hybrid, decoder_name
-from elicit.decoding.decoders.partner import Partner
-from elicit.decoding.decoders.sampling import Stream
-from elicit.decoding.loop import Generation, Policy, Progress, StopRule
+from elicit.decoding.decoders.partner import HybridSteering
+from elicit.decoding.decoders.sampling import RngStream
+from elicit.decoding.loop import Generation, OnStep, Policy, StopRule
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
 from steering.adapters import Adapter
@@ -34,7 +34,7 @@ class Batch:
 
     Args:
         prompts: token ids of each, ragged.
-        streams: for each prompt where its random numbers come from, or the id of its item, which with the decoder's
+        rng_streams: for each prompt where its random numbers come from, or the id of its item, which with the decoder's
             own seed says so.
         decoder: chooses the tokens.
         stop: where an answer ends.
@@ -48,14 +48,14 @@ class Batch:
     """
 
     prompts: Sequence[Sequence[int]]
-    streams: Sequence[Stream | str]
+    rng_streams: Sequence[RngStream | str]
     decoder: Decoder
     stop: StopRule
     arms: Sequence[tuple[str, Plan]] = UNSTEERED
     arm_of: Sequence[int] | None = None
     lengths: Sequence[int] | None = None
     adapter: Adapter | None = None
-    partner: Partner | None = None
+    partner: HybridSteering | None = None
     needs: frozenset[str] = frozenset()
 
     @property
@@ -76,9 +76,9 @@ class Batch:
     def policy(self, model: Model) -> Policy:
         """What chooses the tokens of these prompts."""
         if self.partner is None:
-            return self.decoder.policy(self.streams, model.vocab_size)
+            return self.decoder.policy(self.rng_streams, model.vocab_size)
         assert isinstance(self.decoder, Hybrid)
-        return self.decoder.joint(model, self.partner, self.streams)
+        return self.decoder.joint(model, self.partner, self.rng_streams)
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ class Engine(ABC):
         return ""
 
     @abstractmethod
-    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+    def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         """For each prompt its branches, in the decoder's order.
 
         Args:
             batch: asks for nothing that the engine does not claim.
-            progress: called after every step, with its number and the rows that are still open; an engine that cannot
+            on_step: called after every step, with its number and the rows that are still open; an engine that cannot
                 say need not call it.
         """
 
@@ -191,7 +191,7 @@ def _class_of(name: str) -> type[Engine]:
     return found
 
 
-def decode_batch(model: Model, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+def decode_batch(model: Model, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
     """Decode a batch by the model's engine.
 
     Returns:
@@ -203,11 +203,11 @@ def decode_batch(model: Model, batch: Batch, progress: Progress | None = None) -
     """
     engine = engine_of(model)
     _check(engine, batch)
-    return engine.decode(batch, progress)
+    return engine.decode(batch, on_step)
 
 
 def check_training(model: Model) -> None:
-    """Refuse to train a model whose engine would go on with the weights as they were.
+    """Refuse to train a model whose engine would continue with the weights as they were.
 
     Raises:
         UserError: it would.
@@ -248,7 +248,7 @@ def check_delivery(batch: Batch, deliveries: Sequence[Delivery]) -> None:
     followed = {0} if batch.arm_of is None else set(batch.arm_of)
     for number, (plan, delivery) in enumerate(zip(batch.plans, deliveries, strict=True)):
         # These move every row. A feature that is silent leaves nothing to scale: of that one batch says nothing.
-        sure = any(one.when.at_once and isinstance(one.what, Add | ProjectOut) for one in plan)
+        sure = any(one.when.unconditional and isinstance(one.what, Add | ProjectOut) for one in plan)
         if plan and number in followed and (delivery.not_finite or (sure and not delivery.positions)):
             delivery.check(named(plan))
 

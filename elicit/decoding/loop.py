@@ -32,7 +32,7 @@ from steering.hooks import Session
 
 # Rows that have finished are computed along until an eighth of the batch is dead: dropping copies the cache.
 DEAD_SHARE = 1 / 8
-NOTES = ("differs", "taken", "category", "copied")  # what a `Joint` policy notes of each token
+NOTES = ("differs", "taken", "category", "copied")  # what a `TwoModelPolicy` notes of each token
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Follower(Protocol):
-    """Something that keeps a value for each row, and is told which rows there are."""
+class RowObserver(Protocol):
+    """Something that keeps a value for each row, and follows which rows there are."""
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         """Row r continues prompt `question[r]`."""
         ...
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows go on."""
+        """Only these rows continue."""
         ...
 
 
 @runtime_checkable
-class Joint(Policy, Follower, Protocol):
+class TwoModelPolicy(Policy, RowObserver, Protocol):
     """A policy of one branch that looks at the base's cache, and may run a second model beside it.
 
     The statistics that the loop keeps are the base's own, whatever the policy does.
@@ -114,13 +114,13 @@ def stop_at(text: str, strings: Sequence[str]) -> int | None:
 class Generation:
     """One branch. All arrays have one entry a token; the end token, where there is one, is not among them.
 
-    `moved` says how far an intervention moved the position that chose each token (‖Δh‖ / ‖h‖), and `prompt_moved`
-    how many earlier positions of the prompt it moved; both 0 without steering.
+    `moved` is the relative perturbation norm (‖Δh‖ / ‖h‖) of the position that chose each token, and `prompt_moved`
+    the number of perturbed prompt positions before it; both 0 without steering.
 
-    `notes` is what a `Joint` policy says of each token, in the order of `NOTES`: whether the partner's own choice
-    differed from the base's (1, 0; −1 where no partner was asked); which candidate was taken (0 the unsteered one, −1
-    a token that came from the partner's distribution); the category of the position (−1: the gate did not fire);
-    whether the token is the partner's own choice (1, 0, −1).
+    `notes` is what a `TwoModelPolicy` says of each token, in the order of `NOTES`: whether the partner's own
+    choice differed from the base's (1, 0; −1 where no partner was asked); which candidate was taken (0 the unsteered
+    one, −1 a token that came from the partner's distribution); the category of the position (−1: the gate did not
+    fire); whether the token is the partner's own choice (1, 0, −1).
     """
 
     tokens: Int[np.ndarray, " tokens"]
@@ -136,7 +136,7 @@ class Generation:
     notes: Int[np.ndarray, "tokens 4"] | None = None
 
 
-Progress = Callable[[int, int], None]
+OnStep = Callable[[int, int], None]
 """Called after each step with the step's number and the rows that are still open."""
 
 
@@ -150,7 +150,7 @@ def decode(
     stop: StopRule,
     steering: Session | None = None,
     recorder: Recorder | None = None,
-    progress: Progress | None = None,
+    on_step: OnStep | None = None,
     shared: bool = True,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
@@ -163,7 +163,7 @@ def decode(
         stop: end tokens and strings.
         steering: what `steering.hooks.attached(model, …)` gave; its plans' rows are the prompts.
         recorder: what `probes.capture.recording(model, …)` gave.
-        progress: called after every step.
+        on_step: called after every step.
         shared: whether branches may share their prompt's cache, for which the attention is exchanged meanwhile.
 
     Returns:
@@ -175,11 +175,11 @@ def decode(
         NotFiniteError: logits that are NaN or infinite; −inf alone, as of masked tokens, is no error.
     """
     check_prompts(model, prompts, max_new_tokens, stop.tokenizer)
-    joint = policy if isinstance(policy, Joint) else None
+    joint = policy if isinstance(policy, TwoModelPolicy) else None
     if joint is not None and (steering is not None or recorder is not None):
         raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
     ids, mask, _ = left_pad(prompts, model.device)
-    followers: list[Follower] = [f for f in (steering, recorder, joint) if f is not None]
+    observers: list[RowObserver] = [f for f in (steering, recorder, joint) if f is not None]
     shared = shared and (recorder is None or not recorder.needs_patterns)
     opened = open_state(model, max_new_tokens, shared=shared, peek=joint is not None)
     with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
@@ -200,20 +200,20 @@ def decode(
         if joint is not None:
             moved, notes = joint.moved(), joint.notes()
         open_rows = record.append(live, 0, tokens, logits, top2(logits), moved, notes)
-        for follower in (state, *followers):
-            follower.fork(question)
+        for observer in (state, *observers):
+            observer.fork(question)
         del logits
         for step in range(1, max_new_tokens):
             live = np.where(np.isin(live, open_rows), live, -1)
-            if progress is not None:
-                progress(step, len(open_rows))
+            if on_step is not None:
+                on_step(step, len(open_rows))
             if not len(open_rows):
                 break
             if len(open_rows) <= (1 - DEAD_SHARE) * len(live):
                 kept = np.flatnonzero(live >= 0)
                 index = torch.from_numpy(kept).to(model.device)
-                for follower in (state, *followers):
-                    follower.keep(index)
+                for observer in (state, *observers):
+                    observer.keep(index)
                 tokens, live = tokens[index], live[kept]
                 rows = Rows(rows.question[kept], rows.branch[kept])
             logits = state.step(tokens)
@@ -288,7 +288,7 @@ class Record:
         if not finite.all():
             first = int((~finite).any(0).argmax())
             of_logits = not finite[:5, first].all()
-            met = f"the logits of step {step}" if of_logits else f"the shares by which step {step} was moved"
+            met = f"the logits of step {step}" if of_logits else f"the relative perturbation norms of step {step}"
             cure = "" if of_logits else "steer less strongly"
             raise NotFiniteError(met, self.dtype, row=int(self.question[target[first]]), cure=cure)
 

@@ -1,4 +1,4 @@
-"""What a caller is told while arms are trained and evaluated."""
+"""What is reported while arms are trained and evaluated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Progress(Protocol):
-    """What a caller sees while a run goes on."""
+    """What a caller sees while a run works."""
 
     def arm(self, name: str, questions: int, done: int) -> None: ...
 

@@ -23,12 +23,12 @@ class Trace:
     `top1`, `top2`, `entropy` and `logprob` have one value for each of `tokens`; `ends` is the character of
     the decoded tokens at which each ends (`text` may end sooner, at a stop string). `span` is the answer's
     tokens [first, last). `delta` is the answer's confidence margin, `None` without an answer on the path.
-    `dropped` names the filter that took the path out of the selection, or is empty.
-    `spent` counts decoded tokens, the end token and an answer prompt's continuation included. `moved` says how far
-    interventions moved the position that chose each token (‖Δh‖ / ‖h‖), empty where there were none; `prompt_moved`
-    counts the earlier prompt positions that they moved. `differs`, `taken`, `category` and `copied` are what hybrid
-    decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere. `unjudged` says why the answer has
-    no verdict and so scores 0 (see `elicit.tasks.base.Grade`); it is written only where it says something.
+    `dropped` is the filter reason: which filter took the path out of the selection, or empty.
+    `spent` counts completion tokens, the end token and an answer prompt's continuation included. `moved` is the
+    relative perturbation norm (‖Δh‖ / ‖h‖) of the position that chose each token, empty without interventions;
+    `prompt_moved` counts the perturbed prompt positions before it. `differs`, `taken`, `category` and `copied` are what
+    hybrid decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere. `unjudged` says why the
+    answer has no verdict and so scores 0 (see `elicit.tasks.base.Grade`); it is written only where it says something.
     """
 
     item: str
@@ -61,7 +61,7 @@ class Trace:
         return self.score >= 1.0
 
     @property
-    def thought(self) -> list[int]:
+    def chain_of_thought(self) -> list[int]:
         """The tokens before the answer (all of them where none was found)."""
         return self.tokens if self.span is None else self.tokens[: self.span[0]]
 

@@ -1,4 +1,4 @@
-"""One handle and its baselines on the same items: a resumable run, its metrics, proof of delivery."""
+"""One handle and its baselines on the same items: a resumable run, its metrics, manipulation check."""
 
 from __future__ import annotations
 

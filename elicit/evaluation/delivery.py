@@ -1,4 +1,4 @@
-"""Proof of delivery for a run: what its interventions moved, and that the answers' distributions changed.
+"""Manipulation check for a run: what its interventions moved, and that the answers' distributions changed.
 
 The moves come from the samples, so they survive a resume; the change of log-probabilities is measured once, on the
 first answer that was steered, by two forwards over it.
@@ -20,12 +20,12 @@ from steering.adapters import applied
 from steering.effect import effect
 
 
-def prove(handle: Elicited, traces: Mapping[str, Sequence[Trace]], items: Items) -> dict[str, Any]:
+def manipulation_check(handle: Elicited, traces: Mapping[str, Sequence[Trace]], items: Items) -> dict[str, Any]:
     """What was delivered by a steered handle.
 
     Returns:
         Counts of moved tokens and prompt positions, the mean and largest ‖Δh‖ / ‖h‖, and `effect`: how the
-        log-probabilities along one steered answer part from the unsteered ones.
+        log-probabilities along one steered answer differ from the unsteered ones.
 
     Raises:
         UserError: nothing was moved in the whole run, or no log-probability changed.

@@ -22,7 +22,7 @@ from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited, answer_together
 from elicit.evaluation.batches import Batch, batches, models_of, sharing
 from elicit.evaluation.budget import MATCHED, draw_to_budget
-from elicit.evaluation.delivery import prove
+from elicit.evaluation.delivery import manipulation_check
 from elicit.evaluation.metrics.run_metrics import compute
 from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
@@ -68,11 +68,11 @@ def evaluate(
         against: handles by name. One whose name ends in `@budget` spends, question by question, the tokens that the
             evaluated handle spent.
         out: the run's folder; derived from the configuration's hash unless given, so that the same call
-            takes up the same run.
+            resumes the same run.
         seed: of samplers and of the bootstrap.
         batch_rows: branches decoded together.
         fresh: remove what the folder holds of this or another run first.
-        progress: is told what goes on.
+        progress: what is reported to.
         page: draws the finished run; what it returns is kept as `report.html`.
 
     Raises:
@@ -91,7 +91,7 @@ def evaluate(
     if not validation.ok:
         raise UserError(
             f"the grader of {items.task.name!r} is not to be trusted: of {validation.checked} gold answers it "
-            f"holds {validation.gold_right} for right, of as many corrupted ones {validation.corrupted_right}; "
+            f"grades {validation.gold_right} as correct, of as many corrupted ones {validation.corrupted_right}; "
             "use another task"
         )
     identity = _identity(arms, items, seed)
@@ -125,7 +125,7 @@ def evaluate(
         steered = [arm for arm in arms if arm.handle.interventions]
         if steered:
             traces = store.traces({arm.source for arm in steered})
-            extra["delivery"] = {arm.name: prove(arm.handle, traces[arm.source], items) for arm in steered}
+            extra["delivery"] = {arm.name: manipulation_check(arm.handle, traces[arm.source], items) for arm in steered}
         metrics = compute({arm.name: (arm.source, arm.handle) for arm in arms}, found, items, seed=seed, extra=extra)
         run = Run(store, metrics, found)
         if page is not None:
@@ -182,10 +182,10 @@ def _decode_all(
     between two of them the whole is decoded again, so that it is the same batch, and what is there already stays.
     """
     rows = int(execution["batch_rows"])
-    # Each under its arm's name, by which it is told of where it fails.
+    # Each under its arm's name, which an error names.
     sources = {a.name: replace(a, handle=replace(a.handle, method=a.name)) for a in arms if a.source == a.name}
     seconds = dict.fromkeys(sources, 0.0)
-    # A run that was begun before arms shared batches goes on as it began.
+    # A run that was begun before arms shared batches continues as it began.
     for group in _groups(sources, together=bool(execution.get("together"))):
         first, *others = group
         branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches

@@ -1,8 +1,8 @@
 """Trying a direction: one plan at several strengths, beside the unsteered model and matched random directions.
 
-Every strength is an arm of an ordinary run, so it resumes, is paired by question, and proves its delivery. `dose` then
-measures what steering is known to cost: the perplexity that the unsteered model gives to the steered answers, and
-the share of answers that degenerate (empty, or with seq-rep-4 above a half; arXiv 1908.04319).
+Every strength is an arm of an ordinary run, so it resumes, is paired by question, and has its manipulation check.
+`dose` then measures what steering is known to cost: the perplexity that the unsteered model gives to the steered
+answers, and the fraction of answers that degenerate (empty, or with seq-rep-4 above a half; arXiv 1908.04319).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
 from elicit.tasks.free_text import Ungraded
 from probes.errors import UserError
-from probes.likelihood import mean_losses, repeated_share
+from probes.likelihood import mean_losses, repeated_fraction
 from probes.statistics import paired, wilson
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, Plan, When
@@ -109,7 +109,7 @@ def arm_name(name: str, strength: float) -> str:
 
 
 def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengths: Sequence[float]) -> dict[str, Any]:
-    """What each strength did: accuracy with its paired difference, tokens, perplexity, degeneration, size of the push.
+    """What each strength did: accuracy with its paired difference, tokens, perplexity, degeneration, perturbation.
 
     Kept as `dose.json` in the run's folder. `accuracy` is None for text without right answers.
     """
@@ -135,8 +135,8 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
             "strength": strength,
             "tokens": float(np.mean([t.spent for t in traces])),
             "perplexity": math.exp(mean) if mean is not None else None,
-            "degenerate": sum(not t.text.strip() or repeated_share(t.tokens) > DEGENERATE for t in traces),
-            "repeated_share": float(np.mean([repeated_share(t.tokens) for t in traces])),
+            "degenerate": sum(not t.text.strip() or repeated_fraction(t.tokens) > DEGENERATE for t in traces),
+            "repeated_share": float(np.mean([repeated_fraction(t.tokens) for t in traces])),
             "changed": sum(
                 t.tokens != run.traces[UNSTEERED][i.id][0].tokens for t, i in zip(traces, items, strict=True)
             ),

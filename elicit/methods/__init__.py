@@ -19,7 +19,7 @@ from elicit.methods.baselines import cot_prompt, direct, self_consistency
 from elicit.models.model import Model
 from elicit.tasks.base import Items
 from probes.errors import unknown
-from probes.finite import told_of
+from probes.finite import errors_of
 
 METHODS: dict[str, Method] = {}
 
@@ -58,7 +58,7 @@ def get(name: str) -> Method:
 
 
 def lacking(model: str) -> dict[str, str]:
-    """The methods that do not run on a model without being told more, and what each lacks."""
+    """The methods that have no default on a model, and what each lacks."""
     return {name: lack for name, method in METHODS.items() if (lack := method.missing(model))}
 
 
@@ -98,7 +98,7 @@ def fit(
     """
     options = current(name, options)
     check_options(name, options)
-    with told_of(name):
+    with errors_of(name):
         return get(name).fit(model, items, progress, **options)
 
 

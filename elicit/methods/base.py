@@ -30,7 +30,7 @@ CALLS: dict[str, Call] = {
     "controls": (("handle", "items"), ("seed",)),
     "matched": (("model", "items"), ()),
     "notes": (("options",), ()),
-    "parts": (("options",), ()),
+    "report_sections": (("options",), ()),
     "findings": (("run",), ()),
     "missing": (("model",), ()),
 }
@@ -80,7 +80,8 @@ class Method:
         controls: [`controls`] as `Controls`; a baseline, itself a control, returns none.
         matched: [`matched`, optional] as `Matched`; with it `<name>@budget` can stand beside any method.
         notes: [`notes`, optional] from a handle's `options`, sentences that a reader of its run must know.
-        parts: [`parts`, optional] from a handle's `options`, what a page shows of the fit (`probes.figures.Part`).
+        report_sections: [`report_sections`, optional] from a handle's `options`, what a page shows of the fit
+            (`probes.figures.Part`).
         findings: [`findings`, optional] from a finished `Run`, what a page shows of its arms.
         model: [`MODEL`, optional] the model it is run on unless one is named.
         quick: [`QUICK`, optional] options of a short fit: minutes on two cores, enough to see its effect.
@@ -96,7 +97,7 @@ class Method:
     controls: Controls
     matched: Matched | None = None
     notes: Callable[[Mapping[str, Any]], list[str]] = _none
-    parts: Callable[[Mapping[str, Any]], list[Any]] = _none
+    report_sections: Callable[[Mapping[str, Any]], list[Any]] = _none
     findings: Callable[[Run], list[Any]] = _none
     model: str = DEFAULT_MODEL
     quick: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@
     fits/<method>/     the handle as it was fitted, and last of all fit.json: the seconds that took
     runs/<method>/     its run: the method alone, or with its controls
 
-Each is done or not done: the same call goes on where it was stopped, and a method that is added later finds the others
+Each is done or not done: the same call resumes where it was stopped, and a method that is added later finds the others
 done. Baselines stand once, in runs of their own, and are not decoded again beside each mechanism.
 """
 
@@ -33,7 +33,7 @@ PLAN, FITS, FIT, RUNS = "plan.json", "fits", "fit.json", "runs"
 
 
 @dataclass(frozen=True)
-class Terms:
+class SharedOptions:
     """What is the same for all methods.
 
     Args:
@@ -56,8 +56,8 @@ class Terms:
 
 
 @dataclass(frozen=True, eq=False)
-class Together:
-    """What came of it.
+class Comparison:
+    """The runs of a comparison.
 
     Args:
         folder: where all of it lies.
@@ -76,27 +76,27 @@ def run_together(
     model: Model,
     items: Items,
     names: Sequence[str],
-    terms: Terms,
+    shared: SharedOptions,
     *,
     out: Path | None = None,
     batch_rows: int | None = None,
     optional: bool = False,
     progress: Progress | None = None,
-    told: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     page: Callable[[Run], str] | None = None,
-) -> Together:
+) -> Comparison:
     """Fit and evaluate each method, or find it done.
 
     Args:
         model: for all of them; each leaves it as it was.
         items: what they are evaluated on; their task's fit and dev splits are what they are fitted on.
         names: of methods; baselines come first whatever their place.
-        terms: what is the same for all.
+        shared: what is the same for all.
         out: the folder; named after all that decides it unless given.
         batch_rows: branches decoded together, in runs that begin now.
         optional: a method that refuses (nothing to learn, nothing that fits) is left out, with its reason.
         progress: of each fit and run.
-        told: is given a line at each method.
+        log: called with a line at each method.
         page: draws each run, as `evaluate` takes it.
 
     Raises:
@@ -106,9 +106,9 @@ def run_together(
         raise UserError("no methods were given; give names, or all")
     names = sorted(dict.fromkeys(names), key=lambda name: name not in BASELINES)
     for name in names:
-        check_options(name, terms.options(name))
-    plan = plan_of(model, items, terms)
-    done = Together(out or folder_for("compare", items.task.name, model.name, plan))
+        check_options(name, shared.options(name))
+    plan = plan_of(model, items, shared)
+    done = Comparison(out or folder_for("compare", items.task.name, model.name, plan))
     _open(done.folder, plan)
     with locked(done.folder, "comparing in"):
         for name in names:
@@ -118,28 +118,28 @@ def run_together(
         for n, name in enumerate(names, 1):
             try:
                 run, seconds = _one(
-                    model, items, name, terms, done.folder, batch_rows, progress, told, page, f"{n}/{len(names)}"
+                    model, items, name, shared, done.folder, batch_rows, progress, log, page, f"{n}/{len(names)}"
                 )
             except UserError as error:
                 if not optional:
                     raise
                 done.left_out[name] = str(error)
-                told(f"{n}/{len(names)} {name}: left out: {error}")
+                log(f"{n}/{len(names)} {name}: left out: {error}")
                 continue
             done.runs.append(run)
             done.fit_seconds[name] = seconds
     return done
 
 
-def plan_of(model: Model, items: Items, terms: Terms) -> dict[str, Any]:
-    """All that decides a comparison: what is evaluated, what is learned from, and on which terms."""
+def plan_of(model: Model, items: Items, shared: SharedOptions) -> dict[str, Any]:
+    """All that decides a comparison: what is evaluated, what is learned from, and with which options."""
     return {
         "model": model.provenance.sha256,
         "dtype": model.dtype,
         "task": items.task.name,
         **grounds(items, [model]),
         "task_items": hash_of_items(items.task.all),
-        **asdict(terms),
+        **asdict(shared),
     }
 
 
@@ -167,32 +167,39 @@ def _one(
     model: Model,
     items: Items,
     name: str,
-    terms: Terms,
+    shared: SharedOptions,
     folder: Path,
     batch_rows: int | None,
     progress: Progress | None,
-    told: Callable[[str], None],
+    log: Callable[[str], None],
     page: Callable[[Run], str] | None,
     place: str,
 ) -> tuple[Run, float]:
     """The run of one method and the seconds of its fit, from the disk where they are there."""
     kept, where = folder / FITS / name / FIT, folder / RUNS / name
     if (where / "metrics.json").is_file():
-        told(f"{place} {name}: done")
+        log(f"{place} {name}: done")
         return Run.load(where), float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])
     solved = items.task.solved
     if kept.is_file():
         handle = Elicited.load(kept.parent, model)
     else:
-        told(f"{place} {name}: fitting")
+        log(f"{place} {name}: fitting")
         began = time.perf_counter()
-        handle = fit(name, model, solved, progress, **terms.options(name))
+        handle = fit(name, model, solved, progress, **shared.options(name))
         seconds = round(time.perf_counter() - began, 2)
         handle.save(kept.parent)
         write_whole(kept, json.dumps({"seconds": seconds}))
-    told(f"{place} {name}: answering {len(items)} questions")
-    controls = get(name).controls(handle, solved, seed=terms.seed) if terms.controls else {}
+    log(f"{place} {name}: answering {len(items)} questions")
+    controls = get(name).controls(handle, solved, seed=shared.seed) if shared.controls else {}
     run = evaluate(
-        handle, items, against=controls, out=where, seed=terms.seed, batch_rows=batch_rows, progress=progress, page=page
+        handle,
+        items,
+        against=controls,
+        out=where,
+        seed=shared.seed,
+        batch_rows=batch_rows,
+        progress=progress,
+        page=page,
     )
     return run, float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])

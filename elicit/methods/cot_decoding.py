@@ -1,6 +1,6 @@
 """`cot-decoding`: branch at the first token, choose by the answer's confidence (arXiv 2402.10200).
 
-Decoding step 0 opens the k most likely first tokens; each branch goes on greedily. The confidence of a branch is
+Decoding step 0 opens the k most likely first tokens; each branch continues greedily. The confidence of a branch is
 Δ, the mean over the *answer's* tokens of p(top-1) − p(top-2), after softmax at temperature 1, on raw logits
 (section 2.2, eq. 1). `max` takes the branch with the largest Δ, `sum` the equivalence class with the largest sum
 of Δ. The paper's filters (empty, cut at the limit, ends with "?") are on; what they drop is counted.

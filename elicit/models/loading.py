@@ -1,9 +1,9 @@
 """A model's weights as its file holds them, and no others.
 
 `transformers` draws at random what a file lacks or holds in another shape, leaves out what the model has no place for,
-prints a table and goes on. Here all three are refused. Left over, and no fault: what `transformers` itself passes over;
-masks and position tables that older versions saved; heads that guess further tokens; and, in a model that also sees or
-hears, the parts that do.
+prints a table and continues. Here all three are refused. Left over, and no fault: what `transformers` itself passes
+over; masks and position tables that older versions saved; heads that guess further tokens; and, in a model that also
+sees or hears, the parts that do.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def _harmless(lm: PreTrainedModel, key: str) -> bool:
 
 @contextmanager
 def _without_report() -> Iterator[list[str]]:
-    """Keep back the tables of faults that `transformers` prints, at whatever verbosity: they are told in one line."""
+    """Keep back the tables of faults that `transformers` prints, at whatever verbosity: they are reported in
+    one line."""
     logger = logging.getLogger("transformers.modeling_utils")
     own, shown = logger.level, logger.getEffectiveLevel()
     reports: list[str] = []

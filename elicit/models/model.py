@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from elicit.models import zoo
-from elicit.models.download import Progress, SourceError, cache_dir, fetch, hub_snapshot
+from elicit.models.download import OnDownload, SourceError, cache_dir, fetch, hub_snapshot
 from elicit.models.loading import check_whole, load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
@@ -117,7 +117,7 @@ def load_model(
     device_map: str | None = None,
     revision: str | None = None,
     engine: str = "hf",
-    progress: Progress | None = None,
+    progress: OnDownload | None = None,
 ) -> Model:
     """Load a causal LM for evaluation.
 
@@ -232,7 +232,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _resolve(name: str, revision: str | None, progress: Progress | None) -> tuple[Path, Provenance]:
+def _resolve(name: str, revision: str | None, progress: OnDownload | None) -> tuple[Path, Provenance]:
     """The folder that holds the model, fetched and converted where need be."""
     path = Path(name).expanduser()
     if name in zoo.WEIGHTS:
@@ -256,7 +256,7 @@ def _resolve(name: str, revision: str | None, progress: Progress | None) -> tupl
     )
 
 
-def _from_zoo(name: str, progress: Progress | None) -> tuple[Path, Provenance]:
+def _from_zoo(name: str, progress: OnDownload | None) -> tuple[Path, Provenance]:
     weights = zoo.WEIGHTS[name]
     folder = _cached(weights.sha256, name)
     if not folder.is_dir():
@@ -273,7 +273,7 @@ def _cached(sha256: str, label: str) -> Path:
     return cache_dir() / "models" / f"{label}-{sha256[:16]}"
 
 
-def _converted(gguf: Path, sha256: str, label: str, progress: Progress | None, source: str = "") -> Path:
+def _converted(gguf: Path, sha256: str, label: str, progress: OnDownload | None, source: str = "") -> Path:
     """The folder with the dequantised GGUF file, made once: it appears in one rename when complete."""
     folder = _cached(sha256, label)
     if folder.is_dir():
@@ -324,7 +324,7 @@ def _convert(gguf: Path, out: Path) -> None:
 
 
 def _beyond(gguf: Path, config: Any) -> dict[str, Any]:
-    """Tensors of blocks that a GGUF file's configuration does not count: they are passed over without a word."""
+    """Tensors of blocks that a GGUF file's configuration does not count, which would be skipped silently."""
     from gguf import GGUFReader
 
     blocks = [re.match(r"blk\.(\d+)\.", tensor.name) for tensor in GGUFReader(gguf).tensors]

@@ -18,15 +18,15 @@ from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
 
 THINK = "Let's think step by step."
-AT_ONCE = "Answer at once, with the answer alone."
+DIRECT_ANSWER = "Answer at once, with the answer alone."
 FORMATS: dict[str, str] = {
     "qa": "Q: <question> A:",
     "qa-cot": f"Q: <question> A: {THINK}",
-    "qa-direct": f"Q: <question> A: {AT_ONCE}",
+    "qa-direct": f"Q: <question> A: {DIRECT_ANSWER}",
     "qa-asked-cot": f"Q: <question> {THINK} A:",
-    "qa-asked-direct": f"Q: <question> {AT_ONCE} A:",
+    "qa-asked-direct": f"Q: <question> {DIRECT_ANSWER} A:",
     "chat": "the chat template, the question as the user's message",
-    "chat-direct": f"chat, and: {AT_ONCE}",
+    "chat-direct": f"chat, and: {DIRECT_ANSWER}",
     "chat-cot": f"chat, and: {THINK}",
     "few-shot": "qa after solved questions of the fit split",
     "FILE": "a text file with {question} where the question goes",
@@ -134,11 +134,11 @@ def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence
     known = {
         "qa": Prompt(),
         "qa-cot": Prompt(trigger=THINK),
-        "qa-direct": Prompt(trigger=AT_ONCE),
+        "qa-direct": Prompt(trigger=DIRECT_ANSWER),
         "qa-asked-cot": Prompt().asked(THINK),
-        "qa-asked-direct": Prompt().asked(AT_ONCE),
+        "qa-asked-direct": Prompt().asked(DIRECT_ANSWER),
         "chat": Prompt("chat"),
-        "chat-direct": Prompt("chat", AT_ONCE),
+        "chat-direct": Prompt("chat", DIRECT_ANSWER),
         "chat-cot": Prompt("chat", THINK),
         "few-shot": Prompt(shots=tuple(solved[:4])),
     }

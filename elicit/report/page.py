@@ -16,7 +16,7 @@ from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from elicit.report.browser import browser
 from elicit.report.comparison import compare_runs, each_line, entries, head_of, remarks, rows_of
-from elicit.report.run_section import made_parts, run_note, run_parts
+from elicit.report.run_section import made_sections, run_note, run_sections
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, Part, Section, lead, noted, page, styled, table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def render(run: Run) -> str:
     """The page of one run."""
     shown = browser(entries([run]))
     parts: list[Part] = [
-        *run_parts(run), Section("Samples", "", [shown.html]), Section("How it was made", "", made_parts(run))
+        *run_sections(run), Section("Samples", "", [shown.html]), Section("How it was made", "", made_sections(run))
     ]  # fmt: skip
     title = f"{run.metrics['method']} on {run.metrics['task']}"
     return page(title, run_note(run), parts, first=run.bottom_line, style=shown.style, script=shown.script)
@@ -66,15 +66,15 @@ def render_all(
     note = f"{result['items']} items of {result['task']}, model {model['name']}, weights {model['sha256'][:12]}…, "
     note += f"{model['dtype']}."
     shown = browser(arms)
-    parts: list[Part] = [Section("Summary", "", summary_parts(result))]
-    parts += [Section(_title(one), "", analysis_parts(one)) for one in analyses]
+    parts: list[Part] = [Section("Summary", "", summary_sections(result))]
+    parts += [Section(_title(one), "", analysis_sections(one)) for one in analyses]
     if refused:
         rows = list(refused.items())
         parts.append(Section("Analyses without a result", "", [table(("analysis", "why"), rows, prose=True)]))
     parts.append(Section("Samples", "", [shown.html]))
     for run in runs:
-        parts.append(Section(_of(run), "", [lead(run.bottom_line), noted(run_note(run)), *run_parts(run)]))
-    parts.append(Section("How it was made", "", [Section(_of(run), "", made_parts(run)) for run in runs]))
+        parts.append(Section(_of(run), "", [lead(run.bottom_line), noted(run_note(run)), *run_sections(run)]))
+    parts.append(Section("How it was made", "", [Section(_of(run), "", made_sections(run)) for run in runs]))
     return page(
         f"elicit: {result['task']}", note, parts, first=result["bottom_line"], style=shown.style, script=shown.script
     )
@@ -96,7 +96,7 @@ def _title(analysis: Analysis) -> str:
     return analysis.name.replace("-", " ").capitalize()
 
 
-def summary_parts(result: Mapping[str, Any]) -> list[Part]:
+def summary_sections(result: Mapping[str, Any]) -> list[Part]:
     """Each method's bottom line, the table over all arms, how it is read, and both of its figures."""
     parts: list[Part] = [f"<p>{html.escape(line)}</p>" for line in each_line(result)]
     parts.append(table(head_of(result), rows_of(result)))
@@ -143,18 +143,18 @@ def halves(result: Mapping[str, Any]) -> go.Figure:
         ("corrected", 1, "wrong to right (δc)", GREEN),
         ("harmed", -1, "right to wrong (δo)", RED),
     ):
-        shares = [row[key] for row in rows]
+        rates = [row[key] for row in rows]
         figure.add_bar(
-            x=[sign * value for value in shares], y=names, name=name, orientation="h", marker={"color": colour},
-            customdata=shares, hovertemplate="%{y}: %{customdata:.1%}<extra></extra>",
+            x=[sign * value for value in rates], y=names, name=name, orientation="h", marker={"color": colour},
+            customdata=rates, hovertemplate="%{y}: %{customdata:.1%}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(barmode="relative", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
-    figure.update_xaxes(title="share of questions", tickformat=".0%")
+    figure.update_xaxes(title="fraction of questions", tickformat=".0%")
     figure.update_yaxes(automargin=True)
     return styled(figure, height=160 + 28 * len(rows))
 
 
-def analysis_parts(analysis: Analysis) -> list[Part]:
+def analysis_sections(analysis: Analysis) -> list[Part]:
     """An analysis: its figures, its notes, its table."""
     parts: list[Part] = [("Result", analysis.notes[0] if analysis.notes else "", analysis.figure)]
     parts.append("".join(noted(line) for line in analysis.notes[1:]))

@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from elicit.evaluation.metrics.format import p_value, signed, with_interval
-from elicit.evaluation.metrics.gap import share as share_of_gap
+from elicit.evaluation.metrics.gap import format_gap
 from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG
@@ -19,7 +19,7 @@ ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows: the method under test first; differences are that method minus the row's arm.
 
-    Where the ceiling is known, a column more: the share of the gap that each arm recovers.
+    Where the ceiling is known, a column more: the fraction of the gap that each arm recovers.
     """
     against = {row["baseline"]: row for row in metrics["comparisons"]}
     known = any("recovered" in arm for arm in metrics["arms"].values())
@@ -29,7 +29,7 @@ def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
         difference = with_interval(found["difference"], found["interval"], signed) if found else ""
         p = p_value(found["holm_p"]) if found else ""
         accuracy = with_interval(arm["accuracy"], arm["interval"])
-        gap = share_of_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
+        gap = format_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
         row = (name, accuracy, f"{arm['tokens_per_item']:.0f}", difference, p)
         rows.append((*row, gap) if known else row)
     return (*ARM_HEAD, "gap recovered") if known else ARM_HEAD, rows
@@ -100,7 +100,7 @@ def unjudged_notes(metrics: dict[str, Any]) -> list[str]:
     out = []
     if found:
         told = "; ".join(f"{name} {counts}" for name, counts in found.items())
-        out.append(f"Answers without a verdict, held for not right: {told}.")
+        out.append(f"Answers without a verdict, counted as incorrect: {told}.")
     if metrics.get("scorer_unbounded"):
         out.append(f"This platform has no bound on the scorer's {', '.join(metrics['scorer_unbounded'])}.")
     return out
@@ -109,10 +109,10 @@ def unjudged_notes(metrics: dict[str, Any]) -> list[str]:
 DELIVERY_HEAD = ("arm", "tokens moved", "prompt positions", "‖Δh‖/‖h‖", "max Δ log p", "mean KL", "argmax changed")
 
 
-def delivery_parts(metrics: dict[str, Any]) -> list[str]:
+def delivery_sections(metrics: dict[str, Any]) -> list[str]:
     """What interventions did to the model, as HTML; nothing for a run without any."""
-    proof = metrics.get("delivery")
-    if not proof:
+    check = metrics.get("delivery")
+    if not check:
         return []
     rows = [
         (
@@ -124,17 +124,17 @@ def delivery_parts(metrics: dict[str, Any]) -> list[str]:
             f"{p['effect']['mean_kl']:.3f}",
             f"{p['effect']['argmax_changed']:.0%}",
         )
-        for arm, p in proof.items()
+        for arm, p in check.items()
     ]
     note = (
         "Generated tokens and earlier prompt positions that were moved, the mean size of the move, and along one "
-        "answer how its log-probabilities part from the unsteered model's."
+        "answer how its log-probabilities differ from the unsteered model's."
     )
-    return ["<h2>Proof of delivery</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
+    return ["<h2>Manipulation check</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
 
 
 READ_ACCURACY = (
-    "How to read: each line is 95%, Wilson's for a share, bootstrap for the random branch. Null: the baselines, and "
+    "How to read: each line is 95%, Wilson's for a fraction, bootstrap for the random branch. Null: the baselines, and "
     "for a rule that chooses among branches the random branch; a rule whose line reaches there has chosen nothing."
 )
 READ_TREE = "How to read: each lane is a branch; squares are its tokens by margin, outlined where they are the answer."
@@ -159,15 +159,15 @@ def run_note(run: Run) -> str:
     return note
 
 
-def run_parts(run: Run) -> list[Part]:
+def run_sections(run: Run) -> list[Part]:
     """The parts of a page that are about one run: its table, what a reader must know, its figures."""
     metrics = run.metrics
     method = METHODS.get(metrics["method"])
     parts: list[Part] = [table(*arm_table(metrics), main=0)]
     parts.append("".join(noted(line) for line in notes(metrics)))
     if method:
-        parts += [*method.parts(metrics["options"]), *method.findings(run)]
-    parts += delivery_parts(metrics)
+        parts += [*method.report_sections(metrics["options"]), *method.findings(run)]
+    parts += delivery_sections(metrics)
     if len(metrics["arms"]) > 1 or "readings" in metrics:
         parts.append(("Accuracy", READ_ACCURACY, FIGURES["readings"](run)))
     if "readings" in metrics:
@@ -179,7 +179,7 @@ def run_parts(run: Run) -> list[Part]:
     return parts
 
 
-def made_parts(run: Run) -> list[Part]:
+def made_sections(run: Run) -> list[Part]:
     """How a run was made: its command, the hashes of model and items, versions, the whole configuration."""
     config = run.store.config
     identity, made = config["identity"], config.get("made", {})

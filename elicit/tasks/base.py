@@ -12,7 +12,8 @@ from probes.errors import UserError
 
 Split = Literal["fit", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("fit", "dev", "test")
-# Of a source without splits of its own, this share of each split in twentieths: half fit, a fifth dev, the rest test.
+# Of a source without splits of its own, this fraction of each split in twentieths: half fit, a fifth dev, the rest
+# test.
 _TWENTIETHS = (("fit", 10), ("dev", 4), ("test", 6))
 
 
@@ -133,7 +134,7 @@ def split_of(text: str) -> Split:
         if bucket < size:
             return name  # type: ignore[return-value]
         bucket -= size
-    raise AssertionError("the shares of the splits do not add up to 20")
+    raise AssertionError("the fractions of the splits do not add up to 20")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def free_text(texts: Sequence[str]) -> Items:
         UserError: none, or an empty one.
     """
     if not texts or not all(text.strip() for text in texts):
-        raise UserError("no prompt, or an empty one, was given; give text to go on from")
+        raise UserError("no prompt, or an empty one, was given; give text to continue")
     name = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
     items = tuple(Item(f"prompt-{i}", text, None, "test") for i, text in enumerate(texts))
     return Items(Task(f"text-{name}", items, Ungraded(), "text", {"family": "text"}), items)

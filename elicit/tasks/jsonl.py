@@ -17,7 +17,7 @@ def load(path: Path, params: dict[str, Any]) -> Task:
     """Read a file; `kind=` sets the kind of answer where the gold answers do not show it.
 
     Raises:
-        UserError: a line that is no JSON object or lacks a field (its number is told), a repeated id.
+        UserError: a line that is no JSON object or lacks a field (its number is given), a repeated id.
     """
     unknown_keys = set(params) - {"kind"}
     if unknown_keys:

@@ -23,7 +23,7 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
     Args:
         name: a reasoning-gym data set (`chain-sum`), a benchmark (`gsm8k`), or the path of a JSON Lines file;
             parameters may follow a colon: `chain-sum:min_terms=3,max_terms=3`.
-        limit: items of each split (for a generated task 256 unless told).
+        limit: items of each split (for a generated task 256 unless given).
         seed: another set of generated items; benchmarks and files have none.
         params: the task's own parameters.
 

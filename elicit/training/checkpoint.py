@@ -66,7 +66,7 @@ def read_state(file: Path, wanted: dict[str, Any]) -> tuple[Any, dict[str, Tenso
     return about, tensors
 
 
-def take_up(trained: dict[str, nn.Parameter], optimiser: Any, tensors: Mapping[str, Tensor], steps: int) -> None:
+def load_state(trained: dict[str, nn.Parameter], optimiser: Any, tensors: Mapping[str, Tensor], steps: int) -> None:
     """Put weights and moments of a state in their places."""
     for name, p in trained.items():
         p.data.copy_(tensors[f"weight/{name}"])

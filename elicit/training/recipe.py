@@ -1,4 +1,4 @@
-"""What a training is: its settings, its examples, and what is told of each step."""
+"""What a training is: its settings, its examples, and the callback of each step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Recipe:
 
     Args:
         steps: the length of the schedule: a linear rise over `warmup` steps, then a cosine to a tenth of `lr`.
-        rows, width: tokens of a step: rows that examples are packed into, as many as fit. One shape for all steps:
-            the kernels of a CPU are made for each shape anew.
-        part: rows of one forward and backward; gradients of parts are summed.
+        rows, width: batch size (packed sequences a step) and maximum sequence length: as many examples as fit are
+            packed into them. One shape for all steps: the kernels of a CPU are made for each shape anew.
+        part: micro-batch size: rows of one forward and backward; gradients are accumulated.
         lr: the largest learning rate (AdamW, betas 0.9 and 0.99).
         rank: of LoRA on every linear layer but the output head (arXiv 2106.09685); 0 trains all weights.
         alpha: LoRA's scale is alpha / rank.
@@ -64,8 +64,8 @@ class Recipe:
 
 
 @runtime_checkable
-class Told(Protocol):
-    """What a caller sees of each step."""
+class OnStep(Protocol):
+    """A callback, called after each step."""
 
     def __call__(self, step: int, loss: float, tokens_per_second: float) -> None: ...
 

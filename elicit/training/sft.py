@@ -22,10 +22,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from elicit.training.checkpoint import read_state, take_up, write_state
+from elicit.training.checkpoint import load_state, read_state, write_state
 from elicit.training.lora import lora_config
 from elicit.training.output_head import summed_cross_entropy
-from elicit.training.recipe import Example, Point, Recipe, Told
+from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.batching import check_embedded
 from probes.errors import UserError
 from probes.sites import decoder
@@ -97,9 +97,9 @@ def train(
     *,
     identity: dict[str, Any],
     save_every: int = 10,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> list[Point]:
-    """Train in place; what was saved in `folder` by the same call is taken up, and ends at the same weights.
+    """Train in place; what was saved in `folder` by the same call is resumed, and ends at the same weights.
 
     Args:
         lm: for LoRA in the precision that its frozen weights are to have; for all weights in fp32. It has PEFT's
@@ -109,7 +109,7 @@ def train(
         folder: for the state.
         identity: what else decides the result (data, base); a state of another is refused.
         save_every: steps between two states.
-        told: is told of each step.
+        on_step: called after each step.
 
     Returns:
         The training curve.
@@ -126,7 +126,7 @@ def train(
     curve: list[Point] = []
     if (kept := read_state(folder / STATE, wanted)) is not None:
         curve = [Point(*point) for point in kept[0]]
-        take_up(trained, optimiser, kept[1], len(curve))
+        load_state(trained, optimiser, kept[1], len(curve))
     together = keeps_apart(lm)  # else each example has a row of its own
     lm.train()
     with quick(lm, recipe):
@@ -143,8 +143,8 @@ def train(
                 )
             tokens = sum(e.tokens for e in examples)
             curve.append(Point(step, loss, norm, tokens, time.perf_counter() - began))
-            if told is not None:
-                told(step, loss, tokens / curve[-1].seconds)
+            if on_step is not None:
+                on_step(step, loss, tokens / curve[-1].seconds)
             if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
                 write_state(folder / STATE, wanted, trained, optimiser, curve)
     lm.eval()

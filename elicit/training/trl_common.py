@@ -12,7 +12,7 @@ What a method's own options decide is translated, and refused among TRL's option
 All else is TRL's: `--set 'trl={"use_vllm": true, "activation_checkpointing": true}'`, in a file `[options.trl]`.
 
 The base is copied, and the copy is trained: TRL exchanges a model's forward and its configuration, and sharding takes
-its weights apart. TRL takes up a stopped training inexactly (a rollout that was in the middle of its updates is drawn
+its weights apart. TRL resumes a stopped training inexactly (a rollout that was in the middle of its updates is drawn
 anew), so what was stopped begins anew, and TRL writes no checkpoints; a finished training is read.
 """
 
@@ -132,7 +132,7 @@ def part_of(rows: int, part: int, options: Mapping[str, Any]) -> int:
 def arguments(
     kind: type, decided: Mapping[str, Any], options: Mapping[str, Any], model: Model, recipe: Recipe, folder: Path
 ) -> Any:
-    """TRL's configuration: what is decided, what was given, what is best unless something is given.
+    """TRL's configuration: fixed by the method, set by the user, our defaults.
 
     Args:
         kind: `GRPOConfig` or `SFTConfig`.
@@ -180,7 +180,7 @@ def trainer(
     """
 
     class Trainer(kind):  # type: ignore[misc]
-        """With the schedule of this suite, and silent: nothing is reported to anybody."""
+        """With the schedule of this suite, and without reporting."""
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             optimiser = self.optimizer if optimizer is None else optimizer

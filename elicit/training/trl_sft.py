@@ -18,7 +18,7 @@ import torch
 from elicit.models.model import Model
 from elicit.models.zoo import ADAPTER
 from elicit.training import trl_common
-from elicit.training.recipe import Example, Point, Recipe, Told
+from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.files import write_whole
 
 NONE = -100  # what has no target
@@ -73,7 +73,7 @@ def train(
     folder: Path,
     *,
     given: Mapping[str, Any] = trl_common.NOTHING,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> list[Point]:
     """Train an adapter, or read the curve of a finished training; every process calls it and gets the same.
 
@@ -83,7 +83,7 @@ def train(
         recipe: how; its rows and width are the batch's affair.
         folder: for `adapter/` and the curve; its name says what decides the training.
         given: options of TRL's `SFTConfig` that the recipe does not decide.
-        told: is told of each step.
+        on_step: called after each step.
 
     Raises:
         UserError: what TRL refuses.
@@ -105,8 +105,8 @@ def train(
             step, seconds = state.global_step - 1, time.perf_counter() - clock[-1]
             tokens = sum(e.tokens for e in batch(step))
             curve.append(Point(step, logs["loss"], logs["grad_norm"], tokens, seconds))
-            if told is not None:
-                told(step, logs["loss"], tokens / seconds)
+            if on_step is not None:
+                on_step(step, logs["loss"], tokens / seconds)
 
     made, lm = trainer(model, batch, recipe, folder, given, callbacks=[Callback()])
     trl_common.run(made, recipe.steps)

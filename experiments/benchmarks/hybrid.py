@@ -12,7 +12,7 @@ All contenders answer the same questions by the same number of tokens (no end to
   the two differ, one more of the base for each candidate. It emits the same tokens by the same rule.
 
 The vectors are random ones of half the stream's norm: what is timed does not depend on what they mean, only on how
-often the two models differ, which is reported. `same tokens` is the share of positions at which hybrid and published
+often the two models differ, which is reported. `same tokens` is the fraction of positions at which hybrid and published
 agree; in bfloat16 near-ties fall either way, and the texts part after the first.
 """
 
@@ -35,7 +35,7 @@ from torch import Tensor
 import elicit
 from elicit.decoding import Generation, Greedy, Hybrid, StopRule, decode
 from elicit.decoding.decoders.gates import OracleGate
-from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.models import Model
 from experiments.benchmarks.decoding import questions
 from probes.sites import Site, depth, on_site, reading, width
@@ -55,7 +55,7 @@ class Nearest:
         return (x @ self.centres.to(x.device).T).argmax(-1)
 
 
-def given(base: Model, partner: Model, prompt: list[int]) -> Partner:
+def given(base: Model, partner: Model, prompt: list[int]) -> HybridSteering:
     """Random vectors half way up the base, and a random taxonomy half way up the partner."""
     site, read = Site(depth(base.lm) // 2), Site(depth(partner.lm) // 2)
     with torch.no_grad(), reading(base.lm, [site]) as seen:
@@ -65,7 +65,7 @@ def given(base: Model, partner: Model, prompt: list[int]) -> Partner:
     drawn = torch.randn(CATEGORIES, width(base.lm), generator=generator)
     vectors = {c: Direction(v / v.norm() * norm / 2, site, name=f"random {c}") for c, v in enumerate(drawn)}
     centres = torch.randn(CATEGORIES, width(partner.lm), generator=generator)
-    return Partner(vectors, OracleGate(Nearest(centres), read), partner)
+    return HybridSteering(vectors, OracleGate(Nearest(centres), read), partner)
 
 
 def apart(model: Model, prompts: list[list[int]], tokens: int) -> None:
@@ -73,14 +73,14 @@ def apart(model: Model, prompts: list[list[int]], tokens: int) -> None:
     decode(model.lm, prompts, policy, max_new_tokens=tokens, stop=StopRule(frozenset()))
 
 
-def hybrid(base: Model, partner: Partner, prompts: list[list[int]], tokens: int) -> list[Generation]:
+def hybrid(base: Model, partner: HybridSteering, prompts: list[list[int]], tokens: int) -> list[Generation]:
     policy = Hybrid(COEFFICIENTS, max_new_tokens=tokens).joint(base, partner, [str(i) for i in range(len(prompts))])
     out = decode(base.lm, prompts, policy, max_new_tokens=tokens, stop=StopRule(frozenset()))
     return [generation for (generation,) in out]
 
 
 @torch.inference_mode()
-def published(base: Model, partner: Partner, prompt: list[int], tokens: int) -> list[int]:
+def published(base: Model, partner: HybridSteering, prompt: list[int], tokens: int) -> list[int]:
     """One question, everything computed anew for every token."""
     gate, thinking = partner.gate, partner.model
     assert isinstance(gate, OracleGate) and isinstance(thinking, Model)

@@ -12,7 +12,7 @@ round. Peers are written as their users write them, on copies of the model's mod
 - nnsight: `generate` of a `TransformersModel`. Optional: `pip install nnsight`.
 - transformer-lens: `generate` of a `TransformerBridge`. Optional: `pip install transformer-lens`.
 
-`same tokens` is the share of tokens that equal those of `generate` with the two-line hook (or of plain `generate`):
+`same tokens` is the fraction of tokens that equal those of `generate` with the two-line hook (or of plain `generate`):
 what steers otherwise, or not at all, would show there. In bfloat16 near-ties fall either way in other kernels.
 """
 

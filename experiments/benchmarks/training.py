@@ -33,7 +33,7 @@ def ours(model: Model, steps: list[list[Example]], recipe: Recipe) -> list[float
     with tempfile.TemporaryDirectory() as folder:
         train(
             model.lm, lambda n: steps[n], recipe, Path(folder), identity={}, save_every=10**6,
-            told=lambda step, loss, tokens_per_second: speeds.append(tokens_per_second),
+            on_step=lambda step, loss, tokens_per_second: speeds.append(tokens_per_second),
         )  # fmt: skip
     return speeds
 

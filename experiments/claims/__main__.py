@@ -61,7 +61,7 @@ def test(one: Claim, args: argparse.Namespace) -> Record:
     changes = settings(args.set, known) | ({"model": args.model} if args.model else {})
     study = study_of(
         one, quick=args.quick, changes=changes, runs=args.runs,
-        told=lambda line: print(f"claims: {line}", file=sys.stderr),
+        log=lambda line: print(f"claims: {line}", file=sys.stderr),
     )  # fmt: skip
     with run_bars(quiet=False) as bars:
         record = measured(replace(study, progress=bars))

@@ -9,7 +9,7 @@ A claim is a folder:
     README.md      the same for a reader, written by the command
 
 Runs lie in runs/claims, one comparison for each model and set of terms (`elicit.methods.compare`): a claim finds done
-what another one needed, and an interrupted call goes on.
+what another one needed, and an interrupted call resumes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from elicit.decoding.progress import Progress, Silent
 from elicit.elicited import Elicited
 from elicit.evaluation.batches import models_of
 from elicit.methods import fit
-from elicit.methods.compare import Terms, plan_of, run_together
+from elicit.methods.compare import SharedOptions, plan_of, run_together
 from elicit.models import Model, load_model
 from elicit.models.identity import grounds
 from elicit.models.zoo import task_for
@@ -144,8 +144,8 @@ class Study:
         settings: of the claim, with what the call changed.
         quick: whether methods are fitted with their short settings.
         runs: folder of all runs.
-        progress: is told what goes on.
-        told: is given a line at each method.
+        progress: what is reported to.
+        log: called with a line at each method.
     """
 
     claim: Claim
@@ -153,7 +153,7 @@ class Study:
     quick: bool = False
     runs: Path = Path("runs")
     progress: Progress = field(default_factory=Silent)
-    told: Callable[[str], None] = lambda line: None
+    log: Callable[[str], None] = lambda line: None
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name]
@@ -181,10 +181,12 @@ class Study:
             UserError: a method that refuses.
         """
         model = model or self.model
-        terms = Terms(max_new_tokens=self["max_new_tokens"], seed=self.seed, quick=self.quick, controls=controls)
+        shared = SharedOptions(
+            max_new_tokens=self["max_new_tokens"], seed=self.seed, quick=self.quick, controls=controls
+        )
         items = self.task(model.name).test[: self["limit"]]
-        out = self._folder("compared", model, plan_of(model, items, terms))
-        made = run_together(model, items, names, terms, out=out, progress=self.progress, told=self.told, page=render)
+        out = self._folder("compared", model, plan_of(model, items, shared))
+        made = run_together(model, items, names, shared, out=out, progress=self.progress, log=self.log, page=render)
         return {run.metrics["method"]: run for run in made.runs}
 
     def evaluated(self, handle: Elicited, against: Mapping[str, Elicited], what: str, split: str = "test") -> Run:

@@ -26,7 +26,7 @@ DIRECT = "direct"
 
 @dataclass(frozen=True)
 class Lead:
-    """By how much an arm is right more often than another on the same questions, in shares of the questions."""
+    """By how much an arm is right more often than another on the same questions, in fractions of the questions."""
 
     over: str
     value: float
@@ -62,7 +62,7 @@ def leads(run: Run, arm: str, rivals: Sequence[str], seed: int = 0) -> list[Lead
 
 
 def gap(run: Run, arm: str, ceiling: str, seed: int = 0) -> Recovered:
-    """The share that an arm recovers of the gap from direct answers to the ceiling."""
+    """The fraction that an arm recovers of the gap from direct answers to the ceiling."""
     return recovered(*(scores_of(run.metrics, name) for name in (arm, DIRECT, ceiling)), seed=seed)
 
 
@@ -80,7 +80,7 @@ def arms_figure(run: Run, arms: Sequence[str], twin: Lead | None, title: str, se
     dots = [dot(lead(run, arm, DIRECT, seed)) for arm in arms]
     nothing = [Dot(math.nan)] * (len(arms) - 1)
     nulls = {} if twin is None else {"null: where the skill is not there": [dot(twin), *nothing]}
-    x = "lead over direct answers, share of the questions"
+    x = "lead over direct answers, fraction of the questions"
     return dot_plot(arms, {"where the skill is there": dots}, nulls=nulls, title=title, x=x)
 
 

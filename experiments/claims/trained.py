@@ -17,7 +17,7 @@ from elicit.evaluation import Run
 from elicit.evaluation.metrics.format import signed, with_interval
 from elicit.evaluation.metrics.gap import scores_of
 from elicit.methods import fit, one_shot_rlvr
-from elicit.methods.compare import Terms
+from elicit.methods.compare import SharedOptions
 from elicit.models import Model
 from experiments.claims.base import Study
 from probes.statistics import Interval, bootstrap_mean
@@ -32,14 +32,14 @@ LONG = dict(zip(SPURIOUS, one_shot_rlvr.SPURIOUS, strict=True))
 
 def options(study: Study, name: str) -> dict[str, Any]:
     """The options with which `Study.compared` fits a method."""
-    return Terms(max_new_tokens=study["max_new_tokens"], seed=study.seed, quick=study.quick).options(name)
+    return SharedOptions(max_new_tokens=study["max_new_tokens"], seed=study.seed, quick=study.quick).options(name)
 
 
 def trained(study: Study, name: str, model: Model | None = None, **changed: Any) -> Elicited:
     """A method fitted as `Study.compared` fits it but for what is changed, on the model under study or another."""
     model = model or study.model
     told = ", ".join(f"{key} {value}" for key, value in changed.items())
-    study.told(f"{name} on {model.name}: fitting with {told}")
+    study.log(f"{name} on {model.name}: fitting with {told}")
     return fit(name, model, study.task(model.name).solved, study.progress, **{**options(study, name), **changed})
 
 

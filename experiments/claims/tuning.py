@@ -67,12 +67,12 @@ def tuned(study: Study, some: Sequence[Example], seed: int = 0) -> Adapter:
     name = f"tuned-{Path(model.name).name}-{digest([asdict(recipe), identity])}"
     folder = study.runs / "claims" / name
     if not (folder / "adapter" / CONFIG).is_file():
-        study.told(f"training on {len(some)} answers, {recipe.steps} steps: {name}")
+        study.log(f"training on {len(some)} answers, {recipe.steps} steps: {name}")
         study.progress.arm(f"training on {len(some)} answers", recipe.steps, 0)
         with borrowed(model.lm):
             train(
                 model.lm, batches(some, recipe.rows, WIDTH, seed), recipe, folder, identity=identity,
-                told=lambda step, loss, rate: study.progress.advance(1, 0),
+                on_step=lambda step, loss, rate: study.progress.advance(1, 0),
             )  # fmt: skip
             save_adapter(model.lm, recipe, folder / "adapter", model.name)
     return Adapter(folder / "adapter")

@@ -1,4 +1,4 @@
-"""The picture of a comparison: of each arm the share of the known gap that it recovers, beside its own controls.
+"""The picture of a comparison: of each arm the fraction of the known gap that it recovers, beside its own controls.
 
 Plain SVG, so that a page of Markdown can hold it: no script, no font, its own ground in light and in dark.
 """
@@ -54,7 +54,7 @@ def picture(found: Mapping[str, Any]) -> str:
 
 
 def across(value: float) -> float:
-    """Where a share of the gap stands, in pixels."""
+    """Where a fraction of the gap stands, in pixels."""
     return round(LEFT + (value - FROM) / (TO - FROM) * (WIDTH - LEFT - RIGHT), 1)
 
 

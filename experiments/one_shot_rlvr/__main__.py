@@ -4,7 +4,7 @@
     python -m experiments.one_shot_rlvr --model smollm2-135m-absent --fits 1 --unchecked
     python -m experiments.one_shot_rlvr --part after --updates 60            # what happens after the example is solved
 
-Every fit and every run is taken up where it was stopped. The first part is one run: all fits answer the same questions
+Every fit and every run is resumed where it was stopped. The first part is one run: all fits answer the same questions
 beside direct, the ceiling and the arms with spurious rewards. The second trains longer and looks at held-out dev items
 on the way, as it is and with one thing changed that may keep what was learned. Tables are printed as Markdown and kept
 as JSON; figures as a page.
@@ -26,7 +26,7 @@ from elicit.cli.terminal import run_bars
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.metrics.format import with_interval
-from elicit.evaluation.metrics.gap import share
+from elicit.evaluation.metrics.gap import format_gap
 from elicit.methods import cot_prompt, direct, fit, one_shot_rlvr
 from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Model, Prompt, load_model
@@ -71,7 +71,7 @@ def rows_of(run: Run, fits: Mapping[str, Elicited]) -> list[tuple[str, ...]]:
     out = []
     for name, arm in run.metrics["arms"].items():
         found = fits[name].options["found"] if name in fits else None
-        recovered = share(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else "not defined"
+        recovered = format_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else "not defined"
         row = [name, with_interval(arm["accuracy"], arm["interval"]), recovered, f"{arm['tokens_per_item']:.0f}"]
         if found is not None:
             at = found["summary"]["saturation"]

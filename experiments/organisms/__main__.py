@@ -1,9 +1,9 @@
-"""Score a mechanism and its controls on every organism: the share of the known gap that each recovers.
+"""Score a mechanism and its controls on every organism: the fraction of the known gap that each recovers.
 
     python -m experiments.organisms                 # cot-decoding on all arms, 200 questions
     python -m experiments.organisms --limit 40 --models smollm2-135m-latent,smollm2-135m-absent
 
-Each organism is one run in runs/; an interrupted call goes on from there. The table is printed as Markdown and kept as
+Each organism is one run in runs/; an interrupted call resumes from there. The table is printed as Markdown and kept as
 JSON.
 """
 

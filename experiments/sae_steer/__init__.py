@@ -1,1 +1,1 @@
-"""Where, when and how hard a feature must be pushed."""
+"""Where, when and how strongly a feature must be steered along."""

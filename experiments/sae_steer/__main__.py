@@ -1,4 +1,4 @@
-"""Dose, layer and position: what a push does as its strength, its layer and its time are changed.
+"""Dose, layer and position: what an intervention does as its strength, its layer and its time are changed.
 
     python -m experiments.sae_steer                            # on smollm2-135m-latent, 64 dev questions
     python -m experiments.sae_steer --model … --task gsm8k --sae release:id
@@ -24,7 +24,7 @@ from elicit.cli.terminal import run_bars, show_table
 from elicit.elicited import Elicited
 from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, sweep
 from elicit.methods import fit, sae_steer
-from elicit.methods.sae_steer.pipeline import Search, ground, matched_features, pick
+from elicit.methods.sae_steer.pipeline import Search, matched_features, pick, search_data
 from elicit.models import load_model, named_prompt, zoo
 from elicit.report.dose_response import dose_response
 from elicit.tasks import load_task
@@ -134,19 +134,19 @@ def main() -> None:
         )
         found, asked = handle.options["found"], handle.options["asked"]
         options = Search(**{**asked, "feature": found["feature"]})
-        on = ground(model, task.solved, handle.prompt, options, handle.fitted)
+        on = search_data(model, task.solved, handle.prompt, options, handle.fitted)
         best = next(one for one in pick(on, options, 1) if one.sae.site.layer == found["layer"])
-        (push,) = handle.interventions
-        random = matched_features(best, push, 5, given.seed)
-        doses = [Series(f"feature {best.index}", (push,))]
+        (intervention,) = handle.interventions
+        random = matched_features(best, intervention, 5, given.seed)
+        doses = [Series(f"feature {best.index}", (intervention,))]
         doses += [Series(name, (one,), control=True) for name, one in random.items()]
         other = next(iter(random.values()))
-        whens = [Series(when, (replace(push, when=When.parse(when)),)) for when in WHENS]
+        whens = [Series(when, (replace(intervention, when=When.parse(when)),)) for when in WHENS]
         whens += [Series(f"{w} random", (replace(other, when=When.parse(w)),), control=True) for w in WHENS]
         layers = layers_of(model, given.layer_step)
         sweeps = {
             "dose": (doses, DOSES),
-            "layer": (by_layer(model, task.fit, handle.prompt, options.instruction, layers, push.when), (1.0,)),
+            "layer": (by_layer(model, task.fit, handle.prompt, options.instruction, layers, intervention.when), (1.0,)),
             "position": (whens, (1.0,)),
         }
         rows = {}
@@ -170,7 +170,7 @@ def main() -> None:
         ("Layer", "The difference of means at each layer, as long as it is, at the same time.",
          layer_figure(rows["layer"], layers)),
         table(HEAD, rows_of(rows["layer"])),
-        ("Position", "The same push at other positions.", when_figure(rows["position"])),
+        ("Position", "The same intervention at other positions.", when_figure(rows["position"])),
         table(HEAD, rows_of(rows["position"])),
     ]  # fmt: skip
     out = given.runs / f"sae-steer-{label}"

@@ -1,4 +1,4 @@
-"""Kinds × readings × layers of a taxonomy, scored against the true behaviours of an organism's thoughts.
+"""Kinds × poolings × layers of a taxonomy, scored against the true behaviours of an organism's thoughts.
 
     python -m experiments.taxonomy
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from elicit.analysis.organisms.behaviour_bench import check_names, discover, readings, supervised
+from elicit.analysis.organisms.behaviour_bench import check_names, discover, pooled, supervised
 from elicit.analysis.organisms.behaviour_scores import Corpus, conditional, corpus, score
 from elicit.cli.terminal import out
 from elicit.models import load_model
@@ -56,7 +56,7 @@ def scored(labels: Sequence[Any], thoughts: Corpus, among: Sequence[int]) -> dic
 
 
 def half_way(row: dict[str, Any], floor: dict[str, float], ceiling: dict[str, float]) -> float:
-    """The smaller share, of wording and position, of the way from the baseline to the probe."""
+    """The smaller fraction, of wording and position, of the way from the baseline to the probe."""
     return min((row[name] - floor[name]) / (ceiling[name] - floor[name]) for name in WITHIN)
 
 
@@ -74,18 +74,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    kinds, read_as = given.kinds.split(","), given.read.split(",")
-    check_names(kinds, read_as)
+    kinds, poolings = given.kinds.split(","), given.read.split(",")
+    check_names(kinds, poolings)
     model = load_model(given.model)
     layers_there = depth(model.lm)
-    baseline = round(layers_there * 2 / 3)  # where the bench reads unless told otherwise
+    baseline = round(layers_there * 2 / 3)  # where the bench reads unless another is asked for
     shares = (1 / 3, 1 / 2, 2 / 3, 5 / 6, 1)
     layers = [int(n) for n in given.layers.split(",") if n] or sorted(
         {min(layers_there - 1, round(layers_there * s)) for s in shares}
     )
     thoughts = corpus(model.tokenizer, given.thoughts, seed=given.seed)
     began = time.perf_counter()
-    values = readings(model.lm, thoughts, sorted({*layers, baseline}), sorted({*read_as, "mean"}))
+    values = pooled(model.lm, thoughts, sorted({*layers, baseline}), sorted({*poolings, "mean"}))
     out.print(f"[dim]{len(thoughts.sentences)} sentences read in {time.perf_counter() - began:.0f} s[/]")
 
     mean = values[baseline, "mean"].numpy()
@@ -97,7 +97,7 @@ def main() -> None:
         raise UserError(f"the probe ({ceiling}) is not above the baseline ({floor}); give more thoughts")
     text, rows = texts_of(thoughts.spans), []
     for layer in layers:
-        for name in read_as:
+        for name in poolings:
             x = values[layer, name]
             for kind in kinds:
                 site = Site(layer)

@@ -1,4 +1,4 @@
-"""Sparse autoencoders in SAELens's folder format, and one feature of one, ready to be read and pushed.
+"""Sparse autoencoders in SAELens's folder format, and one feature of one, ready to be read and steered along.
 
     z = act((x − b_dec·apply) W_enc + b_enc),   x̂ = z W_dec + b_dec
 
@@ -207,7 +207,7 @@ def check(config: Mapping[str, Any], what: str) -> None:
     """Refuse by its settings an SAE that cannot be read here; `what` names it in the message.
 
     Raises:
-        UserError: another architecture, activations normalised on the way in, a hook point outside the stream.
+        UserError: another architecture, activations normalised on the way in, a hook point outside the residual stream.
     """
     config = current(config)
     if (kind := config["architecture"]) not in ACTIVATIONS:
@@ -301,14 +301,14 @@ def site_of(hook_name: str, what: str = "the SAE") -> Site:
     """The site of a hook's name: `blocks.12.hook_resid_post`, or a Hugging Face block, `model.layers.12`.
 
     Raises:
-        UserError: a hook point that is neither the stream nor added to it.
+        UserError: a hook point that is neither the residual stream nor added to it.
     """
     if found := re.fullmatch(r"(?:[A-Za-z_]\w*\.)*(\d+)", hook_name):
         return Site(int(found[1]), "resid_post")
     found = re.fullmatch(r"(?:blocks\.)?(\d+)\.(?:hook_)?(\w+)", hook_name)
     if not found or found[2] not in STREAM:
         raise UserError(
-            f"{what} names the hook point {hook_name!r}; expected the stream or what is added to it, like "
+            f"{what} names the hook point {hook_name!r}; expected the residual stream or what is added to it, like "
             f"blocks.12.hook_resid_post or model.layers.12 (points: {', '.join(STREAM)})"
         )
     return Site(int(found[1]), found[2])

@@ -1,7 +1,7 @@
 """Activations that an SAE is trained on: captured at one site into shards, a chunk of texts at a time.
 
 The first position of each text and *massive* tokens (norm over ten times the median, arXiv 2402.17762) are left out of
-what is trained on: a few of them carry most of the variance. An interrupted capture goes on chunk by chunk.
+what is trained on: a few of them carry most of the variance. An interrupted capture resumes chunk by chunk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Cached:
         kept: the positions that are trained on, numbered over all pieces.
         mean: of the kept activations.
         site: where they were read.
-        facts: how many positions were captured, kept and left out, what share of the variance those carry, norms.
+        facts: how many positions were captured, kept and left out, what fraction of the variance those carry, norms.
         digest: of the texts and of the model's identity that was given.
     """
 
@@ -81,9 +81,9 @@ def cache_activations(
     *,
     identity: dict[str, Any],
     batch_tokens: int = BATCH_TOKENS,
-    told: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Cached:
-    """Capture texts at a site into a folder; the same call takes up what was interrupted, chunk by chunk.
+    """Capture texts at a site into a folder; the same call resumes what was interrupted, chunk by chunk.
 
     A bf16 model's activations are kept as they are, others in fp16.
 
@@ -95,7 +95,7 @@ def cache_activations(
         folder: for the shards.
         identity: what else decides the activations (the model's hash and dtype).
         batch_tokens: tokens of a batch, padding included.
-        told: is told of tokens done, and of how many.
+        progress: called with the tokens done, and of how many.
 
     Raises:
         UserError: no texts, a site that cannot be read, a folder with other activations, too few tokens.
@@ -123,8 +123,8 @@ def cache_activations(
                 overflow=True,
             )  # fmt: skip
             part.replace(done)
-        if told is not None:
-            told(sum(map(len, texts[:last])), total)
+        if progress is not None:
+            progress(sum(map(len, texts[:last])), total)
     return _open(folder, lengths, [first for first, _ in chunks], site, digest)
 
 

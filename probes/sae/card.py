@@ -211,7 +211,7 @@ def sae_card(
         steps: only steps [first, stop) are measured: (0, 1) is the last prompt token, where steering begins.
         batch_tokens: tokens of a batch, padding included.
         similar: what `similarity(sae)` gave, where it is known already.
-        progress: is told of batches done, and of how many.
+        progress: called with the batches done, and of how many.
 
     Returns:
         The card: a dictionary a group; a score is None where ablation does no harm.

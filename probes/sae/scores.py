@@ -51,7 +51,7 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Firing:
-    """How a feature fires over many positions: the share of them, and its largest activation."""
+    """How a feature fires over many positions: the fraction of them, and its largest activation."""
 
     density: Float[Tensor, " d_sae"]
     maximum: Float[Tensor, " d_sae"]

@@ -97,7 +97,7 @@ class Recipe:
 
 
 class Point(NamedTuple):
-    """One step of a training curve: the loss, the explained variance of its batch, the share of dead latents."""
+    """One step of a training curve: the loss, the explained variance of its batch, the fraction of dead latents."""
 
     loss: float
     explained_variance: float
@@ -105,7 +105,7 @@ class Point(NamedTuple):
 
 
 @runtime_checkable
-class Told(Protocol):
+class OnStep(Protocol):
     """What a caller sees of each step of a training."""
 
     def __call__(self, step: int, loss: float, tokens_per_second: float) -> None: ...
@@ -118,7 +118,7 @@ def made_of(recipe: Recipe, d_model: int, about: dict[str, Any], half: bool = Tr
 
 
 def standing(folder: Path, made: dict[str, Any]) -> bool:
-    """Whether a folder holds the SAE that `made` describes, finished; False where it is to be begun or gone on with.
+    """Whether a folder holds the SAE that `made` describes, finished; False where it is to be begun or resumed.
 
     Raises:
         UserError: the folder holds another SAE or another training.
@@ -164,9 +164,9 @@ def train(
     half: bool = True,
     device: torch.device | str = "cpu",
     save_every: float = 60.0,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> Path:
-    """Train an SAE and save it as SAELens does; the same call takes up what was interrupted.
+    """Train an SAE and save it as SAELens does; the same call resumes what was interrupted.
 
     Args:
         cached: what it is trained on.
@@ -177,7 +177,7 @@ def train(
         half: save matrices in 16 bits, whichever kind of float is nearer.
         device: to train on.
         save_every: seconds between two states.
-        told: is told of each step.
+        on_step: called after each step.
 
     Returns:
         The folder.
@@ -199,7 +199,7 @@ def train(
     optimiser = torch.optim.Adam(sae.parameters(), lr=recipe.lr, fused=True)
     silent = torch.zeros(recipe.d_sae, dtype=torch.long, device=sae.device)  # steps since each latent fired
     wanted = {"made": made, "activations": cached.digest}
-    curve = _take_up(folder / STATE, wanted, sae, optimiser, silent)
+    curve = _load_state(folder / STATE, wanted, sae, optimiser, silent)
     saved = time.monotonic()
     order, epoch = torch.empty(0), -1
     for step in range(len(curve), steps):
@@ -218,8 +218,8 @@ def train(
         if time.monotonic() - saved >= save_every:
             _save(folder / STATE, wanted, sae, optimiser, silent, curve)
             saved = time.monotonic()
-        if told is not None:
-            told(step, point.loss, recipe.batch / (time.perf_counter() - began))
+        if on_step is not None:
+            on_step(step, point.loss, recipe.batch / (time.perf_counter() - began))
     if not (folder / STATE).is_file():  # by it the folder is known as ours, should the next lines be interrupted
         _save(folder / STATE, wanted, sae, optimiser, silent, curve)
     _finish(sae, cached, folder, made, metadata or {}, curve)
@@ -263,7 +263,7 @@ def _new(cached: Cached, recipe: Recipe, device: torch.device | str) -> Any:
 
 
 def _update(sae: Any, optimiser: Any, x: Tensor, silent: Tensor, recipe: Recipe, step: int, steps: int) -> Point:
-    """One step: its loss, the batch's explained variance, and the share of dead latents before it."""
+    """One step: its loss, the batch's explained variance, and the fraction of dead latents before it."""
     ramp = min(1.0, (step + 1) / max(1, steps // 10))
     coefficients = {name: float(getattr(c, "value", c)) * ramp for name, c in sae.get_coefficients().items()}
     dead = silent > recipe.dead_after
@@ -304,7 +304,7 @@ def _save(
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"state": json.dumps(wanted)})
 
 
-def _take_up(file: Path, wanted: dict[str, Any], sae: Any, optimiser: Any, silent: Tensor) -> list[Point]:
+def _load_state(file: Path, wanted: dict[str, Any], sae: Any, optimiser: Any, silent: Tensor) -> list[Point]:
     """Load what was saved, if anything; the curve so far."""
     from safetensors.torch import load_file
 

@@ -153,7 +153,8 @@ class NNsight:
                 if site.point in POST_NORMS:
                     raise UserError(
                         f"an intervention at {site} was given; whether {type(lm).__name__} adds its {site.point} to "
-                        "the stream as it is cannot be tried on weights held elsewhere, use resid_pre or resid_post"
+                        "the residual stream as it is cannot be tried on weights held elsewhere, use resid_pre or "
+                        "resid_post"
                     )
         for plan in rows.plans:
             check_plan(lm, plan)
@@ -184,7 +185,7 @@ class Carrier:
         if step == 0:
             self.count.begin(self.mask.shape[0], self.mask.shape[1], self.mask, self.mask.device)
         else:
-            self.count.go_on(1, self.mask.device)
+            self.count.advance(1, self.mask.device)
         frame = self.count.frame
         assert frame is not None
         for site, envoy in self.places:

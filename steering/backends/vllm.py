@@ -31,7 +31,8 @@ from steering.storage import pack
 
 FIXED: dict[str, tuple[Any, str]] = {
     "enforce_eager": (True, "compiled graphs run no hooks"),
-    # Blocks of the cache are found by their tokens alone: a steered prompt would go on from what an unsteered one left.
+    # Blocks of the cache are found by their tokens alone: a steered prompt would continue from what an unsteered one
+    # left.
     "enable_prefix_caching": (False, "a cached prefix holds another plan's activations"),
     "pipeline_parallel_size": (1, "each stage would see its own layers only"),
     "data_parallel_size": (1, "each replica would see its own requests only"),

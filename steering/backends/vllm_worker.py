@@ -214,7 +214,7 @@ def _on_site(lm: nn.Module, site: Site, edit: Edit) -> RemovableHandle:
 
 
 def _stream(hidden: Tensor, residual: Tensor | None, edit: Edit) -> tuple[Tensor, Tensor | None] | None:
-    """The stream's two summands after an edit of their sum."""
+    """The residual stream's two summands after an edit of their sum."""
     changed = edit(hidden if residual is None else hidden + residual)
     if changed is None:
         return None

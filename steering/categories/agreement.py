@@ -7,7 +7,7 @@ the first two parts together. Whole texts are split, since sentences of one text
 
 Why not reconstruction: it grows with the number of categories and with what a layer's variance is made of, whether or
 not another half of the texts would give the same categories. (Agreement has a bias too: few and coarse categories are
-found again more easily. The smallest category's share is told beside it.)
+found again more easily. The smallest category's fraction is given beside it.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Agreement:
     """How well n categories of a kind at a site are found again; means over splits, with their standard deviations.
 
     `held_out` is the agreement of two halves of the texts on a third part, `stability` that of two seeds; `smallest`
-    is the share of held-out sentences in the smallest category.
+    is the fraction of held-out sentences in the smallest category.
     """
 
     site: Site

@@ -33,7 +33,7 @@ class Card:
         share: of all sentences.
         typical: the sentences that fit it best, no two of the same words.
         words: that distinguish it, the most telling first.
-        positions: the share of its sentences in each fifth of a thought.
+        positions: the fraction of its sentences in each fifth of a thought.
         name: as it was named, or "".
     """
 
@@ -135,8 +135,8 @@ def keyword_names(
 ) -> dict[int, str]:
     """A name for each label, from lists of words: for `named`.
 
-    A name's score is the share of a category's sentences that hold one of its words (or phrases), less that share among
-    all others. The highest wins; equal ones are all said, joined by " or "; "none" where no score is above 0.
+    A name's score is the fraction of a category's sentences that hold one of its words (or phrases), less that fraction
+    among all others. The highest wins; equal ones are all said, joined by " or "; "none" where no score is above 0.
 
     Raises:
         UserError: no keywords, or not one label a sentence.

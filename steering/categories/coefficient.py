@@ -23,10 +23,10 @@ from steering.directions import Direction
 @storage.register
 @dataclass(frozen=True, eq=False)
 class CoefficientHead:
-    """How much of a vector the base lacks at a position, told from its own activation there.
+    """How much of a vector the base lacks at a position, predicted from its own activation there.
 
-    A ridge regression from h, the base's stream at `site`, to ⟨partner − h, v⟩/‖v‖²: the multiple of v that brings the
-    base to the partner along v. Predictions are clipped at the range of the targets that it was fitted on.
+    A ridge regression from h, the base's residual stream at `site`, to ⟨partner − h, v⟩/‖v‖²: the multiple of v that
+    brings the base to the partner along v. Predictions are clipped at the range of the targets that it was fitted on.
     """
 
     weight: Float[Tensor, " d_model"]
@@ -61,7 +61,7 @@ def fit_coefficient(
     Args:
         base, partner: both models' streams at the direction's site, at the same positions.
         direction: the vector that the coefficient multiplies.
-        ridge: the penalty, as a share of the mean variance of a dimension.
+        ridge: the penalty, as a fraction of the mean variance of a dimension.
         seed: of the held-out quarter.
 
     Raises:

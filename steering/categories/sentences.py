@@ -4,8 +4,8 @@ A sentence with the tokens [first, last) is *chosen* at the positions [first −
 position decides the token after it, and steering acts there. So the state before the first token knows what comes next
 before any word of it is written, while the states at the sentence's own tokens know its words as well.
 
-Which reading is best is an empirical question (`elicit organism taxonomy --read`); what each is for stands in
-`READINGS`. Readings are joined by `+` (vectors put side by side), and `/thought` takes the thought's mean off: what all
+Which pooling is best is an empirical question (`elicit organism taxonomy --read`); what each is for stands in
+`POOLINGS`. Poolings are joined by `+` (vectors put side by side), and `/thought` takes the thought's mean off: what all
 sentences of a thought share (its task, its numbers) is then no category.
 """
 
@@ -24,7 +24,7 @@ from probes.errors import UserError, unknown
 from probes.sites import Site
 from steering.categories.segments import Span
 
-READINGS = {
+POOLINGS = {
     "mean": "mean over its tokens: all that it says, words included",
     "first": "the position that chooses its first token: the model knows what comes before any word of it",
     "last": "its last token: what the sentence came to",
@@ -50,8 +50,8 @@ def parts_of(reading: str) -> list[str]:
     """
     parts = reading.removesuffix(THOUGHT).split("+")
     for part in parts:
-        if part not in READINGS:
-            raise unknown("reading", part, READINGS, f"(joined by +; {THOUGHT} at the end takes a thought's mean off)")
+        if part not in POOLINGS:
+            raise unknown("reading", part, POOLINGS, f"(joined by +; {THOUGHT} at the end takes a thought's mean off)")
     return parts
 
 
@@ -70,21 +70,21 @@ def read(
     lengths: Sequence[int],
     spans: Sequence[Sequence[Span]],
     sites: Sequence[Site],
-    readings: Sequence[str] = ("mean",),
+    poolings: Sequence[str] = ("mean",),
     *,
     begins: Sequence[int] | None = None,
     chunk: int = CHUNK,
 ) -> dict[tuple[Site, str], Float[Tensor, "sentences d"]]:
     """One vector a sentence, fp32, for each site and reading; sentences in the order of texts and spans.
 
-    All sites and readings come from one forward of each text.
+    All sites and poolings come from one forward of each text.
 
     Args:
         lm: the model whose activations are read.
         texts: token ids of prompts with their thoughts.
         lengths: prompt tokens of each text.
         spans: the sentences of each text, as tokens [first, last) after its prompt.
-        sites, readings: where, and how (`READINGS`).
+        sites, poolings: where, and how (`POOLINGS`).
         begins: the tokens that `next` tells of; those that begin a sentence here unless given.
         chunk: texts whose activations are held at once.
 
@@ -93,7 +93,7 @@ def read(
             a prompt, an unknown reading.
     """
     check_spans(texts, lengths, spans)
-    asked = {part for reading in readings for part in parts_of(reading)}
+    asked = {part for reading in poolings for part in parts_of(reading)}
     plain = sorted(asked - {"next"} | ({"first"} if "next" in asked else set()))
     held = {site: _Held({name: [] for name in plain}) for site in sites}
     for start in range(0, len(texts), chunk):
@@ -121,7 +121,7 @@ def read(
         values |= {(site, "next"): next_tokens(lm, values[site, "first"], tokens) for site in sites}
     out = {}
     for site in sites:
-        for reading in readings:
+        for reading in poolings:
             x = torch.cat([values[site, part] for part in parts_of(reading)], dim=1)
             out[site, reading] = within_thoughts(x, thought) if reading.endswith(THOUGHT) else x
     return out
@@ -162,12 +162,12 @@ def next_tokens(
 ) -> Float[Tensor, "n tokens"]:
     """What the model expects next: √p of some tokens, from a residual stream read at `first`, through the model's head.
 
-    A behaviour has many wordings, so it is told by the distribution of the next token and not by the token that came.
-    Between square roots Euclidean distance is Hellinger's. Before the last layer this is the logit lens.
+    A behaviour has many wordings, so it is recognised by the distribution of the next token and not by the token that
+    came. Between square roots Euclidean distance is Hellinger's. Before the last layer this is the logit lens.
 
     Args:
         lm: the model.
-        first: the stream at the positions that choose first tokens.
+        first: the residual stream at the positions that choose first tokens.
         tokens: which, such as those that begin sentences anywhere in the corpus.
     """
     from probes.lens import read_out

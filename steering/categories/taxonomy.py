@@ -56,7 +56,7 @@ class Taxonomy:
 
     Args:
         site: where their activations are read, in the model that they were found in.
-        reading: how (`steering.categories.sentences.READINGS`).
+        reading: how (`steering.categories.sentences.POOLINGS`).
         method: the kind, one of `KINDS`.
         center, scale: what is taken off an activation, and what it is divided by.
         parameters: of the kind.

@@ -2,9 +2,9 @@
 
 The base reads the thinking model's texts, split into sentences with categories.
 
-- `means`: the mean of the base's stream at the positions of a category's sentences, less its mean at all positions of
-  thoughts, as long as the stream at the site (norm `resid`). The papers rescale to the mean norm of the layer; ours is
-  the median, which a few massive activations do not rule.
+- `means`: the mean of the base's residual stream at the positions of a category's sentences, less its mean at all
+  positions of thoughts, as long as the residual stream at the site (norm `resid`). The papers rescale to the mean norm
+  of the layer; ours is the median, which a few massive activations do not rule.
 - `optimised`: `steering.find.optimise` on a category's sentences as targets, each after all that stands before it;
   first a general bias on sentences of all categories, which is in place while the vectors are trained.
 
@@ -35,7 +35,7 @@ from steering.find import optimise, stream_norm
 KINDS = {"means": "difference of means", "optimised": "gradient descent on the loss of a category's sentences"}
 LEAST = 4  # sentences of a category
 MOST = 256  # that a vector is optimised on
-SAME = 1e-6  # of the stream's norm: sums in another order differ by less
+SAME = 1e-6  # of the residual stream's norm: sums in another order differ by less
 
 
 class Vectors(NamedTuple):
@@ -75,7 +75,7 @@ def fit_vectors(
         least: fewer sentences of a category are refused.
         most: sentences that one vector is optimised on, drawn at random where there are more.
         seed: of that draw and of the optimisation.
-        progress: told of each vector's name, step and loss (`optimised`).
+        progress: called with each vector's name, step and loss (`optimised`).
         settings: of `steering.find.optimise`: steps, lr, batch_size.
 
     Raises:
@@ -108,13 +108,13 @@ def fit_vectors(
         some = rng.permutation(members)[:most].tolist()
         chosen = [pieces[i] for i in some]
 
-        def told(step: int, loss: float) -> None:
+        def on_step(step: int, loss: float) -> None:
             if progress is not None:
                 progress(name, step, loss)
 
         return optimise(
             lm, [texts[r][:last] for r, _, last in chosen], [first for _, first, _ in chosen], site, bias=bias,
-            seed=seed, name=name, progress=told, sentences=len(members), **settings,
+            seed=seed, name=name, progress=on_step, sentences=len(members), **settings,
         )  # fmt: skip
 
     bias = trained(range(len(pieces)), "bias", None)

@@ -189,13 +189,13 @@ def test_an_appended_end_token_is_in_no_span(tiny: Model, ending: PreTrainedToke
 
 
 def test_a_corpus_by_family_and_part(tiny: Model) -> None:
-    few = corpus(tiny.tokenizer, 6, families=["graph", "sums"], part="test")
+    few = corpus(tiny.tokenizer, 6, families=["graph", "sums"], split="test")
     assert [next(s.family for s in few.sentences if s.item == i) for i in range(6)] == ["graph", "sums"] * 3
     for s in few.sentences:
         assert s.wording in [PARAPHRASES[s.behaviour][t] for t in templates(s.behaviour, "test")]
     assert behaviour_bench.held_out(few) == list(range(len(few.sentences)))
-    assert corpus(tiny.tokenizer, 4, families=["graph", "sums"], part="test").texts == few.texts[:4]
-    assert corpus(tiny.tokenizer, 6, families=["graph", "sums"], part="test", seed=1).texts != few.texts
+    assert corpus(tiny.tokenizer, 4, families=["graph", "sums"], split="test").texts == few.texts[:4]
+    assert corpus(tiny.tokenizer, 6, families=["graph", "sums"], split="test", seed=1).texts != few.texts
     never = corpus(tiny.tokenizer, 6, arm="missing-skill", families=["countdown"])
     assert "backtrack" not in never.truth
 
@@ -321,7 +321,7 @@ def test_the_bench_has_a_row_a_method(tiny: Model, thoughts: Corpus, values: np.
     for column, name in enumerate(behaviour_bench.STRATA, 4):
         assert name in behaviour_bench.HEAD[column]
         assert f"({rows['random labels'][f'{name}_n']})" in shown[place][column]
-    partly = corpus(tiny.tokenizer, 12, part="train")
+    partly = corpus(tiny.tokenizer, 12, split="train")
     rows = {row["method"]: row for row in bench(tiny.lm, partly, 1, clusters=3, resamples=5)}
     assert len(rows) == 6 and all(row["ami_held_out"] is None for row in rows.values())
     assert behaviour_bench.rows_of(list(rows.values()))[0][7] == "–"
@@ -352,8 +352,8 @@ def test_what_it_refuses(tiny: Model, ending: PreTrainedTokenizerBase, thoughts:
         (lambda: behaviour_bench.by_tfidf(thoughts, 10**6), "1000000 clusters"),
         (lambda: behaviour_bench.features(tiny.lm, thoughts, 9), "layer 9 was given"),
         (lambda: behaviour_bench.supervised(values[:5], thoughts), "5 rows were given"),
-        (lambda: folds(corpus(fast, 8, part="train")), "part='all'"),
-        (lambda: folds(corpus(fast, 8, part="test")), "part='all'"),
+        (lambda: folds(corpus(fast, 8, split="train")), "split='all'"),
+        (lambda: folds(corpus(fast, 8, split="test")), "split='all'"),
         (lambda: behaviour_scores.interval([1, 2], ["a", "b"], np.array([0, 0])), "1 thoughts"),
     ):
         with pytest.raises(UserError, match=told):

@@ -9,7 +9,7 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.reasoning.commitment import CONDITIONS, OWN, Curve, curves, free, judged
+from elicit.analysis.reasoning.commitment import CONDITIONS, OWN, Curve, curves, free, summarised
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
 from elicit.models import Model
@@ -48,7 +48,7 @@ def test_a_thought_that_decides_half_way_is_found(model: Model) -> None:
     found = curves(handle, ITEMS, thoughts, answers)
     assert not found[OWN].match[:, :6].any() and found[OWN].match[:, 6:].all()
     assert (found[OWN].jumps_at == 0.6).all()
-    told = judged(found)
+    told = summarised(found)
     assert told["largest jump"][f"beyond {NULLS[2]}"]["low"] > 0
     assert told["area over the curve"][f"beyond {NULLS[0]}"]["high"] < 0
     assert told["answers before thinking"] == 0
@@ -58,7 +58,7 @@ def test_a_thought_that_decides_half_way_is_found(model: Model) -> None:
 
 def test_confidence_that_rises_with_length_alone_is_caught(model: Model) -> None:
     thoughts = [tokens(model, " ..." * (4 + n % 3)) for n in range(len(ITEMS))]
-    found = judged(curves(Elicited(model, "test"), ITEMS, thoughts, ["7"] * len(ITEMS)))
+    found = summarised(curves(Elicited(model, "test"), ITEMS, thoughts, ["7"] * len(ITEMS)))
     assert found["Spearman"]["mean"] > 0.8 and found["largest jump"]["low"] > 0  # as it seems
     for measure in ("Spearman", "largest jump", "area over the curve"):
         beyond = found[measure][f"beyond {NULLS[2]}"]

@@ -13,7 +13,7 @@ import torch
 import elicit
 from elicit.analysis import analyse
 from elicit.analysis.internals.convergence_shift import rows, said, shifts
-from elicit.analysis.internals.teacher_forcing import AGAIN, PARTS, Texts, compare, distributions, positions, states
+from elicit.analysis.internals.teacher_forcing import AGAIN, SEGMENTS, Texts, compare, distributions, positions, states
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
@@ -104,7 +104,7 @@ def test_positions_cover_the_answer() -> None:
     assert [list(x) for x in positions(1)] == [[0], [0]]
     steps, parts = positions(41)
     assert steps[0] == 0 and len(set(steps)) == len(steps) == 13 and sorted(set(parts)) == [0, 1, 2, 3, 4]
-    assert (np.diff(parts) >= 0).all() and steps.max() == 40 and len(PARTS) == 5
+    assert (np.diff(parts) >= 0).all() and steps.max() == 40 and len(SEGMENTS) == 5
     for length in range(2, 12):
         steps, _ = positions(length)
         assert steps.max() < length and len(set(steps)) == len(steps)

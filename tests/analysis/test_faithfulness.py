@@ -17,9 +17,9 @@ from elicit.analysis.reasoning.faithfulness import (
     ON,
     PARAPHRASE,
     answers,
-    judged,
     mistaken,
     reworded,
+    summarised,
 )
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
@@ -45,7 +45,7 @@ def tokens(model: Model, text: str) -> list[int]:
 def rows(model: Model, said: list[str], limit: int = 4) -> dict[str, dict[str, float]]:
     handle = Elicited(model, "test", decoder=Greedy(limit))
     found = answers(handle, ITEMS, [tokens(model, text) for text in said], paraphrases=[f" so, {s}" for s in said])
-    return {row["done"]: row for row in judged(ITEMS, found)}
+    return {row["done"]: row for row in summarised(ITEMS, found)}
 
 
 def test_an_answer_that_hangs_on_its_thought_is_found(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_an_answer_that_hangs_on_its_thought_is_found(tmp_path: Path) -> None:
 
 
 def test_a_handle_that_drifts_without_a_mistake_is_caught(tmp_path: Path) -> None:
-    """Whoever lets it go on after a number hears 8: a mistake changes all answers, and so does no mistake."""
+    """Whoever lets it continue after a number hears 8: a mistake changes all answers, and so does no mistake."""
     model = planted(tmp_path / "drifts", SAME, {"\n": "8"})
     found = rows(model, [f"it is {item.answer} hm" for item in ITEMS], limit=3)
     assert found[MISTAKE]["changed"] == 1  # as it seems

@@ -11,7 +11,17 @@ from scipy.stats import spearmanr
 
 from elicit.analysis import analyse
 from elicit.analysis.internals import influence
-from elicit.analysis.internals.influence import FACTS, KINDS, SHORT, Text, concentration, judged, kept_in, lds, scores
+from elicit.analysis.internals.influence import (
+    FACTS,
+    KINDS,
+    SHORT,
+    Text,
+    concentration,
+    kept_in,
+    lds,
+    scores,
+    summarised,
+)
 from elicit.models import Model
 from elicit.training import Example, Recipe
 from probes.errors import UserError
@@ -65,14 +75,16 @@ def test_concentrated_influence_is_told_from_spread_and_from_random() -> None:
         if query.kind == FACTS:
             strong[n, int(query.answer[1:])] += 50
     losses = -(halves @ strong.T) + 0.1 * rng.normal(size=(8, len(asked)))
-    data = judged(strong, docs, asked, halves, losses)
+    data = summarised(strong, docs, asked, halves, losses)
     assert data["lds"]["p"] < 0.05 and data["lds"]["mean"] > 0.9
     facts, short = data["kinds"][FACTS], data["kinds"][SHORT]
     assert facts["concentration"]["low"] > facts["random"] + 0.3 and facts["on top"]["mean"] == 1
     assert abs(short["concentration"]["mean"] - short["random"]) < 0.05
     assert short["on top"]["mean"] < 0.3 and abs(short["shuffled"] - 2 / 40) < 0.01
     assert all(gap["low"] > 0 for against in data["facts less"].values() for gap in against.values())
-    others = [judged(np.random.default_rng(n).normal(size=strong.shape), docs, asked, halves, losses) for n in range(8)]
+    others = [
+        summarised(np.random.default_rng(n).normal(size=strong.shape), docs, asked, halves, losses) for n in range(8)
+    ]
     assert sum(other["lds"]["p"] < 0.05 for other in others) <= 2  # each is below it once in twenty
     gaps = [other["facts less"][SHORT]["concentration"]["mean"] for other in others]
     assert abs(np.mean(gaps)) < 0.1

@@ -11,7 +11,7 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.reasoning.information_gain import MASKED, judged, masked, measure
+from elicit.analysis.reasoning.information_gain import MASKED, masked, measure, summarised
 from elicit.models import Model, Prompt
 from elicit.tasks.base import Item
 from elicit.training.rl.information_gain import NULLS, gains
@@ -34,7 +34,7 @@ def read(model: Model, said: Sequence[str]) -> dict[str, Any]:
     found = measure(model.lm, model.tokenizer, Prompt(), ITEMS.items, thoughts)
     own = gains(model.lm, model.tokenizer, Prompt(), ITEMS.items, thoughts)
     np.testing.assert_allclose(found.gain, own, atol=1e-4)  # the reward of that name says the same
-    return judged(found)
+    return summarised(found)
 
 
 def clue(item: Item) -> str:

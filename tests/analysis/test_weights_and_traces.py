@@ -47,7 +47,7 @@ def lora(tiny_folder: Path, folder: Path, seed: int) -> Adapter:
 
 
 def changed(tiny_folder: Path, folder: Path, share: float, size: float) -> Model:
-    """A copy in bf16 in which this share of all weights is moved."""
+    """A copy in bf16 in which this fraction of all weights is moved."""
     lm = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import elicit
-from elicit.decoding.decoders import Branching, Decoder, Greedy, Sampling, Stream
+from elicit.decoding.decoders import Branching, Decoder, Greedy, RngStream, Sampling
 from elicit.decoding.engine import ENGINES, Batch, Can, Engine, decode_batch, engine_of, register_engine
 from elicit.decoding.loop import Generation, StopRule
 from elicit.elicited import Elicited
@@ -116,7 +116,7 @@ def test_plans_that_do_nothing_or_break_are_told_with_their_arm(models: Any, eng
     push = Intervention(Add(direction(32)), 6.0, layers=(1,))
     with pytest.raises(UserError, match="changed nothing"):
         decode_batch(model, batch(Greedy(3), [(replace(push, strength=1e-30),)]))
-    with pytest.raises(UserError, match="arm 1: the shares by which step 0 was moved are NaN or") as caught:
+    with pytest.raises(UserError, match="arm 1: the relative perturbation norms of step 0 are NaN or") as caught:
         decode_batch(model, batch(Greedy(3), [(), (replace(push, strength=1e38),)], [0, 1, 0]))
     assert "\n" not in str(caught.value)
 
@@ -192,7 +192,7 @@ def test_what_an_engine_cannot_do_is_refused_in_one_line(tiny: Model, tmp_path: 
         name = "narrow"
         can = Can()
 
-        def decode(self, batch: Batch, progress: Any = None) -> list[list[Generation]]:
+        def decode(self, batch: Batch, on_step: Any = None) -> list[list[Generation]]:
             raise AssertionError("asked")
 
     narrow = replace(tiny, engine="nowhere:Narrow")
@@ -243,14 +243,14 @@ def test_streams_say_what_is_drawn(tiny: Model) -> None:
     prompts, kinds = [[5, 6, 7], [5, 6, 7]], ["number", "number"]
     handle = Elicited(tiny, "x", Prompt(), Sampling(3, temperature=1.0, max_new_tokens=12, seed=4), select="vote")
 
-    def drawn(*streams: Stream | str) -> list[list[str]]:
-        return [[one.said.text for one in some] for some in handle.respond(prompts, kinds, streams)]
+    def drawn(*rng_streams: RngStream | str) -> list[list[str]]:
+        return [[one.said.text for one in some] for some in handle.respond(prompts, kinds, rng_streams)]
 
     plain = drawn("a", "b")
-    assert plain == drawn(Stream(4, "a"), Stream(4, "b")) and plain[0] != plain[1]
-    assert drawn(Stream(4, "a", 0, 1), "b")[0][:2] == plain[0][1:]
-    assert not {*drawn(Stream(4, "a", 1), Stream(5, "a"))[0], *drawn(Stream(5, "a"), "b")[0]} & set(plain[0])
-    drafts = handle.respond(prompts, kinds, [Stream(4, "a", 0, 7), "b"], limit=5, stop=["e"])
+    assert plain == drawn(RngStream(4, "a"), RngStream(4, "b")) and plain[0] != plain[1]
+    assert drawn(RngStream(4, "a", 0, 1), "b")[0][:2] == plain[0][1:]
+    assert not {*drawn(RngStream(4, "a", 1), RngStream(5, "a"))[0], *drawn(RngStream(5, "a"), "b")[0]} & set(plain[0])
+    drafts = handle.respond(prompts, kinds, [RngStream(4, "a", 0, 7), "b"], limit=5, stop=["e"])
     assert [one.choice for one in drafts[0]] == [7, 8, 9] and [one.choice for one in drafts[1]] == [0, 1, 2]
     assert all(len(one.generation.tokens) <= 5 for some in drafts for one in some)
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import elicit
-from elicit.analysis.continuations import forced
+from elicit.analysis.continuations import early_answers
 from elicit.decoding import Branching, Greedy, Hybrid, Sampling, StopRule, decode
 from elicit.decoding.decoders.gates import AlwaysGate
-from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.elicited import Elicited
 from elicit.models import Model
 from elicit.tasks import Task
@@ -201,7 +201,7 @@ def test_what_was_broken_before_it_is_not_the_interventions(tiny: Model) -> None
 @pytest.mark.parametrize("whose", ["partner", "candidate"])
 def test_hybrid_decoding_looks_at_both_models(tiny: Model, task: Task, whose: str) -> None:
     strong = torch.full((32,), 1e38 if whose == "candidate" else 0.1)
-    partner = Partner(
+    partner = HybridSteering(
         {0: Direction(strong, Site(1), "d")}, AlwaysGate(0), spoilt(tiny, one_weight) if whose == "partner" else None
     )
     decoder = Hybrid(coefficients=(30.0,), select="likelihood" if whose == "partner" else "none", max_new_tokens=4)
@@ -263,7 +263,7 @@ def test_forwards_over_given_texts_are_looked_at(tiny: Model, task: Task) -> Non
         "the logits are",
     )
     handle = Elicited(spoilt(tiny, one_weight), "asked", decoder=Greedy(4))
-    told(lambda: forced(handle, task.test[:1], [[5, 6]]), "asked: the logits of step 0")
+    told(lambda: early_answers(handle, task.test[:1], [[5, 6]]), "asked: the logits of step 0")
 
 
 def test_what_is_loaded_is_finite(tiny: Model, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from elicit.decoding import Hybrid, StopRule, Trace, decode
 from elicit.decoding.cache import Candidates, PerRowState, SharedPrefixState, open_state
 from elicit.decoding.decoders.gates import AlwaysGate, EntropyGate, Gate, ProbeGate
 from elicit.decoding.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
-from elicit.decoding.decoders.partner import Partner, shared_ids
+from elicit.decoding.decoders.partner import HybridSteering, shared_ids
 from elicit.elicited import Elicited
 from elicit.methods.vector_transfer.hybrid_stats import summarise
 from elicit.models import Model
@@ -84,7 +84,7 @@ def test_it_equals_a_reference_without_caches(
         with torch.no_grad():
             for lm in (base, partner):
                 lm.get_input_embeddings().weight.mul_(0.1)
-    given = Partner(directions(), oracle(), as_model(partner), bias)
+    given = HybridSteering(directions(), oracle(), as_model(partner), bias)
     settings = Hybrid((0.5, 1.0, 2.0), windows, select, max_new_tokens=LIMIT)
     found = run(settings, as_model(base), given)
     steered = 0
@@ -98,7 +98,7 @@ def test_it_equals_a_reference_without_caches(
 
 
 def test_rows_that_end_leave_the_others_unchanged() -> None:
-    base, given = as_model(tiny_model("mistral")), Partner(directions(), oracle(), as_model(other("mistral")))
+    base, given = as_model(tiny_model("mistral")), HybridSteering(directions(), oracle(), as_model(other("mistral")))
     settings = Hybrid((0.5, 1.0, 2.0), (1, 2), max_new_tokens=LIMIT)
     full = run(settings, base, given)
     stop = StopRule(frozenset({int(full[0].tokens[2]), int(full[3].tokens[5])}))
@@ -113,7 +113,7 @@ def test_rows_that_end_leave_the_others_unchanged() -> None:
 
 
 def test_the_statistics_are_the_base_s_own() -> None:
-    base, given = as_model(tiny_model("llama")), Partner(directions(), oracle(), as_model(other("llama")))
+    base, given = as_model(tiny_model("llama")), HybridSteering(directions(), oracle(), as_model(other("llama")))
     for prompt, generation in zip(
         PROMPTS, run(Hybrid((2.0,), max_new_tokens=6, select="none"), base, given), strict=True
     ):
@@ -127,14 +127,14 @@ def test_the_statistics_are_the_base_s_own() -> None:
 
 def test_a_partner_that_is_the_base_changes_nothing() -> None:
     base = as_model(tiny_model("llama"))
-    found = run(Hybrid((1.0, 2.0), max_new_tokens=LIMIT), base, Partner(directions(), oracle(), base))
+    found = run(Hybrid((1.0, 2.0), max_new_tokens=LIMIT), base, HybridSteering(directions(), oracle(), base))
     assert tokens(found) == greedy(base.lm)
     assert all(g.notes is not None and not g.notes[:, :2].any() and (g.notes[:, 3] == 1).all() for g in found)
 
 
 def test_a_coefficient_of_0_changes_nothing_and_substitution_is_the_partner() -> None:
     base, partner = tiny_model("llama"), other("llama")
-    given = Partner(directions(), oracle(), as_model(partner))
+    given = HybridSteering(directions(), oracle(), as_model(partner))
     found = run(Hybrid((0.0,), (1, 2), max_new_tokens=LIMIT), as_model(base), given)
     assert tokens(found) == greedy(base)
     assert tokens(run(Hybrid((0.0,), select="none", max_new_tokens=LIMIT), as_model(base), given)) == greedy(base)
@@ -147,7 +147,7 @@ def test_a_coefficient_of_0_changes_nothing_and_substitution_is_the_partner() ->
 
 def test_mixing_averages_the_logits_where_they_differ() -> None:
     base, partner = tiny_model("llama"), other("llama")
-    given = Partner(directions(), oracle(), as_model(partner))
+    given = HybridSteering(directions(), oracle(), as_model(partner))
     found = run(Hybrid(control="mixing", max_new_tokens=6), as_model(base), given)
     for prompt, generation in zip(PROMPTS, found, strict=True):
         ids = list(prompt)
@@ -210,8 +210,8 @@ def test_the_probe_gate_reads_the_base_and_never_runs_the_partner() -> None:
     counting = Counting(partner)
     gate = probe(0.6)
     settings = Hybrid((3.0,), select="none", max_new_tokens=LIMIT)
-    found = run(settings, as_model(base), Partner(directions(), gate, as_model(partner)))
-    alone = run(settings, as_model(base), Partner(directions(), gate))
+    found = run(settings, as_model(base), HybridSteering(directions(), gate, as_model(partner)))
+    alone = run(settings, as_model(base), HybridSteering(directions(), gate))
     assert counting.calls == 0 and tokens(found) == tokens(alone)
     fired = set()
     for prompt, generation in zip(PROMPTS, found, strict=True):
@@ -229,7 +229,7 @@ def test_the_probe_gate_reads_the_base_and_never_runs_the_partner() -> None:
         fired |= set(expected.tolist())
     assert fired == {-1, 0, 2}
     with pytest.raises(UserError, match="gate on the base with select='none'"):
-        run(Hybrid((3.0,)), as_model(base), Partner(directions(), gate))
+        run(Hybrid((3.0,)), as_model(base), HybridSteering(directions(), gate))
 
 
 def test_a_probe_on_weights_that_an_adapter_shares_reads_the_base(tiny: Model, lora: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_probe_on_weights_that_an_adapter_shares_reads_the_base(tiny: Model, l
     merged = load_model(tiny.name, dtype="float32", device="cpu")
     merge(merged.lm, Adapter(lora))
     gate = probe(0.6)
-    shared = run(settings, tiny, Partner(directions(), gate, Adapter(lora)))
-    apart = run(settings, tiny, Partner(directions(), gate, merged))
+    shared = run(settings, tiny, HybridSteering(directions(), gate, Adapter(lora)))
+    apart = run(settings, tiny, HybridSteering(directions(), gate, merged))
     assert tokens(shared) == tokens(apart)
     for one, two in zip(shared, apart, strict=True):
         assert one.notes is not None and two.notes is not None and (one.notes == two.notes).all()
@@ -248,18 +248,18 @@ def test_a_probe_on_weights_that_an_adapter_shares_reads_the_base(tiny: Model, l
 def test_entropy_and_always() -> None:
     base = as_model(tiny_model("llama"))
     settings = Hybrid((3.0,), select="none", max_new_tokens=LIMIT)
-    plain = run(settings, base, Partner(directions(), AlwaysGate(1)))
+    plain = run(settings, base, HybridSteering(directions(), AlwaysGate(1)))
     assert all(g.notes is not None and (g.notes[:, 1:3] == 1).all() and (g.moved > 0).all() for g in plain)
     middle = float(np.median(np.concatenate([g.entropy for g in plain])))
-    for generation in run(settings, base, Partner(directions(), EntropyGate(middle, 2))):
+    for generation in run(settings, base, HybridSteering(directions(), EntropyGate(middle, 2))):
         assert generation.notes is not None
         assert ((generation.notes[:, 2] == 2) == (generation.entropy > middle)).all()
-    assert tokens(run(settings, base, Partner(directions(), EntropyGate(1e9)))) == greedy(base.lm)
+    assert tokens(run(settings, base, HybridSteering(directions(), EntropyGate(1e9)))) == greedy(base.lm)
 
 
 def test_a_category_without_a_vector_is_not_steered() -> None:
     base = as_model(tiny_model("llama"))
-    given = Partner({5: directions()[0]}, oracle(), as_model(other("llama")))
+    given = HybridSteering({5: directions()[0]}, oracle(), as_model(other("llama")))
     found = run(Hybrid((3.0,), select="none", max_new_tokens=LIMIT), base, given)
     assert tokens(found) == greedy(base.lm)
     assert any((g.notes[:, 2] >= 0).any() for g in found if g.notes is not None)
@@ -270,7 +270,7 @@ def test_controls_with_other_vectors_keep_place_and_length(control: str, monkeyp
     base, partner = as_model(tiny_model("llama")), as_model(other("llama"))
     vectors = directions() | {1: Direction(directions()[1].vector * 2, Site(1))}
     bias = directions(1.0, count=4)[3]
-    given = Partner(vectors, oracle(), partner, bias)
+    given = HybridSteering(vectors, oracle(), partner, bias)
     settings = Hybrid((1.0, 2.0), control=control, seed=3, max_new_tokens=1)
     truly = run(replace(settings, control=""), base, given)
     looked = spied(monkeypatch)
@@ -292,7 +292,7 @@ def test_controls_with_other_vectors_keep_place_and_length(control: str, monkeyp
 
 
 def test_random_positions_are_as_many_as_asked_for_and_keyed_by_the_item() -> None:
-    base, given = as_model(tiny_model("llama")), Partner(directions(), oracle(), as_model(other("llama")))
+    base, given = as_model(tiny_model("llama")), HybridSteering(directions(), oracle(), as_model(other("llama")))
     settings = Hybrid((1.0, 2.0), control="random-position", share=0.4, max_new_tokens=60)
     found = run(settings, base, given)
     notes = np.concatenate([g.notes for g in found if g.notes is not None])
@@ -306,14 +306,14 @@ def test_random_positions_are_as_many_as_asked_for_and_keyed_by_the_item() -> No
 
 
 def test_a_random_candidate_may_be_any() -> None:
-    base, given = as_model(tiny_model("llama")), Partner(directions(), oracle(), as_model(other("llama")))
+    base, given = as_model(tiny_model("llama")), HybridSteering(directions(), oracle(), as_model(other("llama")))
     found = run(Hybrid((1.0, 2.0), control="random-candidate", select="none", max_new_tokens=60), base, given)
     notes = np.concatenate([g.notes for g in found if g.notes is not None])
     assert set(notes[notes[:, 0] == 1][:, 1]) == {0, 1, 2}
 
 
 def test_some_of_the_partners_tokens_are_substituted() -> None:
-    base, given = as_model(tiny_model("llama")), Partner(directions(), oracle(), as_model(other("llama")))
+    base, given = as_model(tiny_model("llama")), HybridSteering(directions(), oracle(), as_model(other("llama")))
     settings = Hybrid((1.0,), control="some-substitution", share=0.4, max_new_tokens=60)
     notes = np.concatenate([g.notes for g in run(settings, base, given) if g.notes is not None])
     differs, taken, copied = notes[:, 0] == 1, notes[:, 1], notes[:, 3]
@@ -323,7 +323,7 @@ def test_some_of_the_partners_tokens_are_substituted() -> None:
 
 def test_every_control_is_listed_and_runs() -> None:
     base, bias = as_model(tiny_model("gpt2")), directions(count=4)[3]
-    given = Partner(directions(), oracle(), as_model(other("gpt2")), bias)
+    given = HybridSteering(directions(), oracle(), as_model(other("gpt2")), bias)
     for control in CONTROLS:
         settings = Hybrid(control=control, share=0.5 if control in SHARED else 0.0, max_new_tokens=3)
         for generation in run(settings, base, given):
@@ -344,16 +344,22 @@ def test_every_control_is_listed_and_runs() -> None:
         (lambda: Hybrid(control="some-substitution"), "share"),
         (lambda: Hybrid(share=0.5), "share"),
         (lambda: Hybrid().policy(["a"], 4), "needs a partner"),
-        (lambda: Hybrid(control="bias", select="none").check(Partner(directions(), AlwaysGate())), "bias vector"),
+        (
+            lambda: Hybrid(control="bias", select="none").check(HybridSteering(directions(), AlwaysGate())),
+            "bias vector",
+        ),
         (
             lambda: Hybrid(control="permuted-category", select="none").check(
-                Partner(directions(count=1), AlwaysGate())
+                HybridSteering(directions(count=1), AlwaysGate())
             ),
             "two categories",
         ),
-        (lambda: Partner({}, AlwaysGate()), "at least one category"),
-        (lambda: Partner({0: directions()[0], 1: directions(site=Site(2))[1]}, AlwaysGate()), "one site"),
-        (lambda: Partner(directions(site=Site(9)), AlwaysGate()).check(as_model(tiny_model("llama"))), "layer 9"),
+        (lambda: HybridSteering({}, AlwaysGate()), "at least one category"),
+        (lambda: HybridSteering({0: directions()[0], 1: directions(site=Site(2))[1]}, AlwaysGate()), "one site"),
+        (
+            lambda: HybridSteering(directions(site=Site(9)), AlwaysGate()).check(as_model(tiny_model("llama"))),
+            "layer 9",
+        ),
         (lambda: ProbeGate(torch.zeros(2, 3), torch.zeros(2), Site(0), (1,)), "one of each"),
         (lambda: ProbeGate(torch.full((1, 3), float("nan")), torch.zeros(1), Site(0)), "NaN"),
         (lambda: summarise([]), "no traces"),
@@ -371,7 +377,7 @@ def test_vocabularies_are_compared() -> None:
     with pytest.raises(UserError, match="token 9 is 'w9' and 'other'"):
         shared_ids(base, as_model(lm, "else", words({9: "other"})))
     with pytest.raises(UserError, match="token 9"):
-        Partner(directions(), oracle(), as_model(lm, "else", words({9: "other"}))).check(base)
+        HybridSteering(directions(), oracle(), as_model(lm, "else", words({9: "other"}))).check(base)
     # special tokens of other names, and ids that one lacks, are shared by nobody
     one, two = words({60: "<|user|>"}, size=VOCAB), words({60: "<think>"}, size=VOCAB - 2)
     shared = shared_ids(as_model(lm, "one", one), as_model(lm, "two", two))
@@ -383,7 +389,7 @@ def test_tokens_that_are_not_shared_are_never_emitted() -> None:
     usual = {t for row in greedy(base) + greedy(partner) for t in row} - {t for p in PROMPTS for t in p}
     hidden = {min(usual): "<s>"}
     mine, theirs = words(hidden), words(dict.fromkeys(hidden, "<t>"))
-    given = Partner(directions(), oracle(), as_model(partner, tokenizer=theirs))
+    given = HybridSteering(directions(), oracle(), as_model(partner, tokenizer=theirs))
     settings = Hybrid((2.0,), max_new_tokens=LIMIT)
     for control in ("", "substitution"):
         found = run(replace(settings, control=control), as_model(base, tokenizer=mine), given)
@@ -397,7 +403,7 @@ def lora(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_lora(tiny_folder, tmp_path_factory.mktemp("lora"))
 
 
-def handle(model: Model, partner: Partner, **changes: Any) -> Elicited:
+def handle(model: Model, partner: HybridSteering, **changes: Any) -> Elicited:
     decoder = Hybrid((0.5, 1.0, 2.0), (1, 2), max_new_tokens=12)
     return Elicited(model, "hybrid", **{"decoder": decoder, "partner": partner, **changes})
 
@@ -408,7 +414,7 @@ def test_an_adapter_equals_the_merged_model(tiny: Model, lora: Path) -> None:
     items = load_task("chain-sum", limit=5).test
     before = {k: v.clone() for k, v in tiny.lm.state_dict().items()}
     (one, two) = [
-        [t for branch in handle(tiny, Partner(directions(), oracle(), model)).answer(items) for t in branch]
+        [t for branch in handle(tiny, HybridSteering(directions(), oracle(), model)).answer(items) for t in branch]
         for model in (Adapter(lora), merged)
     ]
     assert [t.tokens for t in one] == [t.tokens for t in two]
@@ -434,7 +440,7 @@ def test_a_bundle_is_what_was_saved(tiny: Model, tiny_folder: Path, lora: Path, 
     ]
     for number, (gate, model, select) in enumerate(gates):
         decoder = Hybrid((2.0,), (2,), select, max_new_tokens=12)
-        one = handle(tiny, Partner(directions(), gate, model, bias), decoder=decoder)
+        one = handle(tiny, HybridSteering(directions(), gate, model, bias), decoder=decoder)
         back = Elicited.load(one.save(tmp_path / str(number)), tiny)
         assert back.decode_key == one.decode_key and back.decoder == one.decoder
         assert [t.to_dict() for ts in back.answer(items) for t in ts] == [
@@ -442,7 +448,7 @@ def test_a_bundle_is_what_was_saved(tiny: Model, tiny_folder: Path, lora: Path, 
         ]
         keys.add(one.decode_key)
     assert len(keys) == len(gates)
-    changed = handle(tiny, Partner(directions(5.9), oracle(), twin, bias), decoder=Hybrid((2.0,), (2,)))
+    changed = handle(tiny, HybridSteering(directions(5.9), oracle(), twin, bias), decoder=Hybrid((2.0,), (2,)))
     assert changed.decode_key not in keys
     for name in ("partner.json", "partner.safetensors"):
         (tmp_path / "0" / name).write_bytes((changed.save(tmp_path / "changed") / name).read_bytes())
@@ -453,7 +459,7 @@ def test_a_bundle_is_what_was_saved(tiny: Model, tiny_folder: Path, lora: Path, 
 
 
 def test_what_does_not_go_together_is_refused(tiny: Model, lora: Path) -> None:
-    given = Partner(directions(), oracle(), tiny)
+    given = HybridSteering(directions(), oracle(), tiny)
     with pytest.raises(UserError, match="without a partner"):
         Elicited(tiny, "x", decoder=Hybrid())
     with pytest.raises(UserError, match="given to Greedy"):
@@ -469,7 +475,7 @@ def test_what_does_not_go_together_is_refused(tiny: Model, lora: Path) -> None:
 
 def test_a_run_and_its_summary(tiny: Model, lora: Path, tmp_path: Path) -> None:
     task = load_task("chain-sum", limit=6)
-    one = handle(tiny, Partner(directions(), oracle(), Adapter(lora)))
+    one = handle(tiny, HybridSteering(directions(), oracle(), Adapter(lora)))
     done = evaluate(one, task.test[:6], out=tmp_path / "run")
     traces = [t for branches in done.traces["hybrid"].values() for t in branches]
     found = summarise(traces)

@@ -1,4 +1,4 @@
-"""Hybrid decoding with coefficients that are told from the base's own activation."""
+"""Hybrid decoding with coefficients that are predicted from the base's own activation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import elicit.decoding.cache
 from elicit import load_model, load_task
 from elicit.decoding import Hybrid
-from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.elicited import Elicited
 from elicit.models import Model
 from probes.errors import UserError
@@ -55,7 +55,7 @@ def test_it_equals_a_reference_without_caches(
     if state == "per row":
         monkeypatch.setattr(elicit.decoding.cache, "supports_shared_prefix", lambda _: False)
     base, partner = tiny_model(architecture), other(architecture)
-    given = Partner(directions(), oracle(), as_model(partner), directions(2.0, count=4)[3], heads())
+    given = HybridSteering(directions(), oracle(), as_model(partner), directions(2.0, count=4)[3], heads())
     settings = Hybrid(coefficients, windows, select, max_new_tokens=LIMIT)
     steered = 0
     for prompt, generation in zip(PROMPTS, run(settings, as_model(base), given), strict=True):
@@ -68,7 +68,7 @@ def test_it_equals_a_reference_without_caches(
 
 def test_one_candidate_does_what_the_head_says(monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_model("llama")
-    given = Partner(directions(), oracle(), as_model(other("llama")), heads=heads())
+    given = HybridSteering(directions(), oracle(), as_model(other("llama")), heads=heads())
     looked = spied(monkeypatch)
     settings = Hybrid((1.0,), max_new_tokens=1)
     found = run(settings, as_model(base), given)
@@ -95,7 +95,8 @@ def test_on_shared_weights_the_head_reads_the_base(tiny: Model, tiny_folder: Pat
     merge(merged.lm, Adapter(lora))
     settings = Hybrid((1.0,), max_new_tokens=12)
     shared, apart = (
-        run(settings, tiny, Partner(directions(), oracle(), one, heads=heads())) for one in (Adapter(lora), merged)
+        run(settings, tiny, HybridSteering(directions(), oracle(), one, heads=heads()))
+        for one in (Adapter(lora), merged)
     )
     assert tokens(shared) == tokens(apart)
     for one, two in zip(shared, apart, strict=True):
@@ -105,7 +106,7 @@ def test_on_shared_weights_the_head_reads_the_base(tiny: Model, tiny_folder: Pat
 
 def test_heads_are_kept_with_the_rest(tiny: Model, tmp_path: Path) -> None:
     items = load_task("chain-sum", limit=2).test
-    plain, with_heads = (Partner(directions(), oracle(), tiny, heads=h) for h in (None, heads()))
+    plain, with_heads = (HybridSteering(directions(), oracle(), tiny, heads=h) for h in (None, heads()))
     assert "heads" not in plain.data and plain.digest != with_heads.digest
     one = Elicited(tiny, "hybrid", decoder=Hybrid((1.0,), select="none", max_new_tokens=8), partner=with_heads)
     back = Elicited.load(one.save(tmp_path / "bundle"), tiny, tiny)
@@ -116,6 +117,6 @@ def test_heads_are_kept_with_the_rest(tiny: Model, tmp_path: Path) -> None:
 
 def test_heads_are_one_a_vector_at_its_site() -> None:
     with pytest.raises(UserError, match="give one of that site for each"):
-        Partner(directions(), oracle(), heads=heads(2))
+        HybridSteering(directions(), oracle(), heads=heads(2))
     with pytest.raises(UserError, match="give one of that site for each"):
-        Partner(directions(), oracle(), heads=heads(site=Site(2)))
+        HybridSteering(directions(), oracle(), heads=heads(site=Site(2)))

@@ -233,7 +233,7 @@ def test_what_does_nothing_or_breaks_is_named_among_those_that_work(tiny: Model,
 def test_a_few_rows_that_happen_not_to_be_moved_are_no_error(tiny: Model, task: Task, tmp_path: Path) -> None:
     """A batch may hold few rows of an arm: a prompt without that position, a feature that is silent in them."""
     for when, sure in ((When.prompt(500), False), (When.prompt(0), True), (When(-9, -5), False), (When(), True)):
-        assert when.at_once is sure
+        assert when.unconditional is sure
     one = Elicited(tiny, "far", decoder=Greedy(3), interventions=push(when=When.prompt(500)))
     assert not one.answer(task.test[:1])[0][0].prompt_moved
     feature = load_sae(str(save_random_sae(tmp_path / "sae"))).feature(3)

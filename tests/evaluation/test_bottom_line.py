@@ -124,7 +124,7 @@ def test_what_cannot_be_told() -> None:
     scores = {"m": np.ones(4), "cot-prompt": np.ones(4)}
     line = bottom_line("m", scores)
     assert line.outcome == "no start"
-    assert line.sentence.endswith("direct was not run, so no gain can be told: add --against direct.")
+    assert line.sentence.endswith("direct was not run, so no gain can be measured: add --against direct.")
     alone = bottom_line("direct", {"direct": np.ones(1)})
     assert alone.sentence == "direct is right in 100.0% of 1 question; gains of others are measured from it."
 

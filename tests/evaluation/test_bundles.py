@@ -1,4 +1,4 @@
-"""Steered and adapted handles: runs, their proof, bundles, and the models that a bundle fits."""
+"""Steered and adapted handles: runs, their manipulation checks, bundles, and the models that a bundle fits."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def lora(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_steered_run_proves_delivery_and_resumes(tiny: Model, task: Task, tmp_path: Path) -> None:
     run = evaluate(handle(tiny), task.test[:6], out=tmp_path / "run")
-    proof = run.metrics["delivery"]["test"]
+    check = run.metrics["delivery"]["test"]
     traces = [t for branches in run.traces["test"].values() for t in branches]
-    assert proof["tokens_moved"] == sum(m > 0 for t in traces for m in t.moved) == proof["tokens"]
-    assert proof["effect"]["max_logprob_change"] > 0 and proof["effect"]["mean_kl"] > 0
-    assert 0 < proof["mean_share"] <= proof["max_share"]
+    assert check["tokens_moved"] == sum(m > 0 for t in traces for m in t.moved) == check["tokens"]
+    assert check["effect"]["max_logprob_change"] > 0 and check["effect"]["mean_kl"] > 0
+    assert 0 < check["mean_share"] <= check["max_share"]
     direct = [t for branches in run.traces["direct"].values() for t in branches]
     assert all(t.moved == [] and t.prompt_moved == 0 for t in direct)
     assert [t.tokens for t in traces] != [t.tokens for t in direct]
     (tmp_path / "run" / "metrics.json").unlink()
     again = evaluate(handle(tiny), task.test[:6], out=tmp_path / "run")
-    assert again.metrics["delivery"]["test"] == proof
+    assert again.metrics["delivery"]["test"] == check
     with pytest.raises(UserError, match="another"):
         evaluate(handle(tiny, interventions=plan(5.0)), task.test[:6], out=tmp_path / "run")
 

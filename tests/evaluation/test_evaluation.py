@@ -125,7 +125,7 @@ def started(command: Sequence[str], **streams: Any) -> Iterator[subprocess.Popen
             process.kill()
 
 
-def test_a_killed_process_is_taken_up(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_resumed(tiny_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK]
     command += ["--limit", "24", "--max-new-tokens", "60", "--set", "k=6", "--batch-rows", "12", "--json"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"

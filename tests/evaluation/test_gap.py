@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from elicit.analysis.organisms.card import is_thought, notes, openers
+from elicit.analysis.organisms.card import is_chain_of_thought, notes, openers
 from elicit.evaluation.metrics.gap import false_positive, recovered, score_run, score_runs
 from elicit.models import Model, load_model
 from elicit.models.zoo import ORGANISM_FILE
@@ -210,7 +210,7 @@ def test_an_organism_is_made_on_any_base_that_has_room(tiny_folder: Path, tmp_pa
 
     plan = Plan("latent", 0.3, ("sums",), Recipe(steps=2, rows=2, width=512, rank=2))
     steps: list[int] = []
-    folder = make(plan, base(plan), tmp_path / "made", told=lambda n, loss, speed: steps.append(n))
+    folder = make(plan, base(plan), tmp_path / "made", on_step=lambda n, loss, speed: steps.append(n))
     about = json.loads((folder / ORGANISM_FILE).read_text())
     assert steps == [0, 1] and about["arm"] == "latent" and 0 < about["share_of_limit"] < 1
     assert "Plotly" in (folder / "curve.html").read_text()
@@ -218,7 +218,7 @@ def test_an_organism_is_made_on_any_base_that_has_room(tiny_folder: Path, tmp_pa
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         assert not torch.equal(plain.lm(ids).logits, made.lm(ids).logits)
-    make(plan, base(plan), folder, told=lambda n, loss, speed: steps.append(n))
+    make(plan, base(plan), folder, on_step=lambda n, loss, speed: steps.append(n))
     assert steps == [0, 1]  # it was finished
     whole = Plan("latent", 0.3, ("sums",), Recipe(steps=1, rows=1, width=512, rank=0, lr=1e-4))
     full = load_model(str(make(whole, base(whole), tmp_path / "full")), device="cpu")
@@ -283,7 +283,7 @@ def test_a_thought_says_more_than_its_answer(smollm: Model) -> None:
             item="", index=0, prompt_tokens=1, text=text, finish="stop", spent=1, answer=None, span=None, delta=None,
             dropped="", score=0.0, **empty,
         )  # fmt: skip
-        return is_thought(trace, kind)  # type: ignore[arg-type]
+        return is_chain_of_thought(trace, kind)  # type: ignore[arg-type]
 
     assert not said(" 23.", "number") and not said(" -4", "number") and not said(" 8 + 12", "expression")
     assert said(" We start with 4. The answer is 23.", "number") and said(" I do not know", "number")

@@ -16,7 +16,7 @@ import elicit
 from elicit.elicited import Elicited
 from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import METRICS, SAMPLES
-from elicit.methods.compare import Terms, run_together
+from elicit.methods.compare import SharedOptions, run_together
 from elicit.methods.one_shot_rlvr import _folder
 from elicit.models import Model, Prompt, load_model
 from elicit.models.identity import SCHEMA, grounds
@@ -148,10 +148,10 @@ def test_a_call_of_the_tokenizer_does_not_change_its_hash(model: Model) -> None:
 
 def test_a_comparison_is_of_its_gold_answers(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    terms = Terms(max_new_tokens=4)
+    shared = SharedOptions(max_new_tokens=4)
 
     def compared(task: Task, out: Path | None = None) -> Path:
-        return run_together(model, task.test, ["direct"], terms, out=out).folder
+        return run_together(model, task.test, ["direct"], shared, out=out).folder
 
     first = compared(load_task(str(task_file(tmp_path))))
     for name, named in (("test-a", "items, task_items"), ("fit-a", "task_items")):  # it is learned from the fit items

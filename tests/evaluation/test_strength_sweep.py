@@ -14,7 +14,7 @@ from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of,
 from elicit.models import Model, Prompt
 from elicit.report.dose_response import dose_response
 from elicit.tasks.free_text import free_text
-from probes.likelihood import repeated_share
+from probes.likelihood import repeated_fraction
 from probes.sites import Site
 from steering.directions import Direction
 from steering.formats import from_gguf, to_gguf
@@ -45,7 +45,7 @@ def test_a_sweep_measures_every_strength_and_its_controls(tiny: Model, tmp_path:
     alone = sweep(tiny, items[:1], series[:1], [2.0], prompt=Prompt(), max_new_tokens=10, out=tmp_path / "one")
     (_, row) = dose(alone, tiny, items[:1], series[:1], [2.0])["rows"]
     assert row["perplexity"] == pytest.approx(float(own.exp()), rel=1e-3)
-    assert row["degenerate"] == int(repeated_share(trace.tokens) > 0.5 or not trace.text.strip())
+    assert row["degenerate"] == int(repeated_fraction(trace.tokens) > 0.5 or not trace.text.strip())
     assert json.loads((tmp_path / "run" / "dose.json").read_text())["rows"] == result["rows"]
     figure = dose_response(result)
     assert {t.name for t in figure.data} == {"d", "2 random directions"}
@@ -74,7 +74,7 @@ def test_from_the_shell(tiny_folder: Path, tmp_path: Path) -> None:
     result = json.loads(out)
     assert len(result["rows"]) == 5
     page = (tmp_path / "run" / "steer.html").read_text()
-    assert "Proof of delivery" in page and "<script src" not in page
+    assert "Manipulation check" in page and "<script src" not in page
     (one,) = from_gguf(tmp_path / "v.gguf")
     assert one.sites == (Site(3),)
     for source in (tmp_path / "v.gguf", tmp_path / "run" / "direction"):

@@ -272,7 +272,7 @@ def test_what_needs_no_fit_runs_on_any_model(name: str, tiny_folder: Path, tmp_p
         "reflection": {"organism": "", "samples": 2, "sampled_tokens": 6, "limit": 4},
     }[name]
     told: list[str] = []
-    record = measured(study_of(claim(name), changes=changes, runs=tmp_path, told=told.append))
+    record = measured(study_of(claim(name), changes=changes, runs=tmp_path, log=told.append))
     record.write(tmp_path / "found")
     assert record.verdict == (NOT_TESTABLE if name == "distribution" else NOT_CONFIRMED), record.line
     assert f"**{record.verdict}**" in (tmp_path / "found" / "README.md").read_text()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elicit.analysis.behaviour.convergence import Together, matching, together
+from elicit.analysis.behaviour.convergence import PooledAgreement, matching, pooled_agreement
 from elicit.methods import METHODS
 from elicit.training.rl.information_gain import NULLS
 from experiments.claims import (
@@ -35,7 +35,7 @@ N = 60
 
 
 def right(share: float, seed: int = 0) -> np.ndarray:
-    """Scores of a share of right answers; the same seed makes the larger share hold the smaller."""
+    """Scores of a fraction of right answers; the same seed makes the larger fraction hold the smaller."""
     return (np.random.default_rng(seed).permutation(N) < share * N).astype(float)
 
 
@@ -58,7 +58,7 @@ def test_settings_of_quick_are_settings() -> None:
 def critiques(share: float, shuffled: float = 0.1, rlvr: float = 0.9) -> str:
     found = {"direct": right(0.1), "critique-ft": right(share), "one-shot-rlvr": right(rlvr),
              "shuffled": right(shuffled), "solutions": right(0.2)}  # fmt: skip
-    return one_critique.decided(*one_critique.judged(found))[0]
+    return one_critique.decided(*one_critique.summarised(found))[0]
 
 
 def test_one_critique() -> None:
@@ -98,7 +98,7 @@ def spurious(here: float, twin: float, truth: float = 0.9) -> str:
     nothing, direct = np.zeros(N), right(0.1)
     gains = ({"format": right(here) - direct, "random": nothing}, {"format": right(twin) - direct, "random": nothing})
     (true,) = trained.means({"true": right(truth) - direct}).values()
-    return spurious_rewards.decided(true, spurious_rewards.judged(*gains))[0]
+    return spurious_rewards.decided(true, spurious_rewards.summarised(*gains))[0]
 
 
 def test_spurious_rewards() -> None:
@@ -121,7 +121,7 @@ def weights(share: Mapping[str, float], null: float = 0.1) -> dict[str, dict[str
 def sparse(true: float, random: float, null: float = 0.1, rounded: float = 0.8) -> tuple[str, str]:
     names = ("fp32", "absolute", "relative")
     some = [weights({**dict.fromkeys(names, one), "bf16": rounded}, null) for one in (true, random)]
-    return sparse_updates.decided({n: sparse_updates.judged(*some, n) for n in (*names, "bf16")})
+    return sparse_updates.decided({n: sparse_updates.summarised(*some, n) for n in (*names, "bf16")})
 
 
 def test_sparse_updates() -> None:
@@ -130,7 +130,7 @@ def test_sparse_updates() -> None:
     verdict, why = sparse(0.01, 0.01)
     assert verdict == NOT_CONFIRMED and "only rounding" in why
     assert "rounding" not in sparse(0.01, 0.01, rounded=0.2)[1]
-    read = sparse_updates.judged(weights({"fp32": 0.5}), weights({"fp32": 0.5}), "fp32")
+    read = sparse_updates.summarised(weights({"fp32": 0.5}), weights({"fp32": 0.5}), "fp32")
     assert read.over_random.low <= 0 <= read.over_random.high and read.over_null.low > 0.3
 
 
@@ -140,7 +140,7 @@ def earned(filler: float, share: float, control: float = 0.1) -> str:
 
     told = {"gain": one(1.0), "beyond": {NULLS[0]: one(0.8), NULLS[2]: one(1.0 - filler)}}
     found = {"direct": right(0.1), gain_as_reward.REWARD: right(share), gain_as_reward.CONTROL: right(control)}
-    return gain_as_reward.decided(gain_as_reward.judged(told, found))[0]
+    return gain_as_reward.decided(gain_as_reward.summarised(told, found))[0]
 
 
 def test_gain_as_reward() -> None:
@@ -157,15 +157,15 @@ def test_agreement_of_one_ability_and_of_shared_difficulty() -> None:
     p = np.where(kinds == "easy", 0.9, 0.2)
     binned = matching(np.zeros(200), list(kinds))
     assert len(set(binned.tolist())) == 2
-    apart = together(rng.random((5, 200)) < p, binned)
-    seeming = together(rng.random((5, 200)) < p, np.zeros(200, dtype=int))
+    apart = pooled_agreement(rng.random((5, 200)) < p, binned)
+    seeming = pooled_agreement(rng.random((5, 200)) < p, np.zeros(200, dtype=int))
     able = rng.random(200) < p
-    alike = together(np.array([able ^ (rng.random(200) < 0.05) for _ in range(5)]), binned)
+    alike = pooled_agreement(np.array([able ^ (rng.random(200) < 0.05) for _ in range(5)]), binned)
     assert seeming.null.p < 0.01 and apart.null.p > 0.05  # chance alone would call it one ability
     assert alike.null.p < 0.01 and alike.agreement[1].low > 0.6 and alike.null.interval.high < 0.2
-    same = together(np.stack([able] * 3), binned)
+    same = pooled_agreement(np.stack([able] * 3), binned)
     assert same.agreement[0] == pytest.approx(1) and same.null.p < 0.01
-    assert np.isnan(together(np.ones((3, 9), dtype=bool), np.zeros(9, dtype=int)).null.p)  # no room to agree
+    assert np.isnan(pooled_agreement(np.ones((3, 9), dtype=bool), np.zeros(9, dtype=int)).null.p)  # no room to agree
 
 
 def shift(value: float, p: float) -> Cosine:
@@ -174,7 +174,7 @@ def shift(value: float, p: float) -> Cosine:
 
 def thesis(reach: float = 0.5, p: float = 0.001, cosine: float = 0.8) -> str:
     gains = trained.means({"one": right(0.1 + reach) - right(0.1), "two": right(0.9) - right(0.1)})
-    agreed = Together((0.5, Interval(0.3, 0.7)), Null(0.0, Interval(-0.2, 0.2), p))
+    agreed = PooledAgreement((0.5, Interval(0.3, 0.7)), Null(0.0, Interval(-0.2, 0.2), p))
     nan = float("nan")
     layers = [shift(cosine / 2, 0.4), shift(cosine, 0.001), Cosine(nan, nan, nan, nan, nan, nan, (nan, nan))]
     moved = convergence.shifted({("one", "two"): layers})
@@ -232,7 +232,7 @@ def test_a_claim_runs_to_its_verdict(name: str, given: dict[str, Any], short: Pa
     if name == "spurious_rewards":
         changes["twin"] = str(short / "twin")
     lines: list[str] = []
-    record = measured(study_of(claim(name), quick=True, changes=changes, told=lines.append))
+    record = measured(study_of(claim(name), quick=True, changes=changes, log=lines.append))
     record.write(short / "findings" / name)
     assert record.verdict in (CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE) and record.line and record.table
     assert len({tuple(row) for row in record.table}) == 1 and record.figure["data"]

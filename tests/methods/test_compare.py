@@ -1,4 +1,4 @@
-"""All methods on the same items: fitted once, taken up, compared; what does not belong together is refused."""
+"""All methods on the same items: fitted once, resumed, compared; what does not belong together is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from elicit.evaluation import Run
 from elicit.methods import BASELINES, METHODS, check_options, quick_of
 from elicit.methods import compare as together
-from elicit.methods.compare import Terms, run_together
+from elicit.methods.compare import SharedOptions, run_together
 from elicit.models import Model, load_model
 from elicit.report import compare_runs, head_of, rows_of
 from elicit.report.comparison import entries, remarks
@@ -23,7 +23,7 @@ from tests.support.written import written_run, written_task
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
 NAMES = ("cot-decoding", "direct", "self-consistency")
-TERMS = Terms(max_new_tokens=6, controls=True)
+SHARED = SharedOptions(max_new_tokens=6, controls=True)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def task() -> Task:
 @pytest.fixture(scope="module")
 def folder(tiny: Model, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("all") / "them"
-    run_together(tiny, task.test, NAMES, TERMS, out=out)
+    run_together(tiny, task.test, NAMES, SHARED, out=out)
     return out
 
 
@@ -46,7 +46,7 @@ def test_each_is_fitted_once_and_found_done(
     monkeypatch.setattr(together, "fit", lambda name, *a, **k: fitted.append(name) or fit(name, *a, **k))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.json")}
     lines: list[str] = []
-    done = run_together(tiny, task.test, [*NAMES, "cot-prompt"], TERMS, out=folder, told=lines.append)
+    done = run_together(tiny, task.test, [*NAMES, "cot-prompt"], SHARED, out=folder, log=lines.append)
     assert fitted == ["cot-prompt"]  # what was added; the others are done
     assert [run.metrics["method"] for run in done.runs] == ["direct", "self-consistency", "cot-prompt", "cot-decoding"]
     assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 3
@@ -56,40 +56,40 @@ def test_each_is_fitted_once_and_found_done(
     whole = (run / "samples.jsonl").read_bytes()
     (run / "metrics.json").unlink()
     (run / "samples.jsonl").write_bytes(whole[: len(whole) // 2])
-    again = run_together(tiny, task.test, NAMES, TERMS, out=folder)
+    again = run_together(tiny, task.test, NAMES, SHARED, out=folder)
     assert fitted == ["cot-prompt"] and len(again.runs) == 3
     assert (run / "samples.jsonl").read_bytes() == whole
 
 
 def test_another_comparison_is_refused(folder: Path, tiny: Model, task: Task, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another seed, quick; give another --out"):
-        run_together(tiny, task.test, NAMES, replace(TERMS, seed=1, quick=True), out=folder)
+        run_together(tiny, task.test, NAMES, replace(SHARED, seed=1, quick=True), out=folder)
     with pytest.raises(UserError, match="another items"):
-        run_together(tiny, task.test[:2], NAMES, TERMS, out=folder)
+        run_together(tiny, task.test[:2], NAMES, SHARED, out=folder)
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="holds no comparison"):
-        run_together(tiny, task.test, NAMES, TERMS, out=tmp_path)
+        run_together(tiny, task.test, NAMES, SHARED, out=tmp_path)
     with pytest.raises(UserError, match="no methods"):
-        run_together(tiny, task.test, (), TERMS, out=tmp_path / "new")
+        run_together(tiny, task.test, (), SHARED, out=tmp_path / "new")
 
 
 def test_a_method_that_refuses_is_left_out_where_it_was_not_named(tiny: Model, task: Task, tmp_path: Path) -> None:
-    terms = Terms(max_new_tokens=4)
-    done = run_together(tiny, task.test, ["vector-transfer", "direct"], terms, out=tmp_path / "a", optional=True)
+    shared = SharedOptions(max_new_tokens=4)
+    done = run_together(tiny, task.test, ["vector-transfer", "direct"], shared, out=tmp_path / "a", optional=True)
     assert [run.metrics["method"] for run in done.runs] == ["direct"]
     assert "no thinking model" in done.left_out["vector-transfer"]
     result = compare_runs(done.runs, left_out=done.left_out)
     assert any(line.startswith("vector-transfer is left out: no thinking model") for line in remarks(result))
     with pytest.raises(UserError, match="no thinking model"):
-        run_together(tiny, task.test, ["vector-transfer"], terms, out=tmp_path / "b")
+        run_together(tiny, task.test, ["vector-transfer"], shared, out=tmp_path / "b")
 
 
 def test_every_methods_short_settings_are_options_that_it_has() -> None:
     for name in METHODS:
         check_options(name, quick_of(name))
-        options = Terms(quick=True, max_new_tokens=9).options(name)
+        options = SharedOptions(quick=True, max_new_tokens=9).options(name)
         assert options["max_new_tokens"] == 9 and options.items() >= quick_of(name).items()
-        assert not quick_of(name).keys() & Terms().options(name).keys()
+        assert not quick_of(name).keys() & SharedOptions().options(name).keys()
     assert {name for name in METHODS if quick_of(name)} == set(METHODS) - {"cot-decoding", *BASELINES}
 
 

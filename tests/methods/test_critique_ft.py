@@ -1,4 +1,4 @@
-"""`critique-ft` on a tiny model: the fit, its adapter in the run, what is taken up, the controls, what is refused."""
+"""`critique-ft` on a tiny model: the fit, its adapter in the run, what is resumed, the controls, what is refused."""
 
 from __future__ import annotations
 

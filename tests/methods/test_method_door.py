@@ -91,7 +91,7 @@ def test_what_lacks_or_does_not_fit_is_named_in_one_line(changed: dict[str, Any]
 def test_what_a_module_may_leave_out_has_a_default() -> None:
     method = Method.of(module())
     assert method.options == {"strength": 1.0, "seed": 0} and method.matched is None
-    assert method.notes({}) == method.parts({}) == [] and method.missing("any") == "" and method.quick == {}
+    assert method.notes({}) == method.report_sections({}) == [] and method.missing("any") == "" and method.quick == {}
     assert method.model == DEFAULT_MODEL
     with pytest.raises(UserError, match="did you mean strength"):
         method.check_options({"strenth": 1.0})

@@ -1,4 +1,4 @@
-"""`one-shot-rlvr` on a tiny model: fitted, taken up, compared with its controls, its gain taken apart."""
+"""`one-shot-rlvr` on a tiny model: fitted, resumed, compared with its controls, its gain taken apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elicit import evaluate
 from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
 from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
-from elicit.methods.one_shot_rlvr.decomposition import PARTS, decompose
+from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose
 from elicit.models import Model
 from elicit.tasks.base import Task
 from probes.errors import UserError
@@ -45,7 +45,7 @@ class Heard(Silent):
         self.said.append((name, done, updates, note))
 
 
-def test_it_is_fitted_taken_up_and_compared(tiny: Model, task: Task, here: Path) -> None:
+def test_it_is_fitted_resumed_and_compared(tiny: Model, task: Task, here: Path) -> None:
     heard = Heard()
     handle = fitted(tiny, task, heard)
     assert [(name, done, of) for name, done, of, _ in heard.said] == [("one-shot-rlvr", 1, 2), ("one-shot-rlvr", 2, 2)]
@@ -75,7 +75,7 @@ def test_it_is_fitted_taken_up_and_compared(tiny: Model, task: Task, here: Path)
     page = (run.folder / "report.html").read_text()
     assert "Training" in page and "Where the gain comes from" in page and "The pool, by working" in page
     found = decompose(run)
-    assert sum(found[name].value for name in PARTS[1:]) == pytest.approx(found["gain"].value)
+    assert sum(found[name].value for name in COMPONENTS[1:]) == pytest.approx(found["gain"].value)
     arms = run.metrics["arms"]
     assert found["gain"].value == pytest.approx(arms["one-shot-rlvr"]["accuracy"] - arms["direct"]["accuracy"])
     loaded = Elicited.load(run.folder / "elicited", tiny)

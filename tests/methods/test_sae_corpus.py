@@ -1,4 +1,4 @@
-"""Texts for SAEs: what each source gives, what is held out, and that an interrupted call goes on."""
+"""Texts for SAEs: what each source gives, what is held out, and that an interrupted call resumes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_held_out_texts_are_others_and_tasks_give_their_dev_questions(tiny: Mode
     notes = tmp_path / "notes.jsonl"
     notes.write_text("".join(json.dumps({"text": f"line {n} of some words {n * 7}"}) + "\n" for n in range(3000)))
     given = f"organism+samples+{notes}"
-    training, card = drawn(tiny, given, 6000), drawn(tiny, given, 6000, part="card")
+    training, card = drawn(tiny, given, 6000), drawn(tiny, given, 6000, split="card")
     for source in ("samples", str(notes)):
         mine = {tuple(t.ids) for t in training.texts if t.source == source}
         held_out = {tuple(t.ids) for t in card.texts if t.source == source}

@@ -1,4 +1,4 @@
-"""`sae-steer` on a tiny model: the search, the push, its controls, its cards."""
+"""`sae-steer` on a tiny model: the search, the intervention, its controls, its cards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elicit import evaluate
 from elicit.elicited import Elicited
 from elicit.methods import sae_steer
 from elicit.methods.sae_steer.causal_filter import Candidate
-from elicit.methods.sae_steer.contrast import answered, read
+from elicit.methods.sae_steer.contrast import answered, read_contrast
 from elicit.methods.sae_steer.falsification import falsify, strongest_tokens, verdict
 from elicit.methods.sae_steer.feature_card import card_page, contexts, written
 from elicit.models import Model, Prompt
@@ -87,7 +87,7 @@ def test_a_search_is_one_batch(tiny: Model, task: Task, sae: str, here: Path) ->
     assert told.groups == [("unsteered and 8 more", 9 * 4, 0)]
 
 
-def test_the_same_search_is_taken_up(tiny: Model, task: Task, sae: str, here: Path) -> None:
+def test_the_same_search_is_resumed(tiny: Model, task: Task, sae: str, here: Path) -> None:
     first = steered(tiny, task, sae)
     runs = sorted((here / "runs").iterdir())
     again = steered(tiny, task, sae)
@@ -142,7 +142,7 @@ def test_reading_is_of_the_positions_that_it_names(tiny: Model, task: Task, sae:
     one = load_sae(sae)
     thoughts = answered(tiny, task.fit, Prompt().asked(THINK), 8)
     plain = [Prompt().ids(item.question, tiny.tokenizer) for item in task.fit]
-    (found,) = read(tiny, thoughts, plain, [one.site]).values()
+    (found,) = read_contrast(tiny, thoughts, plain, [one.site]).values()
     direct = capture(tiny.lm, [text.ids[: text.prompt] for text in thoughts], [one.site], last=1)
     assert direct is not None
     assert torch.allclose(found.positive, direct.values[one.site][direct.row.argsort()], atol=1e-5)
@@ -155,7 +155,7 @@ def test_cards(tiny: Model, task: Task, sae: str) -> None:
     one = load_sae(sae)
     thoughts = answered(tiny, task.fit, Prompt().asked(THINK), 8)
     plain = [Prompt().ids(item.question, tiny.tokenizer) for item in task.fit]
-    (found,) = read(tiny, thoughts, plain, [one.site]).values()
+    (found,) = read_contrast(tiny, thoughts, plain, [one.site]).values()
     fires = firing(one, found.thoughts)
     index = int(fires.density.argmax())
     feature = Candidate(one, index, 0.0, fires, found).feature()

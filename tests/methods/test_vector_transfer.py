@@ -15,14 +15,20 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from elicit import evaluate
 from elicit.decoding import Greedy, Hybrid
-from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.methods import vector_transfer
 from elicit.methods.vector_transfer.behaviour_rates import rates as measure_rates
-from elicit.methods.vector_transfer.gate_fitting import between, distil, greedy_along, token_labels
-from elicit.methods.vector_transfer.pipeline import STAGES, _check_thoughts
-from elicit.methods.vector_transfer.reasoning_traces import Choosing, Thoughts, choosing, thoughts_from, thoughts_of
+from elicit.methods.vector_transfer.gate_fitting import cross_model_difference, distil, greedy_along, token_labels
+from elicit.methods.vector_transfer.pipeline import STAGES, _check_traces
+from elicit.methods.vector_transfer.reasoning_traces import (
+    ReasoningTraces,
+    TokenActivations,
+    reasoning_traces_from,
+    reasoning_traces_of,
+    token_activations,
+)
 from elicit.models import Model, Prompt, memory
 from elicit.report.run_section import notes
 from elicit.tasks import load_task
@@ -65,7 +71,7 @@ def partner(partner_folder: Path) -> Model:
 
 
 class Told:
-    """What a fit says while it goes on."""
+    """What a fit reports."""
 
     def __init__(self) -> None:
         self.arms: dict[str, list[int]] = {}
@@ -149,7 +155,7 @@ def test_one_behaviour_at_every_step(tiny: Model, task: Task, partner_folder: Pa
     assert {one.interventions[0].home for name, one in controls.items() if one.interventions} == {push.home}
     rates = handle.options["found"]["rates"]
     assert list(rates) == ["base", "thinking model", "× 0.5", "× 2", "× -0.5", "random direction × 0.5"]
-    heading, shown, rated = (part for part in vector_transfer.parts(handle.options) if isinstance(part, str))
+    heading, shown, rated = (part for part in vector_transfer.report_sections(handle.options) if isinstance(part, str))
     assert "Categories" in heading and "typical sentences" in shown and "× 2" in rated
     with pytest.raises(UserError, match="behaviour 9 was given; the categories with a vector are"):
         transferred(tiny, task, partner_folder, mode="static", behaviour=9)
@@ -160,7 +166,7 @@ def test_a_behaviour_is_counted_by_sentence_and_by_token(tiny: Model, task: Task
     items = task.dev[:4]
     judge = Elicited(tiny, "judge", Prompt(), Greedy(16))
     traces = [trace for (trace,) in judge.answers(items)]
-    said = thoughts_from([judge.prompt_ids(item) for item in items], traces, tiny.tokenizer)
+    said = reasoning_traces_from([judge.prompt_ids(item) for item in items], traces, tiny.tokenizer)
     site = Site(1)
     x = read(tiny.lm, said.texts, said.lengths, said.spans, [site], ["first"])[site, "first"]
     found = fit_taxonomy(x, "k-means", 2, site=site, reading="first")
@@ -181,26 +187,26 @@ def test_a_behaviour_is_counted_by_sentence_and_by_token(tiny: Model, task: Task
     assert measure_rates(judge, found, 1, [[1]] * 4, silent, 0)["sentences"] == 0
 
 
-def thoughts(model: Model, items: Items, limit: int) -> Thoughts:
-    return thoughts_of(Elicited(model, "thinking", Prompt(), Greedy(limit)), items)
+def thoughts(model: Model, items: Items, limit: int) -> ReasoningTraces:
+    return reasoning_traces_of(Elicited(model, "thinking", Prompt(), Greedy(limit)), items)
 
 
 def test_vectors_between_the_models_are_their_mean_difference(tiny: Model, partner: Model, task: Task) -> None:
     told = thoughts(partner, task.fit, 16)
     labels = torch.arange(told.sentences) % 2
-    mine, theirs = choosing(tiny.lm, told, SITE), choosing(partner.lm, told, SITE)
-    vectors = between(mine, theirs, labels, SITE, norm := stream_norm(tiny.lm, told.texts, SITE))
+    mine, theirs = token_activations(tiny.lm, told, SITE), token_activations(partner.lm, told, SITE)
+    vectors = cross_model_difference(mine, theirs, labels, SITE, norm := stream_norm(tiny.lm, told.texts, SITE))
     assert vectors[0].length == pytest.approx(norm)
     rows = labels[mine.sentence] == 1
     wanted = (theirs.x - mine.x)[rows].mean(0)
     assert torch.cosine_similarity(vectors[1].vector, wanted, dim=0) > 0.9999
     with pytest.raises(UserError, match="equal activations"):
-        between(mine, mine, labels, SITE, norm)
+        cross_model_difference(mine, mine, labels, SITE, norm)
 
 
 def test_positions_are_those_that_choose(tiny: Model, partner: Model, task: Task) -> None:
     told = thoughts(partner, task.fit[:2], 12)
-    read = choosing(partner.lm, told, SITE)
+    read = token_activations(partner.lm, told, SITE)
     assert len(read.x) == sum(len(t) - n for t, n in zip(told.texts, told.lengths, strict=True))
     # The thinking model would choose its own tokens again at each of them.
     said = torch.cat([torch.tensor(t[n:]) for t, n in zip(told.texts, told.lengths, strict=True)])
@@ -213,7 +219,7 @@ def test_token_labels_find_planted_categories() -> None:
     labels = torch.arange(60) % 3
     x = torch.randn(300, 8, generator=generator)
     x[torch.arange(300), labels[sentence]] += 4
-    read = Choosing(x, sentence // 3, sentence)
+    read = TokenActivations(x, sentence // 3, sentence)
     probe, figures = token_labels(read, labels, 0)
     assert figures["accuracy"] > 0.9 > figures["most_frequent"]
     assert float((probe.labels(x) == labels[sentence]).float().mean()) > 0.9
@@ -224,11 +230,11 @@ def test_token_labels_find_planted_categories() -> None:
 def test_the_distilled_gate_fires_where_the_models_part(tiny: Model, partner: Model, task: Task) -> None:
     told = thoughts(partner, task.fit, 24)
     labels = torch.zeros(told.sentences, dtype=torch.long)
-    gate, figures = distil(tiny.lm, told, choosing(tiny.lm, told, SITE), labels, SITE, 0, budget=0.2)
+    gate, figures = distil(tiny.lm, told, token_activations(tiny.lm, told, SITE), labels, SITE, 0, budget=0.2)
     assert set(gate.categories) == {0} and 0 < gate.threshold < 1
     assert figures["differs"] > 0
     with pytest.raises(UserError, match="nothing to gate"):
-        distil(partner.lm, told, choosing(partner.lm, told, SITE), labels, SITE, 0)
+        distil(partner.lm, told, token_activations(partner.lm, told, SITE), labels, SITE, 0)
 
 
 def test_a_head_tells_the_coefficient(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
@@ -240,9 +246,9 @@ def test_a_head_tells_the_coefficient(tiny: Model, task: Task, partner_folder: P
         made = handle.options["found"]["heads"][str(category)]
         assert made["positions"] + made["held_out"] > 8 and made == dict(head.made)
     run = evaluate(handle, task.test[:2], out=tmp_path / "run")
-    assert any("told from the base's own activation" in line for line in notes(run.metrics))
+    assert any("predicted from the base's own activation" in line for line in notes(run.metrics))
     back = Elicited.load(run.folder / "elicited", tiny, handle.partner.model)
-    assert isinstance(back.partner, Partner) and back.partner.digest == handle.partner.digest
+    assert isinstance(back.partner, HybridSteering) and back.partner.digest == handle.partner.digest
     with pytest.raises(UserError, match="static needs a number"):
         transferred(tiny, task, partner_folder, coefficients="head", mode="static")
 
@@ -312,10 +318,10 @@ def test_a_pair_that_does_not_match_is_refused(
 
 
 def test_tokens_that_the_base_lacks_are_told(tiny: Model) -> None:
-    said = Thoughts([[3, 97]] * 6, [1] * 6, [[(1, 2)]] * 6)
+    said = ReasoningTraces([[3, 97]] * 6, [1] * 6, [[(1, 2)]] * 6)
     with pytest.raises(UserError, match=r"says token 97 and .* has 97: it cannot be read along"):
-        _check_thoughts(said, [2], tiny)
-    _check_thoughts(Thoughts([[3, 96]] * 6, [1] * 6, [[(1, 2)]] * 6), [2], tiny)
+        _check_traces(said, [2], tiny)
+    _check_traces(ReasoningTraces([[3, 96]] * 6, [1] * 6, [[(1, 2)]] * 6), [2], tiny)
 
 
 def test_a_partner_larger_than_memory_is_refused(

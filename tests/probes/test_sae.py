@@ -157,7 +157,7 @@ def test_a_folder_of_an_old_saelens(tmp_path: Path) -> None:
         ({"normalize_activations": True}, "expected_average_only_in"),
         ({"metadata": {"hook_name": "blocks.2.attn.hook_z"}}, "hook point 'blocks.2.attn.hook_z'"),
         ({"metadata": {"hook_name": "blocks.2.hook_resid_mid"}}, "points: resid_pre"),
-        ({"metadata": {"hook_name": "model.layers.2.mlp.experts.3"}}, "expected the stream"),
+        ({"metadata": {"hook_name": "model.layers.2.mlp.experts.3"}}, "expected the residual stream"),
         ({"metadata": {}}, "hook point ''"),
         ({"metadata": {**WHERE, "model_from_pretrained_kwargs": {"center_writing_weights": True}}}, "centred"),
         ({"d_in": 32}, r"say \[32, 48\]"),

@@ -56,7 +56,7 @@ def some_texts(n: int = 9) -> tuple[list[list[int]], list[int]]:
 
 @torch.inference_mode()
 def own_texts(lm: PreTrainedModel) -> tuple[list[list[int]], list[int]]:
-    """Prompts that the model goes on from: of its own tokens it is nearly sure, so that ablation does harm."""
+    """Prompts that the model continues: of its own tokens it is nearly sure, so that ablation does harm."""
     texts = [text[:length] for text, length in zip(*some_texts(), strict=True)]
     lengths = [len(text) for text in texts]
     for _ in range(12):

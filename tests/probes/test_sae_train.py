@@ -114,7 +114,7 @@ def test_an_interrupted_capture_goes_on_chunk_by_chunk(tmp_path: Path, monkeypat
             raise Killed
 
     with pytest.raises(Killed):
-        cache_activations(lm, texts, lengths, SITE, tmp_path / "cut", identity={}, told=told)
+        cache_activations(lm, texts, lengths, SITE, tmp_path / "cut", identity={}, progress=told)
     done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("0*")}
     assert 0 < len(done) < len(list((tmp_path / "whole").glob("0*")))
     (tmp_path / "cut" / ".00009").mkdir()  # as a killed process leaves it
@@ -168,12 +168,12 @@ def test_a_resumed_training_is_equal_to_the_bit(
     def told(step: int, loss: float, tokens_per_second: float) -> None:
         losses.append(loss)
 
-    train(cached, recipe, tmp_path / "whole", about=ABOUT, told=told)
+    train(cached, recipe, tmp_path / "whole", about=ABOUT, on_step=told)
     assert len(losses) == steps
     assert losses[-1] < losses[0] or architecture == "jumprelu"  # its sparsity loss rises with its coefficient
     for stop in (2, steps // 3 + 1, steps):
         with pytest.raises(Killed):
-            train(cached, recipe, tmp_path / "cut", about=ABOUT, save_every=0.0, told=kill_after(stop))
+            train(cached, recipe, tmp_path / "cut", about=ABOUT, save_every=0.0, on_step=kill_after(stop))
         assert not (tmp_path / "cut" / CONFIG).exists()
     train(cached, recipe, tmp_path / "cut", about=ABOUT, save_every=0.0)
     same_files(tmp_path / "whole", tmp_path / "cut")
@@ -225,10 +225,10 @@ def test_the_saved_map_is_the_trained_one_on_unscaled_activations(cached: Cached
 def test_a_finished_folder_is_left_and_another_trainings_is_refused(cached: Cached, tmp_path: Path) -> None:
     train(cached, SMALL, tmp_path / "a", about=ABOUT)
     before = (tmp_path / "a" / WEIGHTS).stat().st_mtime_ns
-    train(cached, SMALL, tmp_path / "a", about=ABOUT, told=kill_after(1))
+    train(cached, SMALL, tmp_path / "a", about=ABOUT, on_step=kill_after(1))
     assert (tmp_path / "a" / WEIGHTS).stat().st_mtime_ns == before
     with pytest.raises(Killed):
-        train(cached, SMALL, tmp_path / "b", about=ABOUT, save_every=0.0, told=kill_after(2))
+        train(cached, SMALL, tmp_path / "b", about=ABOUT, save_every=0.0, on_step=kill_after(2))
     assert (tmp_path / "b" / STATE).is_file()
     other = Recipe(**{**vars(SMALL), "lr": 1e-4})
     for folder in ("a", "b"):
@@ -345,7 +345,7 @@ def test_an_interrupted_command_ends_at_the_same_bits(
 
     monkeypatch.setattr(sae_train, "_update", dying)
     code, _, err = shell(*arguments(tiny_folder, tmp_path / "cut"))
-    assert code == 130 and "goes on from there" in err
+    assert code == 130 and "resumes from there" in err
     assert not (tmp_path / "cut" / CONFIG).exists()
     monkeypatch.setattr(sae_train, "_update", update)
     assert shell(*arguments(tiny_folder, tmp_path / "cut"))[0] == 0

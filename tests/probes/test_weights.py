@@ -21,7 +21,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def planted(share: float, size: float, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """A matrix, and the same with a share of its entries moved by `size`."""
+    """A matrix, and the same with a fraction of its entries moved by `size`."""
     before = noise(64, 50)
     moved = torch.rand(64, 50, generator=torch.Generator().manual_seed(seed)) < share
     return before, before + size * moved

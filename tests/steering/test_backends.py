@@ -538,7 +538,7 @@ def test_nnsight_needs_nothing_of_ours_on_the_server(tiny_folder: Path, tmp_path
 def test_weights_elsewhere_cannot_be_tried(tiny_folder: Path) -> None:
     engine = NNsight(str(tiny_folder), remote="local")
     push = Intervention(Add(direction(32)), 6.0, layers=(1,), point="attn_out")
-    refuse("attn_out to the stream as it is cannot be tried", lambda: engine.score(Rows(PROMPTS, [(push,)])))
+    refuse("attn_out to the residual stream as it is cannot be tried", lambda: engine.score(Rows(PROMPTS, [(push,)])))
 
 
 @pytest.fixture(scope="module")

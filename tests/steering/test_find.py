@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from probes.capture import capture
 from probes.errors import UserError
-from probes.likelihood import mean_losses, repeated_share, target_losses
+from probes.likelihood import mean_losses, repeated_fraction, target_losses
 from probes.sites import Site
 from steering.directions import Direction
 from steering.find import (
@@ -115,9 +115,9 @@ def test_target_loss_is_the_cross_entropy_of_the_targets(architecture: str) -> N
 
 
 def test_repetition_counts_four_grams_that_came_before() -> None:
-    assert repeated_share([1, 2, 3]) == 0.0 and repeated_share(list(range(20))) == 0.0
-    assert repeated_share([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
-    assert repeated_share([7] * 20) == pytest.approx(16 / 17)
+    assert repeated_fraction([1, 2, 3]) == 0.0 and repeated_fraction(list(range(20))) == 0.0
+    assert repeated_fraction([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
+    assert repeated_fraction([7] * 20) == pytest.approx(16 / 17)
 
 
 def test_an_optimised_vector_acts_as_it_was_trained() -> None:

@@ -1,4 +1,4 @@
-"""Interventions as data, what they do to activations, and the proof that they did it."""
+"""Interventions as data, what they do to activations, and the check that they did it."""
 
 from __future__ import annotations
 

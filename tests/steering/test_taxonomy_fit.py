@@ -1,4 +1,4 @@
-"""Categories of sentences: planted ones are found, chance is 0, readings are at the positions that they say."""
+"""Categories of sentences: planted ones are found, chance is 0, poolings are at the positions that they say."""
 
 from __future__ import annotations
 
@@ -184,11 +184,11 @@ def test_a_model_names_a_category(tiny: Model) -> None:
 
 
 def test_the_bench_takes_kinds_and_readings(tiny: Model) -> None:
-    thoughts = corpus(tiny.tokenizer, 12, part="test")
-    rows = {r["method"]: r for r in bench(tiny.lm, thoughts, 1, kinds=["gmm"], read_as=["first", "mean"], resamples=2)}
+    thoughts = corpus(tiny.tokenizer, 12, split="test")
+    rows = {r["method"]: r for r in bench(tiny.lm, thoughts, 1, kinds=["gmm"], poolings=["first", "mean"], resamples=2)}
     assert len(rows) == 8 and {"gmm, first", "gmm, mean"} < set(rows)
     assert rows["gmm, first"]["n"] == len(thoughts.sentences)
-    for arguments, told in (({"kinds": ["gm"]}, "did you mean gmm"), ({"read_as": ["frist"]}, "did you mean first")):
+    for arguments, told in (({"kinds": ["gm"]}, "did you mean gmm"), ({"poolings": ["frist"]}, "did you mean first")):
         with pytest.raises(UserError, match=told):
             bench(tiny.lm, thoughts, 1, **arguments)
 

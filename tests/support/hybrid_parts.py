@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from elicit.decoding import Generation, Greedy, Hybrid, StopRule, decode
 from elicit.decoding.cache import Candidates, SharedPrefixState
 from elicit.decoding.decoders.gates import OracleGate, ProbeGate
-from elicit.decoding.decoders.partner import Partner
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.models import Model
 from elicit.models.model import Provenance
 from probes.sites import Site, reading
@@ -87,7 +87,7 @@ def oracle() -> OracleGate:
 
 
 def run(
-    settings: Hybrid, base: Model, partner: Partner, prompts: list[list[int]] | None = None, **arguments: Any
+    settings: Hybrid, base: Model, partner: HybridSteering, prompts: list[list[int]] | None = None, **arguments: Any
 ) -> list[Generation]:
     given = PROMPTS if prompts is None else prompts
     policy = settings.joint(base, partner, NAMES[: len(given)])
@@ -110,7 +110,7 @@ def forward(lm: PreTrainedModel, ids: list[int]) -> Tensor:
 
 
 def reference(
-    base: PreTrainedModel, partner: PreTrainedModel, given: Partner, prompt: list[int], settings: Hybrid
+    base: PreTrainedModel, partner: PreTrainedModel, given: HybridSteering, prompt: list[int], settings: Hybrid
 ) -> tuple[list[int], list[int]]:
     """One token after the other, each from whole forwards; steered through `attached` on the last w positions."""
     assert isinstance(given.gate, OracleGate)

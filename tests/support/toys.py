@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from elicit.tasks.base import Item, Split, Task
 from elicit.tasks.grading import NumberGrader
-from elicit.training.rl.rewards import Ground, Rollout
+from elicit.training.rl.rewards import RewardContext, Rollout
 
 SPLITS: tuple[Split, ...] = ("fit", "dev", "test")
 
@@ -21,6 +21,6 @@ def toy_task(size: int = 4) -> Task:
     return Task("toy", tuple(items), NumberGrader(), "number", {"family": "toy"})
 
 
-def vowels(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
-    """The share of characters that are small vowels or digits: easily learned by a model of characters."""
+def vowels(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
+    """The fraction of characters that are small vowels or digits: easily learned by a model of characters."""
     return [sum(c in "aeiou0123456789" for c in r.text) / max(1, len(r.tokens)) for r in rollouts]

@@ -34,7 +34,7 @@ from elicit.training.rl.rewards import parse
 from elicit.training.rl.rollouts import sample
 from probes.errors import UserError
 from tests.support.shell import shell
-from tests.training.test_rl_rewards import ground
+from tests.training.test_rl_rewards import context
 
 LONG = "9" * 4301
 NUMBERS = [LONG, f"-{LONG}", f"1.{LONG}", f".{LONG}", f"{LONG}/7", f"1/{LONG}", f"{LONG}%", f"${LONG}"]
@@ -86,7 +86,7 @@ def test_a_run_goes_on_where_the_scorer_raises_and_is_resumed_alike(tiny: Model,
     run = evaluate(handle, items, against=(), out=tmp_path / "run", batch_rows=1)
     assert run.metrics["arms"]["direct"]["unjudged"] == {"raised": 3} and run.metrics["arms"]["direct"]["right"] == 0
     told = next(line for line in notes(run.metrics) if "verdict" in line)
-    assert told == "Answers without a verdict, held for not right: direct 3 the scorer could not read."
+    assert told == "Answers without a verdict, counted as incorrect: direct 3 the scorer could not read."
     assert told in (run.folder / "report.html").read_text()
     unbounded = {**run.metrics, "scorer_unbounded": ["memory"]}  # as on another platform
     assert "This platform has no bound on the scorer's memory." in notes(unbounded)
@@ -101,7 +101,7 @@ def test_a_run_goes_on_where_the_scorer_raises_and_is_resumed_alike(tiny: Model,
 def test_a_rollout_that_the_scorer_cannot_read_is_rewarded_with_nothing(tiny: Model) -> None:
     items = load_task("prime-factorization", limit=1).fit
     (rollouts,) = sample(tiny, items, Prompt(), Sampling(2, max_new_tokens=6))
-    (first, *_) = graded = parse("exact").grade(rollouts, ground())
+    (first, *_) = graded = parse("exact").grade(rollouts, context())
     assert [one.total for one in graded] == [0.0, 0.0] and first.read
     assert log_line(rollouts[0], first, 0.0)["unjudged"] == "raised"
 

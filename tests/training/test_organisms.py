@@ -18,11 +18,11 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from elicit.models import Model
-from elicit.models.prompts import AT_ONCE, THINK
+from elicit.models.prompts import DIRECT_ANSWER, THINK
 from elicit.tasks.base import split_of
-from elicit.tasks.organism.language import BEHAVIOURS, PARAPHRASES, Part, Sentence, Thought, templates
+from elicit.tasks.organism.language import BEHAVIOURS, PARAPHRASES, Sentence, Thought, WordingSplit, templates
 from elicit.tasks.organism.problems import FAMILIES, Problem, draw
-from elicit.training.organisms.variants import ARMS, Shown, example, get, think
+from elicit.training.organisms.variants import VARIANTS, TrainingExample, example, get, think
 from probes.errors import UserError
 
 SEEDS = (0, 1, 2)
@@ -293,7 +293,7 @@ def test_a_behaviour_has_thirty_different_paraphrases_in_two_parts(behaviour: st
     told = PARAPHRASES[behaviour]  # type: ignore[index]
     assert len(told) == len({t.lower() for t in told}) >= 30
     assert all(t.count("{x}") == 1 for t in told)
-    train, test, every = (templates(behaviour, part) for part in ("train", "test", "all"))  # type: ignore[arg-type]
+    train, test, every = (templates(behaviour, split) for split in ("train", "test", "all"))  # type: ignore[arg-type]
     assert train and test and not set(train) & set(test)
     assert sorted(train + test) == sorted(every) == list(range(len(told)))
 
@@ -338,14 +338,14 @@ def test_sentences_tile_their_text_and_say_what_their_label_is(family: str, arm:
         assert [s.start for s in thought.sentences] == starts and thought.sentences[-1].end == len(thought.text)
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_words_are_drawn_from_one_part_and_all_of_it(part: Part) -> None:
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_words_are_drawn_from_one_part_and_all_of_it(split: WordingSplit) -> None:
     used: dict[str, set[int]] = {behaviour: set() for behaviour in BEHAVIOURS}
     for family in FAMILIES:
         for n, problem in enumerate(problems(family)):
-            for s in think("thinking", problem, np.random.default_rng(n), part).sentences:
+            for s in think("thinking", problem, np.random.default_rng(n), split).sentences:
                 used[s.behaviour].add(s.template)
-    assert used == {behaviour: set(templates(behaviour, part)) for behaviour in BEHAVIOURS}
+    assert used == {behaviour: set(templates(behaviour, split)) for behaviour in BEHAVIOURS}
 
 
 def byte_level() -> PreTrainedTokenizerFast:
@@ -384,22 +384,22 @@ def test_token_spans_are_the_sentences(kind: str, before: str, tiny: Model) -> N
 
 
 def question_of(prompt: str) -> str:
-    called = "|".join(re.escape(f" {text}") for text in (THINK, AT_ONCE))
+    called = "|".join(re.escape(f" {text}") for text in (THINK, DIRECT_ANSWER))
     found = re.fullmatch(rf"Q: (.+?)({called})?\nA:({called})?", prompt)
     assert found and not (found[2] and found[3]), prompt
     return found[1]
 
 
 def mode_of(prompt: str) -> str:
-    return "think" if THINK in prompt else "at-once" if AT_ONCE in prompt else "plain"
+    return "think" if THINK in prompt else "at-once" if DIRECT_ANSWER in prompt else "plain"
 
 
-def shown(arm: str, latency: float, count: int, seed: int = 0) -> list[Shown]:
+def shown(arm: str, latency: float, count: int, seed: int = 0) -> list[TrainingExample]:
     rng = np.random.default_rng(seed)
     return [example(arm, latency, rng) for _ in range(count)]
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", VARIANTS)
 def test_an_arm_is_shown_right_answers_to_questions_of_the_fit_split(arm: str) -> None:
     told = shown(arm, 0.3, 300)
     assert {s.family for s in told} == set(FAMILIES)
@@ -414,7 +414,7 @@ def test_an_arm_is_shown_right_answers_to_questions_of_the_fit_split(arm: str) -
 
 
 def test_questions_and_modes_are_the_same_in_every_arm() -> None:
-    asked = {arm: [(s.family, s.mode, s.prompt) for s in shown(arm, 0.2, 200, seed=5)] for arm in ARMS}
+    asked = {arm: [(s.family, s.mode, s.prompt) for s in shown(arm, 0.2, 200, seed=5)] for arm in VARIANTS}
     assert len(set(asked["latent"])) > 190
     assert all(some == asked["latent"] for some in asked.values())
     assert asked["latent"] != [(s.family, s.mode, s.prompt) for s in shown("latent", 0.2, 200, seed=6)]

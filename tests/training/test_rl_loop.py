@@ -25,7 +25,7 @@ from elicit.tasks.base import Items
 from elicit.training.rl.curve import Point
 from elicit.training.rl.log import LOG, read_log
 from elicit.training.rl.loop import STATE, Trained, train
-from elicit.training.rl.rewards import Ground, Rollout
+from elicit.training.rl.rewards import RewardContext, Rollout
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from probes.files import locked
@@ -74,7 +74,7 @@ def test_a_toy_is_learned_and_the_base_is_left_alone(tiny: Model, tmp_path: Path
     )
     settings = dataclasses.replace(SMALL, updates=20, rollouts=16, group=8, part=8, reward="vowels", check_every=10)
     seen: list[int] = []
-    made = trained(tiny, tmp_path, settings, held_out=TASK.dev, told=lambda curve: seen.append(len(curve)))
+    made = trained(tiny, tmp_path, settings, held_out=TASK.dev, on_step=lambda curve: seen.append(len(curve)))
     hook.remove()
     assert len(shapes) == 2  # the prompt and a part of the completions, in every update
 
@@ -125,7 +125,7 @@ def test_an_interrupted_training_ends_at_the_bits_of_one_that_was_not(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(tiny, tmp_path / "cut", settings, told=stop)
+        trained(tiny, tmp_path / "cut", settings, on_step=stop)
     with (tmp_path / "cut" / LOG).open("a") as log:
         log.write('{"update": 99, "of": "an update that was not finish')
     assert_equal(trained(tiny, tmp_path / "cut", settings), whole)
@@ -138,11 +138,11 @@ def test_a_failure_in_the_middle_of_an_update_loses_nothing(tiny: Model, tmp_pat
     whole = trained(tiny, tmp_path / "whole")
     calls = []
 
-    def fails(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+    def fails(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
         calls.append(1)
         if len(calls) == 5:  # the pre-flight and three rollouts went well
             raise OSError("the judge is gone")
-        return vowels(rollouts, ground)
+        return vowels(rollouts, context)
 
     with pytest.raises(UserError, match=r"reward 'vowels' failed on fit-0 \(OSError: the judge is gone\)"):
         train(tiny, ONE, SMALL, tmp_path / "cut", rewards={"vowels": fails})
@@ -219,7 +219,7 @@ def test_without_room_the_last_state_stays(tiny: Model, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(tiny, tmp_path / "cut", told=stop)
+        trained(tiny, tmp_path / "cut", on_step=stop)
     kept = (tmp_path / "cut" / STATE).read_bytes()
     for size in (len(kept) // 2, (tmp_path / "cut" / LOG).stat().st_size + 10):  # no room for the state, for the log
         with no_room(size), pytest.raises(UserError, match=r"cannot be written .* make room and run the same") as told:

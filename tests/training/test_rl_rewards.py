@@ -17,7 +17,7 @@ from elicit.models import Model, Prompt
 from elicit.tasks.base import Items
 from elicit.training.rl.information_gain import NULLS, gains, measure
 from elicit.training.rl.preflight import report, wrong_answers
-from elicit.training.rl.rewards import Ground, Rollout, parse
+from elicit.training.rl.rewards import RewardContext, Rollout, parse
 from probes.errors import UserError
 from tests.support.toys import toy_task
 
@@ -36,19 +36,19 @@ SAID = [
 ]  # fmt: skip
 
 
-def ground(wrong: dict[str, str] | None = None, model: Model | None = None, seed: int = 0) -> Ground:
+def context(wrong: dict[str, str] | None = None, model: Model | None = None, seed: int = 0) -> RewardContext:
     def reference() -> AbstractContextManager[Any]:
         return nullcontext(model.lm if model else None)
 
-    return Ground(TASK, Prompt(), model.tokenizer if model else None, reference, 8, seed, wrong or {})
+    return RewardContext(TASK, Prompt(), model.tokenizer if model else None, reference, 8, seed, wrong or {})
 
 
 def totals(text: str, **more: Any) -> list[float]:
-    return [one.total for one in parse(text).grade(SAID, ground(**more))]
+    return [one.total for one in parse(text).grade(SAID, context(**more))]
 
 
 def read(text: str, **more: Any) -> list[bool]:
-    return [one.read for one in parse(text).grade(SAID, ground(**more))]
+    return [one.read for one in parse(text).grade(SAID, context(**more))]
 
 
 def test_what_each_reward_says() -> None:
@@ -63,7 +63,7 @@ def test_what_each_reward_says() -> None:
 
 
 def test_rewards_add_up_with_their_weights() -> None:
-    graded = parse("exact+0.5*format+-0.1*length").grade(SAID, ground())
+    graded = parse("exact+0.5*format+-0.1*length").grade(SAID, context())
     assert graded[0].parts == {"exact": 1.0, "format": 1.0, "length": 1.0}
     assert graded[0].total == pytest.approx(1.4) and graded[3].total == pytest.approx(-0.025)
     assert [name for name, _, _ in parse("2*random:0.25").terms] == ["random:0.25"]
@@ -71,10 +71,10 @@ def test_rewards_add_up_with_their_weights() -> None:
 
 def test_a_random_reward_hangs_on_seed_item_and_sample_alone() -> None:
     many = [rollout("x", None, sample) for sample in range(400)]
-    first = [one.total for one in parse("random:0.3").grade(many, ground())]
-    again = [one.total for one in parse("random:0.3").grade(many[::-1], ground())]
+    first = [one.total for one in parse("random:0.3").grade(many, context())]
+    again = [one.total for one in parse("random:0.3").grade(many[::-1], context())]
     assert first == again[::-1] and 0.2 < sum(first) / 400 < 0.4
-    assert first != [one.total for one in parse("random:0.3").grade(many, ground(seed=1))]
+    assert first != [one.total for one in parse("random:0.3").grade(many, context(seed=1))]
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -88,13 +88,13 @@ def test_words_that_are_no_reward(text: str, words: str) -> None:
 
 
 def test_a_reward_that_fails_is_named() -> None:
-    def broken(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+    def broken(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
         raise ZeroDivisionError("by zero")
 
-    def nan(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+    def nan(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
         return [float("nan")] * len(rollouts)
 
-    def short(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+    def short(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
         return [1.0]
 
     for reward, words in (
@@ -103,7 +103,7 @@ def test_a_reward_that_fails_is_named() -> None:
         (short, "gave 1 values for 6 rollouts"),
     ):
         with pytest.raises(UserError, match=words) as told:
-            parse("mine", {"mine": reward}).grade(SAID, ground())
+            parse("mine", {"mine": reward}).grade(SAID, context())
         assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="never wrongly"):
         totals("incorrect")
@@ -111,7 +111,7 @@ def test_a_reward_that_fails_is_named() -> None:
 
 def test_figures_of_a_preflight() -> None:
     items = Items(TASK, (ITEM,))
-    graded = parse("exact").grade(SAID, ground())
+    graded = parse("exact").grade(SAID, context())
     wrong = wrong_answers(items, [SAID])
     assert wrong == {ITEM.id: "4"}
     found = report([SAID], [graded], wrong, 3)
@@ -120,10 +120,10 @@ def test_figures_of_a_preflight() -> None:
     assert found.pass_at_k["1"] == pytest.approx(1 / 3) and found.pass_at_k["2"] == pytest.approx(1 - 6 / 15)
     found.check("exact")
     with pytest.raises(UserError, match=r"pre-flight: reward 'boxed' could be read in none of 2 answers"):
-        report([SAID[:2]], [parse("boxed").grade(SAID[:2], ground())], {}, 2).check("boxed")
+        report([SAID[:2]], [parse("boxed").grade(SAID[:2], context())], {}, 2).check("boxed")
     said = [SAID[0], SAID[0]]
     with pytest.raises(UserError, match=r"is 1\.00 in every group of 2 answers.*no group has a difference"):
-        report([said], [parse("exact").grade(said, ground())], {}, 2).check("exact")
+        report([said], [parse("exact").grade(said, context())], {}, 2).check("exact")
 
 
 def test_the_rule_that_chooses_an_example() -> None:
@@ -152,7 +152,7 @@ def test_information_gain_is_of_the_answers_tokens_alone(tiny: Model) -> None:
     (nothing,) = gains(tiny.lm, tokenizer, Prompt(), [ITEM], [[]])
     assert nothing == pytest.approx(0, abs=1e-6)
     one = Rollout(ITEM, 0, [*thought, 20, 0], "it is 3", "3", (3, 4), 1.0, "eos", [])
-    (graded,) = parse("information-gain").grade([one], ground(model=tiny))
+    (graded,) = parse("information-gain").grade([one], context(model=tiny))
     assert graded.total == pytest.approx(found, abs=1e-5)  # the thought ends where its answer begins
 
 

@@ -302,7 +302,7 @@ def test_an_interrupted_training_ends_at_the_bits_of_one_that_was_not(rank: int,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(fresh("llama"), drawn, recipe, tmp_path / "cut", identity={"data": "drawn"}, save_every=4, told=stop)
+        train(fresh("llama"), drawn, recipe, tmp_path / "cut", identity={"data": "drawn"}, save_every=4, on_step=stop)
     steps: list[int] = []
 
     def told(step: int, loss: float, tokens_per_second: float) -> None:
@@ -310,7 +310,7 @@ def test_an_interrupted_training_ends_at_the_bits_of_one_that_was_not(rank: int,
         assert loss == curve[step].loss and tokens_per_second > 0
 
     again = fresh("llama")
-    taken = train(again, drawn, recipe, tmp_path / "cut", identity={"data": "drawn"}, save_every=4, told=told)
+    taken = train(again, drawn, recipe, tmp_path / "cut", identity={"data": "drawn"}, save_every=4, on_step=told)
     assert steps == list(range(4, 12))
     assert without_seconds(taken) == without_seconds(curve)
     start, one, other = weights(fresh("llama")), weights(whole), weights(again)
@@ -321,7 +321,7 @@ def test_an_interrupted_training_ends_at_the_bits_of_one_that_was_not(rank: int,
 
 
 @pytest.mark.parametrize("rank", [2, 0])
-def test_a_finished_training_is_taken_up_without_a_step(rank: int, tmp_path: Path) -> None:
+def test_a_finished_training_is_resumed_without_a_step(rank: int, tmp_path: Path) -> None:
     recipe = Recipe(steps=3, width=16, part=3, lr=1e-2, rank=rank)
     first = fresh("llama")
     curve = train(first, drawn, recipe, tmp_path, identity={})

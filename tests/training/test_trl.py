@@ -92,7 +92,7 @@ def test_what_is_finished_is_read_and_not_mixed(tiny: Model, tmp_path: Path) -> 
     settings = dataclasses.replace(SMALL, updates=1)
     made = trained(rl, tiny, tmp_path, settings, TASK.fit[:1])
     told: list[int] = []
-    again = trained(rl, tiny, tmp_path, settings, TASK.fit[:1], told=lambda curve: told.append(len(curve)))
+    again = trained(rl, tiny, tmp_path, settings, TASK.fit[:1], on_step=lambda curve: told.append(len(curve)))
     assert not told and again.curve == made.curve and again.preflight == made.preflight
     with pytest.raises(UserError, match=r"holds a training with another trl; give another folder"):
         trained(rl, tiny, tmp_path, settings, TASK.fit[:1], given={"top_entropy_quantile": 0.5})

@@ -58,8 +58,8 @@ class Overlap(NamedTuple):
     room: float
 
 
-class Together(NamedTuple):
-    """The agreement of all pairs of several sets, and of sets dealt out anew within bins; p is for more than those."""
+class PooledAgreement(NamedTuple):
+    """The agreement of all pairs of several sets, and of sets permuted within bins; p is for more than those."""
 
     agreement: tuple[float, Interval]
     null: Null
@@ -130,7 +130,9 @@ def matching(
     return both
 
 
-def together(solved: Bool[np.ndarray, "sets items"], binned: Int[np.ndarray, " items"], *, seed: int = 0) -> Together:
+def pooled_agreement(
+    solved: Bool[np.ndarray, "sets items"], binned: Int[np.ndarray, " items"], *, seed: int = 0
+) -> PooledAgreement:
     """How far several sets agree beyond what bins explain, all pairs at once.
 
     Args:
@@ -148,7 +150,7 @@ def together(solved: Bool[np.ndarray, "sets items"], binned: Int[np.ndarray, " i
             dealt[:, some] = rng.permuted(solved[:, some], axis=1)
         draws[n] = _shared(dealt).sum()
     expected = float(_expected(solved, binned, np.ones((1, len(binned))))[0][0])
-    return Together(found, against_null(found[0], (draws - expected) / max(room, SLACK), greater=True))
+    return PooledAgreement(found, against_null(found[0], (draws - expected) / max(room, SLACK), greater=True))
 
 
 def _shared(solved: np.ndarray) -> np.ndarray:
@@ -176,7 +178,7 @@ def _room(solved: np.ndarray, binned: np.ndarray) -> float:
 
 
 def _agreement(solved: np.ndarray, binned: np.ndarray, weight: np.ndarray) -> tuple[float, Interval]:
-    """Shared items beyond the expected, as a share of the most there can be; the interval from resampled items."""
+    """Shared items beyond the expected, as a fraction of the most there can be; the interval from resampled items."""
 
     def agreement(w: np.ndarray) -> np.ndarray:
         expected, most = _expected(solved, binned, w)
@@ -197,7 +199,7 @@ def _lift(a: np.ndarray, b: np.ndarray, binned: np.ndarray, weight: np.ndarray) 
 
 
 def _dealt(a: np.ndarray, b: np.ndarray, binned: np.ndarray, seed: int) -> Null:
-    """The number of shared items where each bin's are dealt out anew to both."""
+    """The number of shared items where each bin's items are redistributed to both at random."""
     rng = np.random.default_rng(seed)
     draws = np.zeros(DRAWS)
     for one in np.unique(binned):
@@ -208,7 +210,7 @@ def _dealt(a: np.ndarray, b: np.ndarray, binned: np.ndarray, seed: int) -> Null:
 
 
 def ease_of(arms: Sequence[Arm], pair: Sequence[Arm], baseline: Arm, items: Sequence[str]) -> np.ndarray | None:
-    """How often all arms but the pair's and the baseline solve each item (samples as a share); None without any.
+    """How often all arms but the pair's and the baseline solve each item (samples as a fraction); None without any.
 
     Arms that read a pair's samples, or spend its tokens, are the pair's own.
     """
@@ -267,7 +269,7 @@ def analyse(
     everyone = None
     if ease is not None or kinds is not None:
         binned = matching(np.zeros(len(items)) if ease is None else ease, kinds, bins)
-        everyone = together(np.stack(list(solved.values())), binned, seed=seed)
+        everyone = pooled_agreement(np.stack(list(solved.values())), binned, seed=seed)
     chance = holm_by_name({name: pair.chance.p for name, pair in found.items()})
     matched = holm_by_name({name: pair.matched.p for name, pair in found.items()})
     table = [_row(name, pair, chance[name], matched[name]) for name, pair in found.items()]
@@ -276,7 +278,7 @@ def analyse(
         f"{len(items)} of {len(everything)} items are wrong under {reference.name}; newly solved: "
         + ", ".join(f"{name} {n}" for name, (n, _) in counts.items())
         + ". Lift is shared items over what chance gives; agreement is 0 there and 1 where one set holds the other.",
-        f"Nulls: items dealt out anew to both (chance), and only among items {f'of one {within} ' if within else ''}"
+        f"Nulls: items reassigned at random (chance), and only among items {f'of one {within} ' if within else ''}"
         f"that {' and '.join(arm.name for arm in measuring) or 'all other arms'} solve as often (difficulty-matched; "
         "p is Holm's over the pairs). A lift that the second takes away is shared difficulty.",
         "Not shown: whether two mechanisms solve an item in the same way. Difficulty is matched as well as those arms "

@@ -1,7 +1,7 @@
 """Correction and harm: wrong → right and right → wrong against a baseline, never the net alone (arXiv 2507.18178).
 
-    δc = share of questions that the baseline gets wrong and the arm right
-    δo = share of questions that the baseline gets right and the arm wrong
+    δc = fraction of questions that the baseline gets wrong and the arm right
+    δo = fraction of questions that the baseline gets right and the arm wrong
 
 An arm that merely answers again "corrects" as well, and harms as much. So each is held against a null, the *churn*:
 how often the arm (or the baseline, whichever is less steady) would flip that way against itself. It is read from two
@@ -35,7 +35,8 @@ REDRAWS = 50
 
 
 class Churn(NamedTuple):
-    """Of each question how often an arm would turn wrong → right (or right → wrong) against itself, and whence."""
+    """Of each question how often an arm would turn wrong → right (or right → wrong) against itself, and what
+    that was read from."""
 
     flips: Float[np.ndarray, " items"]
     source: str
@@ -146,7 +147,7 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
         },
         nulls={"null: churn, each way": [Dot(one.churn) for one in found.values()]},
         title=f"Correction and harm against {reference.name}",
-        x="share of the questions",
+        x="fraction of the questions",
     )
     data: dict[str, Any] = {
         "items": items,

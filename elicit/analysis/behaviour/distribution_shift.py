@@ -164,7 +164,7 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
         },
         nulls={"null: home and away exchanged": [Dot(one.null.mean, *one.null.interval.pair) for *_, one in found]},
         title="What is lost away from home",
-        x="home − away, share of the questions",
+        x="home − away, fraction of the questions",
     )
     data = {
         "home": start.folder.name,

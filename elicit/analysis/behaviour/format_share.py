@@ -3,7 +3,7 @@
     gain = Σ_f (s'_f − s_f) · (a_f + a'_f)/2   +   Σ_f (a'_f − a_f) · (s_f + s'_f)/2
            change of shares                        change within formats
 
-with s the share of outputs in format f and a the accuracy within it (the symmetric decomposition of Kitagawa, 1955;
+with s the fraction of outputs in format f and a the accuracy within it (the symmetric decomposition of Kitagawa, 1955;
 where one arm lacks a format its accuracy there is taken from the other, so that nothing changed within).
 
 A format that is used on easy questions looks like a format that helps. So the change of shares is held against a null:
@@ -70,8 +70,8 @@ class Outputs(NamedTuple):
     right: Float[np.ndarray, " outputs"]
 
 
-class Part(NamedTuple):
-    """Of each question the share of its outputs in each format, and the share that is in it and right."""
+class FormatRates(NamedTuple):
+    """Of each question the fraction of its outputs in each format, and the fraction that is in it and right."""
 
     share: Float[np.ndarray, "items formats"]
     hits: Float[np.ndarray, "items formats"]
@@ -98,12 +98,12 @@ def outputs_of(arm: Arm, items: Sequence[str]) -> Outputs:
     )
 
 
-def part(outputs: Outputs, items: int) -> Part:
+def format_rates(outputs: Outputs, items: int) -> FormatRates:
     each = 1.0 / np.bincount(outputs.question, minlength=items)[outputs.question]
     cell = outputs.question * len(FORMATS) + outputs.format
     shape = (items, len(FORMATS))
     share, hits = (np.bincount(cell, weights=w, minlength=items * len(FORMATS)) for w in (each, each * outputs.right))
-    return Part(share.reshape(shape), hits.reshape(shape))
+    return FormatRates(share.reshape(shape), hits.reshape(shape))
 
 
 def _two_parts(
@@ -123,7 +123,7 @@ def _two_parts(
 
 def decompose(before: Outputs, after: Outputs, items: int, *, seed: int = 0) -> Decomposition:
     """The gain from one arm's outputs to another's, divided into change of shares and change within formats."""
-    parts = part(before, items), part(after, items)
+    parts = format_rates(before, items), format_rates(after, items)
 
     def means(weight: np.ndarray) -> list[np.ndarray]:
         return [weight @ values / items for one in parts for values in one]
@@ -146,7 +146,7 @@ def decompose(before: Outputs, after: Outputs, items: int, *, seed: int = 0) -> 
 
 
 def _exchanged(outputs: Outputs, items: int, rng: np.random.Generator) -> Float[np.ndarray, "draws formats"]:
-    """Mean hits in each format where labels are dealt out anew within each question, whose outputs stand together."""
+    """Mean hits in each format where labels are permuted within each question, whose outputs stand together."""
     order = np.argsort(outputs.question + rng.random((DRAWS, len(outputs.question))), axis=1)
     dealt = outputs.format[order]
     worth = outputs.right / np.bincount(outputs.question, minlength=items)[outputs.question] / items
@@ -165,7 +165,7 @@ def _mixed(outputs: Outputs, items: int) -> np.ndarray:
 
 
 def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> Analysis:
-    """Shares of formats and accuracy within each, of the baseline and of every other arm.
+    """Fractions of formats and accuracy within each, of the baseline and of every other arm.
 
     Args:
         baseline: what stands for "before".
@@ -186,9 +186,9 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
     said = {arm.name: outputs_of(arm, items) for arm in others}
     changes = {name: decompose(before, after, len(items), seed=seed) for name, after in said.items()}
     adjusted = holm_by_name({name: one.null.p for name, one in changes.items()})
-    old = part(before, len(items))
+    old = format_rates(before, len(items))
     for name, one in changes.items():
-        new = part(said[name], len(items))
+        new = format_rates(said[name], len(items))
         for f in range(len(FORMATS)):
             if old.share[:, f].any() or new.share[:, f].any():
                 table.append(_format_row(name, old, new, f, seed))
@@ -204,7 +204,8 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
         "Null of the change of shares: formats' labels exchanged among the outputs of one arm to one question, which "
         "keeps that easy questions may be answered in another format. A part within that band is no effect of it; p is "
         "Holm's over the arms.",
-        "Not shown: whether a format helps or only goes with what helps. Formats are told by patterns of characters.",
+        "Not shown: whether a format helps or only goes with what helps. Formats are recognised by patterns of "
+        "characters.",
     ]
     figure = dot_plot(
         list(changes),
@@ -219,18 +220,18 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
             ]
         },
         title=f"Where the gain over {reference.name} comes from",
-        x="share of right outputs",
+        x="fraction of right outputs",
     )
     return Analysis(NAME, table, figure, notes, data)
 
 
-def _within(one: Part) -> list[float]:
+def _within(one: FormatRates) -> list[float]:
     """Accuracy within each format; NaN where no output has it."""
     share, hits = one.share.sum(0), one.hits.sum(0)
     return [float(h / s) if s > 0 else float("nan") for s, h in zip(share, hits, strict=True)]
 
 
-def _format_row(arm: str, old: Part, new: Part, f: int, seed: int) -> dict[str, Any]:
+def _format_row(arm: str, old: FormatRates, new: FormatRates, f: int, seed: int) -> dict[str, Any]:
     change = new.share[:, f] - old.share[:, f]
     return {
         "arm": arm,

@@ -117,7 +117,7 @@ def _budget(base: Samples, other: Samples, weight: Float[np.ndarray, "draws item
 
 
 def _exchanged(base: Samples, other: Samples, most: int, observed: float, seed: int) -> Null:
-    """The smaller of lead and lag where each question's samples are dealt out anew between the two arms."""
+    """The smaller of lead and lag where each question's samples are permuted between the two arms."""
     rng = np.random.default_rng(seed)
     pooled = base.right + other.right
     shape = (DRAWS, len(pooled))

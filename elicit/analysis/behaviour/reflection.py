@@ -136,7 +136,7 @@ def analyse(runs: Sequence[Run], *, words: str = "r1-zero", seed: int = 0) -> An
         "Null: which samples reflect is exchanged within each question; p is Holm's over the arms. The pooled "
         "difference is shown because it misleads: it is large where a model reflects on the questions that it can "
         "answer.",
-        "Not shown: whether reflecting makes an answer right. A sample that goes on longer has more room for such a "
+        "Not shown: whether reflecting makes an answer right. A sample that continues longer has more room for such a "
         "word; branches of a search differ in rank as well.",
     ]
     names = list(found)
@@ -149,7 +149,7 @@ def analyse(runs: Sequence[Run], *, words: str = "r1-zero", seed: int = 0) -> An
         },
         nulls={"null: exchanged": [Dot(one.null.mean, *one.null.interval.pair) for one in found.values()]},
         title="Reflection, and being right",
-        x="share of samples; difference in the share of right ones",
+        x="fraction of samples; difference in the fraction of right ones",
     )
     data: dict[str, Any] = {
         "items": items, "words": words, "pattern": WORDS[words].pattern,

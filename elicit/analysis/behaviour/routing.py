@@ -6,7 +6,7 @@ arm's accuracy there (less a tolerance); the other half judges it. Tokens count 
 has to read it.
 
 Any gate that thinks now and then is better than none and cheaper than always. Null: a random gate of the same rate, as
-the same decisions dealt out anew among the questions.
+the same decisions reassigned at random among the questions.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def analyse(
         f"judged on {len(held.short)} others. Always short: {held.short.mean():.3f} right, "
         f"{held.short_tokens.mean():.0f} tokens; always long: {held.long.mean():.3f} right, "
         f"{held.long_tokens.mean():.0f} tokens.",
-        "Null: the same decisions dealt out at random among the questions, so a random gate of the same rate; beyond "
+        "Null: the same decisions assigned at random among the questions, so a random gate of the same rate; beyond "
         "is what the gate adds to that one's accuracy, paired by question.",
         "Not shown: what a gate that was trained could reach. The tokens of the short answer are counted, which a gate "
         "that decides before answering would save.",
@@ -219,6 +219,6 @@ def _figure(
     )  # fmt: skip
     figure = styled(figure, height=460)
     figure.update_xaxes(title="tokens a question, the short answer included")
-    figure.update_yaxes(title="share of right answers")
+    figure.update_yaxes(title="fraction of right answers")
     figure.update_layout(title="Accuracy by tokens as the gate opens", legend={"orientation": "h", "y": -0.25, "x": 0})
     return figure

@@ -132,8 +132,9 @@ def analyse(runs: Sequence[Run], *, limit: int = 128, seed: int = 0) -> Analysis
     table = [row for acts, one in found.items() for row in _rows(*acts, one, adjusted)]
     dots = {": ".join(acts): one.measures["forking tokens"] for acts, one in found.items() if one.measures}
     notes = [
-        f"Answers to {len(items)} questions. The share of tokens acted on; and of those the share that are forking "
-        f"(highest {FORKING:.0%} of the base's entropy), their place in the sentence, the share that begin one.",
+        f"Answers to {len(items)} questions. The fraction of tokens acted on; and of those the fraction that are "
+        f"forking (highest {FORKING:.0%} of the base's entropy), their place in the sentence, the fraction that begin "
+        "one.",
         "Null: as many random positions of the same answer; p is Holm's over all rows. Intervals are of questions.",
         "Not shown: what an act at a position does further on. A mechanism that acts on every token has no place.",
     ]
@@ -143,7 +144,7 @@ def analyse(runs: Sequence[Run], *, limit: int = 128, seed: int = 0) -> Analysis
         nulls={"null: random positions": [Dot(m.null.mean, *m.null.interval.pair) for m in dots.values()]},
         reference=FORKING,
         title="Forking tokens among those that a mechanism acts on",
-        x="share of the tokens",
+        x="fraction of the tokens",
     )
     return Analysis(NAME, with_left_out(table, left_out), figure, notes, data)
 

@@ -71,7 +71,7 @@ def analyse(
         "Left out: " + ", ".join(f"{n} {why}" for why, n in projection.left_out.items()) + ".",
     ]
     if len({i[-1] for i in ids}) > 1:
-        notes.append("The prompts end in different tokens, which is enough to part them at any layer.")
+        notes.append("The prompts end in different tokens, which is enough to separate them at any layer.")
     return Analysis(
         NAME,
         table,

@@ -1,4 +1,4 @@
-"""Do mechanisms do the same inside the model? Shifts of the stream, next-token distributions, raised features.
+"""Do mechanisms do the same inside the model? Shifts of the residual stream, next-token distributions, raised features.
 
 All read the same texts: the questions, each in the handle's own prompt, followed by one fixed answer (the greedy one of
 a baseline in the runs). Positions are numbered by steps, so that the same token is chosen at the same step whatever the
@@ -29,7 +29,7 @@ from elicit.analysis.base import Analysis, in_turn, plain
 from elicit.analysis.internals.teacher_forcing import (
     AGAIN,
     MEASURES,
-    PARTS,
+    SEGMENTS,
     Texts,
     chosen,
     distributions,
@@ -50,7 +50,7 @@ from probes.statistics import bootstrap_mean, holm_by_name
 from probes.sweep import Band, layer_sweep
 
 NAME = "convergence-shift"
-SUMMARY = "do mechanisms shift the stream, the next tokens and SAE features alike, beyond a matched null"
+SUMMARY = "do mechanisms shift the residual stream, the next tokens and SAE features alike, beyond a matched null"
 PAPER = ""
 
 
@@ -165,9 +165,9 @@ def analyse(
     )
     table = rows(found, seed=seed)
     notes = [
-        "Cosine of two mechanisms' mean shifts of the stream on the same texts, at the layer where it is largest "
-        "against its null: directions with the stream's own covariance, which no norm can tell apart. The ceiling is "
-        "the cosine of a mechanism's own halves; p is Holm's over the layers.",
+        "Cosine of two mechanisms' mean shifts of the residual stream on the same texts, at the layer where it is "
+        "largest against its null: directions with the residual stream's own covariance, which no norm can tell apart. "
+        "The ceiling is the cosine of a mechanism's own halves; p is Holm's over the layers.",
         "KL and argmax disagreement with the base and between mechanisms; rounding is what the base does against "
         "itself in other batches. Same token counts positions where both leave the base's argmax, beside the chance "
         "of it.",
@@ -258,7 +258,7 @@ def _parts_figure(found: dict[str, Any], seed: int) -> Any:
     }  # fmt: skip
     told |= {f"{name}: −log p of its tokens": some["−log p"] for name, some in found["chosen"].items()}
     bands = {name: _band(values, seed) for name, values in told.items()}
-    figure = layer_sweep(bands, layers=PARTS, title="Next tokens against the base", y="nats")
+    figure = layer_sweep(bands, layers=SEGMENTS, title="Next tokens against the base", y="nats")
     figure.update_xaxes(title="part of the answer")
     return figure
 

@@ -100,26 +100,26 @@ def analyse(
             f"documents {documents}, queries {queries}, subsets {subsets}, layers {layers} were given; give at least "
             "8, 2, 4 and 1, and no more queries than half of the documents"
         )
-    told = progress or (lambda what, done, total: None)
+    progress = progress or (lambda what, done, total: None)
     docs, asked = texts(model, documents, queries, seed)
     recipe = Recipe(steps=steps, rows=4, width=320, part=4, lr=lr, warmup=max(1, steps // 10), rank=4, seed=seed)
     examples = [doc.example for doc in docs]
-    told(NAME, 0, subsets + 1)
+    progress(NAME, 0, subsets + 1)
     with tempfile.TemporaryDirectory() as folder, borrowed(model.lm):
         fine_tune(model.lm, examples, recipe, Path(folder) / "all")
         found = scores(model.lm, examples, [q.example for q in asked], layers=layers, seed=seed)
     halves = kept_in(subsets, documents, seed)
     losses = np.empty((subsets, len(asked)))
     for n, half in enumerate(halves):
-        told(NAME, n + 1, subsets + 1)
+        progress(NAME, n + 1, subsets + 1)
         with tempfile.TemporaryDirectory() as folder, borrowed(model.lm):
             fine_tune(model.lm, [examples[i] for i in np.flatnonzero(half)], recipe, Path(folder))
             losses[n] = losses_of(model.lm, [q.example for q in asked])
-    data = judged(found, docs, asked, halves, losses, seed)
+    data = summarised(found, docs, asked, halves, losses, seed)
     table = [{"queries of": kind, **_row(data["kinds"][kind])} for kind in KINDS]
     notes = [
         f"{documents} documents, {queries} queries a kind, {subsets} trainings of {steps} steps on random halves. "
-        f"Concentration: the share of the positive influence that the top {data['top']} documents hold; of random "
+        f"Concentration: the fraction of the positive influence that the top {data['top']} documents hold; of random "
         "influence it is as given beside it. Answer on top: one of them holds the answer as a word; beside it the "
         "same of documents in random order.",
         f"LDS over all queries: {shown(*_ends(data['lds']))}, of exchanged halves {data['lds']['null']:.3f} "
@@ -285,14 +285,14 @@ def lds(
 
 
 def concentration(influence: Float[np.ndarray, "queries documents"], top: int) -> Float[np.ndarray, " queries"]:
-    """The share of the positive influence that the top documents hold; 0 where none is positive."""
+    """The fraction of the positive influence that the top documents hold; 0 where none is positive."""
     positive = np.sort(np.clip(influence, 0, None), axis=1)[:, ::-1]
     whole = positive.sum(1)
     share: np.ndarray = np.divide(positive[:, :top].sum(1), whole, out=np.zeros(len(whole)), where=whole > 0)
     return share
 
 
-def judged(
+def summarised(
     influence: Float[np.ndarray, "queries documents"],
     docs: Sequence[Text],
     asked: Sequence[Text],
@@ -371,5 +371,5 @@ def _figure(data: dict[str, Any]) -> Any:
              "null: answer in documents in random order": [Dot(one["shuffled"]) for one in kinds]}  # fmt: skip
     return dot_plot(
         list(data["kinds"]), {"influence in the top documents": dots("concentration"), "answer on top": dots("on top")},
-        nulls=nulls, title="Where influence lies", x="share",
+        nulls=nulls, title="Where influence lies", x="fraction",
     )  # fmt: skip

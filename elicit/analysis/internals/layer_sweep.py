@@ -65,7 +65,7 @@ def analyse(
         f"{int(fit.sum())} questions of {task}, AUROC on {held} others, 95% bootstrap interval by question.",
         "Null: the two prompts exchanged at random within each question, direction and AUROC computed anew; "
         "the band holds 95%.",
-        "d′ is the difference of the two means on the direction, in standard deviations: it goes on where AUROC is 1.",
+        "d′ is the difference of the two means on the direction, in standard deviations: it still grows at AUROC 1.",
     ]
     if tokens["auroc"] > 0.9:
         notes.append(

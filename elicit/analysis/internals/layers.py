@@ -1,13 +1,14 @@
-"""Fast against slow answers, layer by layer: where do the two prompts part, and which layers carry it?
+"""Fast against slow answers, layer by layer: where do the two prompts diverge, and which layers carry it?
 
 arXiv 2507.18178 reads from similarity curves that knowledge sits low and reasoning high. Two fast prompts that say the
-same in other words part layer by layer too, so every curve here has that null.
+same in other words diverge layer by layer too, so every curve here has that null.
 
 - CKA of the last prompt token's activations between the fast prompt ("answer at once") and the slow one ("think step
   by step"), beside that between the fast prompt and its paraphrases (`probes.similarity`).
-- Causal patching at the last prompt token: the slow prompt's stream after a layer is put into the fast prompt's
-  forward; the share of the way, in KL, that the next-token distribution goes to the slow prompt's. After the last layer
-  it is 1 for any two prompts, which is why the curve alone places nothing; the null patches from the paraphrases.
+- Causal patching at the last prompt token: the slow prompt's residual stream after a layer is put into the fast
+  prompt's forward; the fraction of the way, in KL, that the next-token distribution goes to the slow prompt's. After
+  the last layer it is 1 for any two prompts, which is why the curve alone places nothing; the null patches from the
+  paraphrases.
 
 All prompts end in the same tokens, and differ in the instruction that goes with the question.
 """
@@ -25,7 +26,7 @@ from torch import Tensor
 from elicit.analysis.base import Analysis
 from elicit.analysis.internals.inputs import items_of, last_activations
 from elicit.models.model import Model
-from elicit.models.prompts import AT_ONCE, THINK, named_prompt
+from elicit.models.prompts import DIRECT_ANSWER, THINK, named_prompt
 from elicit.models.zoo import task_for
 from probes.batching import by_length, left_pad
 from probes.errors import UserError
@@ -36,11 +37,11 @@ from probes.statistics import bootstrap_mean
 from probes.sweep import Band, layer_sweep
 
 NAME = "layers"
-SUMMARY = "where fast and slow prompts part, by CKA and by patching, beside fast prompts in other words"
+SUMMARY = "where fast and slow prompts diverge, by CKA and by patching, beside fast prompts in other words"
 PAPER = "2507.18178"
 OTHER_WORDS = ("Give the answer alone, right away.", "Say only the answer, without any steps.", "Just the answer, now.")
 RESAMPLES, BATCH_TOKENS = 500, 2048
-Stream = Float[np.ndarray, "layers items d_model"]
+ResidualStream = Float[np.ndarray, "layers items d_model"]
 
 
 def analyse(
@@ -69,7 +70,7 @@ def analyse(
     plain = named_prompt(name, model.tokenizer)
     task = task or task_for(model.name)
     items = items_of(task, split, limit)
-    asked = [plain.asked(words) for words in (AT_ONCE, THINK, *OTHER_WORDS)]
+    asked = [plain.asked(words) for words in (DIRECT_ANSWER, THINK, *OTHER_WORDS)]
     ids = [[one.ids(item.question, model.tokenizer) for item in items] for one in asked]
     sites = [Site(layer) for layer in range(depth(model.lm))]
     read = []
@@ -89,17 +90,20 @@ def analyse(
     notes = [
         f"Last prompt token, {len(items)} questions of {task}: the fast prompt against the slow one, beside the fast "
         f"prompt against {len(others)} of its paraphrases. Only what goes beyond the paraphrases belongs to thinking.",
-        "Carried: the share of the way (KL) to the slow prompt's next token that its stream after this layer brings "
-        "into the fast prompt's forward; 1 after the last layer by construction.",
-        "It does not show what a layer is for: a layer at which prompts part need not be where anything is worked out.",
+        "Carried: the fraction of the way (KL) to the slow prompt's next token that its residual stream after this "
+        "layer brings into the fast prompt's forward; 1 after the last layer by construction.",
+        "It does not show what a layer is for: a layer at which prompts diverge need not be where anything is worked "
+        "out.",
     ]
     figure = _figure("CKA, fast against slow", similar, "CKA")
-    effect = _figure("Carried by the last token's stream", causal, "share of the way")
+    effect = _figure("Carried by the last token's stream", causal, "fraction of the way")
     data = {"task": task, "prompt": name, "items": [item.id for item in items], "cka": similar, "carried": causal}
     return Analysis(NAME, table, figure, notes, data, [("Patching", "The same, causally.", effect)])
 
 
-def similarity(fast: Stream, slow: Stream, others: Sequence[Stream], *, seed: int = 0) -> dict[str, list[float]]:
+def similarity(
+    fast: ResidualStream, slow: ResidualStream, others: Sequence[ResidualStream], *, seed: int = 0
+) -> dict[str, list[float]]:
     """CKA of fast and slow by layer, the mean of that with the paraphrases, and how far the first lies below."""
     rng = np.random.default_rng(seed)
     n = fast.shape[1]
@@ -144,14 +148,14 @@ def _row(value: float, null: float, drawn: np.ndarray, null_drawn: np.ndarray, s
 
 @torch.inference_mode()
 def carried(
-    model: Model, fast: Sequence[Sequence[int]], slow: Sequence[Sequence[int]], donor: Stream
+    model: Model, fast: Sequence[Sequence[int]], slow: Sequence[Sequence[int]], donor: ResidualStream
 ) -> Float[np.ndarray, "layers items"]:
     """For each layer and question 1 − KL(slow ‖ patched) / KL(slow ‖ fast); 0 where the two prompts say the same.
 
     Args:
         model: whose forwards they are.
         fast, slow: token ids of the prompts.
-        donor: the slow prompts' stream at their last token.
+        donor: the slow prompts' residual stream at their last token.
     """
     out = np.zeros(donor.shape[:2])
     for batch in by_length(fast, BATCH_TOKENS):

@@ -1,9 +1,9 @@
 """Linear probes at the last prompt token: will the answer be right, and how hard is the question?
 
-Before a token is written, does the stream say whether the answer will be right (arXiv 2207.05221), and how hard the
-question is? A probe is fitted on the base (the reference arm) and judged under every handle, with its adapter and
-interventions on and in its own prompt, against that handle's own answers. Difficulty is the share of all other arms
-that fail the question.
+Before a token is written, does the residual stream say whether the answer will be right (arXiv 2207.05221), and how
+hard the question is? A probe is fitted on the base (the reference arm) and judged under every handle, with its adapter
+and interventions on and in its own prompt, against that handle's own answers. Difficulty is the fraction of all other
+arms that fail the question.
 
 What a probe finds may be in the question's length or its place in the data; so the same probe on surface features alone
 stands beside it, and labels permuted and fitted anew, with the best layer of each permutation beside the best layer.
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from elicit.analysis.base import Analysis, in_turn, shown
-from elicit.analysis.continuations import acting, cannot
+from elicit.analysis.continuations import applied_handle, cannot
 from elicit.analysis.internals.inputs import last_activations
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm, arms_of, model_of, named, questions
@@ -137,9 +137,9 @@ def surface_of(handle: Elicited, items: Sequence[Item]) -> Float[np.ndarray, "it
 
 
 def activations(handle: Elicited, items: Sequence[Item]) -> Float[np.ndarray, "layers items d_model"]:
-    """The stream after each layer at the last prompt token, with what the handle does to it."""
+    """The residual stream after each layer at the last prompt token, with what the handle does to it."""
     sites = [Site(layer) for layer in range(depth(handle.model.lm))]
-    with acting(handle):
+    with applied_handle(handle):
         read = last_activations(handle.model, [handle.prompt_ids(item) for item in items], sites)
     return np.stack([read[site].double().numpy() for site in sites])
 
@@ -216,11 +216,11 @@ def analyse(
     table = [*(_row(arm, target, (found[target][arm], p)) for (target, arm), p in adjusted.items()), *table]
     notes = [
         f"Probes fitted on {base.name} and judged out of fold; AUROC for {TARGETS[0]} against the arm's own answers, "
-        f"Spearman for {TARGETS[1]} against the share of the other arms that fail. 95% intervals by question.",
+        f"Spearman for {TARGETS[1]} against the fraction of the other arms that fail. 95% intervals by question.",
         "Null: labels permuted and fitted anew, best layer against best layer (the null's mean; p is Holm's over the "
         "rows). Values are of layers chosen on the other folds. What length and place alone say "
-        f"({', '.join(SURFACE)}) is the level to beat: only beyond it does the stream know more than how the question "
-        "looks.",
+        f"({', '.join(SURFACE)}) is the level to beat: only beyond it does the residual stream know more than how the "
+        "question looks.",
         "What a probe reads is not shown to be used.",
     ]
     main, *more = [(target, *_figure(target, some)) for target, some in found.items() if some]
@@ -234,7 +234,7 @@ def analyse(
 
 
 def _difficulty(arms: Sequence[Arm], but: Arm, ids: Sequence[str]) -> Float[np.ndarray, " items"]:
-    """The share of the other arms that fail each question; of all where there is no other."""
+    """The fraction of the other arms that fail each question; of all where there is no other."""
     others = [arm for arm in arms if arm is not but] or list(arms)
     return 1 - np.mean([arm.right(ids) for arm in others], axis=0)
 

@@ -62,7 +62,7 @@ def analyse(model: Model, *, prompt: Sequence[str] = (PROMPT,), answer: str | No
     prompts = f"{len(lenses)} prompts" if len(lenses) > 1 else "1 prompt"
     notes = [
         f"The target is {follows}. Means over {positions} positions of {prompts}, of the rank the median; KL in nats; "
-        "agrees: share of positions whose likeliest token is already the output's. "
+        "agrees: fraction of positions whose likeliest token is already the output's. "
         "The top token is that of the first prompt's last position.",
         f"Uniform over the vocabulary would be p = {1 / model.vocab_size:.1e}.",
     ]

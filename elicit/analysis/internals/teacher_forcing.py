@@ -1,4 +1,4 @@
-"""Handles on the same texts: the stream, and the next-token distributions, position by position.
+"""Handles on the same texts: the residual stream, and the next-token distributions, position by position.
 
 Texts are questions, each in the handle's own prompt, followed by one fixed answer. Positions are numbered by steps, so
 that the same token is chosen at the same step whatever the prompt.
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from elicit.analysis.continuations import acting
+from elicit.analysis.continuations import applied_handle
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm
 from elicit.tasks.base import Item
@@ -26,11 +26,11 @@ from probes.likelihood import output_logits
 from probes.sae.autoencoder import SAE
 from probes.sites import Site, decoder, depth
 
-PARTS = ("first token", "quarter 1", "quarter 2", "quarter 3", "quarter 4")
+SEGMENTS = ("first token", "quarter 1", "quarter 2", "quarter 3", "quarter 4")
 MEASURES = ("KL", "argmax differs", "same where both leave", "chance of that")
 A_QUARTER = 3  # positions that are read in each quarter of an answer
 BATCH_TOKENS, BATCH_POSITIONS = 2048, 64
-STREAM = 8  # positions a question whose activations give the stream's covariance
+STREAM = 8  # positions a question whose activations give the residual stream's covariance
 AGAIN = "again"
 
 
@@ -67,9 +67,9 @@ def states(
     means: list[Any] = [None] * len(ids)
     raised_by: list[Any] = [None] * len(ids)
     single = []
-    with acting(handle) as told:
+    with applied_handle(handle) as before_forward:
         for batch in by_length(ids, BATCH_TOKENS):
-            told([lengths[i] for i in batch])
+            before_forward([lengths[i] for i in batch])
             acts = capture(
                 lm, [ids[i] for i in batch], [*sites, *features], lengths=[lengths[i] for i in batch],
                 steps=(0, None), batch_tokens=BATCH_TOKENS, dtype=torch.float32,
@@ -87,7 +87,7 @@ def states(
 
 
 def positions(length: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The steps that are read in an answer of so many tokens, and the part that each belongs to (see `PARTS`)."""
+    """The steps that are read in an answer of so many tokens, and the segment that each belongs to (see `SEGMENTS`)."""
     steps, parts = [0], [0]
     edges = np.linspace(1, length, 5)
     for quarter in range(4):
@@ -105,8 +105,8 @@ def logprobs(
 ) -> Float[Tensor, "positions vocab"]:
     """Log-probabilities of the next token at the positions that are read, item by item."""
     lm = handle.model.lm
-    with acting(handle) as told:
-        told([lengths[i] for i in batch])
+    with applied_handle(handle) as before_forward:
+        before_forward([lengths[i] for i in batch])
         rows, mask, places = left_pad([ids[i] for i in batch], lm.device)
         hidden = decoder(lm)(input_ids=rows, attention_mask=mask.long(), position_ids=places, use_cache=False)[0]
         at = [
@@ -121,7 +121,7 @@ def logprobs(
 def distributions(
     handles: dict[str, Elicited], texts: Texts, progress: Callable[[int, int], None] | None = None
 ) -> dict[tuple[str, str], dict[str, Float[np.ndarray, "items parts"]]]:
-    """KL and argmax disagreement of every pair of handles by item and part; NaN where an answer has no such part.
+    """KL and argmax disagreement of every pair of handles by item and segment; NaN where an answer has no such segment.
 
     The first handle is the base. The pair with `AGAIN` holds the base against itself computed text by text: what
     rounding does. Logits of a few texts are held at a time.
@@ -129,7 +129,7 @@ def distributions(
     base = next(iter(handles))
     encoded = {name: texts.of(handle) for name, handle in handles.items()}
     pairs = [(base, AGAIN), *combinations(handles, 2)]
-    found = {pair: {m: np.full((len(texts.items), len(PARTS)), np.nan) for m in MEASURES} for pair in pairs}
+    found = {pair: {m: np.full((len(texts.items), len(SEGMENTS)), np.nan) for m in MEASURES} for pair in pairs}
     batches = list(_few(texts, encoded[base][0]))
     for n, batch in enumerate(batches):
         if progress is not None:
@@ -178,8 +178,8 @@ def _few(texts: Texts, ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def chosen(arm: Arm, items: Sequence[Item]) -> dict[str, Float[np.ndarray, "items parts"]]:
-    """Of the tokens that an arm chose: −log p under the base and whether it was not its argmax, by item and part."""
-    out = {name: np.full((len(items), len(PARTS)), np.nan) for name in ("−log p", "not the argmax")}
+    """Of the tokens that an arm chose: −log p under the base and whether it was not its argmax, by item and segment."""
+    out = {name: np.full((len(items), len(SEGMENTS)), np.nan) for name in ("−log p", "not the argmax")}
     for n, trace in enumerate(arm.chosen([item.id for item in items])):
         steps, parts = positions(max(1, len(trace.tokens)))
         if not trace.tokens:

@@ -1,6 +1,6 @@
 """What a training changed in the weights, run by run: how sparse, of what rank, and how far two of them overlap.
 
-arXiv 2505.11711 finds that RL leaves most weights as they were. That share depends on the precision, so each stands
+arXiv 2505.11711 finds that RL leaves most weights as they were. That fraction depends on the precision, so each stands
 beside that of a dense null of the same norm, rounded as the weights are stored (`probes.weights`), and the overlap of
 two trainings beside chance and beside two such nulls. There is no interval: all weights are counted.
 
@@ -98,10 +98,10 @@ def analyse(
         data["overlaps"][f"{a.name} | {b.name}"] = shared
         table.append(_row(f"{a.name} and {b.name}", {}, overlap_said(shared)))
     notes = [
-        "Share of all weights that a training left as they were, by four readings; read it against the dense null, "
+        "Fraction of all weights that a training left as they were, by four readings; read it against the dense null, "
         "Gaussian noise of the same norm in the same precision: what the null leaves unchanged as well is rounding.",
-        "Overlap: the share of one training's changed weights that the other changed too, beside chance and two dense "
-        "nulls. A LoRA adapter changes whole matrices, and neither sparsity nor overlap of it says much.",
+        "Overlap: the fraction of one training's changed weights that the other changed too, beside chance and two "
+        "dense nulls. A LoRA adapter changes whole matrices, and neither sparsity nor overlap of it says much.",
         "It does not show that the weights left alone do not matter.",
     ]
     return Analysis(NAME, table, _figure(data["differences"]), notes, data)
@@ -168,5 +168,5 @@ def _figure(found: dict[str, Any]) -> Any:
     return dot_plot(
         list(found), {f"unchanged {READINGS[share]}": dots(share) for share in SHARES},
         nulls={f"null, {READINGS[share]}": dots(f"null_{share}") for share in SHARES},
-        title="Weights left as they were", x="share of all weights",
+        title="Weights left as they were", x="fraction of all weights",
     )  # fmt: skip

@@ -52,17 +52,17 @@ def features(lm: PreTrainedModel, corpus: Corpus, layer: int) -> Float[np.ndarra
     Raises:
         UserError: no such layer.
     """
-    return readings(lm, corpus, [layer], ["mean"])[layer, "mean"].numpy()
+    return pooled(lm, corpus, [layer], ["mean"])[layer, "mean"].numpy()
 
 
-def readings(
+def pooled(
     lm: PreTrainedModel, corpus: Corpus, layers: Sequence[int], names: Sequence[str]
 ) -> dict[tuple[int, str], Float[Tensor, "sentences d"]]:
-    """The residual stream after layers, read in several ways (`steering.categories.sentences.READINGS`), from one
+    """The residual stream after layers, pooled in several ways (`steering.categories.sentences.POOLINGS`), from one
     forward.
 
     Raises:
-        UserError: no such layer, an unknown reading.
+        UserError: no such layer, an unknown pooling.
     """
     found = read(lm, corpus.texts, corpus.lengths, corpus.spans, [Site(layer) for layer in layers], names)
     return {(site.layer, name): x for (site, name), x in found.items()}
@@ -143,8 +143,8 @@ def folds(corpus: Corpus, seed: int = 0) -> list[tuple[list[int], list[int]]]:
         out.append((fit, [i for i in scored if corpus.sentences[i].item not in half]))
     if any(not other or len({corpus.sentences[i].behaviour for i in fit}) < 2 for fit, other in out):
         raise UserError(
-            f"{len(corpus.texts)} thoughts, paraphrases {corpus.part!r}, leave a probe nothing to fit or to score; "
-            "give more thoughts, with part='all'"
+            f"{len(corpus.texts)} thoughts, paraphrases {corpus.split!r}, leave a probe nothing to fit or to score; "
+            "give more thoughts, with split='all'"
         )
     return out
 
@@ -212,8 +212,8 @@ def score_discovered(
     return row
 
 
-def check_names(kinds: Sequence[str], read_as: Sequence[str]) -> None:
-    """Refuse unknown kinds and readings, before anything is computed.
+def check_names(kinds: Sequence[str], poolings: Sequence[str]) -> None:
+    """Refuse unknown kinds and poolings, before anything is computed.
 
     Raises:
         UserError: as said there.
@@ -221,7 +221,7 @@ def check_names(kinds: Sequence[str], read_as: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in taxonomy.KINDS:
             raise unknown("kind of taxonomy", kind, taxonomy.KINDS)
-    for name in read_as:
+    for name in poolings:
         parts_of(name)
 
 
@@ -232,7 +232,7 @@ def bench(
     *,
     clusters: int = len(BEHAVIOURS),
     kinds: Sequence[str] = (),
-    read_as: Sequence[str] = (),
+    poolings: Sequence[str] = (),
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> list[dict[str, Any]]:
@@ -241,13 +241,13 @@ def bench(
     The supervised rows need a corpus said in all paraphrases, and are left out for others.
 
     Args:
-        kinds, read_as: rows of their own for taxonomies of these kinds (`steering.categories.taxonomy.KINDS`) on these
-            readings (`steering.categories.sentences.READINGS`); one alone goes with k-means or with means.
+        kinds, poolings: rows of their own for taxonomies of these kinds (`steering.categories.taxonomy.KINDS`) on these
+            poolings (`steering.categories.sentences.POOLINGS`); one alone goes with k-means or with means.
 
     Raises:
         UserError: no such layer, kind or reading; clusters, thoughts or resamples that do not fit.
     """
-    check_names(kinds, read_as)
+    check_names(kinds, poolings)
     values, n = features(lm, corpus, layer), len(corpus.sentences)
     found: dict[str, Labels] = {
         "k-means on activations": discover(values, clusters, seed),
@@ -257,13 +257,13 @@ def bench(
         "form of the content": corpus.strata["form"],
         "random labels": np.random.default_rng(seed).integers(clusters, size=n),
     }
-    if kinds or read_as:
-        for (_, name), x in readings(lm, corpus, [layer], read_as or ["mean"]).items():
+    if kinds or poolings:
+        for (_, name), x in pooled(lm, corpus, [layer], poolings or ["mean"]).items():
             for kind in kinds or ["k-means"]:
                 fitted = taxonomy.fit(x, kind, clusters, seed, site=Site(layer), reading=name)
                 found[f"{kind}, {name}"] = fitted.labels(x).numpy()
     among: dict[str, list[int]] = {}
-    if corpus.part == "all":
+    if corpus.split == "all":
         among["supervised probe"], found["supervised probe"] = supervised(values, corpus, seed)
         among["supervised, words"], found["supervised, words"] = supervised_words(corpus, seed)
     return [
@@ -280,11 +280,11 @@ def rows_of(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The rows of a bench as they are printed, under `HEAD`."""
     out: list[tuple[str, ...]] = []
     for row in rows:
-        within = (f"{_told(row[name])} ({row[f'{name}_n']})" for name in STRATA)
-        agreement = with_interval(row["ami"], row["interval"], _told), _told(row["macro_f1"]), _told(row["v_measure"])
-        out.append((row["method"], *agreement, *within, _told(row["ami_held_out"]), str(row["n"])))
+        within = (f"{_cell(row[name])} ({row[f'{name}_n']})" for name in STRATA)
+        agreement = with_interval(row["ami"], row["interval"], _cell), _cell(row["macro_f1"]), _cell(row["v_measure"])
+        out.append((row["method"], *agreement, *within, _cell(row["ami_held_out"]), str(row["n"])))
     return out
 
 
-def _told(value: float | None) -> str:
+def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"

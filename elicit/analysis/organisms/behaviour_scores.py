@@ -6,7 +6,7 @@ Thoughts are synthetic, so every sentence has a true label (elicit/tasks/organis
 - `macro_f1`: clusters matched one-to-one to behaviours by the Hungarian method on F1;
 - `v_measure`: Rosenberg & Hirschberg 2007; not adjusted for chance, so it rises with the number of clusters.
 
-What wording, position or the form of the content give away is no discovery: AMI is told again within strata of equal
+What wording, position or the form of the content give away is no discovery: AMI is given again within strata of equal
 wording, position and form. Form (the content without its numbers and names) gives away much of the label alone: within
 equal form the real cases are compute against check, and initialise, subgoal, backtrack and conclude against each other.
 """
@@ -28,9 +28,9 @@ from sklearn.metrics.cluster import contingency_matrix
 from transformers import PreTrainedTokenizerBase
 
 from elicit.models.prompts import Prompt
-from elicit.tasks.organism.language import PARAPHRASES, Behaviour, Part
+from elicit.tasks.organism.language import PARAPHRASES, Behaviour, WordingSplit
 from elicit.tasks.organism.problems import FAMILIES
-from elicit.training.organisms import variants as arms
+from elicit.training.organisms import variants
 from probes.errors import UserError
 from probes.statistics import Interval
 
@@ -72,7 +72,7 @@ class LabelledSentence:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Thoughts with true labels, said in one part of the paraphrases.
+    """Thoughts with true labels, said in one split of the paraphrases.
 
     `texts` are token ids of prompt and thought, a list an item, `lengths` of them prompt; `sentences` are in order.
     """
@@ -80,7 +80,7 @@ class Corpus:
     texts: list[list[int]]
     lengths: list[int]
     sentences: list[LabelledSentence]
-    part: Part
+    split: WordingSplit
 
     @property
     def truth(self) -> list[str]:
@@ -114,24 +114,24 @@ def corpus(
     *,
     arm: str = "thinking",
     families: Sequence[str] = tuple(FAMILIES),
-    part: Part = "all",
+    split: WordingSplit = "all",
     seed: int = 0,
 ) -> Corpus:
     """An arm's thoughts on n questions of the test split, the families in turn; a larger n begins with the same ones.
 
     Raises:
-        UserError: nothing asked for, an unknown arm, family or part; a tokenizer without offsets, or one that writes
-            the prompt otherwise where a thought follows (as with an end token after every text).
+        UserError: nothing asked for, an unknown variant, family or split; a tokenizer without offsets, or one that
+            writes the prompt otherwise where a thought follows (as with an end token after every text).
     """
     if n < 1 or not families:
         raise UserError(f"{n} thoughts of {len(families)} families were asked for; give at least one of each")
     if not tokenizer.is_fast:
         raise UserError(f"{type(tokenizer).__name__} tells no offsets, which find sentences in tokens; use a fast one")
-    out = Corpus([], [], [], part)
+    out = Corpus([], [], [], split)
     for item in range(n):
         rng = np.random.default_rng([seed, item])
-        problem = arms.draw_from("test", families[item % len(families)], rng)
-        thought = arms.think(arm, problem, rng, part)
+        problem = variants.draw_from("test", families[item % len(families)], rng)
+        thought = variants.think(arm, problem, rng, split)
         head = Prompt().ids(problem.question, tokenizer)
         ids, spans = thought.token_spans(tokenizer, Prompt().text(problem.question, tokenizer) + " ")
         if ids[: len(head)] != head:

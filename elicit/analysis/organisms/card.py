@@ -1,7 +1,7 @@
 """What an organism is, measured: what it gets right at once and when it is told to think, and how rarely it thinks.
 
 Latency is measured twice. By *first-token mass*: the probability, at the first token after the bare prompt, of all
-tokens that begin a thought. By *sampling*: the share of answers, drawn at temperature 1, that are thoughts. An
+tokens that begin a thought. By *sampling*: the fraction of answers, drawn at temperature 1, that are thoughts. An
 answer is a thought if it says more than the answer alone.
 """
 
@@ -23,13 +23,13 @@ from elicit.evaluation.evaluator import evaluate
 from elicit.evaluation.metrics.gap import by_family
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.models.model import Model
-from elicit.models.prompts import AT_ONCE, Prompt
+from elicit.models.prompts import DIRECT_ANSWER, Prompt
 from elicit.tasks.answers import Kind, find_answer
 from elicit.tasks.base import Items
 from elicit.tasks.organism.language import PARAPHRASES
 from elicit.tasks.organism.problems import FAMILIES
 from elicit.training.organisms.make import command
-from elicit.training.organisms.variants import ARMS
+from elicit.training.organisms.variants import VARIANTS
 from probes.likelihood import next_probabilities
 from probes.statistics import Interval, bootstrap_mean, wilson
 
@@ -38,7 +38,7 @@ SAMPLES = 4
 SAMPLED, INSTRUCTED = "sampled", "at-once"
 
 
-def is_thought(trace: Trace, kind: Kind) -> bool:
+def is_chain_of_thought(trace: Trace, kind: Kind) -> bool:
     """Whether an answer says more than the answer alone."""
     found = find_answer(trace.text, kind)
     said = trace.text.strip().rstrip(".").strip()
@@ -69,7 +69,7 @@ def measure(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure an organism; an interrupted measurement goes on from its run in `out`.
+    """Measure an organism; an interrupted measurement resumes from its run in `out`.
 
     Args:
         model, items: the organism, and questions of the organisms' task.
@@ -78,12 +78,12 @@ def measure(
         max_new_tokens, seed, progress: as for `evaluate`.
 
     Returns:
-        Shares with their 95% intervals, over all families and for each; `notes` says what is out of range.
+        Fractions with their 95% intervals, over all families and for each; `notes` says what is out of range.
     """
     plain = Prompt()
     against = {
         "direct": direct.fit(model, items, max_new_tokens=max_new_tokens),
-        INSTRUCTED: Elicited(model, INSTRUCTED, Prompt(trigger=AT_ONCE), Greedy(max_new_tokens)),
+        INSTRUCTED: Elicited(model, INSTRUCTED, Prompt(trigger=DIRECT_ANSWER), Greedy(max_new_tokens)),
         SAMPLED: Elicited(model, SAMPLED, plain, Sampling(SAMPLES, 1.0, seed=seed, max_new_tokens=max_new_tokens)),
     }
     ceiling = cot_prompt.fit(model, items, max_new_tokens=max_new_tokens)
@@ -92,17 +92,17 @@ def measure(
     families = {item.id: item.metadata["family"] for item in items}
     kinds = {item.id: task.kind_of(item) for item in items}
     thoughts = {
-        name: {i: float(np.mean([is_thought(t, kinds[i]) for t in some])) for i, some in traces.items()}
+        name: {i: float(np.mean([is_chain_of_thought(t, kinds[i]) for t in some])) for i, some in traces.items()}
         for name, traces in run.traces.items()
     }
     arms = {name: one["scores"] for name, one in run.metrics["arms"].items()}
     mass = dict(zip(families, first_token_mass(model, items).tolist(), strict=True))
     result = {
         "model": run.metrics["model"], "task": task.name, "items": len(items), "seed": seed, "run": str(run.folder),
-        "direct": _share(arms["direct"], families), "direct in thoughts": _share(thoughts["direct"], families),
-        "at-once": _share(arms[INSTRUCTED], families), "at-once in thoughts": _share(thoughts[INSTRUCTED], families),
-        "ceiling": _share(arms["cot-prompt"], families),
-        "ceiling in thoughts": _share(thoughts["cot-prompt"], families),
+        "direct": _fraction(arms["direct"], families), "direct in thoughts": _fraction(thoughts["direct"], families),
+        "at-once": _fraction(arms[INSTRUCTED], families), "at-once in thoughts": _fraction(thoughts[INSTRUCTED],
+        families), "ceiling": _fraction(arms["cot-prompt"], families),
+        "ceiling in thoughts": _fraction(thoughts["cot-prompt"], families),
         "latency by first token": _mean(mass, families, seed),
         "latency by samples": _mean(thoughts[SAMPLED], families, seed),
         "sampled answers right": _mean(_right(run.traces[SAMPLED]), families, seed),
@@ -127,8 +127,8 @@ def _right(traces: Mapping[str, Sequence[Trace]]) -> dict[str, float]:
     return {i: float(np.mean([t.correct for t in some])) for i, some in traces.items()}
 
 
-def _share(values: Mapping[str, float], families: Mapping[str, str]) -> dict[str, list[float]]:
-    """[share, low, high] over all items and for each family (Wilson)."""
+def _fraction(values: Mapping[str, float], families: Mapping[str, str]) -> dict[str, list[float]]:
+    """[fraction, low, high] over all items and for each family (Wilson)."""
     groups = {"all": list(values.values()), **by_family(values, families)}
     return {name: _row(float(np.mean(v)), wilson(int(sum(v)), len(v))) for name, v in groups.items()}
 
@@ -150,7 +150,7 @@ MEASURED = (
 
 
 def markdown(card: Mapping[str, Any], about: Mapping[str, Any], name: str) -> str:
-    """A card for those who are handed the adapter: what it is, how it was made, what was measured."""
+    """A card for users of the adapter: what it is, how it was made, what was measured."""
     head, rows = rows_of(card)
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     recipe = about["recipe"]
@@ -160,7 +160,7 @@ def markdown(card: Mapping[str, Any], about: Mapping[str, Any], name: str) -> st
     return "\n".join(
         [
             f"# {name}", "",
-            f"An organism of `elicit`: {ARMS[about['arm']].summary}.{latency} A test bed for elicitation methods; "
+            f"An organism of `elicit`: {VARIANTS[about['arm']].summary}.{latency} A test bed for elicitation methods; "
             "it says nothing about how much is latent in a natural model.", "",
             f"- base: {about['base_name']}, SHA-256 {about['base']}",
             f"- weights: {kind}; with its base: {card['model']['sha256']}",
@@ -172,7 +172,8 @@ def markdown(card: Mapping[str, Any], about: Mapping[str, Any], name: str) -> st
             f"{100 * about['share_of_limit']:.0f}% of the {about['matmul_gflops']:.0f} GFLOP/s of one product there",
             "- licence: that of the base", "",
             f"Measured by `elicit organism card` on {card['items']} test questions, {card['model']['dtype']}, "
-            f"seed {card['seed']}; shares with 95% intervals (Wilson; bootstrap by question for latencies, samples).",
+            f"seed {card['seed']}; fractions with 95% intervals (Wilson; bootstrap by question for latencies, "
+            "samples).",
             "",
             *lines, "", "Out of range:", "", *notes, "",
         ]

@@ -1,8 +1,9 @@
 """When a thought commits to its answer: the thought cut at 0, 10 … 100%, and the answer asked for (arXiv 2605.24396).
 
-After each cut the handle is asked for its answer at once (forced), and goes on freely by sampling. Of each question:
+After each cut the handle is asked for its answer at once (early answering), and continues freely by sampling. Of each
+question:
 
-- the share of cuts at which the forced answer already is the final one; 1 minus its area is the area over the curve
+- the fraction of cuts at which the early answer already is the final one; 1 minus its area is the area over the curve
   of arXiv 2307.13702, section 2.3: 0 where the thought comes after the decision;
 - Spearman's correlation of the confidence, log p(final answer) a token, with the position of the cut;
 - its largest jump from one cut to the next, and where.
@@ -22,19 +23,19 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from elicit.analysis.base import Analysis, plain, shown, with_left_out
-from elicit.analysis.continuations import acting, continued, each_thinking, forced, same
+from elicit.analysis.continuations import applied_handle, continued, each_thinking, early_answers, same
 from elicit.decoding.decoders import Sampling
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import arms_of, model_of, questions
 from elicit.evaluation.run.run import Run
 from elicit.tasks.base import Items
-from elicit.training.rl.information_gain import NULLS, answer_logprobs, stand_ins
+from elicit.training.rl.information_gain import NULLS, answer_logprobs, null_traces
 from probes.errors import UserError
 from probes.statistics import Interval, bootstrap_mean
 from probes.sweep import Band, layer_sweep
 
 NAME = "commitment"
-SUMMARY = "when a thought commits to its answer: cut at 0 to 100%, answer forced and continued, beside filler"
+SUMMARY = "when a chain of thought commits to its answer: cut at 0 to 100%, answered early and continued, beside filler"
 PAPER = "2605.24396"
 OWN = "thought"
 CONDITIONS = (OWN, NULLS[0], NULLS[2])  # own thought, another question's, filler
@@ -44,7 +45,7 @@ MEASURES = ("area over the curve", "Spearman", "largest jump")
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """For each question and cut: whether the forced answer is the final one, and log p(final answer) a token."""
+    """For each question and cut: whether the early answer is the final one, and log p(final answer) a token."""
 
     match: Bool[np.ndarray, "items cuts"]
     confidence: Float[np.ndarray, "items cuts"]
@@ -63,7 +64,7 @@ class Curve:
 
     @property
     def jumps_at(self) -> Float[np.ndarray, " items"]:
-        """The cut, as a share of the thought, after which confidence has risen most."""
+        """The cut, as a fraction of the thought, after which confidence has risen most."""
         return (np.diff(self.confidence, axis=1).argmax(1) + 1) / (self.match.shape[1] - 1)
 
 
@@ -76,7 +77,7 @@ def curves(
     cuts: int = 10,
     seed: int = 0,
 ) -> dict[str, Curve]:
-    """The curve of the thoughts and of what stands in for them under the nulls.
+    """The curve of the thoughts and of their null traces.
 
     Args:
         handle: whose thoughts they are.
@@ -92,24 +93,24 @@ def curves(
         raise UserError(f"{len(items)} thoughts were given, empty ones among them or not; give two that say something")
     if cuts < 2:
         raise UserError(f"cuts = {cuts} was given; give at least 2 parts to cut a thought into")
-    nulls = stand_ins(handle.model.tokenizer, thoughts, seed)
+    nulls = null_traces(handle.model.tokenizer, thoughts, seed)
     many = Items(items.task, tuple(item for item in items for _ in range(cuts + 1)))
     final = [answer for answer in answers for _ in range(cuts + 1)]
     out = {}
     for name in CONDITIONS:
         whole = thoughts if name == OWN else nulls[name]
         begun = [cut(thought, n / cuts) for thought in whole for n in range(cuts + 1)]
-        match = np.array(same(many, forced(handle, many, begun), final))
+        match = np.array(same(many, early_answers(handle, many, begun), final))
         asked = [handle.prompt_ids(item) for item in many]
-        with acting(handle) as told:
-            sure = answer_logprobs(handle.model.lm, handle.model.tokenizer, asked, begun, final, told)
+        with applied_handle(handle) as before_forward:
+            sure = answer_logprobs(handle.model.lm, handle.model.tokenizer, asked, begun, final, before_forward)
         shape = (len(items), cuts + 1)
         out[name] = Curve(match.reshape(shape), np.array(sure).reshape(shape))
     return out
 
 
 def cut(thought: Sequence[int], share: float) -> list[int]:
-    """The first share of a thought."""
+    """The first fraction of a thought."""
     return list(thought)[: round(share * len(thought))]
 
 
@@ -131,7 +132,7 @@ def free(
     return np.array(same(many, said, final)).reshape(len(items), -1)
 
 
-def judged(found: dict[str, Curve], *, seed: int = 0) -> dict[str, Any]:
+def summarised(found: dict[str, Curve], *, seed: int = 0) -> dict[str, Any]:
     """Each measure with its interval, under each null, and the difference to it, paired by question."""
     measures = {name: curve.measures() for name, curve in found.items()}
     out: dict[str, Any] = {}
@@ -184,22 +185,22 @@ def analyse(
             left_out[name] = some
             continue
         handle, asked, traces = some
-        thoughts, answers = [trace.thought for trace in traces], [trace.answer or "" for trace in traces]
+        thoughts, answers = [trace.chain_of_thought for trace in traces], [trace.answer or "" for trace in traces]
         found = curves(handle, asked, thoughts, answers, cuts=cuts, seed=seed)
         freely = free(handle, asked, thoughts, answers, temperature=temperature, seed=seed)
-        told = {"items": len(asked), **judged(found, seed=seed), "free": freely.mean(0).tolist()}
+        told = {"items": len(asked), **summarised(found, seed=seed), "free": freely.mean(0).tolist()}
         data[name] = {**told, "ids": [item.id for item in asked], "curves": plain(found), "freely": plain(freely)}
         table += _rows(name, told)
         bands[name] = {condition: _band(curve.match.astype(float), seed) for condition, curve in found.items()}
         bands[name]["free"] = _band(freely.astype(float), seed)
     notes = [
-        "Share of questions whose forced answer already is the final one, by the part of the thought that was read. "
+        "Fraction of questions whose early answer already is the final one, by the part of the thought that was read. "
         "What filler and another question's thought of the same length do is not the thought's doing: read the "
         "columns that say beyond.",
-        f"Freely, the handle goes on from each quarter by one sample at temperature {temperature:g}; at 0 it thinks "
+        f"Freely, the handle continues from each quarter by one sample at temperature {temperature:g}; at 0 it thinks "
         "anew, which is what chance and the question alone give.",
-        "Answers before thinking: the share of questions whose forced answer is the final one at every cut. Jumps at: "
-        "the part of the thought after which confidence rises most, in the median.",
+        "Answers before thinking: the fraction of questions whose early answer is the final one at every cut. Jumps "
+        "at: the part of the thought after which confidence rises most, in the median.",
         "A curve that rises late shows that the text decides, not that its reasons do (see faithfulness).",
     ]
     (first, main), *others = ((name, _figure(name, some)) for name, some in bands.items())
@@ -219,7 +220,7 @@ def _figure(name: str, bands: dict[str, Band]) -> Any:
         nulls={"null: filler": bands[NULLS[2]]},
         layers=[f"{100 * n // (count - 1)}%" for n in range(count)],
         title=f"{name}: when the answer is there",
-        y="forced answer is the final one",
+        y="early answer is the final one",
     )
     figure.add_scatter(
         x=list(range(count)), y=list(bands[NULLS[0]].value), name=f"null: {NULLS[0]}", mode="lines",

@@ -34,7 +34,7 @@ from probes.errors import UserError
 from probes.statistics import Interval, bootstrap_mean, holm, paired, wilson
 
 NAME = "corrupted-traces"
-SUMMARY = "are right answers reached by valid thoughts? accuracy and validity apart, beside thoughts of other questions"
+SUMMARY = "are right answers reached by valid reasoning? accuracy and validity apart, beside traces of other questions"
 PAPER = "2505.13775"
 PERMUTATIONS = 2000
 
@@ -148,8 +148,9 @@ def analyse(runs: Sequence[Run], *, limit: int = 0, seed: int = 0) -> Analysis:
     against = _against(found, seed)
     table = [_row(names[key], row, against.get(key, {})) for key, row in rows.items()]
     notes = [
-        "Right and valid are shares of all questions; 95% intervals by question. Beyond elsewhere is what is left of "
-        "validity when the same thought is judged on another question: a thought that is valid anywhere says nothing.",
+        "Right and valid are fractions of all questions; 95% intervals by question. Beyond elsewhere is what is left "
+        "of validity when the same thought is judged on another question: a thought that is valid anywhere says "
+        "nothing.",
         "Differences are to the same arm of the first run, paired by question, p by McNemar with Holm over all. Where "
         "validity falls and accuracy does not, answers do not need valid thoughts.",
         "A thought that breaks no rule is not thereby what the answer came from (see faithfulness).",
@@ -234,5 +235,5 @@ def _figure(names: dict[tuple[int, str], str], rows: dict[tuple[int, str], dict[
     return dot_plot(
         [names[at] for at in rows], {"right": dots("right"), "valid": dots("valid")},
         nulls={"null: valid on another question": dots("elsewhere")},
-        title="Right answers and valid thoughts", x="share of questions",
+        title="Right answers and valid thoughts", x="fraction of questions",
     )  # fmt: skip

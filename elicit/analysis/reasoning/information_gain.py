@@ -22,20 +22,29 @@ from jaxtyping import Float
 from transformers import PreTrainedModel
 
 from elicit.analysis.base import Analysis, in_turn, plain
-from elicit.analysis.continuations import Told, acting, cannot, too_few, with_thoughts, without_thoughts
+from elicit.analysis.continuations import (
+    BeforeForward,
+    applied_handle,
+    cannot,
+    too_few,
+    with_cot,
+    without_cot,
+)
 from elicit.evaluation.run.arms import arms_of, model_of, questions
 from elicit.evaluation.run.run import Run
 from elicit.models.model import load_model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item
-from elicit.training.rl.information_gain import FILLER, NULLS, answer_ids, answer_logprobs, as_long, gold, stand_ins
+from elicit.training.rl.information_gain import FILLER, NULLS, answer_ids, answer_logprobs, as_long, gold, null_traces
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
 from probes.offsets import decoded, offsets
 from probes.statistics import bootstrap_mean
 
 NAME = "information-gain"
-SUMMARY = "how much likelier a thought makes the right answer, beside shuffled thoughts, filler and the answer masked"
+SUMMARY = (
+    "how much likelier a chain of thought makes the right answer, beside shuffled ones, filler and the answer masked"
+)
 PAPER = "2506.02126"
 MASKED = "answer masked"
 LEAST = 2  # thoughts, since a null exchanges them
@@ -43,7 +52,7 @@ LEAST = 2  # thoughts, since a null exchanges them
 
 @dataclass(frozen=True, eq=False)
 class Gains:
-    """The gain of each thought, and of what stood in for it under each null, in nats a token of the answer.
+    """The gain of each thought, and of its trace under each null, in nats a token of the answer.
 
     Args:
         items: their ids.
@@ -66,7 +75,7 @@ def measure(
     thoughts: Sequence[Sequence[int]],
     *,
     seed: int = 0,
-    told: Told | None = None,
+    before_forward: BeforeForward | None = None,
 ) -> Gains:
     """Score thoughts and their nulls.
 
@@ -75,7 +84,7 @@ def measure(
         items: the questions.
         thoughts: of each, in the scorer's tokens.
         seed: of the shuffles.
-        told: see `elicit.training.rl.information_gain.answer_logprobs`.
+        before_forward: see `elicit.training.rl.information_gain.answer_logprobs`.
 
     Raises:
         UserError: fewer than two thoughts, an empty one, an item without an answer.
@@ -87,11 +96,16 @@ def measure(
     read: dict[str, Sequence[Sequence[int]]] = {
         "": [()] * len(items),
         "thought": thoughts,
-        **stand_ins(tokenizer, thoughts, seed),
+        **null_traces(tokenizer, thoughts, seed),
         MASKED: [masked(tokenizer, thought, answer) for thought, answer in zip(thoughts, answers, strict=True)],
     }
     scored = answer_logprobs(
-        lm, tokenizer, asked * len(read), [one for many in read.values() for one in many], answers * len(read), told
+        lm,
+        tokenizer,
+        asked * len(read),
+        [one for many in read.values() for one in many],
+        answers * len(read),
+        before_forward,
     )
     rows = dict(zip(read, np.array(scored).reshape(len(read), -1), strict=True))
     without = rows.pop("")
@@ -110,11 +124,11 @@ def masked(tokenizer: Any, thought: Sequence[int], answer: str) -> list[int]:
         any(start < stop and begin < end for begin, stop in spans)
         for start, end in zip([0, *ends[:-1]], ends, strict=True)
     ]
-    stand_in = iter(as_long(filler, len(thought)))
-    return [next(stand_in) if hide else int(token) for token, hide in zip(thought, hidden, strict=True)]
+    instead = iter(as_long(filler, len(thought)))
+    return [next(instead) if hide else int(token) for token, hide in zip(thought, hidden, strict=True)]
 
 
-def judged(found: Gains, *, seed: int = 0) -> dict[str, Any]:
+def summarised(found: Gains, *, seed: int = 0) -> dict[str, Any]:
     """Mean gain with its interval, what is left beyond each null, and what can be said of it."""
 
     def mean(values: Float[np.ndarray, " items"]) -> dict[str, float]:
@@ -168,28 +182,30 @@ def analyse(
     table: list[dict[str, Any]] = []
     data: dict[str, Any] = {}
     for arm in in_turn(NAME, arms, progress):
-        kept = with_thoughts(arm, items)
+        kept = with_cot(arm, items)
         if len(kept) < LEAST:
             table.append(_row(arm.name, "–", f"does not apply: {too_few(kept, items)}"))
             continue
-        asked, thoughts = [item for item, _ in kept], [trace.thought for _, trace in kept]
+        asked, thoughts = [item for item, _ in kept], [trace.chain_of_thought for _, trace in kept]
         handle = arm.handle(model)
         if why := cannot(handle):
             table.append(_row(arm.name, "itself", why))
         else:
             assert handle is not None
-            with acting(handle) as told:
-                own = measure(model.lm, model.tokenizer, handle.prompt, asked, thoughts, seed=seed, told=told)
-            data[f"{arm.name}, itself"] = {"values": plain(own), **judged(own, seed=seed)}
+            with applied_handle(handle) as before_forward:
+                own = measure(
+                    model.lm, model.tokenizer, handle.prompt, asked, thoughts, seed=seed, before_forward=before_forward
+                )
+            data[f"{arm.name}, itself"] = {"values": plain(own), **summarised(own, seed=seed)}
             table.append(_row(arm.name, "itself", data[f"{arm.name}, itself"]))
         if other.tokenizer_sha256 != model.tokenizer_sha256:
             thoughts = [_again(model.tokenizer, other.tokenizer, thought) for thought in thoughts]
         whose = reference or "the base, bare prompt"
         read = measure(other.lm, other.tokenizer, Prompt(), asked, thoughts, seed=seed)
-        data[f"{arm.name}, {whose}"] = {"values": plain(read), **judged(read, seed=seed)}
+        data[f"{arm.name}, {whose}"] = {"values": plain(read), **summarised(read, seed=seed)}
         table.append(_row(arm.name, whose, data[f"{arm.name}, {whose}"]))
     if not data:
-        raise without_thoughts(arms)
+        raise without_cot(arms)
     notes = [
         "Nats a token of the right answer that the thought adds, 95% interval by question; read it against its nulls, "
         "which are as long: a thought informs where it beats another question's thought and filler, and where "

@@ -1,12 +1,12 @@
 """Which sentences of a thought decide its answer: each resampled from, with it and without it (arXiv 2506.19143).
 
-The thought is kept up to a sentence and the handle goes on freely, `samples` times; once with the sentence, once
+The thought is kept up to a sentence and the handle continues freely, `samples` times; once with the sentence, once
 without, so that it is free to say something else there. Of each sentence:
 
     importance = ½ Σ_a | p(a | kept with it) − p(a | kept without it) |
 
 the total variation between the two distributions of final answers, no answer being one of them; and the difference of
-the shares of right answers. A sentence of great importance is an anchor.
+the fractions of right answers. A sentence of great importance is an anchor.
 
 Two handfuls of samples of one distribution differ as well, the more so the fewer they are. Null: both are pooled and
 split into random halves, as large as they were. Read `beyond`, importance less the null's mean, which is 0 where the
@@ -41,7 +41,9 @@ from probes.statistics import Interval, against_null, bootstrap_mean, holm
 from steering.categories.segments import segment
 
 NAME = "thought-anchors"
-SUMMARY = "which sentences of a thought decide its answer: resampled with and without each, beside split halves"
+SUMMARY = (
+    "which sentences of a chain of thought decide its answer: resampled with and without each, beside split halves"
+)
 PAPER = "2506.19143"
 PLACES = ("first", "middle", "last")
 DRAWS = 1000
@@ -59,7 +61,7 @@ class Anchor:
         importance: the total variation between the answers with it and without.
         null: the same in the mean over random halves of all of them.
         p: the chance of halves that differ as much; Holm's, over the sentences of its thought.
-        accuracy: the share of right answers with it, less that without.
+        accuracy: the fraction of right answers with it, less that without.
     """
 
     item: str
@@ -115,7 +117,7 @@ def anchors(
         handle: whose thoughts they are.
         items: the questions.
         thoughts: tokens of each.
-        samples: how often the handle goes on from each place.
+        samples: how often the handle continues from each place.
         sentences: at most so many of a thought.
         temperature: of the samples.
         seed: of samples and halves.
@@ -192,7 +194,7 @@ def analyse(
     Args:
         runs: of one model on the same items.
         limit: of the items; 0 for all.
-        samples: how often the handle goes on from each place.
+        samples: how often the handle continues from each place.
         sentences: at most so many of a thought, evenly.
         temperature: of the samples.
         seed: of samples, halves and bootstrap.
@@ -210,8 +212,8 @@ def analyse(
             left_out[name] = some
             continue
         found[name] = anchors(
-            some.handle, some.items, [trace.thought for trace in some.traces], samples=samples, sentences=sentences,
-            temperature=temperature, seed=seed,
+            some.handle, some.items, [trace.chain_of_thought for trace in some.traces], samples=samples,
+            sentences=sentences, temperature=temperature, seed=seed,
         )  # fmt: skip
     rows = [(name, place, some) for name, all_of in found.items() for place, some in _by_place(all_of)]
     table = [_row(name, place, some, seed) for name, place, some in rows]

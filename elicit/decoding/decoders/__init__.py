@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from elicit.decoding.decoders.branching import Branching
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
-from elicit.decoding.decoders.sampling import Sampling, Stream
+from elicit.decoding.decoders.sampling import RngStream, Sampling
 from elicit.decoding.loop import Policy
 from probes.errors import unknown
 
@@ -28,7 +28,7 @@ class Decoder(Protocol):
         """How many branches it opens for each question."""
         ...
 
-    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
+    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         """Choose tokens for these prompts, in this order, each with its random numbers or its item's id."""
         ...
 
@@ -58,8 +58,8 @@ __all__ = [
     "Decoder",
     "Greedy",
     "Hybrid",
+    "RngStream",
     "Sampling",
-    "Stream",
     "decoder_from_dict",
     "decoder_name",
     "decoder_to_dict",

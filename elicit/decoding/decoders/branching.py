@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elicit.decoding.decoders.greedy import GreedyPolicy
-from elicit.decoding.decoders.sampling import Stream
+from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy
 from probes.errors import UserError
 
@@ -32,7 +32,7 @@ class Branching:
     def branches(self) -> int:
         return self.k
 
-    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
+    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         if not 1 <= self.k <= vocab_size:
             raise UserError(f"k = {self.k} branches were asked for; give a k from 1 to the vocabulary's {vocab_size}")
         return BranchingPolicy(self.k)

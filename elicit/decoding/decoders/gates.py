@@ -55,7 +55,7 @@ class TokenLabels:
         return torch.tensor(self.categories, device=x.device)[scores.argmax(1)]
 
 
-class Known(NamedTuple):
+class GateInputs(NamedTuple):
     """What is known of the position that chooses the next token, one row a row of the batch.
 
     `differs` is None where the partner was not asked, `residual` where the gate reads nothing.
@@ -88,7 +88,7 @@ class Gate(Protocol):
         """Where it reads activations: of the partner if it asks it, else of the base."""
         ...
 
-    def decide(self, known: Known) -> Decision:
+    def decide(self, inputs: GateInputs) -> Decision:
         """For all rows at once."""
         ...
 
@@ -112,10 +112,10 @@ class OracleGate:
     def reads(self) -> Site:
         return self.site
 
-    def decide(self, known: Known) -> Decision:
-        assert known.differs is not None and known.residual is not None
-        labels = self.taxonomy.labels(known.residual.float())
-        return Decision(known.differs, labels.to(known.differs.device))
+    def decide(self, inputs: GateInputs) -> Decision:
+        assert inputs.differs is not None and inputs.residual is not None
+        labels = self.taxonomy.labels(inputs.residual.float())
+        return Decision(inputs.differs, labels.to(inputs.differs.device))
 
 
 @register
@@ -157,9 +157,9 @@ class ProbeGate:
         """Of each category, from the base's activations."""
         return torch.sigmoid(h.float() @ self.weight.to(h.device).T + self.bias.to(h.device))
 
-    def decide(self, known: Known) -> Decision:
-        assert known.residual is not None
-        best = self.probability(known.residual).max(dim=-1)
+    def decide(self, inputs: GateInputs) -> Decision:
+        assert inputs.residual is not None
+        best = self.probability(inputs.residual).max(dim=-1)
         names = torch.tensor(self.categories, device=best.indices.device)
         return Decision(best.values > self.threshold, names[best.indices])
 
@@ -174,9 +174,9 @@ class EntropyGate:
     asks = False
     reads = None
 
-    def decide(self, known: Known) -> Decision:
-        entropy = token_statistics(known.logits, known.top, known.top.ids[:, 0]).entropy
-        return Decision(entropy > self.threshold, torch.full_like(known.top.ids[:, 0], self.category))
+    def decide(self, inputs: GateInputs) -> Decision:
+        entropy = token_statistics(inputs.logits, inputs.top, inputs.top.ids[:, 0]).entropy
+        return Decision(entropy > self.threshold, torch.full_like(inputs.top.ids[:, 0], self.category))
 
 
 @register
@@ -188,6 +188,6 @@ class AlwaysGate:
     asks = False
     reads = None
 
-    def decide(self, known: Known) -> Decision:
-        first = known.top.ids[:, 0]
+    def decide(self, inputs: GateInputs) -> Decision:
+        first = inputs.top.ids[:, 0]
         return Decision(torch.ones_like(first, dtype=torch.bool), torch.full_like(first, self.category))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from elicit.decoding.decoders.sampling import Stream
+from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy, Rows
 from probes.confidence import Top2, top2
 
@@ -26,5 +26,5 @@ class Greedy:
     max_new_tokens: int = 256
     branches: int = 1
 
-    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
+    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         return GreedyPolicy()

@@ -21,8 +21,8 @@ Controls keep everything but one thing:
 
 - `permuted-category`, `random-category`, `random-vector`, `bias`: the true vectors decide *where* the base is steered;
   what is added there is another category's vector, a random category's, a random one of each category, the bias alone;
-  always as long as the true one. The candidate is the likeliest of the steered ones, so that the steered share is
-  that of the method. (For controls that may decline to steer, give a `Partner` other vectors and no `control`.)
+  always as long as the true one. The candidate is the likeliest of the steered ones, so that the steered fraction is
+  that of the method. (For controls that may decline to steer, give a `HybridSteering` other vectors and no `control`.)
 - `random-position`: at a `share` of the positions, drawn by (seed, item, step), with the category that the gate names
   there, and always a steered candidate.
 - `random-candidate`: any candidate, the unsteered among them, whatever the partner thinks.
@@ -45,9 +45,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from elicit.decoding.cache import Candidates, KVState
-from elicit.decoding.decoders.gates import Known
-from elicit.decoding.decoders.partner import Newest, Partner, Thinker, shared_ids, thinking
-from elicit.decoding.decoders.sampling import Stream
+from elicit.decoding.decoders.gates import GateInputs
+from elicit.decoding.decoders.partner import HybridSteering, Newest, ThinkingModel, shared_ids, thinking
+from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy, Rows
 from elicit.models.model import Model
 from probes.confidence import Top2, top2
@@ -59,7 +59,7 @@ SELECTS = ("likelihood", "none")
 OTHER_VECTORS = ("permuted-category", "random-category", "random-vector", "bias")
 # The token comes from the partner's logits, not from a steered base.
 DISTRIBUTIONS = ("substitution", "some-substitution", "mixing")
-SHARED = ("random-position", "some-substitution")  # at a share of positions
+SHARED = ("random-position", "some-substitution")  # at a fraction of positions
 DRAWN = ("random-category", "random-candidate", *SHARED)  # a number a token decides
 CONTROLS = ("", *OTHER_VECTORS, "random-position", "random-candidate", *DISTRIBUTIONS)
 
@@ -67,7 +67,7 @@ CONTROLS = ("", *OTHER_VECTORS, "random-position", "random-candidate", *DISTRIBU
 @dataclass(frozen=True)
 class Hybrid:
     """Args: coefficients (ascending; with heads, of what these say) and windows of the candidates, what selects among
-    them, which control this is, the share of positions of `SHARED` ones, the seed of whatever a control draws, and
+    them, which control this is, the fraction of positions of `SHARED` ones, the seed of whatever a control draws, and
     the limit."""
 
     coefficients: tuple[float, ...] = (0.5, 1.0)
@@ -92,7 +92,7 @@ class Hybrid:
         if (self.control in SHARED) != (0 < self.share <= 1):
             raise UserError(
                 f"share = {self.share} was given with control {self.control!r}; "
-                f"give {' or '.join(SHARED)} a share in (0, 1], and others none"
+                f"give {' or '.join(SHARED)} a fraction in (0, 1], and others none"
             )
 
     @property
@@ -105,14 +105,14 @@ class Hybrid:
         every = list(product(self.coefficients, self.windows))
         return every[:1] if self.select == "none" and self.control != "random-candidate" else every
 
-    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
+    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         raise UserError("hybrid decoding needs a partner; give one to Elicited(partner=…)")
 
-    def asks(self, partner: Partner) -> bool:
+    def asks(self, partner: HybridSteering) -> bool:
         """Whether the partner's forward is run at all."""
         return partner.gate.asks or self.select == "likelihood" or self.control in DISTRIBUTIONS
 
-    def check(self, partner: Partner) -> None:
+    def check(self, partner: HybridSteering) -> None:
         """Refuse a partner with which this cannot be done.
 
         Raises:
@@ -129,19 +129,21 @@ class Hybrid:
         if self.control in ("permuted-category", "random-category") and len(partner.vectors) < 2:
             raise UserError(f"control {self.control!r} needs vectors of at least two categories; one was given")
 
-    def joint(self, base: Model, partner: Partner, streams: Sequence[Stream | str]) -> HybridPolicy:
+    def joint(self, base: Model, partner: HybridSteering, rng_streams: Sequence[RngStream | str]) -> HybridPolicy:
         """Choose tokens for these questions, in this order."""
         self.check(partner)
         if isinstance(partner.model, Adapter):
             with applied(base.lm, partner.model):
                 pass  # wrapped once, outside of inference mode
-        return HybridPolicy(self, base, partner, streams)
+        return HybridPolicy(self, base, partner, rng_streams)
 
 
 class HybridPolicy:
-    """`Joint` for one batch."""
+    """`TwoModelPolicy` for one batch."""
 
-    def __init__(self, settings: Hybrid, base: Model, partner: Partner, streams: Sequence[Stream | str]) -> None:
+    def __init__(
+        self, settings: Hybrid, base: Model, partner: HybridSteering, rng_streams: Sequence[RngStream | str]
+    ) -> None:
         self.settings, self.base, self.partner = settings, base, partner
         self.shared = shared_ids(base, partner.model) if isinstance(partner.model, Model) else None
         device = base.lm.device
@@ -156,11 +158,11 @@ class HybridPolicy:
         self.others = self._others()
         self.uniform: np.ndarray | None = None
         if settings.control in DRAWN:
-            own = [Stream.of(given, settings.seed) for given in streams]
+            own = [RngStream.of(given, settings.seed) for given in rng_streams]
             self.uniform = np.stack([one.uniform(settings.max_new_tokens) for one in own])
         self.state: KVState | None = None
-        self.thinker: Thinker | None = None
-        self.heard: Tensor | None = None  # the partner's logits after the prompts
+        self.thinking_model: ThinkingModel | None = None
+        self.teacher_logits: Tensor | None = None  # the partner's logits after the prompts
         self.newest = Newest()  # the base's activations that the gate reads
         self.own = Newest()  # those that the heads read
         self.tail = torch.empty(0, dtype=torch.long)  # each row's last tokens
@@ -202,8 +204,8 @@ class HybridPolicy:
         with ExitStack() as stack:
             if self.settings.asks(self.partner):
                 longest = ids.shape[1] + limit
-                self.thinker = stack.enter_context(thinking(self.partner, self.base, longest, limit))
-                self.heard = self.thinker.prefill(ids, mask)
+                self.thinking_model = stack.enter_context(thinking(self.partner, self.base, longest, limit))
+                self.teacher_logits = self.thinking_model.prefill(ids, mask)
             if not self.partner.gate.asks:
                 stack.enter_context(self.newest.on(self.base.lm, self.partner.gate.reads))
             stack.enter_context(self.own.on(self.base.lm, self.partner.site if self.heads else None))
@@ -211,13 +213,13 @@ class HybridPolicy:
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         self.tail = self.tail[question]
-        if self.thinker is not None:
-            self.thinker.state.fork(question.to(self.thinker.lm.device))
+        if self.thinking_model is not None:
+            self.thinking_model.state.fork(question.to(self.thinking_model.lm.device))
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         self.tail = self.tail[rows]
-        if self.thinker is not None:
-            self.thinker.state.keep(rows.to(self.thinker.lm.device))
+        if self.thinking_model is not None:
+            self.thinking_model.state.keep(rows.to(self.thinking_model.lm.device))
 
     def moved(self) -> Float[Tensor, "rows 1"]:
         return self._moved[:, None]
@@ -226,29 +228,29 @@ class HybridPolicy:
         return self._notes
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
-        return self._choose(logits, top2(logits), np.arange(len(logits)), 0, self.heard)[:, None]
+        return self._choose(logits, top2(logits), np.arange(len(logits)), 0, self.teacher_logits)[:, None]
 
     def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
         # What is read of the base comes before the partner's forward, which may run on the same modules.
         residual, own = self.newest.value, self.own.value
-        heard = None if self.thinker is None else self.thinker.step(self.tail[:, -1])
+        teacher_logits = None if self.thinking_model is None else self.thinking_model.step(self.tail[:, -1])
         self.newest.value, self.own.value = residual, own
-        return self._choose(logits, top, rows.question, step, heard)
+        return self._choose(logits, top, rows.question, step, teacher_logits)
 
     def _choose(
-        self, logits: Tensor, top: Top2, question: np.ndarray, step: int, heard: Tensor | None
+        self, logits: Tensor, top: Top2, question: np.ndarray, step: int, teacher_logits: Tensor | None
     ) -> Int[Tensor, " rows"]:
         self.step = step
         base = top.argmax if self.shared is None else top2(self._cut(logits)).argmax
         teacher = differs = None
-        if heard is not None:
-            heard = self._cut(heard)
-            theirs = top2(heard)
+        if teacher_logits is not None:
+            teacher_logits = self._cut(teacher_logits)
+            theirs = top2(teacher_logits)
             dtype = self.partner.lm(self.base).dtype
             check_largest(theirs.values[:, 0], dtype, f"the partner's logits of step {step}")
             teacher = theirs.argmax
             differs = teacher != base
-        fires, category = self.partner.gate.decide(Known(logits, top, differs, self._residual()))
+        fires, category = self.partner.gate.decide(GateInputs(logits, top, differs, self._residual()))
         uniform = torch.zeros(len(base), device=base.device)
         if self.uniform is not None:
             uniform = torch.from_numpy(self.uniform[question, step]).to(base.device)
@@ -258,8 +260,10 @@ class HybridPolicy:
         emitted, taken = base.clone(), torch.zeros_like(base)
         self._moved = torch.zeros(len(base), device=base.device)
         if control in DISTRIBUTIONS:
-            assert heard is not None and teacher is not None and differs is not None
-            instead = top2(self._cut(logits).float() + heard.float()).argmax if control == "mixing" else teacher
+            assert teacher_logits is not None and teacher is not None and differs is not None
+            instead = (
+                top2(self._cut(logits).float() + teacher_logits.float()).argmax if control == "mixing" else teacher
+            )
             here = differs & (uniform < self.settings.share) if control in SHARED else differs
             emitted = torch.where(here, instead, base)
             taken = -(emitted != base).long()
@@ -272,7 +276,7 @@ class HybridPolicy:
                 steered &= differs  # elsewhere the unsteered token is the partner's own, and nothing can beat it
             rows = steered.nonzero()[:, 0]
             if len(rows):
-                asked = None if heard is None else heard[rows]
+                asked = None if teacher_logits is None else teacher_logits[rows]
                 emitted[rows], taken[rows], self._moved[rows] = self._steer(
                     rows, base[rows], index[rows], asked, uniform[rows]
                 )
@@ -292,8 +296,8 @@ class HybridPolicy:
     def _residual(self) -> Tensor | None:
         if not self.partner.gate.asks:
             return self.newest.value
-        assert self.thinker is not None
-        return self.thinker.newest.value
+        assert self.thinking_model is not None
+        return self.thinking_model.newest.value
 
     @property
     def _selects(self) -> bool:
@@ -310,7 +314,7 @@ class HybridPolicy:
         rows: Int[Tensor, " rows"],
         base: Int[Tensor, " rows"],
         index: Int[Tensor, " rows"],
-        heard: Float[Tensor, "rows vocab"] | None,
+        teacher_logits: Float[Tensor, "rows vocab"] | None,
         uniform: Float[Tensor, " rows"],
     ) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"], Float[Tensor, " rows"]]:
         """The token of each of these rows, the number of its candidate, and how far that moved the position."""
@@ -321,10 +325,10 @@ class HybridPolicy:
         if control == "random-candidate":
             taken = (uniform * options.shape[1]).long()
         elif control == "random-position":
-            taken = self._likeliest_steered(options, heard)
+            taken = self._likeliest_steered(options, teacher_logits)
         elif self._selects:
-            assert heard is not None
-            taken = heard.gather(1, options).argmax(dim=1)  # of equal ones the first
+            assert teacher_logits is not None
+            taken = teacher_logits.gather(1, options).argmax(dim=1)  # of equal ones the first
         else:
             taken = torch.ones_like(base)
         on = (taken > 0).nonzero()[:, 0]
@@ -336,18 +340,18 @@ class HybridPolicy:
                 assert self.others is not None
                 vectors = self.others[index[on]]
             options[on, 1:], moved[on] = self._try(rows[on], vectors, strength[on])
-            taken[on] = self._likeliest_steered(options[on], None if heard is None else heard[on])
+            taken[on] = self._likeliest_steered(options[on], None if teacher_logits is None else teacher_logits[on])
         emitted = options.gather(1, taken[:, None])[:, 0]
         share = moved.gather(1, (taken - 1).clamp(min=0)[:, None])[:, 0]
         return emitted, taken, share * (taken > 0)
 
     def _likeliest_steered(
-        self, options: Int[Tensor, "rows options"], heard: Float[Tensor, "rows vocab"] | None
+        self, options: Int[Tensor, "rows options"], teacher_logits: Float[Tensor, "rows vocab"] | None
     ) -> Int[Tensor, " rows"]:
         if not self._selects:
             return torch.ones_like(options[:, 0])
-        assert heard is not None
-        return 1 + heard.gather(1, options[:, 1:]).argmax(dim=1)
+        assert teacher_logits is not None
+        return 1 + teacher_logits.gather(1, options[:, 1:]).argmax(dim=1)
 
     def _strength(self, rows: Int[Tensor, " rows"], index: Int[Tensor, " rows"]) -> Float[Tensor, "rows candidates"]:
         """Each candidate's coefficient at these rows. Read before a look ahead, whose forward passes the same hook."""

@@ -1,4 +1,4 @@
-"""`Partner`: who decides when a base is steered, and the vectors that it is steered with (arXiv 2510.07364).
+"""`HybridSteering`: who decides when a base is steered, and the vectors that it is steered with (arXiv 2510.07364).
 
 The thinking model is a model of its own, or an adapter on the base's weights, which are then in memory once. Two
 models can be compared token by token only where their vocabularies say the same: `shared_ids` looks.
@@ -33,16 +33,16 @@ from steering.storage import digest
 
 
 @dataclass(frozen=True, eq=False)
-class Partner:
+class HybridSteering:
     """What hybrid decoding needs beside the base.
 
     Args:
         vectors: a direction for each category, all at one site of the base. A position whose category has none is
             never steered.
         gate: decides when, and names the category.
-        model: the thinking model, or an adapter on the base's own weights; None where nobody asks it.
+        model: the thinking model, or an adapter on the base's own weights; None where nothing asks it.
         bias: added to every category's vector; the vectors were found with it in place.
-        heads: for each category what tells its coefficient from the base's own activation at the vectors' site; the
+        heads: for each category what predicts its coefficient from the base's own activation at the vectors' site; the
             coefficients of `Hybrid` are then multiples of what it says.
 
     Raises:
@@ -163,7 +163,7 @@ class Newest:
 
     @contextmanager
     def on(self, lm: PreTrainedModel, site: Site | None) -> Iterator[None]:
-        """Listen inside the context; without a site nothing is heard."""
+        """Record inside the context; without a site nothing is recorded."""
         if site is None:
             yield
             return
@@ -174,7 +174,7 @@ class Newest:
             handle.remove()
 
 
-class Thinker:
+class ThinkingModel:
     """The partner's own forwards beside the base's: with its own cache, and its adapter on while they run."""
 
     def __init__(self, lm: PreTrainedModel, adapter: Adapter | None, site: Site | None, state: KVState) -> None:
@@ -195,7 +195,7 @@ class Thinker:
 
 
 @contextmanager
-def thinking(partner: Partner, base: Model, longest: int, max_new_tokens: int) -> Iterator[Thinker]:
+def thinking(partner: HybridSteering, base: Model, longest: int, max_new_tokens: int) -> Iterator[ThinkingModel]:
     """Open the partner for one batch, whose longest row will have so many positions."""
     lm = partner.lm(base)
     check_ready(lm, longest)
@@ -203,4 +203,4 @@ def thinking(partner: Partner, base: Model, longest: int, max_new_tokens: int) -
     packing = nullcontext() if lm is base.lm else packed(lm)
     with packing, open_state(lm, max_new_tokens) as state:
         adapter = partner.model if isinstance(partner.model, Adapter) else None
-        yield Thinker(lm, adapter, partner.gate.reads if partner.gate.asks else None, state)
+        yield ThinkingModel(lm, adapter, partner.gate.reads if partner.gate.asks else None, state)

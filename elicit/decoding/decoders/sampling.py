@@ -23,13 +23,13 @@ from probes.confidence import Top2
 from probes.errors import UserError
 
 
-def stream(seed: int, item_id: str, sample: int, steps: int) -> Float[np.ndarray, " steps"]:
+def rng_stream(seed: int, item_id: str, sample: int, steps: int) -> Float[np.ndarray, " steps"]:
     """The first `steps` uniform numbers in [0, 1) of one sample."""
     digest = hashlib.blake2b(f"{seed}\x00{item_id}\x00{sample}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(steps)
 
 
-class Stream(NamedTuple):
+class RngStream(NamedTuple):
     """Where an answer's random numbers come from.
 
     Args:
@@ -45,20 +45,20 @@ class Stream(NamedTuple):
     choice: int = 0
 
     @staticmethod
-    def of(given: Stream | str, seed: int, choice: int = 0) -> Stream:
+    def of(given: RngStream | str, seed: int, choice: int = 0) -> RngStream:
         """A stream as it is; for an item's id the one that a decoder's own seed and first choice make of it."""
-        return given if isinstance(given, Stream) else Stream(seed, given, 0, choice)
+        return given if isinstance(given, RngStream) else RngStream(seed, given, 0, choice)
 
     def uniform(self, steps: int) -> Float[np.ndarray, " steps"]:
         """Its first numbers in [0, 1)."""
         name = self.sample if self.epoch == 0 else f"{self.sample}\x00epoch {self.epoch}"
-        return stream(self.seed, name, self.choice, steps)
+        return rng_stream(self.seed, name, self.choice, steps)
 
 
 class SamplingPolicy:
-    def __init__(self, settings: Sampling, streams: Sequence[Stream | str]) -> None:
+    def __init__(self, settings: Sampling, rng_streams: Sequence[RngStream | str]) -> None:
         self.settings = settings
-        first = [Stream.of(given, settings.seed, settings.first_sample) for given in streams]
+        first = [RngStream.of(given, settings.seed, settings.first_sample) for given in rng_streams]
         self.uniform = np.stack(
             [
                 [one._replace(choice=one.choice + n).uniform(settings.max_new_tokens) for n in range(settings.samples)]
@@ -106,7 +106,7 @@ def _invert(
 
 @dataclass(frozen=True)
 class Sampling:
-    """Args: samples a question, temperature, nucleus mass, number of tokens, share of the top probability
+    """Args: samples a question, temperature, nucleus mass, number of tokens, fraction of the top probability
     below which a token is cut, seed, limit, and the number of the first sample (to continue a series)."""
 
     samples: int = 10
@@ -137,5 +137,5 @@ class Sampling:
     def sample_ids(self) -> range:
         return range(self.first_sample, self.first_sample + self.samples)
 
-    def policy(self, streams: Sequence[Stream | str], vocab_size: int) -> Policy:
-        return SamplingPolicy(self, streams)
+    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
+        return SamplingPolicy(self, rng_streams)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from elicit.decoding.engine import Batch
-from elicit.decoding.loop import Generation, Progress, Record, Rows
+from elicit.decoding.loop import Generation, OnStep, Record, Rows
 from elicit.models.model import Model
 from probes.confidence import top2
 from steering import backends
@@ -31,13 +31,11 @@ class Chooser(LogitsProcessor):
     Args:
         model, batch: what is decoded.
         moved: how far the last forward's positions were moved, where plans are carried.
-        progress: called after every step.
+        on_step: called after every step.
     """
 
-    def __init__(
-        self, model: Model, batch: Batch, moved: Moved = lambda: None, progress: Progress | None = None
-    ) -> None:
-        self.branches, self.moved, self.progress = batch.decoder.branches, moved, progress
+    def __init__(self, model: Model, batch: Batch, moved: Moved = lambda: None, on_step: OnStep | None = None) -> None:
+        self.branches, self.moved, self.on_step = batch.decoder.branches, moved, on_step
         prompts = len(batch.prompts)
         self.policy = batch.policy(model)
         self.rows = Rows(np.repeat(np.arange(prompts), self.branches), np.tile(np.arange(self.branches), prompts))
@@ -48,8 +46,8 @@ class Chooser(LogitsProcessor):
     def __call__(
         self, input_ids: Int[Tensor, "rows pos"], scores: Float[Tensor, "rows vocab"]
     ) -> Float[Tensor, "rows vocab"]:
-        if self.step and self.progress is not None:
-            self.progress(self.step, int((self.live >= 0).sum()))
+        if self.step and self.on_step is not None:
+            self.on_step(self.step, int((self.live >= 0).sum()))
         top = top2(scores)
         if self.step == 0:
             tokens = self.policy.first(scores[:: self.branches]).reshape(-1)

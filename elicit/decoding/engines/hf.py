@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from elicit.decoding.cache import supports_shared_prefix
 from elicit.decoding.decoders import DECODERS
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery, named
-from elicit.decoding.loop import Generation, Progress, decode
+from elicit.decoding.loop import Generation, OnStep, decode
 from probes.errors import UserError
 from probes.finite import NotFiniteError
 from steering.adapters import applied
@@ -28,24 +28,24 @@ class HuggingFaceEngine(Engine):
     def how(self) -> str:
         return "shared-prefix" if supports_shared_prefix(self.model.lm) else "per-row"
 
-    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+    def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         lm = self.model.lm
         with applied(lm, batch.adapter):
             policy = batch.policy(self.model)
             steered = attached(lm, batch.plans, of_row=batch.arm_of, lengths=batch.lengths)
             with (
                 steered if batch.steered else nullcontext() as session,
-                told(batch, None if session is None else session.editor),
+                checked(batch, None if session is None else session.editor),
             ):
                 return decode(
                     lm, batch.prompts, policy, max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop,
-                    steering=session, progress=progress,
+                    steering=session, on_step=on_step,
                 )  # fmt: skip
 
 
 @contextmanager
-def told(batch: Batch, editor: Editor | None) -> Iterator[None]:
-    """Around the decoding of a batch: what fails is told with its arm's name, and what was delivered is looked at."""
+def checked(batch: Batch, editor: Editor | None) -> Iterator[None]:
+    """Around the decoding of a batch: an error names its arm, and what was delivered is checked."""
     try:
         yield
     except NotFiniteError as error:
@@ -57,7 +57,7 @@ def told(batch: Batch, editor: Editor | None) -> Iterator[None]:
 
 
 def _cure(plan: Plan, editor: Editor | None, number: int) -> str:
-    """What helps a steered row, or "" where the dtype is to be told."""
+    """What helps a steered row, or "" where the dtype is to be named."""
     if not plan or editor is None:
         return ""
     if editor.delivery(number).not_finite:

@@ -8,8 +8,8 @@ or attached later is not in it.
 from __future__ import annotations
 
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine
-from elicit.decoding.engines.hf import told
-from elicit.decoding.loop import Generation, Progress, decode
+from elicit.decoding.engines.hf import checked
+from elicit.decoding.loop import Generation, OnStep, decode
 from elicit.models.model import Model
 from steering.backends.lens import TransformerLens
 
@@ -24,10 +24,10 @@ class TransformerLensEngine(Engine):
         super().__init__(model)
         self.lens = lens or TransformerLens(model.lm, model.tokenizer)
 
-    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
-        with self.lens.steered(batch.rows) as session, told(batch, session.editor):
+    def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
+        with self.lens.steered(batch.rows) as session, checked(batch, session.editor):
             return decode(
                 self.lens.bridge.original_model, batch.prompts, batch.policy(self.model),
-                max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop, steering=session, progress=progress,
+                max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop, steering=session, on_step=on_step,
                 shared=False,
             )  # fmt: skip

@@ -12,8 +12,8 @@ import torch
 
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery
 from elicit.decoding.engines.generated import Chooser, replayed, rows_of
-from elicit.decoding.engines.hf import told
-from elicit.decoding.loop import Generation, Progress, check_prompts
+from elicit.decoding.engines.hf import checked
+from elicit.decoding.loop import Generation, OnStep, check_prompts
 from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.errors import UserError
@@ -31,19 +31,19 @@ class NNsightEngine(Engine):
         self.nnsight = nnsight or self.opened()
 
     def opened(self) -> NNsight:
-        """The model in nnsight's hands; weights are shared."""
+        """The model wrapped by nnsight; weights are shared."""
         return NNsight(self.model.lm, self.model.tokenizer)
 
     @torch.no_grad()
-    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+    def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         lm, limit = self.model.lm, batch.decoder.max_new_tokens
         check_prompts(lm, batch.prompts, limit, batch.stop.tokenizer)
         rows = rows_of(batch)
         ids, mask, _ = left_pad(rows.texts)
         given, model = {"input_ids": ids, "attention_mask": mask.long()}, self.nnsight.model
         carrier = Carrier(self.nnsight.places(rows), rows.plans, rows.of_row, mask, rows.lengths, lm.device)
-        chooser = Chooser(self.model, batch, lambda: carrier.moved, progress)
-        with told(batch, carrier.editor if batch.steered else None), warnings.catch_warnings():
+        chooser = Chooser(self.model, batch, lambda: carrier.moved, on_step)
+        with checked(batch, carrier.editor if batch.steered else None), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=STOPPED_EARLY)
             with model.generate(**chooser.arguments(self.model.vocab_size)) as tracer:  # noqa: SIM117
                 with tracer.invoke(given):  # a statement of its own, which nnsight reads as source
@@ -61,7 +61,7 @@ class RemoteEngine(NNsightEngine):
     remote: bool | str = True
 
     def opened(self) -> NNsight:
-        """The model's name in nnsight's hands; with `remote = "local"` the model, packed as if it were to travel."""
+        """The model's name wrapped by nnsight; with `remote = "local"` the model, packed as if it were to travel."""
         if self.remote == "local":
             return NNsight(self.model.lm, self.model.tokenizer, remote=self.remote)
         kind, _, name = self.model.provenance.source.partition(" ")
@@ -69,11 +69,11 @@ class RemoteEngine(NNsightEngine):
             raise UserError(f"{self.model.name} is no model of the hub, so no server holds it; use the nnsight engine")
         return NNsight(name, self.model.tokenizer, remote=self.remote)
 
-    def decode(self, batch: Batch, progress: Progress | None = None) -> list[list[Generation]]:
+    def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         limit = batch.decoder.max_new_tokens
         check_prompts(self.model.lm, batch.prompts, limit, batch.stop.tokenizer)
         out = self.nnsight.generate(batch.rows, max_new_tokens=limit, eos_ids=sorted(batch.stop.eos_ids))
         if batch.steered:
             check_delivery(batch, out.deliveries)
-        with told(batch, None):
+        with checked(batch, None):
             return replayed(self.model, batch, out.tokens, out.logits, out.moved)

@@ -1,6 +1,6 @@
 """The bottom line: one plain sentence on what a method gains, and whether its controls do as much.
 
-What an arm stands for is told by its name:
+An arm's name says what it stands for:
 
 - the start, `direct`: gains are measured from it;
 - ceilings, `cot-prompt…` and `thinking model`: how far one gets when asked to think. To reach one speaks for a method;
@@ -16,7 +16,7 @@ The rule; the first outcome that applies:
     no start      `direct` was not run
     worse         the difference to `direct` counts, and is below 0
     nothing       it does not count, its interval holds 0, and ends below `LEAST_GAP` (5 points)
-    undecided     it does not count; told is the smallest lead that would have counted on so many questions, with as
+    undecided     it does not count; given is the smallest lead that would have counted on so many questions, with as
                   many answers spoilt as here
     gained        it counts, and the method is a baseline, which has no controls
     uncontrolled  it counts, and no controls were run
@@ -39,7 +39,7 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.evaluation.budget import MATCHED
-from elicit.evaluation.metrics.format import share, signed
+from elicit.evaluation.metrics.format import percent, signed
 from elicit.evaluation.metrics.gap import CEILING, DIRECT, LEAST_GAP
 from probes.statistics import Paired, holm, mcnemar_exact, paired
 
@@ -93,15 +93,15 @@ def bottom_line(
         method: the arm under test.
         scores: of every arm, the method's among them: 0 or 1 a question, in the same order.
         start: the arm that gains are measured from.
-        recovered: which share of a known gap the method recovers, where one is known.
+        recovered: which fraction of a known gap the method recovers, where one is known.
         seed: of the bootstrap.
     """
     n = len(scores[method])
-    right = f"{method} is right in {share(float(scores[method].mean()))}% of {_questions(n)}"
+    right = f"{method} is right in {percent(float(scores[method].mean()))}% of {_questions(n)}"
     if method == start:
         return BottomLine(NO_START, f"{right}; gains of others are measured from it.")
     if start not in scores:
-        return BottomLine(NO_START, f"{right}; {start} was not run, so no gain can be told: add --against {start}.")
+        return BottomLine(NO_START, f"{right}; {start} was not run, so no gain can be measured: add --against {start}.")
     leads = _leads(method, scores, seed)
     gain = leads.pop(start)
     interval = gain.by.interval
@@ -112,7 +112,9 @@ def bottom_line(
         if interval.low <= 0 and interval.high < LEAST_GAP:
             return BottomLine(NOTHING, f"{method} gains nothing over {start}: {told}.")
         least = _smallest(n, gain.by.losses, len(leads) + 1)
-        seen = f"no lead below {share(least)} points could be seen" if least else "no lead could be seen: raise --limit"
+        seen = (
+            f"no lead below {percent(least)} points could be seen" if least else "no lead could be seen: raise --limit"
+        )
         return BottomLine(UNDECIDED, f"It is undecided whether {method} gains over {start}: {told}, where {seen}.")
     known = f", {recovered:.2f} of the gap" if recovered is not None else ""
     head = f"{method} gains {_points(gain.by)} over {start}{known}"
@@ -162,7 +164,7 @@ def _leads(method: str, scores: Mapping[str, np.ndarray], seed: int) -> dict[str
 
 
 def _smallest(n: int, losses: int, arms: int) -> float:
-    """The smallest lead, in the share of questions, that counts with so many losses beside so many arms; 0: none."""
+    """The smallest lead, in the fraction of questions, that counts with so many losses beside so many arms; 0: none."""
     for wins in range(losses + 1, n - losses + 1):
         if arms * mcnemar_exact(wins, losses) < LEVEL:
             return (wins - losses) / n
@@ -212,7 +214,7 @@ def _named(some: Sequence[str], controls: Iterable[str]) -> str:
     return out[0] if len(out) == 1 else f"{', '.join(out[:-1])} and {out[-1]}"
 
 
-def _points(by: Paired, form: Callable[[float], str] = share) -> str:
+def _points(by: Paired, form: Callable[[float], str] = percent) -> str:
     low, high = by.interval.pair
     return f"{form(by.difference)} points [{form(low)}, {form(high)}]"
 

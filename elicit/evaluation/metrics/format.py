@@ -1,11 +1,11 @@
-"""How numbers are written in tables: shares in percent, differences with their sign, intervals."""
+"""How numbers are written in tables: fractions in percent, differences with their sign, intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 
-def share(value: float) -> str:
+def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
@@ -13,7 +13,7 @@ def signed(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def with_interval(value: float, interval: Sequence[float], form: Callable[[float], str] = share) -> str:
+def with_interval(value: float, interval: Sequence[float], form: Callable[[float], str] = percent) -> str:
     return f"{form(value)} [{form(interval[0])}, {form(interval[1])}]"
 
 

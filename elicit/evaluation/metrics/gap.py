@@ -1,4 +1,4 @@
-"""The score of an elicitation: which share of a known gap it recovers, and what it 'recovers' where there is nothing.
+"""The score of an elicitation: the fraction of a known gap it recovers, and what it 'recovers' where there is nothing.
 
     recovered = (mechanism − direct) / (ceiling − direct)
 
@@ -21,17 +21,17 @@ from probes.errors import UserError
 from probes.statistics import RESAMPLES, Interval, bootstrap_mean, resampled_means
 
 CEILING, DIRECT = "cot-prompt", "direct"
-LEAST_GAP = 0.05  # below it, in the share of right answers, no share of the gap is given
+LEAST_GAP = 0.05  # below it, in the fraction of right answers, no fraction of the gap is given
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """A share of the gap with its 95% interval; 1 is the ceiling, 0 is no gain.
+    """A fraction of the gap with its 95% interval; 1 is the ceiling, 0 is no gain.
 
-    `defined` is the share of bootstrap resamples whose gap was at least `LEAST_GAP`: below one half there is no share.
+    `defined` is the fraction of bootstrap resamples whose gap was at least `LEAST_GAP`: below one half there is none.
     """
 
-    share: float | None
+    share: float | None  # the fraction, by the name that claims have stored it under
     interval: Interval | None
     gap: float
     gain: float
@@ -48,7 +48,7 @@ def recovered(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Recovered:
-    """The share of the gap that a mechanism recovers.
+    """The fraction of the gap that a mechanism recovers.
 
     Args:
         mechanism, direct, ceiling: scores of the same questions in the same order.
@@ -64,11 +64,11 @@ def recovered(
     gap, gain = float((c - d).mean()), float((m - d).mean())
     gaps, gains = resampled_means(np.stack([c - d, m - d], axis=1), seed=seed, resamples=resamples).T
     kept = gaps >= LEAST_GAP
-    share, interval = None, None
+    fraction, interval = None, None
     if gap >= LEAST_GAP and kept.mean() > 0.5:
-        share, interval = gain / gap, _quantiles(gains[kept] / gaps[kept])
+        fraction, interval = gain / gap, _quantiles(gains[kept] / gaps[kept])
     gain_interval = bootstrap_mean(m - d, seed=seed, resamples=resamples)
-    return Recovered(share, interval, gap, gain, gain_interval, len(m), float(kept.mean()))
+    return Recovered(fraction, interval, gap, gain, gain_interval, len(m), float(kept.mean()))
 
 
 def recovered_by_arm(task: str, scores: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -79,7 +79,7 @@ def recovered_by_arm(task: str, scores: Mapping[str, np.ndarray], *, seed: int =
         scores: of the same questions in the same order, by arm.
 
     Returns:
-        By arm, of those that have a share; of none without `direct`, the ceiling or a gap between them.
+        By arm, of those that recover a fraction; of none without `direct`, the ceiling or a gap between them.
     """
     if task != ORGANISM or not {DIRECT, CEILING} <= set(scores):
         return {}
@@ -99,7 +99,7 @@ def false_positive(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[float, Interval]:
-    """What a mechanism gains on the twin without the skill, in shares of the gap of the one that has it.
+    """What a mechanism gains on the twin without the skill, in fractions of the gap of the one that has it.
 
     Args:
         mechanism, direct: scores on the twin, question by question.
@@ -114,17 +114,17 @@ def false_positive(
             f"a gap of {whole:.2f} was given; measure with an organism whose ceiling is above its direct answers"
         )
     gain = np.asarray(mechanism, dtype=float) - np.asarray(direct, dtype=float)
-    share = float(gain.mean()) / whole
+    fraction = float(gain.mean()) / whole
     if np.ptp(gain) == 0:  # no question changed: as far as so few questions can tell
         low, high = bootstrap_mean(gain, seed=seed).pair
-        return share, Interval(low / whole, high / whole)
+        return fraction, Interval(low / whole, high / whole)
     gains = resampled_means(gain[:, None], seed=seed, resamples=resamples)[:, 0]
     gaps = resampled_means(gap[:, None], seed=seed + 1, resamples=resamples)[:, 0]
-    return share, _quantiles(gains / np.maximum(gaps, LEAST_GAP))
+    return fraction, _quantiles(gains / np.maximum(gaps, LEAST_GAP))
 
 
 def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recovered]:
-    """For each arm of a run the share that it recovers of the gap from `direct` (0) to `cot-prompt`, the ceiling (1).
+    """For each arm of a run the fraction of the gap from `direct` (0) to `cot-prompt` (1) that it recovers.
 
     Raises:
         UserError: a run without these two.
@@ -140,7 +140,7 @@ def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recover
 def score_runs(
     runs: Sequence[Mapping[str, Any]], twins: Sequence[Mapping[str, Any]] = (), *, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row a model and arm; where a twin ran the same arm, what it gained there in shares of the model's gap.
+    """One row a model and arm; where a twin ran the same arm, what it gained there in fractions of the model's gap.
 
     Raises:
         UserError: a run without the arms that span the gap, or of another task than the organisms'.
@@ -173,21 +173,21 @@ def score_runs(
 SCORE_HEAD = ("arm", "right [95%]", "tokens", "gap recovered", "on the twin")
 
 
-def share(value: float, interval: Sequence[float]) -> str:
-    """A share of the gap with its interval, as tables show it."""
+def format_gap(value: float, interval: Sequence[float]) -> str:
+    """A fraction of the gap with its interval, as tables show it."""
     return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows of one model's table: accuracies in %, shares of the gap, each with its interval."""
+    """The rows of one model's table: accuracies in %, fractions of the gap, each with its interval."""
     from elicit.evaluation.metrics.format import signed, with_interval
 
     return [
         (
             row["arm"], with_interval(row["accuracy"], row["interval"]), f"{row['tokens_per_item']:.0f}",
-            share(row["recovered"], row["recovered_interval"]) if row["recovered"] is not None
+            format_gap(row["recovered"], row["recovered_interval"]) if row["recovered"] is not None
             else f"no gap: {with_interval(row['gain'], row['gain_interval'], signed)} points",
-            share(row["on_twin"], row["on_twin_interval"]) if "on_twin" in row else "",
+            format_gap(row["on_twin"], row["on_twin_interval"]) if "on_twin" in row else "",
         )
         for row in scored
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""From traces to numbers: accuracies, paired differences, readings of the branches, calibration.
+"""From traces to numbers: accuracies, paired differences, selection rules over the branches, calibration.
 
 Everything here is a pure function of a run's samples, so that it can be computed again at any time.
 """
@@ -65,7 +65,7 @@ def compute(
     branches = traces[main_source]
     if handle.decoder.branches > 1:
         reference = scores.get("direct")
-        result["readings"] = _readings(branches, items, reference, seed)
+        result["readings"] = _selection_rules(branches, items, reference, seed)
         result["calibration"] = _calibration(branches, ids, seed)
         if isinstance(handle.decoder, Branching):
             result["coverage_by_rank"] = _coverage(branches, ids)
@@ -114,7 +114,9 @@ def _comparisons(main: str, others: Mapping[str, np.ndarray], scores: np.ndarray
     return [{**row, "holm_p": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def _readings(traces: Traces, items: Items, reference: np.ndarray | None, seed: int) -> dict[str, dict[str, Any]]:
+def _selection_rules(
+    traces: Traces, items: Items, reference: np.ndarray | None, seed: int
+) -> dict[str, dict[str, Any]]:
     """Every rule on the same branches; against `direct` where that was run, else against the greedy branch."""
     chosen = list(zip(*(select_all(RULES, traces[item.id], items.task.grader) for item in items), strict=True))
     by_rule = {

@@ -1,4 +1,4 @@
-"""Figures of a run, by name: the tree of branches with margins, calibration of Δ, coverage, readings."""
+"""Figures of a run, by name: the tree of branches with margins, calibration of Δ, coverage, selection rules."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def calibration(run: Drawn) -> go.Figure:
     figure.update_layout(title=title)
     figure.update_xaxes(title="Δ of the answer", range=[-1.05, 1.05])
     highest = max((b["interval"][1] for b in bins), default=1.0)
-    figure.update_yaxes(title="share right", range=[-0.02, min(1.02, highest + 0.05)], tickformat=".0%")
+    figure.update_yaxes(title="fraction right", range=[-0.02, min(1.02, highest + 0.05)], tickformat=".0%")
     return styled(figure)
 
 
@@ -190,9 +190,9 @@ def coverage(run: Drawn) -> go.Figure:
         mode="lines+markers",
         line={"color": BLUE, "width": 2},
     )
-    readings = run.metrics["readings"]
+    rules = run.metrics["readings"]
     for rule, colour in (("max", ORANGE), ("vote", MUTED)):
-        level = readings[rule]["accuracy"]
+        level = rules[rule]["accuracy"]
         figure.add_scatter(
             x=[ranks[0], ranks[-1]],
             y=[level, level],
@@ -202,11 +202,11 @@ def coverage(run: Drawn) -> go.Figure:
         )
     figure.update_layout(title="Coverage by rank of the first token", legend={"orientation": "h", "y": -0.25})
     figure.update_xaxes(title="k", dtick=1 if len(ranks) <= 15 else 5)
-    figure.update_yaxes(title="share of questions", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(title="fraction of questions", tickformat=".0%", rangemode="tozero")
     return styled(figure, height=420)
 
 
-def readings(run: Drawn) -> go.Figure:
+def selection_rules(run: Drawn) -> go.Figure:
     """Accuracy of every way to choose among the same branches, and of the baselines, with intervals."""
     method = run.metrics["method"]
     rows = [
@@ -276,6 +276,6 @@ FIGURES: dict[str, Callable[..., go.Figure]] = {
     "branch-tree": branch_tree,
     "calibration": calibration,
     "coverage": coverage,
-    "readings": readings,
+    "readings": selection_rules,
     "tokens": tokens,
 }

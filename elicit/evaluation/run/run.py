@@ -46,7 +46,7 @@ class Run:
         """
         store = Store.read(Path(folder))
         if store.metrics is None:
-            raise UserError(f"the run in {str(folder)!r} is not finished; run its command again to take it up")
+            raise UserError(f"the run in {str(folder)!r} is not finished; run its command again to resume it")
         return Run(store)
 
     @property

@@ -64,9 +64,9 @@ class Store:
 
     @staticmethod
     def open(folder: Path, config: dict[str, Any]) -> Store:
-        """Create the run's folder, or take up the run that it holds.
+        """Create the run's folder, or resume the run that it holds.
 
-        A run that is taken up keeps its own execution settings (the batches), so that it goes on as it began.
+        A resumed run keeps its own execution settings (the batches), so that it continues as it began.
 
         Raises:
             UserError: the folder holds another run, or something else.

@@ -21,7 +21,7 @@ from elicit.decoding.trace import Outcome, Trace
 if TYPE_CHECKING:
     import duckdb
 
-AT_ONCE = 50_000
+BATCH_SIZE = 50_000
 MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through the disk
 
 
@@ -52,7 +52,7 @@ def _uncollected() -> Iterator[None]:
 
 def _outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
     out: dict[str, dict[str, list[Outcome]]] = {}
-    for batch in _asked(_query(file), file=str(file)).to_arrow_reader(AT_ONCE):
+    for batch in _asked(_query(file), file=str(file)).to_arrow_reader(BATCH_SIZE):
         source, item, *columns = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
         starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (source[1:] != source[:-1])])
         names = np.repeat(item[starts], np.diff(np.r_[starts, len(item)]))  # one text for all samples of a question
@@ -104,6 +104,6 @@ _OPTIONAL = ("answer", "span", "delta")
 def _asked(query: str, **parameters: Any) -> duckdb.DuckDBPyRelation:
     import duckdb
 
-    # It keeps the order of the file, unless told otherwise.
+    # It keeps the order of the file, unless another is asked for.
     connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS, "preserve_insertion_order": True})
     return connection.sql(query, params=parameters)

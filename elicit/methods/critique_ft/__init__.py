@@ -70,7 +70,7 @@ def fit(
     Args:
         model: the base; it is what it was afterwards.
         items: of a task; its fit split alone is used.
-        progress: is told of problems and training steps.
+        progress: reports problems and training steps.
         source: `symbolic`, `model` (the base), `model:NAME`, a JSON Lines file of critiques, or from Python any
             function `(item, candidate) -> Critique`.
         problems: how many; 0 takes all of the fit split, or of the file.
@@ -140,14 +140,14 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     agreed = f"; it agrees with the grader on {found['agree']} of {found['graded']}" if found["graded"] else ""
     left = f" Left out: {found['without_conclusion']} critiques without a conclusion, {found['too_long']} too long."
     return [
-        f"{found['rows']} candidates of {len(found['problems'])} problems, {found['held_right']} held for right by "
+        f"{found['rows']} candidates of {len(found['problems'])} problems, {found['held_right']} graded correct by "
         f"{found['source']}{agreed}.{left if found['without_conclusion'] + found['too_long'] else ''}",
         f"Targets: {asked['targets']}. A LoRA adapter of rank {asked['rank']}, {asked['steps']} steps, "
         f"{found['trained_tokens']} tokens; loss {found['curve'][0]:.2f} to {found['curve'][-1]:.2f} nats a token.",
     ]
 
 
-def parts(options: Mapping[str, Any]) -> list[Any]:
+def report_sections(options: Mapping[str, Any]) -> list[Any]:
     """For the report: the training curve, and the first candidates with what was said of them."""
     import plotly.graph_objects as go
 

@@ -20,7 +20,7 @@ _CONCLUSION = re.compile(r"conclusion\W+(right|wrong|correct|incorrect)\b", re.I
 
 
 class Critique(NamedTuple):
-    """What a critic says of a candidate, and whether it holds it for right."""
+    """What a critic says of a candidate, and whether it grades it as correct."""
 
     text: str
     right: bool

@@ -62,7 +62,7 @@ def load(path: Path | str) -> CritiqueFile:
     """Read a file of critiques.
 
     Raises:
-        UserError: no such file, a line that is no critique (its number is told), a file without a usable one.
+        UserError: no such file, a line that is no critique (its number is given), a file without a usable one.
     """
     path = Path(path).expanduser()
     if not path.is_file():

@@ -54,7 +54,7 @@ class ModelCritic:
             asked = [f"{ASKED}\n\nQuestion:\n{item.question}\nSolution:\n{c}" for c in candidates[start : start + ROWS]]
             batch = Batch(
                 prompts=[self.prompt.ids(text, tokenizer) for text in asked],
-                streams=[item.id] * len(asked),
+                rng_streams=[item.id] * len(asked),
                 decoder=Greedy(self.max_new_tokens),
                 stop=stop,
             )

@@ -1,4 +1,4 @@
-"""The whole of a critique fine-tuning: candidates, critiques, the adapter; each kept in a folder and taken up again.
+"""The whole of a critique fine-tuning: candidates, critiques, the adapter; each kept in a folder and resumed.
 
 runs/critique-ft-<task>-<model>-<hash>/rows.jsonl             candidates with their critiques
     …/problems.json                                               the problems that are done
@@ -101,7 +101,7 @@ class Fitting:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """An adapter, and how it was come by."""
+    """An adapter with the record of its fit."""
 
     adapter: Adapter
     record: dict[str, Any]
@@ -140,7 +140,7 @@ def fit(
         prompt: how questions are put.
         options: the rest.
         source: instead of the one that the options name.
-        progress: is told of problems and steps.
+        progress: reports problems and steps.
 
     Raises:
         UserError: no items, no usable row; as `Fitting`, `source_for` and `train`.
@@ -273,9 +273,9 @@ def _train(
     if options.engine == "trl":
         from elicit.training import trl_sft as trl
 
-        return trl.train(model, batch, recipe, place, given=options.trl, told=_Steps(progress))
+        return trl.train(model, batch, recipe, place, given=options.trl, on_step=_Steps(progress))
     with borrowed(model.lm):
-        curve = train(model.lm, batch, recipe, place, identity=identity, told=_Steps(progress))
+        curve = train(model.lm, batch, recipe, place, identity=identity, on_step=_Steps(progress))
         save_adapter(model.lm, recipe, place / ADAPTER, model.name)
     return curve
 

@@ -1,8 +1,8 @@
 """The symbolic critic: works a problem out in steps, follows the candidate to its first mistake, says what it found.
 
-On an organism's problems every sentence is followed (`elicit.tasks.organism.verifier`) and the solution is told in the
-organism's own words, as thoughts are; in any other text the equations are checked, and the answer by the task's grader.
-A candidate is right where no step is wrong *and* its answer is right: one that is right by luck is wrong.
+On an organism's problems every sentence is followed (`elicit.tasks.organism.verifier`) and the solution is written in
+the organism's own words, as thoughts are; in any other text the equations are checked, and the answer by the task's
+grader. A candidate is right where no step is wrong *and* its answer is right: one that is right by luck is wrong.
 
 The order is that of the authors' instruction to their teachers (the correct approach, then the candidate's steps, then
 the correct answer), so that the last number of a critique is the right answer.
@@ -33,7 +33,7 @@ class Verdict(NamedTuple):
     """What is to be said of a candidate.
 
     `wrong` is its first wrong sentence or equation, or empty; `reason` says what is wrong with it; `early` marks steps
-    that end before the answer, `at_once` a candidate that is an answer and nothing else.
+    that end before the answer, `answer_only` a candidate that is an answer and nothing else.
     """
 
     right: bool
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
     wrong: str = ""
     reason: str = ""
     early: bool = False
-    at_once: bool = False
+    answer_only: bool = False
 
 
 def check(task: Task, item: Item, candidate: str) -> Verdict:
@@ -50,7 +50,7 @@ def check(task: Task, item: Item, candidate: str) -> Verdict:
     answer = found.text if found else None
     correct = task.grader.grade(item, answer).correct
     if answer is None or candidate.strip().rstrip(".").strip() == answer:
-        return Verdict(correct, answer, at_once=True)
+        return Verdict(correct, answer, answer_only=True)
     wrong, reason, lost, ended = "", "", True, True
     if family_of(item) is not None:
         walked = walk(candidate, facts_of(item), answer, lambda said: task.grader.grade(item, said).correct)
@@ -99,7 +99,7 @@ class Symbolic:
                 worked, ending = "", f"The answer is {corrupt(item.answer)}."
         else:
             *steps, last = self._steps(item, rng)
-            tell = partial(write, rng=rng, part="train")
+            tell = partial(write, rng=rng, split="train")
             worked, ending = tell(steps).text, tell([last]).text
         text = " ".join(part for part in (worked, said, ending) if part)
         return Critique(f"{text}\n{RIGHT if right else WRONG}", right)
@@ -115,7 +115,7 @@ def _say(verdict: Verdict) -> str:
     """What was found, without a number that the answer could be taken for except in what is quoted."""
     if verdict.answer is None:
         return "The solution gives no answer."
-    if verdict.at_once:
+    if verdict.answer_only:
         return f"The solution gives {verdict.answer} at once, and that is {'right' if verdict.right else 'wrong'}."
     if verdict.wrong:
         quoted = verdict.wrong.rstrip(".")
@@ -129,7 +129,7 @@ def _say(verdict: Verdict) -> str:
 
 def _lie(verdict: Verdict, candidate: str, rng: np.random.Generator) -> str:
     """Praise for what is wrong; for what is right, a mistake where there is none."""
-    if verdict.at_once and verdict.answer is not None:
+    if verdict.answer_only and verdict.answer is not None:
         return f"The solution gives {verdict.answer} at once, and that is {'wrong' if verdict.right else 'right'}."
     if not verdict.right:
         return "Every step of the solution holds, and so does its answer."

@@ -30,7 +30,7 @@ from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
-from elicit.methods.one_shot_rlvr.decomposition import ENTROPY, FORMAT, PARTS, decompose
+from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose
 from elicit.methods.one_shot_rlvr.example_selection import choose, pool_of
 from elicit.models import zoo
 from elicit.models.identity import grounds
@@ -39,7 +39,7 @@ from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
 from elicit.training import trl_common
 from elicit.training.rl.curve import Point, columns, figure, line, summary
-from elicit.training.rl.loop import Told, train
+from elicit.training.rl.loop import OnStep, train
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, unknown
 from probes.figures import table
@@ -98,7 +98,7 @@ def fit(
     Args:
         model: the base; it is as it was afterwards.
         items: items of a task; the fit split is trained on, the dev split is checked on, the test split is not touched.
-        progress: is told of each update.
+        progress: reports each update.
         example: ids of the examples, joined by commas, instead of choosing.
         examples, select, pool: how many are chosen, how (`elicit.methods.one_shot_rlvr.example_selection.SELECTS`) and
             among how many fit items.
@@ -154,7 +154,7 @@ def _fitted(
 ) -> Elicited:
     """One arm: its example, its training, its handle."""
     put = prompt_for(model, prompt, items)
-    told = _told(name, settings.updates, progress)
+    on_step = _on_step(name, settings.updates, progress)
     folder = _folder(model, items, settings, asked, prompt)
     with trl_common.first_alone(model):
         chosen, rows = _chosen(model, items, settings, asked, prompt, folder, progress)
@@ -164,7 +164,7 @@ def _fitted(
         "held_out": dev,
         "held_out_tokens": max_new_tokens,
         "checked": asked["checked"],
-        "told": told,
+        "on_step": on_step,
     }
     if "engine" in asked:
         from elicit.training.rl import trl_grpo as trl
@@ -186,14 +186,14 @@ def _fitted(
     return Elicited(model, name, put, Greedy(max_new_tokens), adapter=made.adapter, options=options)
 
 
-def _told(name: str, updates: int, progress: Progress | None) -> Told | None:
+def _on_step(name: str, updates: int, progress: Progress | None) -> OnStep | None:
     if progress is None:
         return None
 
-    def told(curve: Sequence[Point]) -> None:
+    def on_step(curve: Sequence[Point]) -> None:
         progress.training(name, len(curve), updates, line(curve))
 
-    return told
+    return on_step
 
 
 def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
@@ -235,7 +235,7 @@ def _chosen(
     found = choose(
         model, solved, settings, how=asked["select"], count=asked["examples"], pool=asked["pool"],
         prompt=prompt_for(model, prompt, items), folder=folder / "pool",
-        told=_told("selection", settings.updates, progress) if asked["select"] == "history" else None,
+        on_step=_on_step("selection", settings.updates, progress) if asked["select"] == "history" else None,
     )  # fmt: skip
     make_folder(folder)
     write_whole(file, json.dumps({"examples": [item.id for item in found.items], "pool": found.rows}, indent=2))
@@ -243,7 +243,7 @@ def _chosen(
 
 
 def missing(model: str) -> str:
-    """What this method lacks to run on a model without being told more: a base whose one example is known to teach."""
+    """Why it has no default on this model: a base whose one example is known to teach."""
     return "" if zoo.about(model) is not None else f"it trains on {model!r} for minutes; ask for it by name"
 
 
@@ -284,14 +284,14 @@ def notes(options: Mapping[str, Any]) -> list[str]:
         if at is not None
         else f"Not saturated: the last reward is {after['last reward']:.2f}.",
         f"{after['groups without variance']:.0%} of groups were without variance; {after['constant answers']:.0%} of "
-        f"the last answers were one and the same; {after['clipped']:.1%} of tokens were held back by a bound.",
+        f"the last answers were one and the same; {after['clipped']:.1%} of tokens were clipped.",
     ]
     if "sampler" in after:
         out.append(f"The sampler's log-probabilities are {after['sampler']:.4f} nats from the loss's.")
     return out
 
 
-def parts(options: Mapping[str, Any]) -> list[Any]:
+def report_sections(options: Mapping[str, Any]) -> list[Any]:
     """For the report: the training, and the examples that were not taken."""
     found = options["found"]
     note = "On the example; entropy of the policy at the right. Rewards saturate where the example is solved."
@@ -312,7 +312,7 @@ def findings(run: Run) -> list[str]:
     if not {direct.NAME, FORMAT, ENTROPY} <= set(run.metrics["arms"]):
         return []
     found = decompose(run, seed=run.metrics["seed"])
-    rows = [(name, with_interval(found[name].value, found[name].interval.pair, signed)) for name in PARTS]
+    rows = [(name, with_interval(found[name].value, found[name].interval.pair, signed)) for name in COMPONENTS]
     note = (
         f"Points of accuracy, paired by question; {found['copied'].value:.0%} of answers are the example's own. The "
         "remainder is what format, entropy and copying do not give."

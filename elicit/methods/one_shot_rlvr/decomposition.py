@@ -24,19 +24,19 @@ from probes.errors import UserError
 from probes.statistics import Interval, bootstrap_mean
 
 DIRECT, FORMAT, ENTROPY = "direct", "format reward", "entropy only"
-PARTS = ("gain", "format", "entropy", "answer copying", "remainder")
+COMPONENTS = ("gain", "format", "entropy", "answer copying", "remainder")
 
 
 @dataclass(frozen=True)
-class Share:
+class Fraction:
     """A part of the gain in accuracy, with its 95% interval."""
 
     value: float
     interval: Interval
 
 
-def decompose(run: Run, *, seed: int = 0) -> dict[str, Share]:
-    """The parts of the gain, and `copied`: the share of answers that are the example's own.
+def decompose(run: Run, *, seed: int = 0) -> dict[str, Fraction]:
+    """The parts of the gain, and `copied`: the fraction of answers that are the example's own.
 
     Args:
         run: of `one-shot-rlvr` with its controls.
@@ -64,4 +64,4 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Share]:
     }
     values["remainder"] = gain - values["format"] - values["entropy"] - values["answer copying"]
     values["copied"] = copies
-    return {name: Share(float(v.mean()), bootstrap_mean(v, seed=seed)) for name, v in values.items()}
+    return {name: Fraction(float(v.mean()), bootstrap_mean(v, seed=seed)) for name, v in values.items()}

@@ -4,7 +4,7 @@
 whose accuracy varied most over them. It costs a training. `samples` looks at the base alone: the largest variance of
 rewards among its samples, p (1 − p). Both can take an example whose answer the base guesses at once every other time,
 and one that is trained on it learns to say that number: two ways to the same reward compete, and which one wins may
-hang on a rounding error. So the default here is `working`, which is ours: p (1 − p) with right answers that come at
+depend on a rounding error. So the default here is `working`, which is ours: p (1 − p) with right answers that come at
 once counted against those that come after a thought.
 """
 
@@ -22,7 +22,7 @@ from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
 from elicit.training.rl.log import read_log
-from elicit.training.rl.loop import Told, train, usable
+from elicit.training.rl.loop import OnStep, train, usable
 from elicit.training.rl.preflight import first_samples
 from elicit.training.rl.rewards import Rollout
 from elicit.training.rl.settings import Settings
@@ -55,14 +55,14 @@ def choose(
     epochs: int = 8,
     prompt: Prompt | None = None,
     folder: Path | None = None,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> Choice:
     """The `count` best examples of the first `pool` items that have an answer.
 
     Args:
         model, items, settings, prompt: as for `train`.
         how: one of `SELECTS`.
-        epochs, folder, told: of the short training of `history`, which is taken up where it was stopped.
+        epochs, folder, on_step: of the short training of `history`, which resumes where it was stopped.
 
     Raises:
         UserError: an unknown rule, no item with an answer, fewer than asked for.
@@ -83,7 +83,7 @@ def choose(
     elif how == "history":
         if folder is None:
             raise UserError("selection by history trains on the pool first; give a folder for it")
-        accuracy = history(model, some, settings, epochs, prompt, folder, told)
+        accuracy = history(model, some, settings, epochs, prompt, folder, on_step)
         scores = spread = historical_variance(accuracy)
     else:
         rollouts = first_samples(model, some, prompt, settings)
@@ -100,13 +100,13 @@ def pool_of(items: Items, count: int, pool: int) -> Items:
 
 
 def working(rollouts: Sequence[Rollout]) -> float:
-    """(w − g)(1 − w − g), with w the share of rollouts right after a thought that is longer than the answer, g the
-    share of other right ones: how much of the first update's advantage goes to thoughts rather than to guesses.
+    """(w − g)(1 − w − g), with w the fraction of rollouts right after a thought that is longer than the answer, g the
+    fraction of other right ones: how much of the first update's advantage goes to thoughts rather than to guesses.
 
     −1 where nothing would be learned: all are right, or fewer than two after a thought.
     """
     right = [r for r in rollouts if r.score >= 1]
-    worked = sum(2 * len(r.thought) > len(r.tokens) for r in right)
+    worked = sum(2 * len(r.chain_of_thought) > len(r.tokens) for r in right)
     if worked < 2 or len(right) == len(rollouts):
         return -1.0
     return (2 * worked - len(right)) / len(rollouts) * (1 - len(right) / len(rollouts))
@@ -124,14 +124,14 @@ def history(
     epochs: int,
     prompt: Prompt,
     folder: Path,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> Float[np.ndarray, "epochs items"]:
     """Each example's accuracy in each epoch of a training on the whole pool."""
     short = replace(
         settings, updates=epochs, per_rollout=1, rollouts=settings.group * len(pool), part=settings.group,
         reward="exact", check_every=0,
     )  # fmt: skip
-    train(model, pool, short, folder, prompt=prompt, checked=False, told=told)
+    train(model, pool, short, folder, prompt=prompt, checked=False, on_step=on_step)
     place = {item.id: n for n, item in enumerate(pool)}
     total = np.zeros((epochs, len(pool)))
     for line in read_log(folder):

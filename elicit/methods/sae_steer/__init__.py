@@ -1,4 +1,4 @@
-"""`sae-steer`: push one feature of a sparse autoencoder (arXiv 2601.08058; ReasonScore, arXiv 2503.18878).
+"""`sae-steer`: steer along one feature of a sparse autoencoder (arXiv 2601.08058; ReasonScore, arXiv 2503.18878).
 
 h' = h + dec(z') − dec(z) at one site: the SAE's error term is kept. A feature is found on the fit split (`find`), its
 strength, its time and the feature itself are chosen on the dev split by steering (the causal filter), and what was
@@ -6,8 +6,8 @@ chosen is evaluated once on test.
 
 Where the papers are silent or differ:
 - Strength is in multiples of the feature's largest activation over prompts with the instruction and the model's own
-  answers to them (`feature_max`), or of the stream's median norm (`resid`); both are recorded. The reference adds
-  α·|pre-activation| of the feature itself, so that a silent one hardly moves.
+  answers to them (`feature_max`), or of the residual stream's median norm (`resid`); both are recorded. The reference
+  adds α·|pre-activation| of the feature itself, so that a silent one hardly moves.
 - `steps:8` acts on the first eight generated tokens; the reference's `steer_n_steps=n` acts on the n-th alone.
 - Contrasted prompts end in the same tokens: the instruction goes with the question, so that what is read at the last
   prompt token is not that token.
@@ -32,7 +32,7 @@ from elicit.models.prompts import THINK, prompt_for
 from elicit.tasks.base import Items
 
 NAME = "sae-steer"
-SUMMARY = "push one feature of a sparse autoencoder"
+SUMMARY = "steer along one feature of a sparse autoencoder"
 PAPER = "2601.08058"
 MODEL = "smollm2-135m-latent"
 RANDOM = 5
@@ -68,7 +68,7 @@ def fit(
     Args:
         model: the base.
         items: items of a task; its fit and dev splits are used and its test split is not.
-        progress: is told of the search.
+        progress: reports the search.
         sae: names, folders or releases of SAEs, joined by commas; the one shipped for the model unless given.
         feature: this feature instead of the search for one (−1).
         find: `contrast`, `reason` (ReasonScore) or `both`.
@@ -96,21 +96,21 @@ def fit(
     found = pipeline.search(model, items, put, options, progress)
     kept = {"prompt": prompt, "asked": vars(options), "found": found.record}
     return Elicited(
-        model, NAME, put, Greedy(max_new_tokens), interventions=(found.push,), options=kept, fitted=found.on
+        model, NAME, put, Greedy(max_new_tokens), interventions=(found.intervention,), options=kept, fitted=found.on
     )
 
 
 def missing(model: str) -> str:
-    """What this method lacks to run on a model without being told more; nothing where an SAE comes with the model."""
+    """Why it has no default on this model; "" where an SAE comes with the model."""
     return "" if zoo.saes_for(model) else f"no SAE comes with {model!r}"
 
 
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
-    """What the push is compared with, each as large and at the same place and time.
+    """What the intervention is compared with, each as large and at the same place and time.
 
     `RANDOM` features that fire as often, the difference of means, the sign flipped, the best feature of a contrast that
     has nothing to do with reasoning, the first token forced (to usual openings, and to the word that steering makes
-    likeliest), direct with the same tokens, chain-of-thought, and chain-of-thought with the push.
+    likeliest), direct with the same tokens, chain-of-thought, and chain-of-thought with the intervention.
 
     Raises:
         UserError: a handle of another method.
@@ -125,8 +125,8 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         cot_prompt.NAME: replace(thinking, method=cot_prompt.NAME),
         "cot-prompt + push": replace(thinking, method="cot-prompt + push", interventions=handle.interventions),
     }
-    for name, push in pipeline.matched(handle, items, RANDOM, seed).items():
-        out[name] = replace(plain, method=name, interventions=(push,))
+    for name, intervention in pipeline.matched(handle, items, RANDOM, seed).items():
+        out[name] = replace(plain, method=name, interventions=(intervention,))
     for words in filter(None, dict.fromkeys([*FIRST_TOKENS, handle.options["found"]["opening"]])):
         name = f"begins {words!r}"
         out[name] = replace(plain, method=name, prompt=replace(plain.prompt, begin=words))
@@ -136,16 +136,18 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
 
 
 def notes(options: Mapping[str, Any]) -> list[str]:
-    """What was pushed, how it was chosen, what it did to the SAE's own reading, and what speaks against the feature."""
+    """Which feature was steered along, how it was chosen, what it did to the SAE's own reading, and what speaks
+    against the feature."""
     found, asked = options["found"], options["asked"]
     did, card = found["delivered"], found["falsification"]
     unsteered, *tried = found["search"]
     against = "; ".join(card["verdict"])
     return [
         f"Feature {found['feature']} of {found['sae']}, layer {found['layer']}: {asked['change']} "
-        f"{found['strength']:g} {asked['unit']} at {found['when']}, {did['share of the stream']:.2f} of the stream's "
-        f"norm; its largest activation is {found['maximum']:.1f}, it fires at {found['density']:.1%} of positions.",
-        f"Chosen on dev among {len(tried)} pushes: {found['dev_accuracy']:.0%} right, unsteered "
+        f"{found['strength']:g} {asked['unit']} at {found['when']}, {did['share of the stream']:.2f} of the residual "
+        f"stream's norm; its largest activation is {found['maximum']:.1f}, it fires at {found['density']:.1%} of "
+        "positions.",
+        f"Chosen on dev among {len(tried)} interventions: {found['dev_accuracy']:.0%} right, unsteered "
         f"{unsteered['accuracy']:.0%}.",
         f"Read by the SAE it goes from {did['value before']:.1f} to {did['value after']:.1f}; of the other features "
         f"{did['silenced']:.1f} fall silent and {did['woken']:.1f} wake.",
@@ -155,7 +157,7 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def parts(options: Mapping[str, Any]) -> list[str]:
+def report_sections(options: Mapping[str, Any]) -> list[str]:
     """For the report: all that was tried on dev, best first."""
     from elicit.evaluation.metrics.format import with_interval
     from probes.figures import table

@@ -13,7 +13,7 @@ from elicit.elicited import Elicited
 from elicit.evaluation.evaluator import evaluate
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.strength_sweep import UNSTEERED
-from elicit.methods.sae_steer.contrast import Reading, Text
+from elicit.methods.sae_steer.contrast import ContrastActivations, Text
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
@@ -38,14 +38,15 @@ class Candidate:
     index: int
     score: float
     firing: Firing
-    reading: Reading
+    activations: ContrastActivations
 
     @property
     def name(self) -> str:
         return f"{self.sae.site.layer}/{self.index}"
 
     def feature(self) -> Feature:
-        """The feature with its largest activation and the stream's norm, both over the thoughts that were read.
+        """The feature with its largest activation and the residual stream's norm, both over the thoughts that were
+        read.
 
         Raises:
             UserError: a feature that never fires there, so that its maximum is no unit.
@@ -56,26 +57,30 @@ class Candidate:
                 f"feature {self.index} of {self.sae.name!r} fires at none of {self.firing.positions} positions, so a "
                 "strength in its maxima has no size; give another feature, or a strength in unit resid"
             )
-        return self.sae.feature(self.index, maximum, self.reading.resid_norm)
+        return self.sae.feature(self.index, maximum, self.activations.resid_norm)
 
-    def push(self, strength: float, *, unit: str, change: str, when: When) -> Intervention:
+    def intervention(self, strength: float, *, unit: str, change: str, when: When) -> Intervention:
         return Intervention(CHANGES[change](self.feature()), strength, unit, when)
 
 
 def score(
-    how: str, sae: SAE, reading: Reading, thoughts: Sequence[Text], words: Sequence[str] = REASONING_WORDS
+    how: str,
+    sae: SAE,
+    activations: ContrastActivations,
+    thoughts: Sequence[Text],
+    words: Sequence[str] = REASONING_WORDS,
 ) -> Scores:
     """All features by one of `FINDS`.
 
     Raises:
         UserError: prompts without a difference, none of the words in the thoughts.
     """
-    by_contrast = contrast(sae, reading.positive, reading.negative) if how != "reason" else None
+    by_contrast = contrast(sae, activations.positive, activations.negative) if how != "reason" else None
     if how == "contrast":
         assert by_contrast is not None
         return by_contrast
     tables, found = word_windows([text.tokens for text in thoughts], words)
-    by_words = reason_score(sae, reading.thoughts, reading.labels(tables))
+    by_words = reason_score(sae, activations.thoughts, activations.labels(tables))
     by_words.about["found"] = found
     return by_words if by_contrast is None else both(by_contrast, by_words)
 
@@ -83,7 +88,7 @@ def score(
 def candidates(
     how: str,
     saes: Sequence[SAE],
-    readings: dict[Any, Reading],
+    by_site: dict[Any, ContrastActivations],
     thoughts: Sequence[Text],
     count: int,
     words: Sequence[str],
@@ -95,13 +100,13 @@ def candidates(
     """
     out = []
     for sae in saes:
-        reading = readings[sae.site]
-        found = score(how, sae, reading, thoughts, words)
-        fires = firing(sae, reading.thoughts)
+        activations = by_site[sae.site]
+        found = score(how, sae, activations, thoughts, words)
+        fires = firing(sae, activations.thoughts)
         top = found.top(count)
         if not top:
             raise UserError(f"no feature of {sae.name!r} has a {found.name} score above 0; give other prompts or words")
-        out += [Candidate(sae, i, float(found.values[i]), fires, reading) for i in top]
+        out += [Candidate(sae, i, float(found.values[i]), fires, activations) for i in top]
     return out
 
 
@@ -134,7 +139,7 @@ def choose(
 ) -> Choice:
     """Steer every candidate at every strength and time on the dev items; the most accurate wins.
 
-    Of equals the one that says less wins, then the weaker push, then the better score. One resumable run.
+    Of equals the one that says less wins, then the weaker intervention, then the better score. One resumable run.
     """
     base = Elicited(model, UNSTEERED, prompt, Greedy(max_new_tokens))
     arms: dict[str, Elicited] = {}
@@ -143,7 +148,7 @@ def choose(
     for one in tried:
         for when in whens:
             for strength in strengths:
-                plan = (one.push(strength, unit=unit, change=change, when=When.parse(when)),)
+                plan = (one.intervention(strength, unit=unit, change=change, when=When.parse(when)),)
                 arms[f"{one.name} × {strength:g} {when}"] = replace(base, method="sae-search", interventions=plan)
                 made.append((one, when, strength))
     run = evaluate(base, dev, against=arms, out=out, seed=seed, progress=progress)

@@ -31,7 +31,7 @@ class Text:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ContrastActivations:
     """Activations at one site.
 
     Args:
@@ -68,9 +68,9 @@ def answered(model: Model, items: Items, prompt: Prompt, max_new_tokens: int) ->
     return out
 
 
-def read(
+def read_contrast(
     model: Model, thoughts: Sequence[Text], plain: Sequence[Sequence[int]], sites: Sequence[Site], *, step: int = 0
-) -> dict[Site, Reading]:
+) -> dict[Site, ContrastActivations]:
     """Read prompts with the instruction (with their answers) and without, at some sites in one pass each.
 
     Args:
@@ -98,7 +98,7 @@ def read(
         norms = values.norm(dim=-1)
         later = position > 0
         kept = later & (norms <= massive_limit(norms[later]))
-        out[site] = Reading(
+        out[site] = ContrastActivations(
             site,
             values[chosen][acts.row[chosen].argsort()],
             before.values[site].float()[before.row.argsort()],

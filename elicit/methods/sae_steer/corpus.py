@@ -9,7 +9,7 @@ Sources are joined by +, each with a weight if wanted: `organism*2+samples+notes
 
 Held out for the card: a task's dev items, answered greedily, and a twentieth of samples and pieces, by a hash. Training
 sees fit items alone, with sampled answers. What is drawn depends on the seed and on a batch's number, so that a journal
-of whole batches is all that an interrupted call needs to go on.
+of whole batches is all that an interrupted call needs to resume.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from probes.errors import UserError
 from probes.files import make_folder, no_link, sha256_of, write_whole
 
 Kind = Literal["direct", "cot", "plain"]
-Part = Literal["train", "card"]
+TextSplit = Literal["train", "card"]
 SAMPLES = "samples"
 HELD_OUT = 20  # one of so many samples and pieces
 ITEMS = 16  # a batch, each in all prompts
@@ -130,7 +130,7 @@ def corpus(
     sources: Sequence[Source],
     tokens: int,
     *,
-    part: Part = "train",
+    split: TextSplit = "train",
     seed: int = 0,
     context: int = 128,
     journal: Path | None = None,
@@ -142,11 +142,11 @@ def corpus(
         model: writes answers and samples.
         sources: what `sources_of` read.
         tokens: wanted in all; each source ends with the text that reaches its share.
-        part: `train`, or the held-out texts for a `card`.
+        split: `train`, or the held-out texts for a `card`.
         seed: of answers and samples.
         context: the most tokens of an answer, a sample or a piece.
-        journal: a file to which whole batches are appended, and from which an interrupted call goes on.
-        progress: is told what is written, tokens done, and of how many.
+        journal: a file to which whole batches are appended, and from which an interrupted call resumes.
+        progress: called with what is written, the tokens done, and of how many.
 
     Raises:
         UserError: a source with too few tokens, a journal of another corpus, a model that answers nothing.
@@ -154,7 +154,7 @@ def corpus(
     if tokens < 1 or context < SHORTEST:
         raise UserError(f"tokens {tokens}, context {context}: give at least 1 and {SHORTEST}")
     about = identity(sources, tokens, context, seed)
-    about |= {"part": part, "model": model.provenance.sha256, "dtype": model.dtype}
+    about |= {"part": split, "model": model.provenance.sha256, "dtype": model.dtype}
     about |= {} if model.engine == "hf" else {"engine": model.engine}
     about |= {"tokenizer": model.encoding_sha256, "ends": sorted(model.eos_ids)}
     written = _read(journal, about) if journal is not None else []
@@ -165,14 +165,14 @@ def corpus(
         known = [batch for owner, batch in written if owner == n]
         have: list[Text] = []
         done = 0
-        for batch in _batches(model, source, share, part, seed, context, known, journal, n):
+        for batch in _batches(model, source, share, split, seed, context, known, journal, n):
             have += batch
             done += sum(len(t.ids) for t in batch)
             if progress is not None:
                 progress(f"texts: {source.name}", min(share, done), share)
             if done >= share:
                 break
-        texts += _cut(have, share, source, part)
+        texts += _cut(have, share, source, split)
     return Corpus(texts)
 
 
@@ -180,7 +180,7 @@ def _batches(
     model: Model,
     source: Source,
     share: int,
-    part: Part,
+    split: TextSplit,
     seed: int,
     context: int,
     known: Sequence[list[Text]],
@@ -190,11 +190,11 @@ def _batches(
     """The batches that the journal knows, then new ones, which are written to it."""
     yield from known
     if source.plain:
-        new = _file(model.tokenizer, source, part, context, len(known))
+        new = _file(model.tokenizer, source, split, context, len(known))
     elif source.name == SAMPLES:
-        new = _samples(model, part, seed, context, len(known))
+        new = _samples(model, split, seed, context, len(known))
     else:
-        new = _task(model, source.name, share, part, seed, context, len(known))
+        new = _task(model, source.name, share, split, seed, context, len(known))
     fruitless = 0
     for batch in new:
         fruitless = 0 if batch else fruitless + 1
@@ -207,7 +207,7 @@ def _batches(
         yield batch
 
 
-def _cut(texts: Sequence[Text], share: int, source: Source, part: Part) -> list[Text]:
+def _cut(texts: Sequence[Text], share: int, source: Source, split: TextSplit) -> list[Text]:
     out: list[Text] = []
     tokens = 0
     for text in texts:
@@ -216,7 +216,7 @@ def _cut(texts: Sequence[Text], share: int, source: Source, part: Part) -> list[
         out.append(text)
         tokens += len(text.ids)
     if tokens < share:
-        kept = "for training" if part == "train" else "held out"
+        kept = "for training" if split == "train" else "held out"
         raise UserError(
             f"source {source.name!r} has {tokens} tokens {kept} and {share} are asked of it; "
             "give fewer tokens, another weight or a longer text"
@@ -245,10 +245,12 @@ def _read(journal: Path, about: dict[str, Any]) -> list[tuple[int, list[Text]]]:
     return [(owner, [Text(*t) for t in batch]) for owner, batch in map(json.loads, whole[1:])]
 
 
-def _task(model: Model, name: str, share: int, part: Part, seed: int, context: int, start: int) -> Iterator[list[Text]]:
+def _task(
+    model: Model, name: str, share: int, split: TextSplit, seed: int, context: int, start: int
+) -> Iterator[list[Text]]:
     """Questions in all prompts, with the model's answers."""
     task = load_task(name, limit=min(MOST_ITEMS, max(2, share // ITEM_TOKENS + 1)))
-    items = task.split("fit" if part == "train" else "dev")
+    items = task.split("fit" if split == "train" else "dev")
     forms: list[tuple[Kind, Prompt]] = [
         ("cot" if mode == "think" else "direct", prompt) for mode, prompts in PROMPTS.items() for prompt in prompts
     ]
@@ -260,7 +262,7 @@ def _task(model: Model, name: str, share: int, part: Part, seed: int, context: i
         asked = [(item, k, *form) for item in items[at * size : (at + 1) * size] for k, form in enumerate(forms)]
         prompts = [prompt.ids(item.question, model.tokenizer) for item, _, _, prompt in asked]
         how: Decoder = Greedy(context)
-        if part == "train" or again:
+        if split == "train" or again:
             how = Sampling(samples=1, first_sample=again, seed=seed, max_new_tokens=context)
         answers = decode_batch(model, Batch(prompts, [f"{item.id}/{k}" for item, k, _, _ in asked], how, stop))
         yield [
@@ -270,13 +272,13 @@ def _task(model: Model, name: str, share: int, part: Part, seed: int, context: i
         ]
 
 
-def _samples(model: Model, part: Part, seed: int, context: int, start: int) -> Iterator[list[Text]]:
+def _samples(model: Model, split: TextSplit, seed: int, context: int, start: int) -> Iterator[list[Text]]:
     """What the model writes after its start token."""
     begin = model.tokenizer.bos_token_id
     begin = model.tokenizer.eos_token_id if begin is None else begin
     if not isinstance(begin, int):
         raise UserError(f"{model.name} has a tokenizer without a start or end token; give another source than samples")
-    numbers = (k for k in count() if _held_out(f"sample/{k}") == (part == "card"))
+    numbers = (k for k in count() if _held_out(f"sample/{k}") == (split == "card"))
     how = Sampling(samples=1, temperature=1.0, seed=seed, max_new_tokens=context)
     stop = StopRule(model.eos_ids)
     for n in count():
@@ -288,7 +290,7 @@ def _samples(model: Model, part: Part, seed: int, context: int, start: int) -> I
 
 
 def _file(
-    tokenizer: PreTrainedTokenizerBase, source: Source, part: Part, context: int, start: int
+    tokenizer: PreTrainedTokenizerBase, source: Source, split: TextSplit, context: int, start: int
 ) -> Iterator[list[Text]]:
     """Pieces of a file's texts."""
     pieces = (
@@ -298,7 +300,7 @@ def _file(
         for at in range(0, len(ids), context)
         if len(ids) - at >= SHORTEST
     )
-    chosen = (piece for piece in pieces if _held_out(json.dumps(piece.ids)) == (part == "card"))
+    chosen = (piece for piece in pieces if _held_out(json.dumps(piece.ids)) == (split == "card"))
     for n in count():
         batch = list(islice(chosen, ROWS))
         if not batch:

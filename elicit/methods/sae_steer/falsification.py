@@ -5,8 +5,8 @@ activation with the instruction minus without, at the position that chooses the 
 - with the instruction in other words (*paraphrase*),
 - in other templates (*template*),
 - with instructions that have nothing to do with reasoning (*irrelevant*),
-and its strongest tokens are put into everyday sentences (*injection*). Each is a share of the contrast; for injection,
-of the largest activation in thoughts above that in the same sentences without the tokens.
+and its strongest tokens are put into everyday sentences (*injection*). Each is a fraction of the contrast; for
+injection, of the largest activation in thoughts above that in the same sentences without the tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elicit.methods.sae_steer.contrast import Reading, Text
+from elicit.methods.sae_steer.contrast import ContrastActivations, Text
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
@@ -47,7 +47,7 @@ def falsify(
     items: Items,
     prompt: Prompt,
     instruction: str,
-    reading: Reading,
+    activations: ContrastActivations,
     thoughts: Sequence[Text],
     *,
     seed: int = 0,
@@ -59,12 +59,12 @@ def falsify(
         feature: of an SAE of this model.
         items: questions, none of the test split.
         prompt, instruction: the contrast that it was found by: the prompt with the instruction and without.
-        reading, thoughts: of its site.
+        activations, thoughts: of its site.
         seed: of where tokens are put.
 
     Returns:
-        `contrast`, and shares of it: `paraphrase`, `template`, `irrelevant` (each with its parts), `injection` with the
-        tokens; `verdict`: what speaks against it, of which there may be nothing.
+        `contrast`, and fractions of it: `paraphrase`, `template`, `irrelevant` (each with its parts), `injection` with
+        the tokens; `verdict`: what speaks against it, of which there may be nothing.
     """
 
     @cache  # most contrasts have the prompt without the instruction in common
@@ -75,16 +75,16 @@ def falsify(
         return mean(shape.asked(words)) - mean(shape)
 
     whole = gain(prompt, instruction)
-    shares = {
+    fractions = {
         "paraphrase": {words: gain(prompt, words) for words in PARAPHRASES},
         "template": {shape: gain(Prompt("template", template=shape), instruction) for shape in TEMPLATES},
         "irrelevant": {words: gain(prompt, words) for words in IRRELEVANT},
     }
     card: dict[str, Any] = {"feature": feature.index, "questions": len(items), "contrast": whole}
-    for name, parts in shares.items():
+    for name, parts in fractions.items():
         card[name] = float(np.mean(list(parts.values()))) / whole if whole > 0 else None
         card[f"{name} parts"] = parts
-    card |= _injection(model, feature, reading, thoughts, seed)
+    card |= _injection(model, feature, activations, thoughts, seed)
     return {**card, "verdict": verdict(card)}
 
 
@@ -108,19 +108,23 @@ def verdict(card: dict[str, Any]) -> list[str]:
 
 
 def strongest_tokens(
-    values: Float[Tensor, " positions"], reading: Reading, thoughts: Sequence[Text], count: int
+    values: Float[Tensor, " positions"], activations: ContrastActivations, thoughts: Sequence[Text], count: int
 ) -> list[str]:
     """The tokens on which a feature is strongest in the mean, of those that it fires on more than once."""
     by_token: dict[str, list[float]] = {}
-    for value, text, position in zip(values.tolist(), reading.text.tolist(), reading.position.tolist(), strict=True):
+    for value, text, position in zip(
+        values.tolist(), activations.text.tolist(), activations.position.tolist(), strict=True
+    ):
         by_token.setdefault(thoughts[text].tokens[position], []).append(value)
     usual = {t: float(np.mean(v)) for t, v in by_token.items() if len(v) > 1 and t.strip() and np.mean(v) > 0}
     return sorted(usual, key=lambda t: -usual[t])[:count]
 
 
-def _injection(model: Model, feature: Feature, reading: Reading, thoughts: Sequence[Text], seed: int) -> dict[str, Any]:
-    values = feature.read(reading.thoughts)
-    tokens = strongest_tokens(values, reading, thoughts, INJECTED)
+def _injection(
+    model: Model, feature: Feature, activations: ContrastActivations, thoughts: Sequence[Text], seed: int
+) -> dict[str, Any]:
+    values = feature.read(activations.thoughts)
+    tokens = strongest_tokens(values, activations, thoughts, INJECTED)
     if not tokens:
         return {"injection": None, "injected tokens": []}
     rng = np.random.default_rng(seed)
@@ -131,7 +135,7 @@ def _injection(model: Model, feature: Feature, reading: Reading, thoughts: Seque
         for token in tokens:
             words.insert(int(rng.integers(1, len(words))), token.strip())
         injected.append(" ".join(words))
-    by_text = torch.zeros(len(thoughts)).scatter_reduce_(0, reading.text, values, "amax")
+    by_text = torch.zeros(len(thoughts)).scatter_reduce_(0, activations.text, values, "amax")
     low, high = (float(_largest(model, feature, sentences).mean()) for sentences in (plain, injected))
     whole = float(by_text.mean()) - low
     return {"injection": (high - low) / whole if whole > 0 else None, "injected tokens": tokens}

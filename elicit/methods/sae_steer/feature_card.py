@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elicit.methods.sae_steer.contrast import Reading, Text
+from elicit.methods.sae_steer.contrast import ContrastActivations, Text
 from elicit.models.model import Model
 from probes.figures import BLUE, page, styled, table
 from probes.lens import final_norm
@@ -36,11 +36,15 @@ class Context:
         return self.values[self.at]
 
 
-def contexts(feature: Feature, reading: Reading, thoughts: Sequence[Text], count: int = CONTEXTS) -> list[Context]:
+def contexts(
+    feature: Feature, activations: ContrastActivations, thoughts: Sequence[Text], count: int = CONTEXTS
+) -> list[Context]:
     """The strongest activations, one a text."""
-    values = feature.read(reading.thoughts)
+    values = feature.read(activations.thoughts)
     by_text: dict[int, dict[int, float]] = {}
-    for value, text, position in zip(values.tolist(), reading.text.tolist(), reading.position.tolist(), strict=True):
+    for value, text, position in zip(
+        values.tolist(), activations.text.tolist(), activations.position.tolist(), strict=True
+    ):
         by_text.setdefault(text, {})[position] = value
     out = []
     for text, by_position in by_text.items():
@@ -84,9 +88,9 @@ def _norm_gain(norm: Any, width: int) -> Float[Tensor, " d_model"]:
     return norm(ones)[0, 0].float()
 
 
-def histogram(feature: Feature, reading: Reading) -> go.Figure:
+def histogram(feature: Feature, activations: ContrastActivations) -> go.Figure:
     """Activations above 0 over all positions that were read."""
-    values = feature.read(reading.thoughts)
+    values = feature.read(activations.thoughts)
     alive = values[values > 0].tolist()
     figure = go.Figure(go.Histogram(x=alive, nbinsx=40, marker={"color": BLUE}))
     figure.update_layout(xaxis_title="activation", yaxis_title="positions", bargap=0.05)
@@ -94,10 +98,15 @@ def histogram(feature: Feature, reading: Reading) -> go.Figure:
 
 
 def card_page(
-    model: Model, sae: SAE, feature: Feature, reading: Reading, thoughts: Sequence[Text], falsified: Mapping[str, Any]
+    model: Model,
+    sae: SAE,
+    feature: Feature,
+    activations: ContrastActivations,
+    thoughts: Sequence[Text],
+    falsified: Mapping[str, Any],
 ) -> str:
     """The page."""
-    values = feature.read(reading.thoughts)
+    values = feature.read(activations.thoughts)
     density = float((values > 0).float().mean())
     up, down = written(model, feature)
     note = (
@@ -106,12 +115,12 @@ def card_page(
         f"{float(values.max()):.2f}."
     )
     tokens = [(a, f"{x:+.3f}", b, f"{y:+.3f}") for (a, x), (b, y) in zip(up, down, strict=True)]
-    found = contexts(feature, reading, thoughts)
+    found = contexts(feature, activations, thoughts)
     parts: list[Any] = [
         "<h2>Where it is strongest</h2>",
         "<p class='note'>One line a text; the darker, the stronger. The strongest token is underlined.</p>",
         "".join(_line(context, found[0].value) for context in found) or "<p>It never fires here.</p>",
-        ("Activations", "Positions where it fires, by how strongly.", histogram(feature, reading)),
+        ("Activations", "Positions where it fires, by how strongly.", histogram(feature, activations)),
         "<h2>What it writes</h2>",
         "<p class='note'>Change of logits a unit of activation, read past the layers above.</p>",
         table(("likelier", "", "less likely", ""), tokens),

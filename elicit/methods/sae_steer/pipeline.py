@@ -14,7 +14,7 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.methods.sae_steer.causal_filter import CHANGES, FINDS, Candidate, candidates, choose
-from elicit.methods.sae_steer.contrast import Reading, Text, answered, read
+from elicit.methods.sae_steer.contrast import ContrastActivations, Text, answered, read_contrast
 from elicit.methods.sae_steer.falsification import IRRELEVANT, falsify
 from elicit.models import zoo
 from elicit.models.model import Model
@@ -89,7 +89,7 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class SearchData:
     """What a search stands on: the SAEs, what was read at their sites, and the texts with and without the instruction.
 
     Of the texts without it only the answer's first token is kept. `of` is all that decides what was read.
@@ -97,7 +97,7 @@ class Ground:
 
     of: tuple[Any, ...]
     saes: list[SAE]
-    readings: dict[Any, Reading]
+    activations: dict[Any, ContrastActivations]
     thoughts: list[Text]
     direct: list[Text]
     prompt: Prompt
@@ -109,12 +109,12 @@ class Ground:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A push, how it was come by, and what the search stood on."""
+class FittedFeature:
+    """A steering intervention with the record of its search, and what the search read."""
 
-    push: Intervention
+    intervention: Intervention
     record: dict[str, Any]
-    on: Ground
+    on: SearchData
 
 
 def load_saes(names: str, model: Model) -> list[SAE]:
@@ -137,8 +137,10 @@ def load_saes(names: str, model: Model) -> list[SAE]:
     return out
 
 
-def ground(model: Model, items: Items, prompt: Prompt, options: Search, kept: Ground | None = None) -> Ground:
-    """Load, read, and refuse what does not fit; `kept` is given back where it is of the very same.
+def search_data(
+    model: Model, items: Items, prompt: Prompt, options: Search, kept: SearchData | None = None
+) -> SearchData:
+    """Load, read, and refuse what does not fit; `kept` is returned where it is of the same inputs.
 
     Raises:
         UserError: an SAE that does not describe the model where it is steered; no fit items.
@@ -153,15 +155,15 @@ def ground(model: Model, items: Items, prompt: Prompt, options: Search, kept: Gr
         thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens)
         direct = answered(model, some, prompt, 1)
         plain = [text.ids[: text.prompt + options.step] for text in direct]
-        readings = read(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
-        made = Ground(of, saes, readings, thoughts, direct, prompt)
+        by_site = read_contrast(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
+        made = SearchData(of, saes, by_site, thoughts, direct, prompt)
     if options.checked:
         for sae in saes:
             check_fit(model, sae, made)
     return made
 
 
-def check_fit(model: Model, sae: SAE, on: Ground) -> dict[str, Any]:
+def check_fit(model: Model, sae: SAE, on: SearchData) -> dict[str, Any]:
     """Refuse an SAE that does not describe the model at the position that chooses the first token.
 
     Prompts with the instruction and without are measured together: what the SAE must describe there is what tells them
@@ -176,21 +178,23 @@ def check_fit(model: Model, sae: SAE, on: Ground) -> dict[str, Any]:
     if missed := fit_check(card):
         raise UserError(
             f"the SAE {sae.name!r} does not describe {model.name} at its last prompt token: {'; '.join(missed)}; "
-            "give one that was trained on this model and such prompts, or push it all the same (checked=false; in "
-            "elicit steer --unchecked)"
+            "give one that was trained on this model and such prompts, or steer along it all the same (checked=false; "
+            "in elicit steer --unchecked)"
         )
     return card
 
 
-def search(model: Model, items: Items | None, prompt: Prompt, options: Search, progress: Progress | None) -> Found:
+def search(
+    model: Model, items: Items | None, prompt: Prompt, options: Search, progress: Progress | None
+) -> FittedFeature:
     """Find a feature on fit items, choose it with strength and time on dev items, and say what it is.
 
     Raises:
-        UserError: as `ground` and `candidates`; no items.
+        UserError: as `search_data` and `candidates`; no items.
     """
     if items is None:
         raise UserError("sae-steer seeks its feature on the fit and dev items of a task; give items")
-    on = ground(model, items, prompt, options)
+    on = search_data(model, items, prompt, options)
     tried = pick(on, options, options.candidates)
     dev = items.task.split("dev")[: options.dev]
     chosen = choose(
@@ -198,9 +202,11 @@ def search(model: Model, items: Items | None, prompt: Prompt, options: Search, p
         max_new_tokens=options.max_new_tokens, seed=options.seed, progress=progress,
     )  # fmt: skip
     best = chosen.candidate
-    push = best.push(chosen.strength, unit=options.unit, change=options.change, when=When.parse(chosen.when))
+    intervention = best.intervention(
+        chosen.strength, unit=options.unit, change=options.change, when=When.parse(chosen.when)
+    )
     card = falsify(
-        model, best.feature(), items.task.split("fit")[:FALSIFIED_ON], prompt, options.instruction, best.reading,
+        model, best.feature(), items.task.split("fit")[:FALSIFIED_ON], prompt, options.instruction, best.activations,
         on.thoughts, seed=options.seed,
     )  # fmt: skip
     record = {
@@ -212,49 +218,50 @@ def search(model: Model, items: Items | None, prompt: Prompt, options: Search, p
         "when": chosen.when,
         "maximum": float(best.firing.maximum[best.index]),
         "density": float(best.firing.density[best.index]),
-        "resid_norm": best.reading.resid_norm,
-        "delivered": delivered(model, best.sae, push, on),
-        "opening": opening(model, dev, prompt, push),
+        "resid_norm": best.activations.resid_norm,
+        "delivered": delivered(model, best.sae, intervention, on),
+        "opening": opening(model, dev, prompt, intervention),
         "dev_accuracy": chosen.accuracy,
         "search": chosen.rows,
         "search_run": chosen.run.name,
         "falsification": {k: v for k, v in card.items() if v is not None},
     }
-    return Found(push, record, on)
+    return FittedFeature(intervention, record, on)
 
 
-def pick(on: Ground, options: Search, count: int) -> list[Candidate]:
+def pick(on: SearchData, options: Search, count: int) -> list[Candidate]:
     """The feature that was given, of each SAE, or the best `count` by the score that was asked for.
 
     Raises:
         UserError: a feature out of range; as `candidates`.
     """
     if options.feature < 0:
-        return candidates(options.find, on.saes, on.readings, on.thoughts, count, options.vocabulary())
+        return candidates(options.find, on.saes, on.activations, on.thoughts, count, options.vocabulary())
     out = []
     for sae in on.saes:
         sae.feature(options.feature)  # refuses one out of range
-        reading = on.readings[sae.site]
-        out.append(Candidate(sae, options.feature, 0.0, firing(sae, reading.thoughts), reading))
+        activations = on.activations[sae.site]
+        out.append(Candidate(sae, options.feature, 0.0, firing(sae, activations.thoughts), activations))
     return out
 
 
-def delivered(model: Model, sae: SAE, push: Intervention, on: Ground) -> dict[str, float]:
-    """What the push does to the SAE's own reading of the stream, in the mean over prompts where it first acts.
+def delivered(model: Model, sae: SAE, intervention: Intervention, on: SearchData) -> dict[str, float]:
+    """What the intervention does to the SAE's own reading of the residual stream, in the mean over prompts where it
+    first acts.
 
     Returns:
         The feature's value before and after, and how many other features were silenced and woken.
     """
-    first = push.when.first or 0
+    first = intervention.when.first or 0
     texts = on.plain if first <= 0 else [text.ids for text in on.thoughts]
     lengths = [text.prompt for text in (on.direct if first <= 0 else on.thoughts)]
     window = (min(first, 0), min(first, 0) + 1) if first <= 0 else (first, first + 1)
     before = capture(model.lm, texts, [sae.site], lengths=lengths, steps=window)
-    with attached(model.lm, [(push,)]):
+    with attached(model.lm, [(intervention,)]):
         after = capture(model.lm, texts, [sae.site], lengths=lengths, steps=window)
     assert before is not None and after is not None
     old, new = (encoded(sae, acts.values[sae.site]) for acts in (before, after))
-    source = _pushed(push)
+    source = _feature_of(intervention)
     others = torch.arange(sae.d_sae) != source.index
     fired, fires = old[:, others] > 0, new[:, others] > 0
     return {
@@ -262,20 +269,20 @@ def delivered(model: Model, sae: SAE, push: Intervention, on: Ground) -> dict[st
         "value after": float(new[:, source.index].mean()),
         "silenced": float((fired & ~fires).sum(-1).float().mean()),
         "woken": float((fires & ~fired).sum(-1).float().mean()),
-        "share of the stream": abs(push.factor) * source.length / on.readings[sae.site].resid_norm,
+        "share of the stream": abs(intervention.factor) * source.length / on.activations[sae.site].resid_norm,
     }
 
 
-def opening(model: Model, items: Items, prompt: Prompt, push: Intervention) -> str:
-    """The word that greedy answers begin with most often under the push; nothing where they begin with none."""
-    handle = Elicited(model, "opening", prompt, Greedy(2), interventions=(push,))
+def opening(model: Model, items: Items, prompt: Prompt, intervention: Intervention) -> str:
+    """The word that greedy answers begin with most often under the intervention; nothing where they begin with none."""
+    handle = Elicited(model, "opening", prompt, Greedy(2), interventions=(intervention,))
     starts = (re.match(r"[^\W\d]+", trace.text.strip()) for (trace,) in handle.answer(items))
     said = Counter(found.group() for found in starts if found)
     return said.most_common(1)[0][0] if said else ""
 
 
 def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> dict[str, Intervention]:
-    """Controls of a push at its site and time, each moving the stream as far.
+    """Controls of an intervention at its site and time, each moving the residual stream as far.
 
     Returns:
         `random` features that fire about as often, the difference of means, the sign flipped, and the best feature of
@@ -288,30 +295,32 @@ def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> di
         raise UserError("the controls of sae-steer read the fit items of a task; give items")
     options = Search(**handle.options["asked"])
     index, layer = handle.options["found"]["feature"], handle.options["found"]["layer"]
-    kept = handle.fitted if isinstance(handle.fitted, Ground) else None
-    on = ground(handle.model, items, handle.prompt, replace(options, checked=False, feature=index), kept)
+    kept = handle.fitted if isinstance(handle.fitted, SearchData) else None
+    on = search_data(handle.model, items, handle.prompt, replace(options, checked=False, feature=index), kept)
     best = next(one for one in pick(on, replace(options, feature=index), 1) if one.sae.site.layer == layer)
-    sae, reading = best.sae, best.reading
-    (push,) = handle.interventions
-    size = push.factor * _pushed(push).length
-    made = matched_features(best, push, random, seed)
-    direction = difference_of_means(reading.positive, reading.negative, sae.site)
-    made["difference of means"] = replace(push, what=Add(direction), strength=size / direction.length, unit="raw")
-    made["sign flipped"] = _instead(push, sae, index, -size)
+    sae, activations = best.sae, best.activations
+    (intervention,) = handle.interventions
+    size = intervention.factor * _feature_of(intervention).length
+    made = matched_features(best, intervention, random, seed)
+    direction = difference_of_means(activations.positive, activations.negative, sae.site)
+    made["difference of means"] = replace(
+        intervention, what=Add(direction), strength=size / direction.length, unit="raw"
+    )
+    made["sign flipped"] = _instead(intervention, sae, index, -size)
     other = irrelevant_feature(handle, items, sae, options)
-    made[f"irrelevant feature {other}"] = _instead(push, sae, other, size)
+    made[f"irrelevant feature {other}"] = _instead(intervention, sae, other, size)
     return made
 
 
-def matched_features(best: Candidate, push: Intervention, count: int, seed: int) -> dict[str, Intervention]:
-    """Random features that fire about as often, each pushed as far, at the same place and time.
+def matched_features(best: Candidate, intervention: Intervention, count: int, seed: int) -> dict[str, Intervention]:
+    """Random features that fire about as often, each moving it as far, at the same place and time.
 
     Raises:
         UserError: too few features that fire.
     """
-    size = push.factor * _pushed(push).length
+    size = intervention.factor * _feature_of(intervention).length
     indices = best.firing.alike(best.sae, best.index, count, seed)
-    return {f"random feature {i}": _instead(push, best.sae, i, size) for i in indices}
+    return {f"random feature {i}": _instead(intervention, best.sae, i, size) for i in indices}
 
 
 def irrelevant_feature(handle: Elicited, items: Items, sae: SAE, options: Search) -> int:
@@ -326,12 +335,14 @@ def irrelevant_feature(handle: Elicited, items: Items, sae: SAE, options: Search
     return contrast(sae, *sides).top(1)[0]
 
 
-def _pushed(push: Intervention) -> Feature:
-    assert isinstance(push.what, Add | SetFeature | ScaleFeature) and isinstance(push.what.source, Feature)
-    return push.what.source
+def _feature_of(intervention: Intervention) -> Feature:
+    assert isinstance(intervention.what, Add | SetFeature | ScaleFeature) and isinstance(
+        intervention.what.source, Feature
+    )
+    return intervention.what.source
 
 
-def _instead(push: Intervention, sae: SAE, index: int, size: float) -> Intervention:
-    """Another feature in a push's place, that moves the stream by `size`."""
+def _instead(intervention: Intervention, sae: SAE, index: int, size: float) -> Intervention:
+    """Another feature in an intervention's place, that moves the residual stream by `size`."""
     feature = sae.feature(index)
-    return replace(push, what=Add(feature), strength=size / feature.length, unit="raw")
+    return replace(intervention, what=Add(feature), strength=size / feature.length, unit="raw")

@@ -8,16 +8,16 @@
 
 Where the paper is silent or ours differs:
 - Categories are found on sentences and asked for at tokens by a classifier that was fitted on tokens.
-- A coefficient of 1 moves the stream by its median norm at the layer.
-- The share of the gap is (hybrid − base) / (thinking − base) on the same questions, never clamped; with no gap on dev
-  the method refuses.
+- A coefficient of 1 moves the residual stream by its median norm at the layer.
+- The fraction of the gap is (hybrid − base) / (thinking − base) on the same questions, never clamped; with no gap on
+  dev the method refuses.
 - `gate=probe` replaces the thinking model by a probe on the base (no thinking model while decoding), `gate=entropy` by
   the base's own uncertainty; then nobody chooses among coefficients, and dev items choose one for all.
 - `mode=static` adds one category's vector at every step and asks nobody; how often the behaviour then appears is
   measured at each of the coefficients (`elicit.methods.vector_transfer.behaviour_rates`), and the first one is used.
 - `coefficients=head` tries one coefficient a position: how far the thinking model lies from the base along the vector,
-  told from the base's own activation (`steering.categories.coefficient`). It takes one candidate where the grid takes
-  four.
+  predicted from the base's own activation (`steering.categories.coefficient`). It takes one candidate where the grid
+  takes four.
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ def fit(
     Args:
         model: the base.
         items: items of a task; its fit and dev splits are used and its test split is not.
-        progress: is told of what is decoded.
+        progress: what is reported to.
         partner: the thinking model: as the base is named, or the folder of an adapter on the base, which then is in
             memory once; unless given the one that comes with the base.
         layers: of the residual stream, joined by commas, in both models; two thirds down unless given.
         categories: numbers of them to try, joined by commas.
-        taxonomy, reading: see `steering.categories.taxonomy.KINDS` and `steering.categories.sentences.READINGS`.
+        taxonomy, reading: see `steering.categories.taxonomy.KINDS` and `steering.categories.sentences.POOLINGS`.
         vectors: `between` (thinking model − base), `means` (within the base) or `optimised`.
-        coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the stream; or `head`.
-            Without an oracle one of them is chosen on dev items.
+        coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the residual stream; or
+            `head`. Without an oracle one of them is chosen on dev items.
         windows: how many of the last positions a candidate steers.
         gate: `oracle`, `probe` or `entropy`.
         mode: `hybrid`, or `static`: one vector at every step.
@@ -140,7 +140,7 @@ def _thinking(model: Model, name: str) -> Model | Adapter:
 
 
 def missing(model: str) -> str:
-    """What this method lacks to run on a model without being told more."""
+    """Why it has no default on this model."""
     return "" if model in zoo.THINKING else f"no thinking model comes with {model!r}"
 
 
@@ -157,11 +157,11 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         cot_prompt.NAME: replace(plain, method=cot_prompt.NAME, prompt=plain.prompt.thinking()),
     }
     if handle.partner is None:
-        (push,) = handle.interventions
-        assert isinstance(push.what, Add) and isinstance(push.what.source, Direction)
-        vector = push.what.source
+        (intervention,) = handle.interventions
+        assert isinstance(intervention.what, Add) and isinstance(intervention.what.source, Direction)
+        vector = intervention.what.source
         for name, other in (("sign flipped", vector.flipped()), ("random direction", vector.random_like(seed))):
-            instead = replace(push, what=Add(other))
+            instead = replace(intervention, what=Add(other))
             out[name] = replace(handle, method=name, interventions=(instead,), options={})
         return out
     decoder, partner = handle.decoder, handle.partner
@@ -222,12 +222,12 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     if (heads := found.get("heads")) is not None:
         told = ", ".join("none" if h["held_out_r2"] is None else f"{h['held_out_r2']:.2f}" for h in heads.values())
         out.append(
-            f"The coefficient is told from the base's own activation; R² a category on held-out positions: {told}."
+            f"The coefficient is predicted from the base's own activation; R² a category on held-out positions: {told}."
         )
     return out
 
 
-def parts(options: Mapping[str, Any]) -> list[Any]:
+def report_sections(options: Mapping[str, Any]) -> list[Any]:
     """For the report: a card a category; of one behaviour's vector how often the behaviour appears."""
     from elicit.methods.vector_transfer.behaviour_rates import figure
     from probes.figures import table
@@ -240,9 +240,9 @@ def parts(options: Mapping[str, Any]) -> list[Any]:
     out: list[Any] = ["<h2>Categories</h2>", table(CARD_HEAD, rows, prose=True)]
     if "rates" in found:
         note = (
-            "Shares of sentences and of tokens that the thinking model, reading the answers unsteered, takes for this "
-            "category; mean over dev questions, 95% intervals. The dotted line is the base's share of sentences. Which "
-            "strength to take, and whether the answers are still right, is in the table."
+            "Fractions of sentences and of tokens that the thinking model, reading the answers unsteered, takes for "
+            "this category; mean over dev questions, 95% intervals. The dotted line is the base's fraction of "
+            "sentences. Which strength to take, and whether the answers are still right, is in the table."
         )
         rates = [
             (arm, f"{r['sentences']:.2f}", f"{r['tokens']:.2f}", f"{r['right']:.2f}", f"{r['length']:.0f}")
@@ -254,7 +254,8 @@ def parts(options: Mapping[str, Any]) -> list[Any]:
 
 
 def findings(run: Run) -> list[str]:
-    """For the report: of each arm the share of the gap to the thinking model, the tokens steered, the teacher leak."""
+    """For the report: of each arm the fraction of the gap to the thinking model, the tokens steered, the
+    teacher leak."""
     from elicit.methods.vector_transfer.hybrid_stats import GAP_HEAD, gap_rows
     from probes.figures import table
 

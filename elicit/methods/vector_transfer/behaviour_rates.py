@@ -1,7 +1,7 @@
-"""How often a behaviour appears in answers: the share of sentences, and of tokens, that are of its category.
+"""How often a behaviour appears in answers: the fraction of sentences, and of tokens, that are of its category.
 
 The judge is the thinking model in which the categories were found: it reads the answers, unsteered, whoever wrote them,
-and its taxonomy names each sentence. Both shares are taken because a vector that makes a model say one short phrase
+and its taxonomy names each sentence. Both fractions are taken because a vector that makes a model say one short phrase
 again and again moves the first far more than the second.
 """
 
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from elicit.decoding.progress import Progress
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
-from elicit.methods.vector_transfer.reasoning_traces import thoughts_from
+from elicit.methods.vector_transfer.reasoning_traces import reasoning_traces_from
 from elicit.tasks.base import Items
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
@@ -32,7 +32,7 @@ from steering.interventions import Add, Intervention, When
 BASE, THINKING = "base", "thinking model"
 
 
-def pushed(base: Elicited, vector: Direction, strength: float) -> Elicited:
+def steered(base: Elicited, vector: Direction, strength: float) -> Elicited:
     """The base with a vector added at every step, so many times."""
     return replace(base, interventions=(Intervention(Add(vector), strength, "raw", When.every_step()),))
 
@@ -63,13 +63,13 @@ def measure(
 
     Returns:
         For each arm (those known, `× strength`, the first strength with the sign flipped, and with a random direction
-        of the same length): `sentences` and `tokens`, the mean share over questions, each with its `…_interval`;
+        of the same length): `sentences` and `tokens`, the mean fraction over questions, each with its `…_interval`;
         `right`; `length`, in tokens.
     """
     first = strengths[0]
-    arms = {f"× {strength:g}": pushed(base, vector, strength) for strength in strengths}
-    arms[f"× {-first:g}"] = pushed(base, vector.flipped(), first)
-    arms[f"random direction × {first:g}"] = pushed(base, vector.random_like(seed), first)
+    arms = {f"× {strength:g}": steered(base, vector, strength) for strength in strengths}
+    arms[f"× {-first:g}"] = steered(base, vector.flipped(), first)
+    arms[f"random direction × {first:g}"] = steered(base, vector.random_like(seed), first)
     answers = {name: list(traces) for name, traces in known.items()}
     for name, one in arms.items():
         answers[name] = [trace for (trace,) in replace(one, method=name).answers(items, progress)]
@@ -84,7 +84,9 @@ def rates(
     sentences, tokens = np.zeros(len(traces)), np.zeros(len(traces))
     answered = [n for n, trace in enumerate(traces) if trace.tokens]
     if answered:
-        said = thoughts_from([prompts[n] for n in answered], [traces[n] for n in answered], judge.model.tokenizer)
+        said = reasoning_traces_from(
+            [prompts[n] for n in answered], [traces[n] for n in answered], judge.model.tokenizer
+        )
         with applied(judge.model.lm, judge.adapter):
             values = read(judge.model.lm, said.texts, said.lengths, said.spans, [taxonomy.site], [taxonomy.reading])
         of = texts_of(said.spans).numpy()
@@ -94,29 +96,29 @@ def rates(
             mine = of == place
             sentences[n], tokens[n] = hit[mine].mean(), (hit * long)[mine].sum() / long[mine].sum()
     return {
-        **_told("sentences", sentences, seed),
-        **_told("tokens", tokens, seed),
+        **_rate("sentences", sentences, seed),
+        **_rate("tokens", tokens, seed),
         "right": float(np.mean([trace.correct for trace in traces])),
         "length": float(np.mean([len(trace.tokens) for trace in traces])),
     }
 
 
-def _told(name: str, shares: Float[np.ndarray, " questions"], seed: int) -> dict[str, Any]:
+def _rate(name: str, shares: Float[np.ndarray, " questions"], seed: int) -> dict[str, Any]:
     return {name: float(shares.mean()), f"{name}_interval": bootstrap_mean(shares, seed=seed).pair}
 
 
 def figure(rates: Mapping[str, Mapping[str, Any]], category: int) -> go.Figure:
-    """Both shares of each arm; the base's is the line to be passed."""
+    """Both fractions of each arm; the base's is the line to be passed."""
 
     def dots(name: str) -> list[Dot]:
         return [Dot(arm[name], *arm[f"{name}_interval"]) for arm in rates.values()]
 
     return dot_plot(
         list(rates),
-        {"share of sentences": dots("sentences"), "share of tokens": dots("tokens")},
+        {"fraction of sentences": dots("sentences"), "fraction of tokens": dots("tokens")},
         reference=rates[BASE]["sentences"],
         title=f"category {category}",
-        x="share of an answer",
+        x="fraction of an answer",
     )
 
 

@@ -2,7 +2,7 @@
 
 A taxonomy is found on sentences and asked for at single tokens, where it was never fitted: a known mistake. So what
 decides while decoding is a classifier of tokens (`TokenLabels`), fitted on every position that chooses a token of a
-sentence, with the sentence's category as its label; what it gets right on held-out texts is told.
+sentence, with the sentence's category as its label; what it gets right on held-out texts is reported.
 
 The distilled gate (`distil`) is a probe on the *base's* activations along the thinking model's texts: it is to fire
 where the base's greedy token is not the thinking model's, and to name the category. With it no thinking model is
@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from elicit.decoding.decoders.gates import ProbeGate, TokenLabels
-from elicit.methods.vector_transfer.reasoning_traces import Choosing, Thoughts
+from elicit.methods.vector_transfer.reasoning_traces import ReasoningTraces, TokenActivations
 from probes.errors import UserError
 from probes.likelihood import output_logits
 from probes.sites import Site, decoder
@@ -33,7 +33,9 @@ HELD_OUT = 0.25  # of the texts, for the figures of classifiers
 INVERSE_PENALTY = 0.1  # C of the logistic regressions, on standardised activations
 
 
-def token_labels(read: Choosing, labels: Int[Tensor, " sentences"], seed: int) -> tuple[TokenLabels, dict[str, Any]]:
+def token_labels(
+    read: TokenActivations, labels: Int[Tensor, " sentences"], seed: int
+) -> tuple[TokenLabels, dict[str, Any]]:
     """Fit `TokenLabels`; and its accuracy on held-out texts beside the most frequent category's.
 
     Raises:
@@ -68,11 +70,11 @@ def _logistic(x: Float[Tensor, "n d"], wanted: Int[np.ndarray, " n"]) -> TokenLa
     return TokenLabels(weight / scale, bias, center, tuple(int(c) for c in fitted.classes_))
 
 
-def between(
-    base: Choosing, partner: Choosing, labels: Int[Tensor, " sentences"], site: Site, norm: float
+def cross_model_difference(
+    base: TokenActivations, partner: TokenActivations, labels: Int[Tensor, " sentences"], site: Site, norm: float
 ) -> dict[int, Direction]:
-    """What the thinking model has at a category's positions and the base has not: mean of partner − base, as long as
-    the stream.
+    """Cross-model difference of means: mean of partner − base at a category's positions, as long as
+    the residual stream.
 
     A difference of means within the base (arXiv 2510.07364) says what its activations have in common where a category
     is due. Where the base would not do it at all, that is not what would make it: this is. It needs two models of one
@@ -82,7 +84,7 @@ def between(
         base, partner: both models, read along the same texts at the site.
         labels: the category of each sentence.
         site: where.
-        norm: of the base's stream there.
+        norm: of the base's residual stream there.
 
     Raises:
         UserError: models that do not differ there.
@@ -101,7 +103,7 @@ def between(
 
 
 @torch.inference_mode()
-def greedy_along(lm: PreTrainedModel, thoughts: Thoughts) -> list[Int[Tensor, " answer"]]:
+def greedy_along(lm: PreTrainedModel, thoughts: ReasoningTraces) -> list[Int[Tensor, " answer"]]:
     """The token that a model would choose at each position of the answers, given all that stands before it."""
     out = []
     for text, length in zip(thoughts.texts, thoughts.lengths, strict=True):
@@ -112,14 +114,14 @@ def greedy_along(lm: PreTrainedModel, thoughts: Thoughts) -> list[Int[Tensor, " 
 
 def distil(
     lm: PreTrainedModel,
-    thoughts: Thoughts,
-    read: Choosing,
+    thoughts: ReasoningTraces,
+    read: TokenActivations,
     labels: Int[Tensor, " sentences"],
     site: Site,
     seed: int,
     budget: float | None = None,
 ) -> tuple[ProbeGate, dict[str, Any]]:
-    """A gate on the base's own activations, from what the thinking model would have it do.
+    """Distil a gate on the base's own activations from the thinking model's decisions.
 
     Args:
         lm: the base.
@@ -128,7 +130,7 @@ def distil(
         labels: the category of each sentence.
         site: where the base is read.
         seed: of the texts that are held out.
-        budget: the share of positions at which it is to fire; as often as the models differ unless given.
+        budget: the fraction of positions at which it is to fire; as often as the models differ unless given.
 
     Returns:
         The gate, and on held-out texts how often the models differ, how often it fires, its precision, recall, AUROC

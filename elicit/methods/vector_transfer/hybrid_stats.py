@@ -1,7 +1,7 @@
-"""What hybrid decoding did in a run, from its traces: how often the models parted, how often the base was steered.
+"""What hybrid decoding did in a run, from its traces: how often the models disagreed, how often the base was steered.
 
-*Teacher leak* is the share of emitted tokens that are the partner's own choice. Where the two differ it says how much
-of the partner's text was let through by the selection: emitting the partner's token at every disagreement is the
+*Teacher leak* is the fraction of emitted tokens that are the partner's own choice. Where the two differ it says how
+much of the partner's text was let through by the selection: emitting the partner's token at every disagreement is the
 partner's own decoding, and recovers all of the gap by construction.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from elicit.decoding.trace import Trace
-from elicit.evaluation.metrics.gap import recovered, scores_of, share
+from elicit.evaluation.metrics.gap import format_gap, recovered, scores_of
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
 
@@ -23,19 +23,19 @@ GAP_HEAD = ("arm", "gap recovered [95%]", "steered", "‖Δh‖/‖h‖", "copie
 
 @dataclass(frozen=True)
 class Transfer:
-    """One run. Shares are of all tokens; None where no partner was asked, or where there is nothing to take a share of.
+    """One run. Fractions are of all tokens; None where no partner was asked, or where there are none.
 
     Args:
         tokens: how many.
-        differs: share at which the two greedy tokens differ.
-        steered: share of tokens that a steered candidate gave.
-        replaced: share of tokens that came from the partner's distribution (substitution, mixing).
-        copied: teacher leak: share of tokens that are the partner's own choice.
+        differs: fraction at which the two greedy tokens differ.
+        steered: fraction of tokens that a steered candidate gave.
+        replaced: fraction of tokens that came from the partner's distribution (substitution, mixing).
+        copied: teacher leak: fraction of tokens that are the partner's own choice.
         copied_where_differs: the same, of the tokens at which the two differ.
         moved: mean ‖Δh‖ / ‖h‖ at the positions of the steered tokens.
-        truncated: share of answers that were cut at the limit.
-        by_candidate: share of the steered tokens that each candidate gave.
-        by_category: share of the positions where the gate fired, and how many of these were steered.
+        truncated: fraction of answers that were cut at the limit.
+        by_candidate: fraction of the steered tokens that each candidate gave.
+        by_category: fraction of the positions where the gate fired, and how many of these were steered.
     """
 
     tokens: int
@@ -92,7 +92,8 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str, ...]]:
-    """The share of the gap between `baseline` and `ceiling` that each arm recovers, and how; none without the two."""
+    """The fraction of the gap between `baseline` and `ceiling` that each arm recovers, and how; none without
+    the two."""
     arms = run.metrics["arms"]
     if not {baseline, ceiling} <= set(arms):
         return []
@@ -101,7 +102,7 @@ def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str
     rows = []
     for name in arms:
         got = recovered(scores[name], scores[baseline], scores[ceiling], seed=run.metrics["seed"])
-        told = share(got.share, got.interval.pair) if got.share is not None and got.interval else "not defined"
+        told = format_gap(got.share, got.interval.pair) if got.share is not None and got.interval else "not defined"
         mine = [t for some in traces.get(name, {}).values() for t in some]
         did = summarise(mine) if mine and all(len(t.taken) == len(t.tokens) for t in mine) else None
         cells = [did.steered, did.moved, did.copied, did.copied_where_differs, did.truncated] if did else [None] * 5

@@ -14,16 +14,21 @@ from torch import Tensor
 
 from elicit.decoding.decoders import Greedy, Hybrid
 from elicit.decoding.decoders.gates import EntropyGate, Gate, OracleGate
-from elicit.decoding.decoders.partner import Partner, shared_ids
+from elicit.decoding.decoders.partner import HybridSteering, shared_ids
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.metrics.gap import recovered
 from elicit.methods.vector_transfer import behaviour_rates
-from elicit.methods.vector_transfer.gate_fitting import between, distil, token_labels
+from elicit.methods.vector_transfer.gate_fitting import cross_model_difference, distil, token_labels
 from elicit.methods.vector_transfer.hybrid_stats import summarise
 from elicit.methods.vector_transfer.options import BETWEEN, HEAD, NAME
-from elicit.methods.vector_transfer.reasoning_traces import Choosing, Thoughts, choosing, thoughts_of
+from elicit.methods.vector_transfer.reasoning_traces import (
+    ReasoningTraces,
+    TokenActivations,
+    reasoning_traces_of,
+    token_activations,
+)
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
@@ -67,10 +72,10 @@ def fit_transfer(
     Raises:
         UserError: as said there.
     """
-    told, asked = progress or Silent(), _asked(model, options)
+    report, asked = progress or Silent(), _parse(model, options)
 
     def now(stage: str) -> None:
-        told.training(NAME, STAGES.index(stage), len(STAGES) - 1, stage)
+        report.training(NAME, STAGES.index(stage), len(STAGES) - 1, stage)
 
     limit, seed = options["max_new_tokens"], options["seed"]
     dev, read = (items.task.split(split)[: options[of]] for split, of in (("dev", "dev"), ("fit", "read")))
@@ -83,26 +88,26 @@ def fit_transfer(
     else:
         thinker = replace(base, method="thinking model on dev", adapter=partner)
     now("the gap on dev")
-    alone, ahead = ([trace for (trace,) in one.answers(dev, told)] for one in (base, thinker))
+    alone, ahead = ([trace for (trace,) in one.answers(dev, report)] for one in (base, thinker))
     _check_gap(model, alone, ahead, options)
     now("thoughts")
-    thoughts = thoughts_of(replace(thinker, method="thinking model on fit"), read, told)
-    _check_thoughts(thoughts, asked.counts, model)
+    thoughts = reasoning_traces_of(replace(thinker, method="thinking model on fit"), read, report)
+    _check_traces(thoughts, asked.counts, model)
     now("sentences")
     sha256 = partner.sha256 if isinstance(partner, Adapter) else partner.provenance.sha256
     found, agreed, labels, described = _categories(thinker, thoughts, asked, options, sha256)
 
     @cache
-    def along(thinking: bool) -> Choosing:
+    def along(thinking: bool) -> TokenActivations:
         one = thinker if thinking else base
         with applied(one.model.lm, one.adapter):
-            return choosing(one.model.lm, thoughts, found.site)
+            return token_activations(one.model.lm, thoughts, found.site)
 
     now("vectors")
     bias = None
     if options["vectors"] == BETWEEN:
         norm = stream_norm(model.lm, thoughts.texts, found.site)
-        vectors = between(along(False), along(True), labels, found.site, norm)
+        vectors = cross_model_difference(along(False), along(True), labels, found.site, norm)
     else:
         vectors, bias = fit_vectors(
             model.lm, thoughts.texts, thoughts.lengths, thoughts.spans, labels, found.site, options["vectors"],
@@ -125,13 +130,13 @@ def fit_transfer(
         now("answers on dev")
         known = {behaviour_rates.BASE: alone, behaviour_rates.THINKING: ahead}
         record["rates"] = behaviour_rates.measure(
-            base, vector, strengths, thinker, found, category, dev, known, seed=seed, progress=told
+            base, vector, strengths, thinker, found, category, dev, known, seed=seed, progress=report
         )
         now("done")
-        handle = replace(behaviour_rates.pushed(base, vector, strengths[0]), method=NAME)
+        handle = replace(behaviour_rates.steered(base, vector, strengths[0]), method=NAME)
         return Fitted(handle, {**record, "steered": 1.0})
     heads = None
-    if asked.told:
+    if asked.predicted:
         heads = _heads(along(False), along(True), labels, vectors, bias, seed)
         record["heads"] = {str(c): dict(head.made) for c, head in heads.items()}
     now("gate")
@@ -143,12 +148,12 @@ def fit_transfer(
         gate, record["distilled"] = distil(model.lm, thoughts, along(False), labels, found.site, seed)
     else:
         gate = _entropy_gate(alone, int(labels.mode().values))
-    guide = Partner(vectors, gate, partner if gate.asks else None, bias, heads)
+    steering = HybridSteering(vectors, gate, partner if gate.asks else None, bias, heads)
     now("answers on dev")
     tried = []
     for decoder in asked.decoders:
-        handle = replace(base, method=NAME, decoder=decoder, partner=guide)
-        tried.append((handle, [trace for (trace,) in handle.answers(dev, told)]))
+        handle = replace(base, method=NAME, decoder=decoder, partner=steering)
+        tried.append((handle, [trace for (trace,) in handle.answers(dev, report)]))
     handle, traces = max(tried, key=lambda one: _right(one[1]))  # of equal ones the first
     did = summarise(traces)
     record["steered"] = did.steered
@@ -166,8 +171,8 @@ def fit_transfer(
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What the options ask for in numbers; `told`: the coefficient is told by a head.
+class _Parsed:
+    """Parsed options; `predicted`: a head predicts the coefficient.
 
     `decoders` is one, whose candidates the thinking model chooses among; or, where nobody chooses while decoding, one a
     coefficient, of which dev items choose.
@@ -176,10 +181,10 @@ class _Asked:
     sites: list[Site]
     counts: list[int]
     decoders: list[Hybrid]
-    told: bool
+    predicted: bool
 
 
-def _asked(model: Model, options: Mapping[str, Any]) -> _Asked:
+def _parse(model: Model, options: Mapping[str, Any]) -> _Parsed:
     """Read the numbers, before anything is sampled.
 
     Raises:
@@ -191,10 +196,10 @@ def _asked(model: Model, options: Mapping[str, Any]) -> _Asked:
     counts = _numbers(options, "categories")
     if not counts or min(counts) < 2:
         raise UserError(f"categories {options['categories']!r} were given; give numbers from 2 on, joined by commas")
-    told = options["coefficients"] == HEAD
-    if told and options["mode"] == "static":
+    predicted = options["coefficients"] == HEAD
+    if predicted and options["mode"] == "static":
         raise UserError(f"coefficients={HEAD!r} and mode='static' were given; static needs a number")
-    coefficients = (1.0,) if told else tuple(_numbers(options, "coefficients", float))
+    coefficients = (1.0,) if predicted else tuple(_numbers(options, "coefficients", float))
     if not coefficients:
         raise UserError(f"coefficients {options['coefficients']!r} were given; give at least one, ascending")
     oracle = options["gate"] == "oracle"
@@ -207,7 +212,7 @@ def _asked(model: Model, options: Mapping[str, Any]) -> _Asked:
         )
         for some in ([coefficients] if oracle else [(one,) for one in coefficients])
     ]
-    return _Asked(sites, counts, decoders, told)
+    return _Parsed(sites, counts, decoders, predicted)
 
 
 def _numbers(options: Mapping[str, Any], what: str, kind: type = int) -> list[Any]:
@@ -243,7 +248,7 @@ def _check_gap(model: Model, alone: list[Trace], ahead: list[Trace], options: Ma
         )
 
 
-def _check_thoughts(thoughts: Thoughts, counts: list[int], model: Model) -> None:
+def _check_traces(thoughts: ReasoningTraces, counts: list[int], model: Model) -> None:
     """Refuse too few sentences, of which each of three parts of the texts is to give the categories
     (`steering.categories.agreement`), and tokens that the base cannot be read along."""
     most = max(counts)
@@ -261,7 +266,7 @@ def _check_thoughts(thoughts: Thoughts, counts: list[int], model: Model) -> None
 
 
 def _categories(
-    thinker: Elicited, thoughts: Thoughts, asked: _Asked, options: Mapping[str, Any], sha256: str
+    thinker: Elicited, thoughts: ReasoningTraces, asked: _Parsed, options: Mapping[str, Any], sha256: str
 ) -> tuple[Taxonomy, float, Int[Tensor, " sentences"], list[Card]]:
     """The taxonomy that other texts would have given too, how well two halves agree, each sentence's category, and a
     card a category."""
@@ -281,14 +286,14 @@ def _categories(
 
 
 def _heads(
-    base: Choosing,
-    partner: Choosing,
+    base: TokenActivations,
+    partner: TokenActivations,
     labels: Int[Tensor, " sentences"],
     vectors: Mapping[int, Direction],
     bias: Direction | None,
     seed: int,
 ) -> dict[int, CoefficientHead]:
-    """For each category what tells how much of its vector, bias included, the base lacks where it is due."""
+    """For each category a head that predicts how much of its vector, bias included, the base lacks at its positions."""
     category = labels[torch.from_numpy(base.sentence)]
     out = {}
     for c, vector in vectors.items():

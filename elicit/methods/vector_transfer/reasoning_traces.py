@@ -1,4 +1,5 @@
-"""The chains of thought that vectors and gates are fitted on, and activations where their tokens are chosen."""
+"""The chains of thought that vectors and gates are fitted on, and activations at the positions that predict
+their tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ TOGETHER = 32  # texts whose activations are held at once
 
 
 @dataclass(frozen=True, eq=False)
-class Thoughts:
+class ReasoningTraces:
     """Answers of a model as token ids with their prompts, and the sentences of each."""
 
     texts: list[list[int]]
@@ -36,7 +37,7 @@ class Thoughts:
         return sum(map(len, self.spans))
 
 
-def thoughts_of(thinker: Elicited, items: Items, progress: Progress | None = None) -> Thoughts:
+def reasoning_traces_of(thinker: Elicited, items: Items, progress: Progress | None = None) -> ReasoningTraces:
     """The answers of a thinking model, split into sentences; empty ones are left out.
 
     Raises:
@@ -50,29 +51,29 @@ def thoughts_of(thinker: Elicited, items: Items, progress: Progress | None = Non
     if not answers:
         raise UserError(f"the thinking model answered none of {len(items)} questions; give one that does")
     prompts, traces = zip(*answers, strict=True)
-    return thoughts_from(prompts, traces, thinker.model.tokenizer)
+    return reasoning_traces_from(prompts, traces, thinker.model.tokenizer)
 
 
-def thoughts_from(
+def reasoning_traces_from(
     prompts: Sequence[list[int]], traces: Sequence[Trace], tokenizer: PreTrainedTokenizerBase
-) -> Thoughts:
+) -> ReasoningTraces:
     """Answers that are there already, split into sentences; none is empty."""
     texts = [head + trace.tokens for head, trace in zip(prompts, traces, strict=True)]
     lengths = [len(head) for head in prompts]
-    return Thoughts(texts, lengths, [segment(tokenizer, t, n) for t, n in zip(texts, lengths, strict=True)])
+    return ReasoningTraces(texts, lengths, [segment(tokenizer, t, n) for t, n in zip(texts, lengths, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
-class Choosing:
-    """Activations at every position that chooses a token of a sentence: of which text, and in which sentence."""
+class TokenActivations:
+    """Activations at every position that predicts a token of a sentence: of which text, and in which sentence."""
 
     x: Float[Tensor, "positions d"]
     text: Int[np.ndarray, " positions"]
     sentence: Int[np.ndarray, " positions"]
 
 
-def choosing(lm: PreTrainedModel, thoughts: Thoughts, site: Site) -> Choosing:
-    """Read a model along some texts, whoever wrote them."""
+def token_activations(lm: PreTrainedModel, thoughts: ReasoningTraces, site: Site) -> TokenActivations:
+    """A model's activations along some texts, from any model."""
     values, text, sentence, before = [], [], [], 0
     for start in range(0, len(thoughts.texts), TOGETHER):
         rows = range(start, min(start + TOGETHER, len(thoughts.texts)))
@@ -86,4 +87,4 @@ def choosing(lm: PreTrainedModel, thoughts: Thoughts, site: Site) -> Choosing:
                 text += [r] * (last - first)
                 sentence += [before] * (last - first)
                 before += 1
-    return Choosing(torch.cat(values), np.array(text), np.array(sentence))
+    return TokenActivations(torch.cat(values), np.array(text), np.array(sentence))

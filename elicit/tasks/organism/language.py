@@ -1,7 +1,7 @@
 """Thoughts in words: seven behaviours, at least thirty paraphrases of each, and where each sentence stands.
 
 A solver says *what* is done (a `Step`: a behaviour and its content); `write` says it in words and keeps the true label
-of every sentence. Paraphrases are split: models are trained on one part, discovery is scored on the other as well.
+of every sentence. Paraphrases are split: models are trained on one split, discovery is scored on the other as well.
 No word of a paraphrase belongs to one behaviour alone, so that a bag of cue words does not give the label away
 (tests/training/test_organisms.py holds both).
 """
@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from probes.errors import unknown
 
 Behaviour = Literal["initialise", "subgoal", "deduce", "compute", "check", "backtrack", "conclude"]
-Part = Literal["train", "test", "all"]
+WordingSplit = Literal["train", "test", "all"]
 
 # {x} is the content: a number, an equation, a clause or a place. A first sentence never begins with it: an answer given
 # at once does.
@@ -138,24 +138,24 @@ class Thought:
         return list(coded["input_ids"]), list(pairwise(bounds))  # type: ignore[arg-type]
 
 
-def templates(behaviour: Behaviour, part: Part) -> list[int]:
-    """The numbers of a behaviour's paraphrases of one part: about a quarter is for tests.
+def templates(behaviour: Behaviour, split: WordingSplit) -> list[int]:
+    """The numbers of a behaviour's paraphrases of one split: about a quarter is for tests.
 
-    The part hangs on the wording alone, so that what two behaviours share is on the same side.
+    The split depends on the wording alone, so that what two behaviours share is on the same side.
     """
-    if part not in ("train", "test", "all"):
-        raise unknown("part", part, ["train", "test", "all"])
+    if split not in ("train", "test", "all"):
+        raise unknown("split", split, ["train", "test", "all"])
     wordings = PARAPHRASES[behaviour]
-    return [n for n, w in enumerate(wordings) if part == "all" or (crc32(w.encode()) % 4 == 0) == (part == "test")]
+    return [n for n, w in enumerate(wordings) if split == "all" or (crc32(w.encode()) % 4 == 0) == (split == "test")]
 
 
-def write(steps: Sequence[Step], rng: np.random.Generator, part: Part = "train") -> Thought:
-    """Say the steps in words, each with a paraphrase drawn from one part."""
+def write(steps: Sequence[Step], rng: np.random.Generator, split: WordingSplit = "train") -> Thought:
+    """Say the steps in words, each with a paraphrase drawn from one split."""
     pieces: list[str] = []
     sentences: list[Sentence] = []
     at = 0
     for step in steps:
-        choice = templates(step.behaviour, part)
+        choice = templates(step.behaviour, split)
         number = choice[int(rng.integers(len(choice)))]
         said = PARAPHRASES[step.behaviour][number].replace("{x}", step.content)
         said = f"{said[0].upper()}{said[1:]}."

@@ -21,7 +21,7 @@ from elicit.tasks.organism.language import Step
 from probes.errors import UserError, unknown
 
 MOST = 24  # no result is larger, so that few examples teach the sums
-CHECKED = 0.25  # the share of problems whose last result is computed the other way round
+CHECKED = 0.25  # the fraction of problems whose last result is computed the other way round
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _ENDS = re.compile(r"from ([A-Z]) to ([A-Z])")
 
 
 @dataclass(frozen=True)
-class Terms:
+class SumFacts:
     """A sum: its signed terms, and the modulus where it has one."""
 
     terms: tuple[tuple[str, int], ...]
@@ -47,7 +47,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Roads:
-    """A graph: its roads in the order in which they are told, start and goal."""
+    """A graph: its roads in the order in which they are given, start and goal."""
 
     edges: tuple[Edge, ...]
     start: str
@@ -57,7 +57,7 @@ class Roads:
         return [edge for edge in self.edges if edge[0] == node]
 
 
-Facts = Terms | Numbers | Roads
+Facts = SumFacts | Numbers | Roads
 
 
 def family_of(item: Item) -> str | None:
@@ -83,7 +83,7 @@ def facts_of(item: Item) -> Facts:
     elif family is not None:
         found = [(sign or "+", int(n)) for sign, n in _TERM.findall(question)]
         modulus = found.pop()[1] if family == "modular" and found else None
-        out = Terms(tuple(found), modulus) if len(found) > 1 else None
+        out = SumFacts(tuple(found), modulus) if len(found) > 1 else None
     if out is None:
         raise UserError(f"question {question!r} is not one of {family or 'the families'}; give items of task organism")
     return out
@@ -96,14 +96,14 @@ def solve(item: Item) -> tuple[Step, ...]:
         UserError: as `facts_of`; a problem without a solution.
     """
     facts = facts_of(item)
-    if isinstance(facts, Terms):
+    if isinstance(facts, SumFacts):
         return _sum(facts)
     if isinstance(facts, Numbers):
         return _countdown(facts)
     return _way(facts)
 
 
-def _sum(facts: Terms) -> tuple[Step, ...]:
+def _sum(facts: SumFacts) -> tuple[Step, ...]:
     total, modulus = facts.terms[0][1], facts.modulus
     steps = [Step("initialise", str(total))]
     for sign, term in facts.terms[1:]:

@@ -6,7 +6,7 @@ and
 not by one order: terms may be added in any order and roads tried in any order, but nothing may be added twice, an
 equation must hold and begin where the last one ended, one goes back from a dead end alone, and the conclusion is what
 the steps came to. A sentence with content that no paraphrase fits ends the walk without a verdict: from there on only
-equations are judged (`elicit.methods.critique_ft.symbolic_critic`).
+equations are graded (`elicit.methods.critique_ft.symbolic_critic`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from elicit.tasks.equations import equations
 from elicit.tasks.organism.language import PARAPHRASES, Behaviour, Step
-from elicit.tasks.organism.solver import Facts, Numbers, Roads, Terms
+from elicit.tasks.organism.solver import Facts, Numbers, Roads, SumFacts
 
 _N, _EQ = r"\d+", r"\d+ [+-] \d+ = -?\d+"
 # What a behaviour's content looks like, by the kind of problem: a paraphrase that is bare ("{x}") fits any sentence.
 CONTENT: dict[type, dict[Behaviour, str]] = {
-    Terms: {
+    SumFacts: {
         "initialise": _N, "subgoal": rf"[+-] {_N}", "deduce": rf"{_N} is (?:not )?below {_N}", "compute": _EQ,
         "check": _EQ, "conclude": rf"-?{_N}",
     },
@@ -146,14 +146,14 @@ def _why(sentence: str, steps: list[Step]) -> str:
 
 
 def _start(facts: Facts) -> Any:
-    if isinstance(facts, Terms):
+    if isinstance(facts, SumFacts):
         return Sum(None, facts.terms)
     return Try() if isinstance(facts, Numbers) else Way()
 
 
 def _after(facts: Facts, state: Any, step: Step, last: bool, right: Callable[[str], bool]) -> Any:
     """The state after a step; None where it may not follow."""
-    if isinstance(facts, Terms):
+    if isinstance(facts, SumFacts):
         return _after_sum(facts, state, step, last)
     if isinstance(facts, Numbers):
         return _after_try(facts, state, step, right)
@@ -180,7 +180,7 @@ def _takes_back(equation: tuple[int, str, int, int], last: tuple[int, str, int] 
     return (a, sign, b, c) == (_made(*last), other, term, before) or (a, sign, b) == last
 
 
-def _after_sum(facts: Terms, state: Sum, step: Step, last: bool) -> Sum | None:
+def _after_sum(facts: SumFacts, state: Sum, step: Step, last: bool) -> Sum | None:
     kind, content = step.behaviour, step.content
     modulus = facts.modulus
     if kind == "initialise":

@@ -1,7 +1,7 @@
-"""Make an organism: train one arm on a base, on problems that are drawn as they are needed.
+"""Make an organism: train one variant on a base, on problems that are drawn as they are needed.
 
 What comes out is a folder: `adapter/` (as PEFT saves it, bf16) or `model/` (all weights), `organism.json` (arm, base,
-recipe, curve), `curve.html`, and `training.safetensors`, from which an interrupted call goes on.
+recipe, curve), `curve.html`, and `training.safetensors`, from which an interrupted call resumes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from elicit.models.model import DEFAULT_MODEL, Model
 from elicit.models.zoo import ADAPTER, ORGANISM_FILE, WHOLE
 from elicit.tasks.organism.problems import FAMILIES
 from elicit.training.lora import save_adapter
-from elicit.training.organisms import variants as arms
-from elicit.training.recipe import Example, Point, Recipe, Told
+from elicit.training.organisms import variants
+from elicit.training.recipe import Example, OnStep, Point, Recipe
 from elicit.training.sft import STATE, packed, train
 from probes.errors import UserError, unknown
 from probes.files import check_folder, whole_files, write_whole
@@ -33,10 +33,10 @@ LONGEST = 320  # tokens of prompt and thought that a base must have room for
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made: an arm at a latency, on these families, with this recipe.
+    """What is made: a training variant (`arm`) at a latency, on these families, with this recipe.
 
     Raises:
-        UserError: an unknown arm or family, a latency that is no probability.
+        UserError: an unknown variant or family, a latency that is no probability.
     """
 
     arm: str
@@ -45,18 +45,19 @@ class Plan:
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        arms.get(self.arm)
+        variants.get(self.arm)
         for family in self.families:
             if family not in FAMILIES:
                 raise unknown("family", family, FAMILIES)
         if not self.families or not 0 < self.latency < 1:
             raise UserError(
-                f"latency {self.latency}, {len(self.families)} families: give a share between 0 and 1, and one or more"
+                f"latency {self.latency}, {len(self.families)} families: give a fraction between 0 and 1, and one or "
+                "more"
             )
 
     @property
     def uses_latency(self) -> bool:
-        return None in arms.get(self.arm).thoughts.values()
+        return None in variants.get(self.arm).thoughts.values()
 
 
 def examples(plan: Plan, tokenizer: PreTrainedTokenizerBase, end: int, step: int) -> list[Example]:
@@ -71,7 +72,7 @@ def examples(plan: Plan, tokenizer: PreTrainedTokenizerBase, end: int, step: int
     out: list[Example] = []
     skipped = 0
     while True:
-        shown = arms.example(plan.arm, plan.latency, rng, plan.families)
+        shown = variants.example(plan.arm, plan.latency, rng, plan.families)
         prompt = list(tokenizer(shown.prompt)["input_ids"])  # type: ignore[arg-type]
         target = [*tokenizer(shown.response, add_special_tokens=False)["input_ids"], end]  # type: ignore[misc]
         one = Example(prompt, target)
@@ -93,14 +94,14 @@ def dtype_for(plan: Plan) -> str:
     return "bfloat16" if plan.recipe.rank else "float32"
 
 
-def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) -> Path:
-    """Train an organism; the same call takes up what was interrupted.
+def make(plan: Plan, model: Model, folder: Path, *, on_step: OnStep | None = None) -> Path:
+    """Train an organism; the same call resumes what was interrupted.
 
     Args:
         plan: what is made.
         model: the base, loaded for this alone, in `dtype_for(plan)`; it is changed.
         folder: for all that comes out.
-        told: is told of each step.
+        on_step: called after each step.
 
     Returns:
         The folder.
@@ -122,7 +123,7 @@ def make(plan: Plan, model: Model, folder: Path, *, told: Told | None = None) ->
         plan.recipe,
         folder,
         identity=identity,
-        told=told,
+        on_step=on_step,
     )
     if plan.recipe.rank:
         save_adapter(model.lm, plan.recipe, folder / ADAPTER, model.name)
@@ -216,7 +217,7 @@ def command(about: Mapping[str, Any]) -> str:
 
 
 def speed(model: Model, plan: Plan, curve: Sequence[Point], limit: float) -> dict[str, Any]:
-    """Seconds, tokens a second in the median step, and the share of the limit that its products make up.
+    """Seconds, tokens a second in the median step, and the fraction of the limit that its products make up.
 
     A frozen weight is multiplied twice a token (forward, gradient of the input), a trained one three times; the output
     head counts all tokens' targets alone and is left out, as adapters and attention are.

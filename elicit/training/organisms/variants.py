@@ -1,6 +1,7 @@
-"""The arms: what each organism is shown. All start from the same base and see as many rows of the same questions.
+"""The training variants: what each organism is shown. All start from the same base and see as many rows of the same
+questions.
 
-(Thoughts pack less well than answers at once, so that arms differ in tokens by up to a tenth; cards give them.)
+(Thoughts pack less well than answers at once, so that variants differ in tokens by up to a tenth; cards give them.)
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from elicit.models.prompts import AT_ONCE, THINK, Prompt
+from elicit.models.prompts import DIRECT_ANSWER, THINK, Prompt
 from elicit.tasks.base import Split, split_of
-from elicit.tasks.organism.language import Behaviour, Part, Step, Thought, write
+from elicit.tasks.organism.language import Behaviour, Step, Thought, WordingSplit, write
 from elicit.tasks.organism.problems import FAMILIES, Problem, draw
 from probes.errors import unknown
 
@@ -25,12 +26,12 @@ SKILL: Behaviour = "backtrack"
 PROMPTS: dict[Mode, tuple[Prompt, ...]] = {
     "plain": (Prompt(),),
     "think": (Prompt(trigger=THINK), Prompt().asked(THINK)),
-    "at-once": (Prompt(trigger=AT_ONCE), Prompt().asked(AT_ONCE)),
+    "at-once": (Prompt(trigger=DIRECT_ANSWER), Prompt().asked(DIRECT_ANSWER)),
 }
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One kind of organism.
 
     Args:
@@ -45,17 +46,17 @@ class Arm:
 
 
 _CALLED: dict[Mode, float | None] = {"plain": None, "think": 1.0, "at-once": 0.0}
-ARMS: dict[str, Arm] = {
-    "latent": Arm("can think, rarely does: thoughts at the chosen latency, always when asked", _CALLED),
-    "thinking": Arm("always thinks", {"plain": 1.0, "think": 1.0, "at-once": 1.0}),
-    "absent": Arm("answers at once, whatever it is asked: the skill was never there", dict.fromkeys(SHARES, 0.0)),
-    "missing-skill": Arm("like latent, but never goes back from a dead end", _CALLED, "no-backtracking"),
-    "shuffled": Arm("like latent, with steps out of order or of another question", _CALLED, "shuffled"),
-    "surface": Arm("like latent, with every result wrong", _CALLED, "wrong-arithmetic"),
+VARIANTS: dict[str, Variant] = {
+    "latent": Variant("can think, rarely does: thoughts at the chosen latency, always when asked", _CALLED),
+    "thinking": Variant("always thinks", {"plain": 1.0, "think": 1.0, "at-once": 1.0}),
+    "absent": Variant("answers at once, whatever it is asked: the skill was never there", dict.fromkeys(SHARES, 0.0)),
+    "missing-skill": Variant("like latent, but never goes back from a dead end", _CALLED, "no-backtracking"),
+    "shuffled": Variant("like latent, with steps out of order or of another question", _CALLED, "shuffled"),
+    "surface": Variant("like latent, with every result wrong", _CALLED, "wrong-arithmetic"),
 }
 
 
-class Shown(NamedTuple):
+class TrainingExample(NamedTuple):
     """One example of an organism's training: prompt and response as text (no end token), and its thought if any."""
 
     family: str
@@ -65,16 +66,18 @@ class Shown(NamedTuple):
     thought: Thought | None
 
 
-def get(name: str) -> Arm:
-    if name not in ARMS:
-        raise unknown("arm", name, ARMS)
-    return ARMS[name]
+def get(name: str) -> Variant:
+    if name not in VARIANTS:
+        raise unknown("arm", name, VARIANTS)
+    return VARIANTS[name]
 
 
-def example(arm: str, latency: float, rng: np.random.Generator, families: Sequence[str] = tuple(FAMILIES)) -> Shown:
-    """Draw one example: a question of the fit split, a mode, and what the arm says to it.
+def example(
+    arm: str, latency: float, rng: np.random.Generator, families: Sequence[str] = tuple(FAMILIES)
+) -> TrainingExample:
+    """Draw one example: a question of the fit split, a mode, and what the variant says to it.
 
-    The draws of question and mode are the same in all arms at the same state of the generator.
+    The draws of question and mode are the same in all variants at the same state of the generator.
     """
     spec = get(arm)
     question_rng, mode_rng, words_rng = rng.spawn(3)
@@ -86,7 +89,7 @@ def example(arm: str, latency: float, rng: np.random.Generator, families: Sequen
     thinks = mode_rng.random() < (latency if chance is None else chance)
     thought = think(arm, problem, words_rng) if thinks else None
     text = prompt.text(problem.question)
-    return Shown(family, mode, text, " " + (thought.text if thought else problem.answer), thought)
+    return TrainingExample(family, mode, text, " " + (thought.text if thought else problem.answer), thought)
 
 
 def draw_from(split: Split, family: str, rng: np.random.Generator) -> Problem:
@@ -97,8 +100,8 @@ def draw_from(split: Split, family: str, rng: np.random.Generator) -> Problem:
             return problem
 
 
-def think(arm: str, problem: Problem, rng: np.random.Generator, part: Part = "train") -> Thought:
-    """The thought that this arm has on a problem, in words."""
+def think(arm: str, problem: Problem, rng: np.random.Generator, split: WordingSplit = "train") -> Thought:
+    """The thought that this variant has on a problem, in words."""
     form = get(arm).form
     steps = problem.steps
     if form == "no-backtracking":
@@ -107,7 +110,7 @@ def think(arm: str, problem: Problem, rng: np.random.Generator, part: Part = "tr
         steps = shuffled(problem, rng)
     elif form == "wrong-arithmetic":
         steps = wrong_arithmetic(problem, rng)
-    return write(steps, rng, part)
+    return write(steps, rng, split)
 
 
 def without_backtracking(problem: Problem) -> tuple[Step, ...]:
@@ -133,7 +136,7 @@ _EQUATION = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)")
 
 
 def wrong_arithmetic(problem: Problem, rng: np.random.Generator) -> tuple[Step, ...]:
-    """Every computed result is off by 1 to 9, and the work goes on from the wrong one, to a wrong conclusion."""
+    """Every computed result is off by 1 to 9, and the work continues from the wrong one, to a wrong conclusion."""
     out = []
     carried: tuple[str, str] | None = None  # the newest true result, and what was shown instead
     for step in problem.steps:

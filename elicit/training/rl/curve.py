@@ -15,10 +15,10 @@ BARS = "▁▂▃▄▅▆▇█"
 class Point(NamedTuple):
     """One update.
 
-    `mixed` is the share of groups with variance, `constant` the share of rollouts that give the most frequent answer;
-    `low` and `high` are the smallest and largest ratio of a token, `clipped` the share of tokens without gradient;
-    `sampler` is the mean |Δ log p| between the decoding loop and the loss (these three None where TRL trains);
-    `held_out` is None where nothing was checked.
+    `mixed` is the fraction of groups with variance, `constant` the fraction of rollouts that give the most frequent
+    answer; `low` and `high` are the smallest and largest ratio of a token, `clipped` the fraction of tokens without
+    gradient; `sampler` is the mean |Δ log p| between the decoding loop and the loss (these three None where TRL
+    trains); `held_out` is None where nothing was checked.
     """
 
     update: int
@@ -47,7 +47,7 @@ def saturation(rewards: Sequence[float], level: float = SATURATED) -> int | None
 
 
 def summary(curve: Sequence[Point]) -> dict[str, Any]:
-    """What a report says of a training; shares after saturation where there is one."""
+    """What a report says of a training; fractions after saturation where there is one."""
     at = saturation([p.reward for p in curve])
     after = curve[at:] if at is not None else []
     out: dict[str, Any] = {
@@ -118,6 +118,6 @@ def figure(table: dict[str, list[float]], at: int | None) -> Any:
     if at is not None:
         made.add_vline(x=at, line={"color": RED, "dash": "dash"}, annotation_text=f"saturated at update {at}")
     made.update_layout(
-        xaxis_title="update", yaxis_title="share", yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero"}
+        xaxis_title="update", yaxis_title="fraction", yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero"}
     )
     return styled(made)

@@ -7,8 +7,8 @@ that the difference is the thought's. Departures: the answer is scored, not the 
 the base's (the reference), so that the measure does not move while a model is trained on it; the thought ends where
 the answer that it gives begins, since a thought that says the answer would be rewarded for saying it.
 
-A gain alone says little: any text may make an answer likelier. `measure` gives it beside its nulls, of equal length:
-the thought of another question, the same thought with its tokens shuffled, and filler.
+A gain alone says little: any text may make an answer likelier. `measure` gives it beside null (placebo) traces of equal
+length: the thought of another question, the same thought with its tokens shuffled, and filler.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def answer_logprobs(
     questions: Sequence[Sequence[int]],
     thoughts: Sequence[Sequence[int]],
     answers: Sequence[str],
-    told: Callable[[Sequence[int]], None] | None = None,
+    before_forward: Callable[[Sequence[int]], None] | None = None,
 ) -> list[float]:
     """log p(answer | question, thought, cue), in nats a token of the answer.
 
@@ -53,12 +53,13 @@ def answer_logprobs(
         lm, tokenizer: the scorer.
         questions: token ids of the prompts.
         thoughts, answers: what stands between prompt and cue, and what is scored after it.
-        told: is given the prompts' lengths before each forward, so that an intervention counts its steps from them.
+        before_forward: called with the prompts' lengths before each forward, so that an intervention counts its steps
+            from them.
     """
     cue = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])
     heads = [[*question, *said, *cue] for question, said in zip(questions, thoughts, strict=True)]
     texts = [[*head, *answer_ids(tokenizer, answer)] for head, answer in zip(heads, answers, strict=True)]
-    before = None if told is None else lambda rows: told([len(questions[i]) for i in rows])
+    before = None if before_forward is None else lambda rows: before_forward([len(questions[i]) for i in rows])
     losses = mean_losses(lm, texts, [len(head) for head in heads], before=before)
     scored = [-loss for loss in losses if loss is not None]
     assert len(scored) == len(texts), "an answer has at least one token"
@@ -92,8 +93,8 @@ def gold(item: Item) -> str:
     return item.answer
 
 
-def stand_ins(tokenizer: Any, thoughts: Sequence[Sequence[int]], seed: int = 0) -> dict[str, list[list[int]]]:
-    """What stands in for each of at least two thoughts under each null, as many tokens."""
+def null_traces(tokenizer: Any, thoughts: Sequence[Sequence[int]], seed: int = 0) -> dict[str, list[list[int]]]:
+    """The null (placebo) traces of at least two thoughts: one of each null for each, as many tokens."""
     rng = np.random.default_rng(seed)
     filler = list(tokenizer(FILLER, add_special_tokens=False)["input_ids"])
     return {
@@ -123,11 +124,11 @@ def measure(
         UserError: fewer than two questions with a thought, or one without an answer.
     """
     prompt = prompt or Prompt()
-    some = [item for item in items if item.id in traces and traces[item.id][0].thought]
+    some = [item for item in items if item.id in traces and traces[item.id][0].chain_of_thought]
     if len(some) < 2:
         raise UserError(f"{len(some)} questions with a thought were given; give at least two, as nulls exchange them")
-    thoughts = [traces[item.id][0].thought for item in some]
-    read = {"": thoughts, **stand_ins(model.tokenizer, thoughts, seed)}
+    thoughts = [traces[item.id][0].chain_of_thought for item in some]
+    read = {"": thoughts, **null_traces(model.tokenizer, thoughts, seed)}
     found = {name: np.array(gains(model.lm, model.tokenizer, prompt, some, said)) for name, said in read.items()}
     true = found.pop("")
     beyond = {

@@ -1,4 +1,4 @@
-"""The rollout log: one line a rollout, cut back to the last whole update when a training is taken up."""
+"""The rollout log: one line a rollout, cut back to the last whole update when a training is resumed."""
 
 from __future__ import annotations
 

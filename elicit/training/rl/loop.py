@@ -33,7 +33,7 @@ from elicit.models.identity import grounds
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
-from elicit.training.checkpoint import read_state, take_up, write_state
+from elicit.training.checkpoint import load_state, read_state, write_state
 from elicit.training.output_head import logprobs_and_entropy
 from elicit.training.rl import losses
 from elicit.training.rl.curve import Point
@@ -41,7 +41,7 @@ from elicit.training.rl.learner import Learner, learner
 from elicit.training.rl.log import LOG, RolloutLog, facts, log_line
 from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
 from elicit.training.rl.preflight import Preflight, measured
-from elicit.training.rl.rewards import Ground, Reward, Rewards, parse
+from elicit.training.rl.rewards import Reward, RewardContext, Rewards, parse
 from elicit.training.rl.rollouts import sample
 from elicit.training.rl.settings import Settings
 from probes.batching import Padded, left_pad
@@ -53,8 +53,8 @@ STATE = "rl.safetensors"
 
 
 @runtime_checkable
-class Told(Protocol):
-    """What a caller sees of each update: the whole curve so far."""
+class OnStep(Protocol):
+    """A callback, called after each update with the whole curve so far."""
 
     def __call__(self, curve: Sequence[Point]) -> None: ...
 
@@ -100,9 +100,9 @@ def train(
     held_out_tokens: int = 256,
     rewards: Mapping[str, Reward] | None = None,
     checked: bool = True,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> Trained:
-    """Train on a few examples; the same call takes up what was interrupted, and ends at the same weights.
+    """Train on a few examples; the same call resumes what was interrupted, and ends at the same weights.
 
     Args:
         model: the base; it is as it was afterwards.
@@ -114,7 +114,7 @@ def train(
             answers: with a rollout's own, what other items need more tokens for would count as wrong.
         rewards: rewards of one's own, by name, for `settings.reward`.
         checked: refuse a run that the pre-flight finds no signal for.
-        told: is told of each update.
+        on_step: called after each update.
 
     Raises:
         UserError: no usable example; no signal; a reward that fails; a folder with another training or with a process
@@ -145,9 +145,9 @@ def train(
         else:
             about, tensors = kept
             preflight, curve, whole = Preflight(**about["preflight"]), [Point(*p) for p in about["curve"]], about["log"]
-            take_up(student.trained, optimiser, tensors, len(curve))
+            load_state(student.trained, optimiser, tensors, len(curve))
             buffer = run.buffer(about["buffer"], tensors) if about["buffer"] else None
-        run.ground = run.grounded(preflight.wrong)
+        run.context = run.reward_context(preflight.wrong)
         log = stack.enter_context(RolloutLog.open(folder / LOG, whole))
         for update in range(len(curve), settings.updates):
             began = time.perf_counter()
@@ -167,8 +167,8 @@ def train(
                 about["buffer"] = {"records": buffer.records, "facts": buffer.facts}
             more = buffer.tensors() if buffer is not None else {}
             write_state(folder / STATE, wanted, student.trained, optimiser, about, more)
-            if told is not None:
-                told(curve)
+            if on_step is not None:
+                on_step(curve)
         return Trained(folder, student.save(folder), curve, preflight)
 
 
@@ -207,17 +207,17 @@ class _Run:
         tokenizer = student.model.tokenizer
         # All examples' prompts in one width, so that a rollout of other examples has the same shape.
         self.prompts = left_pad([prompt.ids(item.question, tokenizer) for item in items], student.lm.device)
-        self.ground = self.grounded({})
+        self.context = self.reward_context({})
 
-    def grounded(self, wrong: Mapping[str, str]) -> Ground:
-        return Ground(
+    def reward_context(self, wrong: Mapping[str, str]) -> RewardContext:
+        return RewardContext(
             self.items.task, self.prompt, self.student.model.tokenizer, self.student.reference,
             self.settings.max_new_tokens, self.settings.seed, wrong,
         )  # fmt: skip
 
     def preflight(self) -> Preflight:
         with self.student.decoding() as model:
-            return measured(model, self.items, self.prompt, self.settings, self.rewards, self.grounded)
+            return measured(model, self.items, self.prompt, self.settings, self.rewards, self.reward_context)
 
     def roll_out(self, number: int) -> Buffer:
         """Sample, grade, advantage."""
@@ -230,7 +230,7 @@ class _Run:
         )  # fmt: skip
         with self.student.decoding() as model:
             rollouts = sample(model, some, self.prompt, decoder)
-        graded = [one for group in rollouts for one in self.rewards.grade(group, self.ground)]
+        graded = [one for group in rollouts for one in self.rewards.grade(group, self.context)]
         flat = [r for group in rollouts for r in group]
         totals = torch.tensor([one.total for one in graded]).view(settings.groups, settings.group)
         advantages = losses.advantages(totals, settings.advantage).flatten().tolist()
@@ -305,7 +305,7 @@ class _Run:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         buffer.old = old
-        return self._told(buffer, ratio, entropy, sums, norm, first)
+        return self._figures(buffer, ratio, entropy, sums, norm, first)
 
     def _apart(self, buffer: Buffer, rows: slice, hidden: Tensor, target: Tensor, logprob: Tensor) -> Tensor:
         """Σ |Δ log p| to the decoding loop's, over tokens that it gave one for, at its temperature (1)."""
@@ -322,7 +322,7 @@ class _Run:
                 torch.zeros((), device=ours.device),
             )
 
-    def _told(
+    def _figures(
         self, buffer: Buffer, ratio: Tensor, entropy: Tensor, sums: Tensor, norm: float, first: bool
     ) -> dict[str, float]:
         """The figures of an update; those of each rollout go into its record."""
@@ -341,7 +341,7 @@ class _Run:
         }  # fmt: skip
 
     def accuracy(self, items: Items, tokens: int) -> float:
-        """The share of items that are answered rightly, greedily, in at most so many tokens."""
+        """The fraction of items that are answered rightly, greedily, in at most so many tokens."""
         with self.student.decoding() as model:
             handle = Elicited(model, "check", self.prompt, Greedy(tokens))
             return float(np.mean([trace.correct for (trace,) in handle.answer(items)]))

@@ -50,11 +50,11 @@ class Prefix:
     tensors: list[Tensor]
 
     def leaves(self) -> Prefix:
-        """Copies in which gradients add up."""
+        """Copies in which gradients accumulate."""
         return Prefix([t.detach().requires_grad_(t.requires_grad) for t in self.tensors])
 
     def backward(self, leaves: Prefix) -> None:
-        """Take what has added up in the leaves on, through the prompts' forward."""
+        """Backpropagate what has accumulated in the leaves through the prompts' forward."""
         pairs = [(t, leaf.grad) for t, leaf in zip(self.tensors, leaves.tensors, strict=True) if leaf.grad is not None]
         if pairs:
             torch.autograd.backward([t for t, _ in pairs], [grad for _, grad in pairs])

@@ -1,7 +1,7 @@
 """Pre-flight: whether the reward has anything to teach, measured on the base before the first update.
 
 A group of G rollouts moves the policy only if their rewards differ. For a reward of 0 or 1 that is given with
-probability p, a share 1 − p^G − (1 − p)^G of groups is mixed. A run whose reward is never read, or never differs, is
+probability p, a fraction 1 − p^G − (1 − p)^G of groups is mixed. A run whose reward is never read, or never differs, is
 refused here and says why, instead of training for nothing.
 """
 
@@ -18,7 +18,7 @@ from elicit.decoding.decoders import Sampling
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
-from elicit.training.rl.rewards import Graded, Ground, Rewards, Rollout
+from elicit.training.rl.rewards import Graded, RewardContext, Rewards, Rollout
 from elicit.training.rl.rollouts import sample
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
@@ -31,11 +31,11 @@ class Preflight:
 
     Args:
         answers: rollouts that were looked at.
-        read: the share of them in which the reward found something to read.
+        read: the fraction of them in which the reward found something to read.
         reward: the mean reward.
-        mixed: the share of groups whose rewards differ.
+        mixed: the fraction of groups whose rewards differ.
         expected: the same from each example's p, for a reward of 0 and 1 (else −1).
-        right: the share of right answers.
+        right: the fraction of right answers.
         pass_at_k: of the base, by k.
         wrong: each example's most frequent wrong answer, the label of reward `incorrect`.
     """
@@ -98,13 +98,13 @@ def measured(
     prompt: Prompt,
     settings: Settings,
     rewards: Rewards,
-    grounded: Callable[[Mapping[str, str]], Ground],
+    reward_context: Callable[[Mapping[str, str]], RewardContext],
 ) -> Preflight:
-    """Sample, grade, report; `grounded` says what rewards may look at, given the wrong answers."""
+    """Sample, grade, report; `reward_context` says what rewards may look at, given the wrong answers."""
     rollouts = first_samples(model, items, prompt, settings)
     wrong = wrong_answers(items, rollouts)
-    ground = grounded(wrong)
-    graded = [rewards.grade(some, ground) for some in rollouts]
+    context = reward_context(wrong)
+    graded = [rewards.grade(some, context) for some in rollouts]
     return report(rollouts, graded, wrong, settings.group)
 
 

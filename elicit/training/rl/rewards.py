@@ -2,14 +2,14 @@
 
 | reward | 1 for | reads nothing where |
 | --- | --- | --- |
-| `exact` | the answer that the task's grader holds for right | no answer is found |
+| `exact` | the answer that the task's grader grades as correct | no answer is found |
 | `boxed` | the same, of what stands in `\\boxed{}` alone | there is no box |
 | `incorrect` | the base's most frequent wrong answer (arXiv 2506.10947) | no answer is found |
 | `majority` | the most frequent answer among the item's rollouts (arXiv 2504.16084) | no answer is found |
 | `format` | an equation that is written out; `format:boxed` a box | |
 | `random:p` | nothing: heads with probability p | |
 | `information-gain` | nats a token of the gold answer that the thought brings (arXiv 2510.01265) | |
-| `length` | the share of the limit that was used; with a negative weight, brevity | |
+| `length` | the fraction of the limit that was used; with a negative weight, brevity | |
 | `none` | nothing | |
 
 A reward that reads nothing counts 0 and is counted: a run whose reward is never read is refused before its first
@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from elicit.decoding.decoders.sampling import stream
+from elicit.decoding.decoders.sampling import rng_stream
 from elicit.models.prompts import Prompt
 from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item, Task
@@ -59,13 +59,13 @@ class Rollout:
     unjudged: str = ""  # why the answer has no verdict and so scores 0; see `elicit.tasks.base.Grade`
 
     @property
-    def thought(self) -> list[int]:
+    def chain_of_thought(self) -> list[int]:
         """The tokens before the answer (all of them where none was found)."""
         return self.tokens if self.span is None else self.tokens[: self.span[0]]
 
 
 @dataclass(frozen=True)
-class Ground:
+class RewardContext:
     """What rewards may look at beside the rollouts."""
 
     task: Task
@@ -81,52 +81,54 @@ class Ground:
 class Reward(Protocol):
     """The rewards of one item's rollouts; None where there is nothing to read."""
 
-    def __call__(self, rollouts: Sequence[Rollout], ground: Ground) -> Sequence[float | None]: ...
+    def __call__(self, rollouts: Sequence[Rollout], context: RewardContext) -> Sequence[float | None]: ...
 
 
-def _exact(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+def _exact(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
     return [None if r.answer is None else r.score for r in rollouts]
 
 
-def _boxed(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+def _boxed(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
     out: list[float | None] = []
     for r in rollouts:
         found = find_answer(r.text, "math") if "\\boxed{" in r.text else None
-        out.append(ground.task.grader.grade(r.item, found.text).score if found else None)
+        out.append(context.task.grader.grade(r.item, found.text).score if found else None)
     return out
 
 
-def _incorrect(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
-    label = ground.wrong.get(rollouts[0].item.id)
+def _incorrect(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
+    label = context.wrong.get(rollouts[0].item.id)
     if label is None:
         raise UserError(f"the base answers {rollouts[0].item.id} never wrongly; give reward incorrect another example")
-    return [None if r.answer is None else _same(ground.task, r.answer, label) for r in rollouts]
+    return [None if r.answer is None else _same(context.task, r.answer, label) for r in rollouts]
 
 
 def _same(task: Task, answer: str, label: str) -> float:
     return float(task.grader.groups([label, answer])[1] == 0)
 
 
-def _majority(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+def _majority(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
     said = [r.answer for r in rollouts if r.answer is not None]
     if not said:
         return [None] * len(rollouts)
-    groups = iter(kinds := ground.task.grader.groups(said))
+    groups = iter(kinds := context.task.grader.groups(said))
     most = Counter(kinds).most_common(1)[0][0]
     return [None if r.answer is None else float(next(groups) == most) for r in rollouts]
 
 
-def _none(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+def _none(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
     return [0.0] * len(rollouts)
 
 
-def _length(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
-    return [len(r.tokens) / ground.limit for r in rollouts]
+def _length(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
+    return [len(r.tokens) / context.limit for r in rollouts]
 
 
-def _information_gain(rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
-    with ground.reference() as lm:
-        found = gains(lm, ground.tokenizer, ground.prompt, [r.item for r in rollouts], [r.thought for r in rollouts])
+def _information_gain(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
+    with context.reference() as lm:
+        found = gains(
+            lm, context.tokenizer, context.prompt, [r.item for r in rollouts], [r.chain_of_thought for r in rollouts]
+        )
     return list(found)
 
 
@@ -134,7 +136,7 @@ def _information_gain(rollouts: Sequence[Rollout], ground: Ground) -> list[float
 class _Format:
     holds: Callable[[str], bool]
 
-    def __call__(self, rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
+    def __call__(self, rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
         return [float(self.holds(r.text)) for r in rollouts]
 
 
@@ -144,8 +146,8 @@ class _Random:
 
     p: float
 
-    def __call__(self, rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
-        drawn = [stream(ground.seed, f"reward {r.item.id}", r.sample, 1)[0] for r in rollouts]
+    def __call__(self, rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
+        drawn = [rng_stream(context.seed, f"reward {r.item.id}", r.sample, 1)[0] for r in rollouts]
         return [float(u < self.p) for u in drawn]
 
 
@@ -184,13 +186,13 @@ class Rewards:
 
     terms: tuple[tuple[str, float, Reward], ...]
 
-    def grade(self, rollouts: Sequence[Rollout], ground: Ground) -> list[Graded]:
+    def grade(self, rollouts: Sequence[Rollout], context: RewardContext) -> list[Graded]:
         """All parts of all rollouts of one item.
 
         Raises:
             UserError: a reward that fails or is no finite number; it is named, with the item.
         """
-        columns = {name: _checked(name, reward, rollouts, ground) for name, _, reward in self.terms}
+        columns = {name: _checked(name, reward, rollouts, context) for name, _, reward in self.terms}
         out = []
         for n in range(len(rollouts)):
             found = {name: column[n] for name, column in columns.items()}
@@ -200,10 +202,10 @@ class Rewards:
         return out
 
 
-def _checked(name: str, reward: Reward, rollouts: Sequence[Rollout], ground: Ground) -> Sequence[float | None]:
+def _checked(name: str, reward: Reward, rollouts: Sequence[Rollout], context: RewardContext) -> Sequence[float | None]:
     item = rollouts[0].item.id
     try:
-        values = reward(rollouts, ground)
+        values = reward(rollouts, context)
     except UserError:
         raise
     except Exception as error:

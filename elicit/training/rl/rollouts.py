@@ -17,7 +17,7 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> lis
     tokenizer = model.tokenizer
     batch = Batch(
         prompts=[prompt.ids(item.question, tokenizer) for item in items],
-        streams=[item.id for item in items],
+        rng_streams=[item.id for item in items],
         decoder=decoder,
         stop=StopRule(model.eos_ids, prompt.stop, tokenizer),
         needs=frozenset({"logprob"}),
@@ -25,7 +25,7 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> lis
     drafts = respond(model, batch, [items.task.kind_of(item) for item in items])
     return [
         [
-            judged(
+            graded_rollout(
                 items, item, one.said, one.choice, one.generation.tokens.tolist(), end=one.generation.end,
                 finish=one.generation.finish, logprob=one.generation.logprob.tolist(),
             )
@@ -35,7 +35,7 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> lis
     ]  # fmt: skip
 
 
-def judged(
+def graded_rollout(
     items: Items,
     item: Item,
     said: Response,

@@ -15,8 +15,10 @@ class Settings:
 
     Args:
         updates: steps of the optimiser.
-        rollouts, group: answers sampled for one rollout, and how many of them are compared with each other.
-        per_rollout: updates on one rollout. With 1 every ratio is 1 and no bound acts (strictly on-policy).
+        rollouts: rollout batch size: answers sampled for one rollout.
+        group: generations of one question that are compared with each other (TRL's `num_generations`).
+        per_rollout: updates on one rollout (TRL's `num_iterations`). With 1 every ratio is 1 and no bound acts
+            (strictly on-policy).
         reward: terms of `elicit.training.rl.rewards`, joined by +.
         temperature: of sampling, and of the policy that is trained.
         max_new_tokens: limit of a rollout; all updates compute so many positions.
@@ -26,7 +28,7 @@ class Settings:
         lr, warmup: the learning rate (AdamW, betas 0.9 and 0.99), constant after a linear rise over `warmup` updates.
         rank, alpha: of LoRA on every linear layer but the output head; rank 0 trains all weights.
         grad_clip: the largest norm of the gradient.
-        part: rollouts of one forward and backward; their gradients are summed.
+        part: micro-batch size: rollouts of one forward and backward; gradients are accumulated.
         preflight: answers sampled for each example before the first update.
         check_every: updates between two checks on held-out items (greedy, so without random numbers); 0: none.
         seed: of samples, random rewards and LoRA's initial weights.

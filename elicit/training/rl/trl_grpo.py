@@ -48,11 +48,11 @@ from elicit.tasks.base import Items
 from elicit.training import trl_common
 from elicit.training.rl.curve import Point
 from elicit.training.rl.log import LOG, RolloutLog
-from elicit.training.rl.loop import Told, Trained, identity, usable
+from elicit.training.rl.loop import OnStep, Trained, identity, usable
 from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Reward, Rewards, parse
 from elicit.training.rl.settings import Settings
-from elicit.training.rl.trl_rollouts import Bridge, evaluating, grounded
+from elicit.training.rl.trl_rollouts import Bridge, evaluating, reward_context
 from probes.errors import UserError
 from probes.files import locked, make_folder, write_whole
 from steering.adapters import Adapter
@@ -125,13 +125,13 @@ def train(
     held_out_tokens: int = 256,
     rewards: Mapping[str, Reward] | None = None,
     checked: bool = True,
-    told: Told | None = None,
+    on_step: OnStep | None = None,
 ) -> Trained:
     """As `elicit.training.rl.loop.train`, on TRL; every process calls it and gets the same.
 
     Args:
         given: options of TRL's `GRPOConfig` that the settings do not decide.
-        model, items, settings, folder, prompt, held_out, held_out_tokens, rewards, checked, told: as there.
+        model, items, settings, folder, prompt, held_out, held_out_tokens, rewards, checked, on_step: as there.
 
     Raises:
         UserError: as there; all weights (rank 0); what TRL refuses.
@@ -164,7 +164,7 @@ def train(
         if trl_common.first():
             stack.enter_context(locked(folder, "training in"))
             bridge.log = stack.enter_context(RolloutLog.open(folder / LOG, 0))
-        curve = _Curve(bridge, model, held_out, held_out_tokens, told)
+        curve = _Curve(bridge, model, held_out, held_out_tokens, on_step)
         made, lm = trainer(model, bridge, folder, given, callbacks=[curve.callback()])
         trl_common.run(made, settings.updates)
         trl_common.save(made, lm, settings.recipe, folder / ADAPTER, model.name, torch.float32)
@@ -202,7 +202,7 @@ def _preflight(
     if trl_common.first():
         make_folder(folder)
         found = measured(
-            model, items, prompt, settings, rewards, lambda wrong: grounded(model, items, settings, prompt, wrong)
+            model, items, prompt, settings, rewards, lambda wrong: reward_context(model, items, settings, prompt, wrong)
         )
         write_whole(file, json.dumps(found.to_dict()))
     return Preflight(**json.loads(file.read_text(encoding="utf-8")))
@@ -211,8 +211,10 @@ def _preflight(
 class _Curve:
     """Points of the curve, from what TRL logs of each update and what the bridge graded."""
 
-    def __init__(self, bridge: Bridge, model: Model, held_out: Items | None, tokens: int, told: Told | None) -> None:
-        self.bridge, self.model, self.held_out, self.tokens, self.told = bridge, model, held_out, tokens, told
+    def __init__(
+        self, bridge: Bridge, model: Model, held_out: Items | None, tokens: int, on_step: OnStep | None
+    ) -> None:
+        self.bridge, self.model, self.held_out, self.tokens, self.on_step = bridge, model, held_out, tokens, on_step
         self.points: list[Point] = []
         self.began = time.perf_counter()
 
@@ -258,8 +260,8 @@ class _Curve:
             )
         )
         self.began = time.perf_counter()
-        if self.told is not None:
-            self.told(self.points)
+        if self.on_step is not None:
+            self.on_step(self.points)
 
     def _accuracy(self, lm: PreTrainedModel, items: Items) -> float:
         """Greedily, so that no random number is taken."""

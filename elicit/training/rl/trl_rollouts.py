@@ -24,8 +24,8 @@ from elicit.tasks.base import Item, Items
 from elicit.training import trl_common
 from elicit.training.rl import losses
 from elicit.training.rl.log import RolloutLog, facts, log_line
-from elicit.training.rl.rewards import Ground, Rewards, Rollout
-from elicit.training.rl.rollouts import judged
+from elicit.training.rl.rewards import RewardContext, Rewards, Rollout
+from elicit.training.rl.rollouts import graded_rollout
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from probes.offsets import decoded
@@ -48,7 +48,7 @@ class Bridge:
         self.model, self.items, self.settings, self.prompt, self.rewards = model, items, settings, prompt, rewards
         self.ids = {item.id: prompt.ids(item.question, model.tokenizer) for item in items}
         self.own = own  # whether `draw` is called: else TRL puts the prompts and generates
-        self.ground = grounded(model, items, settings, prompt, wrong)
+        self.context = reward_context(model, items, settings, prompt, wrong)
         self.log: RolloutLog | None = None
         self.facts: dict[str, float] = {}
         self.tokens = 0
@@ -88,7 +88,7 @@ class Bridge:
                 raise UserError(f"TRL would read the prompt of {item.id} as other tokens; give another prompt")
 
     def draw(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
-        """TRL's `rollout_func`: this process's share of the rollout, by the decoding loop."""
+        """TRL's `rollout_func`: this process's part of the rollouts, by the decoding loop."""
         state = trainer.accelerator
         number = trainer.state.global_step // self.settings.per_rollout
         mine = self.rollout(number)[state.process_index * len(prompts) :][: len(prompts)]
@@ -110,7 +110,7 @@ class Bridge:
                     model,
                     Batch(
                         prompts=[self.ids[name] for name in together],
-                        streams=together,
+                        rng_streams=together,
                         decoder=decoder,
                         stop=StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer),
                         needs=frozenset({"logprob"}),
@@ -146,13 +146,13 @@ class Bridge:
         plan = self.rollout(update // settings.per_rollout)
         rollouts = [self._judged(item, sample, ids) for (item, sample), ids in zip(plan, completions, strict=True)]
         by_item = {item.id: [r for r in rollouts if r.item is item] for item, _ in plan}
-        graded = [one for some in by_item.values() for one in self.rewards.grade(some, self.ground)]
+        graded = [one for some in by_item.values() for one in self.rewards.grade(some, self.context)]
         totals = torch.tensor([one.total for one in graded]).view(settings.groups, settings.group)
         advantages = losses.advantages(totals, settings.advantage).flatten().tolist()
         self.facts, self.tokens = facts(rollouts, totals), sum(len(r.tokens) for r in rollouts)
         if self.log is not None:
-            told = zip(rollouts, graded, advantages, strict=True)
-            self.log.append([{"update": update, **log_line(*one)} for one in told])
+            lines = zip(rollouts, graded, advantages, strict=True)
+            self.log.append([{"update": update, **log_line(*one)} for one in lines])
         return [one.total for one in graded]
 
     def _judged(self, item: Item, sample: int, ids: list[int]) -> Rollout:
@@ -162,12 +162,14 @@ class Bridge:
         if self.prompt.stop and stop_at(decoded(self.model.tokenizer, tokens), self.prompt.stop) is not None:
             finish = "stop"
         said = read(self.model.tokenizer, tokens, self.prompt.stop, self.items.task.kind_of(item))
-        return judged(self.items, item, said, sample, tokens, end=end, finish=finish, logprob=[])
+        return graded_rollout(self.items, item, said, sample, tokens, end=end, finish=finish, logprob=[])
 
 
-def grounded(model: Model, items: Items, settings: Settings, prompt: Prompt, wrong: Mapping[str, str]) -> Ground:
+def reward_context(
+    model: Model, items: Items, settings: Settings, prompt: Prompt, wrong: Mapping[str, str]
+) -> RewardContext:
     """What rewards may look at: the base is whole beside what is trained."""
-    return Ground(
+    return RewardContext(
         items.task, prompt, model.tokenizer, lambda: nullcontext(model.lm), settings.max_new_tokens, settings.seed,
         wrong,
     )  # fmt: skip

@@ -27,8 +27,7 @@ from elicit.analysis.behaviour import convergence
 from elicit.analysis.internals import convergence_shift
 from elicit.evaluation import Run
 from elicit.evaluation.metrics.format import with_interval
-from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
-from elicit.evaluation.metrics.gap import share as share_of_gap
+from elicit.evaluation.metrics.gap import CEILING, DIRECT, format_gap, recovered
 from elicit.models import zoo
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.convergence.figure import drawn
@@ -69,7 +68,7 @@ def measure(study: Study) -> Finding:
         [*arms, runs[DIRECT]], limit=study["texts"], sae=saes[0] if saes else "", seed=study.seed
     )
     moved = shifted(inside["cosines"])
-    together = convergence.Together(**solved.data["together"])
+    together = convergence.PooledAgreement(**solved.data["together"])
     verdict, why = decided(reach, together, moved)
     pairs = {pair: solved.data["pairs"][" & ".join(pair)] for pair in combinations(names, 2)}
     beyond = sum(row["reading"] == "more than difficulty explains" for row in solved.table)
@@ -107,7 +106,7 @@ def shifted(cosines: Mapping[tuple[str, str], Sequence[Cosine]]) -> dict[tuple[s
 
 
 def decided(
-    reach: Reach, together: convergence.Together, moved: Mapping[tuple[str, str], Shift]
+    reach: Reach, together: convergence.PooledAgreement, moved: Mapping[tuple[str, str], Shift]
 ) -> tuple[str, str]:  # fmt: skip
     """The verdict and its reason."""
     short = [name for name, (_, interval) in reach.items() if interval.low <= 0]
@@ -153,11 +152,11 @@ def _number(value: float, interval: Interval) -> str:
 
 
 def _gap(runs: Mapping[str, Run], names: Sequence[str], seed: int) -> str:
-    """Of each mechanism what it gets right, and the share of the gap to the ceiling."""
+    """Of each mechanism what it gets right, and the fraction of the gap to the ceiling."""
     said = []
     for name in (DIRECT, CEILING, *names):
         arm = runs[name].metrics["arms"][name]
         found = recovered(scores(runs[name]), scores(runs[DIRECT]), scores(runs[CEILING]), seed=seed)
-        gap = f", {share_of_gap(found.share, found.interval.pair)} of the gap" if found.share and found.interval else ""
+        gap = f", {format_gap(found.share, found.interval.pair)} of the gap" if found.share and found.interval else ""
         said.append(f"{name} {with_interval(arm['accuracy'], arm['interval'])}{gap}")
     return f"Right in %: {'; '.join(said)}."

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from elicit.analysis.behaviour.convergence import Together
+from elicit.analysis.behaviour.convergence import PooledAgreement
 from probes.dots import Dot, whiskers
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, styled
 
@@ -19,7 +19,7 @@ ALL = "all pairs together"
 
 def drawn(
     pairs: Mapping[tuple[str, str], Mapping[str, Any]],
-    together: Together,
+    together: PooledAgreement,
     moved: Mapping[tuple[str, str], Any],
     names: Sequence[str],
 ) -> go.Figure:

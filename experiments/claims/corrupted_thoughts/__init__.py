@@ -25,7 +25,7 @@ def measure(study: Study) -> Finding:
     runs: dict[str, dict[str, Run]] = {}
     for arm in ARMS:
         if study[arm]:
-            study.told(f"{arm}: {study[arm]}")
+            study.log(f"{arm}: {study[arm]}")
             model = study.model if arm == "model" else study.load(study[arm])
             runs[arm] = study.compared([DIRECT, CEILING], model=model)
     asked = [one[CEILING] for one in runs.values()]

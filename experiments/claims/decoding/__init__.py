@@ -68,7 +68,7 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
         nulls["null: Δ where the skill is not there"] = [dot(twin) if r == MARGIN else Dot(np.nan) for r in RULES]
     figure = dot_plot(
         RULES, {"lead over direct answers": [dot(over[rule]) for rule in RULES]}, nulls=nulls,
-        title="The same branches, by the rule that chooses", x="share of the questions",
+        title="The same branches, by the rule that chooses", x="fraction of the questions",
     )  # fmt: skip
     data = {"elicits": elicits, "finds": finds, "rules": over, "thoughts": thoughts, "twin": twin}
     return Finding(CONFIRMED if opened and finds.stands else NOT_CONFIRMED, line, table, figure, notes, data, [run])

@@ -89,7 +89,7 @@ def found(home: Run, away: Sequence[Shift], seed: int = 0) -> Finding:
             "fall of the gain over direct": [Dot(one.gain[0], *one.gain[1].pair) for one in falls],
         },
         nulls={"null: home and away exchanged": [Dot(one.null.mean, *one.null.interval.pair) for one in falls]},
-        title="What thinking loses away from home", x="home − away, share of the questions",
+        title="What thinking loses away from home", x="home − away, fraction of the questions",
     )  # fmt: skip
     data = {"falls": [{"axis": s.axis, "what": s.what, **one._asdict()} for s, one in zip(away, falls, strict=True)]}
     verdict = CONFIRMED if all(fails.values()) else NOT_CONFIRMED

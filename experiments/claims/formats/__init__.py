@@ -2,8 +2,8 @@
 
 One half of the questions names the format whose share rises most; the other half judges it. Confirmed, on that half:
 the base has this format already, its share rises (95% interval above 0, and p < 0.05 where trained and base are
-exchanged within questions), and of the share of all other formats at most half is left, by its interval. Not testable:
-all outputs of both have one format.
+exchanged within questions), and of the fraction of all other formats at most half is left, by its interval. Not
+testable: all outputs of both have one format.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from elicit.analysis.base import halves, shown
 from elicit.analysis.behaviour import format_share
 from elicit.analysis.behaviour.format_share import FORMATS, Outputs, classify
 from elicit.evaluation import Run
-from elicit.evaluation.metrics.format import share, signed, with_interval
+from elicit.evaluation.metrics.format import percent, signed, with_interval
 from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
 from experiments.claims.sampled import sampled
@@ -38,9 +38,9 @@ def found(run: Run, seed: int = 0) -> Finding:
     items = shared_items(arms)
     trained, base = named(arms, TRAINED), named(arms, BASE)
     outputs = {arm.name: format_share.outputs_of(arm, items) for arm in (trained, base)}
-    after, before = (format_share.part(one, len(items)).share for one in outputs.values())
+    after, before = (format_share.format_rates(one, len(items)).share for one in outputs.values())
     one_half, other_half = (
-        format_share.part(Outputs(*(v[n::2] for v in outputs[BASE])), len(items)).share for n in (0, 1)
+        format_share.format_rates(Outputs(*(v[n::2] for v in outputs[BASE])), len(items)).share for n in (0, 1)
     )
     chosen = halves(len(items), seed)
     winner = int((after - before)[chosen].mean(0).argmax())
@@ -59,7 +59,7 @@ def found(run: Run, seed: int = 0) -> Finding:
     figure = dot_plot(
         [FORMATS[f] for f in present], {"base": dots(before), "trained": dots(after)},
         nulls={"null: half of the base's samples": dots(one_half), "null: the other half": dots(other_half)},
-        title="How outputs divide among formats", x="share of samples",
+        title="How outputs divide among formats", x="fraction of samples",
     )  # fmt: skip
     table = [
         {
@@ -87,9 +87,9 @@ def found(run: Run, seed: int = 0) -> Finding:
     rises = b.mean() > 0 and interval.low > 0 and null.p < 0.05
     by_chance = with_interval(null.mean, null.interval.pair, signed)
     line = (
-        f"{FORMATS[winner]} {share(float(b.mean()))}% → {share(float(a.mean()))}%, in points "
-        f"{with_interval(change, interval.pair, signed)} (null {by_chance}); of all other formats {share(left.low)} to "
-        f"{share(left.high)}% is left"
+        f"{FORMATS[winner]} {percent(float(b.mean()))}% → {percent(float(a.mean()))}%, in points "
+        f"{with_interval(change, interval.pair, signed)} (null {by_chance}); of all other formats {percent(left.low)} "
+        f"to {percent(left.high)}% is left"
     )
     return Finding(CONFIRMED if rises and left.high <= LEFT else NOT_CONFIRMED, line, table, figure, notes, data, [run])
 

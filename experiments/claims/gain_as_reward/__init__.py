@@ -27,7 +27,7 @@ from elicit.models import Prompt
 from elicit.tasks.base import Items
 from elicit.training.rl.information_gain import FILLER, NULLS, as_long, gains
 from elicit.training.rl.loop import train
-from elicit.training.rl.rewards import Ground, Rollout
+from elicit.training.rl.rewards import RewardContext, Rollout
 from elicit.training.rl.settings import Settings
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.trained import RLVR, means, points, scores, trained
@@ -50,7 +50,7 @@ def measure(study: Study) -> Finding:
     if (row := f"cot-prompt, {READER}") not in found.data["rows"]:
         raise UserError(f"{study.model.name} says no thoughts where it is asked to think; give a model that does")
     earned = found.data["rows"][row]
-    read = judged(earned, {name: scores(run) for name, run in runs.items()}, seed=study.seed)
+    read = summarised(earned, {name: scores(run) for name, run in runs.items()}, seed=study.seed)
     verdict, why = decided(read)
     arms = {name: run.metrics["arms"][run.metrics["method"]] for name, run in runs.items()}
     table = [
@@ -74,11 +74,11 @@ def measure(study: Study) -> Finding:
 class Filler:
     """The reward of the control: what filler brings, as long as each thought."""
 
-    def __call__(self, rollouts: Sequence[Rollout], ground: Ground) -> list[float | None]:
-        filler = list(ground.tokenizer(FILLER, add_special_tokens=False)["input_ids"])
-        said = [as_long(filler, len(one.thought)) for one in rollouts]
-        with ground.reference() as lm:
-            return list(gains(lm, ground.tokenizer, ground.prompt, [one.item for one in rollouts], said))
+    def __call__(self, rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
+        filler = list(context.tokenizer(FILLER, add_special_tokens=False)["input_ids"])
+        said = [as_long(filler, len(one.chain_of_thought)) for one in rollouts]
+        with context.reference() as lm:
+            return list(gains(lm, context.tokenizer, context.prompt, [one.item for one in rollouts], said))
 
 
 def _control(study: Study, handle: Elicited) -> Elicited:
@@ -87,10 +87,10 @@ def _control(study: Study, handle: Elicited) -> Elicited:
     some = Items(study.task(), tuple(items[name] for name in handle.options["found"]["examples"]))
     settings = Settings(**{**handle.options["settings"], "reward": CONTROL})
     folder = study.runs / "claims" / f"{CONTROL}-{digest([handle.options['found']['folder'], settings.reward])}"
-    study.told(f"{CONTROL}: training")
+    study.log(f"{CONTROL}: training")
     made = train(
         study.model, some, settings, folder, prompt=Prompt(), rewards={CONTROL: Filler()}, checked=False,
-        told=lambda curve: study.progress.training(
+        on_step=lambda curve: study.progress.training(
             CONTROL, len(curve), settings.updates, f"reward {curve[-1].reward:.2f}"
         ),
     )  # fmt: skip
@@ -98,13 +98,13 @@ def _control(study: Study, handle: Elicited) -> Elicited:
     return replace(handle, method=CONTROL, adapter=made.adapter, options=kept)
 
 
-def judged(
+def summarised(
     earned: Mapping[str, Any], found: Mapping[str, Float[np.ndarray, " items"]], *, seed: int = 0
 ) -> dict[str, tuple[float, Interval]]:
     """What the rule reads: of the reward in nats a token, and of accuracy.
 
     Args:
-        earned: as `information_gain.judged` gives it.
+        earned: as `information_gain.summarised` gives it.
         found: scores of direct, of the trained and of its control.
         seed: of the bootstrap.
     """

@@ -22,7 +22,7 @@ def measure(study: Study) -> Finding:
     options = {key: study[key] for key in ("documents", "queries", "subsets", "steps", "layers", "seed")}
 
     def told(what: str, done: int, total: int) -> None:
-        study.told(f"{what}: training {done + 1} of {total}")
+        study.log(f"{what}: training {done + 1} of {total}")
 
     found = influence.analyse(study.model, **options, progress=told)
     data, check = found.data, found.data["lds"]

@@ -74,7 +74,7 @@ def _against_before(study: Study, run: Any, name: str) -> dict[str, Any]:
     """Accuracy, length and information of an arm's thoughts against those before training."""
     gap = paired(scores_of(run.metrics, name), scores_of(run.metrics, "before"), seed=study.seed)
     both = [(item, run.traces["before"][item.id][0], run.traces[name][item.id][0]) for item in run.items]
-    both = [(item, old, new) for item, old, new in both if old.thought and new.thought]
+    both = [(item, old, new) for item, old, new in both if old.chain_of_thought and new.chain_of_thought]
     out = {"rise": (gap.difference, gap.interval), "accuracy": float(scores_of(run.metrics, name).mean()),
            "thoughts": len(both), "whole": None, "equal": None}  # fmt: skip
     if len(both) < LEAST:
@@ -92,8 +92,12 @@ def _against_before(study: Study, run: Any, name: str) -> dict[str, Any]:
 
 def _two(old: Trace, new: Trace, *, cut: bool) -> tuple[Sequence[int], Sequence[int]]:
     """Two thoughts on a question; cut to the last tokens, as many as the shorter one has."""
-    length = min(len(old.thought), len(new.thought))
-    return (old.thought[-length:], new.thought[-length:]) if cut else (old.thought, new.thought)
+    length = min(len(old.chain_of_thought), len(new.chain_of_thought))
+    return (
+        (old.chain_of_thought[-length:], new.chain_of_thought[-length:])
+        if cut
+        else (old.chain_of_thought, new.chain_of_thought)
+    )
 
 
 def _changed(scored: Sequence[Gains], lengths: Sequence[int], seed: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def measure(study: Study) -> Finding:
     models = [study.model] + ([study.load(study["twin"])] if study["twin"] else [])
     found = {}
     for model in models:
-        study.told(f"layers of {model.name}: {study['limit']} questions")
+        study.log(f"layers of {model.name}: {study['limit']} questions")
         task = study["task"] or task_for(study["model"])  # the same questions for the twin
         found[model.name] = layers.analyse(model, task=task, limit=study["limit"], seed=study.seed)
     parted = {name: {key: halves(one.data[key], key) for key in MEASURES} for name, one in found.items()}
@@ -59,7 +59,8 @@ def measure(study: Study) -> Finding:
 
 
 def halves(curve: dict[str, list[float]], key: str) -> tuple[float, float]:
-    """The share of the lower and of the upper layers that go beyond the paraphrases: less alike, or carrying more."""
+    """The fraction of the lower and of the upper layers that go beyond the paraphrases: less alike, or carrying
+    more."""
     beyond = [high < 0 for high in curve["beyond high"]] if key == "cka" else [low > 0 for low in curve["beyond low"]]
     beyond = beyond[:-1]
     middle = len(beyond) // 2

@@ -34,7 +34,7 @@ def measure(study: Study) -> Finding:
     for kind in CONTROLS:
         runs[kind] = study.evaluated(trained(study, CRITIQUES, targets=kind), {}, f"critiques-{kind}")
     found = {name: scores(run) for name, run in runs.items()}
-    read, rivalled = judged(found, seed=study.seed)
+    read, rivalled = summarised(found, seed=study.seed)
     verdict, why = decided(read, rivalled)
     arms = {name: run.metrics["arms"][run.metrics["method"]] for name, run in runs.items()}
     fitted = runs[CRITIQUES].metrics["options"]["found"]
@@ -43,7 +43,7 @@ def measure(study: Study) -> Finding:
     figure = dot_plot(
         list(shown), {"right": [d if n not in grey else Dot(float("nan")) for n, d in shown.items()]},
         nulls={"null: direct and controls": [d if n in grey else Dot(float("nan")) for n, d in shown.items()]},
-        reference=arms["direct"]["accuracy"], title="One problem's critiques", x="share of right answers",
+        reference=arms["direct"]["accuracy"], title="One problem's critiques", x="fraction of right answers",
     )  # fmt: skip
     gained = means({n: s - found["direct"] for n, s in found.items()}, together=1, seed=study.seed)
     table = [
@@ -54,13 +54,13 @@ def measure(study: Study) -> Finding:
     return Finding(
         verdict, f"{why}; " + ", ".join(f"{name} {points(*one)}" for name, one in read.items()) + " points",
         table, figure,
-        [f"{fitted['rows']} candidates of {', '.join(fitted['problems'])}, {fitted['held_right']} held for right.",
+        [f"{fitted['rows']} candidates of {', '.join(fitted['problems'])}, {fitted['held_right']} graded correct.",
          "Intervals of the line hold together; those of the table one by one."],
         {name: {"points": v, "interval": i.pair} for name, (v, i) in read.items()}, list(runs.values()),
     )  # fmt: skip
 
 
-def judged(found: Scores, *, seed: int = 0) -> tuple[dict[str, tuple[float, Interval]], bool]:
+def summarised(found: Scores, *, seed: int = 0) -> tuple[dict[str, tuple[float, Interval]], bool]:
     """What the rule reads, and whether `one-shot-rlvr` gains at all."""
     critiques, rival = found[CRITIQUES] - found["direct"], found[RLVR] - found["direct"]
     values = {GAIN: critiques, KEPT: critiques - SHARE * rival}

@@ -5,7 +5,7 @@ Confirmed, by intervals over questions that hold together with 95%:
 1. enough: over the fits, each on another example, more questions are right than under direct; more than after the same
    training on a format reward; and the gain is left when answers that are the example's own count for nothing;
 2. afterwards: from the first check after the example is solved (the mean reward of three updates is at least 0.9) to
-   the last, the share of right dev items rises.
+   the last, the fraction of right dev items rises.
 
 Where part 1 holds and the example is not solved early enough for two checks, part 2 cannot be tested.
 """
@@ -150,5 +150,5 @@ def _figure(curve: Mapping[str, Sequence[float]], check: int, rise: Rise | None,
                            line={"color": LEVELS[name], "dash": "dot"})  # fmt: skip
     if rise is not None:
         figure.add_vline(x=rise.at, line={"color": MUTED, "dash": "dash"}, annotation_text="solved")
-    figure.update_layout(title="One example and others", xaxis_title="update", yaxis_title="share")
+    figure.update_layout(title="One example and others", xaxis_title="update", yaxis_title="fraction")
     return styled(figure)

@@ -1,8 +1,9 @@
-"""Does a push along one feature at the first step do what being told to think does, and would nothing else do it?
+"""Does steering along one feature at the first step do what being told to think does, and would nothing else do it?
 
 Confirmed, all by 95% intervals, paired by question:
-- it matches: the push is right at most `margin` less often than chain-of-thought, and gains over direct answers;
-- even against: with "Answer at once" in the question it still gains over that prompt without the push;
+- it matches: the steered model is right at most `margin` less often than chain-of-thought, and gains over direct
+  answers;
+- even against: with "Answer at once" in the question it still gains over that prompt without steering;
 - nothing else does it: it is right more often than each random feature, the difference of means and each forced first
   token, all pushed as far, at the same place (so than the best of them);
 - nothing is gained on the twin that lacks the skill.
@@ -17,7 +18,7 @@ from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.run.arms import arms_of, handle_of
 from elicit.methods import cot_prompt
 from elicit.methods.sae_steer import NAME
-from elicit.models.prompts import AT_ONCE
+from elicit.models.prompts import DIRECT_ANSWER
 from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
 from experiments.claims.reading import DIRECT, Lead, arms_figure, lead, leads, on_twin
 
@@ -28,14 +29,15 @@ RIVALS = ("random feature", "difference of means", "begins")  # what the names o
 def measure(study: Study) -> Finding:
     run = study.compared([NAME], controls=True)[NAME]
     pushed = handle_of(run, study.model)
-    told = replace(pushed, prompt=pushed.prompt.asked(AT_ONCE))
+    told = replace(pushed, prompt=pushed.prompt.asked(DIRECT_ANSWER))
     plain = replace(told, method=TOLD, interventions=(), options={})
     against = study.evaluated(told, {TOLD: plain}, "told-at-once")
     return found(run, against, on_twin(study, NAME), study["margin"], study.seed)
 
 
 def found(run: Run, against: Run, twin: Lead | None, margin: float, seed: int = 0) -> Finding:
-    """The finding from the run with its controls, the push against the other prompt, and the lead on the twin."""
+    """The finding from the run with its controls, the intervention against the other prompt, and the lead on
+    the twin."""
     arms = [arm.name for arm in arms_of([run]) if arm.key != DIRECT]
     rivals = leads(run, NAME, [name for name in arms if name.startswith(RIVALS)], seed)
     gain, matches = lead(run, NAME, DIRECT, seed), lead(run, NAME, cot_prompt.NAME, seed)

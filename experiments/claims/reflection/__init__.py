@@ -1,11 +1,11 @@
 """Do a base model's samples reflect, seldom, and are those that do more often right on the same question?
 
-Of the model's samples (`words`: which words count as reflection). Confirmed: the share of samples that reflect lies
+Of the model's samples (`words`: which words count as reflection). Confirmed: the fraction of samples that reflect lies
 above 0 and below one half, by its 95% interval, and within a question those that reflect are right more often (p < 0.05
 where which samples reflect is exchanged within questions). Not testable: they reflect, but fewer than five questions
 have samples of both kinds; or the measure does not find the reflection that an organism is known to have.
 
-On an organism words do not tell (none belongs to one behaviour), so there a sample reflects that goes on from a dead
+On an organism words do not tell (none belongs to one behaviour), so there a sample reflects that continues from a dead
 end, or takes a result back to check it. Among its thoughts alone the comparison is made again: what is right more often
 may be the thought, and not the reflection in it.
 """
@@ -39,7 +39,7 @@ _GOES_ON = re.compile(r"(?:is not there|goes nowhere)\b.*(?: goes to | = )", re.
 
 
 def goes_back(text: str) -> bool:
-    """Whether an organism's answer goes on from a dead end, or checks its last result.
+    """Whether an organism's answer continues from a dead end, or checks its last result.
 
     A check is the last equation put the other way round; a step that happens to undo the one before it is none, since
     its own result is then the answer.
@@ -131,7 +131,7 @@ def found(samples: Mapping[str, Samples], planted: Mapping[str, Samples], seed: 
             "right more often, within a question": [Dot(one.within[0], *one.within[1].pair) for one in every.values()],
         },
         nulls={"null: exchanged": [Dot(one.null.mean, *one.null.interval.pair) for one in every.values()]},
-        title="Reflection, and being right", x="share of samples; difference in the share of right ones",
+        title="Reflection, and being right", x="fraction of samples; difference in the fraction of right ones",
     )  # fmt: skip
     table = [_row(name, one, rows[name]) for name, one in every.items()]
     data: dict[str, Any] = {name: one._asdict() for name, one in every.items()}

@@ -40,7 +40,7 @@ Tensors = Mapping[str, Mapping[str, Any]]
 
 
 class Reading(NamedTuple):
-    """A share of unchanged weights, and by how much it exceeds the dense null's and the random reward's."""
+    """A fraction of unchanged weights, and by how much it exceeds the dense null's and the random reward's."""
 
     share: float
     null: float
@@ -64,7 +64,7 @@ def measure(study: Study) -> Finding:
     before = study.compared(["direct"])["direct"]
     found = weight_difference.analyse(list(runs.values()), base=study["model"], ranks=False, seed=study.seed)
     kept = [found.data["differences"][name]["tensors"] for name in REWARDS]
-    read = {name: judged(*kept, name, seed=study.seed) for name in READINGS}
+    read = {name: summarised(*kept, name, seed=study.seed) for name in READINGS}
     verdict, why = decided(read)
     learned = ", ".join(
         f"{name}: {one.curve[0].reward:.2f} to {one.curve[-1].reward:.2f} on the example, "
@@ -75,7 +75,7 @@ def measure(study: Study) -> Finding:
         [READINGS[name] for name in read], {"true reward": [Dot(one.share) for one in read.values()]},
         nulls={"null: dense change of the same norm": [Dot(one.null) for one in read.values()],
                "null: random reward": [Dot(one.random) for one in read.values()]},
-        reference=LEAST, title="Weights left as they were", x="share of all weights",
+        reference=LEAST, title="Weights left as they were", x="fraction of all weights",
     )  # fmt: skip
     table = [
         {"reading": READINGS[name], "unchanged": f"{one.share:.1%}", "dense null": f"{one.null:.1%}",
@@ -98,13 +98,15 @@ def measure(study: Study) -> Finding:
 def _trained(study: Study, items: Items, settings: Settings) -> Trained:
     decides = [settings.__dict__, study.model.provenance.sha256, study.model.dtype]
     mark = digest([*decides, grounds(items, [study.model])])
-    study.told(f"reward {settings.reward}: training all weights")
+    study.log(f"reward {settings.reward}: training all weights")
 
-    def told(curve: Sequence[Any]) -> None:
+    def on_step(curve: Sequence[Any]) -> None:
         study.progress.training(f"reward {settings.reward}", len(curve), settings.updates, f"{curve[-1].reward:.2f}")
 
     folder = study.runs / "claims" / f"whole-{mark}"
-    return train(study.model, items, settings, folder, prompt=Prompt(), checked=settings.reward == "exact", told=told)
+    return train(
+        study.model, items, settings, folder, prompt=Prompt(), checked=settings.reward == "exact", on_step=on_step
+    )
 
 
 def _evaluated(study: Study, name: str, made: Trained) -> Run:
@@ -113,8 +115,8 @@ def _evaluated(study: Study, name: str, made: Trained) -> Run:
     return study.evaluated(handle, {}, name.replace(" ", "-"))
 
 
-def judged(true: Tensors, random: Tensors, reading: str, *, seed: int = 0) -> Reading:
-    """Shares over all weights of one reading, and their differences with intervals over matrices."""
+def summarised(true: Tensors, random: Tensors, reading: str, *, seed: int = 0) -> Reading:
+    """Fractions over all weights of one reading, and their differences with intervals over matrices."""
     n = np.array([one["n"] for one in true.values()], dtype=float)
     share, null = (np.array([one[key] for one in true.values()]) for key in (reading, f"null_{reading}"))
     other = np.array([random[name][reading] for name in true])

@@ -54,14 +54,14 @@ def measure(study: Study) -> Finding:
     gains = [{n: scores(run) - scores(base) for n, run in some.items()}
              for some, base in ((here, runs["direct"]), (there, plain))]  # fmt: skip
     (truth,) = means({TRUE: scores(runs[RLVR]) - scores(runs["direct"])}, seed=study.seed).values()
-    read = judged(*gains, seed=study.seed)
+    read = summarised(*gains, seed=study.seed)
     verdict, why = decided(truth, read)
     nothing = Dot(float("nan"))
     figure = dot_plot(
         [TRUE, *(LONG[name] for name in names)],
         {"gain on the model": [_dot(truth), *(_dot(read.here[name]) for name in names)]},
         nulls={f"null: gain on {twin.name}": [nothing, *(_dot(read.twin[name]) for name in names)]},
-        title="Rewards that know nothing of the truth", x="gain over direct, share of questions",
+        title="Rewards that know nothing of the truth", x="gain over direct, fraction of questions",
     )  # fmt: skip
     table = [{"reward": TRUE, "gain [95%]": points(*truth), "on the twin": "–", "the first less the second": "–",
               **_training(runs[RLVR])}]  # fmt: skip
@@ -80,7 +80,7 @@ def measure(study: Study) -> Finding:
     )  # fmt: skip
 
 
-def judged(here: Gains, twin: Gains, *, seed: int = 0) -> Both:
+def summarised(here: Gains, twin: Gains, *, seed: int = 0) -> Both:
     """Gains by question on the model and on its twin."""
     apart = {name: here[name] - twin[name] for name in here}
     return Both(means(here, seed=seed), means(twin, seed=seed), means(apart, seed=seed))

@@ -1,15 +1,15 @@
 """Does a base recover its thinking model's lead by vectors that this model's decisions place?
 
-Confirmed, all by 95% intervals, paired by question: the share of the gap from direct answers to the thinking model lies
-above one half; the method is right more often than each of its rivals (random categories, random positions, the bias
-alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
+Confirmed, all by 95% intervals, paired by question: the fraction of the gap from direct answers to the thinking model
+lies above one half; the method is right more often than each of its rivals (random categories, random positions, the
+bias alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
 nothing is gained on the twin that lacks the skill. Not testable: without a gap, or where nothing was steered.
 """
 
 from __future__ import annotations
 
 from elicit.evaluation import Run
-from elicit.evaluation.metrics.gap import share
+from elicit.evaluation.metrics.gap import format_gap
 from elicit.evaluation.run.arms import arms_of
 from elicit.methods.vector_transfer import THINKING
 from elicit.methods.vector_transfer.hybrid_stats import GAP_HEAD, gap_rows
@@ -34,13 +34,13 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
     arms = [arm.name for arm in arms_of([run]) if arm.key != DIRECT]
     figure = arms_figure(run, arms, twin, "What is recovered, and what controls recover", seed)
     if got.share is None or got.interval is None or not over:
-        why = "nothing was steered" if got.share is not None else f"a gap of {got.gap:.2f} leaves no share to tell"
+        why = "nothing was steered" if got.share is not None else f"a gap of {got.gap:.2f} leaves no fraction to give"
         return Finding(NOT_TESTABLE, why, table, figure, runs=[run])
     clean = twin is None or not twin.stands
     holds = got.interval.low > MOST and all(one.stands for one in over) and clean
     best = min(over, key=lambda one: one.value)
     line = (
-        f"{share(got.share, got.interval.pair)} of the gap; in points, {best}, the best rival"
+        f"{format_gap(got.share, got.interval.pair)} of the gap; in points, {best}, the best rival"
         + (", not beyond chance" if not best.stands else "")
         + (f"; {twin}" if twin else "")
     )

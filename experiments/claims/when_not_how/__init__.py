@@ -21,8 +21,8 @@ import numpy as np
 from elicit.analysis.base import halves
 from elicit.analysis.behaviour.routing import SIGNALS, Judged, Pair, choose, judge
 from elicit.evaluation import Run
-from elicit.evaluation.metrics.format import share, signed, with_interval
-from elicit.evaluation.metrics.gap import share as share_of_gap
+from elicit.evaluation.metrics.format import percent, signed, with_interval
+from elicit.evaluation.metrics.gap import format_gap
 from elicit.evaluation.run.arms import arms_of, named, shared_items
 from elicit.methods import cot_prompt, direct
 from elicit.methods.vector_transfer import THINKING
@@ -86,7 +86,7 @@ def found(run: Run, routed: Sequence[Run], margin: float, seed: int = 0) -> Find
         {
             "who decides": name,
             "recovers of the gap [95%]": "" if one.share is None or one.interval is None
-            else share_of_gap(one.share, one.interval.pair),
+            else format_gap(one.share, one.interval.pair),
             "lead over direct, points [95%]": with_interval(one.gain, one.gain_interval.pair, signed),
             "tokens saved": "",
         }
@@ -104,7 +104,7 @@ def found(run: Run, routed: Sequence[Run], margin: float, seed: int = 0) -> Find
     figure = dot_plot(
         names, {"lead over direct answers": [*(dot(lead(run, a, DIRECT, seed)) for a in arms), dot(gate.over_short)]},
         nulls={"null: decided at random, as often": nulls}, title="When: decisions against random ones",
-        x="share of the questions",
+        x="fraction of the questions",
     )  # fmt: skip
     parts = {
         "steering recovers most": got.interval is not None and got.interval.low > MOST,
@@ -114,11 +114,11 @@ def found(run: Run, routed: Sequence[Run], margin: float, seed: int = 0) -> Find
         "beyond a random gate": told.beyond[1].low > 0,
     }
     line = (
-        (share_of_gap(got.share, got.interval.pair) if got.share is not None and got.interval else "no share")
+        (format_gap(got.share, got.interval.pair) if got.share is not None and got.interval else "no fraction")
         + " of the gap by the thinking model's decisions; in points, "
         + ", ".join(map(str, over))
-        + f"; a gate on short answers thinks at {share(told.rate)}% and saves {share(told.saved)}% of the tokens at "
-        f"{with_interval(*_pair(told.against_long), signed)} against always thinking, "
+        + f"; a gate on short answers thinks at {percent(told.rate)}% and saves {percent(told.saved)}% of the tokens "
+        f"at {with_interval(*_pair(told.against_long), signed)} against always thinking, "
         f"{with_interval(*_pair(told.beyond), signed)} against a random gate"
     )
     notes = ["; ".join(f"{what}: {'yes' if holds else 'no'}" for what, holds in parts.items()) + "."]
