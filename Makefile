@@ -12,7 +12,10 @@ INFLUENCE := kronfluence==1.0.1 einconv==0.1.0 opt_einsum==3.4.0
 # Holds torch and oneDNN to what a processor with AVX2 alone can do.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install run test test-slow test-vllm lint bench clean
+DOCS := .venv-docs
+SITE := build/docs
+
+.PHONY: install run test test-slow test-vllm docs lint bench clean
 
 install: $(STAMP)
 
@@ -45,6 +48,20 @@ test-vllm:
 	PYTHON=$(PYTHON) tests/vllm/install.sh
 	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=probes,steering,beartype.beartype tests/vllm
 
+# The documentation site, in $(SITE)/site; its tools in an environment of their own.
+docs: $(STAMP) $(DOCS)/.installed
+	@mkdir -p $(SITE)
+	PYTHONPATH=. $(BIN)/python docs/site/lists.py > $(SITE)/lists.json
+	$(DOCS)/bin/python docs/site/stage.py $(SITE)/lists.json $(SITE)/pages
+	PYTHONPATH=docs/site $(DOCS)/bin/zensical build --clean --strict
+	$(DOCS)/bin/python docs/site/check.py $(SITE)/site
+
+$(DOCS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $(DOCS)/requirements.txt
+	@touch $@
+
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps optillm==0.4.0
 	$(BIN)/python -m experiments.benchmarks.decoding
@@ -60,4 +77,4 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.rl --memory
 
 clean:
-	rm -rf $(VENV) .venv-vllm build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm $(DOCS) build dist *.egg-info

@@ -1,4 +1,4 @@
-"""Notebooks are stored clean, and run from top to bottom in a kernel of their own, as a reader would run them."""
+"""Notebooks are stored with outputs and nothing of the machine, and run from top to bottom as a reader runs them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "experiments" / "notebooks"
-PLOT = "application/vnd.plotly.v1+json"
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+from experiments.notebooks import FOLDER, METADATA, PLOT, ROOT, notebooks, run, stored
+
 # What the kernel is asked at the end.
 FACTS = {
     "first_look": (
@@ -34,35 +28,37 @@ FACTS = {
         "lines=len(Path('mean_push.py').read_text().splitlines()), "
         "same=elicit.Elicited.load(bundle, model).interventions == handle.interventions)"
     ),
+    "natural_model": (
+        "dict(arms=list(run.metrics['arms']), separation=projection.separation, features=top, "
+        "moved={n: d['tokens_moved'] for n, d in run.metrics['delivery'].items()})"
+    ),
     "steering": (
         "dict(arms=list(run.metrics['arms']), moved={n: d['tokens_moved'] for n, d in run.metrics['delivery'].items()})"
     ),
 }
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebooks_are_stored_clean(path: Path) -> None:
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_notebooks_are_stored_with_outputs_and_nothing_of_the_machine(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata == METADATA
+    assert notebook == stored(nbformat.read(path, as_version=4))
     for n, cell in enumerate(notebook.cells):
         assert cell.metadata == {} and cell.id == f"cell-{n}" and cell.source == cell.source.strip()
-        assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
+    said = json.dumps([cell.outputs for cell in code])
+    assert PLOT in said and not [place for place in ("/tmp", "/root", "/home", "http") if place in said]
+    assert len(said) < 2**20
     assert path.stem in FACTS and path.name in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[NotebookNode, dict[str, Any]]:
+def executed(name: str, folder: Path) -> tuple[NotebookNode, dict[str, Any]]:
     """The notebook after its run in an empty folder, and its facts."""
-    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     asked = f"import json\nfrom pathlib import Path\nprint(json.dumps({FACTS[name]}, default=float))"
-    notebook.cells.append(nbformat.v4.new_code_cell(asked))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
-    monkeypatch.delenv("PLOTLY_RENDERER", raising=False)
-    client = NotebookClient(notebook, timeout=1800, startup_timeout=600, kernel_name="python3")
-    client.execute(cwd=str(folder))
-    last = notebook.cells.pop()
-    return notebook, json.loads(last.outputs[-1].text)
+    notebook, said = run(FOLDER / f"{name}.ipynb", folder, asked)
+    return notebook, json.loads(said)
 
 
 def check_shown(notebook: NotebookNode, figures: int) -> None:
@@ -77,8 +73,8 @@ def check_shown(notebook: NotebookNode, figures: int) -> None:
 @pytest.mark.real
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
-def test_first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook, facts = executed("first_look", tmp_path, monkeypatch)
+def test_first_look(tmp_path: Path) -> None:
+    notebook, facts = executed("first_look", tmp_path)
     check_shown(notebook, figures=1)
     assert facts["arms"] == ["cot-decoding", "direct", "cot-prompt"] and facts["branches"] == 5 and facts["page"]
     assert facts["oracle"] >= facts["right"]["cot-decoding"] > facts["right"]["direct"]
@@ -87,8 +83,8 @@ def test_first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.real
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
-def test_compare_on_an_organism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook, facts = executed("compare_on_an_organism", tmp_path, monkeypatch)
+def test_compare_on_an_organism(tmp_path: Path) -> None:
+    notebook, facts = executed("compare_on_an_organism", tmp_path)
     check_shown(notebook, figures=1)
     assert facts["arms"] == ["direct", "cot-prompt", "cot-decoding", "sae-steer"]
     direct, ceiling, *mechanisms = facts["rows"]
@@ -101,8 +97,8 @@ def test_compare_on_an_organism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.real
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
-def test_your_own_mechanism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook, facts = executed("your_own_mechanism", tmp_path, monkeypatch)
+def test_your_own_mechanism(tmp_path: Path) -> None:
+    notebook, facts = executed("your_own_mechanism", tmp_path)
     check_shown(notebook, figures=1)
     assert facts["arms"] == ["mean-push", "direct", "cot-prompt", "random push", "sign flipped"]
     assert facts["right"]["mean-push"] > max(facts["right"][name] for name in ("direct", "random push", "sign flipped"))
@@ -112,8 +108,18 @@ def test_your_own_mechanism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.real
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
-def test_steering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook, facts = executed("steering", tmp_path, monkeypatch)
+def test_steering(tmp_path: Path) -> None:
+    notebook, facts = executed("steering", tmp_path)
     check_shown(notebook, figures=2)
     steered = [arm for arm in facts["arms"] if arm in facts["moved"]]
     assert len(facts["arms"]) == 5 and len(steered) == 4 and all(facts["moved"][arm] > 0 for arm in steered)
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore")
+def test_natural_model(tmp_path: Path) -> None:
+    notebook, facts = executed("natural_model", tmp_path)
+    check_shown(notebook, figures=4)
+    assert facts["separation"] > 0.9 and len(facts["features"]) == 6
+    steered = [arm for arm in facts["arms"] if arm in facts["moved"]]
+    assert len(steered) == 12 and all(facts["moved"][arm] > 0 for arm in steered)

@@ -75,7 +75,8 @@ def fit(
         instruction: what the contrasted prompts are asked with and without.
         words: of ReasonScore, joined by commas; `probes.sae.scores.REASONING_WORDS` unless given.
         candidates: how many features of each SAE are steered on dev.
-        strengths: joined by commas, in `unit`: `feature_max`, `resid` or `raw`.
+        strengths: joined by commas.
+        unit: of the strengths: `feature_max`, `resid` or `raw`.
         change: `add`, `set` or `scale`.
         when: `last-prompt-token`, `steps:8`, `every-step`, `decaying:0.9`; several joined by commas are all tried.
         dev, read: how many dev items a candidate is tried on, and how many fit items it is sought on.
