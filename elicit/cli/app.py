@@ -14,6 +14,7 @@ import typer
 from elicit.cli.analyse import analyse, analyses
 from elicit.cli.compare import compare
 from elicit.cli.feature import feature, find
+from elicit.cli.grade import grade, regrade
 from elicit.cli.lists import methods, models, tasks
 from elicit.cli.organism import organism
 from elicit.cli.report import report
@@ -41,6 +42,8 @@ app.command()(tasks)
 app.command()(methods)
 app.command()(compare)
 app.command()(report)
+app.command()(grade)
+app.command()(regrade)
 app.command()(steer)
 app.command()(analyse)
 app.command()(analyses)

@@ -6,6 +6,7 @@ Grading stands on top of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -151,16 +152,20 @@ def ask(
     out: list[tuple[str | None, int]] = []
     for (generation,), kind in zip(decode_batch(model, batch), kinds, strict=True):
         reply = decoded(tokenizer, generation.tokens.tolist()).split("\n")[0].split(". ")[0]
-        said = find_answer(f"answer is {reply}", kind)
+        said = find_answer(reply if kind in ("code", "whole") else f"answer is {reply}", kind)
         out.append((said.text if said else None, generation.spent))
     return out
 
 
 def found_again(response: Response, answer: str | None) -> Response:
-    """The response with an answer that it gave when asked for it, at its last occurrence in the text."""
-    start = response.text.rfind(answer) if answer is not None else -1
-    found = Answer(answer, start, start + len(answer)) if answer is not None and start >= 0 else None
-    return replace(response, found=found)
+    """The response with an answer that it gave when asked for it, where that last stands in the text: 5 does not stand
+    in 15, nor in 0.5."""
+    if answer is None:
+        return replace(response, found=None)
+    before = r"(?<!\w)(?<!\d[.,])" if answer[0].isalnum() else ""
+    after = r"(?!\w)(?![.,]\d)" if answer[-1].isalnum() else ""
+    places = list(re.finditer(before + re.escape(answer) + after, response.text))
+    return replace(response, found=Answer(answer, *places[-1].span(), "asked") if places else None)
 
 
 def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steered: bool = False) -> Trace:
@@ -197,5 +202,6 @@ def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steer
         moved=rounded(generation.moved) if steered else [],
         prompt_moved=generation.prompt_moved,
         unjudged=grade.unjudged,
+        found_by=response.found.found_by if response.found else "",
         **notes,
     )

@@ -28,7 +28,8 @@ class Trace:
     relative perturbation norm (‖Δh‖ / ‖h‖) of the position that chose each token, empty without interventions;
     `prompt_moved` counts the perturbed prompt positions before it. `differs`, `taken`, `category` and `copied` are what
     hybrid decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere. `unjudged` says why the
-    answer has no verdict and so scores 0 (see `elicit.tasks.base.Grade`); it is written only where it says something.
+    answer has no verdict and so scores 0 (see `elicit.tasks.base.Grade`), and `found_by` how the answer was found in
+    the text (see `elicit.tasks.answers`); both are written only where they say something.
     """
 
     item: str
@@ -55,6 +56,7 @@ class Trace:
     category: list[int] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
     unjudged: str = ""
+    found_by: str = ""
 
     @property
     def correct(self) -> bool:
@@ -80,8 +82,7 @@ class Trace:
         return float(sum(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
-        data = asdict(self)
-        return data if self.unjudged else {k: v for k, v in data.items() if k != "unjudged"}
+        return {k: v for k, v in asdict(self).items() if v or k not in ("unjudged", "found_by")}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Trace:
@@ -155,6 +156,7 @@ class Outcome(NamedTuple):
     total_logprob: float
     mean_logprob: float
     unjudged: str
+    found_by: str
 
     @property
     def correct(self) -> bool:

@@ -29,7 +29,7 @@ from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG, PARQUET, REPORT, Journal, Store, folder_for
 from elicit.evaluation.run.table import outcomes
 from elicit.models.identity import grounds
-from elicit.tasks.base import Items, validate
+from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import WORKER
 from probes.errors import UserError
 from probes.files import check_folder
@@ -88,12 +88,7 @@ def evaluate(
     if any(shot in asked for arm in arms for shot, _ in arm.handle.prompt.shots):
         raise UserError("the prompt shows questions that are evaluated; evaluate the dev or the test split")
     validation = validate(items)
-    if not validation.ok:
-        raise UserError(
-            f"the grader of {items.task.name!r} is not to be trusted: of {validation.checked} gold answers it "
-            f"grades {validation.gold_right} as correct, of as many corrupted ones {validation.corrupted_right}; "
-            "use another task"
-        )
+    check_grader(items, validation)
     identity = _identity(arms, items, seed)
     folder = Path(out) if out is not None else folder_for(handle.method, items.task.name, handle.model.name, identity)
     check_folder(folder)

@@ -69,7 +69,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     cut = {name: a["finish"].get("length", 0) for name, a in metrics["arms"].items()}
     if any(cut.values()):
         out.append("Answers cut at the limit: " + ", ".join(f"{n} {c}" for n, c in cut.items() if c) + ".")
-    out += unjudged_notes(metrics)
+    out += unjudged_notes(metrics) + found_notes(metrics)
     calibration = metrics.get("calibration")
     if calibration and calibration["auroc"] is not None:
         interval = calibration["auroc_interval"]
@@ -103,6 +103,19 @@ def unjudged_notes(metrics: dict[str, Any]) -> list[str]:
         out.append(f"Answers without a verdict, counted as incorrect: {told}.")
     if metrics.get("scorer_unbounded"):
         out.append(f"This platform has no bound on the scorer's {', '.join(metrics['scorer_unbounded'])}.")
+    return out
+
+
+def found_notes(metrics: dict[str, Any]) -> list[str]:
+    """How the answers of each arm were found; nothing for an older run."""
+    found = {
+        name: ", ".join(f"{n} by {how}" if how != "none" else f"{n} not at all" for how, n in counts)
+        for name, arm in metrics["arms"].items()
+        if (counts := sorted(arm.get("found_by", {}).items(), key=lambda pair: -pair[1]))
+    }
+    out = [f"Answers were found: {'; '.join(f'{name} {counts}' for name, counts in found.items())}."] if found else []
+    if any("last number" in arm.get("found_by", {}) for arm in metrics["arms"].values()):
+        out.append("The answer is the last number of a response, whatever is said of it: the rule of arXiv 2402.10200.")
     return out
 
 

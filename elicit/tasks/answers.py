@@ -1,180 +1,144 @@
-"""Find the answer in a response, as characters and as token ids.
+"""Find the answer in a response, as characters and as token ids, as a reader would.
 
-What counts as the answer depends on its kind: the last number, the last arithmetic expression, the last option letter,
-the last `\\boxed{}`, or the text after "answer is" (else the last line). The span is then carried onto the *original*
-token ids through each token's place in the decoded text; nothing is tokenised again, so no index shifts.
+What is looked at, in this order; the first that holds an answer of the kind that is asked for decides:
+
+1. the last closed `\\boxed{}` or `<answer>` (unless it is taken back and another answer is stated after it);
+2. the last `####`;
+3. the last "the answer is", "Answer:", "**Final Answer**" and their like;
+4. the last line, where it is a letter, a marked value, or words; phrases that choose an option;
+5. the last number, expression or piece of mathematics, in the last sentence that has one. A sentence with several
+   numbers concludes the one that repeats the last result, or that follows "there are", else its last.
+
+Each sees the response without its thought, up to a question that the model invents (`elicit.tasks.statements`); a
+thought that does not end has no answer, and a box that is not closed ends what is read. Kind `last-number` is the rule
+of arXiv 2402.10200 instead: the last number, whatever stands before it. `Answer.found_by` says which it was.
+
+The span is carried onto the *original* token ids through each token's place in the decoded text; nothing is tokenised
+again, so no index shifts.
 """
 
 from __future__ import annotations
 
-import ast
-import operator
 import re
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
-Kind = Literal["number", "expression", "option", "math", "text"]
-KINDS: tuple[Kind, ...] = ("number", "expression", "option", "math", "text")
-
-LONGEST = 500  # characters of a number: what is longer is compared as text (Python reads no more than 4,300 digits)
-
-# A number does not begin inside a word or another number; a minus after a digit or bracket is an operator.
-_NUMBER = re.compile(
-    r"(?<![\w.])(?:(?<![\d)\]}])[-\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+(?![\d/]))?|(?<![\w.])\.\d+"
+from elicit.tasks.numerals import LONGEST as LONGEST
+from elicit.tasks.numerals import NUMERAL
+from elicit.tasks.numerals import expression_value as expression_value
+from elicit.tasks.numerals import number_value as number_value
+from elicit.tasks.read_maths import last_math, math
+from elicit.tasks.read_numbers import expression, last_expression, last_number, number
+from elicit.tasks.read_options import chosen_option, option
+from elicit.tasks.statements import Answer as Answer
+from elicit.tasks.statements import (
+    Span,
+    blanked,
+    boxed,
+    boxes,
+    hashed,
+    last_match,
+    marked,
+    replaces,
+    said,
+    tagged,
+    trimmed,
 )
-# Whole numbers joined by signs, with brackets where they are.
-_EXPRESSION = re.compile(r"(?<![\w.)])[(\s]*\d+(?:[\s)]*[-+*/×÷\u2212][\s(]*\d+)+(?:\s*\))*")
-_OPTION = re.compile(
-    r"\(([A-J])\)|(?:answer(?:\s+is)?:?\s*)\(?([A-J])\b|(?:^|\n)\s*\(?([A-J])(?:[).:]|\s*(?:$|\n))", re.I
-)
-_MARKER = re.compile(r"(?:answer\s*(?:is|:|=)\s*:?)[ \t]*(?P<rest>[^\n]+)", re.I)
-_DOLLARS = re.compile(r"\$([^$\n]+)\$")
 
-
-class Answer(NamedTuple):
-    """An answer and where it stands: characters [start, end) of the text."""
-
-    text: str
-    start: int
-    end: int
+Kind = Literal["number", "last-number", "expression", "option", "math", "text", "code", "whole"]
+KINDS: tuple[Kind, ...] = ("number", "last-number", "expression", "option", "math", "text", "code", "whole")
+# How an answer may be found, in the order of the list above.
+FOUND_BY = (
+    "box", "answer tag", "####", "answer is", "phrase", "last line", "last value", "last number", "code", "whole",
+)  # fmt: skip
 
 
 def find_answer(text: str, kind: Kind) -> Answer | None:
-    """The last answer of this kind in the text, or None."""
-    if kind == "number":
-        return _last_number(text)
-    if kind == "expression":
-        return _last_expression(text)
-    if kind == "option":
-        return _last_option(text)
-    if kind == "math":
-        return _last_boxed(text) or _after_marker(text, math=True) or _last_dollars(text) or _last_number(text)
-    return _after_marker(text, math=False) or _last_line(text)
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    return next(reversed(list(pattern.finditer(text))), None)
-
-
-def _last_number(text: str) -> Answer | None:
-    found = _last(_NUMBER, text)
-    return Answer(found.group(), found.start(), found.end()) if found else None
-
-
-def _last_expression(text: str) -> Answer | None:
-    found = _last(_EXPRESSION, text)
-    return _trimmed(text, found.start(), found.end()) if found else None
-
-
-def _last_option(text: str) -> Answer | None:
-    found = _last(_OPTION, text)
-    if found is None:
+    """The answer of this kind that the text gives, or None."""
+    if kind == "last-number":
+        found = last_match(NUMERAL, text)
+        return Answer(found.group(), *found.span(), "last number") if found else None
+    view = said(text, programs=kind in ("text", "code", "whole"))
+    if not view.strip():
         return None
-    group = found.lastindex or 0
-    return Answer(found.group(group).upper(), found.start(group), found.end(group))
+    if kind == "code":
+        return _code(view)
+    if kind == "whole":
+        inner = tagged(view)
+        return trimmed(view, *inner, "") if inner else trimmed(view, 0, len(view), "whole", "")
+    unclosed = boxes(view)[1]
+    if unclosed is not None:  # it would have held the answer
+        return _stated(blanked(view, unclosed, len(view)), kind)
+    return _stated(view, kind) or _READERS[kind][1](view)
 
 
-def _last_boxed(text: str) -> Answer | None:
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start += len("\\boxed{")
-    depth = 1
-    for end in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return _trimmed(text, start, end)
-    return None
+def find_boxed(text: str) -> Answer | None:
+    """What stands in the last closed box, and nothing else."""
+    return _in_boxes(said(text, programs=False), "math")
 
 
-def _after_marker(text: str, *, math: bool) -> Answer | None:
-    found = _last(_MARKER, text)
-    if found is None:
-        return None
-    start, end = found.span("rest")
-    if math:
-        inner = _DOLLARS.search(text, start, end)
-        if inner:
-            return _trimmed(text, *inner.span(1))
-        sentence = re.search(r"\.(?:\s|$)", text[start:end])
-        end = start + sentence.start() if sentence else end
-    return _trimmed(text, start, end)
+def _stated(view: str, kind: Kind) -> Answer | None:
+    """What is marked as the answer."""
+    inner, answer = tagged(view), _in_boxes(view, kind)
+    if inner and (answer is None or inner.end > answer.end):
+        within = _in_boxes(view[: inner.end], kind, inner.start) or _READERS[kind][0](view, inner)
+        answer = within._replace(found_by="answer tag") if within else answer
+    later = _first(_READERS[kind][0](view, span) for span in (*hashed(view), *marked(view)))
+    if answer is None:
+        return later
+    return later if later and later.start >= answer.end and replaces(view, answer.end, later.start) else answer
 
 
-def _last_dollars(text: str) -> Answer | None:
-    found = _last(_DOLLARS, text)
-    return _trimmed(text, *found.span(1)) if found else None
+def _first(found: Iterator[Answer | None]) -> Answer | None:
+    return next((answer for answer in found if answer), None)
 
 
-def _last_line(text: str) -> Answer | None:
-    end = len(text.rstrip())
-    start = text.rfind("\n", 0, end) + 1
-    return _trimmed(text, start, end)
+def _in_boxes(view: str, kind: Kind, since: int = 0) -> Answer | None:
+    """The answer in the last box, or in the last ones where they are joined."""
+    spans = [Span(box.start, box.end, "box") for box in boxed(view) if box.begin >= since]
+    known = [answer for span in spans if (answer := _READERS[kind][0](view, span))]
+    if len(known) < 2:
+        return known[-1] if known else None
+    return Answer(", ".join(answer.text for answer in known), known[0].start, known[-1].end, "box")
 
 
-def _trimmed(text: str, start: int, end: int) -> Answer | None:
-    """The span without surrounding blanks, quotes, stars and a closing period; None if nothing is left."""
-    while start < end and text[start] in " \t\n\"'*`":
-        start += 1
-    while end > start and text[end - 1] in " \t\n\"'*`.":
-        end -= 1
-    return Answer(text[start:end], start, end) if end > start else None
+def _text(view: str, span: Span) -> Answer | None:
+    """A region's first sentence; after a heading its lines."""
+    start, end = span.start, span.end
+    if span.found_by == "answer is" and not re.search(r"\n[ \t]*$", view[max(0, start - 3) : start]):
+        found = re.compile(r"(?<!\\)[.!?](?=\s|$)|\n").search(view, start, end)
+        end = found.start() if found else end
+        if re.match(r"(?:helpful|correct|right|incorrect|wrong|clear)\b", view[start:end], re.I):
+            return None  # a remark on the answer
+    return trimmed(view, start, end, span.found_by)
 
 
-@lru_cache(maxsize=65536)  # a run gives the same answers again and again
-def number_value(text: str | None) -> Fraction | None:
-    """The exact value of a written number (1,234 = 1234.00, $5, 50%, 1/3), or None if it is none.
-
-    One of more than `LONGEST` characters is held for none: it equals itself, as a text, and no other.
-    """
-    if text is None:
-        return None
-    plain = text.strip().replace("\u2212", "-").strip("$€£ ").removesuffix("%").replace(",", "").strip()
-    if len(plain) > LONGEST or not re.fullmatch(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:/\d+)?", plain):
-        return None
-    numerator, _, denominator = plain.partition("/")
-    if denominator and int(denominator) == 0:
-        return None
-    return Fraction(numerator) / Fraction(denominator) if denominator else Fraction(numerator)
+def _last_line(view: str) -> Answer | None:
+    end = len(view.rstrip())
+    return trimmed(view, view.rfind("\n", 0, end) + 1, end, "last line")
 
 
-_SIGNS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+_FENCE = re.compile(r"```[^\n`]*\n(?P<code>.*?)(?:\n?[ \t]*```|\Z)", re.S)
+
+
+def _code(view: str) -> Answer | None:
+    """What the last fence holds, else the whole response."""
+    inner = tagged(view)
+    start, end = (inner.start, inner.end) if inner else (0, len(view))
+    last = last_match(_FENCE, view, start, end)
+    if last:
+        return Answer(last["code"], *last.span("code"), "code") if last["code"].strip() else None
+    return trimmed(view, start, end, "answer tag" if inner else "whole", "")
+
+
+# Of each kind: what reads a marked region, and what a response without marks gives.
+_READERS: dict[Kind, tuple[Callable[[str, Span], Answer | None], Callable[[str], Answer | None]]] = {
+    "number": (number, last_number),
+    "expression": (expression, last_expression),
+    "option": (option, chosen_option),
+    "math": (math, last_math),
+    "text": (_text, _last_line),
 }
-
-
-def expression_value(text: str | None) -> tuple[Fraction, list[int]] | None:
-    """The exact value of an expression of whole numbers and + - * / with brackets, and its numbers in order.
-
-    None where it is no such expression, or divides by 0.
-    """
-    if text is None or len(text) > 200:
-        return None
-    plain = text.replace("×", "*").replace("÷", "/").replace("\u2212", "-").strip()
-    try:
-        tree = ast.parse(plain, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # also NUL, lone surrogates, brackets too deep
-        return None
-    numbers: list[int] = []
-
-    def value(node: ast.expr) -> Fraction | None:
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            numbers.append(node.value)
-            return Fraction(node.value)
-        if not isinstance(node, ast.BinOp) or type(node.op) not in _SIGNS:
-            return None
-        left, right = value(node.left), value(node.right)
-        if left is None or right is None or (isinstance(node.op, ast.Div) and right == 0):
-            return None
-        return _SIGNS[type(node.op)](left, right)
-
-    total = value(tree)
-    return None if total is None else (total, numbers)
 
 
 def token_span(ends: Sequence[int], answer: Answer) -> tuple[int, int]:

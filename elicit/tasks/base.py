@@ -163,6 +163,19 @@ def validate(items: Items, limit: int = 16) -> Validation:
     )
 
 
+def check_grader(items: Items, found: Validation) -> None:
+    """Refuse a task whose grader does not prove itself.
+
+    Raises:
+        UserError: gold that it does not grade as correct, or corrupted gold that it does.
+    """
+    if not found.ok:
+        raise UserError(
+            f"the grader of {items.task.name!r} is not to be trusted: of {found.checked} gold answers it grades "
+            f"{found.gold_right} as correct, of as many corrupted ones {found.corrupted_right}; use another task"
+        )
+
+
 def corrupt(gold: str) -> str:
     """A wrong answer of the same form: its last digit moved by one, its truth value or letter exchanged,
     or its last symbol dropped."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
@@ -68,17 +70,106 @@ def watch_parent() -> bool:
     return True
 
 
-def verify_math(gold: str, answer: str) -> float:
-    """Whether math-verify holds the two expressions equal. Not symmetric: gold first."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+DIGITS = 60  # that values are worked out to; half of them make the key
+_POINTS = 3
+
+
+def math_value(text: str, name: str = "") -> list[str] | None:
+    """What an expression is worth, as a key that equal expressions share; None where math-verify reads none.
+
+    A rational is itself, a constant its value to 30 digits, and anything else its values where its variables stand for
+    fixed numbers, one of them negative.
+
+    Args:
+        text: in LaTeX or plain.
+        name: a variable for which the expression is set to 0 and solved, where it is linear in it; `=` for the relation
+            that it is 0 itself, whatever it is multiplied by.
+    """
+    import sympy
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    found = parse(f"\\boxed{{{text}}}", configs, parsing_timeout=None)  # type: ignore[arg-type]
+    value = found[0] if found else None
+    if not isinstance(value, sympy.Expr):
+        return None
+    if value.atoms(sympy.Float):
+        value = sympy.nsimplify(value, rational=True)
+    value = value.subs({symbol: sympy.I for symbol in value.free_symbols if str(symbol) == "i"}).doit()
+    if name not in ("", "="):
+        variable = next((symbol for symbol in value.free_symbols if str(symbol) == name), None)
+        slope = None if variable is None else sympy.diff(value, variable)
+        if variable is None or slope is None or slope == 0 or variable in slope.free_symbols:
+            return None
+        value = -(value.subs(variable, 0)) / slope
+    if isinstance(value, sympy.Rational):
+        return ["number", hex(value.p), hex(value.q)]
+    values = _values(value)
+    if values is None:
+        return None
+    if name == "=":
+        scale = next((v for v in values if v != 0), None)
+        return None if scale is None else ["relation", *(_written(v / scale) for v in values)]
+    if len({_written(v) for v in values}) == 1:
+        exact = _fraction(values[0])
+        return (
+            ["number", hex(exact.numerator), hex(exact.denominator)]
+            if exact is not None
+            else ["constant", _written(values[0])]
+        )
+    return ["function", *map(_written, values)]
 
-    def parsed(text: str) -> Any:
-        return parse(f"\\boxed{{{text}}}", configs, parsing_timeout=None)  # type: ignore[arg-type]
 
-    # 0.33 is not 1/3: the numbers are compared to fifteen digits instead of six decimals.
-    return float(verify(parsed(gold), parsed(answer), float_rounding=15, timeout_seconds=None))
+def _values(expression: Any) -> list[Any] | None:
+    """The value at each point, or None where there is none."""
+    import mpmath
+    import sympy
+
+    out = []
+    for point in range(_POINTS):
+        at = {symbol: _place(str(symbol), point) for symbol in expression.free_symbols}
+        number = expression.evalf(DIGITS, subs=at, maxn=4 * DIGITS)
+        if not number.is_number or number.has(sympy.nan, sympy.zoo, sympy.oo):
+            return None
+        real, imaginary = number.as_real_imag()
+        with mpmath.workdps(DIGITS):
+            value = mpmath.mpc(mpmath.mpf(str(real.evalf(DIGITS))), mpmath.mpf(str(imaginary.evalf(DIGITS))))
+        out.append(value)
+    return out
+
+
+def _place(symbol: str, point: int) -> Any:
+    """The number that a variable stands for at a point, from its name."""
+    import sympy
+
+    drawn = int.from_bytes(hashlib.blake2b(f"{symbol} {point}".encode(), digest_size=6).digest(), "big")
+    place = sympy.Float(1 + drawn / 2**48, DIGITS)
+    return -place if point == _POINTS - 1 else place
+
+
+def _written(value: Any) -> str:
+    """A complex value to half of the digits that it was worked out to; what is as small as the error is 0."""
+    import mpmath
+
+    with mpmath.workdps(DIGITS):
+        size = abs(value)
+        parts = [
+            part if abs(part) > size * mpmath.mpf(10) ** -40 and size > mpmath.mpf(10) ** -45 else mpmath.mpf(0)
+            for part in (value.real, value.imag)
+        ]
+        return " ".join(mpmath.nstr(part, DIGITS // 2) for part in parts)
+
+
+def _fraction(value: Any) -> Fraction | None:
+    """The fraction that a value is, where its denominator is small."""
+    import mpmath
+
+    with mpmath.workdps(DIGITS):
+        if abs(value.imag) > mpmath.mpf(10) ** -40:
+            return None
+        exact = Fraction(mpmath.nstr(value.real, DIGITS - 5))
+        near = exact.limit_denominator(10**6)
+        return near if abs(exact - near) <= max(Fraction(1), abs(exact)) / 10**45 else None
 
 
 def reasoning_gym_names() -> list[str]:
@@ -147,7 +238,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
         ready,
         spin,
         swell,
-        verify_math,
+        math_value,
         reasoning_gym_names,
         reasoning_gym_parameters,
         reasoning_gym_entries,
@@ -158,6 +249,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 def _load_math_verify(**_: Any) -> None:
     import math_verify  # noqa: F401
+    import mpmath  # noqa: F401
 
 
 def _load_entry(dataset: str, seed: int, params: dict[str, Any], index: int, **_: Any) -> None:
@@ -165,7 +257,7 @@ def _load_entry(dataset: str, seed: int, params: dict[str, Any], index: int, **_
 
 
 # What an operation needs is made before its time counts: it is not the fault of the answer that happens to come first.
-PREPARED: dict[str, Callable[..., None]] = {"verify_math": _load_math_verify, "reasoning_gym_score": _load_entry}
+PREPARED: dict[str, Callable[..., None]] = {"math_value": _load_math_verify, "reasoning_gym_score": _load_entry}
 
 
 def _reply(operation: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:

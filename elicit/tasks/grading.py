@@ -1,211 +1,135 @@
-"""Graders. What may hang or crash (math-verify, reasoning-gym's scorers) runs in a worker that can be killed.
+"""Graders: each compares keys (`elicit.tasks.equality`), or asks a data set's own scorer.
 
-Measured reasons: math-verify needs the main thread for its own time-outs, finds gold 6 in "Simplify $2+4$"
-and a set in two boxes. So the answer is extracted first (`elicit.tasks.answers`), alone is judged, and the
-deadline is ours: of processor time, since by the clock a plain answer would be wrong on a loaded machine.
-
+Expressions are worked out, and reasoning-gym's scorers run, in a process that can be killed (`elicit.tasks.worker`).
 An answer that gets no verdict is not right, and `Grade.unjudged` says why: the scorer `raised`, it used up its `time`
 or `memory`, or the worker `died` of it twice. Only a worker that cannot start is an error.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import queue
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from elicit.tasks.answers import Kind, expression_value, number_value
 from elicit.tasks.base import Grade, Grader, Item
+from elicit.tasks.equality import (
+    Form,
+    Key,
+    code_key,
+    expression_key,
+    form_of,
+    math_key,
+    number_key,
+    option_key,
+    text_key,
+    whole_key,
+)
+from elicit.tasks.worker import WORKER as WORKER
+from elicit.tasks.worker import DeadlineExceeded as DeadlineExceeded
+from elicit.tasks.worker import OutOfMemory as OutOfMemory
+from elicit.tasks.worker import Unjudged, WorkerDied
+from elicit.tasks.worker import Worker as Worker
+from elicit.tasks.worker import WorkerHangs as WorkerHangs
 from probes.errors import UserError
 
-DEADLINE_S = 10.0  # of processor time
-PATIENCE_S = 300.0  # of the clock, beyond the deadline: for a worker that waits and computes nothing
-VERSION = 1  # raised whenever an answer is extracted or judged otherwise than before
+# What decides which answer is found and how it is judged; the hash of these files is the version of both.
+SOURCES = (
+    "answers", "equality", "grader_process", "grading", "latex", "numerals", "read_maths", "read_numbers",
+    "read_options", "statements", "units", "worker",
+)  # fmt: skip
 
 
-class Unjudged(RuntimeError):
-    """The worker gave no result; `reason` is one of `raised`, `time`, `memory`, `died`."""
-
-    reason = "raised"
-
-
-class DeadlineExceeded(Unjudged):
-    """The request used up its processor time, and the worker with it."""
-
-    reason = "time"
+def _version() -> str:
+    texts = [(Path(__file__).parent / f"{name}.py").read_bytes() for name in SOURCES]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
 
-class WorkerHangs(DeadlineExceeded):
-    """No reply for long, though processor time is left: the worker was killed."""
+VERSION = _version()
 
 
-class OutOfMemory(Unjudged):
-    """The request used up the worker's memory."""
+def _asked(operation: str, **arguments: Any) -> Any:
+    """The worker's result. A worker that dies or hangs is replaced once: something else may have killed it.
 
-    reason = "memory"
-
-
-class WorkerDied(Unjudged):
-    """The worker ended while it was asked."""
-
-    reason = "died"
-
-
-class Worker:
-    """`python -m elicit.tasks.grader_process`: requests and replies are lines of JSON; started when first asked.
-
-    Args:
-        deadline: seconds of processor time for a request.
-        start_deadline: the same for the first one.
-        patience: seconds of the clock beyond a deadline until a silent worker is killed.
+    Raises:
+        Unjudged: as `Worker.ask`.
     """
-
-    def __init__(
-        self, deadline: float = DEADLINE_S, start_deadline: float = 120.0, patience: float = PATIENCE_S
-    ) -> None:
-        self.deadline = deadline
-        self.start_deadline = start_deadline
-        self.patience = patience
-        self.process: subprocess.Popen[bytes] | None = None
-        self.missing: tuple[str, ...] = ()  # bounds that this platform does not offer; known once it runs
-        self.lock = threading.Lock()
-
-    def ask(self, operation: str, deadline: float | None = None, **arguments: Any) -> Any:
-        """The result of one of the worker's operations.
-
-        Raises:
-            Unjudged: the request failed in the worker, or took the worker with it; the next call starts a new one.
-            UserError: the worker cannot start, or lacks what the operation needs.
-        """
-        with self.lock:
-            if self.process is None or self.process.poll() is not None:
-                self._start()
-            return self._exchange(operation, arguments, deadline or self.deadline)
-
-    def _start(self) -> None:
-        self.close()  # what is left of one that died between two requests
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "elicit.tasks.grader_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.stderr,  # the libraries print warnings there; shown if the worker dies
-            env={
-                **os.environ,
-                "PYTHONHASHSEED": "0",  # some generators walk over sets
-                "OPENBLAS_NUM_THREADS": "1",  # each thread reserves memory, which is bounded
-            },
-            start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
-        )
-        atexit.register(self.close)
-        try:
-            bounds = self._exchange("ready", {}, self.start_deadline)
-        except Unjudged as error:
-            raise UserError(f"the grading worker cannot start ({error}); mend the installation") from error
-        self.missing = tuple(name for name, holds in bounds.items() if not holds)
-
-    def _exchange(self, operation: str, arguments: dict[str, Any], deadline: float) -> Any:
-        process = self.process
-        assert process is not None
-        request = json.dumps([operation, arguments, deadline]) + "\n"
-        replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        # In a thread: a pipe that is read or written cannot be waited for with a limit on every platform.
-        threading.Thread(target=_converse, args=(process, request.encode(), replies), daemon=True).start()
-        try:
-            line = replies.get(timeout=deadline + self.patience)
-        except queue.Empty:
-            self.close()
-            raise WorkerHangs(f"no reply within {deadline + self.patience:g} s") from None
-        except BaseException:
-            self.close()  # a reply may still be on its way: never read it as the next request's
-            raise
-        if not line:
-            raise self._end(process, deadline)
-        reply = json.loads(line)
-        if "unready" in reply:
-            raise UserError(f"the grading worker cannot do {operation} ({reply['unready']}); mend the installation")
-        if "memory" in reply:
-            self.close()  # it may hold on to what it took
-            raise OutOfMemory(reply["memory"])
-        if "error" in reply:
-            raise Unjudged(reply["error"])
-        return reply["result"]
-
-    def _end(self, process: subprocess.Popen[bytes], deadline: float) -> Unjudged:
-        """Why a worker ended in the middle of a request."""
-        code = process.wait()
-        self.stderr.seek(0)
-        said = self.stderr.read()[-2000:].decode(errors="replace").strip()
-        self.close()
-        if hasattr(signal, "SIGPROF") and code == -signal.SIGPROF:
-            return DeadlineExceeded(f"no result within {deadline:g} s of processor time")
-        return WorkerDied(f"the grading worker died with code {code}: {said.splitlines()[-1] if said else ''}")
-
-    def close(self) -> None:
-        if self.process is not None:
-            process, self.process = self.process, None
-            assert process.stdin is not None and process.stdout is not None
-            atexit.unregister(self.close)
-            process.kill()
-            process.wait()
-            with suppress(OSError):  # a request that it did not read is still to be written
-                process.stdin.close()
-            process.stdout.close()
-            self.stderr.close()
-
-
-def _converse(process: subprocess.Popen[bytes], request: bytes, replies: queue.SimpleQueue[bytes]) -> None:
-    """Send a request and wait for its reply; an empty one says that the worker has ended."""
-    assert process.stdin is not None and process.stdout is not None
     try:
-        process.stdin.write(request)
-        process.stdin.flush()
-        replies.put(process.stdout.readline())
-    except (OSError, ValueError):  # it has ended, or was closed by who asked
-        replies.put(b"")
-
-
-WORKER = Worker()
-
-
-def _judged(operation: str, **arguments: Any) -> Grade:
-    """The worker's score. A worker that dies or hangs is replaced once: something else may have killed it."""
-    try:
-        try:
-            return Grade(float(WORKER.ask(operation, **arguments)))
-        except (WorkerDied, WorkerHangs):
-            return Grade(float(WORKER.ask(operation, **arguments)))
-    except Unjudged as error:
-        return Grade(0.0, error.reason)
+        return WORKER.ask(operation, **arguments)
+    except (WorkerDied, WorkerHangs):
+        return WORKER.ask(operation, **arguments)
 
 
 @lru_cache(maxsize=65536)
-def _verify(gold: str, answer: str) -> Grade:
-    return _judged("verify_math", gold=gold, answer=answer)
+def _math_value(text: str, name: str) -> tuple[Key | None, str]:
+    """The key of an expression, and why there is none where it could not be worked out."""
+    try:
+        found = _asked("math_value", text=text, name=name)
+    except Unjudged as error:
+        return None, error.reason
+    return (None if found is None else tuple(found)), ""
 
 
-class NumberGrader:
-    """Exact equality of the numbers written: 1,234 = 1234.00, and 0.33 is not 1/3."""
+@lru_cache(maxsize=65536)
+def _math_key(text: str, form: Form) -> tuple[Key, str]:
+    """The key of an answer of mathematics, and why it is only that of its text where it could not be worked out."""
+    reasons: list[str] = []
+
+    def evaluate(expression: str, name: str) -> Key | None:
+        key, reason = _math_value(expression, name)
+        reasons.extend([reason] if reason else [])
+        return key
+
+    return math_key(text, form, evaluate), reasons[0] if reasons else ""
+
+
+class KeyGrader:
+    """Answers are the same where their keys are (`elicit.tasks.equality`)."""
+
+    key: Callable[[str], Key]
 
     def grade(self, item: Item, answer: str | None) -> Grade:
-        value = number_value(answer)
-        return Grade(float(value is not None and value == number_value(item.answer)))
+        return Grade(
+            float(answer is not None and item.answer is not None and self.key(answer) == self.key(item.answer))
+        )
 
     def groups(self, answers: Sequence[str]) -> list[int]:
-        return _group_by_value(answers)
+        return _group_by_key([self.key(answer) for answer in answers])
+
+
+class NumberGrader(KeyGrader):
+    """Exact equality of the numbers written, without their units: 1,234 = 1234.00, and 0.33 is not 1/3."""
+
+    key = staticmethod(lru_cache(maxsize=65536)(number_key))
+
+
+class TextGrader(KeyGrader):
+    """Equality of the texts, without regard to case, blanks, kinds of quotes and dashes, and a closing period."""
+
+    key = staticmethod(text_key)
+
+
+class OptionGrader(KeyGrader):
+    """Equality of the letters: (A), A., A) and a are the same."""
+
+    key = staticmethod(option_key)
+
+
+class CodeGrader(KeyGrader):
+    """Equality of the lines, without regard to blanks at their ends."""
+
+    key = staticmethod(code_key)
+
+
+class WholeGrader(KeyGrader):
+    """Equality of every character between the first and the last that is no blank."""
+
+    key = staticmethod(whole_key)
 
 
 class ExpressionGrader:
@@ -226,25 +150,11 @@ class ExpressionGrader:
 
     def groups(self, answers: Sequence[str]) -> list[int]:
         """Numbers by value; expressions by value and the numbers that they use."""
-        keys: list[Any] = []
-        for answer in answers:
-            number, found = number_value(answer), expression_value(answer)
-            keys.append(number if number is not None else (found[0], *sorted(found[1])) if found else _plain(answer))
-        return _group_by_key(keys)
-
-
-class TextGrader:
-    """Equality of the texts, without regard to case, blanks and a closing period."""
-
-    def grade(self, item: Item, answer: str | None) -> Grade:
-        return Grade(float(answer is not None and _plain(answer) == _plain(item.answer or "")))
-
-    def groups(self, answers: Sequence[str]) -> list[int]:
-        return _group_by_key([_plain(a) for a in answers])
+        return _group_by_key([expression_key(answer) for answer in answers])
 
 
 class MathGrader:
-    """Symbolic equality by math-verify; numbers are compared exactly, without it."""
+    """Equality of mathematics in the form that the gold answer has; expressions are read by math-verify."""
 
     @property
     def depends(self) -> dict[str, Any]:
@@ -253,25 +163,15 @@ class MathGrader:
     def grade(self, item: Item, answer: str | None) -> Grade:
         if answer is None or item.answer is None:
             return Grade(0.0)
-        return self._compare(item.answer, answer)
+        if item.answer.strip() == answer.strip():
+            return Grade(1.0)
+        form = form_of([item.answer])
+        (gold, unread), (said, reason) = _math_key(item.answer, form), _math_key(answer, form)
+        return Grade(float(gold == said), "" if gold == said else reason or unread)
 
     def groups(self, answers: Sequence[str]) -> list[int]:
-        firsts: list[int] = []
-        out = []
-        for i, answer in enumerate(answers):
-            first = next((j for j in firsts if self._compare(answers[j], answer).correct), None)
-            if first is None:
-                firsts.append(i)
-            out.append(i if first is None else first)
-        return out
-
-    def _compare(self, gold: str, answer: str) -> Grade:
-        if gold.strip() == answer.strip():
-            return Grade(1.0)
-        left, right = number_value(gold), number_value(answer)
-        if left is not None and right is not None:
-            return Grade(float(left == right))
-        return _verify(gold, answer)
+        form = form_of(answers)
+        return _group_by_key([_math_key(answer, form)[0] for answer in answers])
 
 
 class ReasoningGymGrader:
@@ -286,26 +186,38 @@ class ReasoningGymGrader:
         return {**self.arguments, "reasoning-gym": version("reasoning-gym")}
 
     def _ask(self, index: int, answer: str) -> Grade:
-        return _judged("reasoning_gym_score", **self.arguments, index=index, answer=answer)
+        try:
+            return Grade(float(_asked("reasoning_gym_score", **self.arguments, index=index, answer=answer)))
+        except Unjudged as error:
+            return Grade(0.0, error.reason)
 
     def grade(self, item: Item, answer: str | None) -> Grade:
         return Grade(0.0) if answer is None else self._score(item.metadata["index"], answer)
 
     def groups(self, answers: Sequence[str]) -> list[int]:
-        return _group_by_value(answers)
+        return _group_by_key([number_key(answer) for answer in answers])
 
 
 def identity_of(grader: Grader) -> dict[str, Any]:
-    """What a grader's verdicts rest on: its name, the version of all grading, and what it says that it `depends` on."""
+    """What a grader's verdicts rest on: its name, the version of how answers are found and judged, and what it says
+    that it `depends` on."""
     return {"name": type(grader).__qualname__, "version": VERSION, **getattr(grader, "depends", {})}
 
 
 def grader_for(kind: Kind) -> Grader:
-    if kind == "number":
-        return NumberGrader()
-    if kind == "expression":
-        return ExpressionGrader()
-    return MathGrader() if kind == "math" else TextGrader()
+    return _GRADERS[kind]()
+
+
+_GRADERS: dict[Kind, Callable[[], Grader]] = {
+    "number": NumberGrader,
+    "last-number": NumberGrader,
+    "expression": ExpressionGrader,
+    "option": OptionGrader,
+    "math": MathGrader,
+    "text": TextGrader,
+    "code": CodeGrader,
+    "whole": WholeGrader,
+}
 
 
 def infer_kind(golds: Sequence[str | None]) -> Kind:
@@ -313,11 +225,12 @@ def infer_kind(golds: Sequence[str | None]) -> Kind:
     known = [g for g in golds if g is not None]
     if not known:
         return "text"
-    if all(number_value(g) is not None for g in known):
+    if all(number_value(g) is not None and "frac" not in g for g in known):
         return "number"
-    if all(len(g.strip("() ")) == 1 and g.strip("() ").upper() in "ABCDEFGHIJ" for g in known):
+    letters = [option_key(g)[1] for g in known if option_key(g)[0] == "option" and len(g.strip("(). ")) == 1]
+    if len(letters) == len(known):
         return "option"
-    if any("\\" in g or number_value(g) is not None for g in known):
+    if any("\\" in g or number_key(g)[0] == "number" for g in known):
         return "math"
     return "text"
 
@@ -330,20 +243,6 @@ def check_kind(kind: str, known: Sequence[str]) -> None:
 def _exact(text: str | None) -> Fraction | None:
     number, found = number_value(text), expression_value(text)
     return number if number is not None else found[0] if found else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).rstrip(".").strip("()").casefold()
-
-
-def _group_by_value(answers: Sequence[str]) -> list[int]:
-    keys: dict[str, Any] = {}  # of each text once: most answers to a question are written alike
-    for answer in dict.fromkeys(answers):
-        value = number_value(answer)
-        keys[answer] = _plain(answer) if value is None else value
-    same = dict(zip(keys, _group_by_key(list(keys.values())), strict=True))  # the first text that means the same
-    first = [answers.index(text) for text in keys]
-    return [first[same[answer]] for answer in answers]
 
 
 def _group_by_key(keys: Sequence[Any]) -> list[int]:

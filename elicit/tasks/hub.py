@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from elicit.tasks.answers import Kind
+from elicit.tasks.answers import KINDS, Kind, find_boxed
 from elicit.tasks.base import Item, Split, Task, content_id, split_of
-from elicit.tasks.grading import grader_for
+from elicit.tasks.grading import check_kind, grader_for
 from probes.errors import UserError
 
 
@@ -48,9 +48,7 @@ def _math_500(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _math_train(row: dict[str, Any]) -> tuple[str, str] | None:
-    from elicit.tasks.answers import find_answer
-
-    boxed = find_answer(row["solution"], "math") if "\\boxed{" in row["solution"] else None
+    boxed = find_boxed(row["solution"])
     return (row["problem"], boxed.text) if boxed else None
 
 
@@ -119,18 +117,21 @@ TASKS: dict[str, HubTask] = {
 
 
 def load(name: str, params: dict[str, Any]) -> Task:
-    """Read a benchmark from the hub (or its cache on this machine).
+    """Read a benchmark from the hub (or its cache on this machine); `kind=` sets another kind of answer.
 
     Raises:
-        UserError: parameters (there are none), or the hub cannot be reached.
+        UserError: another parameter, an unknown kind, or the hub cannot be reached.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    if params:
-        raise UserError(f"task {name!r} has no parameter {sorted(params)[0]!r}; it has none")
+    unknown_keys = set(params) - {"kind"}
+    if unknown_keys:
+        raise UserError(f"task {name!r} has no parameter {sorted(unknown_keys)[0]!r}; it has kind")
     task = TASKS[name]
+    kind = params.get("kind", task.kind)
+    check_kind(kind, KINDS)
     items: list[Item] = []
     seen: set[str] = set()
     for part in task.parts:
@@ -151,7 +152,7 @@ def load(name: str, params: dict[str, Any]) -> Task:
                 Item(f"{name}-{content_id(question)}", question, answer, _place(part, question), {"row": index})
             )
     source = {"family": "hub", "repos": sorted({part.repo for part in task.parts})}
-    return Task(name, tuple(items), grader_for(task.kind), task.kind, source)
+    return Task(name, tuple(items), grader_for(kind), kind, source)
 
 
 def _place(part: Part, question: str) -> Split:

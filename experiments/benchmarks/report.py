@@ -108,6 +108,8 @@ def _table(source: str, items: tuple[Item, ...], branches: int, rng: np.random.G
         ),
         "delta": delta,
         "dropped": [""] * rows,
+        "unjudged": [""] * rows,
+        "found_by": ["last value"] * rows,
         "score": (answers == gold).astype(float),
         "prompt_moved": np.zeros(rows, dtype=int),
     }
@@ -127,7 +129,7 @@ def measure(folder: Path) -> dict[str, Any]:
     arms = {name: (name, Chosen(one, "max" if one.branches > 1 else "greedy")) for name, one in ARMS.items()}
     model = {"name": "none", "sha256": "0" * 64, "dtype": "bfloat16"}
     extra = {"model": model, "seed": 0, "seconds": dict.fromkeys(ARMS, 0.0), "options": {}}
-    metrics = compute(arms, found, items, extra=extra)  # type: ignore[arg-type]
+    metrics = compute(arms, found, items, extra=extra)
     counted = time.perf_counter()
     page = render(Run(store, metrics, found))
     done = time.perf_counter()

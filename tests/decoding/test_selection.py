@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from elicit.decoding import Generation, Trace
+from elicit.decoding.answering import Response, found_again
 from elicit.decoding.selection import RULES, select
 from elicit.decoding.trace import answer_delta, filter_path, token_margins
 from elicit.tasks.grading import NumberGrader
@@ -87,3 +88,22 @@ def test_delta_is_the_mean_over_the_answer_alone() -> None:
     # the branching token inside the answer: its own margin, not the greedy token's
     assert token_margins(top1, top2, logprob)[0] == pytest.approx(0.2 - 0.6)
     assert answer_delta(generation, (0, 1)) == pytest.approx(-0.4)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "start"),
+    [
+        ("3 + 12 = 15.", "5", None),
+        ("5 and 12 make 15.", "5", 0),
+        ("0.5 or 5", "5", 7),
+        ("0.5", "5", None),
+        ("1,500", "500", None),
+        ("so (3 + 4) it is", "(3 + 4)", 3),
+        ("it is A.", "A", 6),
+        ("Any", "A", None),
+        ("5", None, None),
+    ],
+)
+def test_an_answer_that_is_asked_for_is_found_as_a_whole(text: str, answer: str | None, start: int | None) -> None:
+    found = found_again(Response(text, [len(text)], None), answer).found
+    assert (found and found.start) == start and (found is None or found.text == answer)

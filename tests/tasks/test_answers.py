@@ -43,7 +43,7 @@ def test_last_number(text: str, expected: str | None) -> None:
         (r"first \boxed{1}, no: \boxed{\frac{1}{2}}.", "math", r"\frac{1}{2}"),
         ("The answer is $x^2$.", "math", "x^2"),
         ("so $2+4$ and then $6$ it is", "math", "6"),
-        (r"unfinished \boxed{\frac{1", "math", "1"),
+        (r"unfinished \boxed{\frac{1", "math", None),
         ("Therefore the answer is blue moon.", "text", "blue moon"),
         ("one\ntwo words\n", "text", "two words"),
         ("  \n", "text", None),

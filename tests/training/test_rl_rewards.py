@@ -14,6 +14,7 @@ from elicit.decoding import Trace
 from elicit.decoding.answering import ANSWER_PROMPT
 from elicit.methods.one_shot_rlvr.example_selection import working
 from elicit.models import Model, Prompt
+from elicit.tasks.answers import find_boxed
 from elicit.tasks.base import Items
 from elicit.training.rl.information_gain import NULLS, gains, measure
 from elicit.training.rl.preflight import report, wrong_answers
@@ -49,6 +50,22 @@ def totals(text: str, **more: Any) -> list[float]:
 
 def read(text: str, **more: Any) -> list[bool]:
     return [one.read for one in parse(text).grade(SAID, context(**more))]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("so 12 \\boxed{12", None), ("The answer is 12. \\boxed{", None), ("I would write \\boxed{...}. 12", None),
+        ("\\boxed{13} no \\boxed{12", "13"), ("\\boxed {12}", "12"), ("\\boxed 12", "12"), ("\\fbox{12}", "12"),
+        ("\\boxed{12} and more", "12"), ("<think>\\boxed{12}", None),
+    ],
+)  # fmt: skip
+def test_only_a_closed_box_is_paid(text: str, read: str | None) -> None:
+    (boxed,) = parse("boxed").grade([rollout(text, None)], context())
+    (format_,) = parse("format:boxed").grade([rollout(text, None)], context())
+    assert boxed.read == (read is not None) and format_.total == (read is not None)
+    found = find_boxed(text)
+    assert (found.text if found else None) == read
 
 
 def test_what_each_reward_says() -> None:

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from elicit.decoding.decoders import Branching
+from elicit.decoding.decoders import Branching, Decoder
 from elicit.decoding.selection import RULES, Answered, Verdict, select, select_all
-from elicit.elicited import Elicited
 from elicit.evaluation.metrics.bottom_line import bottom_line
 from elicit.evaluation.metrics.gap import recovered_by_arm
 from elicit.tasks.base import Items
@@ -35,8 +34,19 @@ from probes.statistics import (
 Traces = Mapping[str, Sequence[Answered]]
 
 
+@runtime_checkable
+class Chooses(Protocol):
+    """What of a handle the metrics look at."""
+
+    @property
+    def select(self) -> str: ...
+
+    @property
+    def decoder(self) -> Decoder: ...
+
+
 def compute(
-    arms: Mapping[str, tuple[str, Elicited]],
+    arms: Mapping[str, tuple[str, Chooses]],
     traces: Mapping[str, Traces],
     items: Items,
     *,
@@ -99,6 +109,7 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "finish": dict(Counter(t.finish for t in every)),
         "dropped": dict(Counter(t.dropped for t in every if t.dropped)),
         "unjudged": dict(Counter(t.unjudged for t in every if t.unjudged)),
+        "found_by": dict(Counter(t.found_by or "none" for t in every)),
         "scores": dict(zip(ids, scores.tolist(), strict=True)),
     }
 

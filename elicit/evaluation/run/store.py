@@ -79,8 +79,8 @@ class Store:
                     f"{str(folder)!r} holds a run of an older version, which does not say what its answers were "
                     "graded against; give another --out, or --fresh to start over"
                 )
-            if found["identity"] != _plain(config["identity"]):
-                changed = [k for k, v in _plain(config["identity"]).items() if found["identity"].get(k) != v]
+            if found["identity"] != as_kept(config["identity"]):
+                changed = [k for k, v in as_kept(config["identity"]).items() if found["identity"].get(k) != v]
                 raise UserError(
                     f"{str(folder)!r} holds a run with another {', '.join(changed) or 'configuration'}; "
                     "give another --out, or --fresh to start over"
@@ -89,7 +89,7 @@ class Store:
         make_folder(folder)
         if any(path.name not in (LOCK, f".{CONFIG}.part") for path in folder.iterdir()):
             raise UserError(f"{str(folder)!r} is not empty and holds no run; give another --out")
-        store.config = _plain({**config, "schema": SCHEMA})
+        store.config = as_kept({**config, "schema": SCHEMA})
         store._write_config()
         return store
 
@@ -204,6 +204,11 @@ class Store:
                 for trace in traces if sources is None or source in sources else ():
                     out.setdefault(source, {}).setdefault(trace.item, []).append(trace)
         return out
+
+    def batches(self) -> Iterator[tuple[str, int, list[Trace]]]:
+        """All whole batches as they were written: the source, the batch's number, its traces."""
+        with (self.folder / SAMPLES).open("rb") as file:
+            yield from _batches(file)
 
     def write_table(self, order: Sequence[str]) -> None:
         """Write the samples as Parquet, a source after another and each in the order of the items.
@@ -347,10 +352,10 @@ def table_schema() -> Any:
     return pa.schema([("source", text), *((field.name, kinds[str(field.type)]) for field in fields(Trace))])
 
 
-def _plain(value: Any) -> Any:
+def as_kept(value: Any) -> Any:
     """As TOML will give it back: no None, no tuples."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items() if v is not None}
+        return {str(k): as_kept(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [as_kept(v) for v in value]
     return value

@@ -27,7 +27,7 @@ MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through 
 
 _OUTCOMES = """
 select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
-       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double), {unjudged}
+       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double), {unjudged}, {found_by}
 from read_parquet($file)
 """
 
@@ -65,15 +65,16 @@ def _outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
 def _query(file: Path) -> str:
     import pyarrow.parquet as pq
 
-    known = "unjudged" in pq.read_schema(file).names  # tables of older runs lack it
-    return _OUTCOMES.format(unjudged="coalesce(unjudged, '')" if known else "''")
+    known = pq.read_schema(file).names  # tables of older runs lack some
+    later = ("unjudged", "found_by")
+    return _OUTCOMES.format(**{name: f"coalesce({name}, '')" if name in known else "''" for name in later})
 
 
 def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:
     """Lists of Python's own values: no answer has no Δ, and of a word that stands everywhere there is one."""
     values = dict(zip(Outcome._fields[1:], (column.tolist() for column in columns), strict=True))
     values["delta"] = [None if a is None else d for a, d in zip(values["answer"], values["delta"], strict=True)]
-    for name in ("finish", "dropped", "unjudged"):
+    for name in ("finish", "dropped", "unjudged", "found_by"):
         values[name] = list(map(sys.intern, values[name]))
     return list(values.values())
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from elicit.decoding.decoders.sampling import rng_stream
 from elicit.models.prompts import Prompt
-from elicit.tasks.answers import find_answer
+from elicit.tasks.answers import find_boxed
 from elicit.tasks.base import Item, Task
 from elicit.training.rl.information_gain import gains
 from probes.errors import UserError, unknown
@@ -36,7 +36,7 @@ from probes.errors import UserError, unknown
 EQUATION = re.compile(r"\d\s*[-+*/×÷\u2212]\s*\d+\s*=\s*[-\u2212]?\d")
 FORMATS: dict[str, Callable[[str], bool]] = {
     "equation": lambda text: EQUATION.search(text) is not None,
-    "boxed": lambda text: "\\boxed{" in text,
+    "boxed": lambda text: find_boxed(text) is not None,
 }
 
 
@@ -91,7 +91,7 @@ def _exact(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | 
 def _boxed(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
     out: list[float | None] = []
     for r in rollouts:
-        found = find_answer(r.text, "math") if "\\boxed{" in r.text else None
+        found = find_boxed(r.text)
         out.append(context.task.grader.grade(r.item, found.text).score if found else None)
     return out
 

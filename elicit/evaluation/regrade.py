@@ -1,0 +1,135 @@
+"""Read the answers of a finished run anew and judge them anew, into a run of its own; the old one stays as it is.
+
+What was sampled is taken over. What follows from it is made again as `evaluate` makes it: answers, spans, Δ, verdicts,
+metrics. The new run has the identity that `evaluate` would give it now, so that the same command finds it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elicit.decoding.decoders import Decoder, decoder_from_dict
+from elicit.decoding.trace import DIGITS, Trace, filter_path, token_margins
+from elicit.evaluation.metrics.run_metrics import compute
+from elicit.evaluation.run.provenance import made_by
+from elicit.evaluation.run.run import Run
+from elicit.evaluation.run.store import PARQUET, REPORT, Store, as_kept, folder_for
+from elicit.evaluation.run.table import outcomes
+from elicit.tasks.answers import find_answer, token_span
+from elicit.tasks.base import Items, check_grader, validate
+from elicit.tasks.grading import identity_of
+from probes.errors import UserError
+from probes.files import check_folder
+
+_KEPT = ("seconds", "seed", "model", "options", "scorer_unbounded", "delivery")  # of the old metrics
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What metrics need of a handle."""
+
+    select: str
+    decoder: Decoder
+
+
+def regrade(run: Run, out: Path | None = None, page: Callable[[Run], str] | None = None) -> Run:
+    """The run with its answers found and judged by the present version.
+
+    Args:
+        run: a finished run.
+        out: the new run's folder; unless given, where `evaluate` would put it, beside the old one.
+        page: draws the new run.
+
+    Returns:
+        The new run; the given one where it is of the present version already.
+
+    Raises:
+        UserError: a run that keeps no questions, a grader that fails its own gold, a folder with something else.
+    """
+    items = run.items
+    found = validate(items)
+    check_grader(items, found)
+    config = run.store.config
+    identity = {**config["identity"], "grader": as_kept(identity_of(items.task.grader))}
+    if identity == config["identity"]:
+        return run
+    made = folder_for(identity["method"], identity["task"], run.metrics["model"]["name"], identity)
+    folder = out or run.folder.parent / made.name
+    check_folder(folder)
+    if folder.resolve() == run.folder.resolve():
+        raise UserError(f"--out {str(folder)!r} is the run's own folder, which is kept; give another")
+    graded = {"from": run.folder.name, "grader": config["identity"].get("grader", {})}
+    store = Store.open(folder, {**config, "identity": identity, "made": made_by(), "regraded": graded})
+    if store.metrics is not None:
+        return Run(store)
+    handles = {handle["source"]: handle for handle in config["arms"].values()}
+    by_id = {item.id: item for item in items}
+    with store.writing() as journal:
+        store.write_items(items)
+        if (run.folder / "elicited").is_dir():
+            shutil.copytree(run.folder / "elicited", folder / "elicited", dirs_exist_ok=True)
+        for source, batch, traces in run.store.batches():
+            if (source, batch) not in journal.done:
+                read = [_read(t, items, by_id[t.item], handles[source]) for t in traces]
+                journal.append(source, batch, read)
+        store.write_table([item.id for item in items])
+        told = outcomes(folder / PARQUET)
+        extra = {"validation": vars(found), **{k: run.metrics[k] for k in _KEPT if k in run.metrics}}
+        arms = {
+            name: (handle["source"], _Chosen(handle["select"], decoder_from_dict(handle["decoder"])))
+            for name, handle in config["arms"].items()
+        }
+        metrics = compute(arms, told, items, seed=run.metrics["seed"], extra=extra)
+        new = Run(store, metrics, told)
+        if page is not None:
+            store.write(REPORT, page(new))
+        store.finish(metrics)
+    return new
+
+
+def changes(old: Run, new: Run) -> dict[str, dict[str, Any]]:
+    """For each arm its accuracy before and after, and how many answers became right or wrong."""
+    out = {}
+    for name, arm in new.metrics["arms"].items():
+        source = new.store.config["arms"][name]["source"]
+        before, after = ([t.correct for i in new.items for t in run.outcomes[source][i.id]] for run in (old, new))
+        pairs = list(zip(before, after, strict=True))
+        out[name] = {
+            "before": old.metrics["arms"][name]["accuracy"],
+            "after": arm["accuracy"],
+            "answers": len(pairs),
+            "became right": sum(b and not a for a, b in pairs),
+            "became wrong": sum(a and not b for a, b in pairs),
+        }
+    return out
+
+
+def _read(trace: Trace, items: Items, item: Any, handle: Mapping[str, Any]) -> Trace:
+    """A trace with its answer found and judged anew; one that was asked for its answer keeps it."""
+    if handle["span"] != "prompted":
+        found = find_answer(trace.text, items.task.kind_of(item))
+        span = token_span(trace.ends, found) if found else None
+        delta = trace.delta  # of the unrounded statistics, where it is of the same tokens
+        if span != trace.span:
+            delta = None if span is None else _delta(trace, span)
+        answer, found_by = (found.text, found.found_by) if found else (None, "")
+        trace = replace(trace, answer=answer, found_by=found_by, span=span, delta=delta)
+    dropped = filter_path(trace.text, trace.finish, trace.answer)
+    grade = items.task.grader.grade(item, trace.answer)
+    return replace(
+        trace,
+        dropped=dropped if handle["filters"] or trace.answer is None else "",
+        score=grade.score,
+        unjudged=grade.unjudged,
+    )
+
+
+def _delta(trace: Trace, span: tuple[int, int]) -> float:
+    margins = token_margins(np.array(trace.top1), np.array(trace.top2), np.array(trace.logprob))
+    return round(float(margins[span[0] : span[1]].mean()), DIGITS)

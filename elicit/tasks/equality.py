@@ -1,0 +1,289 @@
+"""When two answers are the same: where their keys are.
+
+A key is made of one answer alone, so equality is an equivalence: reflexive, symmetric, transitive; grading and voting
+use the same keys. What a bare 10 means hangs on what was asked for, so mathematics is read in a `Form`, which the gold
+answer has (of answers in a vote, the most frequent one): where the gold is in cm, 10 and 10 cm are the same and 10 m is
+another; where the gold has no unit, units are passed over. A percent sign is a unit: 50% is 50 where 50 is asked for,
+and never 1/2.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from elicit.tasks.latex import enclosed, matrix, split, undressed
+from elicit.tasks.numerals import MINUS, expression_value, number_value, worded_value
+from elicit.tasks.units import unit_of
+
+LONGEST = 2_000  # characters of an answer of mathematics: what is longer is compared as a text
+Key = tuple[Any, ...]
+Evaluate = Callable[
+    [str, str], "Key | None"
+]  # an expression, and the name that it is solved for ("", "=": none; a relation)
+
+
+class Form(NamedTuple):
+    """What an answer is asked for in: its unit, whether it is an equation, and the name that it gives a value to."""
+
+    unit: str = ""
+    relation: bool = False
+    name: str = ""
+
+
+# ---- texts
+
+_QUOTES = str.maketrans("\u2018\u2019\u201b\u2032`\u201c\u201d\u201e\u2033", "'''''\"\"\"\"")
+_VERDICT = re.compile(r"(yes|no|true|false)(?=[,.;:!]|$| (?:because|since|as|it|they|he|she|we|this|that)\b)")
+
+
+def text_key(text: str) -> Key:
+    """Without regard to case, blanks, kinds of quotes and dashes, marks around it, and the words "it is" before it."""
+    plain = unicodedata.normalize("NFKC", text.translate(_QUOTES))
+    plain = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed)\s?\{([^{}]*)\}", r"\1", plain)
+    plain = re.sub(rf"[{MINUS}\u2014]", "-", plain).strip(" \t\n*_\"'$")
+    plain = " ".join(plain.casefold().split()).rstrip(".!; ").strip("*_\"'$ ")
+    plain = re.sub(r"^(?:it is|it's|that is|this is|the answer is|answer:) ", "", plain).strip("*_\"'$ ")
+    if plain[:1] == "(" and plain[-1:] == ")" and "(" not in plain[1:]:
+        plain = plain[1:-1].strip()
+    found = _VERDICT.match(plain)
+    if found:
+        return "text", found[1]
+    return "text", re.sub(r" ?([,;:()\[\]{}=<>|/+*]) ?", r"\1", plain)
+
+
+def option_key(text: str) -> Key:
+    """(A), A., A) and a are option A, and so is A with its text."""
+    plain = re.sub(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s?\{([^{}]*)\}", r"\1", text).strip(" \t\n*_`\"'$.")
+    found = re.fullmatch(r"[(\[]?([A-Za-z])(?:[)\].:](?:\s.*)?)?", plain, re.S)
+    return ("option", found[1].upper()) if found else text_key(text)
+
+
+def number_key(text: str) -> Key:
+    """A number's exact value, whatever its unit; what is none is a text."""
+    for value in (number_value(text), number_value(unit_of(undressed(text))[0]), worded_value(text)):
+        if value is not None:
+            return rational(value)
+    return text_key(text)
+
+
+def expression_key(text: str) -> Key:
+    """A number by its value, an expression by its value and the numbers that it uses."""
+    number, found = number_value(text), expression_value(text)
+    if number is not None:
+        return rational(number)
+    return ("expression", *rational(found[0]), *sorted(found[1])) if found else text_key(text)
+
+
+def code_key(text: str) -> Key:
+    """Lines to their last character that is no blank."""
+    return "code", "\n".join(line.rstrip() for line in text.expandtabs().strip("\n").split("\n")).strip("\n")
+
+
+def whole_key(text: str) -> Key:
+    return "whole", text.strip()
+
+
+def rational(value: Any) -> Key:
+    """Of a whole number or a fraction; hexadecimal, since Python writes no more than 4,300 decimal digits."""
+    return "number", hex(value.numerator), hex(value.denominator)
+
+
+# ---- mathematics
+
+
+def form_of(texts: Sequence[str]) -> Form:
+    """The form that most of the texts are in; of equally frequent ones the first."""
+    return _form_of([undressed(text) for text in texts])
+
+
+def _form_of(texts: Sequence[str]) -> Form:
+    forms = [_form(text) for text in texts]
+    units = Counter(form.unit for form in forms if form.unit)
+    names = Counter(form.name for form in forms if form.name)
+    relations = sum(form.relation for form in forms)
+    return Form(_most(units), 2 * relations > len(forms), _most(names))
+
+
+def _most(counts: Counter[str]) -> str:
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _form(plain: str) -> Form:
+    parts = [part for part in split(plain, _AND) if part.strip()]
+    if len(parts) > 1:
+        return _form_of(parts)
+    sides = split(plain, r"=")
+    if len(sides) == 2 and _constant(sides[1]) and _name(sides[0]):
+        return Form(unit_of(sides[1])[1])
+    if len(sides) == 2 and _name(sides[0]):
+        return Form(name=sides[0].strip())
+    if len(sides) > 1 and not _name(sides[-1]) and not enclosed(plain):
+        return Form(relation=True)
+    return Form(unit_of(plain)[1])
+
+
+def _name(side: str) -> bool:
+    """Whether a side of an equation only names a value: x, x_1, f(n), ∠ABC, words."""
+    side = side.strip()
+    return bool(
+        re.fullmatch(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?'?(?:\([^()=]*\))?", side)
+        or re.fullmatch(r"(?:m\s?)?\\angle\s?[A-Z\d]+|\\overline\{[A-Z]+\}|[A-Z]{2,}", side)
+        or re.fullmatch(r"(?:\x02[^\x02\x03]*\x03|[A-Za-z]{3,}|\s)+", side)
+        or re.fullmatch(r"\([a-zA-Z](?:\s?,\s?[a-zA-Z])+\)", side)
+    )
+
+
+def _constant(side: str) -> bool:
+    return number_value(unit_of(side.strip())[0]) is not None
+
+
+_AND = r",\s*(?:\x02?\s*(?:and|or)\b\s*\x03?)?|;|\x02?\s*\b(?:and|or)\b\s*\x03?|\\cup(?![a-z])"
+_EITHER = re.compile(r"\\pm(?![A-Za-z])")
+_NAMED = re.compile(r"\s*([A-Za-z])\s*=([^=]+)")
+_EMPTY = re.compile(r"\\emptyset|\\\{\s*\\\}|\{\s*\}")
+
+
+def math_key(text: str, form: Form, evaluate: Evaluate) -> Key:
+    """The key of an answer of mathematics in a form.
+
+    Args:
+        text: the answer.
+        form: what is asked for.
+        evaluate: the key of one expression (see `elicit.tasks.grader_process.math_value`), or None where it is none.
+    """
+    try:
+        return _read(undressed(text), form, evaluate) if len(text) <= LONGEST else text_key(text)
+    except RecursionError:  # brackets too deep
+        return text_key(text)
+
+
+def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
+    plain = plain.strip()
+    if _EMPTY.fullmatch(plain):
+        return ("list",)
+    parts = [part for part in split(plain, _AND) if part.strip()]
+    if len(parts) > 1 and not matrix(plain):
+        named = {found[1]: found[2] for part in parts if (found := _NAMED.fullmatch(part))}
+        if len(named) == len(parts):  # x = 1 and y = 2 is a point
+            return ("(", *(_read(named[name], form, evaluate) for name in sorted(named)), ")")
+        return ("list", *sorted((_read(part, form, evaluate) for part in parts), key=repr))
+    if _EITHER.search(plain) and "\\mp" not in plain:
+        both = (_read(_EITHER.sub(sign, plain), form, evaluate) for sign in ("+", "-"))
+        return ("list", *sorted(both, key=repr))
+    rows = matrix(plain)
+    if rows:
+        keys = [[_read(cell, form, evaluate) for cell in row] for row in rows]
+        return (
+            ("(", *(key for (key,) in keys), ")")
+            if all(len(row) == 1 for row in keys)
+            else ("matrix", *map(tuple, keys))
+        )
+    inner = enclosed(plain)
+    if inner:
+        opened, middle, closed = inner
+        parts = split(middle, ",")
+        if opened == "{" or len(parts) == 1:
+            return _read(middle, form, evaluate)
+        return _tuple(opened, [_read(part, form, evaluate) for part in parts], closed)
+    return _relation(plain, form, evaluate)
+
+
+def _tuple(opened: str, keys: Sequence[Key], closed: str) -> Key:
+    """Brackets with several members; at infinity an interval is open, however it is written."""
+    if keys[0] in (_INFINITE, _MINUS_INFINITE):
+        opened = "("
+    if keys[-1] in (_INFINITE, _MINUS_INFINITE):
+        closed = ")"
+    return (opened, *keys, closed)
+
+
+_INFINITE, _MINUS_INFINITE = ("infinity", "+"), ("infinity", "-")
+
+
+_ORDER = r"\\(?:le|ge)(?![a-z])|[<>]=?"
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+def _relation(plain: str, form: Form, evaluate: Evaluate) -> Key:
+    inside = split(plain, r"\\in(?![a-z])")
+    if len(inside) == 2 and _name(inside[0]):
+        return _read(inside[1], form, evaluate)
+    near = split(plain, r"\\approx(?![a-z])")
+    if len(near) > 1:
+        exact = near[0].strip()
+        return _read(near[-1] if not exact or _name(exact) else exact, form, evaluate)
+    terms = split(plain, _ORDER)
+    if len(terms) > 1:
+        signs = [sign.replace("\\le", "<=").replace("\\ge", ">=") for sign in re.findall(_ORDER, plain)]
+        return _interval([t.strip() for t in terms], signs, evaluate) or text_key(plain)
+    sides = [side for side in split(plain, "=") if side.strip()]
+    if len(sides) < 2:
+        return _single(plain, form, evaluate)
+    if form.relation and len(sides) == 2:
+        return evaluate(f"({sides[0]})-({sides[1]})", "=") or text_key(plain)
+    if form.name and len(sides) == 2 and not _name(sides[0]) and form.name in plain:
+        solved = evaluate(f"({sides[0]})-({sides[1]})", form.name)
+        if solved:
+            return solved
+    value = sides[0] if _name(sides[-1]) and not _name(sides[0]) else sides[-1]
+    return _read(value, form, evaluate)
+
+
+def _interval(terms: Sequence[str], signs: Sequence[str], evaluate: Evaluate) -> Key | None:
+    """Of bounds on one name: x > 2 is (2, ∞), -2 ≤ x < 7 is [-2, 7)."""
+    places = [n for n, term in enumerate(terms) if _name(term) and term not in ("\\pi", "\\infty", "e")]
+    if (
+        len(places) != 1
+        or len(terms) not in (2, 3)
+        or (len(terms) == 3 and (places[0] != 1 or signs[0][0] != signs[1][0]))
+    ):
+        return None
+    if len(terms) == 2:
+        sign = signs[0] if places[0] == 0 else _FLIPPED[signs[0]]
+        bound = _single(terms[1 - places[0]], Form(), evaluate)
+        closed = len(sign) == 2
+        if sign[0] == ">":
+            return _tuple("[" if closed else "(", [bound, _INFINITE], ")")
+        return _tuple("(", [_MINUS_INFINITE, bound], "]" if closed else ")")
+    low, high = (0, 2) if signs[0][0] == "<" else (2, 0)
+    ends = [_single(terms[n], Form(), evaluate) for n in (low, high)]
+    strict = [len(signs[0 if n == 0 else 1]) == 1 for n in (low, high)]
+    return _tuple("(" if strict[0] else "[", ends, ")" if strict[1] else "]")
+
+
+_FUNCTIONS = (
+    "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "arcsin", "arccos", "arctan", "sinh", "cosh",
+    "tanh", "gcd", "lcm", "max", "min", "mod", "binom", "abs", "det",
+)  # fmt: skip
+
+
+def _single(plain: str, form: Form, evaluate: Evaluate) -> Key:
+    """One value with its unit, a letter, an expression, or words."""
+    plain = plain.strip()
+    infinite = re.fullmatch(r"([+-]?)\s?(?:\\infty|infinity|oo)", plain)
+    if infinite:
+        return _MINUS_INFINITE if infinite[1] == "-" else _INFINITE
+    body, unit = unit_of(plain)
+    if unit and form.unit and unit != form.unit:
+        return ("unit", unit, *_single(body, Form(), evaluate))
+    if body != plain:
+        return _read(body, form._replace(unit=""), evaluate)
+    bare = re.sub(r"[\x02\x03]", "", plain).strip(" ()")
+    for value in (number_value(plain), worded_value(bare)):
+        if value is not None:
+            return rational(value)
+    if re.fullmatch(r"[A-DF-HJ-Za-dfghj-z]|[EI]", bare):  # e and i are numbers
+        return "letter", bare
+    words = re.findall(r"[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+\*?|[_^]\{[^{}]*\}", " ", plain))
+    if (
+        any(word.lower() not in _FUNCTIONS for word in words)
+        or "\x02" in plain
+        or re.search(r"\d\s?:\s?\d", plain)
+        or not bare
+    ):
+        return text_key(bare or plain)
+    return evaluate(plain, "") or text_key(bare)

@@ -1,0 +1,198 @@
+"""Numbers as people and models write them, and their exact values.
+
+1,234 and 1 234 and 1{,}234; -$5 and \u22125; 3 1/2 and 3\u00bd and \\frac{7}{2}; 1.5 \u00d7 10^3 and 1e5; 50% and $5
+without their signs. A comma stands for thousands before groups of three digits alone, so 1,2 is no number.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+
+LONGEST = 500  # characters of a number: what is longer is compared as text (Python reads no more than 4,300 digits)
+LARGEST_POWER = 4_000  # bits of a power that is worked out here
+
+# Minus, and the dashes that are written for it.
+MINUS = "-\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"
+_HALVES = {
+    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
+    "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8",
+}  # fmt: skip
+RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
+
+# What stands between groups of three digits; the same between all groups of a number.
+_GAP = r"(?:,\\!\s?|\{,\}|\\[,;:]|,|[ \u00a0\u2009\u202f]|['\u2019])"
+_DIGITS = rf"(?:\d{{1,3}}(?:(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*)(?!\d)|\d+)"
+_TEN = r"\s?(?:[\u00d7x*\u00b7]|\\times|\\cdot)\s?10\s?"
+_UP = rf"(?:(?:\^|\*\*)\s?(?:\{{\s?[{MINUS}+]?\d+\s?\}}|[{MINUS}+]?\d+)|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)"
+_HALF = "[" + "".join(_HALVES) + "]"
+_ARM = rf"(?:\{{\s?[{MINUS}]?\s?(?:\d{{1,3}}(?:,\d{{3}})+|\d*\.?\d+)\s?\}}|\d)"
+_FRAC = rf"\\[dtc]?frac\s?{_ARM}\s?{_ARM}"
+_WHOLE = (
+    rf"(?>{_DIGITS}(?:"
+    rf"\s?{_FRAC}|[ -]\d+/\d+(?![\d/])|\s?{_HALF}"  # mixed numbers
+    rf"|(?:\.\d+)?(?:[eE][+-]?\d+(?!\w)|{_TEN}{_UP}|{_UP})?(?:/\d+(?![\d/]))?)"
+    rf"|\.\d+(?:[eE][+-]?\d+(?!\w)|{_TEN}{_UP})?|{_FRAC}|{_HALF})"
+)
+_SIGN = rf"(?:(?<![\d)\]}}%{_HALF[1:-1]}])[{MINUS}+](?=[$\u20ac\u00a3\\.\d{_HALF[1:-1]}])|(?<!\d )(?:minus|negative) )"
+MONEY = r"(?:\\?\$|[\u20ac\u00a3\u00a5])\s?"
+# A number does not begin inside a word, a number, a power, an index, a time or a date, and does not end in one.
+NUMERAL = re.compile(
+    rf"(?<![\w.^_/])(?<!\d:)(?<![\^_]\{{)(?<![\^_][{MINUS}])(?:{_SIGN}(?:{MONEY})?)?{_WHOLE}(?!:\d)(?!/\d)(?!\.\d)"
+)
+
+
+def groups_joined(text: str) -> str:
+    """The text with its numbers' groups of three digits joined: 1,234 becomes 1234, and 1,2 stays."""
+    return _GROUPED.sub(lambda m: re.sub(r"\D", "", m.group()), text)
+
+
+_GROUPED = re.compile(rf"(?<![\w.])(?<!\d,)\d{{1,3}}(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*(?!\d)")
+_PLAIN = re.compile(
+    r"(?P<sign>[-+]?)(?:(?P<whole>\d+)(?: \+? ?|\+ ?)(?P<over>\d+)/(?P<under>\d+)"  # mixed
+    r"|(?P<number>\d+(?:\.\d*)?|\.\d+)(?:e(?P<exponent>[-+]?\d+)|\^(?P<power>-?\d+))?(?:/(?P<divisor>\d+))?"
+    r"|(?P<top>-?[\d.]+)//(?P<bottom>-?[\d.]+))"
+)
+
+
+@lru_cache(maxsize=65536)  # a run gives the same answers again and again
+def number_value(text: str | None) -> Fraction | None:
+    """The exact value of a written number (1,234 = 1234.00, -$5, 50%, 1/3, 3 1/2, 1.5 × 10^3), or None if it is none.
+
+    One of more than `LONGEST` characters is held for none: it equals itself, as a text, and no other.
+    """
+    if text is None or len(text) > 2 * LONGEST:
+        return None
+    plain = _unmarked(text)
+    repeated = re.fullmatch(r"(-?)(\d{0,99}\.\d{0,99})\\overline\{(\d{1,99})\}", plain)
+    if repeated:
+        digits = len(repeated[2].partition(".")[2])
+        tail = Fraction(int(repeated[3]), (10 ** len(repeated[3]) - 1) * 10**digits)
+        return (Fraction(repeated[2].strip(".") or 0) + tail) * (-1 if repeated[1] else 1)
+    found = _PLAIN.fullmatch(plain)
+    if found is None or len(plain) > LONGEST or not plain.isascii():
+        return None
+    part = found.groupdict()
+    try:
+        value = _value(part)
+    except (ZeroDivisionError, ValueError):  # a divisor of 0; points without digits
+        return None
+    return None if value is None else -value if part["sign"] == "-" else value
+
+
+def _unmarked(text: str) -> str:
+    """A number without currency, percent and the marks of LaTeX, in one spelling."""
+    plain = text.strip().strip("*_`").strip()
+    if not plain.isascii():
+        plain = re.sub(r"\d", lambda m: str(int(m.group())), plain)  # digits of other scripts
+    plain = re.sub(r"^(?:\\\(|\\\[|\$\$|\$(?=.*[^\\]\$$))\s*|(?<!\\)\s*(?:\\\)|\\\]|\$\$)$", "", plain).strip()
+    plain = re.sub(rf"[{MINUS}]", "-", plain)
+    plain = re.sub(r"^(?:minus|negative) ", "-", plain)
+    plain = re.sub(rf"^([-+]?) ?(?:{MONEY})([-+]?)", r"\1\2", plain)
+    plain = re.sub(r"\s*(?:\\?%|\\?\$|[\u20ac\u00a3\u00a5])$", "", plain)
+    plain = re.sub(rf"({_HALF})", lambda m: f" {_HALVES[m[1]]}", plain).strip().replace("- ", "-")
+    plain = re.sub(r"([\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)$", lambda m: "^" + m[1].translate(RAISED), plain)
+    plain = groups_joined(plain)
+    plain = re.sub(rf"{_TEN}(?:\^|\*\*)\s?\{{?\s?\+?(-?\d+)\s?\}}?$", r"e\1", plain)
+    plain = re.sub(r"(?:\*\*|\^)\s?\{?\s?\+?(-?\d+)\s?\}?$", r"^\1", plain).replace("E", "e")
+    plain = re.sub(r"\\[dtc]?frac\s?(?:\{\s?([^{}]*?)\s?\}|(\d))\s?(?:\{\s?([^{}]*?)\s?\}|(\d))", _slashed, plain)
+    return re.sub(r"^([-+]?) +", r"\1", re.sub(r"(?<=\d) +(?=\d+//)", " ", plain)).removesuffix(".")
+
+
+def _slashed(found: re.Match[str]) -> str:
+    """A fraction of LaTeX with a stroke; two strokes where it stands alone and may have decimals or signs."""
+    top, bottom = found[1] or found[2] or "", found[3] or found[4] or ""
+    before = found.string[: found.start()].rstrip()
+    return f" {top}/{bottom}" if before[-1:].isdigit() else f"{top}//{bottom}"
+
+
+def _value(part: dict[str, str | None]) -> Fraction | None:
+    if part["top"] is not None and part["bottom"] is not None:
+        return Fraction(part["top"]) / Fraction(part["bottom"])
+    if part["whole"] is not None:
+        return int(part["whole"]) + Fraction(int(part["over"] or 0), int(part["under"] or 0))
+    value = Fraction(part["number"] or 0)
+    if part["exponent"] is not None:
+        if abs(int(part["exponent"])) > LONGEST:
+            return None
+        value *= Fraction(10) ** int(part["exponent"])
+    if part["power"] is not None:
+        if abs(int(part["power"])) * max(value.numerator.bit_length(), value.denominator.bit_length()) > LARGEST_POWER:
+            return None
+        value = value ** int(part["power"])
+    return value / int(part["divisor"]) if part["divisor"] is not None else value
+
+
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORDS = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS, start=2)}
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000}
+WORDED = re.compile(
+    rf"\b(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:(?: and |[ -])(?:{'|'.join([*_WORDS, *_SCALES])}))*\b",
+    re.I,
+)
+
+
+def worded_value(text: str | None) -> int | None:
+    """The value of a whole number in English words (twenty-two, three hundred and five), or None."""
+    words = re.sub(r"[- ]+", " ", (text or "").strip().lower()).replace(" and ", " ").split()
+    if not words or words[0] not in _WORDS:
+        return None
+    total = part = 0
+    for word in words:
+        if word in _WORDS:
+            if part % 100 and not (part % 10 == 0 and part % 100 >= 20 and _WORDS[word] < 10):
+                return None  # five six is no number
+            part += _WORDS[word]
+        elif word == "hundred":
+            part *= 100
+        elif word in _SCALES:
+            total, part = total + part * _SCALES[word], 0
+        else:
+            return None
+    return total + part
+
+
+_SIGNS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def expression_value(text: str | None) -> tuple[Fraction, list[int]] | None:
+    """The exact value of an expression of whole numbers and + - * / with brackets, and its numbers in order.
+
+    None where it is no such expression, or divides by 0.
+    """
+    if text is None or len(text) > 200:
+        return None
+    plain = re.sub(r"\u00d7|\\times|\\cdot", "*", text.replace("\u00f7", "/").replace("\\div", "/"))
+    plain = re.sub(r"\\left|\\right", "", plain).replace("\u2212", "-").strip()
+    try:
+        tree = ast.parse(plain, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # also NUL, lone surrogates, brackets too deep
+        return None
+    numbers: list[int] = []
+
+    def value(node: ast.expr) -> Fraction | None:
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            numbers.append(node.value)
+            return Fraction(node.value)
+        if not isinstance(node, ast.BinOp) or type(node.op) not in _SIGNS:
+            return None
+        left, right = value(node.left), value(node.right)
+        if left is None or right is None or (isinstance(node.op, ast.Div) and right == 0):
+            return None
+        return _SIGNS[type(node.op)](left, right)
+
+    total = value(tree)
+    return None if total is None else (total, numbers)

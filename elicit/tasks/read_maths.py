@@ -1,0 +1,105 @@
+"""The piece of mathematics that a region of a response states, or that a response without any mark ends with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from elicit.tasks.read_numbers import concluded, number
+from elicit.tasks.statements import Answer, Span, sentences, trimmed
+
+_PIECE = re.compile(
+    r"\\\[(?P<a>.+?)\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>.+?)\\\)"
+    r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)",
+    re.S,
+)
+_CLAUSE_ENDS = re.compile(r"\s*,?\s(?:because|since|as|which|so that|for)\s|(?<!\\)[.!?](?=\s|$)|\n|\s\((?=[a-z])")
+_TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
+_LED_IN = re.compile(r"(?:[A-Za-z']+[ \t]+){2,}(?=[-$\\\d(])")
+_WORDS = re.compile(
+    r"\\(?:text[a-z]*|mbox|mathrm)\s?\{[^{}]*\}|\\[A-Za-z]+(?:\{[a-zA-Z*]+\})?|\b(?:sqrt|sin|cos|tan|log|ln|pi|and|or|percent|degrees)\b"
+)
+
+
+def math(view: str, span: Span) -> Answer | None:
+    """All of a box; else what stands between the first delimiters, with those that are joined to it; else a clause."""
+    start, end = span.start, span.end
+    if span.found_by in ("box", "answer tag"):
+        return trimmed(view, start, end, span.found_by)
+    stop = _sentence_end(view, start, end)
+    pieces = [m for m in _PIECE.finditer(view, start, end) if _filled(m) and m.start() < stop]
+    values = [m for m in pieces if not _letter(view, m)]
+    if pieces and not values and (conclusion := concluded(view, start, stop, span.found_by)):
+        return conclusion  # "the largest $n$ is 34"
+    pieces = values or pieces
+    if not pieces:
+        clause = _CLAUSE_ENDS.search(view, start, end)
+        found = trimmed(view, start, clause.start() if clause else end, span.found_by)
+        led_in = _LED_IN.match(found.text) if found else None
+        if found and led_in:
+            return number(view, Span(found.start + led_in.end(), found.end, span.found_by))
+        return found
+    last = 0
+    while last + 1 < len(pieces) and _joined(view, pieces[last], pieces[last + 1]):
+        last += 1
+    return _list(view, pieces[: last + 1], span.found_by)
+
+
+def last_math(view: str) -> Answer | None:
+    """The mathematics, or else the number, of the last sentence that has either."""
+    pieces = [m for m in _PIECE.finditer(view) if _filled(m)]
+    plain = _PIECE.sub(lambda m: "m" * len(m.group()), view)  # sentences do not end within mathematics
+    for start, end in reversed(sentences(plain)):
+        here = [m for m in pieces if start <= m.start() < end]
+        told = here and _TOLD.search(view, here[-1].end(), end)
+        values = [m for m in here if not _letter(view, m)]
+        if told or (here and not values):
+            conclusion = concluded(view, start, end, "last value")
+            if conclusion and (not told or conclusion.start >= told.start()):
+                return conclusion
+        here = values or here
+        if here:
+            first = len(here) - 1
+            while first and _joined(view, here[first - 1], here[first]):
+                first -= 1
+            return _list(view, here[first:], "last value")
+        bare = trimmed(view, start, end, "last value")
+        if bare and not re.search(r"[A-Za-z]{2,}", _WORDS.sub(" ", bare.text)):
+            return bare  # without delimiters, and nothing else
+        found = concluded(view, start, end, "last value")
+        if found:
+            return found
+    return None
+
+
+def _letter(view: str, piece: re.Match[str]) -> bool:
+    """Whether a piece only names something."""
+    return re.fullmatch(r"\s*[A-Za-z]\s*", view[slice(*_inside(piece))]) is not None
+
+
+def _joined(view: str, one: re.Match[str], other: re.Match[str]) -> bool:
+    """Whether two pieces belong to one list."""
+    return re.fullmatch(r"[\s,;*]*(?:and|or)?[\s*]*", view[one.end() : other.start()]) is not None
+
+
+def _list(view: str, pieces: Sequence[re.Match[str]], found_by: str) -> Answer | None:
+    """What a piece holds; of several all that stands from the first to the last."""
+    if len(pieces) == 1:
+        return trimmed(view, *_inside(pieces[0]), found_by)
+    return trimmed(view, pieces[0].start(), pieces[-1].end(), found_by)
+
+
+def _inside(found: re.Match[str]) -> tuple[int, int]:
+    """What stands between the delimiters."""
+    return next(found.span(name) for name in "abcd" if found[name] is not None)
+
+
+def _filled(found: re.Match[str]) -> bool:
+    return bool(found.string[slice(*_inside(found))].strip())
+
+
+def _sentence_end(view: str, start: int, end: int) -> int:
+    """Where the first sentence ends; periods within mathematics end none."""
+    plain = _PIECE.sub(lambda m: "m" * len(m.group()), view[start:end])
+    found = re.search(r"(?<!\\)[.!?](?=\s|$)|\n\s*\n", plain)
+    return start + found.start() if found else end

@@ -1,0 +1,156 @@
+"""The number, or the expression, that a region of a response states, or that a response without any mark concludes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from elicit.tasks.numerals import MINUS, MONEY, NUMERAL, WORDED, number_value, worded_value
+from elicit.tasks.statements import Answer, Span, last_match, sentence_end, sentences, trimmed
+
+# What may stand before a number that is stated: marks, "about", a name and a sign of equality.
+_BEFORE = re.compile(
+    r"(?:[\s*_`\"'($\[\u20ac\u00a3=:\u2248]|\\[(\[$]|\\text(?:bf)?\{|[a-z](?:_\{?\w\}?)?\s*=(?!=)"
+    r"|(?:exactly|approximately|about|roughly|only|around|a total of|therefore|thus|simply|equal to|at least|at most)"
+    r"\b)*",
+    re.I,
+)
+# A sign that a blank follows counts where a number must stand.
+_SIGN = re.compile(rf"[{MINUS}]\s?(?:{MONEY})?")
+# What makes a number a piece of something larger.
+_GOES_ON = re.compile(
+    r"\s*(?:[-+*/^=!\u00d7\u00f7\u2212]|\\(?:times|cdot|div|sqrt|pi|pm|frac|approx)|[({\[]\s*\d|\\\(|(?:x|mod)\s\d)"
+    r"|[a-fi-kn-rt-z](?![\w'])"
+)
+_LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or)\s)\s*(?=[$\\-]?\d)")
+_CLAUSE_ENDS = re.compile(
+    r"(?<!\\)[.!?](?=\s|$)|\n|,\s|;\s|\s(?:because|since|as|so|which|where|and|for|after|if|when)\s"
+)
+_SUM = re.compile(r"[\d\s.,+*/×÷·$()%{}^\\\[\]\w\u2212-]*=")
+_TERM = re.compile(r"(?:\s[A-Za-z]+){0,2}\s*(?:[-+*/^×÷\u2212]|\\(?:times|cdot|div))")
+_OPERATORS = tuple("+*/×÷\u2212-")
+# What tells a number in a sentence that has several: "there are 50 numbers below 100".
+_TOLD = re.compile(
+    r"^(?!.*\b(?:if|when|since|because|as|where)\b).*\b(?:is|are|was|were|equals)\s(?:only\s|about\s)?\\?\$?$"
+)
+_RESULT = re.compile(rf"[=\u2248]\s*(?:\\?\$|\\approx)?\s*(?P<value>{NUMERAL.pattern})")
+
+
+def number(view: str, span: Span) -> Answer | None:
+    """The number that a region states: the first, the value of an equation, or what its first sentence concludes.
+
+    Where the region goes on as mathematics (2√3) or as a list, all of that is the answer, and so no number.
+    """
+    start, end = span.start, span.end
+    whole = span.found_by in ("box", "answer tag")
+    if not whole:
+        end = sentence_end(view, start, end)
+    at = _match_end(_BEFORE, view, start, end)
+    found = NUMERAL.match(view, at, end) or NUMERAL.match(view, _match_end(_SIGN, view, at, end), end)
+    if found is None:
+        return _in_words(view, at, end, span.found_by) or concluded(view, start, end, span.found_by)
+    value = _value_of_sum(view, found, end)
+    if value is not None:
+        return Answer(value.group(), *value.span(), span.found_by)
+    begin, stop = at if view[at] in MINUS else found.start(), found.end()
+    listed = _LIST.match(view, stop, end)
+    if listed is None and _GOES_ON.match(view, stop, end) is None:
+        return Answer(view[begin:stop], begin, stop, span.found_by)
+    if whole:
+        return trimmed(view, start, end, span.found_by)
+    if listed is None:
+        return trimmed(view, begin, _clause_end(view, stop, end), span.found_by)
+    while listed and (after := NUMERAL.match(view, _match_end(_SIGN, view, listed.end(), end), end)):
+        stop = after.end()
+        listed = _LIST.match(view, stop, end)
+    return trimmed(view, begin, stop, span.found_by)
+
+
+def last_number(view: str) -> Answer | None:
+    """The number that the last sentence with one concludes."""
+    found = (concluded(view, start, end, "last value") for start, end in reversed(sentences(view)))
+    return next((answer for answer in found if answer), None)
+
+
+def _match_end(pattern: re.Pattern[str], view: str, start: int, end: int) -> int:
+    """Where a match at `start` ends; `start` where there is none."""
+    found = pattern.match(view, start, end)
+    return found.end() if found else start
+
+
+def _clause_end(view: str, start: int, end: int) -> int:
+    found = _CLAUSE_ENDS.search(view, start, end)
+    return found.start() if found else end
+
+
+def _value_of_sum(view: str, found: re.Match[str], end: int) -> re.Match[str] | None:
+    """The number after the last sign of equality, where the number begins a sum that is done: 30 + 40 = 70."""
+    clause = view[found.start() : _clause_end(view, found.start(), end)]
+    if _SUM.match(clause) is None or _TERM.match(view, found.end(), end) is None or clause.rstrip().endswith("="):
+        return None  # 7 = 3 + 4 states 7
+    return last_match(NUMERAL, view, found.start() + clause.rindex("="), found.start() + len(clause))
+
+
+def _in_words(view: str, start: int, end: int, found_by: str) -> Answer | None:
+    found = WORDED.match(view, start, end)
+    return Answer(found.group(), *found.span(), found_by) if found and worded_value(found.group()) is not None else None
+
+
+def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
+    """The number that a sentence concludes: one that repeats the last result, else its last.
+
+    A list of alternatives ("4 or 5") is the answer as a whole. Of 7 = 3 + 4 it is 7.
+    """
+    found = list(NUMERAL.finditer(view, start, end))
+    if not found:
+        return None
+    last = found[-1]
+    if re.match(r"[ \t]*[-+*/×÷=(\u2212]\s*$", view[last.end() :]):
+        return None  # cut in the middle of a sum
+    if re.search(r"=\s*(?:\\?\$|\\text\{[^}]*\})?\s*$", view[start : last.start()]):
+        return Answer(last.group(), *last.span(), found_by)
+    first = _list_begins(view, found)
+    if first < len(found) - 1 and re.search(r"\bor\b", view[found[first].start() : last.start()]):
+        return trimmed(view, found[first].start(), last.end(), found_by)
+    named = re.search(rf"(?<![\w.])({NUMERAL.pattern})\s*=[^=.!?\n]*$", view[start : last.start()])
+    if named and not _alone(view, *last.span()) and _alone(view, *(start + n for n in named.span(1))):
+        return Answer(named[1], start + named.start(1), start + named.end(1), found_by)
+    result = last_match(_RESULT, view, 0, end)
+    value = number_value(result["value"]) if result else None
+    alone = [m for m in found if _alone(view, *m.span())]
+    chosen = [m for m in alone if value is not None and number_value(m.group()) == value]
+    chosen = chosen or [m for m in alone if _TOLD.search(view, max(start, m.start() - 60), m.start())] or [last]
+    return Answer(chosen[-1].group(), *chosen[-1].span(), found_by)
+
+
+def _alone(view: str, start: int, end: int) -> bool:
+    """Whether a number is no term of a sum."""
+    before, after = view[:start].rstrip(" $\\("), view[end : end + 10].lstrip(" $\\)")
+    return not re.match(r"[-+*/×÷\u2212]|times|cdot", after) and not before.endswith(_OPERATORS)
+
+
+def _list_begins(view: str, found: Sequence[re.Match[str]]) -> int:
+    """Which number begins the list that the last one ends."""
+    first = len(found) - 1
+    joint = re.compile(r"\s*(?:,?\s*(?:and|or)|,)\s*\$?\s*")
+    while first and joint.fullmatch(view, found[first - 1].end(), found[first].start()):
+        first -= 1
+    return first
+
+
+# Whole numbers joined by signs, with brackets where they are.
+_OPERATOR = r"(?:[-+*/×÷\u2212]|\\times|\\cdot|\\div)"
+_EXPRESSION = re.compile(rf"(?<![\w.)])[(\s]*\d+(?:[\s)]*{_OPERATOR}[\s(]*\d+)+(?:\s*\))*")
+
+
+def expression(view: str, span: Span) -> Answer | None:
+    """The first expression of a region; a number alone where the region holds nothing else."""
+    found = _EXPRESSION.search(view, span.start, span.end)
+    if found:
+        return trimmed(view, *found.span(), span.found_by)
+    return None if span.found_by == "answer is" else number(view, span)
+
+
+def last_expression(view: str) -> Answer | None:
+    found = last_match(_EXPRESSION, view)
+    return trimmed(view, *found.span(), "last value") if found else None

@@ -1,0 +1,233 @@
+"""Where a response states its answer, whatever the answer is: boxes, tags, `####`, "the answer is".
+
+What is no part of the answer is blanked first, so that places stay what they were: a thought, and all of one that does
+not end; questions that the model invents after its answer; programs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_THOUGHT_BEGINS = re.compile(r"<(?:think|thinking|thought|reasoning)>|<\|begin_of_thought\|>", re.I)
+_THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>", re.I)
+# A next turn or question that a completion model invents.
+_TURN = r"(?:Q|Question|Problem|Exercise|Human|User|Instruction|Student)"
+_INVENTED = re.compile(
+    rf"(?:^|\n)[ \t]*(?:[#>*]+[ \t]*)?(?P<word>{_TURN})(?:[ \t]+\d+)?[ \t]*(?:[:\uff1a]|\*\*[:\uff1a]?(?=\s)|\n)"
+    r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id|user|end)\|>|</s>|\n\[INST\]"
+)
+_PROGRAM = re.compile(
+    r"```[ \t]*(?!(?:text|txt|plaintext|latex|tex|math|markdown|md|output)\b)\w[\w+#-]*[ \t]*\n.*?(?:```|\Z)", re.S
+)
+
+_BOX = re.compile(r"\\(?:boxed|fbox|beginboxed)\s*(?=\{)|\\boxed\s+(?=[\w-])")
+_TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
+# What may stand between two boxes that are one answer.
+_JOINED = re.compile(
+    r"(?:[\s$,;&}]|\\[,;()\[\]]|\\q?quad|\\(?:text|mbox)\s?\{|\b(?:and|or)\b|\b[a-z](?:_\{?\d\}?)?\s*=)+", re.I
+)
+_HASHES = re.compile(r"####[ \t]*(?P<rest>[^\n]+)")
+
+_IS = (
+    r"(?:is|are|was|were|would be|will be|should be|must be|has to be|equals|comes to|=)"
+    r"(?:[ \t]+(?:thus|therefore|then|hence|clearly|indeed|simply|just|now))*[ \t]*[:\uff1a]?"
+)
+_PURPOSE = r"(?:[ \t]+(?:to|for|of|in)[ \t][^.\n:=$\\]{1,80}?)?"
+_LIKE = r"(?:[ \t]+(?:choice|option|letter|value|number))?"
+MARKER = re.compile(
+    rf"\banswers?{_LIKE}{_PURPOSE}[ \t*_]*(?:[:\uff1a][ \t*_]*{_IS}|{_IS}|[:\uff1a]|[ \t]-[ \t])[ \t*_]*"
+    r"|(?:\u7b54\u6848|\u7b54\u3048|\u56de\u7b54|\u89e3\u7b54)[ \t]*(?:[:\uff1a]|\u662f|\u4e3a|\u306f)+[ \t]*"
+    r"|\b(?:Antwort|Respuesta|R\u00e9ponse|Resposta|Risposta|\u041e\u0442\u0432\u0435\u0442)[ \t]*[:\uff1a][ \t*]*"
+    r"|(?:^|(?<=\n))[ \t]*(?:#+[ \t]*|\*\*[ \t]*)?(?:final[ \t]+)?answer[ \t]*(?:\*\*)?[ \t]*(?=\n|\Z)",
+    re.I,
+)
+# After a box: what takes it back, or says that it was a step.
+_RETRACTED = re.compile(
+    r"\b(?:final answer|wait|actually|sorry|mistaken?|incorrect|correction|oops|apologi[sz]e|hold on|"
+    r"not (?:right|correct)|wrong|re-?check|let me (?:re|correct|fix))",
+    re.I,
+)
+
+
+class Answer(NamedTuple):
+    """An answer, where it stands (characters [start, end) of the text), and how it was found.
+
+    `text` are those characters, but of an option its letter alone in upper case, and of several boxes what they hold,
+    separated by commas.
+    """
+
+    text: str
+    start: int
+    end: int
+    found_by: str = ""
+
+
+class Span(NamedTuple):
+    """Characters [start, end), and how they were marked."""
+
+    start: int
+    end: int
+    found_by: str
+
+
+class Box(NamedTuple):
+    """A closed box: all of it, and what it holds."""
+
+    begin: int
+    start: int
+    end: int
+    after: int
+
+
+def said(text: str, *, programs: bool) -> str:
+    """The text with all that is no part of the answer as blanks, as long as it was; empty where a thought does not end.
+
+    Args:
+        programs: whether fenced code that names its language is kept.
+    """
+    ends = list(_THOUGHT_ENDS.finditer(text))
+    start = ends[-1].end() if ends else 0
+    if _THOUGHT_BEGINS.search(text, start):
+        return ""
+    end = _invented(text, start)
+    kept = blanked(text, 0, start)[:end] + " " * (len(text) - end)
+    if not programs:
+        for found in _PROGRAM.finditer(kept):
+            kept = blanked(kept, *found.span())
+    return kept
+
+
+def _invented(text: str, start: int) -> int:
+    for found in _INVENTED.finditer(text, start):
+        # A response may begin by writing its own question down; `Q:` is a next one even there.
+        if text[start : found.start()].strip(" \t\n#*") or found["word"] in (None, "Q"):
+            return found.start()
+    return len(text)
+
+
+def blanked(text: str, start: int, end: int) -> str:
+    """The text with [start, end) as blanks; its lines stay."""
+    return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
+
+
+def boxes(text: str) -> tuple[list[Box], int | None]:
+    """The closed boxes in order, the outermost alone, none that is empty; and where one begins that is not closed."""
+    out: list[Box] = []
+    at = 0
+    while found := _BOX.search(text, at):
+        start = found.end()
+        if text[start] != "{":
+            word = re.compile(r"-?[\w.,/]*\w").match(text, start)
+            at = word.end() if word else start
+            out.append(Box(found.start(), start, at, at))
+            continue
+        closed = _closing(text, start)
+        if closed is None:
+            return out, found.start()
+        if re.sub(r"[\s.…]|\\[cl]?dots", "", text[start + 1 : closed]):
+            out.append(Box(found.start(), start + 1, closed, closed + 1))
+        at = closed + 1
+    return out, None
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the brace that opens at `start` is closed."""
+    depth, at = 0, start
+    while at < len(text):
+        if text[at] == "\\":
+            at += 2  # an escaped brace closes nothing
+            continue
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return at
+        at += 1
+    return None
+
+
+def boxed(text: str) -> list[Box]:
+    """The boxes of the last answer in boxes: the last one, and those before it that are joined to it by "and"."""
+    found, _ = boxes(text)
+    first = len(found) - 1
+    while first > 0:
+        between = text[found[first - 1].after : found[first].begin]
+        if not (_JOINED.fullmatch(between) and re.search(r",|;|\band\b|\bor\b", between)):
+            break
+        first -= 1
+    return found[max(first, 0) :]
+
+
+def tagged(text: str) -> Span | None:
+    """What stands between the last `<answer>` and `</answer>`."""
+    last = last_match(_TAG, text)
+    return Span(*last.span(1), "answer tag") if last and last[1].strip() else None
+
+
+def hashed(text: str) -> Iterator[Span]:
+    """What follows `####`, the last first; a heading of a numbered step is none."""
+    for found in reversed(list(_HASHES.finditer(text))):
+        if not re.match(r"(?:\d+[.):][ \t]+|Step\b|Part\b|.*:\**[ \t]*$)", found["rest"].strip("* "), re.I):
+            yield Span(*found.span("rest"), "####")
+
+
+def marked(text: str) -> Iterator[Span]:
+    """What follows "the answer is" and its like, the last first, up to the end of the paragraph.
+
+    A denial is passed over, up to what is put in its place: "not 5 but 6".
+    """
+    for found in reversed(list(MARKER.finditer(text))):
+        start = found.end()
+        # A line end before the answer, and marks that were opened before the marker.
+        start += len(re.match(r"[\s*_]*[:\uff1a]?[\s*_]*", text[start:]).group())  # type: ignore[union-attr]
+        end = text.find("\n\n", start)
+        end = len(text.rstrip()) if end < 0 else end
+        if text[start : start + 2] == "\\[" and (closed := text.find("\\]", start)) >= 0:
+            end = max(end, closed + 2)
+        denied = re.match(r"not\b[^.\n]*?(?:\bbut(?: rather)?|[,;] (?:it is|it's|rather|instead))\s+", text[start:end])
+        if denied:
+            start += denied.end()
+        elif re.match(r"not\b|n't\b", text[start:end]):
+            continue
+        if start < end:
+            yield Span(start, end, "answer is")
+
+
+def replaces(text: str, after: int, later: int) -> bool:
+    """Whether an answer that is stated at `later` stands for one in a box that ends at `after`: the box is taken back,
+    or was a step before the final answer."""
+    return _RETRACTED.search(text, after, later) is not None
+
+
+def trimmed(text: str, start: int, end: int, found_by: str, marks: str = "\"'*`") -> Answer | None:
+    """The span without surrounding blanks, quotes, stars and a closing period; None if nothing is left."""
+    closing = marks + "." if marks else ""
+    while start < end and (text[start].isspace() or text[start] in marks):
+        start += 1
+    while end > start and (text[end - 1].isspace() or text[end - 1] in closing):
+        end -= 1
+    return Answer(text[start:end], start, end, found_by) if end > start else None
+
+
+def last_match(pattern: re.Pattern[str], text: str, start: int = 0, end: int | None = None) -> re.Match[str] | None:
+    """The last match in [start, end)."""
+    found = list(pattern.finditer(text, start, len(text) if end is None else end))
+    return found[-1] if found else None
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Where sentences and lines begin and end, in order."""
+    cuts = [found.end() for found in re.finditer(r"(?<!\\)[.!?](?=[\s*\"')\]]|$)|\n", text)]
+    return list(zip([0, *cuts], [*cuts, len(text)], strict=True))
+
+
+_SENTENCE_ENDS = re.compile(r"(?<!\\)[.!?](?=[\s*\"')\]]|$)|\n\s*\n")
+
+
+def sentence_end(text: str, start: int, end: int) -> int:
+    """Where the sentence or the line ends that begins at `start`; displayed mathematics may have several lines."""
+    found = _SENTENCE_ENDS.search(text, start, end)
+    stop = found.start() if found else end
+    line = text.find("\n", start, end)
+    one_line = line >= 0 and text[start:line].strip(" *$") and text[start : start + 2] not in ("\\[", "$$")
+    return min(stop, line) if one_line else stop

@@ -1,0 +1,62 @@
+"""Pairs of a gold answer and a response, with a verdict by hand: what is found in a response, and how it is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elicit.tasks.answers import FOUND_BY, KINDS, find_answer
+from elicit.tasks.base import Item
+from elicit.tasks.grading import grader_for
+
+FILE = Path(__file__).parent / "answer_pairs.jsonl"
+PAIRS: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text(encoding="utf-8").split("\n") if line]
+
+
+def verdict(kind: Any, gold: str, response: str) -> bool:
+    found = find_answer(response, kind)
+    return grader_for(kind).grade(Item("i", "q", gold, "test"), found.text if found else None).correct
+
+
+def test_pairs_are_told_apart_and_many_are_wrong() -> None:
+    assert (
+        len({pair["id"] for pair in PAIRS}) == len({(p["kind"], p["gold"], p["response"]) for p in PAIRS}) == len(PAIRS)
+    )
+    assert {pair["kind"] for pair in PAIRS} <= set(KINDS)
+    assert all(pair["reason"] and pair["source"] for pair in PAIRS)
+    assert sum(not pair["verdict"] for pair in PAIRS) >= 200
+
+
+def test_verdicts_agree_with_those_by_hand() -> None:
+    told = {pair["id"]: verdict(pair["kind"], pair["gold"], pair["response"]) for pair in PAIRS}
+    other = [pair for pair in PAIRS if told[pair["id"]] is not pair["verdict"]]
+    assert not [pair["id"] for pair in other if not pair["verdict"]], "wrong answers that count as right"
+    assert len(other) <= 0.01 * len(PAIRS), [pair["id"] for pair in other]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}", "The answer is {}.", "The answer is:\n\n\\[ {} \\]", "So we get \\({}\\).", "\\boxed{{{}}}", "#### {}",
+        "Final Answer: The final answer is ${}$. I hope it is correct.", "<answer>{}</answer>", "**Answer:** {}",
+        "Therefore, the final answer is $\\boxed{{{}}}$. (See step 2.)", "**Final Answer**\n\\[\n\\boxed{{{}}}\n\\]",
+        "First 3 + 4 = 7.\n\nSo the answer is $$\n{}\n$$", "<think>maybe 5</think>\nThe answer is {}",
+    ],
+)  # fmt: skip
+def test_gold_answers_are_found_however_they_are_said(form: str) -> None:
+    golds = dict.fromkeys((pair["kind"], pair["gold"]) for pair in PAIRS if pair["kind"] in ("number", "math"))
+    said = [(kind, gold) for kind, gold in golds if not gold.endswith("!") and ("$" not in gold or "$" not in form)]
+    assert [(kind, gold) for kind, gold in said if not verdict(kind, gold, form.format(gold))] == []
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair["id"])
+def test_an_answer_stands_where_its_span_says(pair: dict[str, Any]) -> None:
+    found = find_answer(pair["response"], pair["kind"])
+    if found is None:
+        return
+    said = pair["response"][found.start : found.end]
+    assert 0 <= found.start < found.end and found.found_by in FOUND_BY
+    assert said == found.text or said.upper() == found.text or (found.found_by == "box" and "boxed" in said)

@@ -1,0 +1,130 @@
+"""Equality of answers is an equivalence, the same for grading and voting; numbers are exact."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elicit.tasks.answers import KINDS, find_answer
+from elicit.tasks.base import Item
+from elicit.tasks.equality import Form, form_of
+from elicit.tasks.grading import MathGrader, _math_key, grader_for
+from elicit.tasks.numerals import NUMERAL, number_value, worded_value
+
+VALUES = st.fractions(min_value=-10_000, max_value=10_000, max_denominator=60)
+SAID = st.sampled_from(
+    [
+        "12", "12.0", "1,2", "2,1", "(1,2)", "[1,2]", r"\{1,2\}", r"\frac{24}{2}", "12 cm", r"12\text{ m}", "12%",
+        r"\$12", "0.5", "1/2", r"\frac12", "50%", "x=12", "x + 1", "1 + x", "y = x + 1", "x > 2", r"(2, \infty)",
+        "12:00", "A", "(A)", "yes", "Yes.", "", "twelve", r"\sqrt{144}", r"2\sqrt{3}", r"\sqrt{12}", "x^2 + y^2 = 4",
+        "2x^2 + 2y^2 = 8", r"\pm 3", "3, -3", "a b", "a  b", "12_5", "-12", "\u221212", "1,234", "1234", "no answer",
+    ]
+)  # fmt: skip
+UNITS = ["", "cm", "m", "%", "$", "degree"]
+
+
+def same(kind: str, gold: str, answer: str) -> bool:
+    return grader_for(kind).grade(Item("i", "q", gold, "test"), answer).correct  # type: ignore[arg-type]
+
+
+@given(st.sampled_from([kind for kind in KINDS if kind != "math"]), st.lists(SAID, min_size=3, max_size=3))
+def test_equality_is_an_equivalence_and_voting_uses_it(kind: str, said: list[str]) -> None:
+    a, b, c = said
+    if kind == "expression":  # its items say what is right; votes are by value and numbers
+        a, b, c = "3 + 4", "4+3", "8 - 1"
+        assert grader_for("expression").groups([a, b, c]) == [0, 0, 2]
+        return
+    assert same(kind, a, a) and same(kind, a, b) == same(kind, b, a)
+    assert not (same(kind, a, b) and same(kind, b, c)) or same(kind, a, c)
+    groups = grader_for(kind).groups(said)  # type: ignore[arg-type]
+    assert (groups[1] == 0) == same(kind, a, b) and (groups[2] == 0) == same(kind, a, c)
+
+
+@settings(deadline=None)  # the worker starts
+@given(st.lists(SAID, min_size=3, max_size=3), st.sampled_from(UNITS), st.booleans())
+def test_in_each_form_equality_of_mathematics_is_an_equivalence(said: list[str], unit: str, relation: bool) -> None:
+    a, b, c = (_math_key(text, Form(unit, relation))[0] for text in said)
+    assert a == a and (a == b) == (b == a) and (not (a == b == c) or a == c)
+    keys = [_math_key(text, form_of(said))[0] for text in said]
+    groups = MathGrader().groups(said)
+    assert [groups[i] == groups[j] for i in range(3) for j in range(3)] == [x == y for x in keys for y in keys]
+    for gold in said:
+        assert same("math", gold, gold)
+        for answer in said:
+            expected = _math_key(gold, form_of([gold]))[0] == _math_key(answer, form_of([gold]))[0]
+            assert same("math", gold, answer) == (expected or gold.strip() == answer.strip())
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("10 cm", ["10", r"10\text{ cm}", "10 centimeters"], ["10 m", "10 cm^2", "11"]),
+        ("10", ["10 cm", "10 m", "10%", r"\$10"], ["0.1", "1,0"]),
+        ("50%", ["50", r"50\%", "50 percent"], ["0.5", "1/2", r"\$50"]),
+        ("1/2", ["0.5", r"\frac{2}{4}"], ["50%", "50"]),
+        ("y = 2x + 3", ["2x + 3", "y=3+2x", "2x - y + 3 = 0"], ["y = 3x + 2", "x = 2y + 3"]),
+        ("x^2 + y^2 = 4", ["2x^2 + 2y^2 = 8", "y^2 = 4 - x^2"], ["4", "x^2 + y^2 = 2", "x^2 - y^2 = 4"]),
+        ("(1, 2)", ["x = 1, y = 2", "(1,2)"], ["(2,1)", "1,2", "[1,2]", r"\{1,2\}"]),
+        ("1, 2", ["2, 1", r"\{1, 2\}", "1 and 2", "x = 1 or x = 2"], ["12", "1", "(1,2)"]),
+        (r"0.\overline{3}", ["1/3"], ["0.3", "0.33"]),
+        (r"\frac{1}{2004!}", [r"\frac{1}{2004!}"], [r"\frac{1}{2005!}", "0"]),
+        ("x^2 - y^2", ["(x-y)(x+y)"], ["(x-y)^2", "x^2 + y^2"]),
+        ("|x|", [r"\left|x\right|"], ["x"]),
+    ],
+)
+def test_what_is_the_same_hangs_on_what_is_asked_for(gold: str, right: list[str], wrong: list[str]) -> None:
+    assert [answer for answer in right if not same("math", gold, answer)] == []
+    assert [answer for answer in wrong if same("math", gold, answer)] == []
+
+
+@given(VALUES)
+def test_a_number_has_one_value_in_every_spelling(value: Fraction) -> None:
+    n, d = value.numerator, value.denominator
+    whole, rest = divmod(abs(n), d)
+    sign = "-" if n < 0 else ""
+    spellings = [f"{n}/{d}", rf"\frac{{{n}}}{{{d}}}", f"{sign}{whole} {rest}/{d}", f"${n}/{d}$"]
+    spellings += [f"{n}", f"{n:,}", f"{n:,}.00", f"{n}e0", f"${sign}\\${abs(n)}$", f"{n}%"] if d == 1 else []
+    assert {number_value(text) for text in spellings} == {value}
+    found = find_answer(f"We had 7 of 9. The answer is {spellings[1]}, or so.", "number")
+    assert found is not None and number_value(found.text) == value
+
+
+@given(st.integers(0, 999_999))
+def test_numbers_in_words(n: int) -> None:
+    words = _in_words(n)
+    assert worded_value(words) == n and worded_value(words.title()) == n
+
+
+def _in_words(n: int) -> str:
+    ones = (
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    )  # fmt: skip
+    tens = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+    if n < 20:
+        return ones[n]
+    if n < 100:
+        return tens[n // 10 - 2] + (f"-{ones[n % 10]}" if n % 10 else "")
+    scale, name = (100, "hundred") if n < 1000 else (1000, "thousand")
+    head, rest = divmod(n, scale)
+    return f"{_in_words(head)} {name}" + (f" and {_in_words(rest)}" if rest else "")
+
+
+@pytest.mark.parametrize(
+    "text", ["1,2", "1,5", "\u20ac5,50", "12:30", "20/01/2020", "5.5.5", "2x", "v2", "1/0", "--5", "1 2"]
+)
+def test_what_is_no_number_has_no_value(text: str) -> None:
+    assert number_value(text) is None
+
+
+@given(st.text(alphabet="0123456789,.:/^{}\\$%- eE+\u00bd\u2212x", max_size=24))
+def test_no_text_makes_a_number_raise(text: str) -> None:
+    number_value(text)
+    for found in NUMERAL.finditer(text):
+        assert found.group()
+    for kind in KINDS:
+        answer = find_answer(text, kind)
+        assert answer is None or 0 <= answer.start < answer.end <= len(text)
