@@ -109,6 +109,15 @@ class Elicited:
     def prompt_ids(self, item: Item) -> list[int]:
         return self.prompt.ids(item.question, self.model.tokenizer)
 
+    def heard(self, items: Items) -> list[list[int]] | None:
+        """How the questions are put to a partner that has a prompt of its own."""
+        asked = [item.question for item in items]
+        return self.partner.prompt_ids(self.model, asked, self.decoder.max_new_tokens) if self.partner else None
+
+    def begun(self, items: Items) -> list[str]:
+        """For each question the mark of the thought that its prompt ends in, or ""."""
+        return [self.prompt.begun(item.question, self.model.tokenizer) for item in items]
+
     def answer(self, items: Items, on_step: OnStep | None = None) -> list[list[Trace]]:
         """Answer the questions in one batch: for each its branches, graded.
 
@@ -142,6 +151,7 @@ class Elicited:
         *,
         limit: int | None = None,
         stop: Sequence[str] | None = None,
+        begun: Sequence[str] | None = None,
         on_step: OnStep | None = None,
     ) -> list[list[Draft]]:
         """Answer prompts in one batch: for each its branches, ungraded.
@@ -153,13 +163,14 @@ class Elicited:
                 `elicit.decoding.decoders.RngStream`).
             limit: of new tokens; the decoder's own unless given.
             stop: strings at which an answer ends; the prompt's own unless given.
+            begun: for each prompt the mark of the thought that it ends in, or "" (`Prompt.begun`).
             on_step: called after every step.
 
         Raises:
-            UserError: as `answer`.
+            UserError: as `answer`; a partner with a prompt of its own, which these are not.
         """
         batch = _batch([(self, prompts, rng_streams)], limit, stop)
-        return self._found(prompts, kinds, respond(self.model, batch, kinds, on_step))
+        return self._found(prompts, kinds, respond(self.model, batch, kinds, on_step, begun))
 
     @property
     def _needs(self) -> frozenset[str]:
@@ -307,8 +318,10 @@ def answer_together(asked: Asked, on_step: OnStep | None = None) -> list[list[li
     first, _ = asked[0]
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     kinds = [[items.task.kind_of(item) for item in items] for _, items in asked]
-    batch = _batch([(h, some, [i.id for i in items]) for (h, items), some in zip(asked, prompts, strict=True)])
-    drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], on_step))
+    rows = [(h, some, [i.id for i in items]) for (h, items), some in zip(asked, prompts, strict=True)]
+    batch = _batch(rows, partner_prompts=first.heard(asked[0][1]))  # with a partner it shares its batch with no other
+    begun = [mark for handle, items in asked for mark in handle.begun(items)]
+    drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], on_step, begun))
     return [
         handle._graded(items, handle._found(put, some, [next(drafts) for _ in items]))
         for (handle, items), put, some in zip(asked, prompts, kinds, strict=True)
@@ -319,6 +332,7 @@ def _batch(
     put: Sequence[tuple[Elicited, Sequence[Sequence[int]], Sequence[RngStream | str]]],
     limit: int | None = None,
     stop: Sequence[str] | None = None,
+    partner_prompts: Sequence[Sequence[int]] | None = None,
 ) -> Batch:
     """Handles that share a `batch_key`, each with its prompts and their streams."""
     first, *_ = (handle for handle, _, _ in put)
@@ -332,6 +346,7 @@ def _batch(
         arm_of=[number for number, (_, prompts, _) in enumerate(put) for _ in prompts],
         adapter=first.adapter,
         partner=first.partner,
+        partner_prompts=partner_prompts,
         needs=frozenset(name for handle, _, _ in put for name in handle._needs),
     )
 
@@ -372,7 +387,8 @@ def _partner(folder: Path, about: dict[str, Any], model: Model | None) -> Hybrid
     elif "adapter" in about:
         thinking = _adapter(folder / PARTNER, about["adapter"])
     vectors, heads = ({int(c): one for c, one in (data.get(name) or {}).items()} for name in ("vectors", "heads"))
-    partner = HybridSteering(vectors, data["gate"], thinking, data["bias"], heads or None)
+    prompt = Prompt.from_dict(about["prompt"]) if "prompt" in about else None
+    partner = HybridSteering(vectors, data["gate"], thinking, data["bias"], heads or None, prompt)
     if partner.digest != about["digest"]:
         raise UserError(f"the partner in {str(folder)!r} is not the one that {FILE} names; give the model it had")
     return partner

@@ -1,4 +1,4 @@
-"""Docstrings say what belongs together in one line (`clean, corrupted: …`): for the API's tables, a line a parameter."""
+"""Docstrings say what belongs together in one line (`clean, corrupted: …`): in API tables each has its line."""
 
 from __future__ import annotations
 

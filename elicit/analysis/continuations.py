@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from elicit.analysis.base import in_turn
-from elicit.decoding.answering import ask
+from elicit.decoding.answering import ask, found_in
 from elicit.decoding.decoders import Decoder, Greedy
 from elicit.decoding.engine import Batch, decode_batch
 from elicit.decoding.loop import StopRule, stop_at
@@ -22,7 +22,6 @@ from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm
 from elicit.models.model import Model
-from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item, Items
 from probes.batching import by_length
 from probes.errors import UserError
@@ -192,6 +191,7 @@ def continuations(
     prompts = [handle.prompt_ids(item) for item in items]
     paths = [[*prompt, *some] for prompt, some in zip(prompts, begun, strict=True)]
     rule = StopRule(handle.model.eos_ids, stop, tokenizer)
+    marks = handle.begun(items)
     out: list[list[str | None]] = [[] for _ in paths]
     with errors_of(handle.method):
         for batch in by_length(paths, batch_tokens // decoder.branches):
@@ -206,7 +206,7 @@ def continuations(
             for i, branches in zip(batch, made, strict=True):
                 for generation in branches:
                     text = decoded(tokenizer, [*begun[i], *generation.tokens.tolist()])
-                    answer = find_answer(text[: stop_at(text, stop)], items.task.kind_of(items[i]))
+                    answer = found_in(text[: stop_at(text, stop)], items.task.kind_of(items[i]), marks[i])
                     out[i].append(answer.text if answer else None)
     return out
 

@@ -38,7 +38,15 @@ Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
 Against = Annotated[
     str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")
 ]
-Setting = Annotated[list[str] | None, typer.Option("--set", help="An option of what is run, as key=value. Repeatable.")]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="An option of what is run, as key=value; of its prompt: system, begin, and template.NAME, an argument "
+        "of the chat template. Repeatable.",
+    ),
+]
+PROMPT_DETAILS = {"system": "", "begin": ""}  # texts, of any method that puts a prompt
 
 
 def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
@@ -85,3 +93,33 @@ def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str,
             raise UserError(f"--set {pair!r} was given; write key=value")
         options[key] = value if isinstance(known.get(key), str) else value_of(value)
     return options
+
+
+def with_prompt_details(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with those of the prompt (`system`, `begin`, `template.NAME`, a table `template`) in its name.
+
+    Args:
+        options: as they were given.
+        known: those of the method; what is its own is no detail of its prompt.
+
+    Raises:
+        UserError: `template` without names.
+    """
+    from elicit.models.prompts import with_details
+
+    if "prompt" not in known:
+        return dict(options)
+    rest, details = dict(options), {}
+    for key in options.keys() - known.keys():
+        if key in PROMPT_DETAILS:
+            details[key] = rest.pop(key)
+        elif key == "template":
+            table = rest.pop(key)
+            if not isinstance(table, dict):
+                raise UserError(
+                    f"template = {table!r} was given; give its arguments by name, like template.enable_thinking=false"
+                )
+            details |= table
+        elif key.startswith("template."):
+            details[key.removeprefix("template.")] = rest.pop(key)
+    return {**rest, "prompt": with_details(rest.get("prompt", known["prompt"]), details)}

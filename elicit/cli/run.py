@@ -11,6 +11,7 @@ import typer
 
 from elicit.cli import completion
 from elicit.cli.options import (
+    PROMPT_DETAILS,
     Against,
     Device,
     DeviceMap,
@@ -23,6 +24,7 @@ from elicit.cli.options import (
     TaskName,
     load_given,
     settings,
+    with_prompt_details,
 )
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
@@ -50,7 +52,11 @@ def run(
         bool, typer.Option("--controls", help="The method's own controls, instead of --against.")
     ] = False,
     prompt: Annotated[
-        str, typer.Option(help="qa, qa-cot, qa-direct, chat, chat-cot, chat-direct, few-shot or a template file.")
+        str,
+        typer.Option(
+            help="qa, qa-cot, qa-direct, boxed, chat, chat-cot, chat-direct, chat-boxed, few-shot or a template file; "
+            "details may follow a colon: chat:enable_thinking=false."
+        ),
     ] = "qa",
     max_new_tokens: Annotated[int, typer.Option(help="Limit of each answer.")] = 128,
     setting: Setting = None,
@@ -150,7 +156,8 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     name = given["method"]
     given["model"] = given["model"] or get(name).model
     options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
-    options |= current(name, settings(given["setting"], {"engine": "", **options_of(name)}))
+    options |= current(name, settings(given["setting"], {"engine": "", **PROMPT_DETAILS, **options_of(name)}))
+    options = with_prompt_details(options, options_of(name))
     if given["trainer"]:
         options["trainer"] = given["trainer"]
     check_options(name, options)

@@ -137,6 +137,7 @@ def _read_plan(path: Path, model: Any) -> Any:
 def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
     """The direction between two prompts on the task's fit items, or between the lines of two files."""
     from elicit.models.prompts import named_prompt
+    from probes.encoding import encoded
     from probes.sites import Site, depth
     from steering.find import contrast
 
@@ -147,7 +148,7 @@ def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
     for name in names:
         if Path(name).is_file():
             lines = [line for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
-            sides.append([list(model.tokenizer(line)["input_ids"]) for line in lines[: given["limit"]]])
+            sides.append([encoded(model.tokenizer, line) for line in lines[: given["limit"]]])
         else:
             shape = named_prompt(name, model.tokenizer)
             sides.append([shape.ids(item.question, model.tokenizer) for item in task.fit[: given["limit"]]])

@@ -35,11 +35,13 @@ class Response:
         text: up to a stop string.
         ends: for each token the character at which it ends.
         found: the answer in the text, if there is one.
+        begun: the mark of the thought that the text begins within, where its prompt ended in one.
     """
 
     text: str
     ends: list[int]
     found: Answer | None
+    begun: str = ""
 
     @property
     def answer(self) -> str | None:
@@ -51,10 +53,25 @@ class Response:
         return token_span(self.ends, self.found) if self.found else None
 
 
-def read(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], kind: Kind) -> Response:
-    """The text of token ids from any sampler, and the answer in it."""
+def read(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], kind: Kind, begun: str = ""
+) -> Response:
+    """The text of token ids, from any sampler, and the answer in it.
+
+    Args:
+        begun: the mark of a thought, where the prompt ended in one (`Prompt.begun`): what follows is read as a thought
+            until that ends.
+    """
     text, ends = text_of(tokenizer, ids, stop)
-    return Response(text, ends, find_answer(text, kind))
+    return Response(text, ends, found_in(text, kind, begun), begun)
+
+
+def found_in(text: str, kind: Kind, begun: str = "") -> Answer | None:
+    """The answer in a text, which may begin within a thought."""
+    found = find_answer(begun + text, kind)
+    if found is None or found.start < len(begun):
+        return None
+    return found._replace(start=found.start - len(begun), end=found.end - len(begun))
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,18 @@ class Draft:
     asked: int = 0
 
 
-def respond(model: Model, batch: Batch, kinds: Sequence[Kind], on_step: OnStep | None = None) -> list[list[Draft]]:
+def respond(
+    model: Model,
+    batch: Batch,
+    kinds: Sequence[Kind],
+    on_step: OnStep | None = None,
+    begun: Sequence[str] | None = None,
+) -> list[list[Draft]]:
     """Answer the prompts of a batch by the model's engine.
 
     Args:
         kinds: of the answer that is looked for, one a prompt.
+        begun: for each prompt the mark of the thought that it ends in, or "", as `read` takes it.
 
     Returns:
         For each prompt its branches.
@@ -91,13 +115,14 @@ def respond(model: Model, batch: Batch, kinds: Sequence[Kind], on_step: OnStep |
     own = getattr(batch.decoder, "first_sample", 0)
     out = []
     made = decode_batch(model, batch, on_step)
-    for prompt, rng_stream, kind, branches in zip(batch.prompts, batch.rng_streams, kinds, made, strict=True):
+    begun = [""] * len(made) if begun is None else begun
+    for prompt, rng_stream, kind, mark, branches in zip(
+        batch.prompts, batch.rng_streams, kinds, begun, made, strict=True
+    ):
         first = rng_stream.choice if isinstance(rng_stream, RngStream) else own
+        said = [read(model.tokenizer, g.tokens.tolist(), batch.stop.strings, kind, mark) for g in branches]
         out.append(
-            [
-                Draft(read(model.tokenizer, g.tokens.tolist(), batch.stop.strings, kind), g, first + n, len(prompt))
-                for n, g in enumerate(branches)
-            ]
+            [Draft(one, g, first + n, len(prompt)) for n, (one, g) in enumerate(zip(said, branches, strict=True))]
         )
     return out
 
@@ -158,14 +183,27 @@ def ask(
 
 
 def found_again(response: Response, answer: str | None) -> Response:
-    """The response with an answer that it gave when asked for it, where that last stands in the text: 5 does not stand
-    in 15, nor in 0.5."""
-    if answer is None:
-        return replace(response, found=None)
-    before = r"(?<!\w)(?<!\d[.,])" if answer[0].isalnum() else ""
-    after = r"(?!\w)(?![.,]\d)" if answer[-1].isalnum() else ""
-    places = list(re.finditer(before + re.escape(answer) + after, response.text))
-    return replace(response, found=Answer(answer, *places[-1].span(), "asked") if places else None)
+    """The response with an answer that it gave when asked for it, where that stands last in the text.
+
+    Only as a whole: 5 does not stand in 15, 1.5 or 5/6, nor "cat" in "category".
+    """
+    places = [] if answer is None else list(_by_itself(answer).finditer(response.text))
+    found = Answer(places[-1].group(), *places[-1].span()) if places else None
+    return replace(response, found=found)
+
+
+def _by_itself(part: str) -> re.Pattern[str]:
+    """A part of a text that is not a part of a longer number or word there."""
+    before = after = ""
+    if part[:1].isdigit():
+        before = r"(?<![\w.])(?<!\d[,/:^])(?<!(?<![\w)\]}])[-\u2212])"
+    elif part[:1] in ("-", "\u2212"):
+        before = r"(?<![\w)\]}])"
+    elif part[:1].isalpha():
+        before = r"(?<!\w)"
+    if part[-1:].isalnum():
+        after = r"(?!\w|[.,/:^]\d)" if part[-1:].isdigit() else r"(?!\w)"
+    return re.compile(before + re.escape(part) + after)
 
 
 def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steered: bool = False) -> Trace:
@@ -202,6 +240,6 @@ def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steer
         moved=rounded(generation.moved) if steered else [],
         prompt_moved=generation.prompt_moved,
         unjudged=grade.unjudged,
-        found_by=response.found.found_by if response.found else "",
+        begun=response.begun,
         **notes,
     )

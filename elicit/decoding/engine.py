@@ -44,6 +44,7 @@ class Batch:
             interventions are counted from there. None: all of a prompt is question.
         adapter: on the model while it decodes.
         partner: of hybrid decoding, and of no other.
+        partner_prompts: of a partner with a prompt of its own: token ids of each, as it is asked.
         needs: those of `STATISTICS` without which the caller can do nothing with the generations.
     """
 
@@ -56,6 +57,7 @@ class Batch:
     lengths: Sequence[int] | None = None
     adapter: Adapter | None = None
     partner: HybridSteering | None = None
+    partner_prompts: Sequence[Sequence[int]] | None = None
     needs: frozenset[str] = frozenset()
 
     @property
@@ -78,7 +80,7 @@ class Batch:
         if self.partner is None:
             return self.decoder.policy(self.rng_streams, model.vocab_size)
         assert isinstance(self.decoder, Hybrid)
-        return self.decoder.joint(model, self.partner, self.rng_streams)
+        return self.decoder.joint(model, self.partner, self.rng_streams, self.partner_prompts)
 
 
 @dataclass(frozen=True)

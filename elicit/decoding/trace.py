@@ -29,7 +29,8 @@ class Trace:
     `prompt_moved` counts the perturbed prompt positions before it. `differs`, `taken`, `category` and `copied` are what
     hybrid decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere. `unjudged` says why the
     answer has no verdict and so scores 0 (see `elicit.tasks.base.Grade`), and `found_by` how the answer was found in
-    the text (see `elicit.tasks.answers`); both are written only where they say something.
+    the text (see `elicit.tasks.answers`). `begun` is the mark of the chain of thought that the text begins within,
+    where the prompt ended in one (`<think>`). The last three are written only where they say something.
     """
 
     item: str
@@ -57,6 +58,7 @@ class Trace:
     copied: list[int] = field(default_factory=list)
     unjudged: str = ""
     found_by: str = ""
+    begun: str = ""
 
     @property
     def correct(self) -> bool:
@@ -82,7 +84,7 @@ class Trace:
         return float(sum(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v or k not in ("unjudged", "found_by")}
+        return {k: v for k, v in asdict(self).items() if v or k not in ("unjudged", "found_by", "begun")}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Trace:

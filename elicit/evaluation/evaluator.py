@@ -141,6 +141,8 @@ def _check_room(arms: Sequence[Arm], items: Items) -> None:
     for one in {(id(h.model), h.prompt, h.decoder.max_new_tokens): h for h in handles}.values():
         longest = max(len(one.prompt_ids(item)) for item in items)
         check_ready(one.model.lm, longest + one.decoder.max_new_tokens)
+    for one in handles:
+        one.heard(items)
 
 
 def _arms(handle: Elicited, others: Mapping[str, Elicited]) -> list[Arm]:

@@ -49,6 +49,19 @@ def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def group_parts(metrics: dict[str, Any]) -> list[Part]:
+    """Accuracy by subject and by level, a table each, where the items have them."""
+    parts: list[Part] = []
+    for field, rows in metrics.get("groups", {}).items():
+        head = (field, "items", *metrics["arms"])
+        cells = [
+            (str(row["value"]), row["items"], *(f"{100 * row['accuracy'][arm]:.1f}" for arm in metrics["arms"]))
+            for row in rows
+        ]
+        parts.append(table(head, cells))
+    return parts
+
+
 def notes(metrics: dict[str, Any]) -> list[str]:
     """What a reader must know to read the table: filters, fallbacks, truncation, calibration."""
     arm = metrics["arms"][metrics["method"]]
@@ -69,6 +82,12 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     cut = {name: a["finish"].get("length", 0) for name, a in metrics["arms"].items()}
     if any(cut.values()):
         out.append("Answers cut at the limit: " + ", ".join(f"{n} {c}" for n, c in cut.items() if c) + ".")
+    average = metrics.get("samples", {}).get("avg_at_k")  # runs of older versions have none
+    if average:
+        out.append(
+            f"avg@{average['k']} of {metrics['method']}, the mean over items of the fraction of correct samples: "
+            f"{with_interval(average['mean'], average['interval'])} (items resampled)."
+        )
     out += unjudged_notes(metrics) + found_notes(metrics)
     calibration = metrics.get("calibration")
     if calibration and calibration["auroc"] is not None:
@@ -178,6 +197,7 @@ def run_sections(run: Run) -> list[Part]:
     method = METHODS.get(metrics["method"])
     parts: list[Part] = [table(*arm_table(metrics), main=0)]
     parts.append("".join(noted(line) for line in notes(metrics)))
+    parts += group_parts(metrics)
     if method:
         parts += [*method.report_sections(metrics["options"]), *method.findings(run)]
     parts += delivery_sections(metrics)

@@ -2,25 +2,53 @@
 
 3 + 4 = 7, $1,200 × 2 = 2400, 10 / 4 = 2.5, 10 / 3 = 3.33: a result that is written with decimals is right where it is
 the exact value rounded to as many. Both sides of every sign of equality are compared, so 2 + 3 = 5 = 6 is wrong.
+
+LaTeX and Markdown are read as the same (`\\frac{6}{2} \\times 4 = 12`, `**3** + 4 = 7`, `$5 + $3 = $8`). What is a
+piece of something longer is left alone: times (5:30), digits in groups (1 000), 1 1/2, powers, remainders.
 """
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from elicit.tasks.answers import expression_value, number_value
-
 LONGEST = 200  # characters; what is longer is a model gone astray, and left alone
-_NUMBER = r"[$€£]?\d+(?:,\d{3})*(?:\.\d+)?"
-_SIDE = rf"[(\s]*-?{_NUMBER}(?:[\s)]*[-+*/×÷\u2212][\s(]*{_NUMBER})*(?:\s*\))*"
-_EQUATION = re.compile(rf"(?<![\w.,)]){_SIDE}(?:\s*=\s*{_SIDE})+")
-# What stands before or after a number and makes it part of something larger: a variable, a power, "half of 6 + 2".
-_TIED_BEFORE = re.compile(r"(?:[-+*/×÷\u2212^%·(\[{\\]|\b(?:of|times|plus|minus|over|by|mod|than))\s*$", re.I)
-_TIED_AFTER = re.compile(r"\s*[-+*/×÷\u2212^%·(\[\\!]|\w|[.,]\d|\s*(?:of|times|plus|minus|over|mod)\b", re.I)
-_DECIMAL = re.compile(r"(\d+)\.(\d+)")
+_BLANK = r" \t\xa0\u2009\u202f"
+_NUMBER = r"(?:[$€£¥] ?)?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?: ?[$€¢])?"
+_REST = rf"-?{_NUMBER}(?:[{_BLANK})]*[-+*/][{_BLANK}(]*-?{_NUMBER})*(?:[{_BLANK}]*\))*"
+_EQUATION = re.compile(rf"(?<![\w.,)\]}}])(?:\([{_BLANK}(]*)?{_REST}(?:[{_BLANK}]*\n?[{_BLANK}]*=[{_BLANK}(]*{_REST})+")
+_OPERATION = re.compile(r"[\d)$€¢]\s*[-+*/]")
+# What stands before or after a number and makes it part of something larger: a variable, a power, "half of 6 + 2",
+# the hours of a time, the first digits of 1 000, the whole of 1 1/2, the number of a step.
+_TIED_BEFORE = re.compile(
+    r"(?:[-+*/^%(\[{\\]\s*|\d[^\S\n]+|\d:|\b(?:of|times|plus|minus|over|by|mod|than)\s*"
+    r"|\b(?:step|case|part|day|week|round|line|item|question|problem|example)\s*)$",
+    re.I,
+)
+_TIED_AFTER = re.compile(
+    r"[^\S\n]*[-+*/^%(\[\\!?]|\s*\+|\n\s*[-*/][\d(]|\w|[.,:]\d|\.?\\|\.\.|…|[^\S\n]+\d"
+    r"|\s*(?:of|times|plus|minus|over|mod|o'?clock|[ap]\.?m)\b",
+    re.I,
+)
+_REMAINDER = re.compile(r"[^.\n]{0,40}?\b(?:rem|left|over|R\s*\d)", re.I)  # 10 / 3 = 3 remainder 1
+_DECIMAL = re.compile(r"(\d*)\.(\d+)")
+_UNSEEN = re.compile(
+    r"\\(?:text|mathrm|mbox|textbf|mathbf)\s*\{(?P<inner>[^{}\\]*)\}|\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?)(?=\s*[()])"
+    r"|\\[()\[\],;:! ]|\\q?quad\b|&|(?<![\w)*])\*\*(?P<bold>[^*\n]+)\*\*(?![\w(*])"
+)
+_SIGNS = (
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|[×·⋅]|(?<=\d) *[xX] *(?=\d)|(?<=[\d)]) +[xX] +(?=\()"), "*"),
+    (re.compile(r"\\div(?![a-zA-Z])|÷"), "/"),
+    (re.compile(r"[\u2212\u2013\u2010\u2011\ufe63\uff0d]"), "-"),
+    (re.compile(r"\\\$"), "$"),
+)
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 
 
 class Equation(NamedTuple):
@@ -36,31 +64,83 @@ class Equation(NamedTuple):
 def equations(text: str) -> list[Equation]:
     """All equations of a text, in order; those that hold no operation (x = 3) are none."""
     out = []
-    for found in _EQUATION.finditer(text):
-        start = found.start() + len(found.group()) - len(found.group().lstrip())
-        written = found.group().strip()
-        if len(written) > LONGEST or _TIED_BEFORE.search(text[:start]) or _TIED_AFTER.match(text, found.end()):
-            continue
-        sides = [side.strip() for side in written.split("=")]
+    for found, start, end in _written(text):
+        written = text[start:end].strip()
+        sides = [side.strip() for side in found.group().split("=")]
         values = [value_of(side) for side in sides]
-        if not any(re.search(r"\d[\s)]*[-+*/×÷\u2212]", side) for side in sides) or None in values:
+        if len(written) > LONGEST or None in values:
             continue
         known = [value for value in values if value is not None]
         right = all(_same(a, b, side) for (a, b), side in zip(pairwise(known), sides[1:], strict=True))
-        out.append(Equation(written, start, found.end(), right, known[0]))
+        if not right and "/" in found.group() and _REMAINDER.match(found.string, end):
+            continue
+        out.append(Equation(written, start, end, right, known[0]))
     return out
 
 
+def holds_equation(text: str) -> bool:
+    """Whether an equation is written out in a text, right or wrong, with numbers and an operation."""
+    return any(_OPERATION.search(found.group()) for found in _EQUATION.finditer(_plain(text)))
+
+
+def _written(text: str) -> Iterator[tuple[re.Match[str], int, int]]:
+    """What is surely an equation, as plain text, and its characters [start, end) in the text."""
+    plain = _plain(text)
+    for found in _EQUATION.finditer(plain):
+        start, end = found.span()
+        tied = _TIED_BEFORE.search(plain[max(0, start - LONGEST) : start]) or _TIED_AFTER.match(plain, end)
+        if not tied and any(_OPERATION.search(side) for side in found.group().split("=")):
+            yield found, start, end
+
+
+def _plain(text: str) -> str:
+    """The text without mark-up, as long as it was, so that every character keeps its place."""
+
+    def unseen(found: re.Match[str]) -> str:
+        kept = found.lastgroup or 0
+        inner = found[kept] if kept else ""
+        return (" " * (found.start(kept) - found.start()) + inner).ljust(len(found.group()))
+
+    plain = text.replace("\\\\", " \n")
+    plain = re.sub(r"\d{1,3}(?:\{,\}\d{3})+", lambda m: m.group().replace("{,}", ",").ljust(len(m.group())), plain)
+    plain = _UNSEEN.sub(unseen, plain)
+    for sign, instead in _SIGNS:
+        plain = sign.sub(partial(_in_place_of, instead), plain)
+    return _FRACTION.sub(lambda m: f"(({m[1]})/({m[2]}))".ljust(len(m.group())), plain)
+
+
+def _in_place_of(sign: str, found: re.Match[str]) -> str:
+    return sign.ljust(len(found.group()))
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
 def value_of(side: str) -> Fraction | None:
-    """The exact value of a number or an expression, decimals and thousands included."""
-    plain = re.sub(r"[$€£]|(?<=\d),(?=\d{3})", "", side).strip()
-    number = number_value(plain)
-    if number is not None:
-        return number
+    """The exact value of a number or an expression, decimals, thousands and currencies included."""
+    plain = re.sub(r"[$€£¥¢]|(?<=\d),(?=\d{3})", "", _plain(side)).strip()
     exact = _DECIMAL.sub(lambda m: f"({int(m[1] + m[2])}/{10 ** len(m[2])})", plain)
-    exact = re.sub(r"^(\(*)\s*-", r"\g<1>0 -", exact)
-    found = expression_value(exact)
-    return found[0] if found else None
+    if len(exact) > 2 * LONGEST:
+        return None
+    try:
+        return _value(ast.parse(" ".join(exact.split()), mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):  # also leading zeros
+        return None
+
+
+def _value(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return Fraction(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+    raise ValueError("not an expression of numbers")
 
 
 def shown(value: Fraction) -> str:
@@ -72,5 +152,5 @@ def shown(value: Fraction) -> str:
 
 
 def _same(exact: Fraction, said: Fraction, side: str) -> bool:
-    decimals = re.fullmatch(r"-?[$€£]?[\d,]*\.(\d+)", side)
+    decimals = re.fullmatch(r"-?(?:[$€£¥] ?)?[\d,]*\.(\d+)(?: ?[$€¢])?", side)
     return exact == said or (decimals is not None and abs(exact - said) <= Fraction(1, 2 * 10 ** len(decimals[1])))

@@ -10,8 +10,18 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_THOUGHT_BEGINS = re.compile(r"<(?:think|thinking|thought|reasoning)>|<\|begin_of_thought\|>", re.I)
-_THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>", re.I)
+# The marks between which models put a chain of thought that is no part of the response.
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("[THINK]", "[/THINK]"),
+)
+_THOUGHT_BEGINS, _THOUGHT_ENDS = (
+    re.compile("|".join(re.escape(pair[side]) for pair in THOUGHTS), re.I) for side in (0, 1)
+)
 # A next turn or question that a completion model invents.
 _TURN = r"(?:Q|Question|Problem|Exercise|Human|User|Instruction|Student)"
 _INVENTED = re.compile(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -21,10 +22,10 @@ from elicit.decoding import Hybrid, StopRule, Trace, decode
 from elicit.decoding.cache import Candidates, PerRowState, SharedPrefixState, open_state
 from elicit.decoding.decoders.gates import AlwaysGate, EntropyGate, Gate, ProbeGate
 from elicit.decoding.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
-from elicit.decoding.decoders.partner import HybridSteering, shared_ids
+from elicit.decoding.decoders.partner import HybridSteering, Tokens, shared_ids
 from elicit.elicited import Elicited
 from elicit.methods.vector_transfer.hybrid_stats import summarise
-from elicit.models import Model
+from elicit.models import Model, Prompt
 from probes.batching import left_pad
 from probes.errors import UserError
 from probes.sites import Site, reading
@@ -495,3 +496,82 @@ def test_a_run_and_its_summary(tiny: Model, lora: Path, tmp_path: Path) -> None:
         summarise(direct)
     old = {k: v for k, v in direct[0].to_dict().items() if k not in ("differs", "taken", "category", "copied")}
     assert Trace.from_dict(old) == direct[0]
+
+
+def own_prompts(count: int) -> list[list[int]]:
+    """Longer than the base's, and not in its order of lengths."""
+    return [[20 + n, *p, 30, 31 + n] for n, p in enumerate(reversed(PROMPTS[:count]))]
+
+
+@pytest.mark.parametrize("state", ["shared", "per row"])
+def test_each_model_answers_after_a_prompt_of_its_own(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if state == "per row":
+        monkeypatch.setattr(elicit.decoding.cache, "supports_shared_prefix", lambda _: False)
+    base, partner = tiny_model("llama"), other("llama")
+    asked = Prompt("template", template="{question}")
+    given = HybridSteering(directions(), oracle(), as_model(partner), prompt=asked)
+    settings = Hybrid((1.0, 2.0), max_new_tokens=LIMIT)
+    put = own_prompts(len(PROMPTS))
+
+    def decoded_with(control: str, prompts: list[list[int]] | None) -> list[list[int]]:
+        policy = replace(settings, control=control).joint(as_model(base), given, NAMES, prompts)
+        out = decode(base, PROMPTS, policy, max_new_tokens=LIMIT, stop=NO_STOP)
+        return [generation.tokens.tolist() for (generation,) in out]
+
+    alone = []
+    for prompt in put:
+        ids = list(prompt)
+        for _ in range(LIMIT):
+            ids.append(int(forward(partner, ids).argmax()))
+        alone.append(ids[len(prompt) :])
+    assert decoded_with("substitution", put) == alone
+    same = replace(given, prompt=None)
+    assert tokens(run(settings, as_model(base), same)) == decoded_with("", PROMPTS) != decoded_with("", put)
+    with pytest.raises(UserError, match="ask with items"):
+        decoded_with("", None)
+
+
+def test_special_tokens_are_carried_by_their_names() -> None:
+    """`</think>` is 61 in the base and 62 in the partner; `<user>` is the partner's alone, and end tokens are one."""
+    base, partner = tiny_model("llama"), other("llama")
+    mine = as_model(base, "base", words({61: "</think>", 62: "<box>"}))
+    theirs = as_model(partner, "partner", words({61: "<user>", 62: "</think>"}))
+    found = Tokens.between(mine, theirs)
+    assert found is not None
+    assert found.theirs[:61].tolist() == list(range(61)) and found.theirs[61:].tolist() == [62, -1, 63]
+    assert found.to_base([5, 62, 61]) == [[5], [61], []]
+    assert found.prompts(mine, torch.tensor([[0, 61, 5]]), torch.tensor([[False, True, True]])).tolist() == [[0, 62, 5]]
+    heard = found.heard(torch.arange(VOCAB).float())
+    assert heard[61] == 62 and heard[62] == float("-inf")
+    # What the partner would say, said by the base: the same as with a base whose ids are the partner's.
+    swapped = deepcopy(partner)
+    with torch.no_grad():
+        for weight in (swapped.get_input_embeddings().weight, swapped.get_output_embeddings().weight):
+            weight[[61, 62]] = weight[[62, 61]].clone()
+    put = [[3, 61, 7], [61], [9, 9, 61, 4]]
+    substitution = Hybrid((1.0,), control="substitution", max_new_tokens=LIMIT)
+    given = HybridSteering(directions(), oracle(), theirs)
+    expected = run(substitution, as_model(base), HybridSteering(directions(), oracle(), as_model(swapped)), put)
+    assert tokens(run(substitution, mine, given, put)) == tokens(expected)
+
+
+def test_a_mark_that_the_base_has_not_is_said_in_pieces(tmp_path: Path) -> None:
+    """As `</think>` by a base whose tokenizer knows it as text alone: the wish for it is one for its first piece."""
+    base = load_model(str(save_tiny(tmp_path / "base")), dtype="float32", device="cpu")
+    tokenizer = deepcopy(base.tokenizer)
+    tokenizer.add_tokens([AddedToken("</think>", special=True), AddedToken("<|stop|>", special=True)])
+    lm = deepcopy(base.lm)
+    lm.resize_token_embeddings(len(tokenizer))
+    assert lm.generation_config is not None
+    lm.generation_config.eos_token_id = [0, tokenizer.convert_tokens_to_ids("<|stop|>")]
+    partner = replace(base, lm=lm, tokenizer=tokenizer)
+    found = Tokens.between(base, partner)
+    assert found is not None and (found.theirs >= 0).all()
+    mark, stop = tokenizer.convert_tokens_to_ids(["</think>", "<|stop|>"])
+    pieces = base.tokenizer("</think>")["input_ids"]
+    assert found.to_base([mark, stop]) == [pieces, [0]]
+    logits = torch.zeros(len(tokenizer))
+    logits[mark] = 9.0
+    assert int(found.heard(logits).argmax()) == pieces[0]
+    logits[stop] = 12.0
+    assert int(found.heard(logits).argmax()) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,10 @@ def test_files_that_are_refused(tiny: Model, task: Task, here: Path, file: str) 
         fitted(tiny, task, source=file, first=2)
     with pytest.raises(UserError, match="give items"):
         critique_ft.fit(tiny, None)
+    endless = replace(tiny, tokenizer=copy.deepcopy(tiny.tokenizer))
+    endless.tokenizer.eos_token = None
+    with pytest.raises(UserError, match="has a tokenizer without an end token"):
+        fitted(endless, task, source=file)
     with pytest.raises(UserError, match="expected str, like 'symbolic'"):
         methods.fit("critique-ft", tiny, task.solved, source=3)
 

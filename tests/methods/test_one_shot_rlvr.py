@@ -13,6 +13,7 @@ from elicit.elicited import Elicited
 from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose
 from elicit.models import Model
+from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.errors import UserError
 from tests.support.toys import toy_task
@@ -113,3 +114,12 @@ def test_it_is_a_method_that_has_to_be_asked_for(tiny: Model, here: Path) -> Non
     other = Elicited(tiny, "direct")
     with pytest.raises(UserError, match=r"give one that one-shot-rlvr\.fit made"):
         one_shot_rlvr.controls(other, None)
+
+
+def test_the_example_of_the_paper_is_an_example_of_any_task_of_numbers(tiny: Model, task: Task, here: Path) -> None:
+    handle = fitted(tiny, task, example="pi1", check_every=0, checked=False)
+    found = handle.options["found"]
+    assert found["examples"] == ["pi1"] and found["answers"] == ["12.8"]
+    countdown = load_task("countdown", limit=8)
+    with pytest.raises(UserError, match=r"unknown example .* 'pi1'"):  # its grader cannot judge it
+        fitted(tiny, countdown, example="pi1")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from elicit import evaluate
@@ -25,6 +26,7 @@ from elicit.methods.vector_transfer.pipeline import STAGES, _check_traces
 from elicit.methods.vector_transfer.reasoning_traces import (
     ReasoningTraces,
     TokenActivations,
+    read_by_both,
     reasoning_traces_from,
     reasoning_traces_of,
     token_activations,
@@ -342,3 +344,46 @@ def test_sentences_cover_the_answers(partner: Model, task: Task) -> None:
     for text, length, spans in zip(told.texts, told.lengths, told.spans, strict=True):
         assert spans == segment(partner.tokenizer, text, length)
         assert spans[0][0] == length and spans[-1][1] == len(text)
+
+
+def test_a_thought_is_read_by_each_model_after_its_own_prompt_and_in_its_own_tokens() -> None:
+    thoughts = ReasoningTraces([[1, 2, 3, 4, 90, 5, 6]], [2], [[(2, 4), (4, 6), (6, 7)]])
+    own, other = read_by_both(
+        thoughts, [[7, 7, 7, 7]], lambda ids: [[40, 41, 42] if i == 90 else [i + 10] for i in ids]
+    )
+    assert own.texts == thoughts.texts and own.spans == [[(2, 4), (6, 7)]]
+    assert other.texts == [[7, 7, 7, 7, 13, 14, 40, 41, 42, 15, 16]] and other.lengths == [4]
+    assert other.spans == [[(4, 6), (10, 11)]]
+    for text, spans in zip(other.texts, other.spans, strict=True):
+        assert [text[a:b] for a, b in spans] == [[13, 14], [16]]
+
+
+@pytest.mark.parametrize("gate", ["oracle", "probe"])
+def test_the_thinking_model_is_asked_with_a_prompt_of_its_own(
+    gate: str, tiny: Model, task: Task, partner_folder: Path, tmp_path: Path
+) -> None:
+    """Its template, a longer table and special tokens of its own; the base is asked barely."""
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.add_tokens([AddedToken("<user>", special=True), AddedToken("</think>", special=True)])
+    tokenizer.chat_template = "{% for m in messages %}<user>{{ m.content }}\n{% endfor %}Thought:"
+    lm = AutoModelForCausalLM.from_pretrained(partner_folder)
+    lm.resize_token_embeddings(len(tokenizer))
+    folder = tmp_path / "thinking"
+    lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    handle = transferred(tiny, task, folder, partner_prompt="chat", gate=gate)
+    assert handle.options["asked"]["partner_prompt"] == "chat" and handle.partner is not None
+    thinking = vector_transfer.controls(handle, task.solved)["thinking model"]
+    assert thinking.prompt == Prompt("chat") and handle.prompt == Prompt()
+    assert thinking.prompt_ids(task.test[0])[0] == len(tiny.tokenizer)
+    if gate == "oracle":
+        assert handle.partner.prompt == Prompt("chat")
+        substituted = vector_transfer.controls(handle, task.solved)["token substitution"]
+        run = evaluate(handle, task.test[:3], against={"s": substituted, "t": thinking}, out=tmp_path / "run")
+        said = {name: [t.tokens for some in run.traces[name].values() for t in some] for name in ("s", "t")}
+        assert max(max(ids, default=0) for ids in said["s"]) < len(tiny.tokenizer)
+        if not any(i >= len(tiny.tokenizer) for ids in said["t"] for i in ids):
+            assert said["s"] == said["t"]
+        again = Elicited.load(run.folder / "elicited", tiny, handle.partner.model)
+        assert again.partner is not None and again.partner.digest == handle.partner.digest
+        assert replace(again.partner, prompt=None).digest != handle.partner.digest

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,3 +170,143 @@ def test_a_benchmark_without_a_network_is_refused(monkeypatch: pytest.MonkeyPatc
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0 and "hub could not be reached" in done.stderr
+
+
+SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra")
+
+
+def rows_of(repo: str, config: str | None, split: str) -> list[dict[str, Any]]:
+    """Rows with the columns of the hub's data sets."""
+    if repo == "EleutherAI/hendrycks_math":
+        level = {"level": "Level 3", "type": str(config).replace("_", " ").title()}
+        return [{"problem": f"{config} {n}", "solution": rf"so \boxed{{{n}}}", **level} for n in range(120)] + [
+            {"problem": "tested 1", "solution": r"\boxed{1}", **level}
+        ]
+    if repo == "HuggingFaceH4/MATH-500":
+        row = {"solution": "", "subject": "Geometry", "unique_id": "test/geometry/1.json"}
+        texts = [*range(5), 1]
+        return [{"problem": f"tested {n}", "answer": str(n), "level": 1 + n, **row} for n in texts]
+    if repo == "math-ai/amc23":
+        golds: list[Any] = ["27.0", 36.0, "45"]
+        return [{"id": n, "question": f"amc {n}", "answer": gold, "url": ""} for n, gold in enumerate(golds)]
+    if repo == "math-ai/minervamath":
+        return [{"question": "How hot? ", "answer": r"\frac{1}{2} m v^2"}, {"question": "How far?", "answer": "2.5e3"}]
+    if repo == "Hothan/OlympiadBench":
+        assert (config, split) == ("OE_TO_maths_en_COMP", "train")
+        row = {"solution": ["…"], "subfield": "Algebra", "difficulty": None, "unit": None, "answer_type": "Numerical"}
+        golds = [["2"], ["$\\frac{1}{2}$"], ["$1$", "$2$"], None]
+        return [{"question": f"olympiad {n}", "final_answer": gold, **row} for n, gold in enumerate(golds)]
+    if repo == "ypwang61/One-Shot-RLVR-Datasets":
+        assert split == "dsr_sub"
+        return [
+            {
+                "data_source": "deepscaler", "prompt": [{"content": f"deep {n}", "role": "user"}], "ability": "math",
+                "reward_model": {"ground_truth": str(n), "style": "rule"}, "extra_info": {"index": n, "split": "train"},
+            }
+            for n in range(30)
+        ]  # fmt: skip
+    raise AssertionError(repo)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", rows_of)
+
+
+def test_a_published_test_set_is_whole_and_nothing_of_it_is_fitted_on(served: None) -> None:
+    task = load_task("math-500")
+    assert [item.question for item in task.test] == [f"tested {n}" for n in (*range(5), 1)]
+    assert len({item.id for item in task.items}) == len(task.items)
+    fitted = {item.question for item in (*task.fit, *task.dev)}
+    assert not fitted & {item.question for item in task.test} and len(fitted) == 7 * 120
+    assert task.source["left_out_of_fit"] == 1
+    assert [item.metadata["level"] for item in task.test] == [1, 2, 3, 4, 5, 2]
+    assert {item.metadata["subject"] for item in task.test} == {"Geometry"}
+
+
+def test_the_first_items_that_are_fitted_on_are_of_all_subjects(served: None) -> None:
+    task = load_task("math-500")
+    for items in (task.fit[:16], task.dev[:16], load_task("math-500", limit=16).fit):
+        subjects = Counter(item.metadata["subject"] for item in items)
+        assert len(subjects) > 4 and max(subjects.values()) < 9
+        assert all(item.metadata["level"] == 3 for item in items)
+    assert [i.id for i in load_task("math-500", limit=16).fit] == [i.id for i in task.fit[:16]]
+
+
+def test_a_file_that_is_sorted_is_fitted_on_in_another_order(tmp_path: Path) -> None:
+    lines = [{"question": f"{s} {n}", "answer": n, "subject": s, "level": n % 5} for s in SUBJECTS for n in range(40)]
+    task = load_task(str(write(tmp_path / "sorted.jsonl", *lines)))
+    assert len({item.metadata["subject"] for item in task.fit[:16]}) > 4
+    order = [line["question"] for line in lines]
+    tested = [order.index(item.question) for item in task.test]
+    assert tested == sorted(tested)
+    again = load_task(str(write(tmp_path / "other.jsonl", *lines[::-1])))
+    assert [item.id for item in again.fit] == [item.id for item in task.fit]
+    stated = load_task(str(write(tmp_path / "stated.jsonl", *({**line, "split": "fit"} for line in lines))))
+    assert len({item.metadata["subject"] for item in stated.fit[:16]}) > 4
+    plain = [{"question": line["question"], "answer": 1, "split": "fit"} for line in lines]
+    kept = load_task(str(write(tmp_path / "plain.jsonl", *plain)))
+    assert [item.question for item in kept.fit] == order  # who states the splits and no subjects states the order too
+
+
+@pytest.mark.parametrize(
+    ("name", "golds"),
+    [("amc23", ["27.0", "36", "45"]), ("minerva", [r"\frac{1}{2} m v^2", "2.5e3"]),
+     ("olympiadbench", ["2", r"\frac{1}{2}", "1, 2"]), ("dsr-sub", ["0", "1", "2", "3", "4", "1"])],
+)  # fmt: skip
+def test_benchmarks_are_read_from_the_columns_that_they_have(name: str, golds: list[str], served: None) -> None:
+    task = load_task(name)
+    assert [item.answer for item in task.test] == golds and name in task_names()
+    assert len(task.fit) and len(task.dev)
+    if name == "dsr-sub":
+        assert {item.question for item in (*task.fit, *task.dev)} == {f"deep {n}" for n in range(30)}
+
+
+def test_rows_of_gsm8k_and_math_are_read_as_they_are_published(tmp_path: Path) -> None:
+    worked = "She has 3 + 4 = <<3+4=7>>7.\n#### "
+    rows = [{"question": f"q{n}", "answer": f"{worked}{gold}"} for n, gold in enumerate(("1,234", "12", "-3"))]
+    task = load_task(str(write(tmp_path / "gsm.jsonl", *rows)))
+    assert task.kind == "number" and validate(task.all).ok
+    by_question = {item.question: item for item in task.items}
+    assert [by_question[f"q{n}"].answer for n in range(3)] == ["1,234", "12", "-3"]
+    assert by_question["q1"].metadata["solution"] == f"{worked}12"
+    rows = [
+        {"problem": f"p{n}", "level": "Level 5", "type": "Algebra", "solution": rf"first \boxed{{9}}, then ${solved}$."}
+        for n, solved in enumerate((r"\boxed{\frac{1}{2}}", r"\boxed 7", r"\fbox{x^2}"))
+    ]
+    task = load_task(str(write(tmp_path / "math.jsonl", *rows)))
+    assert task.kind == "math" and {i.question: i.answer for i in task.items} == {
+        "p0": r"\frac{1}{2}",
+        "p1": "7",
+        "p2": "x^2",
+    }
+    assert all((i.metadata["subject"], i.metadata["level"]) == ("Algebra", 5) for i in task.items)
+    row = {
+        "problem": "p",
+        "answer": "4",
+        "solution": r"\boxed{5}",
+        "subject": "Geometry",
+        "level": 2,
+        "unique_id": "test/1",
+    }
+    (item,) = load_task(str(write(tmp_path / "500.jsonl", row))).items
+    assert (item.answer, item.metadata["subject"], item.metadata["level"]) == ("4", "Geometry", 2)
+    with pytest.raises(UserError, match="line 1: no 'answer'"):
+        load_task(str(write(tmp_path / "none.jsonl", {"problem": "p", "solution": "no box"})))
+
+
+def test_lines_end_at_line_ends_alone_and_an_id_may_be_0(tmp_path: Path) -> None:
+    file = tmp_path / "odd.jsonl"
+    file.write_bytes(
+        b"\xef\xbb\xbf" + '{"id": 0, "question": "a\u2028b", "answer": 1}\r\n{"question": "c", "answer": 2}'.encode()
+    )
+    assert {(i.id, i.question) for i in load_task(str(file)).items} >= {("0", "a\u2028b")}
+    file.write_bytes('{"question": "é", "answer": 1}'.encode("latin-1"))
+    with pytest.raises(UserError, match="is not UTF-8"):
+        load_task(str(file))
+
+
+def test_the_one_example_is_a_task_without_a_network() -> None:
+    (item,) = load_task("pi1").fit
+    assert item.id == "pi1" and item.answer == "12.8" and r"within \boxed{}." in item.question
+    assert validate(load_task("pi1").fit).ok

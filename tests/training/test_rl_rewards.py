@@ -15,11 +15,12 @@ from elicit.decoding.answering import ANSWER_PROMPT
 from elicit.methods.one_shot_rlvr.example_selection import working
 from elicit.models import Model, Prompt
 from elicit.tasks.answers import find_boxed
-from elicit.tasks.base import Items
+from elicit.tasks.base import Item, Items
 from elicit.training.rl.information_gain import NULLS, gains, measure
 from elicit.training.rl.preflight import report, wrong_answers
 from elicit.training.rl.rewards import RewardContext, Rollout, parse
 from probes.errors import UserError
+from tests.support.chats import FAMILIES, tokenizer_of
 from tests.support.toys import toy_task
 
 TASK = toy_task()
@@ -77,6 +78,52 @@ def test_what_each_reward_says() -> None:
     assert totals("majority") == [1, 0, 0, 0, 1, 0]  # 3 and 4 stand two to two: the first to appear
     assert totals("length") == [1, 0.25, 0.375, 0.25, 0.5, 0.25]
     assert totals("none") == [0] * 6
+
+
+@pytest.mark.parametrize(("text", "boxed"), [
+    (r"so \boxed{12}", 1.0), (r"so \boxed {12}.", 1.0), (r"\fbox{12}", 1.0), (r"\boxed 12", 1.0), (r"\boxed{13}", 0.0),
+    (r"\boxed{13}, no, \boxed{12}", 1.0), (r"\boxed{ 12 }", 1.0), (r"$\boxed{12}$ of 5", 1.0),
+    (r"\boxed{12", None), (r"so 12 \boxed{12", None), (r"The answer is 12. So \boxed{", None), ("12", None),
+    (r"\boxed{13} no \boxed{12", 0.0), (r"I would write \boxed{...}. 12", None), (r"\boxed{} 12", None),
+    (r"put it in \boxed and 12", None), (r"boxed{12}", None), (r"\boxed{\{12", None),
+    (r"<think>\boxed{12}", None), (r"<think>\boxed{12}</think> 12", None),
+    (r"<think>\boxed{3}</think> \boxed{12}", 1.0),
+])  # fmt: skip
+def test_a_box_is_paid_where_there_is_one_and_for_what_stands_in_it(text: str, boxed: float | None) -> None:
+    item = Item("g", "How many?", "12", "fit", kind="number")
+    (said,) = parse("boxed").grade([dataclasses.replace(rollout(text, "12"), item=item)], context())
+    assert said.read == (boxed is not None) and said.total == (boxed or 0.0)
+
+
+def test_a_box_within_a_thought_that_the_prompt_began_is_none() -> None:
+    item = Item("g", "How many?", "12", "fit", kind="number")
+    family = FAMILIES["deepseek-r1"]
+    put = dataclasses.replace(context(), prompt=Prompt("chat"), tokenizer=tokenizer_of(family))
+    for text, boxed in (
+        (r"so \boxed{12}", 0),
+        (r"\boxed{3}</think>\boxed{12}", 1),
+        (r"\boxed{12}</think>\boxed{3}", 0),
+    ):
+        (said,) = parse("boxed").grade([dataclasses.replace(rollout(text, "12"), item=item)], put)
+        assert said.total == boxed
+
+
+@pytest.mark.parametrize(("text", "written"), [
+    *((text, 1.0) for text in (
+        "3 + 4 = 7", r"3 \times 4 = 12", r"$3 \cdot 4 = 12$", "3 x 4 = 12", "3×4=12", "2.5 + 1.5 = 4", "$5 + $3 = $8",
+        r"\$5 + \$3 = \$8", "5€ + 3€ = 8€", "(3+4)*2 = 14", "3 + (-4) = -1", r"\frac{6}{2} = 3",
+        r"\[ \dfrac{6}{2}= 3 \]",
+        "**3** + 4 = 7", "**3 + 4 = 7**", r"1{,}000 + 1 = 1{,}001", r"3 + 4 &= 7 \\", "3 + 4\n= 7",
+        "3 \u2212 4 = \u22121",
+        r"3 \times 4 = 12 \text{ apples}", r"\left(3 + 4\right) \div 7 = 1", "2 + 2 = 5",
+    )),
+    *((text, 0.0) for text in (
+        "20/01/2020", "x = 3", "3 + 4 is 7", "3 = 3", "", "f(x) = 2", "- 3\n- 4 = 7", "a + b = c", "3 + 4 >= 7",
+    )),
+])  # fmt: skip
+def test_an_equation_that_is_written_out_is_seen_however_it_is_written(text: str, written: float) -> None:
+    (said,) = parse("format").grade([rollout(text, None)], context())
+    assert said.total == written
 
 
 def test_rewards_add_up_with_their_weights() -> None:

@@ -160,7 +160,7 @@ def texts(model: Model, documents: int, queries: int, seed: int) -> tuple[list[T
 
 def _text(model: Model, kind: str, question: str, said: str, answer: str, begun: str = "") -> Text:
     tokenizer: Any = model.tokenizer
-    prompt = tokenizer(Prompt(begin=begun).text(question))["input_ids"]
+    prompt = Prompt(begin=begun).ids(question, tokenizer)
     return Text(kind, Example(prompt, tokenizer(f" {said}", add_special_tokens=False)["input_ids"]), said, answer)
 
 

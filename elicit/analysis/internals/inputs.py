@@ -14,6 +14,7 @@ from elicit.models.prompts import Prompt, named_prompt
 from elicit.tasks.base import Item
 from elicit.tasks.registry import load_task
 from probes.capture import capture
+from probes.encoding import encoded
 from probes.errors import UserError
 from probes.offsets import decoded
 from probes.sites import Site
@@ -27,7 +28,7 @@ def token_ids(model: Model, text: str) -> list[int]:
     """
     if not text.strip():
         raise UserError("an empty prompt was given; give a prompt with text")
-    ids = [int(i) for i in model.tokenizer(text)["input_ids"]]  # type: ignore[union-attr]
+    ids = encoded(model.tokenizer, text)
     _check_length(model, len(ids))
     return ids
 

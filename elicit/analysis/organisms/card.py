@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from elicit.decoding.answering import found_in
 from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.progress import Progress
 from elicit.decoding.trace import Trace
@@ -24,7 +25,7 @@ from elicit.evaluation.metrics.gap import by_family
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.models.model import Model
 from elicit.models.prompts import DIRECT_ANSWER, Prompt
-from elicit.tasks.answers import Kind, find_answer
+from elicit.tasks.answers import Kind
 from elicit.tasks.base import Items
 from elicit.tasks.organism.language import PARAPHRASES
 from elicit.tasks.organism.problems import FAMILIES
@@ -40,7 +41,7 @@ SAMPLED, INSTRUCTED = "sampled", "at-once"
 
 def is_chain_of_thought(trace: Trace, kind: Kind) -> bool:
     """Whether an answer says more than the answer alone."""
-    found = find_answer(trace.text, kind)
+    found = found_in(trace.text, kind, trace.begun)
     said = trace.text.strip().rstrip(".").strip()
     return bool(said) and (found is None or said != found.text)
 

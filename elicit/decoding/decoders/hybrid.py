@@ -2,8 +2,8 @@
 
 At every token, for all rows of the batch together:
 
-1. The base's forward, unsteered, and the partner's, each on its own cache. Where their greedy tokens agree the token
-   is emitted.
+1. The base's forward, unsteered, and the partner's, each on its own cache, after a prompt of its own where the partner
+   has one. Where their greedy tokens agree the token is emitted.
 2. Where the gate fires (`elicit.decoding.decoders.gates`; for the oracle: where they differ) the position's category c
    chooses a vector. One forward over these rows alone tries all candidates (α, w): α · (bias + v_c) added at the last w
    positions (`KVState.peek`). The unsteered token is a candidate as well, and costs nothing. With coefficient heads
@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -46,10 +46,11 @@ from torch import Tensor
 
 from elicit.decoding.cache import Candidates, KVState
 from elicit.decoding.decoders.gates import GateInputs
-from elicit.decoding.decoders.partner import HybridSteering, Newest, ThinkingModel, shared_ids, thinking
+from elicit.decoding.decoders.partner import HybridSteering, Newest, ThinkingModel, Tokens, thinking
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy, Rows
 from elicit.models.model import Model
+from probes.batching import left_pad
 from probes.confidence import Top2, top2
 from probes.errors import UserError, unknown
 from probes.finite import check_largest
@@ -129,25 +130,42 @@ class Hybrid:
         if self.control in ("permuted-category", "random-category") and len(partner.vectors) < 2:
             raise UserError(f"control {self.control!r} needs vectors of at least two categories; one was given")
 
-    def joint(self, base: Model, partner: HybridSteering, rng_streams: Sequence[RngStream | str]) -> HybridPolicy:
-        """Choose tokens for these questions, in this order."""
+    def joint(
+        self,
+        base: Model,
+        partner: HybridSteering,
+        rng_streams: Sequence[RngStream | str],
+        partner_prompts: Sequence[Sequence[int]] | None = None,
+    ) -> HybridPolicy:
+        """Choose tokens for these questions, in this order.
+
+        Args:
+            partner_prompts: the partner's own, where it has any (`HybridSteering.prompt_ids`).
+        """
         self.check(partner)
         if isinstance(partner.model, Adapter):
             with applied(base.lm, partner.model):
                 pass  # wrapped once, outside of inference mode
-        return HybridPolicy(self, base, partner, rng_streams)
+        return HybridPolicy(self, base, partner, rng_streams, partner_prompts)
 
 
 class HybridPolicy:
     """`TwoModelPolicy` for one batch."""
 
     def __init__(
-        self, settings: Hybrid, base: Model, partner: HybridSteering, rng_streams: Sequence[RngStream | str]
+        self,
+        settings: Hybrid,
+        base: Model,
+        partner: HybridSteering,
+        rng_streams: Sequence[RngStream | str],
+        partner_prompts: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        self.settings, self.base, self.partner = settings, base, partner
-        self.shared = shared_ids(base, partner.model) if isinstance(partner.model, Model) else None
+        self.settings, self.base, self.partner, self.prompts = settings, base, partner, partner_prompts
+        if partner_prompts is None and partner.prompt is not None:
+            raise UserError("a partner with a prompt of its own was given token ids alone; ask with items (answers)")
         device = base.lm.device
-        self.shared = None if self.shared is None else self.shared.to(device)
+        tokens = Tokens.between(base, partner.model) if isinstance(partner.model, Model) else None
+        self.tokens = None if tokens is None else replace(tokens, theirs=tokens.theirs.to(device))
         self.coefficients = torch.tensor([c for c, _ in settings.candidates], device=device)
         self.windows = tuple(w for _, w in settings.candidates)
         self.index = torch.full((max(partner.vectors) + 1,), -1, device=device)
@@ -193,19 +211,17 @@ class HybridPolicy:
         self.state = state
         longest, limit = max(self.windows), self.settings.max_new_tokens
         self.tail = torch.nn.functional.pad(ids, (longest, 0))[:, -longest:]
-        if self.shared is not None:
-            strange = [i for i in ids[mask].unique().tolist() if i >= len(self.shared) or not self.shared[i]]
-            if strange:
-                word = self.base.tokenizer.convert_ids_to_tokens(strange[0])
-                raise UserError(
-                    f"the prompt holds the token {word!r}, which means another thing to the partner; "
-                    "use a prompt without special tokens that the two do not share"
-                )
         with ExitStack() as stack:
             if self.settings.asks(self.partner):
-                longest = ids.shape[1] + limit
-                self.thinking_model = stack.enter_context(thinking(self.partner, self.base, longest, limit))
-                self.teacher_logits = self.thinking_model.prefill(ids, mask)
+                put, seen = ids, mask
+                if self.prompts is not None:
+                    put, seen, _ = left_pad(self.prompts, ids.device)
+                elif self.tokens is not None:
+                    put = self.tokens.prompts(self.base, ids, mask)
+                self.thinking_model = stack.enter_context(
+                    thinking(self.partner, self.base, put.shape[1] + limit, limit)
+                )
+                self.teacher_logits = self.thinking_model.prefill(put, seen)
             if not self.partner.gate.asks:
                 stack.enter_context(self.newest.on(self.base.lm, self.partner.gate.reads))
             stack.enter_context(self.own.on(self.base.lm, self.partner.site if self.heads else None))
@@ -233,7 +249,9 @@ class HybridPolicy:
     def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
         # What is read of the base comes before the partner's forward, which may run on the same modules.
         residual, own = self.newest.value, self.own.value
-        teacher_logits = None if self.thinking_model is None else self.thinking_model.step(self.tail[:, -1])
+        last = self.tail[:, -1]
+        last = last if self.tokens is None else self.tokens.to_partner(last).clamp(min=0)  # of rows that ended any
+        teacher_logits = None if self.thinking_model is None else self.thinking_model.step(last)
         self.newest.value, self.own.value = residual, own
         return self._choose(logits, top, rows.question, step, teacher_logits)
 
@@ -241,10 +259,10 @@ class HybridPolicy:
         self, logits: Tensor, top: Top2, question: np.ndarray, step: int, teacher_logits: Tensor | None
     ) -> Int[Tensor, " rows"]:
         self.step = step
-        base = top.argmax if self.shared is None else top2(self._cut(logits)).argmax
+        base = top.argmax if self.tokens is None else top2(self._cut(logits)).argmax
         teacher = differs = None
         if teacher_logits is not None:
-            teacher_logits = self._cut(teacher_logits)
+            teacher_logits = teacher_logits if self.tokens is None else self.tokens.heard(teacher_logits)
             theirs = top2(teacher_logits)
             dtype = self.partner.lm(self.base).dtype
             check_largest(theirs.values[:, 0], dtype, f"the partner's logits of step {step}")
@@ -303,11 +321,9 @@ class HybridPolicy:
     def _selects(self) -> bool:
         return self.settings.select == "likelihood"
 
-    def _cut(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows shared"]:
-        """Logits over the tokens that both models know."""
-        if self.shared is None:
-            return logits
-        return logits[..., : len(self.shared)].masked_fill(~self.shared, float("-inf"))
+    def _cut(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
+        """The base's logits, of the tokens that both models know."""
+        return logits if self.tokens is None else logits.masked_fill(self.tokens.theirs < 0, float("-inf"))
 
     def _steer(
         self,

@@ -1,12 +1,13 @@
 """`HybridSteering`: who decides when a base is steered, and the vectors that it is steered with (arXiv 2510.07364).
 
 The thinking model is a model of its own, or an adapter on the base's weights, which are then in memory once. Two
-models can be compared token by token only where their vocabularies say the same: `shared_ids` looks.
+models can be compared token by token only where their ordinary tokens say the same. Special ones may have other ids, or
+be there in one model alone: `Tokens` carries them from one to the other by their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +20,12 @@ from transformers import PreTrainedModel
 
 from elicit.decoding.cache import KVState, open_state
 from elicit.decoding.decoders.gates import Gate
-from elicit.decoding.loop import check_ready
+from elicit.decoding.loop import check_prompts, check_ready
 from elicit.decoding.packed_weights import packed
 from elicit.models.model import Model
+from elicit.models.prompts import Prompt
 from probes.errors import UserError
+from probes.offsets import decoded
 from probes.sites import Site, check_site, on_site
 from steering.adapters import Adapter, applied
 from steering.categories.coefficient import CoefficientHead
@@ -44,6 +47,7 @@ class HybridSteering:
         bias: added to every category's vector; the vectors were found with it in place.
         heads: for each category what predicts its coefficient from the base's own activation at the vectors' site; the
             coefficients of `Hybrid` are then multiples of what it says.
+        prompt: how the thinking model is asked; None: with the base's own prompt.
 
     Raises:
         UserError: no vectors, several sites, heads that are not one a vector.
@@ -54,6 +58,7 @@ class HybridSteering:
     model: Model | Adapter | None = None
     bias: Direction | None = None
     heads: Mapping[int, CoefficientHead] | None = None
+    prompt: Prompt | None = None
 
     def __post_init__(self) -> None:
         vectors = {int(category): self.vectors[category] for category in self.vectors}
@@ -96,6 +101,24 @@ class HybridSteering:
         if isinstance(self.model, Model):
             shared_ids(base, self.model)
 
+    def prompt_ids(self, base: Model, questions: Sequence[str], limit: int) -> list[list[int]] | None:
+        """How each question is put to the thinking model; None where it reads the base's own prompts.
+
+        Args:
+            base: whose weights an adapter is on.
+            questions: one a prompt.
+            limit: of the tokens of an answer.
+
+        Raises:
+            UserError: a prompt that leaves no room for an answer, or holds a token that the model has no row for.
+        """
+        if self.prompt is None:
+            return None
+        tokenizer = (self.model if isinstance(self.model, Model) else base).tokenizer
+        prompts = [self.prompt.ids(question, tokenizer) for question in questions]
+        check_prompts(self.lm(base), prompts, limit, tokenizer)
+        return prompts
+
     @property
     def data(self) -> dict[str, Any]:
         """All but the model, for `steering.storage`."""
@@ -110,7 +133,7 @@ class HybridSteering:
         """Over all that decides what it does."""
         model = self.model
         weights = [model.provenance.sha256, model.dtype] if isinstance(model, Model) else getattr(model, "sha256", "")
-        return digest([weights, self.data])
+        return digest([weights, self.data, *([] if self.prompt is None else [self.prompt.to_dict()])])
 
     def describe(self) -> dict[str, Any]:
         about: dict[str, Any] = {
@@ -123,33 +146,124 @@ class HybridSteering:
             about["model"] = self.model.describe()
         elif self.model is not None:
             about["adapter"] = self.model.sha256
+        if self.prompt is not None:
+            about["prompt"] = self.prompt.to_dict()
         return about
 
 
-def shared_ids(base: Model, partner: Model) -> Bool[Tensor, " vocab"] | None:
-    """Which token ids say the same in both models; None: all do.
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of two models, one in terms of the other.
 
-    Ids that one of them lacks, and special tokens of different names, are not shared, and neither may emit them. Two
-    end tokens are the same, whatever their names.
+    Args:
+        theirs: the partner's id of each of the base's, -1 where it has none. Such a token is never emitted.
+        spelled: what the base would say instead of a token that only the partner has, as `</think>` in pieces; end
+            tokens that the base lacks are its own end token.
+    """
+
+    theirs: Int[Tensor, " base"]
+    spelled: Mapping[int, list[int]]
+
+    @staticmethod
+    def between(base: Model, partner: Model) -> Tokens | None:
+        """Compare two models; None: every id is the same in both.
+
+        Special tokens are the same where they have the same name, whatever their ids, and so are end tokens.
+
+        Raises:
+            UserError: an ordinary token that is another one in the other model.
+        """
+        ours, theirs = ({i: t for t, i in m.tokenizer.get_vocab().items()} for m in (base, partner))
+        if ours == theirs and base.vocab_size == partner.vocab_size:
+            return None
+        special, other = (
+            {*m.tokenizer.get_added_vocab().values(), *m.tokenizer.all_special_ids} for m in (base, partner)
+        )
+        same = {i for i in ours if theirs.get(i) == ours[i]} | (base.eos_ids & partner.eos_ids)
+        clash = sorted((ours.keys() & theirs.keys()) - same - (special & other))
+        if clash or not same:
+            told = "they share no token"
+            if clash:
+                first, more = clash[0], len(clash) - 1
+                told = f"token {first} is {ours[first]!r} and {theirs[first]!r}, and so with {more} others"
+            raise UserError(
+                f"{base.name} and {partner.name} read ids otherwise: {told}; use two models of one tokenizer"
+            )
+        named = {theirs[i]: i for i in sorted(other) if i in theirs}
+        found = {i: i for i in same} | {i: named[ours[i]] for i in special - same if ours.get(i) in named}
+        end = next(iter(sorted(partner.eos_ids)), None)
+        if end is not None:
+            found = dict.fromkeys(base.eos_ids, end) | found
+        ids = torch.full((base.vocab_size,), -1)
+        for i, their in found.items():
+            if i < base.vocab_size and their < partner.vocab_size:
+                ids[i] = their
+        return Tokens(ids, _spelled(base, partner, ids, sorted(other & theirs.keys())))
+
+    def to_partner(self, ids: Int[Tensor, "*any"]) -> Int[Tensor, "*any"]:
+        """The partner's ids of tokens of the base that it has."""
+        return self.theirs.to(ids.device)[ids]
+
+    def prompts(
+        self, base: Model, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
+    ) -> Int[Tensor, "questions pos"]:
+        """The base's prompts in the partner's ids; what lies under the padding does not matter.
+
+        Raises:
+            UserError: a token that the partner has not.
+        """
+        theirs = self.to_partner(ids)
+        strange = ids[mask & (theirs < 0)]
+        if len(strange):
+            word = base.tokenizer.convert_ids_to_tokens(int(strange.min()))
+            raise UserError(
+                f"the prompt holds the token {word!r}, which means another thing to the partner; "
+                "give the partner a prompt of its own, or use one without special tokens that the two do not share"
+            )
+        return theirs.clamp(min=0)
+
+    def to_base(self, ids: Sequence[int]) -> list[list[int]]:
+        """Each of the partner's tokens as the base would say it; nothing where it cannot."""
+        ours = {int(their): i for i, their in reversed(list(enumerate(self.theirs.tolist()))) if their >= 0}
+        return [[ours[i]] if i in ours else list(self.spelled.get(i, ())) for i in ids]
+
+    def heard(self, logits: Float[Tensor, "*rows partner"]) -> Float[Tensor, "*rows base"]:
+        """The partner's logits as over the base's tokens. What only the partner has counts for the first piece of it
+        that the base would say, as one thing that it may go on with among others."""
+        theirs = self.theirs.to(logits.device)
+        out = logits[..., theirs.clamp(min=0)].masked_fill(theirs < 0, float("-inf"))
+        for their, pieces in self.spelled.items():
+            out[..., pieces[0]] = torch.logaddexp(out[..., pieces[0]], logits[..., their])
+        return out
+
+
+def shared_ids(base: Model, partner: Model) -> Bool[Tensor, " base"] | None:
+    """Which of the base's tokens the partner has; None: every id is the same in both.
 
     Raises:
-        UserError: an ordinary token that is another one in the other model.
+        UserError: as `Tokens.between`.
     """
-    ours, theirs = ({i: t for t, i in m.tokenizer.get_vocab().items()} for m in (base, partner))
-    if ours == theirs and base.vocab_size == partner.vocab_size:
-        return None
-    special, other = ({*m.tokenizer.get_added_vocab().values(), *m.tokenizer.all_special_ids} for m in (base, partner))
-    same = {i for i in ours if theirs.get(i) == ours[i]} | (base.eos_ids & partner.eos_ids)
-    clash = sorted((ours.keys() & theirs.keys()) - same - (special & other))
-    if clash or not same:
-        told = "they share no token"
-        if clash:
-            first, more = clash[0], len(clash) - 1
-            told = f"token {first} is {ours[first]!r} and {theirs[first]!r}, and so with {more} others"
-        raise UserError(f"{base.name} and {partner.name} read ids otherwise: {told}; use two models of one tokenizer")
-    shared = torch.zeros(min(base.vocab_size, partner.vocab_size), dtype=torch.bool)
-    shared[[i for i in same if i < len(shared)]] = True
-    return shared
+    tokens = Tokens.between(base, partner)
+    return None if tokens is None else tokens.theirs >= 0
+
+
+def _spelled(base: Model, partner: Model, theirs: Int[Tensor, " base"], special: Sequence[int]) -> dict[int, list[int]]:
+    """For special tokens that only the partner has what the base would say instead: tokens that the partner has too."""
+    known, out = set(theirs.tolist()), {}
+    ends = [i for i in sorted(base.eos_ids) if i < len(theirs) and theirs[i] >= 0]
+    for i in special:
+        if i in known or i >= partner.vocab_size:
+            continue
+        if i in partner.eos_ids:
+            pieces = ends[:1]
+        else:
+            said = str(partner.tokenizer.convert_ids_to_tokens(i))
+            pieces = list(base.tokenizer(said, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+            if decoded(base.tokenizer, pieces).strip() != said.strip():
+                continue
+        if pieces and all(p < len(theirs) and theirs[p] >= 0 for p in pieces):
+            out[i] = pieces
+    return out
 
 
 class Newest:

@@ -71,6 +71,9 @@ def compute(
     }
     for name, gap in recovered_by_arm(items.task.name, scores, seed=seed).items():
         result["arms"][name] |= gap
+    groups = _groups(scores, items)
+    if groups:
+        result["groups"] = groups
     main_source, handle = arms[main]
     branches = traces[main_source]
     if handle.decoder.branches > 1:
@@ -80,7 +83,7 @@ def compute(
         if isinstance(handle.decoder, Branching):
             result["coverage_by_rank"] = _coverage(branches, ids)
         else:
-            result["samples"] = _independent(branches, items)
+            result["samples"] = _independent(branches, items, seed)
     line = bottom_line(main, scores, recovered=result["arms"][main].get("recovered"), seed=seed)
     return {"bottom_line": line.sentence, **result}
 
@@ -112,6 +115,26 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "found_by": dict(Counter(t.found_by or "none" for t in every)),
         "scores": dict(zip(ids, scores.tolist(), strict=True)),
     }
+
+
+GROUPED_BY = ("subject", "level")
+MOST_GROUPS = 50  # a field of more values is no group but a name of each item
+
+
+def _groups(scores: Mapping[str, np.ndarray], items: Items) -> dict[str, list[dict[str, Any]]]:
+    """For each field that the items have, a row for each of its values: the items, and each arm's accuracy there."""
+    out = {}
+    for field in GROUPED_BY:
+        values = [item.metadata.get(field) for item in items]
+        known = sorted({value for value in values if isinstance(value, str | int)}, key=lambda v: (str(type(v)), v))
+        rows = []
+        for value in known:
+            here = np.array([type(other) is type(value) and other == value for other in values])
+            right = {name: float(some[here].mean()) for name, some in scores.items()}
+            rows.append({"value": value, "items": int(here.sum()), "accuracy": right})
+        if 0 < len(rows) <= MOST_GROUPS:
+            out[field] = rows
+    return out
 
 
 def _comparisons(main: str, others: Mapping[str, np.ndarray], scores: np.ndarray, seed: int) -> list[dict[str, Any]]:
@@ -190,14 +213,20 @@ def _coverage(traces: Traces, ids: Sequence[str]) -> dict[str, Any]:
     return {"coverage": coverage_at_k(right).tolist(), "right_at_rank": right.mean(axis=0).tolist()}
 
 
-def _independent(traces: Traces, items: Items) -> dict[str, Any]:
-    """pass@k and maj@k of independent samples."""
+def _independent(traces: Traces, items: Items, seed: int) -> dict[str, Any]:
+    """pass@k, maj@k and avg@k of independent samples.
+
+    avg@k is the share of an item's samples that are right, averaged over items; its interval resamples items, as the
+    samples of one item say nothing about others.
+    """
     n = np.array([len(traces[item.id]) for item in items])
     correct = np.array([sum(t.correct for t in traces[item.id]) for item in items])
+    interval = [min(max(end, 0.0), 1.0) for end in bootstrap_mean(correct / n, seed=seed).pair]
     ks = [k for k in (1, 2, 4, 5, 8, 10, 16, 32, 64, 128, 256) if k <= int(n.min())]
     groups = [np.array(items.task.grader.groups([t.answer or "" for t in traces[item.id]])) for item in items]
     right = [np.array([float(t.correct) for t in traces[item.id]]) for item in items]
     return {
+        "avg_at_k": {"k": int(n.min()), "mean": float((correct / n).mean()), "interval": interval},
         "pass_at_k": {str(k): float(pass_at_k(n, correct, k).mean()) for k in ks},
         "maj_at_k": {str(k): float(maj_at_k(groups, right, k, resamples=200).mean()) for k in ks},
     }

@@ -23,7 +23,8 @@ def fit(
     max_new_tokens: int = 256,
 ) -> Elicited:
     """Greedy answers to the same prompt with the trigger sentence."""
-    return Elicited(model, NAME, prompt_for(model, prompt, items).thinking(), Greedy(max_new_tokens))
+    put, options = prompt_for(model, prompt, items).thinking(), {"prompt": prompt}
+    return Elicited(model, NAME, put, Greedy(max_new_tokens), options=options)
 
 
 def matched(

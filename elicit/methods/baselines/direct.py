@@ -23,7 +23,8 @@ def fit(
     max_new_tokens: int = 256,
 ) -> Elicited:
     """Greedy answers to the prompt as it is."""
-    return Elicited(model, NAME, prompt_for(model, prompt, items), Greedy(max_new_tokens))
+    options = {"prompt": prompt}
+    return Elicited(model, NAME, prompt_for(model, prompt, items), Greedy(max_new_tokens), options=options)
 
 
 def matched(

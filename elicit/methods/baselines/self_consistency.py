@@ -34,7 +34,7 @@ def fit(
 ) -> Elicited:
     """`samples` answers at this temperature, their majority."""
     decoder = Sampling(samples, temperature, top_p, top_k, min_p, seed, max_new_tokens)
-    return Elicited(model, NAME, prompt_for(model, prompt, items), decoder, select="vote")
+    return Elicited(model, NAME, prompt_for(model, prompt, items), decoder, select="vote", options={"prompt": prompt})
 
 
 matched = fit  # the number of samples then follows the budget

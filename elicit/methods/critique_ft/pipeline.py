@@ -143,10 +143,14 @@ def fit(
         progress: reports problems and steps.
 
     Raises:
-        UserError: no items, no usable row; as `Fitting`, `source_for` and `train`.
+        UserError: no items, no end token, no usable row; as `Fitting`, `source_for` and `train`.
     """
     if items is None:
         raise UserError("critique-ft takes its problems from the fit items of a task; give items")
+    if model.tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{model.name} has a tokenizer without an end token, and a critique has to end; give the tokenizer one"
+        )
     critic = source or source_for(options.source, model, items, options.seed)
     with trl_common.first_alone(model):
         folder, rows, left_out = _rows(model, items, prompt, options, critic, progress or Silent())

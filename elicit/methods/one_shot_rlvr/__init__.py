@@ -36,7 +36,9 @@ from elicit.models import zoo
 from elicit.models.identity import grounds
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
-from elicit.tasks.base import Items
+from elicit.tasks.base import Item, Items
+from elicit.tasks.grading import MathGrader, NumberGrader
+from elicit.tasks.hub import PI1
 from elicit.training import trl_common
 from elicit.training.rl.curve import Point, columns, figure, line, summary
 from elicit.training.rl.loop import OnStep, train
@@ -99,7 +101,8 @@ def fit(
         model: the base; it is as it was afterwards.
         items: items of a task; the fit split is trained on, the dev split is checked on, the test split is not touched.
         progress: reports each update.
-        example: ids of the examples, joined by commas, instead of choosing.
+        example: ids of the examples, joined by commas, instead of choosing; `pi1` is the paper's own, on any task of
+            numbers or mathematics.
         examples, select, pool: how many are chosen, how (`elicit.methods.one_shot_rlvr.example_selection.SELECTS`) and
             among how many fit items.
         reward: terms of `elicit.training.rl.rewards`, joined by +.
@@ -199,11 +202,18 @@ def _on_step(name: str, updates: int, progress: Progress | None) -> OnStep | Non
 def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
     """Where a fit lives: named after all that decides it, so not after how many items the task holds beyond those."""
     solved, names = items.task.solved, _named(asked)
-    seen = [i for i in solved if i.id in names] if names else pool_of(solved, asked["examples"], asked["pool"])
+    seen = [i for i in _known(items) if i.id in names] if names else pool_of(solved, asked["examples"], asked["pool"])
     looked_at = items.task.split("dev")[: asked["check"]] if settings.check_every else ()
     stands_on = grounds(Items(items.task, (*seen, *looked_at)), [model])
     decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, stands_on]
     return folder_for(f"{NAME}-fit", items.task.name, model.name, decides)
+
+
+def _known(items: Items) -> list[Item]:
+    """The examples that can be named: the fit items and, where the task's grader can judge it, the paper's own."""
+    solved = list(items.task.solved)
+    judged = isinstance(items.task.grader, NumberGrader | MathGrader)
+    return [*solved, PI1] if judged and PI1 not in solved else solved
 
 
 def _named(asked: Mapping[str, Any]) -> list[str]:
@@ -222,12 +232,13 @@ def _chosen(
 ) -> tuple[Items, list[dict[str, Any]]]:
     """The examples that were named, or those of the best score, which is kept with the fit."""
     solved = items.task.solved
-    by_id = {item.id: item for item in solved}
     if names := _named(asked):
+        by_id = {item.id: item for item in _known(items)}
         for name in names:
             if name not in by_id:
                 raise unknown("example (a fit item's id)", name, by_id)
         return Items(items.task, tuple(by_id[name] for name in names)), []
+    by_id = {item.id: item for item in solved}
     file = folder / "selection.json"
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))

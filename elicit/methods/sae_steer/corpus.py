@@ -31,6 +31,7 @@ from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.registry import load_task
 from elicit.training.organisms.variants import PROMPTS
+from probes.encoding import encoded
 from probes.errors import UserError
 from probes.files import make_folder, no_link, sha256_of, write_whole
 
@@ -296,7 +297,7 @@ def _file(
     pieces = (
         Text(ids[at : at + context], 1, "plain", source.name)
         for document in _documents(Path(source.name).expanduser())
-        for ids in [list(tokenizer(document)["input_ids"])]  # type: ignore[arg-type]
+        for ids in [encoded(tokenizer, document)]
         for at in range(0, len(ids), context)
         if len(ids) - at >= SHORTEST
     )

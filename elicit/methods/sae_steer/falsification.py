@@ -26,6 +26,7 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
 from elicit.tasks.everyday_text import SENTENCES
 from probes.capture import capture
+from probes.encoding import encoded
 from probes.sae.autoencoder import Feature
 
 PARAPHRASES = (
@@ -149,7 +150,7 @@ def _at_end(model: Model, feature: Feature, ids: Sequence[Sequence[int]]) -> Flo
 
 def _largest(model: Model, feature: Feature, sentences: Sequence[str]) -> Float[Tensor, " texts"]:
     """The largest activation in each text after its first token."""
-    ids = [list(model.tokenizer(text)["input_ids"]) for text in sentences]  # type: ignore[arg-type]
+    ids = [encoded(model.tokenizer, text) for text in sentences]
     acts = capture(model.lm, ids, [feature.site])
     assert acts is not None
     later = acts.step > torch.tensor([1 - len(i) for i in ids])[acts.row]

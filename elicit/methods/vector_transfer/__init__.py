@@ -35,7 +35,7 @@ from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
 from elicit.models import zoo
 from elicit.models.model import Model, load_model
-from elicit.models.prompts import prompt_for
+from elicit.models.prompts import Prompt, prompt_for
 from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
 from steering.adapters import CONFIG, Adapter
@@ -74,6 +74,7 @@ def fit(
     dev: int = 32,
     checked: bool = True,
     prompt: str = "qa",
+    partner_prompt: str = "",
     max_new_tokens: int = 256,
     seed: int = 0,
 ) -> Elicited:
@@ -98,6 +99,7 @@ def fit(
         read, dev: how many fit and dev items are used.
         checked: refuse a thinking model that is no better than the base.
         prompt, max_new_tokens, seed: as for the other methods.
+        partner_prompt: how the thinking model is asked, by name; unless given as the base is.
 
     Raises:
         UserError: no partner, one that does not match or does not fit into memory, nothing to recover, too few
@@ -126,7 +128,11 @@ def fit(
         coefficients=coefficients, windows=windows, gate=gate, mode=mode, behaviour=behaviour, read=read, dev=dev,
         checked=checked, max_new_tokens=max_new_tokens, seed=seed,
     )  # fmt: skip
-    made = fit_transfer(model, _thinking(model, name), items, prompt_for(model, prompt, items), options, progress)
+    if partner_prompt:
+        options["partner_prompt"] = partner_prompt
+    thinking = _thinking(model, name)
+    own = _own_prompt(model, thinking, partner_prompt, items)
+    made = fit_transfer(model, thinking, items, prompt_for(model, prompt, items), options, progress, own)
     kept = {"prompt": prompt, "asked": options, "found": made.record}
     return replace(made.handle, options=kept)
 
@@ -137,6 +143,11 @@ def _thinking(model: Model, name: str) -> Model | Adapter:
     if (folder / CONFIG).is_file():
         return Adapter(folder)
     return load_model(name, dtype=model.dtype, device=str(model.lm.device))
+
+
+def _own_prompt(model: Model, thinking: Model | Adapter, name: str, items: Items | None) -> Prompt | None:
+    """The thinking model's own prompt, where it has one."""
+    return prompt_for(thinking if isinstance(thinking, Model) else model, name, items) if name else None
 
 
 def missing(model: str) -> str:
@@ -167,11 +178,14 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     decoder, partner = handle.decoder, handle.partner
     assert isinstance(decoder, Hybrid)
     # A gate without a thinking model was fitted with one, which is the ceiling all the same.
-    thinking = partner.model or _thinking(handle.model, handle.options["asked"]["partner"])
+    asked = handle.options["asked"]
+    thinking = partner.model or _thinking(handle.model, asked["partner"])
+    own = _own_prompt(handle.model, thinking, asked.get("partner_prompt", ""), items)
+    ceiling = replace(plain, method=THINKING, prompt=own or plain.prompt)
     if isinstance(thinking, Model):
-        out[THINKING] = replace(plain, method=THINKING, model=thinking)
+        out[THINKING] = replace(ceiling, model=thinking)
     else:
-        out[THINKING] = replace(plain, method=THINKING, adapter=thinking)
+        out[THINKING] = replace(ceiling, adapter=thinking)
 
     def exchanged(control: str, **more: Any) -> Elicited:
         return replace(handle, method=control, decoder=replace(decoder, control=control, **more), options={})

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 
+from elicit.decoding.decoders.partner import Tokens
 from elicit.decoding.progress import Progress
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
@@ -73,8 +75,20 @@ def measure(
     answers = {name: list(traces) for name, traces in known.items()}
     for name, one in arms.items():
         answers[name] = [trace for (trace,) in replace(one, method=name).answers(items, progress)]
-    prompts = [base.prompt_ids(item) for item in items]
+    prompts = [judge.prompt_ids(item) for item in items]
+    tokens = None if base.model is judge.model else Tokens.between(base.model, judge.model)
+    if tokens is not None:
+        answers = {
+            name: traces if name == THINKING else [_heard(trace, tokens) for trace in traces]
+            for name, traces in answers.items()
+        }
     return {name: rates(judge, taxonomy, category, prompts, traces, seed) for name, traces in answers.items()}
+
+
+def _heard(trace: Trace, tokens: Tokens) -> Trace:
+    """An answer of the base in the tokens of who reads it, without those that it has not."""
+    theirs = tokens.to_partner(torch.tensor(trace.tokens, dtype=torch.long)).tolist()
+    return replace(trace, tokens=[i for i in theirs if i >= 0])
 
 
 def rates(

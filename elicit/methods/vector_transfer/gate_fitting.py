@@ -125,7 +125,7 @@ def distil(
 
     Args:
         lm: the base.
-        thoughts: the thinking model's texts.
+        thoughts: the thinking model's texts, as the base reads them.
         read: the base along them, at the site.
         labels: the category of each sentence.
         site: where the base is read.
@@ -139,8 +139,15 @@ def distil(
     Raises:
         UserError: models that never or always differ there.
     """
-    said = torch.cat([torch.tensor(t[n:]) for t, n in zip(thoughts.texts, thoughts.lengths, strict=True)])
-    differs = (torch.cat(greedy_along(lm, thoughts)) != said).numpy()
+    differs = torch.cat(
+        [
+            greedy[first - length : last - length] != torch.tensor(text[first:last])
+            for greedy, text, length, spans in zip(
+                greedy_along(lm, thoughts), thoughts.texts, thoughts.lengths, thoughts.spans, strict=True
+            )
+            for first, last in spans
+        ]
+    ).numpy()
     category, held = labels.numpy()[read.sentence], _held_out(read.text, seed)
     share = float(differs.mean()) if budget is None else budget
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elicit.decoding.decoders import Greedy, Hybrid
 from elicit.decoding.decoders.gates import EntropyGate, Gate, OracleGate
-from elicit.decoding.decoders.partner import HybridSteering, shared_ids
+from elicit.decoding.decoders.partner import HybridSteering, Tokens, shared_ids
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
@@ -26,6 +26,7 @@ from elicit.methods.vector_transfer.options import BETWEEN, HEAD, NAME
 from elicit.methods.vector_transfer.reasoning_traces import (
     ReasoningTraces,
     TokenActivations,
+    read_by_both,
     reasoning_traces_of,
     token_activations,
 )
@@ -63,11 +64,14 @@ def fit_transfer(
     prompt: Prompt,
     options: Mapping[str, Any],
     progress: Progress | None = None,
+    own: Prompt | None = None,
 ) -> Fitted:
     """Fit on the fit split, look at dev; `options` as `elicit.methods.vector_transfer.fit` says.
 
     Args:
         partner: the thinking model, or an adapter that makes the base one.
+        prompt: how the base is asked.
+        own: how the thinking model is asked, if otherwise.
 
     Raises:
         UserError: as said there.
@@ -82,17 +86,19 @@ def fit_transfer(
     if not len(dev) or not len(read):
         raise UserError(f"{len(read)} fit and {len(dev)} dev items were given; give some of both (read=…, dev=…)")
     base = Elicited(model, "base on dev", prompt, Greedy(limit))
+    thinker = replace(base, method="thinking model on dev", prompt=own or prompt)
     if isinstance(partner, Model):
         _check_pair(model, partner)
-        thinker = replace(base, method="thinking model on dev", model=partner)
+        thinker = replace(thinker, model=partner)
     else:
-        thinker = replace(base, method="thinking model on dev", adapter=partner)
+        thinker = replace(thinker, adapter=partner)
     now("the gap on dev")
     alone, ahead = ([trace for (trace,) in one.answers(dev, report)] for one in (base, thinker))
     _check_gap(model, alone, ahead, options)
     now("thoughts")
     thoughts = reasoning_traces_of(replace(thinker, method="thinking model on fit"), read, report)
-    _check_traces(thoughts, asked.counts, model)
+    thoughts, along_base = _read_by_both(base, thinker, thoughts)
+    _check_traces(along_base, asked.counts, model)
     now("sentences")
     sha256 = partner.sha256 if isinstance(partner, Adapter) else partner.provenance.sha256
     found, agreed, labels, described = _categories(thinker, thoughts, asked, options, sha256)
@@ -101,16 +107,16 @@ def fit_transfer(
     def along(thinking: bool) -> TokenActivations:
         one = thinker if thinking else base
         with applied(one.model.lm, one.adapter):
-            return token_activations(one.model.lm, thoughts, found.site)
+            return token_activations(one.model.lm, thoughts if thinking else along_base, found.site)
 
     now("vectors")
     bias = None
     if options["vectors"] == BETWEEN:
-        norm = stream_norm(model.lm, thoughts.texts, found.site)
+        norm = stream_norm(model.lm, along_base.texts, found.site)
         vectors = cross_model_difference(along(False), along(True), labels, found.site, norm)
     else:
         vectors, bias = fit_vectors(
-            model.lm, thoughts.texts, thoughts.lengths, thoughts.spans, labels, found.site, options["vectors"],
+            model.lm, along_base.texts, along_base.lengths, along_base.spans, labels, found.site, options["vectors"],
             seed=seed,
         )  # fmt: skip
     record: dict[str, Any] = {
@@ -145,10 +151,10 @@ def fit_transfer(
         classifier, record["classifier"] = token_labels(along(True), labels, seed)
         gate = OracleGate(classifier, found.site)
     elif options["gate"] == "probe":
-        gate, record["distilled"] = distil(model.lm, thoughts, along(False), labels, found.site, seed)
+        gate, record["distilled"] = distil(model.lm, along_base, along(False), labels, found.site, seed)
     else:
         gate = _entropy_gate(alone, int(labels.mode().values))
-    steering = HybridSteering(vectors, gate, partner if gate.asks else None, bias, heads)
+    steering = HybridSteering(vectors, gate, partner if gate.asks else None, bias, heads, own if gate.asks else None)
     now("answers on dev")
     tried = []
     for decoder in asked.decoders:
@@ -246,6 +252,17 @@ def _check_gap(model: Model, alone: list[Trace], ahead: list[Trace], options: Ma
             f"{gap.gain:+.2f} [{low:+.2f}, {high:+.2f}]): nothing to recover; give a better thinking model, more dev "
             "questions, or checked=false"
         )
+
+
+def _read_by_both(
+    base: Elicited, thinker: Elicited, thoughts: ReasoningTraces
+) -> tuple[ReasoningTraces, ReasoningTraces]:
+    """The thinking model's thoughts as it reads them itself, and as the base does."""
+    tokens = None if base.model is thinker.model else Tokens.between(base.model, thinker.model)
+    if tokens is None and base.prompt == thinker.prompt:
+        return thoughts, thoughts
+    prompts = [base.prompt_ids(item) for item in thoughts.items]
+    return read_by_both(thoughts, prompts, (lambda ids: [[i] for i in ids]) if tokens is None else tokens.to_base)
 
 
 def _check_traces(thoughts: ReasoningTraces, counts: list[int], model: Model) -> None:

@@ -3,8 +3,9 @@ their tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from elicit.decoding.progress import Progress
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
-from elicit.tasks.base import Items
+from elicit.tasks.base import Item, Items
 from probes.capture import capture
 from probes.errors import UserError
 from probes.sites import Site
@@ -26,11 +27,12 @@ TOGETHER = 32  # texts whose activations are held at once
 
 @dataclass(frozen=True, eq=False)
 class ReasoningTraces:
-    """Answers of a model as token ids with their prompts, and the sentences of each."""
+    """Answers of a model as token ids with their prompts, and the sentences of each; `items` are the questions'."""
 
     texts: list[list[int]]
     lengths: list[int]
     spans: list[list[Span]]
+    items: list[Item] = field(default_factory=list)
 
     @property
     def sentences(self) -> int:
@@ -44,14 +46,13 @@ def reasoning_traces_of(thinker: Elicited, items: Items, progress: Progress | No
         UserError: no answer at all.
     """
     answers = [
-        (thinker.prompt_ids(item), trace)
-        for item, (trace,) in zip(items, thinker.answers(items, progress), strict=True)
-        if trace.tokens
+        (item, trace) for item, (trace,) in zip(items, thinker.answers(items, progress), strict=True) if trace.tokens
     ]
     if not answers:
         raise UserError(f"the thinking model answered none of {len(items)} questions; give one that does")
-    prompts, traces = zip(*answers, strict=True)
-    return reasoning_traces_from(prompts, traces, thinker.model.tokenizer)
+    asked, traces = zip(*answers, strict=True)
+    prompts = [thinker.prompt_ids(item) for item in asked]
+    return replace(reasoning_traces_from(prompts, traces, thinker.model.tokenizer), items=list(asked))
 
 
 def reasoning_traces_from(
@@ -61,6 +62,31 @@ def reasoning_traces_from(
     texts = [head + trace.tokens for head, trace in zip(prompts, traces, strict=True)]
     lengths = [len(head) for head in prompts]
     return ReasoningTraces(texts, lengths, [segment(tokenizer, t, n) for t, n in zip(texts, lengths, strict=True)])
+
+
+def read_by_both(
+    thoughts: ReasoningTraces, prompts: Sequence[list[int]], spelled: Callable[[Sequence[int]], list[list[int]]]
+) -> tuple[ReasoningTraces, ReasoningTraces]:
+    """The same thoughts as their own model reads them and as another does: after its own prompts, in its own tokens.
+
+    Sentences that hold a token which the other has not, or only in pieces (`</think>`), are left out of both, so that
+    positions of both stand beside each other.
+
+    Args:
+        thoughts: of a model.
+        prompts: of the other, one a text.
+        spelled: each of some tokens as the other says it.
+    """
+    own, others = [], []
+    texts = []
+    for text, length, spans, prompt in zip(thoughts.texts, thoughts.lengths, thoughts.spans, prompts, strict=True):
+        pieces = spelled(text[length:])
+        at = [len(prompt), *(len(prompt) + n for n in accumulate(map(len, pieces)))]
+        kept = [(a, b) for a, b in spans if all(len(p) == 1 for p in pieces[a - length : b - length])]
+        own.append(kept)
+        others.append([(at[a - length], at[a - length] + b - a) for a, b in kept])
+        texts.append([*prompt, *(token for some in pieces for token in some)])
+    return replace(thoughts, spans=own), ReasoningTraces(texts, [len(prompt) for prompt in prompts], others)
 
 
 @dataclass(frozen=True, eq=False)

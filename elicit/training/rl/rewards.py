@@ -3,7 +3,7 @@
 | reward | 1 for | reads nothing where |
 | --- | --- | --- |
 | `exact` | the answer that the task's grader grades as correct | no answer is found |
-| `boxed` | the same, of what stands in `\\boxed{}` alone | there is no box |
+| `boxed` | the same, of what stands in the last closed `\\boxed{}` alone | there is none |
 | `incorrect` | the base's most frequent wrong answer (arXiv 2506.10947) | no answer is found |
 | `majority` | the most frequent answer among the item's rollouts (arXiv 2504.16084) | no answer is found |
 | `format` | an equation that is written out; `format:boxed` a box | |
@@ -19,7 +19,6 @@ update.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -28,14 +27,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from elicit.decoding.decoders.sampling import rng_stream
 from elicit.models.prompts import Prompt
-from elicit.tasks.answers import find_boxed
+from elicit.tasks.answers import find_answer, find_boxed
 from elicit.tasks.base import Item, Task
+from elicit.tasks.equations import holds_equation
 from elicit.training.rl.information_gain import gains
 from probes.errors import UserError, unknown
 
-EQUATION = re.compile(r"\d\s*[-+*/×÷\u2212]\s*\d+\s*=\s*[-\u2212]?\d")
 FORMATS: dict[str, Callable[[str], bool]] = {
-    "equation": lambda text: EQUATION.search(text) is not None,
+    "equation": holds_equation,
     "boxed": lambda text: find_boxed(text) is not None,
 }
 
@@ -91,7 +90,8 @@ def _exact(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | 
 def _boxed(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
     out: list[float | None] = []
     for r in rollouts:
-        found = find_boxed(r.text)
+        box = find_boxed(context.prompt.begun(r.item.question, context.tokenizer) + r.text)
+        found = find_answer(f"\\boxed{{{box.text}}}", context.task.kind_of(r.item)) if box else None
         out.append(context.task.grader.grade(r.item, found.text).score if found else None)
     return out
 

@@ -22,7 +22,8 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> lis
         stop=StopRule(model.eos_ids, prompt.stop, tokenizer),
         needs=frozenset({"logprob"}),
     )
-    drafts = respond(model, batch, [items.task.kind_of(item) for item in items])
+    begun = [prompt.begun(item.question, tokenizer) for item in items]
+    drafts = respond(model, batch, [items.task.kind_of(item) for item in items], begun=begun)
     return [
         [
             graded_rollout(

@@ -161,7 +161,8 @@ class Bridge:
         finish = "eos" if end is not None else "length"
         if self.prompt.stop and stop_at(decoded(self.model.tokenizer, tokens), self.prompt.stop) is not None:
             finish = "stop"
-        said = read(self.model.tokenizer, tokens, self.prompt.stop, self.items.task.kind_of(item))
+        tokenizer, kind = self.model.tokenizer, self.items.task.kind_of(item)
+        said = read(tokenizer, tokens, self.prompt.stop, kind, self.prompt.begun(item.question, tokenizer))
         return graded_rollout(self.items, item, said, sample, tokens, end=end, finish=finish, logprob=[])
 
 
