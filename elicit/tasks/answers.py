@@ -30,8 +30,8 @@ from elicit.tasks.numerals import number_value as number_value
 from elicit.tasks.read_maths import last_math, math
 from elicit.tasks.read_numbers import expression, last_expression, last_number, number
 from elicit.tasks.read_options import chosen_option, option
-from elicit.tasks.statements import Answer as Answer
 from elicit.tasks.statements import (
+    STOP,
     Span,
     blanked,
     boxed,
@@ -44,6 +44,7 @@ from elicit.tasks.statements import (
     tagged,
     trimmed,
 )
+from elicit.tasks.statements import Answer as Answer
 
 Kind = Literal["number", "last-number", "expression", "option", "math", "text", "code", "whole"]
 KINDS: tuple[Kind, ...] = ("number", "last-number", "expression", "option", "math", "text", "code", "whole")
@@ -106,7 +107,7 @@ def _text(view: str, span: Span) -> Answer | None:
     """A region's first sentence; after a heading its lines."""
     start, end = span.start, span.end
     if span.found_by == "answer is" and not re.search(r"\n[ \t]*$", view[max(0, start - 3) : start]):
-        found = re.compile(r"(?<!\\)[.!?](?=\s|$)|\n").search(view, start, end)
+        found = re.compile(rf"{STOP}(?=\s|$)|\n").search(view, start, end)
         end = found.start() if found else end
         if re.match(r"(?:helpful|correct|right|incorrect|wrong|clear)\b", view[start:end], re.I):
             return None  # a remark on the answer

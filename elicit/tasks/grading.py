@@ -8,6 +8,7 @@ or `memory`, or the worker `died` of it twice. Only a worker that cannot start i
 from __future__ import annotations
 
 import hashlib
+import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -227,8 +228,8 @@ def infer_kind(golds: Sequence[str | None]) -> Kind:
         return "text"
     if all(number_value(g) is not None and "frac" not in g for g in known):
         return "number"
-    letters = [option_key(g)[1] for g in known if option_key(g)[0] == "option" and len(g.strip("(). ")) == 1]
-    if len(letters) == len(known):
+    letters = string.ascii_uppercase + string.ascii_lowercase[:10]  # x and y are variables
+    if all(len(core := g.strip("(). ")) == 1 and core in letters for g in known):
         return "option"
     if any("\\" in g or number_key(g)[0] == "number" for g in known):
         return "math"

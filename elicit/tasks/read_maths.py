@@ -6,15 +6,16 @@ import re
 from collections.abc import Sequence
 
 from elicit.tasks.read_numbers import concluded, number
-from elicit.tasks.statements import Answer, Span, sentences, trimmed
+from elicit.tasks.statements import STOP, Answer, Span, last_match, sentences, trimmed
 
 _PIECE = re.compile(
     r"\\\[(?P<a>.+?)\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>.+?)\\\)"
     r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)",
     re.S,
 )
-_CLAUSE_ENDS = re.compile(r"\s*,?\s(?:because|since|as|which|so that|for)\s|(?<!\\)[.!?](?=\s|$)|\n|\s\((?=[a-z])")
+_CLAUSE_ENDS = re.compile(rf"\s*,?\s(?:because|since|as|which|so that|for)\s|{STOP}(?=\s|$)|\n|\s\((?=[a-z])")
 _TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
+_SYMBOLIC = re.compile(r"[^\s,;]*[\u03c0\u221a\u221e\u03b8][^\s,;.]*")  # 16\u03c0 and 2\u221a3, without delimiters
 _LED_IN = re.compile(r"(?:[A-Za-z']+[ \t]+){2,}(?=[-$\\\d(])")
 _WORDS = re.compile(
     r"\\(?:text[a-z]*|mbox|mathrm)\s?\{[^{}]*\}|\\[A-Za-z]+(?:\{[a-zA-Z*]+\})?|\b(?:sqrt|sin|cos|tan|log|ln|pi|and|or|percent|degrees)\b"
@@ -64,11 +65,12 @@ def last_math(view: str) -> Answer | None:
                 first -= 1
             return _list(view, here[first:], "last value")
         bare = trimmed(view, start, end, "last value")
-        if bare and not re.search(r"[A-Za-z]{2,}", _WORDS.sub(" ", bare.text)):
+        if bare and re.search(r"\w", bare.text) and not re.search(r"[A-Za-z]{2,}", _WORDS.sub(" ", bare.text)):
             return bare  # without delimiters, and nothing else
         found = concluded(view, start, end, "last value")
         if found:
-            return found
+            symbolic = last_match(_SYMBOLIC, view, start, end)
+            return trimmed(view, *symbolic.span(), "last value") if symbolic and symbolic.end() > found.start else found
     return None
 
 
@@ -101,5 +103,5 @@ def _filled(found: re.Match[str]) -> bool:
 def _sentence_end(view: str, start: int, end: int) -> int:
     """Where the first sentence ends; periods within mathematics end none."""
     plain = _PIECE.sub(lambda m: "m" * len(m.group()), view[start:end])
-    found = re.search(r"(?<!\\)[.!?](?=\s|$)|\n\s*\n", plain)
+    found = re.search(rf"{STOP}(?=\s|$)|\n\s*\n", plain)
     return start + found.start() if found else end

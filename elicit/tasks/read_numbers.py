@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from elicit.tasks.numerals import MINUS, MONEY, NUMERAL, WORDED, number_value, worded_value
-from elicit.tasks.statements import Answer, Span, last_match, sentence_end, sentences, trimmed
+from elicit.tasks.statements import STOP, Answer, Span, last_match, sentence_end, sentences, trimmed
 
 # What may stand before a number that is stated: marks, "about", a name and a sign of equality.
 _BEFORE = re.compile(
@@ -23,15 +23,17 @@ _GOES_ON = re.compile(
     r"|[a-fi-kn-rt-z](?![\w'])"
 )
 _LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or)\s)\s*(?=[$\\-]?\d)")
-_CLAUSE_ENDS = re.compile(
-    r"(?<!\\)[.!?](?=\s|$)|\n|,\s|;\s|\s(?:because|since|as|so|which|where|and|for|after|if|when)\s"
-)
+_CLAUSE_ENDS = re.compile(rf"{STOP}(?=\s|$)|\n|,\s|;\s|\s(?:because|since|as|so|which|where|and|for|after|if|when)\s")
 _SUM = re.compile(r"[\d\s.,+*/×÷·$()%{}^\\\[\]\w\u2212-]*=")
 _TERM = re.compile(r"(?:\s[A-Za-z]+){0,2}\s*(?:[-+*/^×÷\u2212]|\\(?:times|cdot|div))")
 _OPERATORS = tuple("+*/×÷\u2212-")
 # What tells a number in a sentence that has several: "there are 50 numbers below 100".
 _TOLD = re.compile(
     r"^(?!.*\b(?:if|when|since|because|as|where)\b).*\b(?:is|are|was|were|equals)\s(?:only\s|about\s)?\\?\$?$"
+)
+# What is compared is not concluded: "4 is below 8".
+_COMPARED = re.compile(
+    r"\s(?:is|are)\s(?:not\s)?(?:below|above|under|over|less|more|greater|larger|smaller|fewer|at)\b"
 )
 _RESULT = re.compile(rf"[=\u2248]\s*(?:\\?\$|\\approx)?\s*(?P<value>{NUMERAL.pattern})")
 
@@ -67,9 +69,12 @@ def number(view: str, span: Span) -> Answer | None:
 
 
 def last_number(view: str) -> Answer | None:
-    """The number that the last sentence with one concludes."""
+    """The number that the last sentence with one concludes; in words where they are the whole response."""
     found = (concluded(view, start, end, "last value") for start, end in reversed(sentences(view)))
-    return next((answer for answer in found if answer), None)
+    words = len(view) - len(view.lstrip())
+    return next((answer for answer in found if answer), None) or (
+        _in_words(view, words, len(view), "last value") if WORDED.fullmatch(view.strip(" \n.")) else None
+    )
 
 
 def _match_end(pattern: re.Pattern[str], view: str, start: int, end: int) -> int:
@@ -117,7 +122,7 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
         return Answer(named[1], start + named.start(1), start + named.end(1), found_by)
     result = last_match(_RESULT, view, 0, end)
     value = number_value(result["value"]) if result else None
-    alone = [m for m in found if _alone(view, *m.span())]
+    alone = [m for m in found if _alone(view, *m.span()) and not _COMPARED.match(view, m.end())]
     chosen = [m for m in alone if value is not None and number_value(m.group()) == value]
     chosen = chosen or [m for m in alone if _TOLD.search(view, max(start, m.start() - 60), m.start())] or [last]
     return Answer(chosen[-1].group(), *chosen[-1].span(), found_by)
@@ -140,7 +145,8 @@ def _list_begins(view: str, found: Sequence[re.Match[str]]) -> int:
 
 # Whole numbers joined by signs, with brackets where they are.
 _OPERATOR = r"(?:[-+*/×÷\u2212]|\\times|\\cdot|\\div)"
-_EXPRESSION = re.compile(rf"(?<![\w.)])[(\s]*\d+(?:[\s)]*{_OPERATOR}[\s(]*\d+)+(?:\s*\))*")
+_OPENED = r"(?:(?<![\w.)(])(?:\(\s*)*+|(?<=\())"
+_EXPRESSION = re.compile(rf"{_OPENED}\d+(?:[\s)]*{_OPERATOR}[\s(]*\d+)+(?:\s*\))*")
 
 
 def expression(view: str, span: Span) -> Answer | None:

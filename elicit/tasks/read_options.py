@@ -17,7 +17,7 @@ _SMALL = re.compile(rf"{_OPENED}(?P<letter>[a-z]){_CLOSED}[.!]?\s*(?=\n|$)")
 _PROSE = re.compile(r"[ \t]+(?!(?:because|since|as|and|or|is)\b)[a-z]")
 _SEVERAL = re.compile(rf"\s*(?:,|\band\b|\bor\b|&)\s*[(\[]?[A-Z]{_CLOSED}(?:\W|$)|\s*[\^=+<>]")
 _CHOSEN = re.compile(
-    r"(?:\b(?i:option|choice)\s+|\b(?i:choose|pick|select|is|be)\s+(?:(?i:option)\s+)?)"
+    r"(?:\b(?i:option|choice)(?:\s|:)\s*|\b(?i:choose|pick|select|is|be|go\swith|it's|that's)\s+(?:(?i:option)\s+)?)"
     rf"[*_(\[\"'$]*{_LETTER}\b(?!['\u2019\w])"
     r"|(?<![\w(])(?P<right>[A-Z])[*_)\]\"'.]*\s+is\s+(?:the\s+)?(?i:correct|right|true|best|answer)\b"
 )

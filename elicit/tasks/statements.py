@@ -32,6 +32,9 @@ _PROGRAM = re.compile(
     r"```[ \t]*(?!(?:text|txt|plaintext|latex|tex|math|markdown|md|output)\b)\w[\w+#-]*[ \t]*\n.*?(?:```|\Z)", re.S
 )
 
+# What ends a sentence: not the sign of a blank in LaTeX, nor that of a short word.
+STOP = r"(?<!\\)(?<!\b[DMS][rst])(?<!\bMrs)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)[.!?]"
+
 _BOX = re.compile(r"\\(?:boxed|fbox|beginboxed)\s*(?=\{)|\\boxed\s+(?=[\w-])")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 # What may stand between two boxes that are one answer.
@@ -47,7 +50,7 @@ _IS = (
 _PURPOSE = r"(?:[ \t]+(?:to|for|of|in)[ \t][^.\n:=$\\]{1,80}?)?"
 _LIKE = r"(?:[ \t]+(?:choice|option|letter|value|number))?"
 MARKER = re.compile(
-    rf"\banswers?{_LIKE}{_PURPOSE}[ \t*_]*(?:[:\uff1a][ \t*_]*{_IS}|{_IS}|[:\uff1a]|[ \t]-[ \t])[ \t*_]*"
+    rf"\b(?<!to )answers?{_LIKE}{_PURPOSE}[ \t*_]*(?:[:\uff1a][ \t*_]*{_IS}|{_IS}|[:\uff1a]|[ \t]-[ \t])[ \t*_]*"
     r"|(?:\u7b54\u6848|\u7b54\u3048|\u56de\u7b54|\u89e3\u7b54)[ \t]*(?:[:\uff1a]|\u662f|\u4e3a|\u306f)+[ \t]*"
     r"|\b(?:Antwort|Respuesta|R\u00e9ponse|Resposta|Risposta|\u041e\u0442\u0432\u0435\u0442)[ \t]*[:\uff1a][ \t*]*"
     r"|(?:^|(?<=\n))[ \t]*(?:#+[ \t]*|\*\*[ \t]*)?(?:final[ \t]+)?answer[ \t]*(?:\*\*)?[ \t]*(?=\n|\Z)",
@@ -227,11 +230,11 @@ def last_match(pattern: re.Pattern[str], text: str, start: int = 0, end: int | N
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """Where sentences and lines begin and end, in order."""
-    cuts = [found.end() for found in re.finditer(r"(?<!\\)[.!?](?=[\s*\"')\]]|$)|\n", text)]
+    cuts = [found.end() for found in re.finditer(rf"{STOP}(?=[\s*\"')\]]|$)|\n", text)]
     return list(zip([0, *cuts], [*cuts, len(text)], strict=True))
 
 
-_SENTENCE_ENDS = re.compile(r"(?<!\\)[.!?](?=[\s*\"')\]]|$)|\n\s*\n")
+_SENTENCE_ENDS = re.compile(rf"{STOP}(?=[\s*\"')\]]|$)|\n\s*\n")
 
 
 def sentence_end(text: str, start: int, end: int) -> int:

@@ -11,7 +11,9 @@ import elicit
 from elicit.evaluation.regrade import regrade
 from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model
+from elicit.report.run_section import notes
 from elicit.tasks import grading, load_task
+from elicit.tasks.answers import FOUND_BY
 from probes.errors import UserError
 from tests.evaluation.test_identity import task_file
 from tests.support.shell import shell
@@ -90,6 +92,19 @@ def test_a_run_is_graded_anew_into_a_run_of_its_own(
     monkeypatch.setattr(grading, "VERSION", "a third")
     with pytest.raises(UserError, match="the run's own folder"):
         regrade(old, old.folder)
+
+
+def test_the_report_names_the_bare_rule(tiny: Model, tmp_path: Path) -> None:
+    handle = elicit.methods.direct.fit(tiny, max_new_tokens=12)
+    for kind in ("number", "last-number"):
+        task = load_task(f"{task_file(tmp_path)}:kind={kind}")
+        run = elicit.evaluate(handle, task.test, against=(), out=tmp_path / kind)
+        metrics = run.metrics["arms"]["direct"]["found_by"]
+        assert sum(metrics.values()) == 3 and set(metrics) <= {*FOUND_BY, "none"}
+        told = "\n".join(notes(run.metrics))
+        assert "Answers were found: direct " in told
+        assert ("the rule of arXiv 2402.10200" in told) == ("last number" in metrics)
+        assert kind == "last-number" or "last number" not in metrics
 
 
 def test_answers_of_an_older_run_are_read_anew(tiny: Model, tmp_path: Path) -> None:

@@ -61,6 +61,10 @@ def test_parameters_are_passed_and_checked() -> None:
     assert all(item.question.count("+") + item.question.count(" - ") == 2 for item in task.items)
     with pytest.raises(UserError, match=r"no parameter 'terms'; it has .*max_terms"):
         load_task("chain-sum:terms=3")
+    with pytest.raises(UserError, match="answer kind 'nubmer' was given"):
+        load_task("gsm8k:kind=nubmer")
+    with pytest.raises(UserError, match="no parameter 'kinds'; it has kind"):
+        load_task("gsm8k:kinds=math")
     with pytest.raises(UserError, match="key=value"):
         load_task("chain-sum:terms")
     with pytest.raises(UserError, match="at least 1"):
@@ -145,7 +149,9 @@ def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
 
 def test_kinds_are_seen_in_the_gold_answers() -> None:
     assert infer_kind(["1", "2,000", "3.5"]) == "number"
-    assert infer_kind(["A", "(C)"]) == "option"
+    assert infer_kind(["A", "(C)"]) == infer_kind(["a.", "B."]) == infer_kind(["A", "K", "Z"]) == "option"
+    assert infer_kind(["x", "y"]) == "text"
+    assert infer_kind(["10 cm", "5 m"]) == infer_kind(["18", "5 m"]) == "math"
     assert infer_kind([r"\frac12", "3"]) == "math"
     assert infer_kind(["yes", "no"]) == "text"
 
