@@ -53,7 +53,8 @@ docs: $(STAMP) $(DOCS)/.installed
 	@mkdir -p $(SITE)
 	PYTHONPATH=. $(BIN)/python docs/site/lists.py > $(SITE)/lists.json
 	$(DOCS)/bin/python docs/site/stage.py $(SITE)/lists.json $(SITE)/pages
-	PYTHONPATH=docs/site $(DOCS)/bin/zensical build --clean --strict
+	PYTHONPATH=docs/site $(DOCS)/bin/zensical build --clean --strict > $(SITE)/log 2>&1 || { cat $(SITE)/log; exit 1; }
+	@! grep '^griffe:' $(SITE)/log  # a docstring names a parameter that is not there
 	$(DOCS)/bin/python docs/site/check.py $(SITE)/site
 
 $(DOCS)/.installed: pyproject.toml

@@ -109,7 +109,7 @@ class Elicited:
     def prompt_ids(self, item: Item) -> list[int]:
         return self.prompt.ids(item.question, self.model.tokenizer)
 
-    def heard(self, items: Items) -> list[list[int]] | None:
+    def partner_prompts(self, items: Items) -> list[list[int]] | None:
         """How the questions are put to a partner that has a prompt of its own."""
         asked = [item.question for item in items]
         return self.partner.prompt_ids(self.model, asked, self.decoder.max_new_tokens) if self.partner else None
@@ -319,7 +319,9 @@ def answer_together(asked: Asked, on_step: OnStep | None = None) -> list[list[li
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     kinds = [[items.task.kind_of(item) for item in items] for _, items in asked]
     rows = [(h, some, [i.id for i in items]) for (h, items), some in zip(asked, prompts, strict=True)]
-    batch = _batch(rows, partner_prompts=first.heard(asked[0][1]))  # with a partner it shares its batch with no other
+    batch = _batch(
+        rows, partner_prompts=first.partner_prompts(asked[0][1])
+    )  # with a partner it shares its batch with no other
     begun = [mark for handle, items in asked for mark in handle.begun(items)]
     drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], on_step, begun))
     return [

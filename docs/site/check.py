@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -58,6 +59,7 @@ class Page(HTMLParser):
 
 def faults(folder: Path) -> list[str]:
     """What is wrong with a site, a line each."""
+    folder = folder.resolve()
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
     if not pages:
         return [f"{folder} holds no page; build the site first"]
@@ -87,7 +89,7 @@ def faults(folder: Path) -> list[str]:
 def _target(place: str, page: Path, folder: Path) -> Path:
     """The file that an address means."""
     base = folder if place.startswith("/") else page.parent
-    found = (base / unquote(place).lstrip("/")).resolve() if place else page
+    found = Path(os.path.normpath(base / unquote(place).lstrip("/"))) if place else page
     return found / "index.html" if found.is_dir() else found
 
 
@@ -98,9 +100,8 @@ def _link(link: str, page: Path, folder: Path, pages: dict[Path, Page]) -> str:
     target = _target(parts.path, page, folder)
     if not target.is_file():
         return f"{link} leads to no file"
-    known = {path.resolve(): one for path, one in pages.items()}.get(target.resolve())
-    if parts.fragment and known is not None and unquote(parts.fragment) not in known.anchors:
-        return f"{link} leads to no anchor of {target.relative_to(folder.resolve())}"
+    if parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+        return f"{link} leads to no anchor of {target.relative_to(folder)}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Docstrings say what belongs together in one line (`clean, corrupted: …`): in API tables each has its line."""
+"""Docstrings say what belongs together in one line (`clean, corrupted: …`); the API has a line a parameter."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 PLOT = "application/vnd.plotly.v1+json"
 ASKED = re.compile(r"<!-- ((?:list|options): [\w-]+) -->")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+OWN_LOOK = re.compile(r'<style.*?</style>\n?| (?:border|class|style)="[^"]*"', re.S)  # of a data frame
 IMAGES = (".svg", ".png")
 LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "sh", ".cff": "yaml", ".jsonl": "json"}
 
@@ -58,9 +59,9 @@ def converted(path: Path) -> str:
                 figure = {key: data[PLOT][key] for key in ("data", "layout")}
                 output.data = {"text/html": figure_box(json.dumps(figure))}
             elif "text/html" in data:
-                data["text/html"] = re.sub(r"<style.*?</style>\n?", "", data["text/html"], flags=re.S)
+                data["text/html"] = OWN_LOOK.sub("", data["text/html"])
     body, _ = MarkdownExporter().from_notebook_node(notebook)
-    return body
+    return re.sub(r"\n{4,}", "\n\n", body)
 
 
 def figure_box(figure: str) -> str:

@@ -56,7 +56,7 @@ class Response:
 def read(
     tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], kind: Kind, begun: str = ""
 ) -> Response:
-    """The text of token ids, from any sampler, and the answer in it.
+    """The text of token ids from any sampler, and the answer in it.
 
     Args:
         begun: the mark of a thought, where the prompt ended in one (`Prompt.begun`): what follows is read as a thought
@@ -188,7 +188,7 @@ def found_again(response: Response, answer: str | None) -> Response:
     Only as a whole: 5 does not stand in 15, 1.5 or 5/6, nor "cat" in "category".
     """
     places = [] if answer is None else list(_by_itself(answer).finditer(response.text))
-    found = Answer(places[-1].group(), *places[-1].span()) if places else None
+    found = Answer(places[-1].group(), *places[-1].span(), "asked") if places else None
     return replace(response, found=found)
 
 
@@ -240,6 +240,7 @@ def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steer
         moved=rounded(generation.moved) if steered else [],
         prompt_moved=generation.prompt_moved,
         unjudged=grade.unjudged,
+        found_by=response.found.found_by if response.found else "",
         begun=response.begun,
         **notes,
     )

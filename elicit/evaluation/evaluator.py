@@ -142,7 +142,7 @@ def _check_room(arms: Sequence[Arm], items: Items) -> None:
         longest = max(len(one.prompt_ids(item)) for item in items)
         check_ready(one.model.lm, longest + one.decoder.max_new_tokens)
     for one in handles:
-        one.heard(items)
+        one.partner_prompts(items)
 
 
 def _arms(handle: Elicited, others: Mapping[str, Elicited]) -> list[Arm]:

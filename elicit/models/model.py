@@ -55,6 +55,8 @@ class Model:
         name: by which it was asked for.
         lm, tokenizer, provenance: weights, words, and where they are from.
         engine: the name of what decodes it (`elicit.decoding.engine.ENGINES`).
+
+    Attributes:
         kept: what was made of it, for as long as it lives; a copy with other weights or another engine begins anew.
     """
 

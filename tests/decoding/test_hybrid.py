@@ -541,7 +541,7 @@ def test_special_tokens_are_carried_by_their_names() -> None:
     assert found.theirs[:61].tolist() == list(range(61)) and found.theirs[61:].tolist() == [62, -1, 63]
     assert found.to_base([5, 62, 61]) == [[5], [61], []]
     assert found.prompts(mine, torch.tensor([[0, 61, 5]]), torch.tensor([[False, True, True]])).tolist() == [[0, 62, 5]]
-    heard = found.heard(torch.arange(VOCAB).float())
+    heard = found.base_logits(torch.arange(VOCAB).float())
     assert heard[61] == 62 and heard[62] == float("-inf")
     # What the partner would say, said by the base: the same as with a base whose ids are the partner's.
     swapped = deepcopy(partner)
@@ -572,6 +572,6 @@ def test_a_mark_that_the_base_has_not_is_said_in_pieces(tmp_path: Path) -> None:
     assert found.to_base([mark, stop]) == [pieces, [0]]
     logits = torch.zeros(len(tokenizer))
     logits[mark] = 9.0
-    assert int(found.heard(logits).argmax()) == pieces[0]
+    assert int(found.base_logits(logits).argmax()) == pieces[0]
     logits[stop] = 12.0
-    assert int(found.heard(logits).argmax()) == 0
+    assert int(found.base_logits(logits).argmax()) == 0

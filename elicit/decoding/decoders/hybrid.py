@@ -218,9 +218,8 @@ class HybridPolicy:
                     put, seen, _ = left_pad(self.prompts, ids.device)
                 elif self.tokens is not None:
                     put = self.tokens.prompts(self.base, ids, mask)
-                self.thinking_model = stack.enter_context(
-                    thinking(self.partner, self.base, put.shape[1] + limit, limit)
-                )
+                longest = put.shape[1] + limit
+                self.thinking_model = stack.enter_context(thinking(self.partner, self.base, longest, limit))
                 self.teacher_logits = self.thinking_model.prefill(put, seen)
             if not self.partner.gate.asks:
                 stack.enter_context(self.newest.on(self.base.lm, self.partner.gate.reads))
@@ -262,7 +261,7 @@ class HybridPolicy:
         base = top.argmax if self.tokens is None else top2(self._cut(logits)).argmax
         teacher = differs = None
         if teacher_logits is not None:
-            teacher_logits = teacher_logits if self.tokens is None else self.tokens.heard(teacher_logits)
+            teacher_logits = teacher_logits if self.tokens is None else self.tokens.base_logits(teacher_logits)
             theirs = top2(teacher_logits)
             dtype = self.partner.lm(self.base).dtype
             check_largest(theirs.values[:, 0], dtype, f"the partner's logits of step {step}")

@@ -227,7 +227,7 @@ class Tokens:
         ours = {int(their): i for i, their in reversed(list(enumerate(self.theirs.tolist()))) if their >= 0}
         return [[ours[i]] if i in ours else list(self.spelled.get(i, ())) for i in ids]
 
-    def heard(self, logits: Float[Tensor, "*rows partner"]) -> Float[Tensor, "*rows base"]:
+    def base_logits(self, logits: Float[Tensor, "*rows partner"]) -> Float[Tensor, "*rows base"]:
         """The partner's logits as over the base's tokens. What only the partner has counts for the first piece of it
         that the base would say, as one thing that it may go on with among others."""
         theirs = self.theirs.to(logits.device)

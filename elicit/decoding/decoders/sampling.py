@@ -32,7 +32,7 @@ def rng_stream(seed: int, item_id: str, sample: int, steps: int) -> Float[np.nda
 class RngStream(NamedTuple):
     """Where an answer's random numbers come from.
 
-    Args:
+    Attributes:
         seed: of all of them.
         sample: the id of what is answered, like an item's.
         epoch: which time it is answered.
