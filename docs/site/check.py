@@ -2,7 +2,7 @@
 
 - every link to a place in the site leads to a file, and where it names an anchor, to one that is there;
 - no script, style, image, font or frame comes from elsewhere;
-- nothing is left of what was to be replaced: references to objects, requests for lists, formulas;
+- nothing is left of what was to be replaced: references to objects, requests for lists, commands of formulas;
 - every page has a title of its own, and every image a text.
 """
 
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 FETCHED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href"), ("use", "href")}
 STYLED = re.compile(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')\s]+)")
-LEFT = re.compile(r"\]\[(?:elicit|probes|steering)\b[^\]]*\]|<!-- (?:list|options):|\$\$|\\(?:frac|text)\{")
+LEFT = re.compile(r"\]\[(?:elicit|probes|steering)\b[^\]]*\]|<!-- (?:list|options):|\$\$")
 
 
 class Page(HTMLParser):
@@ -32,6 +32,7 @@ class Page(HTMLParser):
         self.title = ""
         self._in: list[str] = []
         self.words: list[str] = []
+        self.formulas: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -43,7 +44,7 @@ class Page(HTMLParser):
             self.fetched += [given[name] for t, name in FETCHED if t == tag and name in given]
         if tag == "img" and "alt" not in given:
             self.nameless.append(given.get("src", ""))
-        if tag in ("pre", "code", "script", "style", "title"):
+        if tag in ("pre", "code", "script", "style", "title", "math"):
             self._in.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -55,6 +56,8 @@ class Page(HTMLParser):
             self.title += data
         if not self._in:
             self.words.append(data)
+        if "math" in self._in:
+            self.formulas.append(data)
 
 
 def faults(folder: Path) -> list[str]:
@@ -76,7 +79,8 @@ def faults(folder: Path) -> list[str]:
                 out.append(f"{where}: {one} is fetched from elsewhere")
             elif not parts.scheme and not _target(parts.path, path, folder).is_file():
                 out.append(f"{where}: {one} is not there")
-        out += [f"{where}: {left!r} was to be replaced" for left in LEFT.findall("".join(page.words))]
+        left = LEFT.findall("".join(page.words)) + [one for one in page.formulas if "\\" in one]
+        out += [f"{where}: {one!r} was to be replaced" for one in left]
         out += [f"{where}: the image {name} has no text" for name in page.nameless]
         if not page.title.strip():
             out.append(f"{where}: it has no title")

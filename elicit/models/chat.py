@@ -17,7 +17,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from elicit.tasks.statements import THOUGHTS
 from probes.errors import UserError
 
 DAY = date(2024, 7, 26)  # which templates of Llama 3 name where there is no clock
@@ -64,11 +63,6 @@ def written(
                 what, cure = "the system message", "leave system out, or put its words into the question"
             raise UserError(f"the chat template leaves {what} out; {cure}")
     return text
-
-
-def open_thought(text: str) -> str:
-    """The mark of a thought that a text begins and does not end (`<think>`), or ""."""
-    return next((begin for begin, end in THOUGHTS if text.rfind(begin) > text.rfind(end)), "")
 
 
 def _check_arguments(tokenizer: PreTrainedTokenizerBase, source: str, arguments: Mapping[str, Any]) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from elicit.models.chat import open_thought, written
+from elicit.models.chat import written
 from elicit.models.model import Model
 from elicit.tasks.base import Items
 from elicit.tasks.given import value_of
+from elicit.tasks.statements import open_thought
 from probes.encoding import encoded
 from probes.errors import UserError, unknown
 

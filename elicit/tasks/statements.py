@@ -94,16 +94,26 @@ class Box(NamedTuple):
     after: int
 
 
+def open_thought(text: str) -> str:
+    """The mark of a thought that a text begins and does not end (`<think>`), or ""."""
+    begun = _THOUGHT_BEGINS.search(text, _after_thoughts(text))
+    return begun.group() if begun else ""
+
+
+def _after_thoughts(text: str) -> int:
+    """The character after the last thought of a text that ends."""
+    return max((found.end() for found in _THOUGHT_ENDS.finditer(text)), default=0)
+
+
 def said(text: str, *, programs: bool) -> str:
     """The text with all that is no part of the answer as blanks, as long as it was; empty where a thought does not end.
 
     Args:
         programs: whether fenced code that names its language is kept.
     """
-    ends = list(_THOUGHT_ENDS.finditer(text))
-    start = ends[-1].end() if ends else 0
-    if _THOUGHT_BEGINS.search(text, start):
+    if open_thought(text):
         return ""
+    start = _after_thoughts(text)
     end = _invented(text, start)
     kept = blanked(text, 0, start)[:end] + " " * (len(text) - end)
     if not programs:
