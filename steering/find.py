@@ -192,6 +192,7 @@ def optimise(
     site: Site,
     *,
     bias: Direction | None = None,
+    groups: Sequence[int] | None = None,
     steps: int = 50,
     lr: float = 0.05,
     batch_size: int = 8,
@@ -208,12 +209,15 @@ def optimise(
         lengths: prompt tokens of each text; the loss is on the tokens after them.
         site: where the vector is added, at the positions that choose target tokens.
         bias: a general vector, trained before on all categories, that is in place meanwhile.
+        groups: what each text was taken from: sentences of one answer are held out together. Each text is its own
+            unless given.
         steps, lr, batch_size, seed: of Adam, with a learning rate that falls linearly to zero. lr is a fraction of the
             stream's norm at the site, so that one value serves any layer.
         progress: called with each step and its loss.
 
     Returns:
-        The direction; `made` holds the mean loss on a quarter of the texts held out, before and after.
+        The direction; `made` holds the mean loss on a quarter of the groups held out, before and after; None where
+        there is one group.
 
     Raises:
         UserError: texts without target tokens, fewer than four, a site that the model lacks, a loss that is not finite.
@@ -223,9 +227,7 @@ def optimise(
         raise UserError(f"{len(texts)} texts were given; give at least four, each with target tokens after its prompt")
     scale = stream_norm(lm, texts, site)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(texts)).tolist()
-    cut = max(1, round(HELD_OUT * len(texts)))
-    held, fit = order[:cut], order[cut:]
+    held, fit = _split(list(range(len(texts))) if groups is None else groups, rng)
     vector = torch.zeros(width(lm), device=lm.device, requires_grad=True)
     adam = torch.optim.Adam([vector], lr=lr * scale)
     schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
@@ -247,7 +249,7 @@ def optimise(
     handle = on_site(lm, site, add)
     try:
         with torch.no_grad():
-            before = _mean_loss(loss_of, held, batch_size)
+            before = _mean_loss(loss_of, held, batch_size) if held else None
         for step in range(steps):
             chosen = rng.choice(fit, size=min(batch_size, len(fit)), replace=False).tolist()
             loss = loss_of(chosen)
@@ -259,7 +261,7 @@ def optimise(
             if progress is not None:
                 progress(step, float(loss.detach()))
         with torch.no_grad():
-            after = _mean_loss(loss_of, held, batch_size)
+            after = _mean_loss(loss_of, held, batch_size) if held else None
     finally:
         handle.remove()
         clock.remove()
@@ -271,12 +273,21 @@ def optimise(
         "seed": seed,
         "texts": len(fit),
         "held_out": len(held),
-        "held_out_loss": [before, after],
+        "held_out_loss": [before, after] if held else None,
         "bias": bias.name if bias is not None else None,
         "window": "positions that choose target tokens",
         **about,
     }
     return Direction(vector.detach(), site, name, "raw", scale, None, made)
+
+
+def _split(groups: Sequence[int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """The texts of a quarter of the groups, and the others; of one group none is held out."""
+    names = list(dict.fromkeys(groups))
+    order = [names[i] for i in rng.permutation(len(names))]
+    apart = order[: max(1, round(HELD_OUT * len(order)))] if len(order) > 1 else []
+    parts = {name: [i for i, group in enumerate(groups) if group == name] for name in order}
+    return [i for name in apart for i in parts[name]], [i for name in order if name not in apart for i in parts[name]]
 
 
 def _mean_loss(loss_of: Callable[[Sequence[int]], Tensor], chosen: Sequence[int], batch_size: int) -> float:

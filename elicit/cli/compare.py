@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, Json, ModelName, Split, TaskName, load_given
+from elicit.cli.options import (
+    Device,
+    DeviceMap,
+    Dtype,
+    EngineName,
+    Json,
+    ModelName,
+    Seeds,
+    Split,
+    TaskName,
+    load_given,
+)
 from elicit.models.zoo import task_for
 from probes.errors import UserError
 
@@ -24,6 +35,7 @@ def compare(
     split: Split = "test",
     limit: Annotated[int | None, typer.Option(help="Number of items of the split: 128, or 32 with --quick.")] = None,
     seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    seeds: Seeds = "",
     quick: Annotated[bool, typer.Option("--quick", help="Fit each method with its short settings.")] = False,
     controls: Annotated[bool, typer.Option("--controls", help="Each mechanism's own controls beside it.")] = False,
     prompt: Annotated[str, typer.Option(help="As for run.")] = "qa",
@@ -52,8 +64,11 @@ def compare(
 
     if out is not None:
         check_folder(out)
-        ours_to_replace(out / COMPARISON, '"tokens_per_item"')
+        ours_to_replace(out / COMPARISON, '"seeds"' if seeds else '"tokens_per_item"')
         ours_to_replace(out / REPORT, MARK)
+    if seeds:
+        _compare_seeds(given)
+        return
     if not runs and not methods:
         raise UserError("nothing to compare; give folders of runs, or --methods all")
     loaded = [Run.load(folder) for folder in runs or []]
@@ -90,6 +105,46 @@ def compare(
         console.print(
             f"\ncomparison: {folder / COMPARISON}   report: {folder / REPORT}", highlight=False, soft_wrap=True
         )
+
+
+def _compare_seeds(given: dict[str, Any]) -> None:
+    """One comparison a seed, in `out/seed-0` and so on where a folder is given, and what they say together."""
+    from elicit.evaluation.seeds import HEAD, parse_seeds, pooled, rows_of
+    from elicit.report.comparison import entries
+    from probes.files import make_folder, write_whole
+
+    seeds = parse_seeds(given["seeds"])
+    if given["seed"] or given["runs"] or not given["methods"]:
+        raise UserError("--seeds fits methods with each seed; give it with --methods, without runs and without --seed")
+    done = []
+    for seed in seeds:
+        out = None if given["out"] is None else given["out"] / f"seed-{seed}"
+        done.append(_run_methods({**given, "seed": seed, "out": out}))
+    scores = [{arm.name: arm.scores for arm in entries(one.runs)} for one in done]
+    metrics = done[0].runs[0].metrics
+    result = {
+        "task": metrics["task"], "items": metrics["items"], "model": metrics["model"], "baseline": given["baseline"],
+        "seeds": seeds, "arms": pooled(scores, given["baseline"]), "folders": [str(one.folder) for one in done],
+        "left_out": {f"{name}, seed {seed}": why for seed, one in zip(seeds, done, strict=True)
+                     for name, why in one.left_out.items()},
+    }  # fmt: skip
+    if given["out"] is not None:
+        make_folder(given["out"])
+        write_whole(given["out"] / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
+    if given["as_json"]:
+        print(json.dumps(result, indent=2))
+        return
+    from elicit.cli.terminal import out as console
+    from elicit.cli.terminal import show_table
+
+    show_table(HEAD, rows_of(result["arms"]))
+    console.print(
+        f"\n[dim]{result['items']} items of {result['task']}, seeds {', '.join(map(str, seeds))}; accuracy in %; "
+        f"difference: the row minus {given['baseline']}, paired; intervals over seeds and questions[/]",
+        highlight=False,
+    )
+    for line in (*(f"{name}: left out: {why}" for name, why in result["left_out"].items()), *result["folders"]):
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_methods(given: dict[str, Any]) -> Any:

@@ -119,7 +119,8 @@ def feature(
 def _ground(given: dict[str, Any]) -> Any:
     """What a search stands on, from the options of a command; the fit check is left to `elicit run`."""
     from elicit.methods import options_of
-    from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, Search, search_data
+    from elicit.methods.sae_steer.options import Search
+    from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, search_data
     from elicit.models.prompts import named_prompt
     from elicit.tasks.registry import load_task
 

@@ -34,6 +34,10 @@ ModelName = Annotated[
     str, typer.Option(help="A model's name, hub id, folder or GGUF file.", autocompletion=completion.models)
 ]
 Split = Annotated[str, typer.Option(help="fit, dev, test or all.")]
+Seeds = Annotated[
+    str,
+    typer.Option(help="Several seeds, joined by commas: fitted and evaluated with each; intervals are over both."),
+]
 Limit = Annotated[int, typer.Option(help="Number of items of the split.")]
 Against = Annotated[
     str, typer.Option(help="Baselines, separated by commas; with @budget they get the mechanism's tokens. none: none.")

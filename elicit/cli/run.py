@@ -19,6 +19,7 @@ from elicit.cli.options import (
     EngineName,
     Json,
     Limit,
+    Seeds,
     Setting,
     Split,
     TaskName,
@@ -47,10 +48,9 @@ def run(
     split: Split = "test",
     limit: Limit = 128,
     seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    seeds: Seeds = "",
     against: Against = "direct",
-    controls: Annotated[
-        bool, typer.Option("--controls", help="The method's own controls, instead of --against.")
-    ] = False,
+    controls: Annotated[bool, typer.Option("--controls", help="The method's own controls, beside --against.")] = False,
     prompt: Annotated[
         str,
         typer.Option(
@@ -75,6 +75,9 @@ def run(
 ) -> None:
     """Evaluate a method against its baselines on the same items; the same command resumes a run that was stopped."""
     given = _with_config(context, config)
+    if given["seeds"]:
+        run_seeds(given, as_json=as_json)
+        return
     run_one(given, quiet=as_json, show=_print_json if as_json else _print_run)
 
 
@@ -137,6 +140,37 @@ def _print_run(run: Any) -> None:
     out.print(f"\nrun: {run.folder}   report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
+def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
+    """One run a seed, in `out/seed-0` and so on where a folder is given, and what they say together."""
+    from elicit.evaluation.seeds import HEAD, parse_seeds, rows_of, runs_over_seeds
+
+    seeds = parse_seeds(given["seeds"])
+    if given["seed"]:
+        raise UserError(f"seed {given['seed']} and seeds {given['seeds']} were given; give one of them")
+    runs = {}
+    for seed in seeds:
+        out = None if given["out"] is None else given["out"] / f"seed-{seed}"
+        runs[seed] = run_one({**given, "seed": seed, "out": out}, quiet=as_json, show=lambda run: None)
+    if any(run is None for run in runs.values()):
+        return  # another process evaluates
+    result = runs_over_seeds(runs)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    from elicit.cli.terminal import out as console
+    from elicit.cli.terminal import show_table
+
+    console.print()
+    show_table(HEAD, rows_of(result["arms"]), main=0)
+    console.print(
+        f"[dim]{result['items']} items of {result['task']}, seeds {', '.join(map(str, seeds))}; accuracy in %; "
+        f"difference: {result['method']} minus the row, paired; intervals over seeds and questions[/]",
+        highlight=False,
+    )
+    for folder in result["runs"]:
+        console.print(f"run: {folder}", highlight=False, soft_wrap=True)
+
+
 def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     """One run from the options of the command line; returns it after `show` has shown it.
 
@@ -178,12 +212,13 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     with run_bars(quiet=quiet) as bars:
         handle = fit(name, model, task.solved, bars, **options)
         controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
+        others = beside(handle, items, baselines, given["seed"])
         if not trl_common.first():
             return None
         run = evaluate(
             handle,
             items,
-            against=controls or beside(handle, items, baselines, given["seed"]),
+            against=controls | {n: b for n, b in others.items() if n not in controls},
             out=given["out"],
             seed=given["seed"],
             batch_rows=given["batch_rows"],

@@ -162,7 +162,8 @@ def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> 
     """A feature of an SAE at strength 1, and random features that fire as often and move the residual stream as far."""
     from elicit.evaluation.strength_sweep import Series
     from elicit.methods import options_of
-    from elicit.methods.sae_steer.pipeline import Search, matched_features, pick, search_data
+    from elicit.methods.sae_steer.options import Search
+    from elicit.methods.sae_steer.pipeline import matched_features, pick, search_data, size_of
     from elicit.models.prompts import named_prompt
 
     put = named_prompt(given["put"], model.tokenizer)
@@ -174,7 +175,8 @@ def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> 
     on = search_data(model, task.fit, put, options)
     (best,) = pick(on, options, count=1)
     intervention = best.intervention(1.0, unit=given["unit"], change="add", when=when)
-    others = matched_features(best, intervention, given["random"], given["seed"])
+    size = size_of(model, intervention, on)
+    others = matched_features(best, intervention, size, given["random"], given["seed"])
     return [
         Series(f"feature {best.index}", (intervention,)),
         *(Series(name, (other,), control=True) for name, other in others.items()),

@@ -28,6 +28,8 @@ from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG, PARQUET, REPORT, Journal, Store, folder_for
 from elicit.evaluation.run.table import outcomes
+from elicit.evaluation.seen import SEEN, seen_among
+from elicit.evaluation.side_effects import SIDE_EFFECTS
 from elicit.models.identity import grounds
 from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import WORKER
@@ -115,6 +117,11 @@ def evaluate(
             "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
             "options": handle.options,
         }  # fmt: skip
+        effects = {arm.name: arm.handle.options.get(SIDE_EFFECTS) for arm in arms}
+        if any(effects.values()):
+            extra[SIDE_EFFECTS] = {name: found for name, found in effects.items() if found}
+        if already := seen_among({arm.name: arm.handle for arm in arms}, items):
+            extra[SEEN] = already
         if WORKER.missing:
             extra["scorer_unbounded"] = list(WORKER.missing)
         steered = [arm for arm in arms if arm.handle.interventions]

@@ -10,6 +10,7 @@ from elicit.evaluation.metrics.gap import format_gap
 from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG
+from elicit.evaluation.seen import seen_notes
 from elicit.methods import METHODS
 from probes.figures import Part, noted, table
 
@@ -88,6 +89,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
             f"avg@{average['k']} of {metrics['method']}, the mean over items of the fraction of correct samples: "
             f"{with_interval(average['mean'], average['interval'])} (items resampled)."
         )
+    out += seen_notes(metrics)
     out += unjudged_notes(metrics) + found_notes(metrics)
     calibration = metrics.get("calibration")
     if calibration and calibration["auroc"] is not None:

@@ -24,7 +24,8 @@ from elicit.cli.terminal import run_bars, show_table
 from elicit.elicited import Elicited
 from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, sweep
 from elicit.methods import fit, sae_steer
-from elicit.methods.sae_steer.pipeline import Search, matched_features, pick, search_data
+from elicit.methods.sae_steer.options import Search
+from elicit.methods.sae_steer.pipeline import matched_features, pick, search_data, size_of
 from elicit.models import load_model, named_prompt, zoo
 from elicit.report.dose_response import dose_response
 from elicit.tasks import load_task
@@ -137,7 +138,7 @@ def main() -> None:
         on = search_data(model, task.solved, handle.prompt, options, handle.fitted)
         best = next(one for one in pick(on, options, 1) if one.sae.site.layer == found["layer"])
         (intervention,) = handle.interventions
-        random = matched_features(best, intervention, 5, given.seed)
+        random = matched_features(best, intervention, size_of(model, intervention, on), 5, given.seed)
         doses = [Series(f"feature {best.index}", (intervention,))]
         doses += [Series(name, (one,), control=True) for name, one in random.items()]
         other = next(iter(random.values()))

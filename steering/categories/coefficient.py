@@ -6,12 +6,13 @@ stream at a position, how far the thinking model lies from it along the vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.errors import UserError
@@ -53,32 +54,43 @@ def fit_coefficient(
     partner: Float[Tensor, "n_partner d_partner"],
     direction: Direction,
     *,
+    text: Sequence[int] | Int[np.ndarray, " n"] | None = None,
     ridge: float = 0.1,
     seed: int = 0,
 ) -> CoefficientHead:
-    """Fit the head of one vector; `made` has the R² on a quarter of the positions that was held out.
+    """Fit the head of one vector; `made` has the R² on a quarter of the texts that was held out, None with one text.
 
     Args:
         base, partner: both models' streams at the direction's site, at the same positions.
         direction: the vector that the coefficient multiplies.
+        text: the text of each position: neighbours of one text are much alike, and none may be on both sides. Each
+            position is a text of its own unless given.
         ridge: the penalty, as a fraction of the mean variance of a dimension.
         seed: of the held-out quarter.
 
     Raises:
-        UserError: activations that do not match, or fewer than eight positions.
+        UserError: activations or texts that do not match, or fewer than eight positions.
     """
     if base.shape != partner.shape or base.shape[1] != direction.d_model or len(base) < 8:
         raise UserError(
             f"activations {list(base.shape)} of the base and {list(partner.shape)} of the partner were given for a "
             f"vector of width {direction.d_model}; give both at the same positions, eight at least"
         )
+    if text is not None and len(text) != len(base):
+        raise UserError(f"the texts of {len(text)} positions were given for {len(base)}; give one a position")
     if ridge <= 0:
         raise UserError(f"ridge {ridge} was given; give a positive penalty")
     x = base.detach().double().cpu()
     v = direction.vector.double()
     y = (partner.detach().double().cpu() - x) @ v / v.square().sum()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    held, fit = order[: len(x) // 4], order[len(x) // 4 :]
+    texts = torch.arange(len(x)) if text is None else torch.as_tensor(np.unique(text, return_inverse=True)[1])
+    order = torch.randperm(int(texts.max()) + 1, generator=torch.Generator().manual_seed(seed))
+    apart = order[: max(len(order) // 4, int(len(order) > 1))]
+    if text is None:
+        held, fit = apart, order[len(apart) :]
+    else:
+        inside = torch.isin(texts, apart)
+        held, fit = inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
     mean, level = x[fit].mean(0), y[fit].mean()
     centred = x[fit] - mean
     gram = centred.T @ centred
@@ -90,6 +102,6 @@ def fit_coefficient(
     r2 = float(1 - (y[held] - said).square().sum() / spread) if bool(spread > 0) else None
     made = {
         "method": "ridge regression", "ridge": ridge, "positions": len(fit), "held_out": len(held), "held_out_r2": r2,
-        "direction": direction.name, "seed": seed,
+        "direction": direction.name, "seed": seed, "held_out_texts": len(apart),
     }  # fmt: skip
     return CoefficientHead(weight.float(), float(level - mean @ weight), low, high, direction.site, made)

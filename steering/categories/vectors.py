@@ -114,7 +114,8 @@ def fit_vectors(
 
         return optimise(
             lm, [texts[r][:last] for r, _, last in chosen], [first for _, first, _ in chosen], site, bias=bias,
-            seed=seed, name=name, progress=on_step, sentences=len(members), **settings,
+            groups=[r for r, _, _ in chosen], seed=seed, name=name, progress=on_step, sentences=len(members),
+            **settings,
         )  # fmt: skip
 
     bias = trained(range(len(pieces)), "bias", None)

@@ -64,6 +64,10 @@ from tests.support.tiny import VOCAB, save_tiny, tiny_model
         ("llama", "shared", (1, 4), "likelihood"),
         ("llama", "per row", (1, 4), "likelihood"),
         ("llama", "shared", (2,), "none"),
+        ("llama", "shared", (0,), "likelihood"),
+        ("llama", "per row", (0, 3), "likelihood"),
+        ("gemma2", "shared", (0, 2), "likelihood"),
+        ("gpt2", "shared", (0, 1), "likelihood"),
         ("mistral", "shared", (2,), "likelihood"),
         ("mistral", "per row", (2,), "likelihood"),
         ("gemma2", "shared", (1, 2), "likelihood"),
@@ -279,6 +283,8 @@ def test_controls_with_other_vectors_keep_place_and_length(control: str, monkeyp
     where, number = ([g.notes[0, 1] for g in some if g.notes is not None] for some in (truly, found))
     # at the first token nothing has parted yet: it steers exactly where the method does
     assert [w > 0 for w in where] == [n > 0 for n in number] and any(w > 0 for w in where)
+    candidates = [[g.notes[0, 1] for g in some if g.notes is not None] for some in (truly, found)]
+    assert candidates[0] == candidates[1]  # at the coefficient that the true vectors were given
     (true, rows), (added, on) = looked  # the look ahead that decides where, and the one that is used
     kept = torch.isin(rows, on)
     torch.testing.assert_close(added.norm(dim=-1), true[kept].norm(dim=-1))
@@ -290,6 +296,19 @@ def test_controls_with_other_vectors_keep_place_and_length(control: str, monkeyp
         assert (cosines < 0.99).all()
     again = run(settings, base, given)
     assert tokens(again) == tokens(found)
+
+
+@pytest.mark.parametrize("control", ["permuted-category", "random-category", "random-vector", "bias"])
+def test_other_vectors_steer_no_more_than_asked_for(control: str) -> None:
+    base, bias = as_model(tiny_model("llama")), directions(1.0, count=4)[3]
+    given = HybridSteering(directions(), oracle(), as_model(other("llama")), bias)
+    settings = Hybrid((1.0, 2.0), control=control, max_new_tokens=40)
+    free, capped = (run(replace(settings, share=share), base, given) for share in (0.0, 0.1))
+    most = [[np.cumsum(g.notes[:, 1] > 0) for g in some if g.notes is not None] for some in (free, capped)]
+    assert max(counts[-1] for counts in most[0]) > 4
+    for counts in most[1]:
+        assert (counts <= np.ceil(0.1 * np.arange(1, len(counts) + 1))).all()
+    assert any(counts[-1] == 4 for counts in most[1] if len(counts) == 40)
 
 
 def test_random_positions_are_as_many_as_asked_for_and_keyed_by_the_item() -> None:
@@ -338,7 +357,7 @@ def test_every_control_is_listed_and_runs() -> None:
         (lambda: Hybrid(coefficients=(2.0, 1.0)), "ascending"),
         (lambda: Hybrid(coefficients=()), "at least one"),
         (lambda: Hybrid(coefficients=(float("nan"),)), "ascending"),
-        (lambda: Hybrid(windows=(0, 1)), "at least 1"),
+        (lambda: Hybrid(windows=(-1, 1)), "at least 1"),
         (lambda: Hybrid(select="best"), "unknown select"),
         (lambda: Hybrid(control="mixin"), "did you mean mixing"),
         (lambda: Hybrid(control="random-position"), "share"),

@@ -136,15 +136,16 @@ def test_controls_are_the_same_training_with_other_targets(tiny: Model, task: Ta
     handle = fitted(tiny, task, source=file, problems=0, steps=1)
     assert handle.options["found"]["rows"] == 6 and handle.options["found"]["graded"] == 0
     others = critique_ft.controls(handle, task.solved)
-    assert set(others) == {"direct", "cot-prompt", "direct@budget", *critique_ft.CONTROLS}
+    baselines = ("direct", "cot-prompt", "direct@budget", "cot-prompt@budget")
+    assert set(others) == {*baselines, *critique_ft.CONTROLS}
     trained = [handle, *(others[kind] for kind in critique_ft.CONTROLS)]
     assert len({one.adapter.sha256 for one in trained if one.adapter}) == 5
     assert all(one.prompt == handle.prompt and one.decoder == handle.decoder for one in trained)
     assert handle.prompt.ends == ("Conclusion:",)  # a verdict is no answer
-    plain = [others[name] for name in ("direct", "cot-prompt", "direct@budget")]
+    plain = [others[name] for name in baselines]
     assert all(one.adapter is None and not one.prompt.ends for one in plain)
     run = evaluate(handle, task.test[:2], against=others, out=here / "run")
-    assert len(run.metrics["arms"]) == 8
+    assert len(run.metrics["arms"]) == 9
     with pytest.raises(UserError, match="controls of critique-ft"):
         critique_ft.controls(others["direct"], task.solved)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from elicit import evaluate
 from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
 from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
-from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose
+from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose, without_signal
 from elicit.models import Model
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
@@ -62,7 +63,8 @@ def test_it_is_fitted_resumed_and_compared(tiny: Model, task: Task, here: Path) 
     assert again.options == handle.options
 
     others = one_shot_rlvr.controls(handle, task.solved)
-    assert set(others) == {"direct", "cot-prompt", *one_shot_rlvr.SPURIOUS}
+    plain = {"direct", "cot-prompt", "direct@budget", "cot-prompt@budget"}
+    assert set(others) == plain | set(one_shot_rlvr.SPURIOUS)
     for name, instead in one_shot_rlvr.SPURIOUS.items():
         control = others[name].options
         assert control["found"]["examples"] == handle.options["found"]["examples"]
@@ -76,16 +78,30 @@ def test_it_is_fitted_resumed_and_compared(tiny: Model, task: Task, here: Path) 
     page = (run.folder / "report.html").read_text()
     assert "Training" in page and "Where the gain comes from" in page and "The pool, by working" in page
     found = decompose(run)
-    assert sum(found[name].value for name in COMPONENTS[1:]) == pytest.approx(found["gain"].value)
+    # A tiny model writes no equation, so that the format arm was taught no format.
+    assert set(without_signal(run)) == {"format"} == {*COMPONENTS} - set(found)
+    assert "The part of format is left out: its reward was the same for all answers" in page
+    assert sum(found[n].value for n in COMPONENTS[1:] if n in found) == pytest.approx(found["gain"].value)
     arms = run.metrics["arms"]
     assert found["gain"].value == pytest.approx(arms["one-shot-rlvr"]["accuracy"] - arms["direct"]["accuracy"])
     loaded = Elicited.load(run.folder / "elicited", tiny)
     assert loaded.adapter is not None and loaded.adapter.sha256 == handle.adapter.sha256
 
+    assert "seen" not in run.metrics
+    trained_on = evaluate(handle, task.fit, against="direct", out=here / "fit")
+    assert trained_on.metrics["seen"] == {"one-shot-rlvr": {"fitted": 1, "chosen": 0}}
+    told = f"Of these {len(task.fit)} items one-shot-rlvr was fitted on 1: its accuracy on them is no test."
+    assert told in (trained_on.folder / "report.html").read_text()
     plain = evaluate(handle, task.test, against="direct", out=here / "plain")
     with pytest.raises(UserError, match="run one-shot-rlvr with --controls"):
         decompose(plain)
     assert "Where the gain comes from" not in (plain.folder / "report.html").read_text()
+
+
+def test_the_format_is_that_of_the_task(tiny: Model, task: Task, here: Path) -> None:
+    boxed = replace(task, kind="math")
+    handle = fitted(tiny, boxed, check_every=0)
+    assert one_shot_rlvr.controls(handle, boxed.solved)["format reward"].options["settings"]["reward"] == "format:boxed"
 
 
 def test_an_example_by_name(tiny: Model, task: Task, here: Path) -> None:

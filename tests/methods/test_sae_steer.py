@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from probes.capture import capture
 from probes.errors import UserError
 from probes.sae.load import load_sae
 from probes.sae.scores import firing
-from steering.interventions import Add
+from steering.hooks import attached
+from steering.interventions import Add, Plan
 from tests.evaluation.test_batches import Told
 from tests.support.saes import save_random_sae
 
@@ -74,10 +76,76 @@ def test_a_feature_is_found_pushed_and_compared(tiny: Model, task: Task, sae: st
     assert others["cot-prompt + push"].interventions == handle.interventions
 
     run = evaluate(handle, task.test, against=others, out=here / "run")
-    assert {"direct", "cot-prompt", "direct@budget", "difference of means"} <= set(run.metrics["arms"])
+    assert {"direct", "cot-prompt", "direct@budget", "cot-prompt@budget", "difference of means"} <= set(
+        run.metrics["arms"]
+    )
     assert run.metrics["delivery"]["sae-steer"]["tokens_moved"] == len(task.test)
+    again = evaluate(handle, task.all, against="direct", out=here / "all")
+    assert again.metrics["seen"] == {"sae-steer": {"fitted": 6, "chosen": 4}} and "seen" not in run.metrics
     page = (run.folder / "report.html").read_text()
     assert "The search" in page and f"Feature {found['feature']} of" in page
+
+
+@pytest.mark.parametrize("options", [
+    {"change": "set"}, {"change": "scale", "unit": "raw", "strengths": "4"},
+    {"change": "scale", "unit": "raw", "strengths": "4", "when": "steps:3"},
+])  # fmt: skip
+def test_controls_are_as_large_as_what_was_measured(
+    tiny: Model, task: Task, sae: str, here: Path, options: dict[str, Any]
+) -> None:
+    """Against the editor's own count of how far positions were moved, those that it left alone counted as 0."""
+    handle = steered(tiny, task, sae, **options)
+    on = handle.fitted
+    texts = [text.ids for text in on.thoughts] if "when" in options else on.plain
+    lengths = [text.prompt for text in (on.thoughts if "when" in options else on.direct)]
+
+    def moved(plan: Plan) -> float:
+        total, asked = 0.0, 0
+        for ids, length in zip(texts, lengths, strict=True):
+            with attached(tiny.lm, [plan], lengths=[length]) as session, torch.inference_mode():
+                tiny.lm(torch.tensor([ids]))
+            did = session.editor.delivery()
+            total += did.positions * did.mean_move
+            asked += min(3, len(ids) - length + 1) if "when" in options else 1
+        return total / asked
+
+    size = moved(handle.interventions)
+    share = handle.options["found"]["delivered"]["share of the stream"]
+    assert share * handle.options["found"]["resid_norm"] == pytest.approx(size, rel=1e-3)
+    others = sae_steer.controls(handle, task.solved)
+    matched = [one for name, one in others.items() if one.interventions and "+ push" not in name]
+    assert len(matched) == sae_steer.RANDOM + 3
+    for one in matched:
+        assert moved(one.interventions) == pytest.approx(size, rel=1e-3)
+
+
+@pytest.mark.parametrize("change", ["add", "set"])
+def test_strengths_are_found_by_kl(tiny: Model, task: Task, sae: str, here: Path, change: str) -> None:
+    handle = steered(tiny, task, sae, kl="0.1,0.4", change=change)
+    found = handle.options["found"]
+    assert found["kl"] in (0.1, 0.4) and len(found["search"]) == 1 + 2 * 2
+    others = sae_steer.controls(handle, task.solved)
+    run = evaluate(handle, task.test, against=others, out=here / "run")
+    effects = run.metrics["side_effects"]
+    assert set(effects) == {"sae-steer", *(name for name, one in others.items() if one.interventions)}
+    for name, one in effects.items():
+        assert one["plain_kl"] == pytest.approx(found["kl"], rel=0.02), name
+        assert one["off_target_kl"] > 0 and one["perplexity"][0] == effects["sae-steer"]["perplexity"][0]
+        assert 0 <= one["knowledge"][1] <= 1
+    page = (run.folder / "report.html").read_text()
+    assert "Side effects" in page and f"Strengths reach {found['kl']:g} nats" in page
+    loaded = Elicited.load(run.folder / "elicited", tiny)
+    again = sae_steer.controls(loaded, task.solved)
+    assert {n: one.interventions for n, one in again.items()} == {n: one.interventions for n, one in others.items()}
+
+
+def test_older_handles_have_controls(tiny: Model, task: Task, sae: str, here: Path) -> None:
+    """Those whose options know nothing of a budget of KL."""
+    handle = steered(tiny, task, sae)
+    kept = {name: one.to_dict() for name, one in sae_steer.controls(handle, task.solved).items()}
+    asked = {k: v for k, v in handle.options["asked"].items() if k != "kl"}
+    older = replace(handle, options={**handle.options, "asked": asked})
+    assert {name: one.to_dict() for name, one in sae_steer.controls(older, task.solved).items()} == kept
 
 
 def test_a_search_is_one_batch(tiny: Model, task: Task, sae: str, here: Path) -> None:
@@ -119,6 +187,9 @@ def test_ways_to_search_and_to_push(tiny: Model, task: Task, sae: str, here: Pat
     ({"find": "contrats"}, "did you mean contrast"),
     ({"change": "clamp"}, "unknown change"),
     ({"words": "zyzzyva", "find": "reason"}, "none of the words zyzzyva occurs"),
+    ({"kl": "0.1,x"}, "numbers of nats"),
+    ({"kl": "-1"}, "distinct positive numbers"),
+    ({"kl": "1", "change": "scale"}, "add or set it"),
     ({"dev": 0}, "give at least 1 of each"),
     ({"step": 2}, "step 0 or 1"),
 ])  # fmt: skip

@@ -112,7 +112,16 @@ def test_the_gap_to_the_partner_is_reported_beside_the_controls(
     assert 0 <= found["dev"]["copied"] <= 1 and found["steered"] is not None
     controls = vector_transfer.controls(handle, task.solved)
     wanted = {"direct", "thinking model", "permuted categories", "token substitution", "random vectors 4"}
+    wanted |= {"direct@budget", "cot-prompt@budget", "random vectors, may decline", "permuted categories, may decline"}
     assert wanted <= set(controls)
+    for name in ("random vectors 0", "permuted categories", "random categories"):
+        assert controls[name].decoder.share == found["steered"]
+    for name in ("random vectors, may decline", "permuted categories, may decline"):
+        one = controls[name].partner
+        assert one is not None and controls[name].decoder == handle.decoder
+        for category, vector in handle.partner.vectors.items():
+            assert one.vectors[category].length == pytest.approx(vector.length, rel=1e-5)
+            assert abs(float(one.vectors[category].unit @ vector.unit)) < 0.99
     run = evaluate(handle, task.test, against=controls, out=tmp_path / "run")
     copied = [t.tokens for some in run.traces["token substitution"].values() for t in some]
     assert copied == [t.tokens for some in run.traces["thinking model"].values() for t in some]
@@ -148,12 +157,23 @@ def test_without_a_thinking_model_the_gate_is_on_the_base(tiny: Model, task: Tas
     assert entropy.partner is not None and entropy.partner.model is None
 
 
+def test_one_behaviour_at_a_strength_by_kl(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:
+    handle = transferred(tiny, task, partner_folder, mode="static", kl="0.2")
+    assert handle.options["found"]["kl"] == 0.2 and len(handle.options["found"]["rates"]) == 2 + 3
+    run = evaluate(handle, task.test[:2], against=vector_transfer.controls(handle, task.solved), out=tmp_path / "run")
+    effects = run.metrics["side_effects"]
+    assert set(effects) == {"vector-transfer", "sign flipped", "random direction"}
+    assert [one["plain_kl"] for one in effects.values()] == pytest.approx([0.2] * 3, rel=0.02)
+    assert "Side effects" in (run.folder / "report.html").read_text()
+
+
 def test_one_behaviour_at_every_step(tiny: Model, task: Task, partner_folder: Path) -> None:
     handle = transferred(tiny, task, partner_folder, mode="static", coefficients="0.5,2")
     (push,) = handle.interventions
     assert push.strength == 0.5 and handle.partner is None
     controls = vector_transfer.controls(handle)
-    assert list(controls) == ["direct", "cot-prompt", "sign flipped", "random direction"]
+    baselines = ["direct", "cot-prompt", "direct@budget", "cot-prompt@budget"]
+    assert list(controls) == [*baselines, "sign flipped", "random direction"]
     assert {one.interventions[0].home for name, one in controls.items() if one.interventions} == {push.home}
     rates = handle.options["found"]["rates"]
     assert list(rates) == ["base", "thinking model", "× 0.5", "× 2", "× -0.5", "random direction × 0.5"]
@@ -267,6 +287,7 @@ def test_a_head_tells_the_coefficient(tiny: Model, task: Task, partner_folder: P
         ({"coefficients": ""}, "give at least one, ascending"),
         ({"windows": "1,x"}, "windows '1,x' were given"),
         ({"layers": "9"}, "layer 9 was given"),
+        ({"kl": "0.5"}, "give it with mode=static"),
         ({"categories": "1,3"}, "numbers from 2 on"),
         ({"categories": ""}, "numbers from 2 on"),
         ({"dev": 0}, "8 fit and 0 dev items were given"),

@@ -86,7 +86,8 @@ def test_optimised_vectors_are_those_of_their_own_sentences() -> None:
     def alone(numbers: list[int], bias: Direction | None) -> torch.Tensor:
         chosen = [FLAT[i] for i in numbers]
         texts, lengths = [TEXTS[r][:last] for r, _, last in chosen], [first for _, first, _ in chosen]
-        return optimise(lm, texts, lengths, SITE, bias=bias, **settings).vector
+        groups = [r for r, _, _ in chosen]
+        return optimise(lm, texts, lengths, SITE, bias=bias, groups=groups, **settings).vector
 
     assert torch.equal(alone(order[0], None), bias.vector)
     assert torch.equal(alone(order[2], bias), found[7].vector)
@@ -108,6 +109,21 @@ def test_a_coefficient_is_told_from_the_base() -> None:
     assert float(head(base * 100).min()) == pytest.approx(head.low)
     noise = fit_coefficient(torch.randn(400, 12, generator=g), partner, direction)
     assert noise.made["held_out_r2"] < 0.9
+
+
+def test_what_is_held_out_are_whole_texts() -> None:
+    """A text's positions are alike and its coefficient has nothing to do with another's: nothing is to be learned."""
+    g = torch.Generator().manual_seed(0)
+    text = torch.arange(40).repeat_interleave(10)
+    base = torch.randn(40, 24, generator=g)[text] + 0.05 * torch.randn(400, 24, generator=g)
+    partner = base + torch.randn(40, generator=g)[text, None] * torch.ones(24)
+    direction = Direction(torch.ones(24), SITE)
+    neighbours, apart = (fit_coefficient(base, partner, direction, text=t, ridge=1e-3) for t in (None, text.tolist()))
+    assert neighbours.made["held_out_r2"] > 0.4 > 0.0 > apart.made["held_out_r2"]
+    assert apart.made["held_out"] == 100 and apart.made["positions"] == 300 and apart.made["held_out_texts"] == 10
+    assert fit_coefficient(base, partner, direction, text=[0] * 400).made["held_out_r2"] is None
+    with pytest.raises(UserError, match="texts of 3 positions were given for 400"):
+        fit_coefficient(base, partner, direction, text=[1, 2, 3])
 
 
 def test_a_coefficient_is_kept_with_the_rest(tmp_path) -> None:  # type: ignore[no-untyped-def]

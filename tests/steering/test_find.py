@@ -140,6 +140,10 @@ def test_an_optimised_vector_acts_as_it_was_trained() -> None:
         assert float(target_losses(lm, texts, lengths).loss.detach().mean()) == pytest.approx(
             both.made["held_out_loss"][1], rel=1e-3
         )
+    halves = [i // 6 for i in range(len(TEXTS))]  # two answers of six sentences: one of them is held out whole
+    apart = optimise(lm, TEXTS, LENGTHS, SITE, groups=halves, steps=1)
+    assert apart.made["held_out"] == apart.made["texts"] == 6
+    assert optimise(lm, TEXTS, LENGTHS, SITE, groups=[0] * 12, steps=1).made["held_out_loss"] is None
     again = optimise(lm, TEXTS, LENGTHS, SITE, bias=bias, steps=40, seed=0)
     assert torch.equal(again.vector, both.vector)
     assert all(p.grad is None for p in lm.parameters())

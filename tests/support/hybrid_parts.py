@@ -112,7 +112,7 @@ def forward(lm: PreTrainedModel, ids: list[int]) -> Tensor:
 def reference(
     base: PreTrainedModel, partner: PreTrainedModel, given: HybridSteering, prompt: list[int], settings: Hybrid
 ) -> tuple[list[int], list[int]]:
-    """One token after the other, each from whole forwards; steered through `attached` on the last w positions."""
+    """One token after the other, from whole forwards; steered through `attached` on the last w positions (0: all)."""
     assert isinstance(given.gate, OracleGate)
     ids, taken = list(prompt), []
     for _ in range(settings.max_new_tokens):
@@ -127,7 +127,8 @@ def reference(
             told = 1.0 if given.heads is None else float(given.heads[category](mine[given.site][-1:]))
             for candidate, (coefficient, window) in enumerate(settings.candidates, start=1):
                 vectors = [given.vectors[category], *([given.bias] if given.bias else [])]
-                when = When(first=1 - window)  # steps of a plain forward: its last position is step 0
+                # steps of a plain forward: its last position is step 0
+                when = When(first=1 - window) if window else When.everywhere()
                 plan = tuple(Intervention(Add(v), coefficient * told, when=when) for v in vectors)
                 with attached(base, [plan]):
                     token = int(forward(base, ids).argmax())

@@ -6,10 +6,11 @@ At every token, for all rows of the batch together:
    has one. Where their greedy tokens agree the token is emitted.
 2. Where the gate fires (`elicit.decoding.decoders.gates`; for the oracle: where they differ) the position's category c
    chooses a vector. One forward over these rows alone tries all candidates (α, w): α · (bias + v_c) added at the last w
-   positions (`KVState.peek`). The unsteered token is a candidate as well, and costs nothing. With coefficient heads
-   (`steering.categories.coefficient`) α is a multiple of what the category's head says of the base's own activation at
-   this position. That costs a hook at the vectors' site in every step and a product of d_model numbers a steered
-   position, and one candidate a window is enough where a grid of coefficients tries each.
+   positions, w = 0: at all, the authors' default (`KVState.peek`). The unsteered token is a candidate as well, and
+   costs nothing. With coefficient heads (`steering.categories.coefficient`) α is a multiple of what the category's head
+   says of the base's own activation at this position. That costs a hook at the vectors' site in every step and a
+   product of d_model numbers a steered position, and one candidate a window is enough where a grid of coefficients
+   tries each.
 3. The candidate whose greedy token the partner thinks likeliest is emitted: argmax over i of log p_partner(token_i).
    Of equal ones the unsteered, then the smaller coefficient. With `select="none"` it is the first candidate, always.
 
@@ -19,10 +20,12 @@ token; it has no cache at all.
 
 Controls keep everything but one thing:
 
-- `permuted-category`, `random-category`, `random-vector`, `bias`: the true vectors decide *where* the base is steered;
-  what is added there is another category's vector, a random category's, a random one of each category, the bias alone;
-  always as long as the true one. The candidate is the likeliest of the steered ones, so that the steered fraction is
-  that of the method. (For controls that may decline to steer, give a `HybridSteering` other vectors and no `control`.)
+- `permuted-category`, `random-category`, `random-vector`, `bias`: the true vectors decide *where* the base is steered
+  and with which candidate; what is added there, at its coefficient and window, is another category's vector, a random
+  category's, a random one of each category, the bias alone; always as long as the true one. Text that other vectors
+  spoilt would be steered more often than the method's own: with a `share` a row never steers more than this fraction of
+  its positions so far, rounded up. (For controls that may decline to steer, give a `HybridSteering` other vectors and
+  no `control`.)
 - `random-position`: at a `share` of the positions, drawn by (seed, item, step), with the category that the gate names
   there, and always a steered candidate.
 - `random-candidate`: any candidate, the unsteered among them, whatever the partner thinks.
@@ -34,6 +37,7 @@ Controls keep everything but one thing:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -68,8 +72,8 @@ CONTROLS = ("", *OTHER_VECTORS, "random-position", "random-candidate", *DISTRIBU
 @dataclass(frozen=True)
 class Hybrid:
     """Args: coefficients (ascending; with heads, of what these say) and windows of the candidates, what selects among
-    them, which control this is, the fraction of positions of `SHARED` ones, the seed of whatever a control draws, and
-    the limit."""
+    them, which control this is, the fraction of positions of `SHARED` ones and the largest of `OTHER_VECTORS` (0: any),
+    the seed of whatever a control draws, and the limit."""
 
     coefficients: tuple[float, ...] = (0.5, 1.0)
     windows: tuple[int, ...] = (1,)
@@ -88,12 +92,13 @@ class Hybrid:
         for name, values in (("coefficients", self.coefficients), ("windows", self.windows)):
             if not values or not all(a < b for a, b in pairwise(values)) or not np.isfinite(values).all():
                 raise UserError(f"{name} = {values} were given; give at least one, ascending")
-        if self.windows[0] < 1:
-            raise UserError(f"a window of {self.windows[0]} tokens was given; give at least 1")
-        if (self.control in SHARED) != (0 < self.share <= 1):
+        if self.windows[0] < 0:
+            raise UserError(f"a window of {self.windows[0]} tokens was given; give at least 1, or 0 for all positions")
+        within = 0 <= self.share <= 1
+        if not within or (self.control not in OTHER_VECTORS and (self.control in SHARED) != (self.share > 0)):
             raise UserError(
                 f"share = {self.share} was given with control {self.control!r}; "
-                f"give {' or '.join(SHARED)} a fraction in (0, 1], and others none"
+                f"give {' or '.join(SHARED)} a fraction in (0, 1], {', '.join(OTHER_VECTORS)} one or 0, and others none"
             )
 
     @property
@@ -168,6 +173,7 @@ class HybridPolicy:
         self.tokens = None if tokens is None else replace(tokens, theirs=tokens.theirs.to(device))
         self.coefficients = torch.tensor([c for c, _ in settings.candidates], device=device)
         self.windows = tuple(w for _, w in settings.candidates)
+        self.whole = 0 in self.windows
         self.index = torch.full((max(partner.vectors) + 1,), -1, device=device)
         self.index[list(partner.vectors)] = torch.arange(len(partner.vectors), device=device)
         bias = 0.0 if partner.bias is None else partner.bias.vector
@@ -183,7 +189,8 @@ class HybridPolicy:
         self.teacher_logits: Tensor | None = None  # the partner's logits after the prompts
         self.newest = Newest()  # the base's activations that the gate reads
         self.own = Newest()  # those that the heads read
-        self.tail = torch.empty(0, dtype=torch.long)  # each row's last tokens
+        self.tail = torch.empty(0, dtype=torch.long)  # each row's last tokens; all of them where windows are whole
+        self.count = torch.empty(0, dtype=torch.long)  # of the tokens that each row has steered
         self.step = 0
         self._moved = torch.empty(0)
         self._notes = torch.empty(0, dtype=torch.long)
@@ -209,8 +216,9 @@ class HybridPolicy:
         self, state: KVState, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
     ) -> Iterator[None]:
         self.state = state
-        longest, limit = max(self.windows), self.settings.max_new_tokens
+        longest, limit = ids.shape[1] if self.whole else max(self.windows), self.settings.max_new_tokens
         self.tail = torch.nn.functional.pad(ids, (longest, 0))[:, -longest:]
+        self.count = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         with ExitStack() as stack:
             if self.settings.asks(self.partner):
                 put, seen = ids, mask
@@ -227,12 +235,12 @@ class HybridPolicy:
             yield
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
-        self.tail = self.tail[question]
+        self.tail, self.count = self.tail[question], self.count[question]
         if self.thinking_model is not None:
             self.thinking_model.state.fork(question.to(self.thinking_model.lm.device))
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        self.tail = self.tail[rows]
+        self.tail, self.count = self.tail[rows], self.count[rows]
         if self.thinking_model is not None:
             self.thinking_model.state.keep(rows.to(self.thinking_model.lm.device))
 
@@ -291,12 +299,15 @@ class HybridPolicy:
             if self._selects and control not in ("random-position", "random-candidate"):
                 assert differs is not None
                 steered &= differs  # elsewhere the unsteered token is the partner's own, and nothing can beat it
+            if control in OTHER_VECTORS and self.settings.share:
+                steered &= self.count < math.ceil(self.settings.share * (step + 1))
             rows = steered.nonzero()[:, 0]
             if len(rows):
                 asked = None if teacher_logits is None else teacher_logits[rows]
                 emitted[rows], taken[rows], self._moved[rows] = self._steer(
                     rows, base[rows], index[rows], asked, uniform[rows]
                 )
+        self.count = self.count + (taken > 0)
         none = torch.full_like(base, -1)
         self._notes = torch.stack(
             [
@@ -307,7 +318,7 @@ class HybridPolicy:
             ],
             dim=1,
         )
-        self.tail = torch.cat([self.tail[:, 1:], emitted[:, None]], dim=1)
+        self.tail = torch.cat([self.tail if self.whole else self.tail[:, 1:], emitted[:, None]], dim=1)
         return emitted
 
     def _residual(self) -> Tensor | None:
@@ -355,7 +366,6 @@ class HybridPolicy:
                 assert self.others is not None
                 vectors = self.others[index[on]]
             options[on, 1:], moved[on] = self._try(rows[on], vectors, strength[on])
-            taken[on] = self._likeliest_steered(options[on], None if teacher_logits is None else teacher_logits[on])
         emitted = options.gather(1, taken[:, None])[:, 0]
         share = moved.gather(1, (taken - 1).clamp(min=0)[:, None])[:, 0]
         return emitted, taken, share * (taken > 0)
@@ -388,7 +398,8 @@ class HybridPolicy:
         """Each candidate's greedy token, and how far it moved the newest position: one forward."""
         assert self.state is not None
         delta = vectors[:, None] * strength[..., None]
-        peeked = self.state.peek(Candidates(rows, self.tail[rows], self.windows, delta, self.partner.site))
+        windows = tuple(w or self.tail.shape[1] for w in self.windows)
+        peeked = self.state.peek(Candidates(rows, self.tail[rows], windows, delta, self.partner.site))
         top = top2(self._cut(peeked.logits).flatten(0, 1))
         met = f"the logits of a steered candidate of step {self.step}"
         check_largest(top.values[:, 0], self.base.lm.dtype, met, "give smaller coefficients")

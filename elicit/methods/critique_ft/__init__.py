@@ -25,9 +25,10 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.evaluation.budget import MATCHED
+from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
+from elicit.methods.baselines.at_budget import at_budget
 from elicit.methods.critique_ft.critic import VERDICT
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
@@ -109,7 +110,7 @@ def fit(
     )
     put = prompt_for(model, prompt, items)
     fitted = pipeline.fit(model, items, put, options, None if isinstance(source, str) else source, progress)
-    kept = {"prompt": prompt, "asked": vars(options), "found": fitted.record}
+    kept = {"prompt": prompt, "asked": vars(options), "found": fitted.record, SEEN: seen(fitted.record["problems"])}
     answering = replace(put, ends=(VERDICT,))
     return Elicited(model, NAME, answering, Greedy(max_new_tokens), adapter=fitted.adapter, options=kept)
 
@@ -118,7 +119,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     """The same training with other targets, and what needs no training.
 
     Critiques shuffled among candidates, right solutions alone (supervised fine-tuning), an untruthful critic, everyday
-    text; direct, plain and with the same tokens, and chain-of-thought.
+    text; direct and chain-of-thought, plain and with the same tokens.
 
     Raises:
         UserError: a handle of another method, or one whose source was a function.
@@ -130,8 +131,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     asked["trainer"] = asked.pop("engine")  # the record's word
     for kind in CONTROLS:
         out[kind] = replace(fit(handle.model, items, **{**asked, "targets": kind}), method=kind, options={})
-    out[direct.NAME + MATCHED] = direct.matched(handle.model, items, **shared, seed=seed)
-    return out
+    return out | at_budget(handle, items, seed)
 
 
 def notes(options: Mapping[str, Any]) -> list[str]:

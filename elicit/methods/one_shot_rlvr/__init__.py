@@ -28,9 +28,11 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
+from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
-from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose
+from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose, without_signal
 from elicit.methods.one_shot_rlvr.example_selection import choose, pool_of
 from elicit.models import zoo
 from elicit.models.identity import grounds
@@ -52,6 +54,7 @@ SUMMARY = "reinforcement learning with a verifiable reward on one example"
 PAPER = "2504.20571"
 MODEL = "smollm2-135m-latent"
 QUICK = {"updates": 5, "pool": 8, "lr": 1e-3}
+BOXED = "format:boxed"
 SEVERAL = 4  # updates a rollout, where a random reward is to act through the bounds
 # What each control is trained with instead; all else is the same.
 SPURIOUS: dict[str, dict[str, Any]] = {
@@ -186,6 +189,7 @@ def _fitted(
         "curve": columns(made.curve),
     }
     options = {"prompt": prompt, "asked": dict(asked), "settings": asdict(settings), "found": found}
+    options[SEEN] = seen(chosen)
     return Elicited(model, name, put, Greedy(max_new_tokens), adapter=made.adapter, options=options)
 
 
@@ -259,10 +263,12 @@ def missing(model: str) -> str:
 
 
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
-    """The same training with rewards that know nothing of the truth, beside the plain baselines.
+    """The same training with rewards that know nothing of the truth, beside the baselines, plain and with as many
+    tokens.
 
-    They see the same example for the same number of updates, and are trained whatever their pre-flight says: an arm
-    without a signal stays the base, and its record says so.
+    The format is the task's: a box where answers are mathematical expressions, else an equation. They see the same
+    example for the same number of updates, and are trained whatever their pre-flight says: an arm without a signal
+    stays the base, and its record says so.
 
     Raises:
         UserError: a handle of another method, no items.
@@ -275,10 +281,12 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     asked = {**options["asked"], "example": ",".join(options["found"]["examples"]), "checked": False}
     shared: dict[str, Any] = {"prompt": options["prompt"], "max_new_tokens": limit}
     out = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
+    by_id = {item.id: item for item in items.task.items}
+    boxed = all(items.task.kind_of(by_id[name]) == "math" for name in options["found"]["examples"])
     for name, instead in SPURIOUS.items():
-        other = replace(settings, **instead)
+        other = replace(settings, **instead | ({"reward": BOXED} if boxed and name == FORMAT else {}))
         out[name] = _fitted(name, model, items, None, other, asked, options["prompt"], limit)
-    return out
+    return out | at_budget(handle, items, seed)
 
 
 def notes(options: Mapping[str, Any]) -> list[str]:
@@ -323,9 +331,11 @@ def findings(run: Run) -> list[str]:
     if not {direct.NAME, FORMAT, ENTROPY} <= set(run.metrics["arms"]):
         return []
     found = decompose(run, seed=run.metrics["seed"])
-    rows = [(name, with_interval(found[name].value, found[name].interval.pair, signed)) for name in COMPONENTS]
+    parts = [name for name in COMPONENTS if name in found]
+    rows = [(name, with_interval(found[name].value, found[name].interval.pair, signed)) for name in parts]
     note = (
         f"Points of accuracy, paired by question; {found['copied'].value:.0%} of answers are the example's own. The "
-        "remainder is what format, entropy and copying do not give."
+        f"remainder is what {', '.join(parts[1:-1])} do not give."
     )
+    note += "".join(f" The part of {part} is left out: {why}." for part, why in without_signal(run).items())
     return ["<h2>Where the gain comes from</h2>", f"<p class='note'>{note}</p>", table(("part", "points [95%]"), rows)]

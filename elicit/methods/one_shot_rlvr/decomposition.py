@@ -7,9 +7,10 @@ Question by question, with s the score of an arm:
     copying   = [ s(trained on the truth) − s(direct) ] where the answer given is the example's own
     remainder = s(trained on the truth) − s(direct) − format − entropy − copying
 
-Copying is a bound from above: some questions have the example's answer. The four add up to the gain by construction;
-each has a bootstrap interval over questions. Format and entropy may reach the same answers, so the remainder can be
-negative: then what truth taught was to be had without it.
+Copying is a bound from above: some questions have the example's answer. They add up to the gain by construction; each
+has a bootstrap interval over questions. An arm whose training had no signal (a reward that was the same in every group,
+a bonus of 0) says nothing of its part, which is left out then. Format and entropy may reach the same answers, so the
+remainder can be negative: then what truth taught was to be had without it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Fraction:
 
 
 def decompose(run: Run, *, seed: int = 0) -> dict[str, Fraction]:
-    """The parts of the gain, and `copied`: the fraction of answers that are the example's own.
+    """The parts of the gain but those `without_signal`, and `copied`: the fraction of answers that are the example's
+    own.
 
     Args:
         run: of `one-shot-rlvr` with its controls.
@@ -56,12 +58,20 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Fraction]:
     scores = {name: scores_of(run.metrics, name) for name in (main, DIRECT, FORMAT, ENTROPY)}
     copies = np.array([float(outcomes[item][0].answer in found["answers"]) for item in arms[main]["scores"]])
     gain = scores[main] - scores[DIRECT]
-    values = {
-        "gain": gain,
-        "format": scores[FORMAT] - scores[DIRECT],
-        "entropy": scores[ENTROPY] - scores[DIRECT],
-        "answer copying": gain * copies,
-    }
-    values["remainder"] = gain - values["format"] - values["entropy"] - values["answer copying"]
-    values["copied"] = copies
+    parts = {"format": scores[FORMAT] - scores[DIRECT], "entropy": scores[ENTROPY] - scores[DIRECT]}
+    for name in without_signal(run):
+        del parts[name]
+    parts["answer copying"] = gain * copies
+    values = {"gain": gain, **parts, "remainder": gain - sum(parts.values()), "copied": copies}
     return {name: Fraction(float(v.mean()), bootstrap_mean(v, seed=seed)) for name, v in values.items()}
+
+
+def without_signal(run: Run) -> dict[str, str]:
+    """The parts whose arm was taught nothing of what it stands for, and why."""
+    arms = run.store.config["arms"]
+    out = {}
+    if arms[FORMAT]["options"]["found"]["summary"]["groups without variance"] >= 1.0:
+        out["format"] = "its reward was the same for all answers of every group"
+    if arms[ENTROPY]["options"]["settings"]["entropy"] == 0.0:
+        out["entropy"] = "the bonus was 0"
+    return out

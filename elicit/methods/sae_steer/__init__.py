@@ -23,9 +23,12 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.evaluation.budget import MATCHED
+from elicit.evaluation.run.run import Run
+from elicit.evaluation.seen import SEEN, seen
+from elicit.evaluation.side_effects import side_effect_sections, with_side_effects
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
+from elicit.methods.baselines.at_budget import at_budget
 from elicit.models import zoo
 from elicit.models.model import Model
 from elicit.models.prompts import THINK, prompt_for
@@ -62,6 +65,7 @@ def fit(
     prompt: str = "qa",
     max_new_tokens: int = 256,
     seed: int = 0,
+    kl: str = "",
 ) -> Elicited:
     """Find a feature on fit items, and choose it, its strength and its time on dev items.
 
@@ -83,22 +87,29 @@ def fit(
         step: where prompts are contrasted: 0 the last prompt token, 1 the first generated one.
         checked: refuse an SAE that does not describe the model where it is steered.
         prompt, max_new_tokens, seed: as for the other methods.
+        kl: instead of `strengths`, budgets in nats, joined by commas: each candidate is tried at the strength that
+            reaches each (`steering.strength`), and each control stands at its own strength for the one that was chosen.
+            The side effects of all of them are in the run then.
 
     Raises:
         UserError: no SAE for the model, one that does not fit it, a contrast without a difference, unknown names.
     """
     from elicit.methods.sae_steer import pipeline
+    from elicit.methods.sae_steer.options import Search
 
-    options = pipeline.Search(
+    options = Search(
         sae, feature, find, instruction, words, candidates, strengths, unit, change, when, dev, read, step, checked,
-        max_new_tokens, seed,
+        max_new_tokens, seed, kl,
     )  # fmt: skip
     put = prompt_for(model, prompt, items)
     found = pipeline.search(model, items, put, options, progress)
-    kept = {"prompt": prompt, "asked": vars(options), "found": found.record}
-    return Elicited(
+    assert items is not None  # the search refuses none
+    fitted, chosen = items.task.split("fit")[:read], items.task.split("dev")[:dev]
+    kept = {"prompt": prompt, "asked": vars(options), "found": found.record, SEEN: seen(fitted, chosen)}
+    handle = Elicited(
         model, NAME, put, Greedy(max_new_tokens), interventions=(found.intervention,), options=kept, fitted=found.on
     )
+    return with_side_effects(handle) if kl else handle
 
 
 def missing(model: str) -> str:
@@ -111,7 +122,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
 
     `RANDOM` features that fire as often, the difference of means, the sign flipped, the best feature of a contrast that
     has nothing to do with reasoning, the first token forced (to usual openings, and to the word that steering makes
-    likeliest), direct with the same tokens, chain-of-thought, and chain-of-thought with the intervention.
+    likeliest), direct and chain-of-thought, also with the same tokens, and chain-of-thought with the intervention.
 
     Raises:
         UserError: a handle of another method.
@@ -128,12 +139,12 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     }
     for name, intervention in pipeline.matched(handle, items, RANDOM, seed).items():
         out[name] = replace(plain, method=name, interventions=(intervention,))
+    if "kl" in handle.options["found"]:
+        out = {name: with_side_effects(one) if one.interventions else one for name, one in out.items()}
     for words in filter(None, dict.fromkeys([*FIRST_TOKENS, handle.options["found"]["opening"]])):
         name = f"begins {words!r}"
         out[name] = replace(plain, method=name, prompt=replace(plain.prompt, begin=words))
-    shared = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
-    out[direct.NAME + MATCHED] = direct.matched(handle.model, items, **shared, seed=seed)
-    return out
+    return out | at_budget(handle, items, seed)
 
 
 def notes(options: Mapping[str, Any]) -> list[str]:
@@ -143,19 +154,25 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     did, card = found["delivered"], found["falsification"]
     unsteered, *tried = found["search"]
     against = "; ".join(card["verdict"])
+    budget = f" Strengths reach {found['kl']:g} nats on plain text, each control's own too." if "kl" in found else ""
     return [
         f"Feature {found['feature']} of {found['sae']}, layer {found['layer']}: {asked['change']} "
         f"{found['strength']:g} {asked['unit']} at {found['when']}, {did['share of the stream']:.2f} of the residual "
         f"stream's norm; its largest activation is {found['maximum']:.1f}, it fires at {found['density']:.1%} of "
         "positions.",
         f"Chosen on dev among {len(tried)} interventions: {found['dev_accuracy']:.0%} right, unsteered "
-        f"{unsteered['accuracy']:.0%}.",
+        f"{unsteered['accuracy']:.0%}.{budget}",
         f"Read by the SAE it goes from {did['value before']:.1f} to {did['value after']:.1f}; of the other features "
         f"{did['silenced']:.1f} fall silent and {did['woken']:.1f} wake.",
         f"Against its being a feature of reasoning: {against}."
         if against
         else "It survives paraphrase, other templates, irrelevant instructions and injected tokens.",
     ]
+
+
+def findings(run: Run) -> list[str]:
+    """For the report: what each arm does beside what it is for, where the strength was found by KL."""
+    return side_effect_sections(run.metrics)
 
 
 def report_sections(options: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def choose(
     model: Model,
     dev: Items,
     tried: Sequence[Candidate],
-    strengths: Sequence[float],
+    strengths: Mapping[str, Sequence[float]],
     whens: Sequence[str],
     *,
     unit: str,
@@ -137,7 +137,7 @@ def choose(
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> Choice:
-    """Steer every candidate at every strength and time on the dev items; the most accurate wins.
+    """Steer every candidate at each of its strengths and at every time on the dev items; the most accurate wins.
 
     Of equals the one that says less wins, then the weaker intervention, then the better score. One resumable run.
     """
@@ -147,7 +147,7 @@ def choose(
     made: list[tuple[Candidate, str, float]] = []
     for one in tried:
         for when in whens:
-            for strength in strengths:
+            for strength in strengths[one.name]:
                 plan = (one.intervention(strength, unit=unit, change=change, when=When.parse(when)),)
                 arms[f"{one.name} × {strength:g} {when}"] = replace(base, method="sae-search", interventions=plan)
                 made.append((one, when, strength))

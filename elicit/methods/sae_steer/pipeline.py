@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,79 +12,27 @@ import torch
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
-from elicit.methods.sae_steer.causal_filter import CHANGES, FINDS, Candidate, candidates, choose
+from elicit.evaluation.side_effects import plain_texts
+from elicit.methods.sae_steer.causal_filter import Candidate, candidates, choose
 from elicit.methods.sae_steer.contrast import ContrastActivations, Text, answered, read_contrast
 from elicit.methods.sae_steer.falsification import IRRELEVANT, falsify
+from elicit.methods.sae_steer.options import Search
 from elicit.models import zoo
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.models.saes import open_sae
 from elicit.tasks.base import Items
 from probes.capture import capture
-from probes.errors import UserError, unknown
+from probes.errors import UserError
 from probes.sae.autoencoder import SAE, Feature
 from probes.sae.card import check_model, fit_check, sae_card
-from probes.sae.scores import REASONING_WORDS, contrast, encoded, firing
+from probes.sae.scores import contrast, encoded, firing
 from steering.find import difference_of_means
 from steering.hooks import attached
-from steering.interventions import UNITS, Add, Intervention, ScaleFeature, SetFeature, When
+from steering.interventions import Add, Intervention, ScaleFeature, SetFeature, When
+from steering.strength import at_kl
 
 FALSIFIED_ON = 32  # questions
-
-
-@dataclass(frozen=True)
-class Search:
-    """The options of a search; `elicit.methods.sae_steer.fit` says what they mean."""
-
-    sae: str
-    feature: int
-    find: str
-    instruction: str
-    words: str
-    candidates: int
-    strengths: str
-    unit: str
-    change: str
-    when: str
-    dev: int
-    read: int
-    step: int
-    checked: bool
-    max_new_tokens: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if min(self.candidates, self.dev, self.read) < 1 or self.step not in (0, 1):
-            raise UserError(
-                f"candidates {self.candidates}, dev {self.dev}, read {self.read}, step {self.step} were given; give at "
-                "least 1 of each, and step 0 or 1"
-            )
-        for what, given, known in (
-            ("way to find a feature", self.find, FINDS),
-            ("change", self.change, CHANGES),
-            ("unit of strength", self.unit, UNITS),
-        ):
-            if given not in known:
-                raise unknown(what, given, known)
-        self.numbers(), self.whens()
-
-    def numbers(self) -> list[float]:
-        try:
-            out = [float(part) for part in self.strengths.split(",")]
-        except ValueError as error:
-            raise UserError(f"strengths {self.strengths!r} were given; give numbers like 1,2,4") from error
-        if 0 in out or len(set(out)) < len(out):
-            raise UserError(f"strengths {self.strengths!r} were given; give distinct ones, without 0")
-        return out
-
-    def whens(self) -> list[str]:
-        out = [part.strip() for part in self.when.split(",")]
-        for one in out:
-            When.parse(one)
-        return out
-
-    def vocabulary(self) -> Sequence[str]:
-        return [w.strip() for w in self.words.split(",") if w.strip()] or REASONING_WORDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +144,10 @@ def search(
     on = search_data(model, items, prompt, options)
     tried = pick(on, options, options.candidates)
     dev = items.task.split("dev")[: options.dev]
+    doses = {one.name: options.strengths_of(one, model) for one in tried}
+    strengths = {name: list(found) for name, found in doses.items()}
     chosen = choose(
-        model, dev, tried, options.numbers(), options.whens(), unit=options.unit, change=options.change, prompt=prompt,
+        model, dev, tried, strengths, options.whens(), unit=options.unit, change=options.change, prompt=prompt,
         max_new_tokens=options.max_new_tokens, seed=options.seed, progress=progress,
     )  # fmt: skip
     best = chosen.candidate
@@ -226,6 +175,8 @@ def search(
         "search_run": chosen.run.name,
         "falsification": {k: v for k, v in card.items() if v is not None},
     }
+    if options.budgets():
+        record["kl"] = doses[best.name][chosen.strength]
     return FittedFeature(intervention, record, on)
 
 
@@ -269,8 +220,36 @@ def delivered(model: Model, sae: SAE, intervention: Intervention, on: SearchData
         "value after": float(new[:, source.index].mean()),
         "silenced": float((fired & ~fires).sum(-1).float().mean()),
         "woken": float((fires & ~fired).sum(-1).float().mean()),
-        "share of the stream": abs(intervention.factor) * source.length / on.activations[sae.site].resid_norm,
+        "share of the stream": abs(size_of(model, intervention, on)) / on.activations[sae.site].resid_norm,
     }
+
+
+def size_of(model: Model, intervention: Intervention, on: SearchData) -> float:
+    """How far the intervention moves the residual stream where it acts at full weight; negative against the feature.
+
+    Of `add` it is the same everywhere. Of `set` and `scale` it depends on what the feature was: the mean ‖Δh‖ over the
+    positions at which it acts, in the prompts without the instruction, or, where it acts on generated tokens too, in
+    the thoughts.
+
+    Raises:
+        UserError: it moves none of them.
+    """
+    source, factor, when = _feature_of(intervention), intervention.factor, intervention.when
+    if isinstance(intervention.what, Add):
+        return factor * source.length
+    within = when.stop is not None and when.stop <= 1
+    texts = on.plain if within else [text.ids for text in on.thoughts]
+    lengths = [text.prompt for text in (on.direct if within else on.thoughts)]
+    acts = capture(model.lm, texts, [source.site], lengths=lengths, steps=(when.first, when.stop))
+    assert acts is not None
+    z = source.read(acts.values[source.site])
+    change = factor - z if isinstance(intervention.what, SetFeature) else (factor - 1) * z
+    if not bool(change.any()):
+        raise UserError(
+            f"feature {source.index} is changed at none of {len(z)} positions, so its controls have no size; "
+            "give another strength, or change=add"
+        )
+    return float(change.abs().mean() * change.mean().sign()) * source.length
 
 
 def opening(model: Model, items: Items, prompt: Prompt, intervention: Intervention) -> str:
@@ -282,7 +261,8 @@ def opening(model: Model, items: Items, prompt: Prompt, intervention: Interventi
 
 
 def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> dict[str, Intervention]:
-    """Controls of an intervention at its site and time, each moving the residual stream as far.
+    """Controls of an intervention at its site and time, each moving the residual stream as far (`size_of`); where the
+    strength was found by KL, each at the strength that has the same.
 
     Returns:
         `random` features that fire about as often, the difference of means, the sign flipped, and the best feature of
@@ -300,8 +280,8 @@ def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> di
     best = next(one for one in pick(on, replace(options, feature=index), 1) if one.sae.site.layer == layer)
     sae, activations = best.sae, best.activations
     (intervention,) = handle.interventions
-    size = intervention.factor * _feature_of(intervention).length
-    made = matched_features(best, intervention, random, seed)
+    size = size_of(handle.model, intervention, on)
+    made = matched_features(best, intervention, size, random, seed)
     direction = difference_of_means(activations.positive, activations.negative, sae.site)
     made["difference of means"] = replace(
         intervention, what=Add(direction), strength=size / direction.length, unit="raw"
@@ -309,16 +289,20 @@ def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> di
     made["sign flipped"] = _instead(intervention, sae, index, -size)
     other = irrelevant_feature(handle, items, sae, options)
     made[f"irrelevant feature {other}"] = _instead(intervention, sae, other, size)
+    if (nats := handle.options["found"].get("kl")) is not None:
+        texts = plain_texts(handle.model)
+        made = {name: at_kl(handle.model.lm, (one,), nats, texts)[0] for name, one in made.items()}
     return made
 
 
-def matched_features(best: Candidate, intervention: Intervention, count: int, seed: int) -> dict[str, Intervention]:
-    """Random features that fire about as often, each moving it as far, at the same place and time.
+def matched_features(
+    best: Candidate, intervention: Intervention, size: float, count: int, seed: int
+) -> dict[str, Intervention]:
+    """Random features that fire about as often, each moving it by `size` (`size_of`), at the same place and time.
 
     Raises:
         UserError: too few features that fire.
     """
-    size = intervention.factor * _feature_of(intervention).length
     indices = best.firing.alike(best.sae, best.index, count, seed)
     return {f"random feature {i}": _instead(intervention, best.sae, i, size) for i in indices}
 

@@ -28,10 +28,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicit.decoding.decoders import Greedy, Hybrid
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.seen import SEEN, seen
+from elicit.evaluation.side_effects import plain_texts, side_effect_sections, with_side_effects
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
+from elicit.methods.baselines.at_budget import at_budget
 from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
 from elicit.models import zoo
 from elicit.models.model import Model, load_model
@@ -41,6 +45,7 @@ from probes.errors import UserError, unknown
 from steering.adapters import CONFIG, Adapter
 from steering.directions import Direction
 from steering.interventions import Add
+from steering.strength import at_kl
 
 if TYPE_CHECKING:
     from elicit.evaluation.run.run import Run
@@ -77,6 +82,7 @@ def fit(
     partner_prompt: str = "",
     max_new_tokens: int = 256,
     seed: int = 0,
+    kl: str = "",
 ) -> Elicited:
     """Find categories, vectors and a gate on fit items; look at the gap on dev items.
 
@@ -92,7 +98,8 @@ def fit(
         vectors: `between` (thinking model − base), `means` (within the base) or `optimised`.
         coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the residual stream; or
             `head`. Without an oracle one of them is chosen on dev items.
-        windows: how many of the last positions a candidate steers.
+        windows: how many of the last positions a candidate steers, joined by commas; 0: all, prompt and answer, as the
+            authors' code does unless told otherwise.
         gate: `oracle`, `probe` or `entropy`.
         mode: `hybrid`, or `static`: one vector at every step.
         behaviour: the category whose vector `static` adds.
@@ -100,6 +107,8 @@ def fit(
         checked: refuse a thinking model that is no better than the base.
         prompt, max_new_tokens, seed: as for the other methods.
         partner_prompt: how the thinking model is asked, by name; unless given as the base is.
+        kl: with `static`, instead of coefficients, budgets in nats, joined by commas: the coefficients that reach each
+            (`steering.strength`), controls at their own for the first; side effects are in the run then.
 
     Raises:
         UserError: no partner, one that does not match or does not fit into memory, nothing to recover, too few
@@ -126,15 +135,17 @@ def fit(
     options = dict(
         partner=name, layers=layers, categories=categories, taxonomy=taxonomy, reading=reading, vectors=vectors,
         coefficients=coefficients, windows=windows, gate=gate, mode=mode, behaviour=behaviour, read=read, dev=dev,
-        checked=checked, max_new_tokens=max_new_tokens, seed=seed,
+        checked=checked, max_new_tokens=max_new_tokens, seed=seed, kl=kl,
     )  # fmt: skip
     if partner_prompt:
         options["partner_prompt"] = partner_prompt
     thinking = _thinking(model, name)
     own = _own_prompt(model, thinking, partner_prompt, items)
     made = fit_transfer(model, thinking, items, prompt_for(model, prompt, items), options, progress, own)
-    kept = {"prompt": prompt, "asked": options, "found": made.record}
-    return replace(made.handle, options=kept)
+    fitted, chosen = items.task.split("fit")[:read], items.task.split("dev")[:dev]
+    kept = {"prompt": prompt, "asked": options, "found": made.record, SEEN: seen(fitted, chosen)}
+    handle = replace(made.handle, options=kept)
+    return with_side_effects(handle) if kl else handle
 
 
 def _thinking(model: Model, name: str) -> Model | Adapter:
@@ -156,7 +167,12 @@ def missing(model: str) -> str:
 
 
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
-    """The thinking model itself, and the same decoding with one thing exchanged, at the same norm.
+    """The thinking model itself, and the same decoding with one thing exchanged, at the same norm; what any method
+    could do with as many tokens.
+
+    Other vectors steer where the true ones would, with the candidate that these would give, and no larger a fraction of
+    the tokens than the method steered on dev. Those that may decline take the true vectors' place altogether: the
+    thinking model chooses among them and the unsteered token.
 
     Raises:
         UserError: a handle of another method.
@@ -166,6 +182,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     out = {
         direct.NAME: replace(plain, method=direct.NAME),
         cot_prompt.NAME: replace(plain, method=cot_prompt.NAME, prompt=plain.prompt.thinking()),
+        **at_budget(handle, items, seed),
     }
     if handle.partner is None:
         (intervention,) = handle.interventions
@@ -174,6 +191,9 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         for name, other in (("sign flipped", vector.flipped()), ("random direction", vector.random_like(seed))):
             instead = replace(intervention, what=Add(other))
             out[name] = replace(handle, method=name, interventions=(instead,), options={})
+            if (nats := handle.options["found"].get("kl")) is not None:
+                plan = at_kl(handle.model.lm, (instead,), nats, plain_texts(handle.model))
+                out[name] = with_side_effects(replace(out[name], interventions=plan))
         return out
     decoder, partner = handle.decoder, handle.partner
     assert isinstance(decoder, Hybrid)
@@ -190,23 +210,40 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     def exchanged(control: str, **more: Any) -> Elicited:
         return replace(handle, method=control, decoder=replace(decoder, control=control, **more), options={})
 
+    steered = handle.options["found"]["steered"]
     for number in range(RANDOM):
-        out[f"random vectors {number}"] = exchanged("random-vector", seed=seed + number)
+        out[f"random vectors {number}"] = exchanged("random-vector", share=steered, seed=seed + number)
     if len(partner.vectors) > 1:
-        out["permuted categories"] = exchanged("permuted-category", seed=seed)
-        out["random categories"] = exchanged("random-category", seed=seed)
+        out["permuted categories"] = exchanged("permuted-category", share=steered, seed=seed)
+        out["random categories"] = exchanged("random-category", share=steered, seed=seed)
     if partner.bias is not None:
-        out["bias alone"] = exchanged("bias")
-    if steered := handle.options["found"]["steered"]:
-        out["random positions"] = exchanged("random-position", share=steered, seed=seed)
+        out["bias alone"] = exchanged("bias", share=steered)
+    if decoder.select == "likelihood":
+        for name, vectors in _other_vectors(partner, seed).items():
+            decliner = replace(partner, vectors=vectors, bias=None)
+            out[name] = replace(handle, method=name, partner=decliner, options={})
+    out["random positions"] = exchanged("random-position", share=steered, seed=seed)
     out["random candidates"] = exchanged("random-candidate", seed=seed)
     if decoder.asks(partner):
         out["token substitution"] = exchanged("substitution")
-        if steered and (differs := handle.options["found"]["dev"]["differs"]):
+        if differs := handle.options["found"]["dev"]["differs"]:
             out["as many tokens substituted"] = exchanged(
                 "some-substitution", share=min(1.0, steered / differs), seed=seed
             )
         out["mixed logits"] = exchanged("mixing")
+    return out
+
+
+def _other_vectors(partner: HybridSteering, seed: int) -> dict[str, dict[int, Direction]]:
+    """In place of each category's vector with the bias: a random one, and, where there are several, the next
+    category's; as long."""
+    bias = 0.0 if partner.bias is None else partner.bias.vector
+    whole = {c: replace(d, vector=d.vector + bias) for c, d in partner.vectors.items()}
+    out = {"random vectors, may decline": {c: d.random_like(seed + c) for c, d in whole.items()}}
+    if len(whole) > 1:
+        following = dict(zip(whole, [*whole.values()][1:] + [*whole.values()][:1], strict=True))
+        others = {c: replace(following[c], vector=following[c].unit * d.length) for c, d in whole.items()}
+        out["permuted categories, may decline"] = others
     return out
 
 
@@ -234,9 +271,10 @@ def notes(options: Mapping[str, Any]) -> list[str]:
             f"Coefficients on dev: {', '.join(f'{c} {right:.0%}' for c, right in tried.items())}; the best is used."
         )
     if (heads := found.get("heads")) is not None:
+        apart = "texts" if all("held_out_texts" in h for h in heads.values()) else "positions of the same texts"
         told = ", ".join("none" if h["held_out_r2"] is None else f"{h['held_out_r2']:.2f}" for h in heads.values())
         out.append(
-            f"The coefficient is predicted from the base's own activation; R² a category on held-out positions: {told}."
+            f"The coefficient is predicted from the base's own activation; R² a category on held-out {apart}: {told}."
         )
     return out
 
@@ -273,12 +311,12 @@ def findings(run: Run) -> list[str]:
     from elicit.methods.vector_transfer.hybrid_stats import GAP_HEAD, gap_rows
     from probes.figures import table
 
-    rows = gap_rows(run, THINKING)
+    rows, effects = gap_rows(run, THINKING), side_effect_sections(run.metrics)
     if not rows:
-        return []
+        return effects
 
     note = (
         "The gap is that between direct and the thinking model; copied: tokens that are the thinking model's own "
         "choice, of all and where the two differ. Emitting its token at every difference recovers all by construction."
     )
-    return ["<h2>The gap to the thinking model</h2>", f"<p class='note'>{note}</p>", table(GAP_HEAD, rows)]
+    return ["<h2>The gap to the thinking model</h2>", f"<p class='note'>{note}</p>", table(GAP_HEAD, rows), *effects]

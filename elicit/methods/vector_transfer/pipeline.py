@@ -19,6 +19,7 @@ from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.metrics.gap import recovered
+from elicit.evaluation.side_effects import plain_texts
 from elicit.methods.vector_transfer import behaviour_rates
 from elicit.methods.vector_transfer.gate_fitting import cross_model_difference, distil, token_labels
 from elicit.methods.vector_transfer.hybrid_stats import summarise
@@ -47,6 +48,7 @@ from steering.categories.taxonomy import fit as fit_taxonomy
 from steering.categories.vectors import fit_vectors
 from steering.directions import Direction
 from steering.find import stream_norm
+from steering.strength import at_kl, parse_budgets
 
 STAGES = ("the gap on dev", "thoughts", "sentences", "vectors", "gate", "answers on dev", "done")
 
@@ -133,6 +135,10 @@ def fit_transfer(
     if options["mode"] == "static":
         category, strengths = options["behaviour"], _numbers(options, "coefficients", float)
         vector = behaviour_rates.vector_of(vectors, category)
+        if asked.budgets:
+            plan, texts = behaviour_rates.steered(base, vector, 1.0).interventions, plain_texts(model)
+            strengths = [at_kl(model.lm, plan, nats, texts)[0].strength for nats in asked.budgets]
+            record["kl"] = asked.budgets[0]
         now("answers on dev")
         known = {behaviour_rates.BASE: alone, behaviour_rates.THINKING: ahead}
         record["rates"] = behaviour_rates.measure(
@@ -188,6 +194,7 @@ class _Parsed:
     counts: list[int]
     decoders: list[Hybrid]
     predicted: bool
+    budgets: list[float]
 
 
 def _parse(model: Model, options: Mapping[str, Any]) -> _Parsed:
@@ -208,6 +215,9 @@ def _parse(model: Model, options: Mapping[str, Any]) -> _Parsed:
     coefficients = (1.0,) if predicted else tuple(_numbers(options, "coefficients", float))
     if not coefficients:
         raise UserError(f"coefficients {options['coefficients']!r} were given; give at least one, ascending")
+    budgets = parse_budgets(options["kl"])
+    if budgets and options["mode"] != "static":
+        raise UserError(f"kl={options['kl']!r} was given with mode={options['mode']!r}; give it with mode=static")
     oracle = options["gate"] == "oracle"
     decoders = [
         Hybrid(
@@ -218,7 +228,7 @@ def _parse(model: Model, options: Mapping[str, Any]) -> _Parsed:
         )
         for some in ([coefficients] if oracle else [(one,) for one in coefficients])
     ]
-    return _Parsed(sites, counts, decoders, predicted)
+    return _Parsed(sites, counts, decoders, predicted, budgets)
 
 
 def _numbers(options: Mapping[str, Any], what: str, kind: type = int) -> list[Any]:
@@ -316,7 +326,7 @@ def _heads(
     for c, vector in vectors.items():
         whole = vector if bias is None else replace(vector, vector=vector.vector + bias.vector)
         rows = category == c
-        out[c] = fit_coefficient(base.x[rows], partner.x[rows], whole, seed=seed)
+        out[c] = fit_coefficient(base.x[rows], partner.x[rows], whole, text=base.text[rows.numpy()], seed=seed)
     return out
 
 

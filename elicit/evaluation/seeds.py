@@ -1,0 +1,158 @@
+"""One method under several seeds, on the same questions: means over both, with intervals for both.
+
+With one seed an interval over questions says nothing of what another training, search or draw would have given. Seeds
+are few, and a bootstrap that resamples three of them covers the truth 75 times in a hundred where they differ much. So
+questions are resampled, on their means over seeds; seeds enter by Student's t with one degree of freedom fewer than
+there are; and the two halves of the interval are added in quadrature (MOVER: Zou & Donner, doi 10.1002/sim.3095), each
+side for itself. Where all seeds agree that is the interval over questions; with two seeds it is wide, as it must be.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from elicit.evaluation.metrics.format import percent, signed, with_interval
+from elicit.evaluation.run.run import Run
+from probes.errors import UserError
+from probes.statistics import Interval, bootstrap_mean, wilson
+
+Scores = Mapping[str, Mapping[str, float]]
+"""For each arm and item its score."""
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """A mean over seeds and questions, its 95% interval, and each seed's own mean."""
+
+    mean: float
+    interval: Interval
+    by_seed: list[float]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds joined by commas.
+
+    Raises:
+        UserError: no numbers from 0 on, or one twice.
+    """
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"seeds {text!r} were given; give whole numbers joined by commas, like 0,1,2") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds {text!r} were given; give distinct numbers from 0 on")
+    return seeds
+
+
+def over_seeds(values: Float[np.ndarray, "seeds questions"], *, low: float, high: float, seed: int = 0) -> OverSeeds:
+    """The mean of scores or differences with its interval, as said above.
+
+    Args:
+        values: of each seed and question.
+        low, high: what a value can be; the interval stays within.
+        seed: of the bootstrap over questions.
+    """
+    mean, by_seed = float(values.mean()), values.mean(1)
+    of_questions = values.mean(0)
+    if low == 0 and np.isin(of_questions, (0, 1)).all():
+        questions = wilson(int(of_questions.sum()), len(of_questions))
+    else:
+        questions = bootstrap_mean(of_questions, seed=seed)
+    half = 0.0
+    if len(values) > 1:
+        half = float(stats.t.ppf(0.975, len(values) - 1) * by_seed.std(ddof=1) / math.sqrt(len(values)))
+    below, above = math.hypot(mean - questions.low, half), math.hypot(questions.high - mean, half)
+    return OverSeeds(mean, Interval(max(low, mean - below), min(high, mean + above)), by_seed.tolist())
+
+
+def pooled(scores: Sequence[Scores], reference: str, *, lead: bool = False, seed: int = 0) -> list[dict[str, Any]]:
+    """All arms over several seeds, as JSON has them.
+
+    Args:
+        scores: of each seed, on the same items. Draws of one control (`random feature 12`, `random feature 90`), which
+            another seed draws anew, are one arm, the mean of them.
+        reference: the arm that differences are taken to.
+        lead: whether they are the reference minus the row, instead of the row minus the reference.
+        seed: of the bootstrap.
+
+    Returns:
+        Rows with `arm`, `accuracy`, `interval`, `by_seed`; but for the reference's own `difference`,
+        `difference_interval` and `difference_by_seed`.
+
+    Raises:
+        UserError: seeds of different items, or without an arm in common.
+    """
+    items = list(next(iter(scores[0].values())))
+    if any(set(arm) != set(items) for one in scores for arm in one.values()):
+        raise UserError("the seeds are of different items; give runs of the same task, split and limit")
+    every = [_draws_together(one, set.intersection(*(set(other) for other in scores)), items) for one in scores]
+    names = [name for name in every[0] if all(name in one for one in every)]
+    if reference not in names:
+        raise UserError(f"{reference!r} is no arm of every seed; give one of {', '.join(names)}")
+    values = {name: np.stack([one[name] for one in every]) for name in names}
+    rows = []
+    for name in names:
+        own = over_seeds(values[name], low=0.0, high=1.0, seed=seed)
+        row: dict[str, Any] = {"arm": name, "accuracy": own.mean, "interval": own.interval.pair, "by_seed": own.by_seed}
+        if name != reference:
+            apart = values[name] - values[reference]
+            found = over_seeds(-apart if lead else apart, low=-1.0, high=1.0, seed=seed)
+            row |= {
+                "difference": found.mean, "difference_interval": found.interval.pair,
+                "difference_by_seed": found.by_seed,
+            }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def _draws_together(
+    scores: Scores, shared: set[str], items: Sequence[str]
+) -> dict[str, Float[np.ndarray, " questions"]]:
+    """Arms that all seeds have by name, and those that they draw, by what is left of the name."""
+    found: dict[str, list[np.ndarray]] = {}
+    for name, arm in scores.items():
+        stem = name if name in shared else re.sub(r"\s+(\d+|'[^']*'|\"[^\"]*\")$", "", name)
+        found.setdefault(stem, []).append(np.array([arm[item] for item in items]))
+    return {name: np.mean(drawn, axis=0) for name, drawn in found.items()}
+
+
+def scores_by_arm(run: Run) -> Scores:
+    return {name: arm["scores"] for name, arm in run.metrics["arms"].items()}
+
+
+def runs_over_seeds(runs: Mapping[int, Run], *, seed: int = 0) -> dict[str, Any]:
+    """One method's runs under several seeds: its arms, and its lead over each.
+
+    Raises:
+        UserError: as `pooled`.
+    """
+    metrics = next(iter(runs.values())).metrics
+    method = metrics["method"]
+    return {
+        "method": method, "task": metrics["task"], "items": metrics["items"], "model": metrics["model"],
+        "seeds": list(runs), "runs": [str(run.folder) for run in runs.values()],
+        "arms": pooled([scores_by_arm(run) for run in runs.values()], method, lead=True, seed=seed),
+    }  # fmt: skip
+
+
+HEAD = ("arm", "accuracy [95%]", "difference [95%]", "accuracy by seed")
+
+
+def rows_of(arms: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of a table."""
+    return [
+        (
+            row["arm"], with_interval(row["accuracy"], row["interval"]),
+            with_interval(row["difference"], row["difference_interval"], signed) if "difference" in row else "",
+            " ".join(percent(value) for value in row["by_seed"]),
+        )
+        for row in arms
+    ]  # fmt: skip
