@@ -1,9 +1,11 @@
 """Statistics for paired evaluations: the question is the unit, and every difference has an interval.
 
 Clustered standard errors follow statsmodels' sandwich estimator on the paired differences (the design of
-arXiv 2411.00640, eq. 4 and 8); the bootstrap resamples questions (clusters). pass@k is the unbiased estimator of arXiv
-2107.03374, eq. 1, for independent samples; for the distinct, ordered branches of a deterministic search
-there is `coverage_at_k` instead.
+arXiv 2411.00640, eq. 4 and 8); the bootstrap resamples questions (clusters), and where few of them deviate from the
+others its interval is widened by two observations that were not made (Bonett and Price 2012, for paired proportions).
+Several seeds and questions are two crossed random effects. pass@k is the unbiased estimator of arXiv 2107.03374, eq. 1,
+for independent samples; for the distinct, ordered branches of a deterministic search there is `coverage_at_k` instead.
+How often each interval holds the truth: `python -m experiments.simulations`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from scipy import special, stats
 RESAMPLES = 10_000
 DRAWN = 4_000_000  # random numbers held at once
 FEW = 8  # rows a distinct one, from which on counting is cheaper than drawing
+SPARSE = 16  # questions that deviate from the others, below which a bootstrap has too few to draw from
+SLACK = 1e-12  # equal up to rounding is equal
+NO_ANSWER = -1  # the class of a sample that has no answer, or none that counts
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -31,9 +36,6 @@ class Interval:
     @property
     def pair(self) -> list[float]:
         return [self.low, self.high]
-
-    def scaled(self, by: float) -> Interval:
-        return Interval(self.low * by, self.high * by)
 
 
 @dataclass(frozen=True)
@@ -105,26 +107,101 @@ def bootstrap_mean(
     values: Float[np.ndarray, " n"],
     clusters: Shaped[np.ndarray, " n"] | None = None,
     *,
+    bounds: tuple[float, float] = (-1.0, 1.0),
     seed: int = 0,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> Interval:
-    """Percentile bootstrap of a mean, resampling clusters.
+    """Percentile bootstrap of a mean, resampling clusters; never beyond the bounds of what was measured.
 
-    Where every value is the same the bootstrap would return an interval of width 0, which claims more than
-    n observations can. Then, for values in [-1, 1], the interval reaches as far as a fraction of deviating
-    questions that n questions would miss with probability 1 − confidence: 1 − (1 − confidence)^(1/n),
-    the "rule of three".
+    Where few questions deviate from the others the bootstrap draws from too few, and holds the truth too seldom. Below
+    `SPARSE` of them its interval is widened to hold that of Student's t with one more observation at each bound. Where
+    none deviates the interval reaches as far as a fraction of deviating questions that n questions would miss with
+    probability (1 − confidence) / 2, times the way to the bound.
+
+    Args:
+        values: of each observation.
+        clusters: the question behind each; each its own unless given.
+        bounds: of a single value; values beyond ±1 extend the default. Nothing can be said where all are one value
+            beyond ±1 whose bounds are not given: NaN.
+        seed, resamples: of the bootstrap.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: values beyond bounds that were given.
     """
     labels = _labels(clusters, len(values))
+    low, high = bounds
+    extreme = float(np.min(values)), float(np.max(values))
+    if extreme[0] < low - SLACK or extreme[1] > high + SLACK:
+        if bounds != (-1.0, 1.0):
+            raise ValueError(
+                f"values from {extreme[0]:g} to {extreme[1]:g} were given with bounds {low:g} and {high:g}"
+            )
+        low, high = min(low, extreme[0]), max(high, extreme[1])
+        if extreme[0] == extreme[1]:
+            return Interval(float("nan"), float("nan"))
     sums = np.bincount(labels, weights=values)
     counts = np.bincount(labels).astype(float)
-    if np.ptp(values) == 0:
-        reach, centre = 1 - (1 - confidence) ** (1 / len(counts)), float(values[0])
-        return Interval(max(-1.0, centre - reach), min(1.0, centre + reach))
+    each, n, tail = sums / counts, len(counts), (1 - confidence) / 2
+    _, often = np.unique(each, return_counts=True)
+    deviating, mean = n - int(often.max()), float(sums.sum() / counts.sum())
+    if not deviating:
+        reach = 1 - tail ** (1 / n)
+        return Interval(mean - reach * (mean - low), mean + reach * (high - mean))
     drawn = resampled_means(np.stack([sums, counts], axis=1), seed=seed, resamples=resamples)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
+    found = Interval(*(float(end) for end in np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1 - tail])))
+    if deviating >= SPARSE:
+        return found
+    centre = (n * mean + low + high) / (n + 2)
+    spread = ((each - centre) ** 2).sum() + (low - centre) ** 2 + (high - centre) ** 2
+    half = float(stats.t.ppf(1 - tail, max(1, n - 1)) * math.sqrt(spread) / (n + 2))
+    return Interval(max(low, min(found.low, centre - half)), min(high, max(found.high, centre + half)))
+
+
+def over_seeds(
+    values: Float[np.ndarray, "seeds questions"],
+    *,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Interval:
+    """The interval of a mean over seeds and questions, both of which could have been others.
+
+    A seed and a question are two crossed random effects. Their mean squares give the variance of the mean, and
+    Satterthwaite's approximation its degrees of freedom: with three seeds that differ much hardly more than two, so
+    that the interval is wide. It is never narrower than that of questions alone. Of one seed nothing is known of
+    others: the interval is over questions, and speaks of this seed. Where a seed is one of two things (a fit works, or
+    does not) three or five of them cannot show it, whatever the method.
+
+    Args:
+        values: of each seed, question by question.
+        bounds: of a single value.
+        seed, resamples: of the bootstrap over questions.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: no value.
+    """
+    seeds, n = values.shape
+    if not values.size:
+        raise ValueError(f"{seeds} seeds of {n} questions were given; give at least one of each")
+    alone = bootstrap_mean(values.mean(0), bounds=bounds, seed=seed, resamples=resamples, confidence=confidence)
+    if seeds < 2 or n < 2:
+        return alone
+    mean = float(values.mean())
+    between = n * values.mean(1).var(ddof=1) / values.size  # what each mean square adds to the variance of the mean
+    across = seeds * values.mean(0).var(ddof=1) / values.size
+    left = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + mean
+    rest = float((left**2).sum()) / ((seeds - 1) * (n - 1)) / values.size
+    variance = max(between + across - rest, between, across)
+    if variance <= 0:
+        return alone
+    freedom = variance**2 / (between**2 / (seeds - 1) + across**2 / (n - 1))
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance))
+    low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
+    return Interval(min(low, alone.low), max(high, alone.high))
 
 
 def resampled_means(
@@ -242,13 +319,20 @@ def holm_by_name(p_values: Mapping[Name, float]) -> dict[Name, float]:
 def pass_at_k(n: Int[np.ndarray, " items"], correct: Int[np.ndarray, " items"], k: int) -> Float[np.ndarray, " items"]:
     """1 − C(n−c, k)/C(n, k) for each item: n independent samples, c of them right.
 
+    By logarithms, since the binomials themselves overflow from about a thousand samples on.
+
     Raises:
         ValueError: k below 1 or above the number of samples.
     """
     n, correct = np.asarray(n), np.asarray(correct)
     if k < 1 or (n < k).any():
         raise ValueError(f"k = {k} with {int(n.min())} samples; give a k from 1 to the number of samples")
-    return 1.0 - special.comb(n - correct, k) / special.comb(n, k)
+    few = n - correct < k  # then no choice of k misses all right ones
+    wrong = np.where(few, k, n - correct)
+    log = special.gammaln
+    missed = (log(wrong + 1) - log(wrong - k + 1)) - (log(n + 1) - log(n - k + 1))
+    passed: np.ndarray = np.where(few, 1.0, -np.expm1(missed))
+    return passed
 
 
 def maj_at_k(
@@ -262,7 +346,8 @@ def maj_at_k(
     """For each item the chance that the majority of k of its samples is right (ties shared evenly).
 
     Args:
-        groups: for each item the equivalence class of each sample's answer.
+        groups: for each item the equivalence class of each sample's answer; `NO_ANSWER` where there is none. Such a
+            sample has no vote; of k without any vote the first one answers, as under the rule `vote`.
         correct: for each item whether each sample is right.
     """
     for label in groups:
@@ -278,29 +363,32 @@ def maj_at_k(
         step = max(1, DRAWN // (draws * int(size)))
         for start in range(0, len(some), step):
             chosen = some[start : start + step]
-            picks = np.argsort(rng.random((draws, size)), axis=1)[:, :k]
-            label = np.stack([_from_zero(groups[i]) for i in chosen])[:, picks].reshape(-1, k)
+            picks = np.sort(np.argsort(rng.random((draws, size)), axis=1)[:, :k], axis=1)
+            label = np.stack([_from_one(groups[i]) for i in chosen])[:, picks].reshape(-1, k)
             right = np.stack([np.asarray(correct[i], dtype=float) for i in chosen])[:, picks].reshape(-1, k)
             out[chosen] = _majority_right(label, right, int(size)).reshape(len(chosen), draws).mean(1)
     return out
 
 
-def _from_zero(labels: Int[np.ndarray, " samples"]) -> Int[np.ndarray, " samples"]:
-    return np.unique(labels, return_inverse=True)[1]
+def _from_one(labels: Int[np.ndarray, " samples"]) -> Int[np.ndarray, " samples"]:
+    """Classes as numbers from 1; 0 where there is no answer."""
+    return np.where(labels == NO_ANSWER, 0, np.unique(labels, return_inverse=True)[1] + 1)
 
 
 def _majority_right(
     label: Int[np.ndarray, "rows k"], right: Float[np.ndarray, "rows k"], classes: int
 ) -> Float[np.ndarray, " rows"]:
-    """Of each row the fraction of its largest classes that are right, by the first member of each."""
+    """Of each row the fraction of its largest classes that are right, by the first member of each; class 0 is none."""
     rows = np.arange(len(label))
-    counts = np.zeros((len(label), classes), dtype=np.int32)
-    first = np.zeros((len(label), classes))
+    counts = np.zeros((len(label), classes + 2), dtype=np.int32)
+    first = np.zeros((len(label), classes + 2))
     for j in reversed(range(label.shape[1])):  # so that the first member is written last
         counts[rows, label[:, j]] += 1
         first[rows, label[:, j]] = right[:, j]
-    winners = counts == counts.max(1, keepdims=True)
-    share: np.ndarray = (first * winners).sum(1) / winners.sum(1)
+    counts, first = counts[:, 1:], first[:, 1:]
+    winners = (counts == counts.max(1, keepdims=True)) & (counts > 0)
+    votes = winners.sum(1)
+    share: np.ndarray = np.where(votes > 0, (first * winners).sum(1) / np.maximum(votes, 1), right[:, 0])
     return share
 
 
@@ -333,8 +421,7 @@ def against_null(value: float, draws: Float[np.ndarray, " draws"], *, greater: b
     if not len(defined) or not np.isfinite(value):
         return Null(float("nan"), Interval(float("nan"), float("nan")), float("nan"))
     centre = float(defined.mean())
-    slack = 1e-12  # equal up to rounding is equal
-    far = defined >= value - slack if greater else np.abs(defined - centre) >= abs(value - centre) - slack
+    far = defined >= value - SLACK if greater else np.abs(defined - centre) >= abs(value - centre) - SLACK
     return Null(centre, central(defined), float((1 + far.sum()) / (1 + len(defined))))
 
 

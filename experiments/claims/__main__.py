@@ -4,6 +4,7 @@
     python -m experiments.claims narrowing --quick          # one, by name or number: minutes on two cores
     python -m experiments.claims 8 --model Qwen/Qwen2.5-Math-1.5B --set task=gsm8k --set limit=200
     python -m experiments.claims --page claims.html         # all figures on one page
+    python -m experiments.claims --judge                    # what is kept, by the rules as they are now; nothing is run
     python -m experiments.claims --index                    # experiments/README.md anew, as after each finding
 
 Of a model that is not the claim's own, or with settings of the call's own, the finding is printed and written to runs/
@@ -22,7 +23,7 @@ import torch
 from elicit.cli.options import settings
 from elicit.cli.terminal import run_bars, show_table
 from experiments.claims.base import Claim, claim, claims, study_of
-from experiments.claims.record import INDEX, Record, cells, index, kept, measured, whole_page
+from experiments.claims.record import INDEX, Record, cells, index, judge, kept, measured, whole_page
 from probes.errors import UserError
 from probes.files import write_whole
 
@@ -35,6 +36,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another setting of claim.toml")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--page", type=Path, help="write all figures as one page")
+    parser.add_argument("--judge", action="store_true", help="judge all that is kept anew, and write its pages")
     parser.add_argument("--index", action="store_true", help="write the list of all claims to experiments/README.md")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(given)
@@ -45,6 +47,8 @@ def main(given: list[str] | None = None) -> None:
         elif args.page:
             write_whole(args.page, whole_page())
             print(f"page: {args.page}")
+        elif args.judge:
+            judge_all()
         elif args.index:
             write_whole(INDEX, index())
             print(f"index: {INDEX}")
@@ -72,13 +76,25 @@ def test(one: Claim, args: argparse.Namespace) -> Record:
     return record
 
 
+def judge_all() -> None:
+    """The verdicts of all that is kept by the rules as they are now, and the pages that show them."""
+    for one in claims().values():
+        record = kept(one)
+        if record is None:
+            continue
+        after = judge(record)
+        after.write(one.folder)
+        print(f"{one.number}. {one.name}: {after.verdict}" + ("" if after == record else f" (was {record.verdict})"))
+    write_whole(INDEX, index())
+
+
 def show(record: Record) -> None:
     rows = record.table
     if rows:
         show_table(list(rows[0]), [cells(row) for row in rows])
     for note in record.notes:
         print(note)
-    print(f"\n{record.number}. {record.claim}\n{record.verdict}: {record.line}")
+    print(f"\n{record.number}. {record.claim}\n{record.verdict}: {record.judgement.reason}\nfound: {record.line}")
 
 
 def overview() -> None:

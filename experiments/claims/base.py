@@ -3,7 +3,7 @@
 A claim is a folder:
 
     claim.toml     the claim, its source, what would speak against it, the settings, and the short ones of --quick
-    __init__.py    `measure(study) -> Finding`; the rule of its verdict was written before the numbers were seen
+    __init__.py    `measure(study) -> Finding`; its conditions are judged by experiments/claims/rules.py
     result.json    what was found last: verdict, numbers, command, model hash, seed
     figure.json    the figure, for Plotly
     README.md      the same for a reader, written by the command
@@ -36,12 +36,11 @@ from elicit.models.zoo import task_for
 from elicit.report import render
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
+from experiments.claims.rules import Judgement
 from probes.errors import UserError, unknown
 from probes.files import digest
 
 HERE = Path(__file__).parent
-CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed here", "not confirmed", "not testable here"
-VERDICTS = (CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE)
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,8 @@ class Finding:
     """What an experiment found.
 
     Args:
-        verdict: one of `VERDICTS`.
-        line: the reason in one line, with its numbers and intervals.
+        judged: the conditions of the verdict, as measured.
+        line: what was found in one line, with its numbers and intervals.
         table: rows, each a dict of column to value.
         figure: the main figure, with its null in it.
         notes: what a reader must know, a sentence each.
@@ -122,7 +121,7 @@ class Finding:
         runs: that it was read from.
     """
 
-    verdict: str
+    judged: Judgement
     line: str
     table: list[dict[str, Any]]
     figure: go.Figure
@@ -130,9 +129,9 @@ class Finding:
     data: dict[str, Any] = field(default_factory=dict)
     runs: Sequence[Run] = ()
 
-    def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
-            raise ValueError(f"verdict {self.verdict!r}; one of {', '.join(VERDICTS)}")
+    @property
+    def verdict(self) -> str:
+        return self.judged.verdict
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What several claims read from runs in the same way: leads of an arm over others, and the twin as the null.
 
 A lead is paired by question. Where an arm must lead each of several rivals, all intervals must lie above 0; that needs
-no correction for their number, since one that does not is enough to refuse.
+no correction for their number, since all must hold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from elicit.evaluation import Run
 from elicit.evaluation.metrics.format import signed, with_interval
 from elicit.evaluation.metrics.gap import Recovered, recovered, scores_of
 from elicit.models.zoo import about
+from experiments.claims import rules
 from experiments.claims.base import Study
+from experiments.claims.rules import Condition
 from probes.dots import Dot, dot_plot
 from probes.statistics import Interval, paired
 
@@ -31,11 +33,6 @@ class Lead:
     over: str
     value: float
     interval: Interval
-
-    @property
-    def stands(self) -> bool:
-        """Whether its 95% interval lies above 0."""
-        return self.interval.low > 0
 
     @property
     def points(self) -> str:
@@ -59,6 +56,16 @@ def lead(run: Run, arm: str, over: str, seed: int = 0) -> Lead:
 def leads(run: Run, arm: str, rivals: Sequence[str], seed: int = 0) -> list[Lead]:
     """Over each of the rivals that the run has."""
     return [lead(run, arm, name, seed) for name in rivals if name in run.metrics["arms"]]
+
+
+def over_rivals(run: Run, arm: str, rivals: Sequence[str], seed: int = 0, *, margin: float = 0.0) -> list[Condition]:
+    """That an arm is right more often than each of these arms of its run, or at most `margin` less often."""
+    right = scores_of(run.metrics, arm)
+    less = f", at most {margin:.0%} less" if margin else ""
+    return [
+        rules.lead(f"over {name}{less}", right, scores_of(run.metrics, name), margin=margin, seed=seed)
+        for name in rivals
+    ]
 
 
 def gap(run: Run, arm: str, ceiling: str, seed: int = 0) -> Recovered:

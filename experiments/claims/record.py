@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import plotly.io
 from elicit.analysis.base import plain
 from elicit.evaluation.run.provenance import environment
 from experiments.claims.base import HERE, Claim, Study, claim, claims
+from experiments.claims.rules import NOT_TESTABLE, OPEN, UNDECIDED, VERDICTS, Judgement
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
 from probes.files import make_folder, write_whole
 
 RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
 INDEX = HERE.parent / README
+HEAD = ("#", "claim", "source", "n", "seed", "settings", "verdict")
 BEGIN, END = "<!-- claims -->", "<!-- end of the claims -->"
 OTHERS = {
     "organisms": "a mechanism on all organisms: what it recovers of a known gap, and on the twin without the skill",
@@ -31,6 +33,7 @@ OTHERS = {
     "sae_steer": "claim 5 by dose, layer and position, and on natural models",
     "vector_transfer": "claim 2 on organisms and natural models, and the published rows' configurations",
     "one_shot_rlvr": "claim 6 with several examples and seeds, and what happens after the example is solved",
+    "simulations": "how often intervals hold a known truth, and how often a verdict is wrong",
     "notebooks": "the suite from Python, step by step, with their outputs",
     "benchmarks": "seconds and memory of each part beside the library that does the same (`make bench`)",
 }
@@ -43,6 +46,7 @@ class Record:
     Args:
         number, claim: which one.
         verdict, line, table, notes, data: as in `Finding`.
+        judged: the conditions of the verdict, of which `judge` makes the verdict anew.
         command: that makes it.
         settings: with which it was made.
         model: name, hash and dtype of the model under study.
@@ -65,7 +69,23 @@ class Record:
     seconds: float
     made: str
     environment: dict[str, Any]
+    judged: dict[str, Any]
     figure: dict[str, Any]
+
+    @property
+    def judgement(self) -> Judgement:
+        return Judgement.from_dict(self.judged)
+
+    @property
+    def scale(self) -> dict[str, str]:
+        """How much the verdict rests on: questions, seeds, and whether fits and settings were short."""
+        settings = self.settings
+        first = int(settings.get("seed", 0))
+        seeds = range(first, first + int(settings.get("fits", 1)))
+        return {
+            "n": str(settings.get("limit", settings.get("queries"))), "seeds": ", ".join(map(str, seeds)),
+            "settings": "--quick" if "--quick" in self.command else "full",
+        }  # fmt: skip
 
     def write(self, folder: Path) -> None:
         make_folder(folder)
@@ -89,7 +109,8 @@ def measured(study: Study) -> Record:
         one.number, one.claim, found.verdict, found.line, plain(found.table), found.notes, plain(found.data),
         " ".join(["python -m experiments.claims", one.name, *(["--quick"] if study.quick else []), *changed]),
         dict(study.settings), {key: model[key] for key in ("name", "sha256", "dtype")},
-        round(time.perf_counter() - began, 1), date.today().isoformat(), environment(), figure,
+        round(time.perf_counter() - began, 1), date.today().isoformat(), environment(),
+        plain(found.judged.to_dict()), figure,
     )  # fmt: skip
 
 
@@ -106,23 +127,38 @@ def kept(one: Claim) -> Record | None:
     return Record(**rest, figure=json.loads((one.folder / FIGURE).read_text(encoding="utf-8")))
 
 
+def judge(record: Record) -> Record:
+    """The record with the verdict that the rules give its conditions now; nothing is run."""
+    return replace(record, verdict=record.judgement.verdict)
+
+
 def _readme(record: Record) -> str:
-    one = claim(str(record.number))
+    one, judgement = claim(str(record.number)), record.judgement
+    asked = [row.row() for row in judgement.conditions]
     lines = [
         f"# {one.number}. {one.claim}", "",
-        f"**{record.verdict}**: {record.line}", "",
+        f"**{record.verdict}**: {judgement.reason}.", "",
+        f"Found: {record.line}.", "",
         f"Source: {one.source}. Published: {one.published}. What would speak against it: {one.against}.", "",
         f"Here: {one.here}", "",
         f"    {record.command}", "",
     ]  # fmt: skip
+    if asked:
+        lines += ["What the verdict asks:", "", markdown(list(asked[0]), [cells(row) for row in asked]), ""]
     if record.table:
+        lines += ["What was measured:", ""]
         lines += [markdown(list(record.table[0]), [cells(row) for row in record.table]), ""]
     lines += [f"- {note}" for note in record.notes] + ([""] if record.notes else [])
     lines.append(
-        f"{record.model['name']} {record.model['sha256'][:12]}…, {record.model['dtype']}, seed "
-        f"{record.settings.get('seed', 0)}, {record.made}; {record.seconds:.0f} s"
+        f"{record.model['name']} {record.model['sha256'][:12]}…, {record.model['dtype']}, {_scale(record)}, "
+        f"{record.made}; {record.seconds:.0f} s"
     )
     return "\n".join(lines) + "\n"
+
+
+def _scale(record: Record) -> str:
+    scale = record.scale
+    return f"n = {scale['n']}, seed {scale['seeds']}, {scale['settings']} settings"
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -131,7 +167,8 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def index() -> str:
-    """The page of all experiments, in Markdown: between its marks every claim with its verdict, and the other folders.
+    """The page of all experiments, in Markdown: between its marks every claim with its verdict and what it rests on,
+    and the other folders.
 
     What stands around the marks is written by hand.
     """
@@ -139,8 +176,9 @@ def index() -> str:
     for one in claims().values():
         record = kept(one)
         told = f"[{one.claim}](claims/{one.name}/{README if record else 'claim.toml'})"
-        rows.append((str(one.number), told, one.source, f"**{record.verdict}**" if record else "not run yet"))
-    lines = [markdown(("#", "claim", "source", "verdict"), rows), "", "The other folders:", ""]
+        scale = record.scale.values() if record else ("", "", "")
+        rows.append((str(one.number), told, one.source, *scale, _index_cell(record) if record else "not run yet"))
+    lines = [_counted(), "", markdown(HEAD, rows), "", "The other folders:", ""]
     for name, about in OTHERS.items():
         linked = f"[{name}]({name}/{README})" if (INDEX.parent / name / README).is_file() else f"{name}"
         lines.append(f"- {linked}: {about}")
@@ -149,18 +187,40 @@ def index() -> str:
     return "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
 
 
+def _counted() -> str:
+    """How many claims have each verdict, in a sentence."""
+    found = [record.verdict for one in claims().values() if (record := kept(one)) is not None]
+    told = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in found)
+    return f"Of {len(claims())} claims {told}." if found else "No claim was run yet."
+
+
+def _index_cell(record: Record) -> str:
+    """The verdict; of an undecided one what could have been seen, of one that is not testable why."""
+    judgement = record.judgement
+    told = f"**{record.verdict}**"
+    if record.verdict == UNDECIDED:
+        seen = "; ".join(f"{one.name} {one.seen_told}" for one in judgement.conditions if one.outcome == OPEN)
+        return f"{told}; could be seen at 80% power: {seen}"
+    return f"{told}: {judgement.reason}" if record.verdict == NOT_TESTABLE else told
+
+
 def whole_page() -> str:
     """All claims: the table of verdicts, then each with its figure."""
     rows, parts = [], []
     for one in claims().values():
         record = kept(one)
-        rows.append((one.number, one.claim.replace("*", ""), one.source, record.verdict if record else "not run yet"))
+        scale = record.scale.values() if record else ("", "", "")
+        verdict = record.verdict if record else "not run yet"
+        rows.append((one.number, one.claim.replace("*", ""), one.source, *scale, verdict))
         if record is None:
             continue
-        about = f"{record.verdict}: {record.line.rstrip('.')}. Against it would speak: {one.against}. Here: {one.here}"
+        about = (
+            f"{record.verdict}: {record.judgement.reason}. Found: {record.line.rstrip('.')}. Against it would speak: "
+            f"{one.against}. Here: {one.here}"
+        )
         parts.append(
             (f"{one.number}. {one.claim.replace('*', '')}", about.replace("`", ""), _styled(go.Figure(record.figure)))
         )
         parts.append(f"<p><code>{html.escape(record.command)}</code></p>")
-    head = table(("", "claim", "source", "verdict"), rows, prose=True)
+    head = table(("", *HEAD[1:]), rows, prose=True)
     return page("Nineteen claims", "What was found on the models that come with the suite.", [head, *parts])

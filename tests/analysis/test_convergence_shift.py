@@ -19,7 +19,7 @@ from elicit.elicited import Elicited
 from elicit.evaluation import Run
 from elicit.models import Model, named_prompt
 from probes.errors import UserError
-from probes.shifts import raised, shift_cosine
+from probes.shifts import raised, shift_cosine, whitening
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, When
@@ -59,8 +59,8 @@ def test_an_agreement_of_anisotropy_is_caught() -> None:
     for seed in range(20):
         first, second = stream(rng, 2)
         noise = rng.standard_normal((2, 40, 24))
-        found = shift_cosine(first + noise[0], second + noise[1], stream(rng, 400), seed=seed)
-        seeming.append(abs(found.value) > 1.96 / np.sqrt(24))  # what directions without a covariance would call alike
+        found = shift_cosine(first + noise[0], second + noise[1], whitening(stream(rng, 400)), seed=seed)
+        seeming.append(abs(found.plain) > 1.96 / np.sqrt(24))  # what directions without a covariance would call alike
         called.append(found.p < 0.05)
     assert sum(seeming) >= 15 and sum(called) <= 3
 
@@ -69,7 +69,7 @@ def test_a_planted_agreement_is_found() -> None:
     rng = np.random.default_rng(1)
     shared = np.eye(24)[3] * 5.0
     noise = rng.standard_normal((2, 40, 24))
-    few = rng.standard_normal((400, 24))
+    few = whitening(rng.standard_normal((400, 24)))
     found = shift_cosine(shared + noise[0], shared + noise[1], few)
     assert found.value > 0.9 and found.p < 0.01 and found.low > found.null_high and min(found.ceiling) > 0.8
     still = shift_cosine(np.zeros((4, 24)), noise[0][:4], few)
@@ -78,7 +78,7 @@ def test_a_planted_agreement_is_found() -> None:
 
 def test_an_opposed_shift_is_not_alike() -> None:
     rng = np.random.default_rng(3)
-    noise, few = rng.standard_normal((2, 40, 24)), rng.standard_normal((400, 24))
+    noise, few = rng.standard_normal((2, 40, 24)), whitening(rng.standard_normal((400, 24)))
     shared = np.eye(24)[3] * 5.0
     found = shift_cosine(shared + noise[0], noise[1] - shared, few)
     assert found.value < -0.9 and found.p * 100 < 0.05  # so small that a hundred layers can be tested

@@ -62,6 +62,17 @@ def test_without_a_gap_there_is_no_share() -> None:
     assert found.share is None and found.interval is None and found.gain == 0.5
 
 
+@pytest.mark.parametrize(("n", "wins", "losses"), [(32, 5, 3), (200, 31, 19)])
+def test_of_a_gap_that_may_not_be_there_no_share_is_given(n: int, wins: int, losses: int) -> None:
+    place = np.arange(n)
+    direct, ceiling = (place < losses).astype(float), ((place >= losses) & (place < losses + wins)).astype(float)
+    found = recovered(np.ones(n), direct, ceiling)
+    assert found.gap > 0.05 and found.gap_interval.low < 0 < found.gap_interval.high
+    assert found.share is None and found.interval is None and found.gain_interval.low > 0
+    sure = recovered(np.ones(n), direct, np.ones(n))
+    assert sure.share == 1.0 and sure.gap_interval.low > 0
+
+
 def test_what_is_gained_on_the_twin_is_measured_in_gaps() -> None:
     gap = np.array([1.0] * 80 + [0.0] * 20)
     nothing, interval = false_positive(np.zeros(200), np.zeros(200), gap)

@@ -17,9 +17,11 @@ from elicit.models import Model
 from elicit.tasks import load_task
 from experiments.claims import base, low_and_high
 from experiments.claims.__main__ import main
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, VERDICTS, Claim, claim, claims, study_of
-from experiments.claims.record import INDEX, OTHERS, README, Record, _readme, index, kept, measured, whole_page
+from experiments.claims.base import Claim, claim, claims, study_of
+from experiments.claims.record import INDEX, OTHERS, README, Record, _readme, index, judge, kept, measured, whole_page
+from experiments.claims.rules import CONFIRMED, VERDICTS, Condition, Judgement
 from experiments.claims.tuning import ASKED
+from probes.statistics import Interval
 from tests.report.test_report_page import HOSTILE, LOCAL, WAIT, chromium  # noqa: F401
 
 ALL = list(claims().values())
@@ -57,6 +59,8 @@ def test_what_is_kept_agrees_with_itself() -> None:
         if record is None:
             continue
         assert (record.number, record.claim) == (one.number, one.claim) and record.verdict in VERDICTS
+        assert judge(record) == record, f"{one.name}: run python -m experiments.claims --judge"
+        assert record.judged == record.judgement.to_dict()
         assert record.line and set(record.settings) == set(one.settings)
         assert record.command.startswith(f"python -m experiments.claims {one.name}") and "--set" not in record.command
         assert len({tuple(row) for row in record.table}) <= 1 and record.figure["data"]
@@ -110,7 +114,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Record(
         1, "claim held", CONFIRMED, f"because {HOSTILE}", [{"arm": "a|b", "value": 1.5}], ["a note"], {"k": [1]},
         "python -m experiments.claims held", {"model": "x", "seed": 0}, {"name": "x", "sha256": "0" * 64, "dtype": "f"},
-        1.0, "2026-01-01", {}, figure,
+        1.0, "2026-01-01", {}, Judgement((Condition("it leads", 0.4, Interval(0.2, 0.6)),)).to_dict(), figure,
     ).write(folder / "held")  # fmt: skip
     return folder
 
@@ -202,7 +206,7 @@ def test_trainings_are_shared_between_claims(tiny: Model, tmp_path: Path) -> Non
     for name, more in (("curation", {"samples": 4}), ("less_information", {})):
         record = measured(study_of(claim(name), changes={**shared, **more}, runs=tmp_path))
         found[name] = len(list((tmp_path / "claims").glob("tuned-*")))
-        assert record.verdict in (CONFIRMED, NOT_CONFIRMED) and record.line and record.figure["data"]
+        assert record.verdict in VERDICTS and record.line and record.figure["data"]
         assert json.dumps(record.data, allow_nan=False)
     assert found == {"curation": 3, "less_information": 4}  # right and unfiltered ones are there already
 
@@ -216,7 +220,31 @@ def test_influence_is_a_claim(tiny: Model, tmp_path: Path) -> None:
 
 def test_where_prompts_part_decides_low_and_high() -> None:
     """Layers that part anywhere, or nowhere, place nothing; those of the upper half alone do."""
-    high, everywhere, nowhere = ([n >= start for n in range(13)] for start in (6, 0, 13))
-    for parts, wanted in ((high, (0.0, 1.0)), (everywhere, (1.0, 1.0)), (nowhere, (0.0, 0.0))):
-        curve = {"beyond high": [-0.1 if p else 0.1 for p in parts], "beyond low": [0.1 if p else -0.1 for p in parts]}
-        assert low_and_high.halves(curve, "cka") == low_and_high.halves(curve, "carried") == wanted
+    for start, wanted in ((6, (0.0, 1.0)), (0, (1.0, 1.0)), (13, (0.0, 0.0))):
+        for key in low_and_high.MEASURES:
+            found = low_and_high.halves(layer_curve(key, start), key)
+            assert [one.pair for one in found] == [[share, share] for share in wanted]
+
+
+def layer_curve(key: str, start: int, wide: float = 0.01) -> dict[str, list[float]]:
+    """Thirteen layers, of which those from `start` on diverge, or carry."""
+    beyond = [(-0.3 if key == "cka" else 0.5) if n >= start else 0.0 for n in range(13)]
+    own = [0.6 if n >= start else 0.0 for n in range(13)]
+    ends = {"low": -wide, "high": wide}
+    return {f"beyond {end}": [b + by for b in beyond] for end, by in ends.items()} | {
+        end: [o + by for o in own] for end, by in ends.items()
+    }
+
+
+def test_a_layer_that_carries_nothing_does_not_come_to_carry_by_its_null() -> None:
+    """Paraphrases that lead away make a negative null; a layer beyond it that carries nothing itself is none."""
+    nothing = layer_curve("carried", 13) | {"beyond low": [0.05] * 13, "beyond high": [0.2] * 13}
+    assert [one.high for one in low_and_high.halves(nothing, "carried")] == [0.0, 0.0]
+
+
+def test_more_questions_do_not_refute_where_layers_part() -> None:
+    """A small fall of CKA is none, however many questions make it certain; few questions leave layers open."""
+    small = {"beyond low": [-0.021] * 13, "beyond high": [-0.019] * 13, "low": [0.9] * 13, "high": [0.9] * 13}
+    assert [one.pair for one in low_and_high.halves(small, "cka")] == [[0.0, 0.0]] * 2
+    few = low_and_high.halves(layer_curve("cka", 6, wide=0.3), "cka")
+    assert few[0].pair == [0.0, 1.0] and few[1].pair == [0.0, 1.0]

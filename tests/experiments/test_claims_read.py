@@ -16,14 +16,16 @@ from elicit.models import Model
 from elicit.tasks.base import Items
 from elicit.training.organisms import variants as organisms
 from experiments.claims import decoding, distribution, formats, one_feature, reflection, vectors_and_gate, when_not_how
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, claim, study_of
+from experiments.claims.base import Finding, claim, study_of
 from experiments.claims.reading import Lead
 from experiments.claims.record import measured
+from experiments.claims.rules import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, VERDICTS
 from probes.statistics import Interval
 from tests.support.planted import answer, planted, questions, samples
 
 SIZE = 48
 CLEAN, FALSE = (Lead("direct on the twin", low + 0.05, Interval(low, low + 0.1)) for low in (-0.05, 0.2))
+UNSURE = Lead("direct on the twin", 0.05, Interval(-0.1, 0.2))
 THOUGHT = "First we look at all of it, and then we have {}."
 
 
@@ -65,11 +67,13 @@ TRANSFER = {
     ("changed", "twin", "verdict"),
     [
         ({}, CLEAN, CONFIRMED),
-        ({"random categories": 44}, CLEAN, NOT_CONFIRMED),
-        ({"random positions": 44}, CLEAN, NOT_CONFIRMED),
-        ({"as many tokens substituted": 45}, CLEAN, NOT_CONFIRMED),
-        ({"vector-transfer": 24, "random categories": 6}, CLEAN, NOT_CONFIRMED),
+        ({"vector-transfer": 30, "random categories": 30}, CLEAN, NOT_CONFIRMED),
+        ({"vector-transfer": 30, "random positions": 30}, CLEAN, NOT_CONFIRMED),
+        ({"as many tokens substituted": 45}, CLEAN, NOT_TESTABLE),  # so good that nothing could lead it,
+        ({"vector-transfer": 18, "random categories": 6}, CLEAN, NOT_CONFIRMED),
         ({}, FALSE, NOT_CONFIRMED),
+        ({}, UNSURE, UNDECIDED),  # so wide an interval holds what would speak against it
+        ({"random categories": 39}, CLEAN, UNDECIDED),
         ({"thinking model": 5}, CLEAN, NOT_TESTABLE),
     ],
 )
@@ -96,9 +100,9 @@ def branches(items: Items, right: int, sure: bool) -> dict[str, list[Trace]]:
     ("right", "sure", "budget", "twin", "verdict"),
     [
         (1, True, 8, CLEAN, CONFIRMED),  # the vote follows the four that are wrong
-        (4, True, 8, CLEAN, NOT_CONFIRMED),  # the vote does as well
+        (4, True, 8, CLEAN, NOT_TESTABLE),  # the vote is always right
         (3, False, 8, CLEAN, NOT_CONFIRMED),  # and better
-        (1, True, 48, CLEAN, NOT_CONFIRMED),  # as many tokens do as well
+        (1, True, 48, CLEAN, NOT_TESTABLE),  # as many tokens are always right
         (1, True, 8, FALSE, NOT_CONFIRMED),
     ],
 )
@@ -106,9 +110,8 @@ def test_decoding(plant: Callable[..., Run], right: int, sure: bool, budget: int
     arms = {"cot-decoding": branches(questions(SIZE), right, sure), "direct": 4, "direct@budget": budget}
     finding = decoding.found(plant(arms, decoders={"cot-decoding": Branching(5)}), twin)
     assert shown(finding) == verdict
-    assert ("decoding elicits" in finding.line) == (budget == 8 and twin is CLEAN)
     if right == 1:
-        assert finding.data["thoughts"] == [1.0, 0.2] and "so confidence finds it" in finding.line
+        assert finding.data["thoughts"] == [1.0, 0.2]
 
 
 FEATURE = {
@@ -121,9 +124,9 @@ FEATURE = {
     ("changed", "told", "twin", "verdict"),
     [
         ({}, 0, CLEAN, CONFIRMED),
-        ({"begins 'To'": 45}, 0, CLEAN, NOT_CONFIRMED),
-        ({"difference of means": 44}, 0, CLEAN, NOT_CONFIRMED),
-        ({"random feature 7": 46}, 0, CLEAN, NOT_CONFIRMED),
+        ({"sae-steer": 36, "cot-prompt": 36, "begins 'To'": 36}, 0, CLEAN, NOT_CONFIRMED),
+        ({"sae-steer": 36, "cot-prompt": 36, "difference of means": 35}, 0, CLEAN, NOT_CONFIRMED),
+        ({"random feature 7": 46}, 0, CLEAN, NOT_TESTABLE),
         ({"sae-steer": 30}, 0, CLEAN, NOT_CONFIRMED),  # less than chain-of-thought
         ({}, 40, CLEAN, NOT_CONFIRMED),  # the push does nothing against the prompt
         ({}, 0, FALSE, NOT_CONFIRMED),
@@ -133,7 +136,6 @@ def test_one_feature(plant: Callable[..., Run], changed: dict[str, int], told: i
     against = plant({"sae-steer": 40, "at-once": told})
     finding = one_feature.found(plant(FEATURE | changed), against, twin, 0.1)
     assert shown(finding) == verdict and finding.table[-1]["arm"] == "told to answer at once"
-    assert list(finding.data["parts"].values()).count(False) == (verdict != CONFIRMED)
 
 
 def drawn(items: Items, share: float, seed: int) -> dict[str, list[Trace]]:
@@ -152,7 +154,7 @@ def drawn(items: Items, share: float, seed: int) -> dict[str, list[Trace]]:
         (0.2, 0.95, CONFIRMED),
         (0.2, 0.2, NOT_CONFIRMED),
         (0.2, 0.45, NOT_CONFIRMED),  # it rises, and the others live
-        (0.0, 0.95, NOT_CONFIRMED),  # the base does not have it
+        (0.0, 0.95, UNDECIDED),  # the base is not seen to have it
         (0.0, 0.0, NOT_TESTABLE),
     ],
 )
@@ -178,10 +180,10 @@ def reflecting(rate: float, gain: float, seed: int = 0) -> reflection.Samples:
     ("samples_", "known", "verdict"),
     [
         (reflecting(0.1, 0.5), reflecting(0.1, 0.5), CONFIRMED),
-        (reflecting(0.1, 0.0, 3), reflecting(0.1, 0.5), NOT_CONFIRMED),  # no more often right
+        (reflecting(0.1, 0.0, 3), reflecting(0.1, 0.5), UNDECIDED),  # no more often right, as far as they tell
         (reflecting(0.1, -0.3), reflecting(0.1, 0.5), NOT_CONFIRMED),
         (reflecting(0.8, 0.5), reflecting(0.1, 0.5), NOT_CONFIRMED),  # not seldom
-        (reflecting(0.0, 0.0), reflecting(0.1, 0.5), NOT_CONFIRMED),  # never
+        (reflecting(0.0, 0.0), reflecting(0.1, 0.5), NOT_TESTABLE),  # never: no stronger verdict than seldom
         (reflecting(0.1, 0.5), reflecting(0.0, 0.0), NOT_TESTABLE),  # the measure is blind
     ],
 )
@@ -190,7 +192,8 @@ def test_reflection(samples_: reflection.Samples, known: reflection.Samples, ver
     finding = reflection.found({"words": samples_}, {"organism": known, "steered": steered})
     assert shown(finding) == verdict
     assert any(note.startswith("steered against") and "points" in note for note in finding.notes)
-    assert reflection.found({"words": samples_}, {}).verdict == (verdict if verdict != NOT_TESTABLE else CONFIRMED)
+    blind = known.reflecting.sum() == 0
+    assert reflection.found({"words": samples_}, {}).verdict == (CONFIRMED if blind else verdict)
 
 
 def test_reflection_in_few_questions_is_not_testable() -> None:
@@ -217,8 +220,8 @@ def test_going_back_is_told_as_the_solver_did_it(family: str) -> None:
     ("away", "verdict"),
     [
         ({"length": (10, 4), "task": (8, 4), "format": (10, 4)}, CONFIRMED),
-        ({"length": (44, 4), "task": (8, 4), "format": (10, 4)}, NOT_CONFIRMED),  # accuracy holds
-        ({"length": (10, 4), "task": (44, 44), "format": (10, 4)}, NOT_CONFIRMED),  # so do thoughts: questions are easy
+        ({"length": (48, 4), "task": (8, 4), "format": (10, 4)}, NOT_CONFIRMED),  # accuracy holds
+        ({"length": (10, 4), "task": (44, 44), "format": (10, 4)}, UNDECIDED),  # so do thoughts: questions are easy
         ({"length": (10, 4), "task": (8, 4), "format": (44, 4)}, NOT_CONFIRMED),
     ],
 )
@@ -231,7 +234,7 @@ def test_distribution(plant: Callable[..., Run], away: dict[str, tuple[int, int]
         shifts += [distribution.Shift(axis, "near", home), distribution.Shift(axis, "far", run)]
     finding = distribution.found(home, [s for s in shifts if s.what == "far" or s.axis == "format"])
     assert shown(finding) == verdict
-    assert finding.line.count("fails") + finding.line.count("holds") == 3
+    assert len(finding.judged.conditions) == 6
 
 
 def routed(plant: Callable[..., Run], sure: bool, first: int) -> Run:
@@ -251,16 +254,17 @@ def routed(plant: Callable[..., Run], sure: bool, first: int) -> Run:
     [
         ({}, True, CONFIRMED),
         ({}, False, NOT_CONFIRMED),  # a random gate does as well
-        ({"random positions": 44}, True, NOT_CONFIRMED),
-        ({"random candidates": 45}, True, NOT_CONFIRMED),
-        ({"vector-transfer": 25}, True, NOT_CONFIRMED),
+        ({"vector-transfer": 30, "random positions": 30}, True, NOT_CONFIRMED),
+        ({"random candidates": 45}, True, NOT_TESTABLE),
+        ({"vector-transfer": 16}, True, NOT_CONFIRMED),
         ({"thinking model": 4}, True, NOT_TESTABLE),
     ],
 )
 def test_when_not_how(plant: Callable[..., Run], changed: dict[str, int], sure: bool, verdict: str) -> None:
     finding = when_not_how.found(plant(TRANSFER | changed), [routed(plant, sure, n) for n in (1000, 2000)], 0.1)
     assert shown(finding) == verdict
-    assert finding.data["parts"]["beyond a random gate"] == sure
+    (gate,) = [one for one in finding.judged.conditions if one.name == "the gate against a random one"]
+    assert (gate.outcome == "holds") == sure
 
 
 @pytest.mark.parametrize("name", ["decoding", "distribution", "reflection"])
@@ -274,7 +278,7 @@ def test_what_needs_no_fit_runs_on_any_model(name: str, tiny_folder: Path, tmp_p
     told: list[str] = []
     record = measured(study_of(claim(name), changes=changes, runs=tmp_path, log=told.append))
     record.write(tmp_path / "found")
-    assert record.verdict == (NOT_TESTABLE if name == "distribution" else NOT_CONFIRMED), record.line
+    assert record.verdict in ((NOT_TESTABLE,) if name == "distribution" else VERDICTS[1:]), record.line
     assert f"**{record.verdict}**" in (tmp_path / "found" / "README.md").read_text()
     again = measured(study_of(claim(name), changes=changes, runs=tmp_path))
     assert (again.line, again.table, again.data) == (record.line, record.table, record.data)

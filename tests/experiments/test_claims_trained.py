@@ -23,8 +23,9 @@ from experiments.claims import (
     spurious_rewards,
     trained,
 )
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, claim, claims, study_of
+from experiments.claims.base import claim, claims, study_of
 from experiments.claims.record import measured
+from experiments.claims.rules import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, VERDICTS
 from probes.errors import UserError
 from probes.shifts import Cosine
 from probes.statistics import Interval, Null
@@ -58,7 +59,7 @@ def test_settings_of_quick_are_settings() -> None:
 def critiques(share: float, shuffled: float = 0.1, rlvr: float = 0.9) -> str:
     found = {"direct": right(0.1), "critique-ft": right(share), "one-shot-rlvr": right(rlvr),
              "shuffled": right(shuffled), "solutions": right(0.2)}  # fmt: skip
-    return one_critique.decided(*one_critique.summarised(found))[0]
+    return one_critique.decided(found, *one_critique.summarised(found)).verdict
 
 
 def test_one_critique() -> None:
@@ -75,10 +76,10 @@ def curve(held: list[float], rewards: list[float]) -> dict[str, list[float]]:
 
 
 def example(form: float = 0.2, copies: float = 0.0, **after: Any) -> str:
-    direct, truth = right(0.1), [right(0.9), right(0.8, 1)]
-    copied = [right(copies, n) > 0 for n in range(2)]
+    direct, truth = right(0.1), [right(0.9), right(0.9, 1), right(0.85, 2)]
+    copied = [right(copies, n) > 0 for n in range(3)]
     read = one_example.enough(truth, direct, right(form), copied)
-    return one_example.decided(read, one_example.after(curve(**after), 40))[0]
+    return one_example.decided(read, one_example.after(curve(**after), 40)).verdict
 
 
 def test_one_example() -> None:
@@ -86,9 +87,10 @@ def test_one_example() -> None:
     rises, falls = [0.1, 0.2, 0.5, 0.9], [0.1, 0.5, 0.4, 0.2]
     assert example(held=rises, rewards=solved) == CONFIRMED
     assert example(held=falls, rewards=solved) == NOT_CONFIRMED
-    assert example(held=[0.1, 0.2, 0.21, 0.22], rewards=solved) == NOT_CONFIRMED  # a rise that chance gives
+    assert example(held=[0.1, 0.2, 0.21, 0.22], rewards=solved) == UNDECIDED  # a rise that chance gives
+    assert example(held=[0.1, 0.95, 0.95, 1.0], rewards=solved) == NOT_TESTABLE  # no room
     assert example(held=rises, rewards=[0.2, 0.95, 0.2, 0.3, 0.95, 0.4, 0.3, 0.95]) == NOT_TESTABLE  # never solved
-    assert example(form=0.9, held=rises, rewards=solved) == NOT_CONFIRMED
+    assert example(form=0.9, held=rises, rewards=solved) != CONFIRMED
     assert example(copies=1.0, held=rises, rewards=solved) == NOT_CONFIRMED
     rise = one_example.after(curve(rises, solved), 40)
     assert rise is not None and (rise.at, rise.first, rise.last) == (5, 0.5, 0.9)
@@ -98,14 +100,14 @@ def spurious(here: float, twin: float, truth: float = 0.9) -> str:
     nothing, direct = np.zeros(N), right(0.1)
     gains = ({"format": right(here) - direct, "random": nothing}, {"format": right(twin) - direct, "random": nothing})
     (true,) = trained.means({"true": right(truth) - direct}).values()
-    return spurious_rewards.decided(true, spurious_rewards.summarised(*gains))[0]
+    return spurious_rewards.decided(true, spurious_rewards.summarised(*gains), direct).verdict
 
 
 def test_spurious_rewards() -> None:
     assert spurious(0.8, 0.1) == CONFIRMED
     assert spurious(0.1, 0.1) == NOT_CONFIRMED
     assert spurious(0.8, 0.6) == NOT_CONFIRMED  # the twin gains too
-    assert spurious(0.3, 0.15) == CONFIRMED and spurious(0.3, 0.2) == NOT_CONFIRMED
+    assert spurious(0.3, 0.15) == UNDECIDED  # of the twin sixty questions do not say that it gains less than ten points
     assert spurious(0.8, 0.1, truth=0.1) == NOT_TESTABLE
 
 
@@ -118,18 +120,18 @@ def weights(share: Mapping[str, float], null: float = 0.1) -> dict[str, dict[str
     }  # fmt: skip
 
 
-def sparse(true: float, random: float, null: float = 0.1, rounded: float = 0.8) -> tuple[str, str]:
+def sparse(true: float, random: float, null: float = 0.1, gain: float = 0.2) -> str:
     names = ("fp32", "absolute", "relative")
-    some = [weights({**dict.fromkeys(names, one), "bf16": rounded}, null) for one in (true, random)]
-    return sparse_updates.decided({n: sparse_updates.summarised(*some, n) for n in (*names, "bf16")})
+    some = [weights({**dict.fromkeys(names, one), "bf16": 0.8}, null) for one in (true, random)]
+    read = {n: sparse_updates.summarised(*some, n) for n in (*names, "bf16")}
+    return sparse_updates.decided(read, Interval(gain - 0.1, gain + 0.1)).verdict
 
 
 def test_sparse_updates() -> None:
-    assert sparse(0.8, 0.3)[0] == CONFIRMED
-    assert sparse(0.8, 0.8) == (NOT_CONFIRMED, sparse(0.8, 0.3, null=0.9)[1])  # as a random reward, or a dense change
-    verdict, why = sparse(0.01, 0.01)
-    assert verdict == NOT_CONFIRMED and "only rounding" in why
-    assert "rounding" not in sparse(0.01, 0.01, rounded=0.2)[1]
+    assert sparse(0.8, 0.3) == CONFIRMED
+    assert sparse(0.8, 0.8) == sparse(0.8, 0.3, null=0.9) == NOT_CONFIRMED  # as a random reward, or a dense change
+    assert sparse(0.01, 0.01) == NOT_CONFIRMED  # rounding alone leaves weights as they were
+    assert sparse(0.8, 0.3, gain=0.0) == NOT_TESTABLE  # what has not been learnt changes nothing
     read = sparse_updates.summarised(weights({"fp32": 0.5}), weights({"fp32": 0.5}), "fp32")
     assert read.over_random.low <= 0 <= read.over_random.high and read.over_null.low > 0.3
 
@@ -140,12 +142,12 @@ def earned(filler: float, share: float, control: float = 0.1) -> str:
 
     told = {"gain": one(1.0), "beyond": {NULLS[0]: one(0.8), NULLS[2]: one(1.0 - filler)}}
     found = {"direct": right(0.1), gain_as_reward.REWARD: right(share), gain_as_reward.CONTROL: right(control)}
-    return gain_as_reward.decided(gain_as_reward.summarised(told, found))[0]
+    return gain_as_reward.decided(gain_as_reward.summarised(told, found), found, N).verdict
 
 
 def test_gain_as_reward() -> None:
     assert earned(0.1, 0.8) == CONFIRMED
-    assert earned(0.95, 0.8) == NOT_CONFIRMED  # filler earns it as well
+    assert earned(0.95, 0.8) == UNDECIDED and earned(1.3, 0.8) == NOT_CONFIRMED  # filler earns as much, or more
     assert earned(0.1, 0.12) == NOT_CONFIRMED  # it teaches nothing
     assert earned(0.1, 0.8, control=0.78) == NOT_CONFIRMED  # filler teaches as much
 
@@ -173,21 +175,32 @@ def shift(value: float, p: float) -> Cosine:
 
 
 def thesis(reach: float = 0.5, p: float = 0.001, cosine: float = 0.8) -> str:
-    gains = trained.means({"one": right(0.1 + reach) - right(0.1), "two": right(0.9) - right(0.1)})
-    agreed = PooledAgreement((0.5, Interval(0.3, 0.7)), Null(0.0, Interval(-0.2, 0.2), p))
+    found = {"one": right(0.1 + reach), "two": right(0.9)}
+    agreed = PooledAgreement((0.5, Interval(0.3, 0.7)), Null(0.0, Interval(-0.2, 0.2), p), 9.0)
     nan = float("nan")
     layers = [shift(cosine / 2, 0.4), shift(cosine, 0.001), Cosine(nan, nan, nan, nan, nan, nan, (nan, nan))]
     moved = convergence.shifted({("one", "two"): layers})
     assert moved["one", "two"].layer == 1
-    return convergence.decided(gains, agreed, moved)[0]
+    return convergence.decided(found, right(0.1), agreed, moved).verdict
 
 
 def test_convergence() -> None:
     assert thesis() == CONFIRMED
-    assert thesis(reach=0.02) == NOT_CONFIRMED  # one of them may not reach it
-    assert thesis(p=0.3) == NOT_CONFIRMED  # unrelated items
+    assert thesis(reach=-0.05) == NOT_CONFIRMED and thesis(reach=0.1) == UNDECIDED  # one of them may not reach it
+    assert thesis(p=0.3) == UNDECIDED  # items that chance may have given
     assert thesis(cosine=-0.8) == NOT_CONFIRMED  # opposed directions are not alike
     assert convergence.shifted({("a", "b"): [shift(0.9, 0.03)] * 5})["a", "b"].p > 0.05  # one of many layers
+
+
+def test_five_that_solve_everything_are_no_evidence_against_one_ability() -> None:
+    binned = np.zeros(28, dtype=int)
+    every = np.ones((5, 28), dtype=bool)
+    each_misses_another = ~np.eye(5, 28, dtype=bool)
+    names, direct = "abcde", np.zeros(28)
+    for solved in (every, each_misses_another):
+        right_by = {name: one.astype(float) for name, one in zip(names, solved, strict=True)}
+        found = convergence.decided(right_by, direct, pooled_agreement(solved, binned), {})
+        assert found.verdict == NOT_TESTABLE, found.reason  # less than one item a pair says whether they agree
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +247,7 @@ def test_a_claim_runs_to_its_verdict(name: str, given: dict[str, Any], short: Pa
     lines: list[str] = []
     record = measured(study_of(claim(name), quick=True, changes=changes, log=lines.append))
     record.write(short / "findings" / name)
-    assert record.verdict in (CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE) and record.line and record.table
+    assert record.verdict in VERDICTS and record.line and record.table
     assert len({tuple(row) for row in record.table}) == 1 and record.figure["data"]
     assert json.loads((short / "findings" / name / "result.json").read_text())["number"] == claim(name).number
     drawn = " ".join(str(trace.get("name")) for trace in record.figure["data"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import combinations
 from math import comb, sqrt
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from probes.statistics import (
+    NO_ANSWER,
     auroc,
     bootstrap_mean,
     clustered_standard_error,
@@ -18,8 +21,10 @@ from probes.statistics import (
     holm,
     maj_at_k,
     mcnemar_exact,
+    over_seeds,
     paired,
     pass_at_k,
+    resampled_means,
     wilson,
 )
 
@@ -51,6 +56,10 @@ def test_pass_at_k_is_the_share_of_subsets() -> None:
         assert pass_at_k(np.array([n]), np.array([c]), k)[0] == pytest.approx(slow)
     # Chen et al. 2021: n=200, c=10, k=10
     assert pass_at_k(np.array([200]), np.array([10]), 10)[0] == pytest.approx(1 - comb(190, 10) / comb(200, 10))
+    for n, c, k in ((1100, 3, 512), (2048, 5, 1024), (100_000, 40, 50_000), (100_000, 1, 99_999), (100_000, 7, 1)):
+        exact = 1 - Fraction(comb(n - c, k), comb(n, k))
+        assert pass_at_k(np.array([n]), np.array([c]), k)[0] == pytest.approx(float(exact), rel=1e-6)
+    assert pass_at_k(np.array([100_000] * 2), np.array([0, 100_000]), 50_000).tolist() == [0.0, 1.0]
     with pytest.raises(ValueError, match="k = 3"):
         pass_at_k(np.array([2]), np.array([1]), 3)
 
@@ -63,6 +72,14 @@ def test_maj_at_k() -> None:
     assert one == pytest.approx([2 / 3, 1 / 3], abs=0.03)
     tie = maj_at_k([np.array([0, 1])], [np.array([1.0, 0.0])], 2)
     assert tie[0] == 0.5
+
+
+def test_a_sample_without_an_answer_has_no_vote() -> None:
+    groups = [np.array([NO_ANSWER] * 6 + [0] * 4), np.array([NO_ANSWER] * 3)]
+    right = [np.array([0.0] * 6 + [1.0] * 4), np.array([1.0, 0.0, 0.0])]
+    assert maj_at_k(groups[:1], right[:1], 10).tolist() == [1.0]
+    assert maj_at_k(groups[1:], right[1:], 3).tolist() == [1.0]  # the first stands in
+    assert maj_at_k(groups[:1], right[:1], 1, resamples=4000)[0] == pytest.approx(0.4, abs=0.04)
 
 
 def test_coverage_is_by_rank() -> None:
@@ -101,8 +118,52 @@ def test_no_discordance_is_no_certainty() -> None:
     same = np.ones(40)
     result = paired(same, same)
     assert result.difference == 0 and result.mcnemar_p == 1.0
-    assert result.interval.high == pytest.approx(1 - 0.05 ** (1 / 40))
+    assert result.interval.high == pytest.approx(1 - 0.025 ** (1 / 40))
     assert result.interval.low == -result.interval.high
+
+
+def test_an_interval_is_inside_what_can_be() -> None:
+    for values, bounds in (
+        (np.zeros(20), (0.0, 1.0)), (np.ones(20), (0.0, 1.0)), (np.r_[np.ones(19), 0], (0.0, 1.0)),
+        (np.ones(20), (-1.0, 1.0)), (np.full(20, 2.0), (-2.0, 2.0)), (np.r_[np.full(19, -1.0), 1], (-1.0, 1.0)),
+    ):  # fmt: skip
+        found = bootstrap_mean(values, bounds=bounds)
+        assert bounds[0] <= found.low < found.high <= bounds[1] and found.low <= values.mean() <= found.high
+    # all of 20 at one end: a deviating one is at the other end, twice as far as from the middle
+    missed = 1 - 0.025 ** (1 / 20)
+    assert bootstrap_mean(np.ones(20)).low == pytest.approx(1 - 2 * missed)
+    assert bootstrap_mean(np.ones(20), bounds=(0.0, 1.0)).low == pytest.approx(1 - missed)
+    assert np.isnan(bootstrap_mean(np.full(9, 3.0)).low)  # who knows how far it could be
+    with pytest.raises(ValueError, match="bounds 0 and 1"):
+        bootstrap_mean(np.array([0.5, 1.5]), bounds=(0.0, 1.0))
+
+
+def test_few_that_deviate_widen_the_interval() -> None:
+    """Five wins and no loss are no lead for certain: McNemar's p is 1/16; of many the bootstrap stands as it is."""
+    for wins, sure in ((5, False), (6, True)):
+        lead = paired(np.r_[np.ones(wins), np.zeros(100 - wins)], np.zeros(100))
+        assert (lead.interval.low > 0) == sure == ((lead.mcnemar_p or 0) < 0.05)
+    few, many = (np.repeat([1.0, 0.0, -1.0], counts) for counts in ((2, 96, 2), (20, 60, 20)))
+    drawn = [np.quantile(resampled_means(v[:, None])[:, 0], [0.025, 0.975]) for v in (few, many)]
+    found = [bootstrap_mean(v) for v in (few, many)]
+    assert found[0].low < drawn[0][0] and found[0].high > drawn[0][1]
+    assert found[1].pair == pytest.approx(drawn[1].tolist())
+
+
+def test_seeds_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    alike = (rng.random(200) < 0.5).astype(float)
+    one = bootstrap_mean(alike)
+    thrice = over_seeds(np.stack([alike] * 3))
+    assert over_seeds(alike[None]) == one and thrice.low <= one.low < one.high <= thrice.high
+    assert thrice.high - thrice.low < 1.1 * (one.high - one.low)
+    apart = np.stack([np.where(rng.random(200) < p, 1.0, 0.0) for p in (0.3, 0.5, 0.7)])
+    wide = over_seeds(apart)
+    assert wide.high - wide.low > 3 * (one.high - one.low) and wide.low >= -1 and wide.high <= 1
+    # a worked number: without an effect of questions the t interval of the seeds' means, 2 degrees of freedom
+    means = np.repeat(np.array([[0.2], [0.5], [0.6]]), 50, axis=1)
+    low, high = stats.t.interval(0.95, 2, means[:, 0].mean(), means[:, 0].std(ddof=1) / sqrt(3))
+    assert over_seeds(means).pair == pytest.approx([low, high])
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))

@@ -59,10 +59,12 @@ class Overlap(NamedTuple):
 
 
 class PooledAgreement(NamedTuple):
-    """The agreement of all pairs of several sets, and of sets permuted within bins; p is for more than those."""
+    """The agreement of all pairs of several sets, and of sets permuted within bins; p is for more than those. `room` is
+    how many more shared items than expected an agreement of 1 has, over all pairs."""
 
     agreement: tuple[float, Interval]
     null: Null
+    room: float
 
 
 def overlap(
@@ -150,7 +152,7 @@ def pooled_agreement(
             dealt[:, some] = rng.permuted(solved[:, some], axis=1)
         draws[n] = _shared(dealt).sum()
     expected = float(_expected(solved, binned, np.ones((1, len(binned))))[0][0])
-    return PooledAgreement(found, against_null(found[0], (draws - expected) / max(room, SLACK), greater=True))
+    return PooledAgreement(found, against_null(found[0], (draws - expected) / max(room, SLACK), greater=True), room)
 
 
 def _shared(solved: np.ndarray) -> np.ndarray:

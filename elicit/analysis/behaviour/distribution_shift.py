@@ -66,18 +66,24 @@ def fall(
         pooled, n = np.concatenate(gain), len(here_ids)
         dealt = pooled[np.argsort(rng.random((DRAWS, len(pooled))), axis=1)]
         draws = dealt[:, :n].mean(1) - dealt[:, n:].mean(1)
-    found = _difference(*gain, bool(paired), seed)
-    return Fall(_difference(*accuracy, bool(paired), seed), found, against_null(found[0], draws))
+    found = _difference(*gain, bool(paired), (-1.0, 1.0), seed)
+    return Fall(_difference(*accuracy, bool(paired), (0.0, 1.0), seed), found, against_null(found[0], draws))
 
 
 def _difference(
-    a: Float[np.ndarray, " home"], b: Float[np.ndarray, " away"], paired: bool, seed: int
+    a: Float[np.ndarray, " home"],
+    b: Float[np.ndarray, " away"],
+    paired: bool,
+    bounds: tuple[float, float],
+    seed: int,
 ) -> tuple[float, Interval]:
-    """Mean of a − mean of b; of different questions two intervals are joined by squares (Newcombe 1998, method 10)."""
+    """Mean of a − mean of b, whose values lie within bounds; of different questions two intervals are joined by squares
+    (Newcombe 1998, method 10)."""
     if paired:
-        return float((a - b).mean()), bootstrap_mean((a - b) / 2, seed=seed).scaled(2.0)
+        reach = bounds[1] - bounds[0]
+        return float((a - b).mean()), bootstrap_mean(a - b, bounds=(-reach, reach), seed=seed)
     value = float(a.mean() - b.mean())
-    one, other = bootstrap_mean(a, seed=seed), bootstrap_mean(b, seed=seed + 1)
+    one, other = (bootstrap_mean(x, bounds=bounds, seed=seed + n) for n, x in enumerate((a, b)))
     low = value - float(np.hypot(a.mean() - one.low, other.high - b.mean()))
     high = value + float(np.hypot(one.high - a.mean(), b.mean() - other.low))
     return value, Interval(low, high)

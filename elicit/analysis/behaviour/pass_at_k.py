@@ -77,9 +77,9 @@ def first_above(a: Float[np.ndarray, "draws k"], b: Float[np.ndarray, "draws k"]
     return np.where(above.any(1), above.argmax(1) + 1.0, math.inf)
 
 
-def crossing(base: Samples, other: Samples, *, seed: int = 0) -> Crossing:
-    """Where the base overtakes an elicited arm on the same questions."""
-    most = int(min(base.n.min(), other.n.min()))
+def crossing(base: Samples, other: Samples, *, most: int = 0, seed: int = 0) -> Crossing:
+    """Where the base overtakes an elicited arm on the same questions, up to k = `most` (all samples unless given)."""
+    most = most or int(min(base.n.min(), other.n.min()))
     of_base, of_other = curves(base, most), curves(other, most)
     lead, lag = of_other[:, 0] - of_base[:, 0], of_base[:, -1] - of_other[:, -1]
     weight = question_weights(len(lead), seed=seed, resamples=DRAWS)
@@ -141,15 +141,17 @@ def samples_of(arm: Arm, items: Sequence[str]) -> Samples:
     )
 
 
-def analyse(runs: Sequence[Run], *, base: str = "", seed: int = 0) -> Analysis:
+def analyse(runs: Sequence[Run], *, base: str = "", most: int = 0, seed: int = 0) -> Analysis:
     """pass@k of all sampled arms of these runs, each against the base.
 
     Args:
         base: the base's arm; unless given the first sampled one to which nothing was done but the prompt.
+        most: the largest k at which they are compared; all samples unless given. At k = n each question's pass@k is 0
+            or 1, its noisiest form: half the samples say more.
         seed: of the bootstrap and of the exchanges.
 
     Raises:
-        UserError: fewer than two arms with independent samples under the same settings.
+        UserError: fewer than two arms with independent samples under the same settings, or a k beyond them.
     """
     arms = arms_of(runs)
     items = shared_items(arms)
@@ -179,8 +181,11 @@ def analyse(runs: Sequence[Run], *, base: str = "", seed: int = 0) -> Analysis:
             f"({_said(left_out) or 'no other arm was given'}); give a run of an elicited arm that samples likewise"
         )
     of_base = sampled.pop(reference.name)
-    crossings = {name: crossing(of_base, found, seed=seed) for name, found in sampled.items()}
-    rows = [_row(name, one, of_base, sampled[name]) for name, one in crossings.items()]
+    least = min(int(one.n.min()) for one in (of_base, *sampled.values()))
+    if not 0 <= most <= least:
+        raise UserError(f"most = {most} was given; give a k from 1 to {least}, the samples of a question, or 0 for all")
+    crossings = {name: crossing(of_base, found, most=most, seed=seed) for name, found in sampled.items()}
+    rows = [_row(name, one, of_base, sampled[name], most) for name, one in crossings.items()]
     named_all = {reference.name: of_base, **sampled}
     notes = [
         f"pass@k on {len(items)} questions, base: {reference.name}. k* is the smallest k at which the base is above; "
@@ -222,8 +227,8 @@ def _said(left_out: dict[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in left_out.items())
 
 
-def _row(name: str, one: Crossing, base: Samples, other: Samples) -> dict[str, Any]:
-    most = int(min(base.n.min(), other.n.min()))
+def _row(name: str, one: Crossing, base: Samples, other: Samples, most: int) -> dict[str, Any]:
+    most = most or int(min(base.n.min(), other.n.min()))
     if one.stands:
         reading = f"the base overtakes at k = {_k(one.k[0])}"
     elif (base.right == base.n).all() and (other.right == other.n).all():
@@ -259,8 +264,8 @@ def _figure(sampled: dict[str, Samples], seed: int, *, tokens: bool = False) -> 
         found = curves(one, most)[:, [k - 1 for k in ks]]
         dots = []
         for values in found.T:
-            interval = bootstrap_mean(values, seed=seed, resamples=DRAWS)
-            dots.append(Dot(float(values.mean()), max(0.0, interval.low), interval.high))
+            interval = bootstrap_mean(values, bounds=(0.0, 1.0), seed=seed, resamples=DRAWS)
+            dots.append(Dot(float(values.mean()), *interval.pair))
         cost = one.tokens.sum() / one.n.sum() if tokens else 1.0
         tone = COLOURS[place % len(COLOURS)]
         figure.add_scatter(

@@ -42,7 +42,8 @@ DRAWS = 2000
 
 
 class Reflection(NamedTuple):
-    """One arm. `within` and its null are NaN where no question has samples of both kinds.
+    """One arm. `within` and its null are NaN where no question has samples of both kinds; its interval
+    also where only one has.
 
     `single`: one sample a question. `pooled` is the difference over all samples, which difficulty confounds.
     """
@@ -79,11 +80,14 @@ def measure(
     rates = np.bincount(question, weights=reflecting) / counts
     yes, hits, rights = (np.bincount(question, weights=w) for w in (reflecting, reflecting & right, right))
     both = (yes > 0) & (yes < counts)
-    within, draws = (float("nan"), Interval(float("nan"), float("nan"))), np.array([])
+    interval = Interval(float("nan"), float("nan"))
+    within, draws = (float("nan"), interval), np.array([])
     if both.any():
         yes, no, hits, rights = yes[both], (counts - yes)[both], hits[both], rights[both]
         differences = hits / yes - (rights - hits) / no
-        within = (float(differences.mean()), bootstrap_mean(differences / 2, seed=seed).scaled(2.0))
+        if len(differences) > 1:  # one question says nothing of others
+            interval = bootstrap_mean(differences, seed=seed)
+        within = (float(differences.mean()), interval)
         # Exchanging labels within a question makes the right ones among those that reflect hypergeometric.
         right_and_wrong = rights.astype(int), (yes + no - rights).astype(int)
         dealt = np.random.default_rng(seed).hypergeometric(*right_and_wrong, yes.astype(int), size=(DRAWS, len(yes)))
@@ -92,7 +96,7 @@ def measure(
     if 0 < reflecting.sum() < len(reflecting):
         pooled = float(right[reflecting].mean() - right[~reflecting].mean())
     return Reflection(
-        rate=(float(rates.mean()), bootstrap_mean(rates, seed=seed)),
+        rate=(float(rates.mean()), bootstrap_mean(rates, bounds=(0.0, 1.0), seed=seed)),
         samples=len(question),
         single=bool((counts == 1).all()),
         questions=int((rates > 0).sum()),

@@ -44,7 +44,7 @@ from elicit.models.saes import open_sae
 from elicit.tasks.base import Item
 from probes.errors import UserError
 from probes.sae.autoencoder import SAE
-from probes.shifts import raised, shift_cosine
+from probes.shifts import raised, shift_cosine, whitening
 from probes.sites import check_site, depth, width
 from probes.statistics import bootstrap_mean, holm_by_name
 from probes.sweep import Band, layer_sweep
@@ -104,6 +104,7 @@ def shifts(
         moved[name] = mean - whole
         if opened is not None:
             feature_change[name] = raised_by - features
+    white = [whitening(stream[:, layer], seed=seed) for layer in range(depth(model.lm))] if len(moved) > 1 else []
     told = None if progress is None else lambda done, total: progress("distributions", done, total)
     return {
         "items": [item.id for item in texts.items],
@@ -113,7 +114,7 @@ def shifts(
                   for name, some in moved.items()},
         "cosines": {
             (a, b): [
-                shift_cosine(moved[a][:, layer], moved[b][:, layer], stream[:, layer], seed=seed)
+                shift_cosine(moved[a][:, layer], moved[b][:, layer], white[layer], seed=seed)
                 for layer in range(depth(model.lm))
             ]
             for a, b in combinations(moved, 2)
@@ -166,7 +167,7 @@ def analyse(
     table = rows(found, seed=seed)
     notes = [
         "Cosine of two mechanisms' mean shifts of the residual stream on the same texts, at the layer where it is "
-        "largest against its null: directions with the residual stream's own covariance, which no norm can tell apart. "
+        "largest against its null: unrelated directions, in the stream that is whitened by the base's activations. "
         "The ceiling is the cosine of a mechanism's own halves; p is Holm's over the layers.",
         "KL and argmax disagreement with the base and between mechanisms; rounding is what the base does against "
         "itself in other batches. Same token counts positions where both leave the base's argmax, beside the chance "
@@ -246,7 +247,7 @@ def _figures(found: dict[str, Any]) -> Iterator[Any]:
         ceiling = [float(np.mean(c.ceiling)) for c in layers]
         yield layer_sweep(
             {"cosine of the shifts": value, "ceiling: own halves": Band(ceiling)},
-            nulls={"null: stream's covariance": null}, title=f"{one} and {other}", y="cosine",
+            nulls={"null: unrelated directions": null}, title=f"{one} and {other}", y="cosine",
         )  # fmt: skip
 
 

@@ -137,7 +137,10 @@ def _fraction(values: Mapping[str, float], families: Mapping[str, str]) -> dict[
 def _mean(values: Mapping[str, float], families: Mapping[str, str], seed: int) -> dict[str, list[float]]:
     """The same for values between 0 and 1 (bootstrap over questions)."""
     groups = {"all": list(values.values()), **by_family(values, families)}
-    return {name: _row(float(np.mean(v)), bootstrap_mean(np.array(v), seed=seed)) for name, v in groups.items()}
+    return {
+        name: _row(float(np.mean(v)), bootstrap_mean(np.array(v), bounds=(0.0, 1.0), seed=seed))
+        for name, v in groups.items()
+    }
 
 
 def _row(value: float, interval: Interval) -> list[float]:

@@ -19,6 +19,7 @@ from elicit.evaluation.metrics.bottom_line import bottom_line
 from elicit.evaluation.metrics.gap import recovered_by_arm
 from elicit.tasks.base import Items
 from probes.statistics import (
+    NO_ANSWER,
     auroc,
     auroc_interval,
     auroc_within,
@@ -161,7 +162,11 @@ def _selection_rules(
     out = {}
     for rule, scores in by_rule.items():
         gain = paired(scores, baseline, seed=seed)
-        interval = bootstrap_mean(scores, seed=seed) if rule == "random" else wilson(int(scores.sum()), len(scores))
+        interval = (
+            bootstrap_mean(scores, bounds=(0.0, 1.0), seed=seed)
+            if rule == "random"
+            else wilson(int(scores.sum()), len(scores))
+        )
         out[rule] = {
             "accuracy": float(scores.mean()),
             "interval": interval.pair,
@@ -201,7 +206,7 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
         "auroc": None if np.isnan(value) else value,
         "auroc_interval": found.pair if found is not None else None,
         "auroc_within": float(within.mean()) if len(within) else None,
-        "auroc_within_interval": bootstrap_mean(within, seed=seed).pair if len(within) else None,
+        "auroc_within_interval": bootstrap_mean(within, bounds=(0.0, 1.0), seed=seed).pair if len(within) else None,
         "questions_with_both": len(within),
         "bins": bins,
     }
@@ -223,10 +228,19 @@ def _independent(traces: Traces, items: Items, seed: int) -> dict[str, Any]:
     correct = np.array([sum(t.correct for t in traces[item.id]) for item in items])
     interval = [min(max(end, 0.0), 1.0) for end in bootstrap_mean(correct / n, seed=seed).pair]
     ks = [k for k in (1, 2, 4, 5, 8, 10, 16, 32, 64, 128, 256) if k <= int(n.min())]
-    groups = [np.array(items.task.grader.groups([t.answer or "" for t in traces[item.id]])) for item in items]
+    groups = [_classes(traces[item.id], items) for item in items]
     right = [np.array([float(t.correct) for t in traces[item.id]]) for item in items]
     return {
         "avg_at_k": {"k": int(n.min()), "mean": float((correct / n).mean()), "interval": interval},
         "pass_at_k": {str(k): float(pass_at_k(n, correct, k).mean()) for k in ks},
         "maj_at_k": {str(k): float(maj_at_k(groups, right, k, resamples=200).mean()) for k in ks},
     }
+
+
+def _classes(traces: Sequence[Answered], items: Items) -> np.ndarray:
+    """The equivalence class of each sample's answer; one that was dropped has no vote, as under the rule `vote`."""
+    kept = [place for place, trace in enumerate(traces) if not trace.dropped]
+    out = np.full(len(traces), NO_ANSWER)
+    if kept:
+        out[kept] = items.task.grader.groups([traces[place].answer or "" for place in kept])
+    return out

@@ -62,8 +62,10 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Fraction]:
     for name in without_signal(run):
         del parts[name]
     parts["answer copying"] = gain * copies
-    values = {"gain": gain, **parts, "remainder": gain - sum(parts.values()), "copied": copies}
-    return {name: Fraction(float(v.mean()), bootstrap_mean(v, seed=seed)) for name, v in values.items()}
+    values = {"gain": gain, **parts, "remainder": gain - sum(parts.values())}
+    found_parts = {name: Fraction(float(v.mean()), bootstrap_mean(v, seed=seed)) for name, v in values.items()}
+    copied = Fraction(float(copies.mean()), bootstrap_mean(copies, bounds=(0.0, 1.0), seed=seed))
+    return found_parts | {"copied": copied}
 
 
 def without_signal(run: Run) -> dict[str, str]:

@@ -118,7 +118,7 @@ def rates(
 
 
 def _rate(name: str, shares: Float[np.ndarray, " questions"], seed: int) -> dict[str, Any]:
-    return {name: float(shares.mean()), f"{name}_interval": bootstrap_mean(shares, seed=seed).pair}
+    return {name: float(shares.mean()), f"{name}_interval": bootstrap_mean(shares, bounds=(0.0, 1.0), seed=seed).pair}
 
 
 def figure(rates: Mapping[str, Mapping[str, Any]], category: int) -> go.Figure:

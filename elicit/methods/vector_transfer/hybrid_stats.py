@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from elicit.decoding.trace import Trace
-from elicit.evaluation.metrics.gap import format_gap, recovered, scores_of
+from elicit.evaluation.metrics.gap import gap_cell, recovered, scores_of
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
 
@@ -102,7 +102,7 @@ def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str
     rows = []
     for name in arms:
         got = recovered(scores[name], scores[baseline], scores[ceiling], seed=run.metrics["seed"])
-        told = format_gap(got.share, got.interval.pair) if got.share is not None and got.interval else "not defined"
+        told = gap_cell(got.share, got.interval.pair if got.interval else None, got.gain, got.gain_interval.pair)
         mine = [t for some in traces.get(name, {}).values() for t in some]
         did = summarise(mine) if mine and all(len(t.taken) == len(t.tokens) for t in mine) else None
         cells = [did.steered, did.moved, did.copied, did.copied_where_differs, did.truncated] if did else [None] * 5

@@ -6,7 +6,8 @@ question. `shuffled` is the paper's case: thoughts of other questions or out of 
 `surface` the conclusions are wrong as well, so it shows what the form alone does. `absent` was shown no thought.
 
 Confirmed: `shuffled` gains by being asked to think, is right as often as the model of right thoughts up to the margin
-(the interval's lower end is above −margin), and its thoughts are less often valid, all by their intervals.
+(the interval's lower end is above −margin), and its thoughts are less often valid, all by their intervals; ten points
+are of interest. Not testable: the model of right thoughts gains nothing by being asked to think.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from elicit.analysis.base import shown
 from elicit.analysis.reasoning import corrupted_traces
 from elicit.evaluation import Run
 from elicit.evaluation.metrics.gap import CEILING, DIRECT, scores_of
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import INTEREST, Condition, Judgement, lead
 from probes.statistics import Interval, Paired, paired
 
 ARMS = ("model", "thinking", "shuffled", "surface", "absent")
@@ -34,9 +36,11 @@ def measure(study: Study) -> Finding:
     gains = {arm: _gain(one, study.seed) for arm, one in runs.items()}
     to_right = {arm: judged[arm]["against the first run"] for arm in runs if arm != "model"}
     shuffled = to_right["shuffled"]
-    gained = gains["shuffled"].interval.low > 0
-    as_right = shuffled["right"]["low"] > -study["margin"]
-    less_valid = shuffled["valid"]["high"] < 0
+    shown_right, asked_not = (scores_of(runs["shuffled"][name].metrics, name) for name in (CEILING, DIRECT))
+    judged_by = decided(
+        lead("shuffled gains by thinking", shown_right, asked_not, seed=study.seed), _read(shuffled["right"]),
+        _read(shuffled["valid"]), study["margin"], gains["model"].interval,
+    )  # fmt: skip
     table = [
         {
             "shown": arm, "organism": study[arm], "right": shown(judged[arm]["right"]["share"]),
@@ -53,8 +57,35 @@ def measure(study: Study) -> Finding:
         f"{study['margin']:g}), valid {_against(shuffled, 'valid')}"
     )
     data = {"gains": {arm: gap.interval.pair for arm, gap in gains.items()}, "to right thoughts": to_right}
-    holds = gained and as_right and less_valid
-    return Finding(CONFIRMED if holds else NOT_CONFIRMED, line, table, found.figure, found.notes, data, asked)
+    return Finding(judged_by, line, table, found.figure, found.notes, data, asked)
+
+
+def decided(
+    gains: Condition, right: tuple[float, Interval], valid: tuple[float, Interval], margin: float, own: Interval
+) -> Judgement:
+    """The conditions.
+
+    Args:
+        gains: that `shuffled` gains by being asked to think.
+        right, valid: of `shuffled`, less those of the model of right thoughts.
+        margin: by how much it may be right less often.
+        own: what the model of right thoughts gains by being asked to think.
+    """
+    less = Interval(-valid[1].high, -valid[1].low)
+    return Judgement(
+        (
+            gains,
+            Condition(
+                f"shuffled against right thoughts, at most {margin:.0%} less", *right, -margin, INTEREST - margin
+            ),
+            Condition("thoughts of shuffled are less often valid", -valid[0], less),
+        ),
+        () if own.low > 0 else ("the model of right thoughts gains nothing by being asked to think",),
+    )
+
+
+def _read(found: dict[str, float]) -> tuple[float, Interval]:
+    return found["difference"], Interval(found["low"], found["high"])
 
 
 def _gain(runs: dict[str, Run], seed: int) -> Paired:

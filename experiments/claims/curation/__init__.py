@@ -5,19 +5,24 @@ at random from all. Then both are sampled on test questions. The null is a third
 unfiltered answers with another seed: two trainings differ by that much anyway.
 
 Confirmed: at the largest k both unfiltered trainings are above the filtered one, question by question, by the intervals
-of the differences.
+of the differences (ten points are of interest). The largest k is half the samples of a question; not testable below
+k = 32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from elicit.analysis.base import shown
 from elicit.analysis.behaviour import pass_at_k
 from elicit.decoding import Sampling
 from elicit.elicited import Elicited
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.narrowing import too_small
+from experiments.claims.rules import Condition, Judgement
 from experiments.claims.tuning import ASKED, drawn, examples, some_of, tuned
+from probes.statistics import Interval
 
 FILTERED, ALL, AGAIN, BASE = "filtered", "unfiltered", "unfiltered-again", "untrained"
 
@@ -37,7 +42,8 @@ def measure(study: Study) -> Finding:
         for name, (some, seed) in trained.items()
     }
     run = study.evaluated(arms.pop(FILTERED), {**arms, BASE: base}, "curated")
-    found = {name: pass_at_k.analyse([run], base=name, seed=study.seed) for name in (ALL, AGAIN)}
+    most = study["samples"] // 2
+    found = {name: pass_at_k.analyse([run], base=name, most=most, seed=study.seed) for name in (ALL, AGAIN)}
     lags = {name: one.data["crossings"][FILTERED]["lag"] for name, one in found.items()}
     lead = found[ALL].data["crossings"][FILTERED]["lead"]
     told = ", ".join(f"{name} − filtered {shown(*lag)}" for name, lag in lags.items())
@@ -49,7 +55,13 @@ def measure(study: Study) -> Finding:
         *found[ALL].notes,
     ]
     return Finding(
-        CONFIRMED if all(end.low > 0 for _, end in lags.values()) else NOT_CONFIRMED,
-        f"at k = {study['samples']}: {told}; at k = 1 filtered − unfiltered {shown(*lead)}",
+        judged(lags, most),
+        f"at k = {most}: {told}; at k = 1 filtered − unfiltered {shown(*lead)}",
         found[ALL].table, found[ALL].figure, notes, {"lags": lags, "pass at k": curves}, [run],
     )  # fmt: skip
+
+
+def judged(lags: Mapping[str, tuple[float, Interval]], most: int) -> Judgement:
+    """The conditions, of both unfiltered trainings less the filtered one at the largest k."""
+    conditions = [Condition(f"{name} less filtered at k = {most}", *lag) for name, lag in lags.items()]
+    return Judgement(tuple(conditions), too_small(most))

@@ -1,8 +1,9 @@
 """Does branching at the first token bring out thoughts, and does the margin Δ of the answer find them?
 
 Two halves, each by 95% intervals, paired by question. Decoding elicits: the branch of the largest Δ is right more often
-than direct answers, and than direct answers that spend the same tokens, and gains nothing on the twin that lacks the
-skill. Confidence finds: it is right more often than the unweighted vote over the very same branches. Confirmed: both.
+than direct answers, and than direct answers that spend the same tokens, and gains nothing of interest on the twin that
+lacks the skill. Confidence finds: it is right more often than the unweighted vote over the very same branches.
+Confirmed: both. Ten points are of interest.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.run.arms import arms_of, named
 from elicit.methods.cot_decoding import NAME
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
-from experiments.claims.reading import DIRECT, Lead, dot, lead, lead_of, on_twin
+from experiments.claims.base import Finding, Study
+from experiments.claims.reading import DIRECT, Lead, dot, lead, lead_of, on_twin, over_rivals
+from experiments.claims.rules import Judgement, absent
+from experiments.claims.rules import lead as leading
+from experiments.claims.vectors_and_gate import TWIN
 from probes.dots import Dot, dot_plot
 from probes.statistics import bootstrap_mean
 
@@ -42,21 +46,19 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
     thoughts = [float(np.mean([classify(t) not in ANSWERS for t in some])) for some in (best, every)]
     elicits = [lead(run, NAME, other, seed) for other in (DIRECT, BUDGET)]
     finds = lead_of(right[MARGIN], right[VOTE], "the vote", seed)
-    opened = all(one.stands for one in elicits) and not (twin is not None and twin.stands)
     plain = np.array([run.metrics["arms"][DIRECT]["scores"][item] for item in ids])
     over = {rule: lead_of(values, plain, DIRECT, seed) for rule, values in right.items()}
     table = [
         {
             "the same branches, chosen by": rule,
-            "right [95%]": with_interval(float(right[rule].mean()), bootstrap_mean(right[rule], seed=seed).pair),
+            "right [95%]": with_interval(
+                float(right[rule].mean()), bootstrap_mean(right[rule], bounds=(0.0, 1.0), seed=seed).pair
+            ),
             "lead over direct, points [95%]": over[rule].points,
         }
         for rule in RULES
     ]
-    line = (
-        f"in points, Δ is {elicits[0]} and {elicits[1]}, so decoding {'elicits' if opened else 'does not elicit'}; "
-        f"{finds} over the same branches, so confidence {'finds it' if finds.stands else 'is not what finds it'}"
-    )
+    line = f"in points, Δ is {elicits[0]} and {elicits[1]}; {finds} over the same branches"
     notes = [
         f"Of the branches that Δ chooses {thoughts[0]:.0%} are thoughts (more than a bare answer), of all branches "
         f"{thoughts[1]:.0%}; in the source 88% of the chosen are."
@@ -71,4 +73,9 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
         title="The same branches, by the rule that chooses", x="fraction of the questions",
     )  # fmt: skip
     data = {"elicits": elicits, "finds": finds, "rules": over, "thoughts": thoughts, "twin": twin}
-    return Finding(CONFIRMED if opened and finds.stands else NOT_CONFIRMED, line, table, figure, notes, data, [run])
+    judged = Judgement((
+        *over_rivals(run, NAME, (DIRECT, BUDGET), seed),
+        *([] if twin is None else [absent(TWIN, twin.value, twin.interval)]),
+        leading("Δ over the vote", right[MARGIN], right[VOTE], seed=seed),
+    ))  # fmt: skip
+    return Finding(judged, line, table, figure, notes, data, [run])

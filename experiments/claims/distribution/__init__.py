@@ -2,9 +2,10 @@
 
 Longer or other problems are harder for everybody. So on each axis two falls are asked for, from home to the furthest
 shift (`lengths`' last; the other task; instruction and template both in other words): the accuracy of thinking falls,
-by its 95% interval, and so does its gain over direct answers to the same questions, by Holm's p < 0.05 over all shifts,
-held against questions exchanged between home and away. Confirmed: on all three axes. Not testable: a model whose
-training is not known has no home.
+and so does its gain over direct answers to the same questions, both by their 95% intervals (ten points are of
+interest), the gain also by Holm's p < 0.05 over all shifts, held against questions exchanged between home and away.
+Confirmed: on all three axes. Not testable: a model whose training is not known has no home; and where thinking gains
+nothing at home there is nothing to lose.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from elicit.analysis.base import shown
 from elicit.analysis.behaviour.distribution_shift import Fall, fall
@@ -22,9 +25,10 @@ from elicit.methods.sae_steer.falsification import PARAPHRASES, TEMPLATES
 from elicit.models import Prompt
 from elicit.models.prompts import THINK
 from elicit.models.zoo import about
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import Condition, Judgement
 from probes.dots import Dot, dot_plot
-from probes.statistics import holm
+from probes.statistics import Interval, holm, paired
 
 HOME = "home"
 THOUGHT, DIRECT = cot_prompt.NAME, direct.NAME
@@ -59,8 +63,8 @@ def measure(study: Study) -> Finding:
         away.append(Shift("format", what, run(home, pair)))
     finding = found(run(home), away, study.seed)
     if about(study["model"]) is None:
-        why = f"what {study['model']} was trained on is not known; {finding.line}"
-        return replace(finding, verdict=NOT_TESTABLE, line=why)
+        unmet = (f"what {study['model']} was trained on is not known", *finding.judged.unmet)
+        return replace(finding, judged=replace(finding.judged, unmet=unmet))
     return finding
 
 
@@ -69,12 +73,10 @@ def found(home: Run, away: Sequence[Shift], seed: int = 0) -> Finding:
     falls = [fall(_scores(home), _scores(shift.run), seed=seed) for shift in away]
     adjusted = holm([one.null.p for one in falls])
     furthest = {shift.axis: (shift, one, p) for shift, one, p in zip(away, falls, adjusted, strict=True)}
-    fails = {axis: _fails(one, p) for axis, (_, one, p) in furthest.items()}
     table = [_row("home", HOME, home, None, None)]
     table += [_row(s.axis, s.what, s.run, one, p) for s, one, p in zip(away, falls, adjusted, strict=True)]
     line = "; ".join(
-        f"{axis} ({shift.what}) {_right(home)} → {_right(shift.run)}, fall of the gain {shown(*one.gain)}, "
-        f"{'fails' if fails[axis] else 'holds'}"
+        f"{axis} ({shift.what}) {_right(home)} → {_right(shift.run)}, fall of the gain {shown(*one.gain)}"
         for axis, (shift, one, _) in furthest.items()
     )
     cut = {s.what: f"{_cut(s.run):.0%}" for s in away if _cut(s.run) > 0}
@@ -92,12 +94,20 @@ def found(home: Run, away: Sequence[Shift], seed: int = 0) -> Finding:
         title="What thinking loses away from home", x="home − away, fraction of the questions",
     )  # fmt: skip
     data = {"falls": [{"axis": s.axis, "what": s.what, **one._asdict()} for s, one in zip(away, falls, strict=True)]}
-    verdict = CONFIRMED if all(fails.values()) else NOT_CONFIRMED
-    return Finding(verdict, line, table, figure, notes, data, [home, *(s.run for s in away)])
+    at_home = paired(*(np.array(list(scores.values())) for scores in _scores(home)), seed=seed)
+    judged = decided({axis: (one, p) for axis, (_, one, p) in furthest.items()}, at_home.interval)
+    return Finding(judged, line, table, figure, notes, data, [home, *(s.run for s in away)])
 
 
-def _fails(one: Fall, p: float) -> bool:
-    return one.accuracy[1].low > 0 and one.gain[0] > 0 and p < 0.05
+def decided(furthest: Mapping[str, tuple[Fall, float]], home: Interval) -> Judgement:
+    """The conditions: of each axis the furthest fall with its adjusted p; `home`: what thinking gains at home."""
+    conditions = []
+    for axis, (one, p) in furthest.items():
+        conditions.append(Condition(f"{axis}: accuracy falls", *one.accuracy))
+        conditions.append(
+            Condition(f"{axis}: the gain by thinking falls", *one.gain, p=p, chance=one.null.interval.high)
+        )
+    return Judgement(tuple(conditions), () if home.low > 0 else ("thinking gains nothing at home",))
 
 
 def _scores(run: Run) -> tuple[Mapping[str, float], Mapping[str, float]]:

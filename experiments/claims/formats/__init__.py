@@ -1,9 +1,9 @@
 """Does reinforcement learning make one format of the base's outputs common, and the others rare?
 
 One half of the questions names the format whose share rises most; the other half judges it. Confirmed, on that half:
-the base has this format already, its share rises (95% interval above 0, and p < 0.05 where trained and base are
-exchanged within questions), and of the fraction of all other formats at most half is left, by its interval. Not
-testable: all outputs of both have one format.
+the base has this format already (of interest from one output in a hundred), its share rises (ten points are of
+interest; p < 0.05 where trained and base are exchanged within questions), and of the fraction of all other formats more
+than half is lost, by its interval. Not testable: all outputs of both have one format.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from elicit.analysis.behaviour.format_share import FORMATS, Outputs, classify
 from elicit.evaluation import Run
 from elicit.evaluation.metrics.format import percent, signed, with_interval
 from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import INTEREST, Condition, Judgement
 from experiments.claims.sampled import sampled
 from probes.dots import Dot, dot_plot
 from probes.statistics import Interval, against_null, bootstrap_mean, central, question_weights
 
 TRAINED, BASE = "one-shot-rlvr", "direct"
-LEFT = 0.5
+LEFT, RARELY = 0.5, 0.01
 
 
 def measure(study: Study) -> Finding:
@@ -54,7 +55,7 @@ def found(run: Run, seed: int = 0) -> Finding:
     present = [f for f in range(len(FORMATS)) if after[:, f].any() or before[:, f].any()]
 
     def dots(values: np.ndarray) -> list[Dot]:
-        return [Dot(float(v.mean()), *bootstrap_mean(v, seed=seed).pair) for v in values.T[present]]
+        return [Dot(float(v.mean()), *bootstrap_mean(v, bounds=(0.0, 1.0), seed=seed).pair) for v in values.T[present]]
 
     figure = dot_plot(
         [FORMATS[f] for f in present], {"base": dots(before), "trained": dots(after)},
@@ -64,8 +65,8 @@ def found(run: Run, seed: int = 0) -> Finding:
     table = [
         {
             "format": FORMATS[f],
-            "base [95%]": with_interval(*_mean(before[:, f], seed)),
-            "trained [95%]": with_interval(*_mean(after[:, f], seed)),
+            "base [95%]": with_interval(*_mean(before[:, f], seed, 0.0)),
+            "trained [95%]": with_interval(*_mean(after[:, f], seed, 0.0)),
             "change, points [95%]": with_interval(*_mean(after[:, f] - before[:, f], seed), signed),
             "base against itself [95%]": with_interval(*_mean(one_half[:, f] - other_half[:, f], seed), signed),
         }
@@ -80,22 +81,28 @@ def found(run: Run, seed: int = 0) -> Finding:
         + ", ".join(f"{name} {shown(*told)}" for name, told in wordings.items())
         + ". Fewer means that wordings die as well; these are not in the verdict.",
     ]
+    lost = 1 - float((1 - a).sum() / (1 - b).sum()) if (b < 1).any() else math.nan
     data = {"winner": FORMATS[winner], "change": change, "null": null, "left": left, "wordings": wordings}
     if len(present) == 1:
         why = f"all outputs of both are {FORMATS[winner]}: there is nothing to choose from"
-        return Finding(NOT_TESTABLE, why, table, figure, notes, data, [run])
-    rises = b.mean() > 0 and interval.low > 0 and null.p < 0.05
+        return Finding(Judgement((), (why,)), why, table, figure, notes, data, [run])
+    had = bootstrap_mean(b, bounds=(0.0, 1.0), seed=seed)
+    judged = Judgement((
+        Condition(f"the base says {FORMATS[winner]}", float(b.mean()), had, interest=RARELY),
+        Condition("its share rises", change, interval, p=null.p, chance=null.interval.high),
+        Condition("of all others is lost", lost, Interval(1 - left.high, 1 - left.low), 1 - LEFT, 1 - LEFT + INTEREST),
+    ))  # fmt: skip
     by_chance = with_interval(null.mean, null.interval.pair, signed)
     line = (
         f"{FORMATS[winner]} {percent(float(b.mean()))}% → {percent(float(a.mean()))}%, in points "
         f"{with_interval(change, interval.pair, signed)} (null {by_chance}); of all other formats {percent(left.low)} "
         f"to {percent(left.high)}% is left"
     )
-    return Finding(CONFIRMED if rises and left.high <= LEFT else NOT_CONFIRMED, line, table, figure, notes, data, [run])
+    return Finding(judged, line, table, figure, notes, data, [run])
 
 
-def _mean(values: np.ndarray, seed: int) -> tuple[float, list[float]]:
-    return float(values.mean()), bootstrap_mean(values, seed=seed).pair
+def _mean(values: np.ndarray, seed: int, least: float = -1.0) -> tuple[float, list[float]]:
+    return float(values.mean()), bootstrap_mean(values, bounds=(least, 1.0), seed=seed).pair
 
 
 def _wordings(arm: Arm, items: Sequence[str], form: str, seed: int) -> tuple[float, Interval]:

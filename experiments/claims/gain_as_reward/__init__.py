@@ -1,6 +1,6 @@
 """Can a thought be rewarded by the information that it brings on the answer, without anything that checks answers?
 
-Confirmed, each by its 95% interval over questions:
+Confirmed, each by its 95% interval over questions (0.1 nats and ten points are of interest):
 
 1. thoughts earn the reward: the base's own ones (asked to think) make the right answer likelier, to the scorer that the
    reward reads (the base, bare prompt), and more so than filler and than another question's thought, both as long;
@@ -29,7 +29,8 @@ from elicit.training.rl.information_gain import FILLER, NULLS, as_long, gains
 from elicit.training.rl.loop import train
 from elicit.training.rl.rewards import RewardContext, Rollout
 from elicit.training.rl.settings import Settings
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import Condition, Judgement, few, lead
 from experiments.claims.trained import RLVR, means, points, scores, trained
 from probes.errors import UserError
 from probes.files import digest
@@ -50,8 +51,8 @@ def measure(study: Study) -> Finding:
     if (row := f"cot-prompt, {READER}") not in found.data["rows"]:
         raise UserError(f"{study.model.name} says no thoughts where it is asked to think; give a model that does")
     earned = found.data["rows"][row]
-    read = summarised(earned, {name: scores(run) for name, run in runs.items()}, seed=study.seed)
-    verdict, why = decided(read)
+    right = {name: scores(run) for name, run in runs.items()}
+    read = summarised(earned, right, seed=study.seed)
     arms = {name: run.metrics["arms"][run.metrics["method"]] for name, run in runs.items()}
     table = [
         {"arm": name, "right [95%]": with_interval(arm["accuracy"], arm["interval"]),
@@ -60,8 +61,8 @@ def measure(study: Study) -> Finding:
     ]  # fmt: skip
     accuracy = ", ".join(f"{name} {points(*read[name])} points" for name in list(read)[len(EARNED) :])
     return Finding(
-        verdict,
-        f"{why}: nats a token of the answer that thoughts earn {_nats(read['gain'])}, beyond filler "
+        decided(read, right, earned["items"], study.seed),
+        f"nats a token of the answer that thoughts earn {_nats(read['gain'])}, beyond filler "
         f"{_nats(read[NULLS[2]])}, beyond another question's thought {_nats(read[NULLS[0]])}; {accuracy}",
         table, found.figure,
         [f"Trained on {', '.join(handle.options['found']['examples'])}; no grader was asked.",
@@ -113,14 +114,17 @@ def summarised(
     return read | means(values, together=1, seed=seed)
 
 
-def decided(read: Read) -> tuple[str, str]:
-    """The verdict and its reason."""
-    missing = [name for name, (_, interval) in read.items() if interval.low <= 0]
-    if set(missing) & set(EARNED):
-        return NOT_CONFIRMED, "what earns the reward is not the thought"
-    if missing:
-        return NOT_CONFIRMED, f"thoughts earn the reward, but training on it is not {' nor '.join(missing)}"
-    return CONFIRMED, "thoughts earn the reward, fillers do not, and training on it opens the skill"
+def decided(read: Read, right: Mapping[str, Float[np.ndarray, " items"]], thoughts: int, seed: int = 0) -> Judgement:
+    """The conditions; `right`: the scores of `summarised`, `thoughts`: how many were read."""
+    said = dict(zip(EARNED, ("thoughts earn", "beyond filler", "beyond another question's thought"), strict=True))
+    return Judgement(
+        (
+            *(Condition(said[name], *read[name], unit="nats") for name in EARNED),
+            lead("over direct", right[REWARD], right["direct"], seed=seed),
+            lead("over training on filler", right[REWARD], right[CONTROL], seed=seed),
+        ),
+        tuple(few(thoughts, "thoughts that were read")),
+    )
 
 
 def _pair(one: Mapping[str, float]) -> tuple[float, Interval]:

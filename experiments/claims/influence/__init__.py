@@ -6,15 +6,19 @@ halves of the documents, which the summed influence must foretell.
 Not testable: the check fails, that is, LDS is not above that of exchanged halves (p >= 0.05) or its interval reaches 0;
 then influence says nothing here. Confirmed: the top documents hold more of the influence on facts than on procedures,
 whether a procedure is asked for as a whole or for its last sentence alone, and hold the answer to facts more often than
-documents in random order do and more often than to procedures; all by their intervals.
+documents in random order do and more often than to procedures; all by their intervals (a tenth is of interest).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from elicit.analysis.base import shown
 from elicit.analysis.internals import influence
 from elicit.analysis.internals.influence import FACTS, PROCEDURES, SHORT
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import Condition, Judgement
 from probes.statistics import Interval
 
 
@@ -27,13 +31,6 @@ def measure(study: Study) -> Finding:
     found = influence.analyse(study.model, **options, progress=told)
     data, check = found.data, found.data["lds"]
     against = data["facts less"]
-    believed = check["p"] < 0.05 and check["low"] > 0
-    holds = (
-        all(against[kind]["concentration"]["low"] > 0 for kind in (PROCEDURES, SHORT))
-        and data["kinds"][FACTS]["beyond shuffled"]["low"] > 0
-        and against[PROCEDURES]["found"]["low"] > 0
-    )
-    verdict = (CONFIRMED if holds else NOT_CONFIRMED) if believed else NOT_TESTABLE
     gap, short = (against[kind]["concentration"] for kind in (PROCEDURES, SHORT))
     top = data["kinds"][FACTS]["on top"], data["kinds"][PROCEDURES]["on top"]
     line = (
@@ -42,7 +39,25 @@ def measure(study: Study) -> Finding:
         f"{top[1]['mean']:.0%} of procedures (in random order {data['kinds'][FACTS]['shuffled']:.0%} and "
         f"{data['kinds'][PROCEDURES]['shuffled']:.0%}); LDS {_said(check)}, p = {check['p']:.3f}"
     )
-    return Finding(verdict, line, found.table, found.figure, found.notes, data)
+    return Finding(decided(data), line, found.table, found.figure, found.notes, data)
+
+
+def decided(data: Mapping[str, Any]) -> Judgement:
+    """The conditions, of the numbers that the analysis gives."""
+    against, check = data["facts less"], data["lds"]
+
+    def asked(name: str, found: Mapping[str, float]) -> Condition:
+        return Condition(name, found["mean"], Interval(found["low"], found["high"]))
+
+    return Judgement(
+        (
+            asked("influence on facts is more concentrated than on procedures", against[PROCEDURES]["concentration"]),
+            asked("than on the last sentences of procedures", against[SHORT]["concentration"]),
+            asked("the answer to facts is on top more often than at random", data["kinds"][FACTS]["beyond shuffled"]),
+            asked("than that to procedures", against[PROCEDURES]["found"]),
+        ),
+        () if check["p"] < 0.05 and check["low"] > 0 else ("influence does not foretell what trainings do (LDS)",),
+    )
 
 
 def _said(found: dict[str, float]) -> str:

@@ -6,8 +6,9 @@ log p(right answer | question, thought) − log p(right answer | question), in n
 thought that grows shorter may tell less for that alone, so the two thoughts on a question are also cut to the shorter
 one's last tokens.
 
-Confirmed: trained on right answers with thoughts the model is right more often, and its thoughts tell less at equal
-length, both by their intervals. A fall at full length alone does not count.
+Confirmed: trained on right answers with thoughts the model's thoughts tell less at equal length, by the interval (0.1
+nats a token are of interest). A fall at full length alone does not count. Not testable: the model is not right more
+often after the training, by the interval, for then the training did not work; or too few questions have a thought.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from elicit.elicited import Elicited
 from elicit.evaluation.metrics.gap import scores_of
 from elicit.models import Prompt
 from elicit.training.rl.information_gain import NULLS
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import Condition, Judgement, few
 from experiments.claims.tuning import ASKED, drawn, examples, some_of, tuned
 from probes.dots import Dot, dot_plot
-from probes.statistics import bootstrap_mean, paired
+from probes.statistics import Interval, bootstrap_mean, paired
 
 RIGHT, ALONE, ALL = "right-with-thoughts", "right-alone", "right-or-wrong"
 
@@ -50,7 +52,6 @@ def measure(study: Study) -> Finding:
     found = {name: _against_before(study, run, name) for name in trained}
     one = found[RIGHT]
     rise, whole, equal = one["rise"], one["whole"], one["equal"]
-    holds = rise[1].low > 0 and equal is not None and equal["change"][1].high < 0
     line = f"trained on right answers with thoughts: accuracy {shown(*rise)}"
     if whole is None or equal is None:
         line += f"; {one['thoughts']} questions have a thought before and after, too few to compare"
@@ -67,7 +68,25 @@ def measure(study: Study) -> Finding:
         "Where training on answers right or wrong changes as much, it is the training and not their being right.",
     ]
     table = [_row(name, one) for name, one in found.items()]
-    return Finding(CONFIRMED if holds else NOT_CONFIRMED, line, table, _figure(found), notes, found, [run])
+    judged = decided(rise[1], one["thoughts"], None if equal is None else equal["change"])
+    return Finding(judged, line, table, _figure(found), notes, found, [run])
+
+
+def decided(rise: Interval, thoughts: int, change: tuple[float, Interval] | None) -> Judgement:
+    """The condition.
+
+    Args:
+        rise: of the accuracy by the training.
+        thoughts: questions that have one before and after.
+        change: of the information at equal length, in nats a token; None where there are too few.
+    """
+    unmet = few(thoughts, "questions with a thought before and after")
+    if rise.low <= 0:
+        unmet.append("training on right answers raised no accuracy")
+    if change is None:
+        return Judgement((), (*unmet, *([] if unmet else ["too few thoughts to compare"])))
+    fall = Interval(-change[1].high, -change[1].low)
+    return Judgement((Condition("thoughts tell less at equal length", -change[0], fall, unit="nats"),), tuple(unmet))
 
 
 def _against_before(study: Study, run: Any, name: str) -> dict[str, Any]:

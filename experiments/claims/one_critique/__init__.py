@@ -7,7 +7,7 @@ Confirmed, by intervals over questions that hold together with 95%:
 3. they are better than the same training on critiques shuffled among candidates;
 4. and than the same training on right solutions, of as many rows of tokens.
 
-Where `one-shot-rlvr` itself gains nothing there is nothing to rival: not testable.
+Ten points are of interest in each. Where `one-shot-rlvr` itself gains nothing there is nothing to rival: not testable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.evaluation.metrics.format import with_interval
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import INTEREST, Condition, Judgement, lead
 from experiments.claims.trained import RLVR, means, points, scores, trained
 from probes.dots import Dot, dot_plot
 from probes.statistics import Interval
@@ -35,7 +36,7 @@ def measure(study: Study) -> Finding:
         runs[kind] = study.evaluated(trained(study, CRITIQUES, targets=kind), {}, f"critiques-{kind}")
     found = {name: scores(run) for name, run in runs.items()}
     read, rivalled = summarised(found, seed=study.seed)
-    verdict, why = decided(read, rivalled)
+    judged = decided(found, read, rivalled, study.seed)
     arms = {name: run.metrics["arms"][run.metrics["method"]] for name, run in runs.items()}
     fitted = runs[CRITIQUES].metrics["options"]["found"]
     shown = {name: Dot(arms[name]["accuracy"], *arms[name]["interval"]) for name in runs}
@@ -52,7 +53,7 @@ def measure(study: Study) -> Finding:
         for n in runs
     ]  # fmt: skip
     return Finding(
-        verdict, f"{why}; " + ", ".join(f"{name} {points(*one)}" for name, one in read.items()) + " points",
+        judged, ", ".join(f"{name} {points(*one)}" for name, one in read.items()) + " points",
         table, figure,
         [f"{fitted['rows']} candidates of {', '.join(fitted['problems'])}, {fitted['held_right']} graded correct.",
          "Intervals of the line hold together; those of the table one by one."],
@@ -69,11 +70,16 @@ def summarised(found: Scores, *, seed: int = 0) -> tuple[dict[str, tuple[float, 
     return means(values, seed=seed), interval.low > 0
 
 
-def decided(read: Mapping[str, tuple[float, Interval]], rivalled: bool) -> tuple[str, str]:
-    """The verdict and its reason."""
-    missing = [name for name, (_, interval) in read.items() if interval.low <= 0]
-    if not rivalled:
-        return NOT_TESTABLE, "one-shot-rlvr gains nothing at these settings, so there is nothing to rival"
-    if missing:
-        return NOT_CONFIRMED, f"not above 0: {', '.join(missing)}"
-    return CONFIRMED, "critiques keep at least half of the gain and both controls stay below"
+def decided(found: Scores, read: Mapping[str, tuple[float, Interval]], rivalled: bool, seed: int = 0) -> Judgement:
+    """The conditions."""
+    critiques, direct = found[CRITIQUES], found["direct"]
+    best = means({KEPT: 1 - direct - SHARE * (found[RLVR] - direct)}, together=len(read), seed=seed)[KEPT][1]
+    together = len(read)
+    conditions = (
+        lead(GAIN, critiques, direct, together=together, seed=seed),
+        Condition(KEPT, *read[KEPT], interest=INTEREST, together=together, room=best.low > 0),
+        *(lead(f"less {kind}", critiques, found[kind], together=together, seed=seed) for kind in CONTROLS),
+    )
+    return Judgement(
+        conditions, () if rivalled else ("one-shot-rlvr gains nothing here, so there is nothing to rival",)
+    )

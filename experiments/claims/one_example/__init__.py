@@ -2,12 +2,14 @@
 
 Confirmed, by intervals over questions that hold together with 95%:
 
-1. enough: over the fits, each on another example, more questions are right than under direct; more than after the same
-   training on a format reward; and the gain is left when answers that are the example's own count for nothing;
+1. enough: over the fits, each on another example with another seed, more questions are right than under direct; more
+   than after the same training on a format reward; and the gain is left when answers that are the example's own count
+   for nothing; the intervals are over fits and questions;
 2. afterwards: from the first check after the example is solved (the mean reward of three updates is at least 0.9) to
    the last, the fraction of right dev items rises.
 
-Where part 1 holds and the example is not solved early enough for two checks, part 2 cannot be tested.
+Ten points are of interest. Where part 1 holds and the example is not solved early enough for two checks, or so many dev
+items are right by then that even all of them would be no rise for certain, part 2 cannot be tested.
 """
 
 from __future__ import annotations
@@ -21,23 +23,26 @@ from jaxtyping import Bool, Float
 
 from elicit.evaluation import Run
 from elicit.evaluation.metrics.format import with_interval
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import Condition, Judgement
 from experiments.claims.trained import RLVR, example_of, means, points, rewarded, scores, trained
 from probes.dots import Dot, whiskers
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, styled
-from probes.statistics import Interval, wilson
+from probes.statistics import Interval, over_seeds, wilson
 
 SOLVED, SMOOTH = 0.9, 3
 LEVELS = {"direct": MUTED, "format reward": ORANGE, "cot-prompt": GREEN}
 
 
 class Rise(NamedTuple):
-    """Held-out accuracy at the first check after the example is solved, at the last one, and what lies between."""
+    """Held-out accuracy at the first check after the example is solved, at the last one, and what lies between; `room`
+    is whether all items right at the last check would be a rise for certain."""
 
     at: int
     first: float
     last: float
     change: Interval
+    room: bool
 
 
 def measure(study: Study) -> Finding:
@@ -55,14 +60,14 @@ def measure(study: Study) -> Finding:
     read = enough([scores(r) for r in fits.values()], scores(runs["direct"]), scores(form),
                   [copied(r) for r in fits.values()], seed=study.seed)  # fmt: skip
     rise = after(curve, looked_at)
-    verdict, why = decided(read, rise)
+    judged = decided(read, rise)
     arms = {**{name: runs[name] for name in ("direct", "cot-prompt")}, "format reward": form, **fits}
     line = "; ".join(f"{name} {points(*one)} points" for name, one in read.items())
     if rise is not None:
         line += f"; dev items {rise.first:.0%} after update {rise.at}, {rise.last:.0%} at the last"
         line += f" ({points(rise.last - rise.first, rise.change)} points)"
     return Finding(
-        verdict, f"{why}: {line}", [_row(name, run, runs["direct"], study.seed) for name, run in arms.items()],
+        judged, line, [_row(name, run, runs["direct"], study.seed) for name, run in arms.items()],
         _figure(curve, looked_at, rise, {name: arms[name] for name in LEVELS}),
         ["Intervals of the line hold together; those of the table one by one. The format reward pays for an equation "
          "that is written out, right or wrong.",
@@ -89,11 +94,12 @@ def enough(
     *,
     seed: int = 0,
 ) -> dict[str, tuple[float, Interval]]:
-    """What part 1 reads; fits are averaged question by question."""
-    mean = np.mean(truth, axis=0)
-    own = np.mean([(one - direct) * ~copy for one, copy in zip(truth, copies, strict=True)], axis=0)
-    values = {"gain over direct": mean - direct, "over a format reward": mean - form, "gain without copies": own}
-    return means(values, seed=seed)
+    """What part 1 reads, over fits and questions."""
+    every = np.stack(truth)
+    own = np.stack([(one - direct) * ~copy for one, copy in zip(truth, copies, strict=True)])
+    values = {"gain over direct": every - direct, "over a format reward": every - form, "gain without copies": own}
+    confidence = 1 - 0.05 / len(values)
+    return {name: (float(v.mean()), over_seeds(v, seed=seed, confidence=confidence)) for name, v in values.items()}
 
 
 def after(curve: Mapping[str, Sequence[float]], check: int) -> Rise | None:
@@ -107,22 +113,25 @@ def after(curve: Mapping[str, Sequence[float]], check: int) -> Rise | None:
     if len(later) < 2:
         return None
     (at, first), (_, last) = later[0], later[-1]
-    low, high = confint_proportions_2indep(
-        round(last * check), check, round(first * check), check, method="newcomb", compare="diff"
-    )
-    return Rise(int(at), first, last, Interval(float(low), float(high)))
+
+    def change(right: int) -> Interval:
+        ends = confint_proportions_2indep(
+            right, check, round(first * check), check, method="newcomb", compare="diff"
+        )  # fmt: skip
+        return Interval(*map(float, ends))
+
+    return Rise(int(at), first, last, change(round(last * check)), change(check).low > 0)
 
 
-def decided(read: Mapping[str, tuple[float, Interval]], rise: Rise | None) -> tuple[str, str]:
-    """The verdict and its reason."""
-    missing = [name for name, (_, interval) in read.items() if interval.low <= 0]
-    if missing:
-        return NOT_CONFIRMED, f"one example is not enough (not above 0: {', '.join(missing)})"
-    if rise is None:
-        return NOT_TESTABLE, "one example is enough, but it is not solved early enough to see what comes after"
-    if rise.change.low > 0:
-        return CONFIRMED, "one example is enough, and others rise after it is solved"
-    return NOT_CONFIRMED, "one example is enough, but no rise after it is solved stands out"
+def decided(read: Mapping[str, tuple[float, Interval]], rise: Rise | None) -> Judgement:
+    """The conditions; without a check after the example is solved there is nothing to see of the rise."""
+    nan = float("nan")
+    later = (nan, Interval(nan, nan)) if rise is None else (rise.last - rise.first, rise.change)
+    room = rise is not None and rise.room
+    return Judgement((
+        *(Condition(name, *one, together=len(read)) for name, one in read.items()),
+        Condition("others rise after the example is solved", *later, room=room),
+    ))  # fmt: skip
 
 
 def _row(name: str, run: Run, direct: Run, seed: int) -> dict[str, Any]:

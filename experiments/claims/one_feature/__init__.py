@@ -6,7 +6,9 @@ Confirmed, all by 95% intervals, paired by question:
 - even against: with "Answer at once" in the question it still gains over that prompt without steering;
 - nothing else does it: it is right more often than each random feature, the difference of means and each forced first
   token, all pushed as far, at the same place (so than the best of them);
-- nothing is gained on the twin that lacks the skill.
+- nothing of interest is gained on the twin that lacks the skill.
+
+Ten points are of interest.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from elicit.evaluation.run.arms import arms_of, handle_of
 from elicit.methods import cot_prompt
 from elicit.methods.sae_steer import NAME
 from elicit.models.prompts import DIRECT_ANSWER
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, Finding, Study
-from experiments.claims.reading import DIRECT, Lead, arms_figure, lead, leads, on_twin
+from experiments.claims.base import Finding, Study
+from experiments.claims.reading import DIRECT, Lead, arms_figure, lead, leads, on_twin, over_rivals
+from experiments.claims.rules import Judgement, absent
+from experiments.claims.vectors_and_gate import TWIN
 
 TOLD = "at-once"
 RIVALS = ("random feature", "difference of means", "begins")  # what the names of these controls begin with
@@ -43,25 +47,23 @@ def found(run: Run, against: Run, twin: Lead | None, margin: float, seed: int = 
     gain, matches = lead(run, NAME, DIRECT, seed), lead(run, NAME, cot_prompt.NAME, seed)
     defies = lead(against, NAME, TOLD, seed)
     nearest = min(rivals, key=lambda one: one.value)
-    parts = {
-        "matches chain-of-thought": gain.stands and matches.interval.low > -margin,
-        "works against the prompt": defies.stands,
-        "beats what else could do it": all(one.stands for one in rivals),
-    } | ({} if twin is None else {"gains nothing where the skill is not there": not twin.stands})
     table = [_row(name, run, name, lead(run, NAME, name, seed)) for name in [*arms, DIRECT]]
     table += [
         _row("told to answer at once, and pushed", against, NAME, defies),
         _row("told to answer at once", against, TOLD, defies),
     ]
     line = f"in points, {gain}, {matches}, {defies} with the push against it; the nearest rival: {nearest}"
-    notes = ["; ".join(f"{what}: {'yes' if holds else 'no'}" for what, holds in parts.items()) + "."]
-    if twin:
-        notes.append(f"Where the skill is not there, in points: {twin}.")
+    notes = [f"Where the skill is not there, in points: {twin}."] if twin else []
     figure = arms_figure(run, arms, twin, "One feature, and what else could do it", seed)
-    data = {"gain": gain, "matches": matches, "against": defies, "rivals": rivals, "twin": twin, "parts": parts}
-    return Finding(
-        CONFIRMED if all(parts.values()) else NOT_CONFIRMED, line, table, figure, notes, data, [run, against]
-    )
+    data = {"gain": gain, "matches": matches, "against": defies, "rivals": rivals, "twin": twin}
+    judged = Judgement((
+        *over_rivals(run, NAME, [DIRECT], seed),
+        *over_rivals(run, NAME, [cot_prompt.NAME], seed, margin=margin),
+        *over_rivals(against, NAME, [TOLD], seed),
+        *over_rivals(run, NAME, [one.over for one in rivals], seed),
+        *([] if twin is None else [absent(TWIN, twin.value, twin.interval)]),
+    ))  # fmt: skip
+    return Finding(judged, line, table, figure, notes, data, [run, against])
 
 
 def _row(said: str, run: Run, arm: str, ahead: Lead) -> dict[str, str]:

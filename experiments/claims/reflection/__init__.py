@@ -1,9 +1,10 @@
 """Do a base model's samples reflect, seldom, and are those that do more often right on the same question?
 
-Of the model's samples (`words`: which words count as reflection). Confirmed: the fraction of samples that reflect lies
-above 0 and below one half, by its 95% interval, and within a question those that reflect are right more often (p < 0.05
-where which samples reflect is exchanged within questions). Not testable: they reflect, but fewer than five questions
-have samples of both kinds; or the measure does not find the reflection that an organism is known to have.
+Of the model's samples (`words`: which words count as reflection). Confirmed, by 95% intervals: the fraction of samples
+that reflect lies above 0 (of interest from one in a hundred) and below one half, and within a question those that
+reflect are right more often (ten points are of interest; p < 0.05 where which samples reflect is exchanged within
+questions). Not testable: fewer than five questions have samples of both kinds, so that rarer reflection never makes a
+stronger verdict; or the measure does not find the reflection that an organism is known to have.
 
 On an organism words do not tell (none belongs to one behaviour), so there a sample reflects that continues from a dead
 end, or takes a result back to check it. Among its thoughts alone the comparison is made again: what is right more often
@@ -27,13 +28,14 @@ from elicit.decoding import Sampling
 from elicit.evaluation.metrics.format import signed, with_interval
 from elicit.evaluation.run.arms import Arm, arms_of
 from elicit.methods import direct
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import Condition, Judgement, few
 from experiments.claims.sampled import sampled
 from probes.dots import Dot, dot_plot
 from probes.errors import unknown
 from probes.statistics import Interval, bootstrap_mean
 
-FEWEST = 5  # questions with samples of both kinds
+SELDOM, RARELY = 0.5, 0.01
 _EQUATION = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)")
 _GOES_ON = re.compile(r"(?:is not there|goes nowhere)\b.*(?: goes to | = )", re.S)
 
@@ -135,17 +137,25 @@ def found(samples: Mapping[str, Samples], planted: Mapping[str, Samples], seed: 
     )  # fmt: skip
     table = [_row(name, one, rows[name]) for name, one in every.items()]
     data: dict[str, Any] = {name: one._asdict() for name, one in every.items()}
-    return Finding(verdict(first, known), line, table, figure, notes, data)
+    return Finding(judged(first, known), line, table, figure, notes, data)
 
 
-def verdict(first: Reflection, known: Reflection | None) -> str:
+def judged(first: Reflection, known: Reflection | None) -> Judgement:
     """By the rule above; `known` is what was found where there is reflection."""
-    if known is not None and not (known.rate[1].low > 0 and known.both >= FEWEST):
-        return NOT_TESTABLE
-    seldom = first.rate[1].low > 0 and first.rate[1].high < 0.5
-    if seldom and first.both < FEWEST:
-        return NOT_TESTABLE
-    return CONFIRMED if seldom and first.within[0] > first.null.mean and first.null.p < 0.05 else NOT_CONFIRMED
+    unmet = few(first.both, "questions with samples of both kinds")
+    if known is not None and (known.rate[1].low <= 0 or few(known.both, "")):
+        unmet.append("the measure does not find the reflection that the organism is known to have")
+    rate, interval = first.rate
+    return Judgement(
+        (
+            Condition("samples reflect", rate, interval, interest=RARELY),
+            Condition("fewer than one half of them", SELDOM - rate,
+                      Interval(SELDOM - interval.high, SELDOM - interval.low)),
+            Condition("within a question those that reflect are right more often", *first.within, p=first.null.p,
+                      chance=first.null.interval.high),
+        ),
+        tuple(unmet),
+    )  # fmt: skip
 
 
 def _points(one: tuple[float, Interval]) -> str:

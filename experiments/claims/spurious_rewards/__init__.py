@@ -3,8 +3,10 @@
 Confirmed, by intervals over questions that hold together with 95% on each model:
 
 1. at least one spurious reward gains over direct on the model;
-2. none gains over direct on its twin without the skill;
+2. none gains anything of interest over direct on its twin without the skill;
 3. each that gains on the model gains more there than on the twin, question by question.
+
+Ten points are of interest.
 
 Where the true reward gains nothing on the model at the same settings, nothing can be told from rewards that know less:
 not testable. A random reward that is strictly on-policy (`random`) meets no bound of the ratio, through which it is
@@ -21,7 +23,8 @@ from jaxtyping import Float
 
 from elicit.evaluation import Run
 from elicit.models import Model
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
+from experiments.claims.base import Finding, Study
+from experiments.claims.rules import HOLDS, Condition, Judgement, absent, either, lead
 from experiments.claims.trained import LONG, RLVR, SPURIOUS, example_of, means, points, rewarded, scores
 from probes.dots import Dot, dot_plot
 from probes.errors import unknown
@@ -55,7 +58,7 @@ def measure(study: Study) -> Finding:
              for some, base in ((here, runs["direct"]), (there, plain))]  # fmt: skip
     (truth,) = means({TRUE: scores(runs[RLVR]) - scores(runs["direct"])}, seed=study.seed).values()
     read = summarised(*gains, seed=study.seed)
-    verdict, why = decided(truth, read)
+    judged = decided(truth, read, scores(runs["direct"]), study.seed)
     nothing = Dot(float("nan"))
     figure = dot_plot(
         [TRUE, *(LONG[name] for name in names)],
@@ -69,7 +72,7 @@ def measure(study: Study) -> Finding:
                "the first less the second": points(*read.apart[n]), **_training(here[n])} for n in names]  # fmt: skip
     shown = ", ".join(f"{LONG[n]} {points(*read.here[n])}, on the twin {points(*read.twin[n])}" for n in names)
     return Finding(
-        verdict, f"{why}: {TRUE} {points(*truth)}; {shown} points", table, figure,
+        judged, f"{TRUE} {points(*truth)}; {shown} points", table, figure,
         [f"All were trained on {example} with the same settings; intervals hold together over the rewards.",
          _directs(runs["direct"], plain, study.model, twin)],
         {"true": {"value": truth[0], "interval": truth[1].pair}, **{
@@ -86,18 +89,25 @@ def summarised(here: Gains, twin: Gains, *, seed: int = 0) -> Both:
     return Both(means(here, seed=seed), means(twin, seed=seed), means(apart, seed=seed))
 
 
-def decided(truth: tuple[float, Interval], read: Both) -> tuple[str, str]:
-    """The verdict and its reason."""
-    works, elsewhere, apart = ({n for n, (_, interval) in some.items() if interval.low > 0} for some in read)
-    if truth[1].low <= 0:
-        return NOT_TESTABLE, "even the true reward gains nothing at these settings"
-    if not works:
-        return NOT_CONFIRMED, "no spurious reward gains on the model"
-    if elsewhere:
-        return NOT_CONFIRMED, f"on the twin, which lacks the skill, there is a gain ({', '.join(sorted(elsewhere))})"
-    if works - apart:
-        return NOT_CONFIRMED, f"no more than on the twin: {', '.join(sorted(works - apart))}"
-    return CONFIRMED, f"{', '.join(sorted(works))} gain on the model, none on the twin"
+def decided(truth: tuple[float, Interval], read: Both, direct: Float[np.ndarray, " items"], seed: int = 0) -> Judgement:
+    """The conditions; `direct`: scores on the model, which say what room there is."""
+    together = len(read.here)
+    best = lead("", np.ones(len(direct)), direct, together=together, seed=seed)
+    here = {
+        name: Condition(f"{LONG[name]} gains on the model", *one, together=together, room=best.interval.low > 0)
+        for name, one in read.here.items()
+    }
+    decides = either(list(here.values()))
+    works = [name for name, one in here.items() if one.outcome == HOLDS or one is decides]
+    return Judgement(
+        (
+            decides,
+            *(absent(f"{LONG[name]} on the twin", *one) for name, one in read.twin.items()),
+            *(Condition(f"{LONG[name]} gains more than on the twin", *read.apart[name], together=together)
+              for name in works),
+        ),
+        () if truth[1].low > 0 else ("even the true reward gains nothing at these settings",),
+    )  # fmt: skip
 
 
 def _dot(read: tuple[float, Interval]) -> Dot:

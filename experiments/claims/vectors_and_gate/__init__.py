@@ -3,7 +3,8 @@
 Confirmed, all by 95% intervals, paired by question: the fraction of the gap from direct answers to the thinking model
 lies above one half; the method is right more often than each of its rivals (random categories, random positions, the
 bias alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
-nothing is gained on the twin that lacks the skill. Not testable: without a gap, or where nothing was steered.
+nothing of interest is gained on the twin that lacks the skill. Of interest are ten points, and a tenth of the gap
+beyond one half. Not testable: without a gap, or where nothing was steered.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from elicit.evaluation.run.arms import arms_of
 from elicit.methods.vector_transfer import THINKING
 from elicit.methods.vector_transfer.hybrid_stats import GAP_HEAD, gap_rows
 from elicit.methods.vector_transfer.options import NAME
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
-from experiments.claims.reading import DIRECT, Lead, arms_figure, gap, leads, on_twin
+from experiments.claims.base import Finding, Study
+from experiments.claims.reading import DIRECT, Lead, arms_figure, gap, leads, on_twin, over_rivals
+from experiments.claims.rules import INTEREST, Condition, Judgement, absent
+from probes.statistics import Interval
 
 RIVALS = ("random categories", "random positions", "bias alone", "as many tokens substituted")
 MOST = 0.5
+TWIN = "it where the skill is not there"
 
 
 def measure(study: Study) -> Finding:
@@ -35,14 +39,10 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
     figure = arms_figure(run, arms, twin, "What is recovered, and what controls recover", seed)
     if got.share is None or got.interval is None or not over:
         why = "nothing was steered" if got.share is not None else f"a gap of {got.gap:.2f} leaves no fraction to give"
-        return Finding(NOT_TESTABLE, why, table, figure, runs=[run])
-    clean = twin is None or not twin.stands
-    holds = got.interval.low > MOST and all(one.stands for one in over) and clean
+        return Finding(Judgement((), (why,)), why, table, figure, runs=[run])
     best = min(over, key=lambda one: one.value)
-    line = (
-        f"{format_gap(got.share, got.interval.pair)} of the gap; in points, {best}, the best rival"
-        + (", not beyond chance" if not best.stands else "")
-        + (f"; {twin}" if twin else "")
+    line = f"{format_gap(got.share, got.interval.pair)} of the gap; in points, {best}, the best rival" + (
+        f"; {twin}" if twin else ""
     )
     notes = [
         "Leads over the rivals, in points: " + "; ".join(map(str, over)) + ".",
@@ -53,4 +53,14 @@ def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
     if missing:
         notes.append(f"Rivals that these vectors do not have: {', '.join(missing)}.")
     data = {"gap": got, "rivals": over, "twin": twin}
-    return Finding(CONFIRMED if holds else NOT_CONFIRMED, line, table, figure, notes, data, [run])
+    judged = Judgement((
+        recovers(got.share, got.interval),
+        *over_rivals(run, NAME, [one.over for one in over], seed),
+        *([] if twin is None else [absent(TWIN, twin.value, twin.interval)]),
+    ))  # fmt: skip
+    return Finding(judged, line, table, figure, notes, data, [run])
+
+
+def recovers(share: float, interval: Interval) -> Condition:
+    """Most of the gap is recovered."""
+    return Condition("fraction of the gap", share, interval, MOST, MOST + INTEREST, unit="")

@@ -1,6 +1,6 @@
 """Is it the decision when to think that counts? Held against decisions of the same rate that know nothing.
 
-Confirmed, all by 95% intervals, paired by question:
+Confirmed, all by 95% intervals, paired by question (ten points are of interest):
 - steering: the thinking model's decisions recover more than half of the gap, and are right more often than vectors at
   random positions of the same rate, and than random candidates at its positions;
 - routing: a question goes to a thought where the margin Δ of its short answer is small, by a threshold from one half
@@ -27,14 +27,15 @@ from elicit.evaluation.run.arms import arms_of, named, shared_items
 from elicit.methods import cot_prompt, direct
 from elicit.methods.vector_transfer import THINKING
 from elicit.methods.vector_transfer.options import NAME
-from experiments.claims.base import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, Finding, Study
-from experiments.claims.reading import DIRECT, Lead, dot, gap, lead, lead_of, leads
+from experiments.claims.base import Finding, Study
+from experiments.claims.reading import DIRECT, Lead, dot, gap, lead, lead_of, leads, over_rivals
+from experiments.claims.rules import INTEREST, Condition, Judgement
+from experiments.claims.vectors_and_gate import recovers
 from probes.dots import dot_plot
 from probes.statistics import Interval
 
 PLACES, CANDIDATES, OTHERS = "random positions", "random candidates", "random categories"
 SIGNAL = "Δ of the answer"
-MOST = 0.5
 
 
 class Gate(NamedTuple):
@@ -106,13 +107,6 @@ def found(run: Run, routed: Sequence[Run], margin: float, seed: int = 0) -> Find
         nulls={"null: decided at random, as often": nulls}, title="When: decisions against random ones",
         x="fraction of the questions",
     )  # fmt: skip
-    parts = {
-        "steering recovers most": got.interval is not None and got.interval.low > MOST,
-        "beyond random decisions": len(over) == 2 and all(one.stands for one in over),
-        "the gate keeps the accuracy": told.against_long[1].low > -margin,
-        "it saves tokens": told.saved > 0,
-        "beyond a random gate": told.beyond[1].low > 0,
-    }
     line = (
         (format_gap(got.share, got.interval.pair) if got.share is not None and got.interval else "no fraction")
         + " of the gap by the thinking model's decisions; in points, "
@@ -121,12 +115,33 @@ def found(run: Run, routed: Sequence[Run], margin: float, seed: int = 0) -> Find
         f"at {with_interval(*_pair(told.against_long), signed)} against always thinking, "
         f"{with_interval(*_pair(told.beyond), signed)} against a random gate"
     )
-    notes = ["; ".join(f"{what}: {'yes' if holds else 'no'}" for what, holds in parts.items()) + "."]
+    notes = []
     if OTHERS in arms:
         notes.append(f"How: in points, the method is {lead(run, NAME, OTHERS, seed)} at the same positions.")
-    data = {"gap": got, "steering": over, "gate": told._asdict(), "parts": parts}
-    verdict = CONFIRMED if all(parts.values()) else NOT_CONFIRMED
-    return Finding(NOT_TESTABLE if got.share is None else verdict, line, table, figure, notes, data, [run, *routed])
+    data = {"gap": got, "steering": over, "gate": told._asdict()}
+    missing = [name for name in (PLACES, CANDIDATES) if name not in arms]
+    unmet = [f"no arm {name}" for name in missing]
+    conditions = []
+    if got.share is None or got.interval is None:
+        unmet.append(f"a gap of {got.gap:.2f} leaves no fraction to give")
+    else:
+        conditions.append(recovers(got.share, got.interval))
+    conditions += over_rivals(run, NAME, [one.over for one in over], seed)
+    conditions += gated(told, margin)
+    return Finding(
+        Judgement(tuple(conditions), tuple(unmet)), line, table, figure, notes, data, [run, *routed]
+    )  # fmt: skip
+
+
+def gated(told: Judged, margin: float) -> list[Condition]:
+    """What the gate must do; the tokens are counted and have no interval."""
+    exact = Interval(told.saved, told.saved)
+    return [
+        Condition(f"the gate against always thinking, at most {margin:.0%} less", *told.against_long, -margin,
+                  INTEREST - margin),
+        Condition("the gate against a random one", *told.beyond),
+        Condition("tokens that the gate saves", told.saved, exact, interest=0.0),
+    ]  # fmt: skip
 
 
 def _pair(told: tuple[float, Interval]) -> tuple[float, list[float]]:
