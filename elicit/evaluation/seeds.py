@@ -1,15 +1,12 @@
 """One method under several seeds, on the same questions: means over both, with intervals for both.
 
-With one seed an interval over questions says nothing of what another training, search or draw would have given. Seeds
-are few, and a bootstrap that resamples three of them covers the truth 75 times in a hundred where they differ much. So
-questions are resampled, on their means over seeds; seeds enter by Student's t with one degree of freedom fewer than
-there are; and the two halves of the interval are added in quadrature (MOVER: Zou & Donner, doi 10.1002/sim.3095), each
-side for itself. Where all seeds agree that is the interval over questions; with two seeds it is wide, as it must be.
+With one seed an interval over questions says nothing of what another training, search or draw would have given: see
+`probes.statistics.over_seeds`, which reads both. Where all seeds agree it is the interval over questions; with two that
+differ it is wide, as it must be.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from elicit.evaluation.metrics.format import percent, signed, with_interval
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
-from probes.statistics import Interval, bootstrap_mean, wilson
+from probes.statistics import Interval, over_seeds, wilson
 
 Scores = Mapping[str, Mapping[str, float]]
 """For each arm and item its score."""
@@ -52,25 +48,19 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def over_seeds(values: Float[np.ndarray, "seeds questions"], *, low: float, high: float, seed: int = 0) -> OverSeeds:
-    """The mean of scores or differences with its interval, as said above.
+def summarised(values: Float[np.ndarray, "seeds questions"], *, low: float, high: float, seed: int = 0) -> OverSeeds:
+    """The mean of scores or differences with its interval; of one seed's right and wrong answers it is Wilson's.
 
     Args:
         values: of each seed and question.
         low, high: what a value can be; the interval stays within.
         seed: of the bootstrap over questions.
     """
-    mean, by_seed = float(values.mean()), values.mean(1)
-    of_questions = values.mean(0)
-    if low == 0 and np.isin(of_questions, (0, 1)).all():
-        questions = wilson(int(of_questions.sum()), len(of_questions))
+    if len(values) == 1 and low == 0 and np.isin(values, (0, 1)).all():
+        interval = wilson(int(values.sum()), values.shape[1])
     else:
-        questions = bootstrap_mean(of_questions, seed=seed)
-    half = 0.0
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * by_seed.std(ddof=1) / math.sqrt(len(values)))
-    below, above = math.hypot(mean - questions.low, half), math.hypot(questions.high - mean, half)
-    return OverSeeds(mean, Interval(max(low, mean - below), min(high, mean + above)), by_seed.tolist())
+        interval = over_seeds(values, bounds=(low, high), seed=seed)
+    return OverSeeds(float(values.mean()), interval, values.mean(1).tolist())
 
 
 def pooled(scores: Sequence[Scores], reference: str, *, lead: bool = False, seed: int = 0) -> list[dict[str, Any]]:
@@ -100,11 +90,11 @@ def pooled(scores: Sequence[Scores], reference: str, *, lead: bool = False, seed
     values = {name: np.stack([one[name] for one in every]) for name in names}
     rows = []
     for name in names:
-        own = over_seeds(values[name], low=0.0, high=1.0, seed=seed)
+        own = summarised(values[name], low=0.0, high=1.0, seed=seed)
         row: dict[str, Any] = {"arm": name, "accuracy": own.mean, "interval": own.interval.pair, "by_seed": own.by_seed}
         if name != reference:
             apart = values[name] - values[reference]
-            found = over_seeds(-apart if lead else apart, low=-1.0, high=1.0, seed=seed)
+            found = summarised(-apart if lead else apart, low=-1.0, high=1.0, seed=seed)
             row |= {
                 "difference": found.mean, "difference_interval": found.interval.pair,
                 "difference_by_seed": found.by_seed,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elicit.evaluation.seeds import over_seeds, parse_seeds, pooled
+from elicit.evaluation.seeds import parse_seeds, pooled, summarised
 from probes.errors import UserError
 from probes.statistics import bootstrap_mean, wilson
 from tests.support.shell import shell
@@ -28,7 +28,7 @@ def test_the_interval_covers_the_truth(seeds: int, spread: float) -> None:
 
     truth, hits, tries = chances(400, 4000).mean(), 0, 150
     for _ in range(tries):
-        found = over_seeds((rng.random((seeds, 64)) < chances(64, seeds)).astype(float), low=0.0, high=1.0)
+        found = summarised((rng.random((seeds, 64)) < chances(64, seeds)).astype(float), low=0.0, high=1.0)
         hits += found.interval.low <= truth <= found.interval.high
     if seeds == 1 and spread:
         assert hits / tries < 0.7
@@ -38,11 +38,13 @@ def test_the_interval_covers_the_truth(seeds: int, spread: float) -> None:
 
 def test_seeds_that_agree_leave_the_interval_over_questions() -> None:
     scores = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    same = over_seeds(np.stack([scores] * 3), low=0.0, high=1.0)
-    assert same.interval.pair == pytest.approx(wilson(5, 8).pair) and same.by_seed == [5 / 8] * 3
+    assert summarised(scores[None], low=0.0, high=1.0).interval == wilson(5, 8)
+    same = summarised(np.stack([scores] * 3), low=0.0, high=1.0)
+    low, high = bootstrap_mean(scores, bounds=(0.0, 1.0)).pair
+    assert same.interval.low <= low < high <= same.interval.high and same.by_seed == [5 / 8] * 3
     gains = np.array([1.0, 0.0, -1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    assert over_seeds(gains[None], low=-1.0, high=1.0).interval.pair == pytest.approx(bootstrap_mean(gains).pair)
-    apart = over_seeds(np.stack([np.ones(8), np.zeros(8)]), low=0.0, high=1.0)
+    assert summarised(gains[None], low=-1.0, high=1.0).interval.pair == pytest.approx(bootstrap_mean(gains).pair)
+    apart = summarised(np.stack([np.ones(8), np.zeros(8)]), low=0.0, high=1.0)
     assert apart.interval.pair == [0.0, 1.0]  # two seeds that part know nothing, and stay inside what can be
 
 
