@@ -55,6 +55,8 @@ def tasks(
             )
     verdict = "gold scores 1 and corrupted gold 0" if proof.ok else "its grader is NOT to be trusted"
     out.print(f"answers are of kind {task.kind}; on {proof.checked} items {verdict}")
+    if left_out := task.source.get("left_out_of_fit"):
+        out.print(f"{left_out} training problems are left out of fit and dev, since the test set holds them")
 
 
 def methods(as_json: Json = False) -> None:
