@@ -169,9 +169,10 @@ def over_seeds(
 ) -> Interval:
     """The interval of a mean over seeds and questions, both of which could have been others.
 
-    A seed and a question are two crossed random effects. Their mean squares give the variance of the mean, and
-    Satterthwaite's approximation its degrees of freedom: with three seeds that differ much hardly more than two, so
-    that the interval is wide. It is never narrower than that of questions alone. Of one seed nothing is known of
+    Seeds are few, and a bootstrap that resamples three of them holds the truth in as few as 64 of 100 cases where they
+    differ much. So questions are resampled, on their means over seeds; seeds enter by Student's t with one degree of
+    freedom fewer than there are; and the two halves are added in quadrature, each side for itself (MOVER: Zou and
+    Donner, doi 10.1002/sim.3095). It is never narrower than that of questions alone. Of one seed nothing is known of
     others: the interval is over questions, and speaks of this seed. Where a seed is one of two things (a fit works, or
     does not) three or five of them cannot show it, whatever the method.
 
@@ -188,20 +189,12 @@ def over_seeds(
     if not values.size:
         raise ValueError(f"{seeds} seeds of {n} questions were given; give at least one of each")
     alone = bootstrap_mean(values.mean(0), bounds=bounds, seed=seed, resamples=resamples, confidence=confidence)
-    if seeds < 2 or n < 2:
+    if seeds < 2:
         return alone
-    mean = float(values.mean())
-    between = n * values.mean(1).var(ddof=1) / values.size  # what each mean square adds to the variance of the mean
-    across = seeds * values.mean(0).var(ddof=1) / values.size
-    left = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + mean
-    rest = float((left**2).sum()) / ((seeds - 1) * (n - 1)) / values.size
-    variance = max(between + across - rest, between, across)
-    if variance <= 0:
-        return alone
-    freedom = variance**2 / (between**2 / (seeds - 1) + across**2 / (n - 1))
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance))
-    low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
-    return Interval(min(low, alone.low), max(high, alone.high))
+    mean, by_seed = float(values.mean()), values.mean(1)
+    half = float(stats.t.ppf((1 + confidence) / 2, seeds - 1) * by_seed.std(ddof=1) / math.sqrt(seeds))
+    below, above = math.hypot(mean - alone.low, half), math.hypot(alone.high - mean, half)
+    return Interval(max(bounds[0], mean - below), min(bounds[1], mean + above))
 
 
 def resampled_means(

@@ -160,10 +160,14 @@ def test_seeds_widen_the_interval() -> None:
     apart = np.stack([np.where(rng.random(200) < p, 1.0, 0.0) for p in (0.3, 0.5, 0.7)])
     wide = over_seeds(apart)
     assert wide.high - wide.low > 3 * (one.high - one.low) and wide.low >= -1 and wide.high <= 1
-    # a worked number: without an effect of questions the t interval of the seeds' means, 2 degrees of freedom
+    # a worked number: half of the t interval of the seeds' means, 2 degrees of freedom, and that of questions
     means = np.repeat(np.array([[0.2], [0.5], [0.6]]), 50, axis=1)
     low, high = stats.t.interval(0.95, 2, means[:, 0].mean(), means[:, 0].std(ddof=1) / sqrt(3))
-    assert over_seeds(means).pair == pytest.approx([low, high])
+    mean, questions = means.mean(), bootstrap_mean(means.mean(0))
+    below = sqrt((mean - low) ** 2 + (mean - questions.low) ** 2)
+    assert over_seeds(means).pair == pytest.approx(
+        [mean - below, mean + sqrt((high - mean) ** 2 + (questions.high - mean) ** 2)]
+    )
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
