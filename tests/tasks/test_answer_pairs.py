@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from elicit.tasks.answers import FOUND_BY, KINDS, find_answer
@@ -62,3 +63,17 @@ def test_an_answer_stands_where_its_span_says(pair: dict[str, Any]) -> None:
     said = pair["response"][found.start : found.end]
     assert 0 <= found.start < found.end and found.found_by in FOUND_BY
     assert said == found.text or said.upper() == found.text or (found.found_by == "box" and "boxed" in said)
+
+
+@pytest.mark.parametrize("kind", sorted({pair["kind"] for pair in PAIRS}))
+def test_other_gold_answers_leave_nothing(kind: Any) -> None:
+    """So that shuffled gold answers bring every method to chance: a response is right by no gold answer but its own."""
+    rng, grader = np.random.default_rng(0), grader_for(kind)
+    golds = np.array(sorted({pair["gold"] for pair in PAIRS if pair["kind"] == kind}), dtype=object)
+    wrongly = []
+    for pair in PAIRS:
+        if pair["kind"] == kind and pair["verdict"]:
+            drawn = [gold for gold in rng.permutation(golds)[:8] if gold != pair["gold"]]
+            others = [g for g in drawn if not grader.grade(Item("i", "q", g, "test"), pair["gold"]).correct]
+            wrongly += [(pair["id"], gold) for gold in others if verdict(kind, gold, pair["response"])]
+    assert len(wrongly) <= 1, wrongly
