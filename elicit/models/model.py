@@ -1,6 +1,5 @@
 """`Model`: weights, tokenizer and provenance, from a hub id, a folder, a GGUF file or a name of the zoo.
 
-A GGUF file is dequantised once and kept as fp32 safetensors in the cache, under the hash of its bytes.
 Nothing is ever unpickled: weights are read from safetensors or GGUF alone.
 """
 
@@ -9,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from elicit.models import zoo
 from elicit.models.download import OnDownload, SourceError, cache_dir, fetch, hub_snapshot
-from elicit.models.loading import check_whole, load_whole
+from elicit.models.gguf import PROVENANCE_FILE, converted, converted_folder
+from elicit.models.loading import load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
 from probes.errors import UserError, unknown
@@ -32,7 +31,6 @@ from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-PROVENANCE_FILE = "elicit.json"
 # Ends of a turn or a document that instruction-tuned checkpoints write though their configuration names one of them.
 END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "</s>")
 
@@ -247,7 +245,7 @@ def _resolve(name: str, revision: str | None, progress: OnDownload | None) -> tu
         if path.suffix != ".gguf":
             raise UserError(f"model file {name!r} is not a .gguf file; give a GGUF file or a folder with safetensors")
         digest = sha256_of(path)
-        return _converted(path, digest, path.stem, progress), Provenance(name, f"file {path.name}", "", digest)
+        return converted(path, digest, path.stem, progress), Provenance(name, f"file {path.name}", "", digest)
     if name in zoo.ALIASES or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         return _from_hub(name, revision)
     raise unknown(
@@ -260,78 +258,15 @@ def _resolve(name: str, revision: str | None, progress: OnDownload | None) -> tu
 
 def _from_zoo(name: str, progress: OnDownload | None) -> tuple[Path, Provenance]:
     weights = zoo.WEIGHTS[name]
-    folder = _cached(weights.sha256, name)
+    folder = converted_folder(weights.sha256, name)
     if not folder.is_dir():
         cache_dir().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-") as scratch:
             gguf = Path(scratch) / weights.file
             source = fetch(name, weights, gguf, progress)
-            _converted(gguf, weights.sha256, name, progress, source)
+            converted(gguf, weights.sha256, name, progress, source)
     source = json.loads((folder / PROVENANCE_FILE).read_text())["source"]
     return folder, Provenance(name, source, "", weights.sha256)
-
-
-def _cached(sha256: str, label: str) -> Path:
-    return cache_dir() / "models" / f"{label}-{sha256[:16]}"
-
-
-def _converted(gguf: Path, sha256: str, label: str, progress: OnDownload | None, source: str = "") -> Path:
-    """The folder with the dequantised GGUF file, made once: it appears in one rename when complete."""
-    folder = _cached(sha256, label)
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if progress is not None:
-        progress("converting to safetensors (once)", 0, 1)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as scratch:
-        made = Path(scratch) / "model"
-        _convert(gguf, made)
-        (made / PROVENANCE_FILE).write_text(
-            json.dumps({"source": source or f"file {gguf.name}", "sha256": sha256}, indent=2)
-        )
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process finished first, with the same bytes
-                raise
-    return folder
-
-
-def _convert(gguf: Path, out: Path) -> None:
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        check_whole(repr(gguf.name), lm, _beyond(gguf, lm.config))
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        # The loaded model counts as quantised and refuses to be saved: its state goes into a fresh one.
-        config = lm.config
-        del config.quantization_config
-        config.dtype = torch.float32
-        with torch.device("meta"):
-            fresh = AutoModelForCausalLM.from_config(config)
-        fresh.load_state_dict(lm.state_dict(), assign=True)
-        fresh.tie_weights()
-        fresh.generation_config = lm.generation_config
-        fresh.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise UserError(
-            f"GGUF file {gguf.name!r} could not be converted ({str(error).splitlines()[0]}); "
-            "give a GGUF file of an architecture that transformers reads"
-        ) from error
-    finally:
-        if bar:
-            logging.enable_progress_bar()
-
-
-def _beyond(gguf: Path, config: Any) -> dict[str, Any]:
-    """Tensors of blocks that a GGUF file's configuration does not count, which would be skipped silently."""
-    from gguf import GGUFReader
-
-    blocks = [re.match(r"blk\.(\d+)\.", tensor.name) for tensor in GGUFReader(gguf).tensors]
-    beyond = {found.string for found in blocks if found and int(found[1]) >= config.num_hidden_layers}
-    return {"missing_keys": set(), "unexpected_keys": beyond, "mismatched_keys": set()}
 
 
 def _from_hub(name: str, revision: str | None) -> tuple[Path, Provenance]:

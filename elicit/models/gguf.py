@@ -1,0 +1,83 @@
+"""GGUF files: dequantised once and kept as fp32 safetensors in the cache, under the hash of their bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from elicit.models.download import OnDownload, cache_dir
+from elicit.models.loading import check_whole, load_whole
+from probes.errors import UserError
+
+PROVENANCE_FILE = "elicit.json"
+
+
+def converted_folder(sha256: str, label: str) -> Path:
+    """The folder of a GGUF file that is dequantised, whether it is there or not."""
+    return cache_dir() / "models" / f"{label}-{sha256[:16]}"
+
+
+def converted(gguf: Path, sha256: str, label: str, progress: OnDownload | None, source: str = "") -> Path:
+    """The folder with the dequantised GGUF file, made once: it appears in one rename when complete."""
+    folder = converted_folder(sha256, label)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if progress is not None:
+        progress("converting to safetensors (once)", 0, 1)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as scratch:
+        made = Path(scratch) / "model"
+        _convert(gguf, made)
+        (made / PROVENANCE_FILE).write_text(
+            json.dumps({"source": source or f"file {gguf.name}", "sha256": sha256}, indent=2)
+        )
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process finished first, with the same bytes
+                raise
+    return folder
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        check_whole(repr(gguf.name), lm, _beyond(gguf, lm.config))
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        # The loaded model counts as quantised and refuses to be saved: its state goes into a fresh one.
+        config = lm.config
+        del config.quantization_config
+        config.dtype = torch.float32
+        with torch.device("meta"):
+            fresh = AutoModelForCausalLM.from_config(config)
+        fresh.load_state_dict(lm.state_dict(), assign=True)
+        fresh.tie_weights()
+        fresh.generation_config = lm.generation_config
+        fresh.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(
+            f"GGUF file {gguf.name!r} could not be converted ({str(error).splitlines()[0]}); "
+            "give a GGUF file of an architecture that transformers reads"
+        ) from error
+    finally:
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _beyond(gguf: Path, config: Any) -> dict[str, Any]:
+    """Tensors of blocks that a GGUF file's configuration does not count, which would be skipped silently."""
+    from gguf import GGUFReader
+
+    blocks = [re.match(r"blk\.(\d+)\.", tensor.name) for tensor in GGUFReader(gguf).tensors]
+    beyond = {found.string for found in blocks if found and int(found[1]) >= config.num_hidden_layers}
+    return {"missing_keys": set(), "unexpected_keys": beyond, "mismatched_keys": set()}
