@@ -336,7 +336,11 @@ def test_a_taxonomy_from_elsewhere_gets_the_same_row(thoughts: Corpus) -> None:
     assert many["v_measure"] > 0.3 and abs(many["ami"]) < 0.05
 
 
-def test_what_it_refuses(tiny: Model, ending: PreTrainedTokenizerBase, thoughts: Corpus, values: np.ndarray) -> None:
+def test_an_end_token_after_every_text_is_left_out(tiny: Model, ending: PreTrainedTokenizerBase) -> None:
+    assert corpus(ending, 4) == corpus(tiny.tokenizer, 4)
+
+
+def test_what_it_refuses(tiny: Model, thoughts: Corpus, values: np.ndarray) -> None:
     fast = tiny.tokenizer
     for call, told in (
         (lambda: score([1, 2], ["a"]), "2 labels were given for 1 sentences"),
@@ -347,7 +351,6 @@ def test_what_it_refuses(tiny: Model, ending: PreTrainedTokenizerBase, thoughts:
         (lambda: corpus(fast, 1, families=["sum"]), "did you mean sums"),
         (lambda: corpus(fast, 1, arm="thinkin"), "did you mean thinking"),
         (lambda: corpus(Slow(), 1), "Slow tells no offsets"),
-        (lambda: corpus(ending, 1), "writes a prompt otherwise"),
         (lambda: discover(values, 1), "1 clusters of"),
         (lambda: behaviour_bench.by_tfidf(thoughts, 10**6), "1000000 clusters"),
         (lambda: behaviour_bench.features(tiny.lm, thoughts, 9), "layer 9 was given"),

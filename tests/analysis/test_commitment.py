@@ -17,7 +17,7 @@ from elicit.training.rl.information_gain import NULLS
 from probes.errors import UserError
 from tests.support.planted_model import EVIDENCE, planted, riddles
 
-ITEMS = riddles(8)
+ITEMS = riddles(24)
 SPEAKS = {digit: sign for sign, digit in EVIDENCE.items()}
 
 

@@ -49,15 +49,14 @@ def test_runs_are_scored(tiny: Model, tmp_path: Path) -> None:
     against = {m.NAME: m.fit(tiny, max_new_tokens=4) for m in (direct, cot_prompt)}
     run = evaluate(cot_decoding.fit(tiny, k=2, max_new_tokens=4), items, against=against, out=tmp_path / "run")
     rows = {row["arm"]: row for row in json.loads(shell("organism", "score", str(tmp_path / "run"), "--json")[1])}
-    gap = rows["cot-prompt"]["accuracy"] - rows["direct"]["accuracy"]
     row = rows["cot-decoding"]
     assert row["gain"] == row["accuracy"] - rows["direct"]["accuracy"]
-    assert row["recovered"] == (row["gain"] / gap if gap >= 0.05 else None)
+    assert row["recovered"] is None  # four questions show no gap
     assert "gap recovered" in shell("organism", "score", str(tmp_path / "run"))[1]
     compared = compare_runs([run])
     shares = {one["arm"]: one.get("recovered") for one in compared["arms"]}
     assert shares == {arm: one["recovered"] for arm, one in rows.items()}
-    assert ("gap recovered" in head_of(compared)) == (gap >= 0.05)
+    assert "gap recovered" not in head_of(compared)
     assert all(len(line) <= len(head_of(compared)) for line in rows_of(compared))
 
 

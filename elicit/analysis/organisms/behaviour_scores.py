@@ -136,7 +136,7 @@ def corpus(
         ids, spans = thought.token_spans(tokenizer, Prompt().text(problem.question, tokenizer) + " ")
         if ids[: len(head)] != head:
             raise UserError("this tokenizer writes a prompt otherwise where a thought follows; use another base's")
-        out.texts.append(ids)
+        out.texts.append(ids[: spans[-1][1]])  # without an end token that the tokenizer appends
         out.lengths.append(len(head))
         for place, (said, span) in enumerate(zip(thought.sentences, spans, strict=True)):
             text, wording = thought.sentence_text(place), PARAPHRASES[said.behaviour][said.template]
