@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 FETCHED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href"), ("use", "href")}
 STYLED = re.compile(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')\s]+)")
-LEFT = re.compile(r"\]\[(?:elicit|probes|steering)\b[^\]]*\]|<!-- (?:list|options):|\$\$")
+LEFT = re.compile(r"\]\[(?:elicit|probes|steering)\b[^\]]*\]|<!-- (?:list|options|verdict):|\$\$")
 
 
 class Page(HTMLParser):
@@ -50,6 +50,9 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if self._in and self._in[-1] == tag:
             self._in.pop()
+
+    def handle_comment(self, data: str) -> None:
+        self.words.append(f"<!--{data}-->")
 
     def handle_data(self, data: str) -> None:
         if self._in == ["title"]:

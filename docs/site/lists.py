@@ -1,7 +1,7 @@
 """What the registries and the command line hold, as Markdown for the documentation: JSON on standard output.
 
-A page asks for a list by a comment, `<!-- list: methods -->` or `<!-- options: cot-decoding -->`; `stage.py` puts it
-in.
+A page asks for one by a comment: `<!-- list: methods -->`, `<!-- options: cot-decoding -->`, `<!-- verdict: decoding
+-->`; `stage.py` puts it in.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from elicit.methods import BASELINES, METHODS
 from elicit.models import zoo
 from elicit.tasks.registry import task_names
 from elicit.training.rl import rewards
+from experiments.claims.base import Claim, claims
+from experiments.claims.record import kept
 from experiments.markdown import markdown
 from steering.backends import BACKENDS
 
@@ -112,6 +114,12 @@ def engines() -> str:
     return markdown(("what", "names"), [(kind, ", ".join(map(code, names))) for kind, names in kinds.items()])
 
 
+def verdict(claim: Claim) -> str:
+    """After a link to a claim: what was found last."""
+    record = kept(claim)
+    return f", *{record.verdict}*" if record else ""
+
+
 def commands() -> str:
     """Every command: what it does, how it is called, its options."""
     parts = []
@@ -152,6 +160,7 @@ def main() -> None:
         "rewards": reward_table, "engines": engines, "commands": commands,
     }  # fmt: skip
     made = {f"list: {name}": make() for name, make in lists.items()}
+    made |= {f"verdict: {name}": verdict(one) for name, one in claims().items()}
     made |= {f"options: {name}": options(name) for name in METHODS if name not in BASELINES}
     print(json.dumps(made, indent=1))
 

@@ -3,7 +3,7 @@
 The navigation of `mkdocs.yml` names every page by its place in the repository, and pages keep their places, so that a
 link between two of them holds in both. What is changed on the way:
 
-- a comment that asks for a list (`<!-- list: methods -->`) becomes what `lists.py` made of the registry;
+- a comment that asks for a list (`<!-- list: methods -->`) becomes what `lists.py` made of registries and results;
 - a page that is a notebook is converted, with the outputs that are stored in it;
 - a link to a notebook goes to its page, a link to a source file to a page that shows it, a link from the root of the
   repository (`/docs/…`) to where that is from here;
@@ -28,7 +28,7 @@ from plotly.offline import get_plotlyjs
 
 ROOT = Path(__file__).parents[2]
 PLOT = "application/vnd.plotly.v1+json"
-ASKED = re.compile(r"<!-- ((?:list|options): [\w-]+) -->")
+ASKED = re.compile(r"<!-- ((?:list|options|verdict): [\w-]+) -->")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 OWN_LOOK = re.compile(r'<style.*?</style>\n?| (?:border|class|style)="[^"]*"', re.S)  # of a data frame
 IMAGES = (".svg", ".png")

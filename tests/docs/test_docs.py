@@ -221,5 +221,6 @@ def test_the_check_of_the_site_finds_what_is_wrong(tmp_path: Path) -> None:
         "//fonts.example/f.css is fetched from elsewhere"
     ]
     assert found("<img src='x.png' alt='x'>") == ["x.png is not there"]
+    assert found("<!-- list: methods -->") == ["'<!-- list:' was to be replaced"]
     assert found("<math><mi>\\arg</mi></math>") == ["'\\\\arg' was to be replaced"]
     assert found("see [fit][elicit.methods.fit] and $$x$$")[0] == "'][elicit.methods.fit]' was to be replaced"

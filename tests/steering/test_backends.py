@@ -231,7 +231,7 @@ def same_steps(given: Sequence[Generation], wanted: Sequence[Completion]) -> Non
         assert logprobs is not None
         kept = token_statistics(logprobs, top2(logprobs), torch.tensor(expected.tokens))
         for name, value in kept._asdict().items():
-            # Log-probabilities that are off by δ put the entropy H = −Σ p log p off by up to δ (1 + H); with AVX2 those of
+            # Log-probabilities off by δ put the entropy H = −Σ p log p off by up to δ (1 + H); with AVX2 those of
             # a real model's many unlikely tokens are off by up to 3 times as much as the likely ones.
             times = 3 * (1 + float(value.max())) if name == "entropy" else 1
             close(torch.from_numpy(getattr(one, name)), value, times)
