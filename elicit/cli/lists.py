@@ -53,7 +53,11 @@ def tasks(
                 markup=True,
                 highlight=False,
             )
-    verdict = "gold scores 1 and corrupted gold 0" if proof.ok else "its grader is NOT to be trusted"
+    verdict = "gold scores 1, also where responses give it, and corrupted gold 0"
+    if proof.found < proof.gold_right == proof.checked:
+        verdict = f"{proof.checked - proof.found} gold answers are NOT found in responses that give them"
+    elif not proof.ok:
+        verdict = "its grader is NOT to be trusted"
     out.print(f"answers are of kind {task.kind}; on {proof.checked} items {verdict}")
     if left_out := task.source.get("left_out_of_fit"):
         out.print(f"{left_out} training problems are left out of fit and dev, since the test set holds them")

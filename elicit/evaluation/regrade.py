@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from elicit.decoding.answering import found_in
 from elicit.decoding.decoders import Decoder, decoder_from_dict
 from elicit.decoding.trace import DIGITS, Trace, filter_path, token_margins
 from elicit.evaluation.metrics.run_metrics import compute
@@ -21,7 +22,7 @@ from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import PARQUET, REPORT, Store, as_kept, folder_for
 from elicit.evaluation.run.table import outcomes
-from elicit.tasks.answers import find_answer, token_span
+from elicit.tasks.answers import token_span
 from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import identity_of
 from probes.errors import UserError
@@ -113,7 +114,7 @@ def changes(old: Run, new: Run) -> dict[str, dict[str, Any]]:
 def _read(trace: Trace, items: Items, item: Any, handle: Mapping[str, Any]) -> Trace:
     """A trace with its answer found and judged anew; one that was asked for its answer keeps it."""
     if handle["span"] != "prompted":
-        found = find_answer(trace.text, items.task.kind_of(item))
+        found = found_in(trace.text, items.task.kind_of(item), trace.begun)
         span = token_span(trace.ends, found) if found else None
         delta = trace.delta  # of the unrounded statistics, where it is of the same tokens
         if span != trace.span:

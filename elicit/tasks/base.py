@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from elicit.tasks.answers import Kind
+from elicit.tasks.answers import Kind, find_answer
 from probes.errors import UserError
 
 Split = Literal["fit", "dev", "test"]
@@ -153,23 +153,31 @@ def mixed(items: Sequence[Item], ordered: Collection[str] = ()) -> tuple[Item, .
 
 @dataclass(frozen=True)
 class Validation:
-    """How a grader treats its own gold answers: items checked, gold right, corrupted gold right."""
+    """How a grader treats its own gold answers: items checked, gold right, corrupted gold right; `found`: gold that is
+    right too where it is found in a response, the gold alone and one that states it; `lost`: the first that is not.
+    """
 
     checked: int
     gold_right: int
     corrupted_right: int
     without_gold: int
+    found: int
+    lost: str = ""
 
     @property
     def ok(self) -> bool:
-        return self.gold_right == self.checked and self.corrupted_right == 0
+        return self.gold_right == self.found == self.checked and self.corrupted_right == 0
 
 
 def validate(items: Items, limit: int = 16) -> Validation:
-    """Grade gold and corrupted gold of the first items: gold must score 1, corrupted gold must not."""
+    """Grade gold and corrupted gold of the first items: gold must score 1, also as a model would say it, and corrupted
+    gold must not."""
     grader = items.task.grader
     gold = [item for item in items.items[:limit] if item.answer is not None]
+    lost = [item.answer or "" for item in gold if not is_found(item, grader, items.task.kind_of(item))]
     return Validation(
+        found=len(gold) - len(lost),
+        lost=lost[0] if lost else "",
         checked=len(gold),
         gold_right=sum(grader.grade(item, item.answer).correct for item in gold),
         corrupted_right=sum(grader.grade(item, corrupt(item.answer or "")).correct for item in gold),
@@ -177,12 +185,28 @@ def validate(items: Items, limit: int = 16) -> Validation:
     )
 
 
+def is_found(item: Item, grader: Grader, kind: Kind) -> bool:
+    """Whether an item's gold answer is found and right in a response that is the gold alone, and in one that states it:
+    in a sentence, or in `<answer>` tags where an answer is a whole response."""
+    gold = item.answer or ""
+    ended = gold if gold.endswith((".", "!", "?")) else f"{gold}."
+    stated = f"<answer>{gold}</answer>" if kind in ("code", "whole") else f"The answer is {ended}"
+    found = [find_answer(response, kind) for response in (gold, stated)]
+    return all(answer is not None and grader.grade(item, answer.text).correct for answer in found)
+
+
 def check_grader(items: Items, found: Validation) -> None:
-    """Refuse a task whose grader does not prove itself.
+    """Refuse a task that does not prove itself.
 
     Raises:
-        UserError: gold that it does not grade as correct, or corrupted gold that it does.
+        UserError: gold that it does not grade as correct, corrupted gold that it does, or gold that is not found.
     """
+    if found.found < found.gold_right == found.checked:
+        raise UserError(
+            f"of {found.checked} gold answers of {items.task.name!r} {found.checked - found.found} are not found in "
+            f"responses that give them, like {found.lost[:60]!r}, so that no model could be right; give their kind "
+            "(kind=whole takes all of a response), or use another task"
+        )
     if not found.ok:
         raise UserError(
             f"the grader of {items.task.name!r} is not to be trusted: of {found.checked} gold answers it grades "

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elicit.tasks.answers import KINDS, LONGEST, find_boxed
-from elicit.tasks.base import SPLITS, Item, Task, content_id, mixed, split_of
+from elicit.tasks.answers import KINDS, LONGEST, Kind, find_boxed
+from elicit.tasks.base import SPLITS, Item, Task, content_id, is_found, mixed, split_of
 from elicit.tasks.grading import check_kind, grader_for, infer_kind
 from elicit.tasks.hub import about_problem
 from probes.errors import UserError
@@ -54,10 +55,18 @@ def load(path: Path, params: dict[str, Any]) -> Task:
                 ordered.add(item.id)
     if not items:
         raise UserError(f"task file {str(path)!r} holds no items; give at least one line")
-    kind = params.get("kind") or infer_kind([item.answer for item in items])
+    kind = params.get("kind") or _kind_of(items)
     check_kind(kind, KINDS)
     source = {"family": "file", "file": path.name, "sha256": sha256_of(path)}
     return Task(path.stem, mixed(items, ordered), grader_for(kind), kind, source)
+
+
+def _kind_of(items: Sequence[Item]) -> Kind:
+    """The kind that the gold answers are of; whole responses where they are texts that are not found otherwise."""
+    kind = infer_kind([item.answer for item in items])
+    if kind == "text" and not all(is_found(item, grader_for(kind), kind) for item in items):
+        return "whole"
+    return kind
 
 
 def _item(path: Path, number: int, line: str) -> tuple[Item, bool]:

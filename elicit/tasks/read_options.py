@@ -48,9 +48,9 @@ def chosen_option(view: str) -> Answer | None:
     lines = list(_LINE.finditer(view))
     if lines and (len({m["letter"] for m in lines}) == 1 or _fills_line(view, lines[-1]) or _ends(view, lines[-1])):
         return _answer(lines[-1], "last line")
-    if re.fullmatch(r"[a-z]", view.strip()):
-        at = view.index(view.strip())
-        return Answer(view[at].upper(), at, at + 1, "last line")
+    small = re.fullmatch(r"\s*[*_(\[]*(?P<letter>[a-z])[*_)\].:]*\s*", view)
+    if small:
+        return _answer(small, "last line")
     for start, end in reversed(sentences(view)):
         last = last_match(_BRACKETED, view, start, end)
         if last:

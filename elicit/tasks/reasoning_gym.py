@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from elicit.tasks.base import SPLITS, Item, Task, content_id, split_of
+from elicit.tasks.answers import Kind
+from elicit.tasks.base import SPLITS, Item, Task, content_id, is_found, split_of
 from elicit.tasks.grading import WORKER, ReasoningGymGrader, infer_kind
 from probes.errors import UserError
 
@@ -16,6 +17,7 @@ POOL = 10_000  # entries a data set is opened with; some compute all of them at 
 LARGE_POOL = 1_000_000  # for more than a thousand items a split
 CHUNK = 64
 DEADLINE_S = 600.0
+PROVED = 16  # items of which the gold answers must be found, for the kind that they seem to be of
 
 
 @cache
@@ -40,17 +42,16 @@ def load(name: str, limit: int, seed: int, params: dict[str, Any]) -> Task:
         raise UserError(
             f"task {name!r} does not accept {params or 'its default parameters'} ({error}); change the parameters"
         ) from error
-    kind = infer_kind([item.answer for item in items[:32]])
+    inferred = infer_kind([item.answer for item in items[:32]])
     source = {
         "family": FAMILY, "dataset": dataset, "seed": SEED + seed, "params": params, "size": arguments["size"]
     }  # fmt: skip
-    return Task(
-        name=name,
-        items=items,
-        grader=grader_of(source),
-        kind="text" if kind == "math" else kind,
-        source=source,
-    )
+    grader = grader_of(source)
+    kind: Kind = "text" if inferred == "math" else inferred
+    gold = [item for item in items[:PROVED] if item.answer is not None]
+    if not all(is_found(item, grader, kind) for item in gold):
+        kind = "whole"  # grids, programs and sentences, of which no line is the answer
+    return Task(name, items, grader, kind, source)
 
 
 def grader_of(source: dict[str, Any]) -> ReasoningGymGrader:

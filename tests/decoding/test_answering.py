@@ -10,9 +10,10 @@ import pytest
 import elicit
 from elicit.decoding.answering import Response, found_again, found_in
 from elicit.decoding.trace import Trace
+from elicit.evaluation.regrade import regrade
 from elicit.evaluation.run import Store
 from elicit.models import Model, load_model
-from elicit.tasks import Task, load_task
+from elicit.tasks import Task, grading, load_task
 from probes.errors import UserError
 from tests.evaluation.test_identity import task_file
 
@@ -45,6 +46,7 @@ def test_an_answer_keeps_its_place_where_the_prompt_began_the_thought() -> None:
     found = found_in(text, "number", "<think>")
     assert found is not None and text[found.start : found.end] == found.text == "12"
     assert found == found_in(text, "number")
+    assert found_in("so 4, and 5", "number", "<think>") is None  # a thought that does not end has no answer
 
 
 @pytest.fixture
@@ -81,6 +83,12 @@ def test_a_trace_begins_in_the_thought_that_its_prompt_began(
         assert thinking["base"] == ("qa" if name == "qa" else "chat")  # the baseline is asked as the method is
         assert thinking.get("system") == ("Hm" if "system" in name else None)
         folders.append(run.folder)
+        assert not begun or all(t.answer is None for t in traces)
+        with monkeypatch.context() as patched:
+            patched.setattr(grading, "VERSION", "another")
+            anew = regrade(run, tmp_path / f"anew {len(folders)}")
+        again = [t for arm in anew.traces.values() for some in arm.values() for t in some]
+        assert again == traces  # read anew as they were begun
         assert elicit.evaluate(handle, task.test, against=["cot-prompt"]).folder == run.folder
     assert len(set(folders)) == len(folders)  # all of a prompt is in a run's identity
 
