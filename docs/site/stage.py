@@ -17,31 +17,19 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
-import yaml
+from navigation import ROOT, navigation
 from nbconvert import MarkdownExporter
 from plotly.offline import get_plotlyjs
 
-ROOT = Path(__file__).parents[2]
 PLOT = "application/vnd.plotly.v1+json"
 ASKED = re.compile(r"<!-- ((?:list|options|verdict): [\w-]+) -->")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 OWN_LOOK = re.compile(r'<style.*?</style>\n?| (?:border|class|style)="[^"]*"', re.S)  # of a data frame
 IMAGES = (".svg", ".png")
 LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "sh", ".cff": "yaml", ".jsonl": "json"}
-
-
-def pages(entry: Any) -> Iterator[str]:
-    """The pages of the navigation, by their places in the repository."""
-    if isinstance(entry, str):
-        yield entry
-    else:
-        for one in entry.values() if isinstance(entry, dict) else entry:
-            yield from pages(one)
 
 
 def text_of(place: str) -> str:
@@ -104,8 +92,7 @@ class Site:
 
 
 def main(lists: str, folder: str) -> None:
-    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    places = list(pages(navigation))
+    places = navigation()
     shutil.rmtree(folder, ignore_errors=True)
     site = Site(places, json.loads(Path(lists).read_text(encoding="utf-8")), Path(folder))
     for place in places:

@@ -22,13 +22,16 @@ from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import PARQUET, REPORT, Store, as_kept, folder_for
 from elicit.evaluation.run.table import outcomes
+from elicit.evaluation.seen import SEEN
+from elicit.evaluation.side_effects import SIDE_EFFECTS
 from elicit.tasks.answers import token_span
 from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import identity_of
 from probes.errors import UserError
 from probes.files import check_folder
 
-_KEPT = ("seconds", "seed", "model", "options", "scorer_unbounded", "delivery")  # of the old metrics
+# Of the old metrics, beside what is computed anew.
+_KEPT = ("seconds", "seed", "model", "options", "scorer_unbounded", "delivery", SEEN, SIDE_EFFECTS)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from elicit.elicited import Elicited
 from elicit.models.model import Model
 from elicit.tasks.everyday_text import SENTENCES
+from probes.encoding import encoded
 from probes.errors import UserError
 from steering.adapters import applied
 from steering.interventions import Plan
@@ -70,7 +71,7 @@ class SideEffects:
 
 def plain_texts(model: Model) -> list[list[int]]:
     """Everyday sentences as the model's tokens."""
-    return [list(model.tokenizer(sentence)["input_ids"]) for sentence in SENTENCES]
+    return [encoded(model.tokenizer, sentence) for sentence in SENTENCES]
 
 
 def side_effects(handle: Elicited) -> SideEffects:
@@ -99,9 +100,9 @@ def knowledge(model: Model, plan: Plan) -> float:
     """The fraction of `FACTS` whose right last word is the likeliest of four, by log-probability a token."""
     texts, lengths = [], []
     for stem, right, others in FACTS:
-        head = list(model.tokenizer(stem)["input_ids"])
+        head = encoded(model.tokenizer, stem)
         for word in (right, *others):
-            texts.append(head + list(model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]))
+            texts.append(head + encoded(model.tokenizer, f" {word}", special=False))
             lengths.append(len(head))
     counts = [len(text) - n for text, n in zip(texts, lengths, strict=True)]
     said = logprobs(model.lm, texts, lengths, plan)

@@ -86,11 +86,8 @@ def fit_coefficient(
     texts = torch.arange(len(x)) if text is None else torch.as_tensor(np.unique(text, return_inverse=True)[1])
     order = torch.randperm(int(texts.max()) + 1, generator=torch.Generator().manual_seed(seed))
     apart = order[: max(len(order) // 4, int(len(order) > 1))]
-    if text is None:
-        held, fit = apart, order[len(apart) :]
-    else:
-        inside = torch.isin(texts, apart)
-        held, fit = inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
+    held = torch.isin(texts, apart)
+    fit = ~held
     mean, level = x[fit].mean(0), y[fit].mean()
     centred = x[fit] - mean
     gram = centred.T @ centred
@@ -101,7 +98,8 @@ def fit_coefficient(
     spread = (y[held] - y[held].mean()).square().sum()
     r2 = float(1 - (y[held] - said).square().sum() / spread) if bool(spread > 0) else None
     made = {
-        "method": "ridge regression", "ridge": ridge, "positions": len(fit), "held_out": len(held), "held_out_r2": r2,
+        "method": "ridge regression", "ridge": ridge, "positions": int(fit.sum()), "held_out": int(held.sum()),
+        "held_out_r2": r2,
         "direction": direction.name, "seed": seed, "held_out_texts": len(apart),
     }  # fmt: skip
     return CoefficientHead(weight.float(), float(level - mean @ weight), low, high, direction.site, made)

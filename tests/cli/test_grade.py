@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import elicit
 from elicit.evaluation.regrade import regrade
 from elicit.evaluation.run.store import SAMPLES
+from elicit.evaluation.seen import SEEN, seen
+from elicit.evaluation.side_effects import SIDE_EFFECTS
 from elicit.models import Model
 from elicit.report.run_section import notes
 from elicit.tasks import grading, load_task
@@ -77,6 +80,7 @@ def test_a_run_is_graded_anew_into_a_run_of_its_own(
     monkeypatch.chdir(tmp_path)
     task = load_task(f"{task_file(tmp_path)}:kind=text")
     handle = elicit.methods.cot_decoding.fit(tiny, task.solved, k=3, max_new_tokens=6)
+    handle = replace(handle, options={**handle.options, SEEN: seen(task.test), SIDE_EFFECTS: {"plain_kl": 0.5}})
     old = elicit.evaluate(handle, task.test, against=["direct"])
     before = {path: path.read_bytes() for path in sorted(old.folder.iterdir()) if path.is_file()}
     assert regrade(old).folder == old.folder  # nothing to do
@@ -87,6 +91,7 @@ def test_a_run_is_graded_anew_into_a_run_of_its_own(
     assert {path: path.read_bytes() for path in before} == before and new.folder != old.folder
     assert (new.folder / SAMPLES).read_bytes() == (old.folder / SAMPLES).read_bytes()  # the same code reads the same
     assert new.metrics["arms"] == old.metrics["arms"] and new.metrics["readings"] == old.metrics["readings"]
+    assert all(new.metrics[name] == old.metrics[name] for name in (SEEN, SIDE_EFFECTS))
     assert (new.folder / "report.html").is_file() and new.store.config["regraded"]["from"] == old.folder.name
     assert elicit.evaluate(handle, task.test, against=["direct"]).folder.resolve() == new.folder.resolve()  # its own
     monkeypatch.setattr(grading, "VERSION", "a third")

@@ -29,18 +29,7 @@ LEFT_OUT = ("elicit/models/shipped",)  # cards of what is shipped, which no page
 FENCE = re.compile(r"^[ ]*```(\w+)\n(.*?)^[ ]*```", re.M | re.S)
 
 
-def navigation() -> list[str]:
-    def pages(entry: Any) -> Iterator[str]:
-        if isinstance(entry, str):
-            yield entry
-        else:
-            for one in entry.values() if isinstance(entry, dict) else entry:
-                yield from pages(one)
-
-    return list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
-
-
-NAVIGATION = navigation()
+NAVIGATION: list[str] = runpy.run_path(str(SITE / "navigation.py"))["navigation"]()
 WRITTEN = [page for page in NAVIGATION if (ROOT / page).is_file()]
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from elicit.elicited import Elicited
 from elicit.evaluation.side_effects import FACTS, plain_texts, side_effects
@@ -50,3 +53,11 @@ def test_facts_are_distinct_and_their_words_too() -> None:
 def test_a_handle_without_interventions_is_refused(tiny: Model) -> None:
     with pytest.raises(UserError, match="has no interventions"):
         side_effects(Elicited(tiny, "direct"))
+
+
+def test_an_end_token_after_every_text_changes_nothing(tiny: Model) -> None:
+    ending = deepcopy(tiny.tokenizer)
+    ending._tokenizer.post_processor = TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 0)])
+    other = replace(tiny, tokenizer=ending)
+    assert ending("a")["input_ids"][-1] == 0 and plain_texts(other) == plain_texts(tiny)
+    assert side_effects(pushed(other, 1.0)) == side_effects(pushed(tiny, 1.0))
