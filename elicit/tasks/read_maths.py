@@ -16,6 +16,10 @@ _PIECE = re.compile(
 _CLAUSE_ENDS = re.compile(rf"\s*,?\s(?:because|since|as|which|so that|for)\s|{STOP}(?=\s|$)|\n|\s\((?=[a-z])")
 _TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
 _SYMBOLIC = re.compile(r"[^\s,;]*[\u03c0\u221a\u221e\u03b8][^\s,;.]*")  # 16\u03c0 and 2\u221a3, without delimiters
+# A response, or a last line in bold type, of a name or a date and nothing else.
+_MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
+_NAME = rf"(?P<name>(?:{_MONTH})[ \t]+\d{{1,2}}|[A-Z][A-Za-z'-]*(?:[ \t]+[A-Za-z'-]+){{0,2}})[.!]?"
+_ALONE, _BOLD = re.compile(rf"\s*{_NAME}\s*"), re.compile(rf"\s*\*\*{_NAME}\*\*[.!]?\s*")
 _LED_IN = re.compile(r"(?:[A-Za-z']+[ \t]+){2,}(?=[-$\\\d(])")
 _WORDS = re.compile(
     r"\\(?:text[a-z]*|mbox|mathrm)\s?\{[^{}]*\}|\\[A-Za-z]+(?:\{[a-zA-Z*]+\})?|\b(?:sqrt|sin|cos|tan|log|ln|pi|and|or|percent|degrees)\b"
@@ -47,7 +51,9 @@ def math(view: str, span: Span) -> Answer | None:
 
 
 def last_math(view: str) -> Answer | None:
-    """The mathematics, or else the number, of the last sentence that has either."""
+    """The mathematics, or else the number, of the last sentence that has either; a name or a date that stands alone."""
+    if name := _ALONE.fullmatch(view):
+        return trimmed(view, *name.span("name"), "last line")
     pieces = [m for m in _PIECE.finditer(view) if _filled(m)]
     plain = _PIECE.sub(lambda m: "m" * len(m.group()), view)  # sentences do not end within mathematics
     for start, end in reversed(sentences(plain)):
@@ -67,6 +73,8 @@ def last_math(view: str) -> Answer | None:
         bare = trimmed(view, start, end, "last value")
         if bare and re.search(r"\w", bare.text) and not re.search(r"[A-Za-z]{2,}", _WORDS.sub(" ", bare.text)):
             return bare  # without delimiters, and nothing else
+        if name := _BOLD.fullmatch(view, start):
+            return trimmed(view, *name.span("name"), "last line")
         found = concluded(view, start, end, "last value")
         if found:
             symbolic = last_match(_SYMBOLIC, view, start, end)

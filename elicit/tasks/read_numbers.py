@@ -17,6 +17,7 @@ _BEFORE = re.compile(
 )
 # A sign that a blank follows counts where a number must stand.
 _SIGN = re.compile(rf"[{MINUS}]\s?(?:{MONEY})?")
+_SIGNED = re.compile(rf"\s*(?P<value>[{MINUS}]\s(?:{NUMERAL.pattern}))[\s.]*")
 # What makes a number a piece of something larger.
 _GOES_ON = re.compile(
     r"\s*(?:[-+*/^=!\u00d7\u00f7\u2212]|\\(?:times|cdot|div|sqrt|pi|pm|frac|approx)|[({\[]\s*\d|\\\(|(?:x|mod)\s\d)"
@@ -70,6 +71,8 @@ def number(view: str, span: Span) -> Answer | None:
 
 def last_number(view: str) -> Answer | None:
     """The number that the last sentence with one concludes; in words where they are the whole response."""
+    if whole := _SIGNED.fullmatch(view):
+        return Answer(whole["value"], *whole.span("value"), "last value")
     found = (concluded(view, start, end, "last value") for start, end in reversed(sentences(view)))
     words = len(view) - len(view.lstrip())
     return next((answer for answer in found if answer), None) or (
@@ -112,8 +115,9 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
     last = found[-1]
     if re.match(r"[ \t]*[-+*/×÷=(\u2212]\s*$", view[last.end() :]):
         return None  # cut in the middle of a sum
-    if re.search(r"=\s*(?:\\?\$|\\text\{[^}]*\})?\s*$", view[start : last.start()]):
-        return Answer(last.group(), *last.span(), found_by)
+    if equals := re.search(rf"=\s*(?:\\?\$|\\text\{{[^}}]*\}})?\s*(?P<sign>[{MINUS}]\s)?$", view[start : last.start()]):
+        begin = start + equals.start("sign") if equals["sign"] else last.start()
+        return Answer(view[begin : last.end()], begin, last.end(), found_by)
     first = _list_begins(view, found)
     if first < len(found) - 1 and re.search(r"\bor\b", view[found[first].start() : last.start()]):
         return trimmed(view, found[first].start(), last.end(), found_by)

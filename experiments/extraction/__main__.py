@@ -1,0 +1,5 @@
+"""The command: see the package."""
+
+from experiments.extraction import main
+
+raise SystemExit(main())
