@@ -8,8 +8,9 @@
 
 The earlier commit grades in a process of its own, from its checkout; the others as `experiments.benchmarks.grading`
 asks them (their environment: `experiments/benchmarks/other_graders.py`). An item on which any of them differs from ours
-is a disagreement; who is right was read by a person and stands in `verdicts.jsonl` with a reason. A disagreement that
-nobody has read yet is printed with the end of its response, and the exit code is 1.
+is a disagreement, but for filters that find nothing for want of the one phrase that they read; who is right was read by
+hand and stands in `verdicts.jsonl` with a reason. A disagreement that nobody has read yet is printed with the end of
+its response, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from probes.statistics import wilson
 
 VERDICTS = Path(__file__).parent / "verdicts.jsonl"
 BEFORE = "before"
-STRICT = "lm-eval gsm8k, strict"  # reads what follows `####` alone: where a response has none that is no disagreement
+# Filters that read one phrase alone; where a response has none, that they find no answer is no disagreement.
+PHRASES = {"lm-eval gsm8k, strict": "####", "lm-eval minerva_math, exact_match": "final answer is"}
 GRADE_BEFORE = """
 import json, sys
 from elicit.answers import find_answer
@@ -115,8 +117,9 @@ def main() -> int:
         table += rows(folder.name, pairs, by_grader, read)
         for pair in pairs:
             said = {name: verdicts[pair["id"]] for name, verdicts in by_grader.items() if pair["id"] in verdicts}
-            if "####" not in pair["response"]:
-                said.pop(STRICT, None)
+            for name, phrase in PHRASES.items():
+                if phrase not in pair["response"].lower():
+                    said.pop(name, None)
             if len(set(said.values())) > 1 and pair["id"] not in read:
                 unread += 1
                 print(json.dumps({**pair, "response": pair["response"][-400:], "said": said}, ensure_ascii=False))
