@@ -193,7 +193,7 @@ def taxonomy(
     layer: Annotated[int | None, typer.Option(help="Of the residual stream. Unless given: two thirds down.")] = None,
     clusters: Annotated[int, typer.Option(help="Of k-means and of each kind.")] = 7,
     kind: Annotated[
-        str, typer.Option(help="More rows: topk-sae, k-means, spherical-k-means, gmm, joined by commas.")
+        str, typer.Option(help="More rows: topk-sae, k-means, spherical-k-means, gmm, full-gmm, joined by commas.")
     ] = "",
     read: Annotated[
         str,

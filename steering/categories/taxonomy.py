@@ -14,6 +14,8 @@ and a category is the argmax of `scores(x)`, [n, categories]:
 - `k-means`: −‖z − c‖²; `spherical-k-means`: z · c with ‖c‖ = 1.
 - `gmm`: the log posterior, up to a constant, of a Gaussian mixture with diagonal covariances on `COMPONENTS` principal
   components (a variance for each of d_model dimensions is not to be had from a few thousand sentences).
+- `full-gmm`: the same with full covariances, on one principal component less than there are categories: so many
+  dimensions hold the centres of n categories, and beyond them wording makes the larger differences.
 
 Dividing by the standard deviation is ours: a few dimensions of a stream are many times larger than all others (arXiv
 2402.17762) and would be the categories. `standardise=False` is the paper's way.
@@ -284,6 +286,31 @@ def _posterior(z: Values, held: Mapping[str, Tensor]) -> Float[Tensor, "n catego
     return held["log_weights"] - away.sum(-1) / 2
 
 
+def _fit_full_mixture(z: Values, n: int, seed: int) -> Parameters:
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
+
+    pca = PCA(min(n - 1, *z.shape), svd_solver="full").fit(z.numpy())
+    spread = torch.from_numpy(pca.explained_variance_).float().sqrt().clamp(min=1e-12)
+    basis, mean = torch.from_numpy(pca.components_).float() / spread[:, None], torch.from_numpy(pca.mean_).float()
+    points = ((z - mean) @ basis.T).double().numpy()
+    found = GaussianMixture(n, reg_covar=1e-4, n_init=RESTARTS, max_iter=500, random_state=seed).fit(points)
+    return {
+        "basis": basis,
+        "mean": mean,
+        "means": torch.from_numpy(found.means_).float(),
+        "whiteners": torch.from_numpy(found.precisions_cholesky_).float(),  # [categories, components, components]
+        "log_weights": torch.from_numpy(found.weights_).log().float(),
+    }
+
+
+def _full_posterior(z: Values, held: Mapping[str, Tensor]) -> Float[Tensor, "n categories"]:
+    point = (z - held["mean"]) @ held["basis"].T
+    away = torch.einsum("ncp,cpq->ncq", point[:, None] - held["means"], held["whiteners"]).square().sum(-1)
+    log_scale = held["whiteners"].diagonal(dim1=1, dim2=2).log().sum(-1)
+    return held["log_weights"] + log_scale - away / 2
+
+
 @dataclass(frozen=True)
 class _Kind:
     """How a kind is found and scored; `rows` names the parameter with a row a category."""
@@ -299,4 +326,10 @@ KINDS: dict[str, _Kind] = {
     "k-means": _Kind("the nearest centre", "centers", _fit_k_means, _distances),
     "spherical-k-means": _Kind("the centre at the smallest angle", "centers", _fit_spherical, _cosines),
     "gmm": _Kind("the likeliest component of a Gaussian mixture", "means", _fit_mixture, _posterior),
+    "full-gmm": _Kind(
+        "the likeliest component of a Gaussian mixture with full covariances",
+        "means",
+        _fit_full_mixture,
+        _full_posterior,
+    ),
 }

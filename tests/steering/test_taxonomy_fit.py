@@ -63,6 +63,19 @@ def test_a_large_dimension_is_no_category() -> None:
     assert fit(x, "k-means", 6, site=SITE, reading="next+first/thought").made["standardise"]
 
 
+def test_full_covariances_tell_categories_apart_that_are_longer_than_they_lie_apart() -> None:
+    """Of three groups each varies more along the line that they share than the groups differ."""
+    g = torch.Generator().manual_seed(0)
+    truth = torch.randint(3, (900,), generator=g)
+    plane = torch.linalg.qr(torch.randn(40, 2, generator=g)).Q
+    along = (
+        torch.stack([truth * 4.0, torch.randn(900, generator=g) * 6], dim=1) + torch.randn(900, 2, generator=g) * 0.3
+    )
+    x = along @ plane.T + torch.randn(900, 40, generator=g) * 0.05
+    labels = {k: KINDS[k].scores(x, KINDS[k].fit(x, 3, 0)).argmax(1) for k in ("k-means", "full-gmm")}
+    assert ami(labels["full-gmm"], truth) > ami(labels["k-means"], truth) + 0.3
+
+
 def test_an_sae_is_what_its_equation_says() -> None:
     x, _ = planted()
     found = fit(x, "topk-sae", 6, site=SITE)
