@@ -17,10 +17,10 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
+from probes.auroc import auroc
 from probes.errors import UserError
 from probes.figures import styled
 from probes.lens import small
-from probes.statistics import auroc
 from probes.sweep import COLOURS
 
 MASSIVE = 10.0  # times the median norm

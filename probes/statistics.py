@@ -1,11 +1,9 @@
 """Statistics for paired evaluations: the question is the unit, and every difference has an interval.
 
 Clustered standard errors follow statsmodels' sandwich estimator on the paired differences (the design of
-arXiv 2411.00640, eq. 4 and 8); the bootstrap resamples questions (clusters), and where few of them deviate from the
-others its interval is widened by two observations that were not made (Bonett and Price 2012, for paired proportions).
-Several seeds and questions are two crossed random effects. pass@k is the unbiased estimator of arXiv 2107.03374, eq. 1,
-for independent samples; for the distinct, ordered branches of a deterministic search there is `coverage_at_k` instead.
-How often each interval holds the truth: `python -m experiments.simulations`.
+arXiv 2411.00640, eq. 4 and 8); the bootstrap resamples questions (clusters), and its interval is widened by two
+observations that were not made (Bonett and Price 2012, for paired proportions) and by their skewness. Several seeds and
+questions are two crossed random effects. How often each interval holds the truth: `python -m experiments.simulations`.
 """
 
 from __future__ import annotations
@@ -16,15 +14,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from scipy import special, stats
 
 RESAMPLES = 10_000
 DRAWN = 4_000_000  # random numbers held at once
 FEW = 8  # rows a distinct one, from which on counting is cheaper than drawing
-SPARSE = 16  # questions that deviate from the others, below which a bootstrap has too few to draw from
 SLACK = 1e-12  # equal up to rounding is equal
-NO_ANSWER = -1  # the class of a sample that has no answer, or none that counts
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -114,9 +110,10 @@ def bootstrap_mean(
 ) -> Interval:
     """Percentile bootstrap of a mean, resampling clusters; never beyond the bounds of what was measured.
 
-    Where few questions deviate from the others the bootstrap draws from too few, and holds the truth too seldom. Below
-    `SPARSE` of them its interval is widened to hold that of Student's t with one more observation at each bound. Where
-    none deviates the interval reaches as far as a fraction of deviating questions that n questions would miss with
+    Alone it holds the truth too seldom where few questions deviate from the others, and where they deviate to one side.
+    So it is widened to hold Student's t interval of the clusters and one more observation at each bound, and the same
+    one shifted by what their skewness takes from it (Johnson 1978, doi 10.1080/01621459.1978.10480051). Where no
+    question deviates the interval reaches as far as a fraction of deviating questions that n questions would miss with
     probability (1 − confidence) / 2, times the way to the bound.
 
     Args:
@@ -143,20 +140,22 @@ def bootstrap_mean(
             return Interval(float("nan"), float("nan"))
     sums = np.bincount(labels, weights=values)
     counts = np.bincount(labels).astype(float)
-    each, n, tail = sums / counts, len(counts), (1 - confidence) / 2
-    _, often = np.unique(each, return_counts=True)
-    deviating, mean = n - int(often.max()), float(sums.sum() / counts.sum())
-    if not deviating:
+    n, mean, tail = len(counts), float(sums.sum() / counts.sum()), (1 - confidence) / 2
+    if np.ptp(sums / counts) == 0:
         reach = 1 - tail ** (1 / n)
         return Interval(mean - reach * (mean - low), mean + reach * (high - mean))
-    drawn = resampled_means(np.stack([sums, counts], axis=1), seed=seed, resamples=resamples)
-    found = Interval(*(float(end) for end in np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1 - tail])))
-    if deviating >= SPARSE:
-        return found
-    centre = (n * mean + low + high) / (n + 2)
-    spread = ((each - centre) ** 2).sum() + (low - centre) ** 2 + (high - centre) ** 2
-    half = float(stats.t.ppf(1 - tail, max(1, n - 1)) * math.sqrt(spread) / (n + 2))
-    return Interval(max(low, min(found.low, centre - half)), min(high, max(found.high, centre + half)))
+    columns = [sums] if np.ptp(counts) == 0 else [sums, counts]
+    drawn = resampled_means(np.stack(columns, axis=1), seed=seed, resamples=resamples)
+    found = np.quantile(drawn[:, 0] / (drawn[:, 1] if len(columns) > 1 else counts[0]), [tail, 1 - tail])
+    each = np.r_[mean + (sums - mean * counts) / counts.mean(), low, high]
+    centre, spread = float(each.mean()), float(each.std())
+    t = float(special.stdtrit(max(1, n - 1), 1 - tail))
+    half = t * spread / math.sqrt(n + 2)
+    shift = float(((each - centre) ** 3).mean()) / spread**2 * (2 * t * t + 1) / (6 * (n + 2))
+    return Interval(
+        max(low, min(float(found[0]), centre - half + min(0.0, shift))),
+        min(high, max(float(found[1]), centre + half + max(0.0, shift))),
+    )
 
 
 def over_seeds(
@@ -192,9 +191,36 @@ def over_seeds(
     if seeds < 2:
         return alone
     mean, by_seed = float(values.mean()), values.mean(1)
-    half = float(stats.t.ppf((1 + confidence) / 2, seeds - 1) * by_seed.std(ddof=1) / math.sqrt(seeds))
+    half = float(special.stdtrit(seeds - 1, (1 + confidence) / 2) * by_seed.std(ddof=1) / math.sqrt(seeds))
     below, above = math.hypot(mean - alone.low, half), math.hypot(alone.high - mean, half)
     return Interval(max(bounds[0], mean - below), min(bounds[1], mean + above))
+
+
+def ratio_interval(
+    over: tuple[float, float],
+    errors: tuple[float, float, float],
+    degrees: int,
+    *,
+    confidence: float = 0.95,
+) -> Interval | None:
+    """Fieller's interval of a ratio of two means: all ratios r at which numerator − r · denominator may be 0.
+
+    From Fieller 1954, doi 10.1111/j.2517-6161.1954.tb00159.x. None where the denominator may be 0 itself, for then any
+    ratio may be.
+
+    Args:
+        over: numerator and denominator.
+        errors: the variance of the numerator, the covariance of both, the variance of the denominator.
+        degrees: of freedom of Student's t.
+        confidence: of the interval.
+    """
+    (a, b), (aa, ab, bb) = over, errors
+    t = float(special.stdtrit(max(1, degrees), (1 + confidence) / 2)) ** 2
+    square, cross, rest = b * b - t * bb, a * b - t * ab, a * a - t * aa
+    if square <= 0:
+        return None
+    root = math.sqrt(max(0.0, cross * cross - square * rest))
+    return Interval((cross - root) / square, (cross + root) / square)
 
 
 def resampled_means(
@@ -220,65 +246,6 @@ def resampled_means(
         else:
             out[start : start + size] = rows[rng.integers(0, n, (size, n))].mean(axis=1)
     return out
-
-
-def auroc_within(
-    score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], question: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, " questions"]:
-    """The AUROC within each question that has both right and wrong answers, in the order of the questions."""
-    if not len(score):
-        return np.empty(0)
-    order = np.lexsort((score, question))
-    score, right, question = score[order], right[order], question[order]
-    first = np.r_[True, question[1:] != question[:-1]]  # of a question
-    tie = np.cumsum(first | np.r_[True, score[1:] != score[:-1]]) - 1
-    n = np.bincount(tie)
-    rank = (np.cumsum(n) - (n - 1) / 2)[tie]  # in all; ties share the middle
-    starts = np.flatnonzero(first)
-    place = np.cumsum(first) - 1
-    rank = rank - starts[place]
-    positive = np.bincount(place, weights=right)
-    negative = np.bincount(place) - positive
-    both = (positive > 0) & (negative > 0)
-    total = np.bincount(place, weights=rank * right) - positive * (positive + 1) / 2
-    found: np.ndarray = total[both] / (positive * negative)[both]
-    return found
-
-
-def auroc_interval(
-    score: Float[np.ndarray, " n"],
-    right: Bool[np.ndarray, " n"],
-    question: Int[np.ndarray, " n"],
-    questions: int,
-    *,
-    seed: int = 0,
-    resamples: int = 1000,
-) -> Interval | None:
-    """95% bootstrap interval of the AUROC by question; None where too many resamples hold one class only.
-
-    Scores are sorted once; a resample weighs each answer by how often its question was drawn.
-
-    Args:
-        question: of each answer, a number below `questions`; questions without any answer are drawn as well.
-    """
-    rng = np.random.default_rng(seed)
-    order = np.argsort(score, kind="stable")
-    score, right, question = score[order], right[order], question[order]
-    good, bad = (question[some].astype(np.int32) for some in (right, ~right))  # half as wide is twice as fast
-    below, upto = (np.searchsorted(score[~right], score[right], side).astype(np.int32) for side in ("left", "right"))
-    values = np.full(resamples, np.nan)
-    for n in range(resamples):
-        weight = np.bincount(rng.integers(0, questions, questions), minlength=questions).astype(np.int32)
-        lost = np.concatenate([[0], np.cumsum(weight[bad])])  # weight of the wrong answers before each
-        won = weight[good]
-        pairs = int(won.sum()) * int(lost[-1])
-        if pairs:
-            values[n] = float(won @ (lost[below] + lost[upto])) / 2 / pairs
-    defined = values[~np.isnan(values)]
-    if len(defined) < resamples * 0.95:
-        return None
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return Interval(float(low), float(high))
 
 
 def mcnemar_exact(wins: int, losses: int) -> float:
@@ -307,87 +274,6 @@ def holm_by_name(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's adjustment over the p-values that are defined; NaN, where nothing was tested, stays NaN."""
     tested = [name for name, p in p_values.items() if not math.isnan(p)]
     return {**p_values, **dict(zip(tested, holm([p_values[name] for name in tested]), strict=True))}
-
-
-def pass_at_k(n: Int[np.ndarray, " items"], correct: Int[np.ndarray, " items"], k: int) -> Float[np.ndarray, " items"]:
-    """1 − C(n−c, k)/C(n, k) for each item: n independent samples, c of them right.
-
-    By logarithms, since the binomials themselves overflow from about a thousand samples on.
-
-    Raises:
-        ValueError: k below 1 or above the number of samples.
-    """
-    n, correct = np.asarray(n), np.asarray(correct)
-    if k < 1 or (n < k).any():
-        raise ValueError(f"k = {k} with {int(n.min())} samples; give a k from 1 to the number of samples")
-    few = n - correct < k  # then no choice of k misses all right ones
-    wrong = np.where(few, k, n - correct)
-    log = special.gammaln
-    missed = (log(wrong + 1) - log(wrong - k + 1)) - (log(n + 1) - log(n - k + 1))
-    passed: np.ndarray = np.where(few, 1.0, -np.expm1(missed))
-    return passed
-
-
-def maj_at_k(
-    groups: Sequence[Int[np.ndarray, " samples"]],
-    correct: Sequence[Float[np.ndarray, " samples"]],
-    k: int,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Float[np.ndarray, " items"]:
-    """For each item the chance that the majority of k of its samples is right (ties shared evenly).
-
-    Args:
-        groups: for each item the equivalence class of each sample's answer; `NO_ANSWER` where there is none. Such a
-            sample has no vote; of k without any vote the first one answers, as under the rule `vote`.
-        correct: for each item whether each sample is right.
-    """
-    for label in groups:
-        if not 1 <= k <= len(label):
-            raise ValueError(f"k = {k} with {len(label)} samples; give a k from 1 to the number of samples")
-    rng = np.random.default_rng(seed)
-    out = np.empty(len(groups))
-    sizes = np.array([len(label) for label in groups])
-    for size in np.unique(sizes):
-        some = np.flatnonzero(sizes == size)
-        # Many items need fewer draws each: it is their mean that is wanted.
-        draws = 1 if k == size else int(np.clip(resamples * 1000 // len(some), 20, resamples))
-        step = max(1, DRAWN // (draws * int(size)))
-        for start in range(0, len(some), step):
-            chosen = some[start : start + step]
-            picks = np.sort(np.argsort(rng.random((draws, size)), axis=1)[:, :k], axis=1)
-            label = np.stack([_from_one(groups[i]) for i in chosen])[:, picks].reshape(-1, k)
-            right = np.stack([np.asarray(correct[i], dtype=float) for i in chosen])[:, picks].reshape(-1, k)
-            out[chosen] = _majority_right(label, right, int(size)).reshape(len(chosen), draws).mean(1)
-    return out
-
-
-def _from_one(labels: Int[np.ndarray, " samples"]) -> Int[np.ndarray, " samples"]:
-    """Classes as numbers from 1; 0 where there is no answer."""
-    return np.where(labels == NO_ANSWER, 0, np.unique(labels, return_inverse=True)[1] + 1)
-
-
-def _majority_right(
-    label: Int[np.ndarray, "rows k"], right: Float[np.ndarray, "rows k"], classes: int
-) -> Float[np.ndarray, " rows"]:
-    """Of each row the fraction of its largest classes that are right, by the first member of each; class 0 is none."""
-    rows = np.arange(len(label))
-    counts = np.zeros((len(label), classes + 2), dtype=np.int32)
-    first = np.zeros((len(label), classes + 2))
-    for j in reversed(range(label.shape[1])):  # so that the first member is written last
-        counts[rows, label[:, j]] += 1
-        first[rows, label[:, j]] = right[:, j]
-    counts, first = counts[:, 1:], first[:, 1:]
-    winners = (counts == counts.max(1, keepdims=True)) & (counts > 0)
-    votes = winners.sum(1)
-    share: np.ndarray = np.where(votes > 0, (first * winners).sum(1) / np.maximum(votes, 1), right[:, 0])
-    return share
-
-
-def coverage_at_k(correct: Float[np.ndarray, "items branches"]) -> Float[np.ndarray, " branches"]:
-    """Fraction of items that one of the first 1, 2, … branches answers rightly, in rank order."""
-    return np.maximum.accumulate(np.asarray(correct, dtype=float), axis=1).mean(axis=0)
 
 
 def _labels(clusters: Sequence[Hashable] | np.ndarray | None, n: int) -> np.ndarray:
@@ -433,13 +319,3 @@ def question_weights(
     """How often each question is drawn in each bootstrap resample, for measures that are ratios of sums."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(questions, np.full(questions, 1 / questions), size=resamples).astype(float)
-
-
-def auroc(score: Float[np.ndarray, " n"], positive: Shaped[np.ndarray, " n"]) -> float:
-    """Chance that a positive's score is above a negative's, ties counting half; NaN if one class is empty."""
-    positive = np.asarray(positive, dtype=bool)
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not n_positive or not n_negative:
-        return float("nan")
-    ranks = stats.rankdata(score)
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

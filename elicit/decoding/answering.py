@@ -83,6 +83,7 @@ class Draft:
         generation: its tokens, with their statistics.
         choice: its number among the answers to its prompt, those of other calls included.
         prompt_tokens: of its prompt.
+        forwards: passes that it took; the prompt's own belongs to its first answer.
         asked: tokens that it took to ask for the answer.
     """
 
@@ -90,6 +91,7 @@ class Draft:
     generation: Generation
     choice: int
     prompt_tokens: int
+    forwards: int
     asked: int = 0
 
 
@@ -122,7 +124,10 @@ def respond(
         first = rng_stream.choice if isinstance(rng_stream, RngStream) else own
         said = [read(model.tokenizer, g.tokens.tolist(), batch.stop.strings, kind, mark) for g in branches]
         out.append(
-            [Draft(one, g, first + n, len(prompt)) for n, (one, g) in enumerate(zip(said, branches, strict=True))]
+            [
+                Draft(one, g, first + n, len(prompt), g.spent + g.beside - (n > 0))
+                for n, (one, g) in enumerate(zip(said, branches, strict=True))
+            ]
         )
     return out
 
@@ -242,5 +247,6 @@ def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steer
         unjudged=grade.unjudged,
         found_by=response.found.found_by if response.found else "",
         begun=response.begun,
+        forwards=draft.forwards + draft.asked,
         **notes,
     )

@@ -86,8 +86,8 @@ class TwoModelPolicy(Policy, RowObserver, Protocol):
         """How far the position that chose each of the last tokens was moved (‖Δh‖ / ‖h‖), 0 where it was not."""
         ...
 
-    def notes(self) -> Int[Tensor, "rows 4"]:
-        """What is to be kept of each of the last tokens, as `Generation.notes`."""
+    def notes(self) -> Int[Tensor, "rows 5"]:
+        """What is to be kept of each of the last tokens: `Generation.notes`, and its part of `Generation.beside`."""
         ...
 
 
@@ -121,6 +121,9 @@ class Generation:
     choice differed from the base's (1, 0; −1 where no partner was asked); which candidate was taken (0 the unsteered
     one, −1 a token that came from the partner's distribution); the category of the position (−1: the gate did not
     fire); whether the token is the partner's own choice (1, 0, −1).
+
+    `beside` counts the forward passes that choosing the tokens took beside the model's own, which are one a token: the
+    partner's, and one for each steered candidate that was tried.
     """
 
     tokens: Int[np.ndarray, " tokens"]
@@ -134,6 +137,7 @@ class Generation:
     spent: int  # tokens decoded, the end token included
     end: int | None = None  # the end token, where finish is "eos"
     notes: Int[np.ndarray, "tokens 4"] | None = None
+    beside: int = 0
 
 
 OnStep = Callable[[int, int], None]
@@ -237,7 +241,7 @@ class Record:
         self.head = _head_zero(model)
         self.tokens = np.zeros((rows, limit), dtype=np.int64)
         self.values = np.zeros((5, rows, limit), dtype=np.float32)
-        self.notes: np.ndarray | None = None  # [rows, limit, 4]
+        self.notes: np.ndarray | None = None  # [rows, limit, 5]
         self.prompt_moved = np.zeros(rows, dtype=np.int64)
         self.length = np.zeros(rows, dtype=np.int64)
         self.finish = np.full(rows, "length", dtype=object)
@@ -269,7 +273,7 @@ class Record:
         self.values[: len(values) - 1, target, step] = values[1:]
         if notes is not None:
             if self.notes is None:
-                self.notes = np.zeros((*self.tokens.shape, len(NOTES)), dtype=np.int64)
+                self.notes = np.zeros((*self.tokens.shape, notes.shape[1]), dtype=np.int64)
             self.notes[target, step] = notes.cpu().numpy()[computed]
         self.length[target] = step + 1
         ended = np.isin(emitted, self.eos)
@@ -310,9 +314,10 @@ class Record:
             top1, top2, entropy, logprob, moved = (v[row, :kept].copy() for v in self.values)
             tokens, before = self.tokens[row, :kept].copy(), int(self.prompt_moved[row])
             end = int(self.tokens[row, kept]) if finish == "eos" else None
-            notes = None if self.notes is None else self.notes[row, :kept].copy()
+            notes = None if self.notes is None else self.notes[row, :kept, : len(NOTES)].copy()
+            beside = 0 if self.notes is None else int(self.notes[row, :length, len(NOTES)].sum())
             measured = (top1, top2, entropy, logprob, moved)
-            generation = Generation(tokens, *measured, before, str(finish), int(length), end, notes)
+            generation = Generation(tokens, *measured, before, str(finish), int(length), end, notes, beside)
             out[self.question[row]].append(generation)
         return out
 

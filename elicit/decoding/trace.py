@@ -30,7 +30,10 @@ class Trace:
     hybrid decoding notes of each token (see `elicit.decoding.Generation`), empty elsewhere. `unjudged` says why the
     answer has no verdict and so scores 0 (see `elicit.tasks.base.Grade`), and `found_by` how the answer was found in
     the text (see `elicit.tasks.answers`). `begun` is the mark of the chain of thought that the text begins within,
-    where the prompt ended in one (`<think>`). The last three are written only where they say something.
+    where the prompt ended in one (`<think>`). `forwards` counts the forward passes of one sequence that it took: one a
+    token, the first branch's prefill among them; in hybrid decoding the thinking model's as well, and one for each
+    steered candidate that was tried; −1 in runs that were made before they were counted. The three before it are
+    written only where they say something.
     """
 
     item: str
@@ -59,6 +62,7 @@ class Trace:
     unjudged: str = ""
     found_by: str = ""
     begun: str = ""
+    forwards: int = -1
 
     @property
     def correct(self) -> bool:
@@ -159,6 +163,7 @@ class Outcome(NamedTuple):
     mean_logprob: float
     unjudged: str
     found_by: str
+    forwards: int
 
     @property
     def correct(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
-from elicit.evaluation.metrics.format import p_value, percent, signed, with_interval
+from elicit.evaluation.metrics.format import FORWARDS, forwards_column, p_value, percent, signed, with_interval
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
 from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
@@ -24,6 +24,7 @@ from probes.errors import unknown
 from probes.statistics import holm, paired, wilson
 
 HEAD = ("arm", "accuracy [95%]", "difference [95%]", "p (Holm)", "δc", "δo", "tokens", "s", "fit, s")
+TOKENS = HEAD.index("tokens") + 1  # columns up to there
 HOW = (
     "Accuracy in %, with Wilson's interval. Differences are the row minus {baseline}, in points, paired by question, "
     "with a bootstrap interval; p is McNemar's exact test, corrected by Holm over all rows. δc: questions in % that go "
@@ -163,6 +164,7 @@ def _row(arm: Entry, values: np.ndarray) -> dict[str, Any]:
         "accuracy": float(values.mean()),
         "interval": wilson(int(values.sum()), len(values)).pair,
         "tokens_per_item": metrics["tokens_per_item"],
+        **({"forwards_per_item": metrics["forwards_per_item"]} if "forwards_per_item" in metrics else {}),
         "seconds": arm.run.metrics["seconds"].get(arm.source),
     }
 
@@ -174,8 +176,9 @@ def each_line(result: Mapping[str, Any]) -> list[str]:
 
 
 def head_of(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """With a column more where the ceiling is known."""
-    return (*HEAD, "gap recovered") if any("recovered" in row for row in result["arms"]) else HEAD
+    """With a column more where the ceiling is known, and one where forward passes are not one a token."""
+    head = (*HEAD, "gap recovered") if any("recovered" in row for row in result["arms"]) else HEAD
+    return head if forwards_column(result["arms"]) is None else (*head[:TOKENS], FORWARDS, *head[TOKENS:])
 
 
 def rows_of(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -193,6 +196,9 @@ def rows_of(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
         cells = (told, with_interval(row["accuracy"], row["interval"]), *gain, *cost)
         gap = format_gap(row["recovered"], row["recovered_interval"]) if "recovered" in row else ""
         out.append((*cells, gap) if known else cells)
+    forwards = forwards_column(result["arms"])
+    if forwards is not None:
+        out = [(*row[:TOKENS], cell, *row[TOKENS:]) for row, cell in zip(out, forwards, strict=True)]
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from elicit.evaluation.metrics.format import p_value, signed, with_interval
+from elicit.evaluation.metrics.format import FORWARDS, forwards_column, p_value, signed, with_interval
 from elicit.evaluation.metrics.gap import format_gap
 from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
@@ -20,7 +20,8 @@ ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows: the method under test first; differences are that method minus the row's arm.
 
-    Where the ceiling is known, a column more: the fraction of the gap that each arm recovers.
+    Where the ceiling is known, a column more: the fraction of the gap that each arm recovers. Where some arm took other
+    than one forward pass a token, another: the passes a question.
     """
     against = {row["baseline"]: row for row in metrics["comparisons"]}
     known = any("recovered" in arm for arm in metrics["arms"].values())
@@ -33,7 +34,12 @@ def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
         gap = format_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
         row = (name, accuracy, f"{arm['tokens_per_item']:.0f}", difference, p)
         rows.append((*row, gap) if known else row)
-    return (*ARM_HEAD, "gap recovered") if known else ARM_HEAD, rows
+    head = (*ARM_HEAD, "gap recovered") if known else ARM_HEAD
+    forwards = forwards_column(list(metrics["arms"].values()))
+    if forwards is not None:
+        head = (*head[:3], FORWARDS, *head[3:])
+        rows = [(*row[:3], cell, *row[3:]) for row, cell in zip(rows, forwards, strict=True)]
+    return head, rows
 
 
 READING_HEAD = ("the same branches, chosen by", "accuracy [95%]", "difference to direct [95%]")

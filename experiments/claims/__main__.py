@@ -3,6 +3,7 @@
     python -m experiments.claims                            # all claims and their verdicts
     python -m experiments.claims narrowing --quick          # one, by name or number: minutes on two cores
     python -m experiments.claims 8 --model Qwen/Qwen2.5-Math-1.5B --set task=gsm8k --set limit=200
+    python -m experiments.claims 7 --quick --seeds 0,1,2    # measured with each seed, judged over seeds and questions
     python -m experiments.claims --page claims.html         # all figures on one page
     python -m experiments.claims --judge                    # what is kept, by the rules as they are now; nothing is run
     python -m experiments.claims --index                    # experiments/README.md anew, as after each finding
@@ -22,6 +23,7 @@ import torch
 
 from elicit.cli.options import settings
 from elicit.cli.terminal import run_bars, show_table
+from elicit.evaluation.seeds import parse_seeds
 from experiments.claims.base import Claim, claim, claims, study_of
 from experiments.claims.record import INDEX, Record, cells, index, judge, kept, measured, whole_page
 from probes.errors import UserError
@@ -34,6 +36,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few questions, short fits")
     parser.add_argument("--model", default="", help="another model than the claim's")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another setting of claim.toml")
+    parser.add_argument("--seeds", default="", help="several, joined by commas: measured with each, judged over all")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--page", type=Path, help="write all figures as one page")
     parser.add_argument("--judge", action="store_true", help="judge all that is kept anew, and write its pages")
@@ -63,12 +66,17 @@ def test(one: Claim, args: argparse.Namespace) -> Record:
     """Measure a claim, and keep what was found."""
     known = one.defaults(args.quick)
     changes = settings(args.set, known) | ({"model": args.model} if args.model else {})
+    seeds = parse_seeds(args.seeds) if args.seeds else []
+    if seeds and "seed" in changes:
+        raise UserError(f"seed {changes['seed']} and seeds {args.seeds} were given; give one of them")
+    if len(seeds) == 1:
+        changes, seeds = changes | {"seed": seeds[0]}, []
     study = study_of(
         one, quick=args.quick, changes=changes, runs=args.runs,
         log=lambda line: print(f"claims: {line}", file=sys.stderr),
     )  # fmt: skip
     with run_bars(quiet=False) as bars:
-        record = measured(replace(study, progress=bars))
+        record = measured(replace(study, progress=bars), seeds)
     own = args.runs / "claims" / "findings" / one.name if changes else one.folder
     record.write(own)
     if not changes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -160,6 +160,13 @@ class Study:
     @property
     def seed(self) -> int:
         return int(self.settings.get("seed", 0))
+
+    def with_seed(self, seed: int) -> Study:
+        """The same study of one of several seeds, which fits once."""
+        own = {"seed": seed, **({"fits": 1} if "fits" in self.settings else {})}
+        one = replace(self, settings={**self.settings, **own})
+        vars(one)["model"] = self.model  # read once for all seeds
+        return one
 
     @cached_property
     def model(self) -> Model:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from elicit.analysis.base import plain
 from elicit.evaluation.run.provenance import environment
 from experiments.claims.base import HERE, Claim, Study, claim, claims
 from experiments.claims.rules import NOT_TESTABLE, OPEN, UNDECIDED, VERDICTS, Judgement
+from experiments.claims.seeds import over_seeds
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
 from probes.files import make_folder, write_whole
@@ -54,6 +56,7 @@ class Record:
         made: the date.
         environment: versions and processor.
         figure: for Plotly; kept beside the rest.
+        seeds: that the verdict is over, where it is over several.
     """
 
     number: int
@@ -71,6 +74,7 @@ class Record:
     environment: dict[str, Any]
     judged: dict[str, Any]
     figure: dict[str, Any]
+    seeds: list[int] = field(default_factory=list)
 
     @property
     def judgement(self) -> Judgement:
@@ -81,7 +85,7 @@ class Record:
         """How much the verdict rests on: questions, seeds, and whether fits and settings were short."""
         settings = self.settings
         first = int(settings.get("seed", 0))
-        seeds = range(first, first + int(settings.get("fits", 1)))
+        seeds = self.seeds or range(first, first + int(settings.get("fits", 1)))
         return {
             "n": str(settings.get("limit", settings.get("queries"))), "seeds": ", ".join(map(str, seeds)),
             "settings": "--quick" if "--quick" in self.command else "full",
@@ -89,28 +93,39 @@ class Record:
 
     def write(self, folder: Path) -> None:
         make_folder(folder)
-        rest = {key: value for key, value in asdict(self).items() if key != "figure"}
+        rest = {key: value for key, value in asdict(self).items() if key != "figure" and (key != "seeds" or value)}
         write_whole(folder / RESULT, json.dumps(rest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         write_whole(folder / FIGURE, json.dumps(self.figure, allow_nan=False) + "\n")
         write_whole(folder / README, _readme(self))
 
 
-def measured(study: Study) -> Record:
-    """Measure a claim."""
+def measured(study: Study, seeds: Sequence[int] = ()) -> Record:
+    """Measure a claim; with several seeds, with each of them, and judge over all."""
     one = study.claim
     began = time.perf_counter()
-    found = one.measure(study)
+    if len(seeds) > 1:
+        each = {}
+        for seed in seeds:
+            study.log(f"seed {seed}")
+            each[seed] = one.measure(study.with_seed(seed))
+        found, study = over_seeds(each), study.with_seed(seeds[0])
+    else:
+        found = one.measure(study)
     figure = json.loads(plotly.io.to_json(_styled(found.figure), remove_uids=True))
     figure["layout"].pop("template", None)  # the page's own
     model = study.model.describe()
     default = one.defaults(study.quick)
-    changed = [f"--set {key}={value}" for key, value in study.settings.items() if value != default[key]]
+    changed = [
+        f"--set {key}={value}"
+        for key, value in study.settings.items()
+        if value != default[key] and not (len(seeds) > 1 and key in ("seed", "fits"))
+    ] + ([f"--seeds {','.join(map(str, seeds))}"] if len(seeds) > 1 else [])
     return Record(
         one.number, one.claim, found.verdict, found.line, plain(found.table), found.notes, plain(found.data),
         " ".join(["python -m experiments.claims", one.name, *(["--quick"] if study.quick else []), *changed]),
         dict(study.settings), {key: model[key] for key in ("name", "sha256", "dtype")},
         round(time.perf_counter() - began, 1), date.today().isoformat(), environment(),
-        plain(found.judged.to_dict()), figure,
+        plain(found.judged.to_dict()), figure, list(seeds) if len(seeds) > 1 else [],
     )  # fmt: skip
 
 

@@ -19,14 +19,15 @@ A claim, the first that applies:
     confirmed      all hold
 
 So one number cannot be confirmed where its truth is at the bound with more than 2.5%, nor refused where it is at d; of
-several conditions all must hold, and each may fail. How often that comes out: `python -m experiments.simulations`.
+several conditions all must hold, and each may fail, so that a claim of up to eight that are all true at d is refused
+with at most 20%. How often that comes out: `python -m experiments.simulations`; several seeds: `seeds.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class Condition:
         chance: the upper end of the null's middle 95%, where one is known.
         room: whether the largest value that there could have been would be above the bound.
         unit: `points` (the number is a fraction, shown in hundredths), or what follows the number.
+        by_question: what the number is the mean of, where it is one; not kept.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Condition:
     chance: float | None = None
     room: bool = True
     unit: str = "points"
+    by_question: Float[np.ndarray, " n"] | None = field(default=None, repr=False, compare=False)
 
     @property
     def outcome(self) -> str:
@@ -158,10 +161,11 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; what is not defined is None."""
+        kept = [{k: value for k, value in vars(one).items() if k != "by_question"} for one in self.conditions]
         rows = [
-            {**vars(one), "interval": [_or_none(end) for end in one.interval.pair], "value": _or_none(one.value),
+            {**row, "interval": [_or_none(end) for end in one.interval.pair], "value": _or_none(one.value),
              "p": None if one.p is None else _or_none(one.p, "undefined")}
-            for one in self.conditions
+            for row, one in zip(kept, self.conditions, strict=True)
         ]  # fmt: skip
         return {"conditions": rows, "unmet": list(self.unmet)}
 
@@ -200,8 +204,9 @@ def lead(
         for values in (right - other, 1 - other)
     )
     return Condition(
-        name, float((right - other).mean()), interval, -margin, INTEREST - margin, together, room=best.low > -margin
-    )
+        name, float((right - other).mean()), interval, -margin, INTEREST - margin, together,
+        room=best.low > -margin, by_question=right - other,
+    )  # fmt: skip
 
 
 def absent(what: str, gain: float, interval: Interval) -> Condition:

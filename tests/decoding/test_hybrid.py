@@ -20,6 +20,7 @@ import elicit.decoding.cache
 from elicit import evaluate, load_model, load_task
 from elicit.decoding import Hybrid, StopRule, Trace, decode
 from elicit.decoding.cache import Candidates, PerRowState, SharedPrefixState, open_state
+from elicit.decoding.decoders import decoder_from_dict, decoder_to_dict
 from elicit.decoding.decoders.gates import AlwaysGate, EntropyGate, Gate, ProbeGate
 from elicit.decoding.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
 from elicit.decoding.decoders.partner import HybridSteering, Tokens, shared_ids
@@ -323,6 +324,45 @@ def test_random_positions_are_as_many_as_asked_for_and_keyed_by_the_item() -> No
     ((alone,),) = decode(base.lm, PROMPTS[1:2], policy, max_new_tokens=60, stop=NO_STOP)
     assert alone.tokens.tolist() == found[1].tokens.tolist()
     assert tokens(run(replace(settings, seed=1), base, given)) != tokens(found)
+
+
+def test_at_random_positions_candidates_are_taken_as_often_as_the_method_took_them() -> None:
+    """The choice by likelihood takes another mixture; so large a coefficient is not the method's."""
+    base, given = as_model(tiny_model("llama")), HybridSteering(directions(), oracle(), as_model(other("llama")))
+    settings = Hybrid((0.5, 1.0, 2.0), control="random-position", share=0.8, max_new_tokens=200)
+    often = (0.7, 0.0, 0.3)
+    found = run(replace(settings, often=often), base, given)
+    notes = np.concatenate([g.notes for g in found if g.notes is not None])
+    taken = notes[notes[:, 1] > 0][:, 1]
+    assert [float((taken == number).mean()) for number in (1, 2, 3)] == pytest.approx(often, abs=0.06)
+    likeliest = np.concatenate([g.notes for g in run(settings, base, given) if g.notes is not None])
+    assert (likeliest[:, 1] == 2).any()
+    one = replace(settings, often=often)
+    assert decoder_from_dict(json.loads(json.dumps(decoder_to_dict(one)))) == one
+    assert "often" not in decoder_to_dict(settings)  # runs that were made before are found
+    with pytest.raises(UserError, match="one number for each of its 3 candidates"):
+        replace(settings, often=(0.5, 0.5))
+    with pytest.raises(UserError, match="and others none"):
+        Hybrid((1.0, 2.0), often=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("control", ["", "random-vector", "random-position"])
+def test_forward_passes_are_those_of_both_models_and_of_all_candidates(control: str) -> None:
+    base, partner = as_model(tiny_model("llama")), other("llama")
+    counting = Counting(partner)
+    given = HybridSteering(directions(), oracle(), as_model(partner))
+    settings = Hybrid((0.5, 1.0, 2.0), control=control, share=0.4 if control in SHARED else 0.0, max_new_tokens=LIMIT)
+    found = run(settings, base, given)
+    assert counting.calls == LIMIT  # of all rows together
+    for generation in found:
+        assert generation.notes is not None and generation.spent == LIMIT == len(generation.notes)
+        differs, taken, category = generation.notes[:, 0] == 1, generation.notes[:, 1], generation.notes[:, 2]
+        tried = (category >= 0) if control == "random-position" else differs & (category >= 0)
+        again = taken > 0 if control == "random-vector" else np.zeros_like(tried)
+        assert generation.beside == LIMIT + 3 * (tried.sum() + again.sum())
+    alone = replace(settings, select="none", control="", share=0.0)
+    for generation in run(alone, base, HybridSteering(directions(), AlwaysGate(1))):
+        assert generation.beside == LIMIT  # no partner; one candidate a token
 
 
 def test_a_random_candidate_may_be_any() -> None:

@@ -12,7 +12,8 @@ from elicit.evaluation.run import store as store_module
 from elicit.evaluation.run.store import PARQUET
 from elicit.evaluation.run.table import outcomes, traces
 from elicit.models import Model
-from probes.statistics import auroc, auroc_interval, auroc_within, bootstrap_mean, resampled_means
+from probes.auroc import auroc, auroc_interval, auroc_within
+from probes.statistics import bootstrap_mean, resampled_means
 from tests.support.written import written_run, written_task
 
 
@@ -60,18 +61,23 @@ def test_auroc_within_is_the_auroc_of_each_question() -> None:
     assert not len(auroc_within(np.empty(0), np.empty(0, dtype=bool), np.empty(0, dtype=int)))
 
 
-def test_the_interval_of_the_auroc_is_that_of_resampled_questions() -> None:
+def test_the_interval_of_the_auroc_is_near_that_of_resampled_questions() -> None:
     rng = np.random.default_rng(1)
-    question = np.sort(rng.integers(0, 25, 150))
-    score, right = np.round(rng.random(150), 1), rng.random(150) < 0.5
-    draw = np.random.default_rng(7)
-    values = []
-    for _ in range(300):
-        rows = np.concatenate([np.flatnonzero(question == q) for q in draw.integers(0, 25, 25)])
+    question = np.sort(rng.integers(0, 200, 900))
+    score = np.round(rng.random(900) + 0.3 * (question % 2), 1)
+    right = rng.random(900) < 0.3 + 0.4 * (question % 2)  # answers to a question are alike
+    draw, values = np.random.default_rng(7), []
+    for _ in range(400):
+        rows = np.concatenate([np.flatnonzero(question == q) for q in draw.integers(0, 200, 200)])
         values.append(auroc(score[rows], right[rows]))
-    found = auroc_interval(score, right, question, 25, seed=7, resamples=300)
-    assert found is not None and found.pair == pytest.approx(np.quantile(values, [0.025, 0.975]))
-    assert auroc_interval(score, np.ones(150, dtype=bool), question, 25, seed=0) is None
+    found = auroc_interval(score, right, question, 200)
+    assert found is not None and found.pair == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.012)
+    # answers that are only said again tell nothing more
+    again = auroc_interval(*(np.repeat(one, 4) for one in (score, right, question)), 200)
+    assert again is not None and again.pair == pytest.approx(found.pair)
+    assert auroc_interval(score, np.ones(900, dtype=bool), question, 200) is None
+    best = auroc_interval(right.astype(float), right, question, 200)
+    assert best is not None and best.high == 1.0 and best.low == pytest.approx(0.025 ** (1 / 200))
 
 
 def test_resamples_of_few_values_are_those_of_rows() -> None:

@@ -69,10 +69,16 @@ def test_one_critique() -> None:
     assert critiques(0.3, rlvr=0.1) == NOT_TESTABLE
 
 
-def curve(held: list[float], rewards: list[float]) -> dict[str, list[float]]:
+def curve(held: list[float], rewards: list[float], scores: list[list[float]] | None = None) -> dict[str, Any]:
     every = len(rewards) // len(held)
     at = [float(every * (n + 1) - 1) for n in range(len(held))]
-    return {"update": [float(n) for n in range(len(rewards))], "reward": rewards, "checked at": at, "held out": held}
+    return {"update": [float(n) for n in range(len(rewards))], "reward": rewards, "checked at": at, "held out": held,
+            **({} if scores is None else {"held out items": scores})}  # fmt: skip
+
+
+def items(checks: list[int], size: int = 40) -> list[list[float]]:
+    """The scores of a check's items, of which the first so many are right."""
+    return [(np.arange(size) < count).astype(float).tolist() for count in checks]
 
 
 def example(form: float = 0.2, copies: float = 0.0, **after: Any) -> str:
@@ -94,6 +100,17 @@ def test_one_example() -> None:
     assert example(copies=1.0, held=rises, rewards=solved) == NOT_CONFIRMED
     rise = one_example.after(curve(rises, solved), 40)
     assert rise is not None and (rise.at, rise.first, rise.last) == (5, 0.5, 0.9)
+
+
+def test_the_rise_of_others_is_paired_by_item() -> None:
+    """From 26 of 32 to 32 of 32: a rise where the six are known to be the same items, not one of two samples."""
+    held, rewards = [0.1, 26 / 32, 28 / 32, 1.0], [0.2, 0.5, 0.95, 0.95, 0.95, 1.0, 1.0, 1.0]
+    paired = one_example.after(curve([0.1, 0.5, 26 / 32, 1.0], rewards, items([3, 16, 26, 32], 32)), 32)
+    assert paired is not None and paired.room and paired.change.low > 0
+    alone = one_example.after(curve([0.1, 26 / 32, 26 / 32, 1.0], rewards), 32)
+    assert alone is not None and alone.change.pair != paired.change.pair
+    full = one_example.after(curve(held, rewards, items([3, 30, 31, 32], 32)), 32)
+    assert full is not None and not full.room  # all right would be no rise for certain: not testable
 
 
 def spurious(here: float, twin: float, truth: float = 0.9) -> str:
@@ -148,7 +165,7 @@ def earned(filler: float, share: float, control: float = 0.1) -> str:
 def test_gain_as_reward() -> None:
     assert earned(0.1, 0.8) == CONFIRMED
     assert earned(0.95, 0.8) == UNDECIDED and earned(1.3, 0.8) == NOT_CONFIRMED  # filler earns as much, or more
-    assert earned(0.1, 0.12) == NOT_CONFIRMED  # it teaches nothing
+    assert earned(0.1, 0.1) == NOT_CONFIRMED  # it teaches nothing
     assert earned(0.1, 0.8, control=0.78) == NOT_CONFIRMED  # filler teaches as much
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -210,10 +209,6 @@ def test_the_claims_have_one_effect_of_interest_but_for_what_is_named() -> None:
             assert distance == pytest.approx(rules.INTEREST) or distance <= 0.01, condition.name
 
 
-def few(rows: Any) -> list[simulations.Row]:
-    return [row for row in rows if row.kept is not None]
-
-
 def test_intervals_hold_the_truth_where_a_plain_bootstrap_does_not() -> None:
     draw = simulations.pairs(32, 0.1, 0.0)
     plain, ours = (
@@ -227,10 +222,20 @@ def test_intervals_hold_the_truth_where_a_plain_bootstrap_does_not() -> None:
 
 
 def test_verdicts_are_wrong_as_seldom_as_is_said() -> None:
-    false = simulations.decided(32, [(0.15, 0.15)], 0.0, 600, 1)
-    assert false[CONFIRMED] + false[UNDECIDED] > 0 and false[CONFIRMED] <= 0.04
-    true = simulations.decided(200, [(0.25, 0.15)], 0.0, 300, 1)
-    assert true[NOT_CONFIRMED] <= 0.2 and true[CONFIRMED] > 0.4
-    assert simulations.decided(200, [(0.15, 0.15)], 0.0, 300, 1)[NOT_CONFIRMED] > 0.5
-    rates = [simulations.decided(n, [(0.5, 0.05)], 0.0, 100, 1)[CONFIRMED] for n in (8, 32, 200)]
-    assert all(one <= other for one, other in pairwise(rates)) and rates[-1] == pytest.approx(1)
+    """Exact rates, over every count of wins and losses."""
+    assert 0 < simulations.decided(32, [(0.15, 0.15)])[CONFIRMED] <= simulations.FALSELY_CONFIRMED
+    true = simulations.decided(32, [(0.25, 0.15)] * 8)
+    assert 0 < true[NOT_CONFIRMED] <= simulations.FALSELY_REFUSED
+    assert simulations.decided(32, [(0.0, 0.1)])[CONFIRMED] < 1e-9
+    rates = [simulations.decided(n, [(0.5, 0.05)])[CONFIRMED] for n in (8, 32, 100)]
+    assert all(one <= other for one, other in pairwise(rates)) and rates[-1] > 0.99
+    total = sum(chance for *_, chance in simulations.counted(32, 0.2, 0.1))
+    assert total == pytest.approx(1, abs=1e-3)
+
+
+def test_a_row_is_judged_at_face_value() -> None:
+    row = simulations.Row("an interval", 32, 1, "0", 0.929, 2000, simulations.COVERED)
+    assert row.holds is False and row.cells()[-1] == "**does not hold**" and " to 0.93" in row.cells()[5]
+    exact = simulations.Row("a verdict", 32, 1, "0", 0.025, 0, most=simulations.FALSELY_CONFIRMED)
+    assert exact.holds and exact.cells()[5] == "exact"
+    assert simulations.Row("a limit", 32, 1, "0", 0.1, 0).holds is None

@@ -12,18 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from probes.at_k import NO_ANSWER, coverage_at_k, maj_at_k, pass_at_k
+from probes.auroc import auroc
 from probes.statistics import (
-    NO_ANSWER,
-    auroc,
     bootstrap_mean,
     clustered_standard_error,
-    coverage_at_k,
     holm,
-    maj_at_k,
     mcnemar_exact,
     over_seeds,
     paired,
-    pass_at_k,
+    ratio_interval,
     resampled_means,
     wilson,
 )
@@ -139,7 +137,7 @@ def test_an_interval_is_inside_what_can_be() -> None:
 
 
 def test_few_that_deviate_widen_the_interval() -> None:
-    """Five wins and no loss are no lead for certain: McNemar's p is 1/16; of many the bootstrap stands as it is."""
+    """Five wins and no loss are no lead for certain: McNemar's p is 1/16; of many it is nearly the bootstrap's."""
     for wins, sure in ((5, False), (6, True)):
         lead = paired(np.r_[np.ones(wins), np.zeros(100 - wins)], np.zeros(100))
         assert (lead.interval.low > 0) == sure == ((lead.mcnemar_p or 0) < 0.05)
@@ -147,7 +145,17 @@ def test_few_that_deviate_widen_the_interval() -> None:
     drawn = [np.quantile(resampled_means(v[:, None])[:, 0], [0.025, 0.975]) for v in (few, many)]
     found = [bootstrap_mean(v) for v in (few, many)]
     assert found[0].low < drawn[0][0] and found[0].high > drawn[0][1]
-    assert found[1].pair == pytest.approx(drawn[1].tolist())
+    assert found[1].pair == pytest.approx(drawn[1].tolist(), abs=0.01)
+    one_sided = bootstrap_mean(np.repeat([1.0, 0.0], (12, 188)))  # 12 of 200 do not rule out a tenth
+    assert np.quantile(resampled_means(np.repeat([1.0, 0.0], (12, 188))[:, None])[:, 0], 0.975) < 0.1 < one_sided.high
+
+
+def test_the_ratio_of_means_is_not_told_where_its_denominator_may_be_nothing() -> None:
+    assert ratio_interval((0.5, 0.2), (0.01, 0.0, 0.011), 1000) is None
+    found = ratio_interval((0.5, 1.0), (0.01, 0.0, 0.0), 1000)  # a denominator that is known: plain Student's t
+    assert found is not None and found.pair == pytest.approx(
+        [0.5 + sign * stats.t.ppf(0.975, 1000) * 0.1 for sign in (-1, 1)]
+    )
 
 
 def test_seeds_widen_the_interval() -> None:

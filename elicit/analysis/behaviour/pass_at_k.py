@@ -23,10 +23,11 @@ from jaxtyping import Float, Int
 from elicit.analysis.base import Analysis, shown, with_left_out
 from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
 from elicit.evaluation.run.run import Run
+from probes.at_k import pass_at_k
 from probes.dots import Dot, whiskers
 from probes.errors import UserError
 from probes.figures import styled
-from probes.statistics import Interval, Null, against_null, bootstrap_mean, central, pass_at_k, question_weights
+from probes.statistics import Interval, Null, against_null, bootstrap_mean, central, question_weights
 from probes.sweep import COLOURS
 
 NAME = "pass-at-k"

@@ -40,8 +40,13 @@ def decoder_name(decoder: Decoder) -> str:
     return next(name for name, cls in DECODERS.items() if type(decoder) is cls)
 
 
+LATER = {"often": ()}  # written only where it says something, so that what was made before keeps its identity
+
+
 def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
-    return {"name": decoder_name(decoder), **asdict(decoder)}  # type: ignore[call-overload]
+    given = asdict(decoder)  # type: ignore[call-overload]
+    kept = {key: value for key, value in given.items() if key not in LATER or value != LATER[key]}
+    return {"name": decoder_name(decoder), **kept}
 
 
 def decoder_from_dict(data: dict[str, Any]) -> Decoder:

@@ -16,23 +16,7 @@ At every token, for all rows of the batch together:
 
 The base's cache keeps the unsteered keys and values, also of tokens that a steered position chose: steering moves the
 choice of one token and is not carried on. The published scheme does the same by recomputing everything at each
-token; it has no cache at all.
-
-Controls keep everything but one thing:
-
-- `permuted-category`, `random-category`, `random-vector`, `bias`: the true vectors decide *where* the base is steered
-  and with which candidate; what is added there, at its coefficient and window, is another category's vector, a random
-  category's, a random one of each category, the bias alone; always as long as the true one. Text that other vectors
-  spoilt would be steered more often than the method's own: with a `share` a row never steers more than this fraction of
-  its positions so far, rounded up. (For controls that may decline to steer, give a `HybridSteering` other vectors and
-  no `control`.)
-- `random-position`: at a `share` of the positions, drawn by (seed, item, step), with the category that the gate names
-  there, and always a steered candidate.
-- `random-candidate`: any candidate, the unsteered among them, whatever the partner thinks.
-- `substitution`: the partner's token wherever they differ: all of the gap, by construction.
-- `some-substitution`: the partner's token at a `share` of the positions where they differ, drawn likewise: as many
-  tokens as the method steers, given away instead.
-- `mixing`: where they differ, the likeliest token of the averaged logits.
+token; it has no cache at all. Controls, which keep everything but one thing: `hybrid_controls.py`.
 """
 
 from __future__ import annotations
@@ -50,6 +34,16 @@ from torch import Tensor
 
 from elicit.decoding.cache import Candidates, KVState
 from elicit.decoding.decoders.gates import GateInputs
+from elicit.decoding.decoders.hybrid_controls import (
+    CONTROLS,
+    DISTRIBUTIONS,
+    DRAWN,
+    OTHER_VECTORS,
+    SHARED,
+    as_long_as,
+    exchanged,
+    steered_candidate,
+)
 from elicit.decoding.decoders.partner import HybridSteering, Newest, ThinkingModel, Tokens, thinking
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy, Rows
@@ -61,19 +55,13 @@ from probes.finite import check_largest
 from steering.adapters import Adapter, applied
 
 SELECTS = ("likelihood", "none")
-OTHER_VECTORS = ("permuted-category", "random-category", "random-vector", "bias")
-# The token comes from the partner's logits, not from a steered base.
-DISTRIBUTIONS = ("substitution", "some-substitution", "mixing")
-SHARED = ("random-position", "some-substitution")  # at a fraction of positions
-DRAWN = ("random-category", "random-candidate", *SHARED)  # a number a token decides
-CONTROLS = ("", *OTHER_VECTORS, "random-position", "random-candidate", *DISTRIBUTIONS)
 
 
 @dataclass(frozen=True)
 class Hybrid:
     """Args: coefficients (ascending; with heads, of what these say) and windows of the candidates, what selects among
     them, which control this is, the fraction of positions of `SHARED` ones and the largest of `OTHER_VECTORS` (0: any),
-    the seed of whatever a control draws, and the limit."""
+    the seed of whatever a control draws, the limit, and how often `random-position` takes each candidate."""
 
     coefficients: tuple[float, ...] = (0.5, 1.0)
     windows: tuple[int, ...] = (1,)
@@ -82,6 +70,7 @@ class Hybrid:
     share: float = 0.0
     seed: int = 0
     max_new_tokens: int = 256
+    often: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, known in (("select", SELECTS), ("control", CONTROLS)):
@@ -100,6 +89,15 @@ class Hybrid:
                 f"share = {self.share} was given with control {self.control!r}; "
                 f"give {' or '.join(SHARED)} a fraction in (0, 1], {', '.join(OTHER_VECTORS)} one or 0, and others none"
             )
+
+        object.__setattr__(self, "often", tuple(float(one) for one in self.often))
+        if self.often:
+            fits = len(self.often) == len(self.candidates) and min(self.often) >= 0 < sum(self.often)
+            if self.control != "random-position" or not fits:
+                raise UserError(
+                    f"often = {self.often} was given with control {self.control!r}; give random-position one number "
+                    f"for each of its {len(self.candidates)} candidates, and others none"
+                )
 
     @property
     def branches(self) -> int:
@@ -179,7 +177,8 @@ class HybridPolicy:
         bias = 0.0 if partner.bias is None else partner.bias.vector
         self.vectors = torch.stack([d.vector + bias for d in partner.vectors.values()]).to(device)
         self.heads = list((partner.heads or {}).values())  # in the order of the vectors
-        self.others = self._others()
+        bias_alone = None if partner.bias is None else partner.bias.vector
+        self.others = exchanged(settings.control, self.vectors, bias_alone, settings.seed)
         self.uniform: np.ndarray | None = None
         if settings.control in DRAWN:
             own = [RngStream.of(given, settings.seed) for given in rng_streams]
@@ -194,22 +193,6 @@ class HybridPolicy:
         self.step = 0
         self._moved = torch.empty(0)
         self._notes = torch.empty(0, dtype=torch.long)
-
-    def _others(self) -> Float[Tensor, "categories d_model"] | None:
-        """What the control adds in place of each category's vector; `random-category` draws at each position."""
-        kind, rng = self.settings.control, np.random.default_rng(self.settings.seed)
-        if kind == "permuted-category":  # one cycle through all: no category keeps its own
-            order = rng.permutation(len(self.vectors))
-            target = np.empty_like(order)
-            target[order] = np.roll(order, 1)
-            return _as_long_as(self.vectors, self.vectors[torch.from_numpy(target).to(self.vectors.device)])
-        if kind == "random-vector":
-            drawn = torch.from_numpy(rng.standard_normal(self.vectors.shape)).to(self.vectors)
-            return _as_long_as(self.vectors, drawn)
-        if kind == "bias":
-            assert self.partner.bias is not None
-            return _as_long_as(self.vectors, self.partner.bias.vector.to(self.vectors).expand_as(self.vectors))
-        return None
 
     @contextmanager
     def joined(
@@ -247,7 +230,7 @@ class HybridPolicy:
     def moved(self) -> Float[Tensor, "rows 1"]:
         return self._moved[:, None]
 
-    def notes(self) -> Int[Tensor, "rows 4"]:
+    def notes(self) -> Int[Tensor, "rows 5"]:
         return self._notes
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
@@ -282,7 +265,7 @@ class HybridPolicy:
         control = self.settings.control
         if control == "random-position":
             fires = uniform < self.settings.share
-        emitted, taken = base.clone(), torch.zeros_like(base)
+        emitted, taken, tried = base.clone(), torch.zeros_like(base), torch.zeros_like(base)
         self._moved = torch.zeros(len(base), device=base.device)
         if control in DISTRIBUTIONS:
             assert teacher_logits is not None and teacher is not None and differs is not None
@@ -303,10 +286,13 @@ class HybridPolicy:
                 steered &= self.count < math.ceil(self.settings.share * (step + 1))
             rows = steered.nonzero()[:, 0]
             if len(rows):
+                tried[rows] = len(self.coefficients)
                 asked = None if teacher_logits is None else teacher_logits[rows]
                 emitted[rows], taken[rows], self._moved[rows] = self._steer(
                     rows, base[rows], index[rows], asked, uniform[rows]
                 )
+            if control in OTHER_VECTORS:
+                tried += tried * (taken > 0)  # again with the other vector
         self.count = self.count + (taken > 0)
         none = torch.full_like(base, -1)
         self._notes = torch.stack(
@@ -315,6 +301,7 @@ class HybridPolicy:
                 taken,
                 torch.where(fires, category, none),
                 none if teacher is None else (emitted == teacher).long(),
+                tried + (teacher is not None),
             ],
             dim=1,
         )
@@ -351,7 +338,8 @@ class HybridPolicy:
         if control == "random-candidate":
             taken = (uniform * options.shape[1]).long()
         elif control == "random-position":
-            taken = self._likeliest_steered(options, teacher_logits)
+            theirs = teacher_logits.gather(1, options[:, 1:]) if self._selects and teacher_logits is not None else None
+            taken = steered_candidate(theirs, uniform / self.settings.share, self.settings.often)
         elif self._selects:
             assert teacher_logits is not None
             taken = teacher_logits.gather(1, options).argmax(dim=1)  # of equal ones the first
@@ -361,7 +349,7 @@ class HybridPolicy:
         if control in OTHER_VECTORS and len(on):
             if control == "random-category":
                 drawn = self.vectors[(uniform[on] * len(self.vectors)).long()]
-                vectors = _as_long_as(self.vectors[index[on]], drawn)
+                vectors = as_long_as(self.vectors[index[on]], drawn)
             else:
                 assert self.others is not None
                 vectors = self.others[index[on]]
@@ -369,14 +357,6 @@ class HybridPolicy:
         emitted = options.gather(1, taken[:, None])[:, 0]
         share = moved.gather(1, (taken - 1).clamp(min=0)[:, None])[:, 0]
         return emitted, taken, share * (taken > 0)
-
-    def _likeliest_steered(
-        self, options: Int[Tensor, "rows options"], teacher_logits: Float[Tensor, "rows vocab"] | None
-    ) -> Int[Tensor, " rows"]:
-        if not self._selects:
-            return torch.ones_like(options[:, 0])
-        assert teacher_logits is not None
-        return 1 + teacher_logits.gather(1, options[:, 1:]).argmax(dim=1)
 
     def _strength(self, rows: Int[Tensor, " rows"], index: Int[Tensor, " rows"]) -> Float[Tensor, "rows candidates"]:
         """Each candidate's coefficient at these rows. Read before a look ahead, whose forward passes the same hook."""
@@ -404,7 +384,3 @@ class HybridPolicy:
         met = f"the logits of a steered candidate of step {self.step}"
         check_largest(top.values[:, 0], self.base.lm.dtype, met, "give smaller coefficients")
         return top.argmax.view(peeked.moved.shape), peeked.moved
-
-
-def _as_long_as(wanted: Float[Tensor, "rows d_model"], x: Float[Tensor, "rows d_model"]) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True) * wanted.norm(dim=-1, keepdim=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+FORWARDS = "forward passes"  # the head of a column
 
 
 def percent(value: float) -> str:
@@ -15,6 +18,19 @@ def signed(value: float) -> str:
 
 def with_interval(value: float, interval: Sequence[float], form: Callable[[float], str] = percent) -> str:
     return f"{form(value)} [{form(interval[0])}, {form(interval[1])}]"
+
+
+def forwards_column(arms: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """Forward passes a question, as a column beside the tokens; None where that would say the same of every arm.
+
+    Args:
+        arms: with `tokens_per_item` and, but in runs made before they were counted, `forwards_per_item`.
+    """
+    counted = [arm.get("forwards_per_item") for arm in arms]
+    cells = ["" if one is None else f"{one:.0f}" for one in counted]
+    tokens = [f"{arm['tokens_per_item']:.0f}" for arm in arms]
+    same = all(one in ("", other) for one, other in zip(cells, tokens, strict=True))
+    return None if same else cells
 
 
 def p_value(p: float) -> str:

@@ -2,7 +2,10 @@
 
     recovered = (mechanism − direct) / (ceiling − direct)
 
-on the same questions, with a paired bootstrap over questions: all three are resampled together. Where the gap's own
+on the same questions. Its interval is Fieller's, of two paired means (`probes.statistics.ratio_interval`), with four
+questions more that were not asked: half a question of each of the eight ways in which three arms may be right or wrong.
+They leave the fraction as it is, give each mean the two observations that Bonett and Price (2012) add to paired
+proportions, and keep an interval that few questions could have moved from being too narrow. Where the gap's own
 interval reaches 0, or the gap is below `LEAST_GAP`, the fraction is not defined: of what may not be there no fraction
 can be given, and the gain stands for itself. On the twin without the skill there is no gap; what a mechanism gains
 there is measured against the gap of the organism that has one, so that both stand in the same unit.
@@ -11,7 +14,7 @@ there is measured against the gap of the organism that has one, so that both sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,10 @@ from jaxtyping import Float
 
 from elicit.tasks.organism.task import NAME as ORGANISM
 from probes.errors import UserError
-from probes.statistics import RESAMPLES, Interval, bootstrap_mean, resampled_means
+from probes.statistics import RESAMPLES, Interval, bootstrap_mean, ratio_interval
 
 CEILING, DIRECT = "cot-prompt", "direct"
+UNASKED = 4  # questions
 LEAST_GAP = 0.05  # below it, in the fraction of right answers, no fraction of the gap is given
 
 
@@ -59,17 +63,27 @@ def recovered(
         raise UserError(
             f"scores of {len(m)}, {len(d)} and {len(c)} questions were given; give the same questions to all"
         )
-    gap, gain = float((c - d).mean()), float((m - d).mean())
-    gaps, gains = resampled_means(np.stack([c - d, m - d], axis=1), seed=seed, resamples=resamples).T
-    gap_interval = bootstrap_mean(c - d, seed=seed, resamples=resamples)
-    gain_interval = bootstrap_mean(m - d, seed=seed, resamples=resamples)
-    fraction, interval = None, None
-    if gap >= LEAST_GAP and gap_interval.low > 0:
-        # A resample without a gap is as far out as can be, on the side of its gain.
-        without = np.where(gains > 0, np.inf, np.where(gains < 0, -np.inf, 0.0))
-        fraction = gain / gap
-        interval = _quantiles(np.divide(gains, gaps, out=without, where=gaps > 0))
-    return Recovered(fraction, interval, gap, gain, gain_interval, len(m), gap_interval)
+    gap, gain = c - d, m - d
+    gap_interval, gain_interval = (bootstrap_mean(one, seed=seed, resamples=resamples) for one in (gap, gain))
+    interval = _of_gap(gain, gap) if float(gap.mean()) >= LEAST_GAP and gap_interval.low > 0 else None
+    fraction = None if interval is None else float(gain.mean() / gap.mean())
+    return Recovered(fraction, interval, float(gap.mean()), float(gain.mean()), gain_interval, len(m), gap_interval)
+
+
+def _of_gap(gain: Float[np.ndarray, " n"], gap: Float[np.ndarray, " n"]) -> Interval | None:
+    """The interval of the fraction, where both are of the same questions; None where the gap may be 0."""
+    n = len(gap) + UNASKED
+    means = float(gain.sum() / n), float(gap.sum() / n)
+    # Of the eight ways two raise and two lower the gain, as many the gap, and one each both at once: half a question of
+    # each adds 2, 2 and 1 to the sums of squares and products.
+    gain_square, product, gap_square = float(gain @ gain) + 2, float(gain @ gap) + 1, float(gap @ gap) + 2
+    errors = tuple(
+        (total / n - one * other) / (n - 1)
+        for total, one, other in (
+            (gain_square, means[0], means[0]), (product, *means), (gap_square, means[1], means[1])
+        )
+    )  # fmt: skip
+    return ratio_interval(means, errors, len(gap) - 1)
 
 
 def is_gap(gap: Float[np.ndarray, " n"], *, seed: int = 0, resamples: int = RESAMPLES) -> bool:
@@ -95,10 +109,18 @@ def recovered_by_arm(task: str, scores: Mapping[str, np.ndarray], *, seed: int =
         return {}
     out = {}
     for arm, values in scores.items():
-        found = recovered(values, scores[DIRECT], scores[CEILING], seed=seed)
+        found = _of_arm(arm, values, scores[DIRECT], scores[CEILING], seed)
         if found.share is not None and found.interval is not None:
             out[arm] = {"recovered": found.share, "recovered_interval": found.interval.pair}
     return out
+
+
+def _of_arm(arm: str, scores: np.ndarray, direct: np.ndarray, ceiling: np.ndarray, seed: int) -> Recovered:
+    """As `recovered`; the two arms that span the gap are 0 and 1 of it whatever the questions."""
+    found = recovered(scores, direct, ceiling, seed=seed)
+    if found.share is None or arm not in (DIRECT, CEILING):
+        return found
+    return replace(found, interval=Interval(found.share, found.share))
 
 
 def false_positive(
@@ -113,25 +135,23 @@ def false_positive(
 
     Args:
         mechanism, direct: scores on the twin, question by question.
-        gap: ceiling − direct on the organism with the skill, question by question; resampled on its own.
+        gap: ceiling − direct on the organism with the skill, question by question, on questions of its own.
 
     Raises:
         UserError: no gap to measure with.
     """
-    whole = float(gap.mean())
-    if not is_gap(gap, seed=seed, resamples=resamples):
+    gain, whole = np.asarray(mechanism, dtype=float) - np.asarray(direct, dtype=float), float(gap.mean())
+    each = [np.r_[one, -1.0, 1.0] for one in (gain, gap)]  # two questions that were not asked, as in `bootstrap_mean`
+    means, errors = zip(*((float(one.mean()), float(one.var()) / len(one)) for one in each), strict=True)
+    interval = None
+    if is_gap(gap, seed=seed, resamples=resamples):
+        interval = ratio_interval(means, (errors[0], 0.0, errors[1]), len(gap) - 1)
+    if interval is None:
         raise UserError(
             f"a gap of {whole:.2f} on {len(gap)} questions was given; measure with an organism whose ceiling is above "
             "its direct answers, on more questions"
         )
-    gain = np.asarray(mechanism, dtype=float) - np.asarray(direct, dtype=float)
-    fraction = float(gain.mean()) / whole
-    if np.ptp(gain) == 0:  # no question changed: as far as so few questions can tell
-        low, high = bootstrap_mean(gain, seed=seed).pair
-        return fraction, Interval(low / whole, high / whole)
-    gains = resampled_means(gain[:, None], seed=seed, resamples=resamples)[:, 0]
-    gaps = resampled_means(gap[:, None], seed=seed + 1, resamples=resamples)[:, 0]
-    return fraction, _quantiles(gains / np.maximum(gaps, LEAST_GAP))
+    return float(gain.mean()) / whole, interval
 
 
 def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recovered]:
@@ -145,7 +165,7 @@ def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recover
         if needed not in arms:
             raise UserError(f"the run has no arm {needed!r}; evaluate against {DIRECT},{CEILING}")
     direct, ceiling = scores_of(metrics, DIRECT), scores_of(metrics, CEILING)
-    return {name: recovered(scores_of(metrics, name), direct, ceiling, seed=seed) for name in arms}
+    return {name: _of_arm(name, scores_of(metrics, name), direct, ceiling, seed) for name in arms}
 
 
 def score_runs(
@@ -215,11 +235,6 @@ def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 def scores_of(metrics: Mapping[str, Any], arm: str) -> Float[np.ndarray, " items"]:
     """The scores of an arm, in the order of the items."""
     return np.array(list(metrics["arms"][arm]["scores"].values()))
-
-
-def _quantiles(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975], method="inverted_cdf")
-    return Interval(float(low), float(high))
 
 
 def by_family(scores: Mapping[str, float], families: Mapping[str, str]) -> dict[str, list[float]]:

@@ -18,19 +18,9 @@ from elicit.decoding.selection import RULES, Answered, Verdict, select, select_a
 from elicit.evaluation.metrics.bottom_line import bottom_line
 from elicit.evaluation.metrics.gap import recovered_by_arm
 from elicit.tasks.base import Items
-from probes.statistics import (
-    NO_ANSWER,
-    auroc,
-    auroc_interval,
-    auroc_within,
-    bootstrap_mean,
-    coverage_at_k,
-    holm,
-    maj_at_k,
-    paired,
-    pass_at_k,
-    wilson,
-)
+from probes.at_k import NO_ANSWER, coverage_at_k, maj_at_k, pass_at_k
+from probes.auroc import auroc, auroc_interval, auroc_within
+from probes.statistics import bootstrap_mean, holm, paired, wilson
 
 Traces = Mapping[str, Sequence[Answered]]
 
@@ -106,6 +96,7 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "interval": wilson(int(scores.sum()), len(scores)).pair,
         "right": int(scores.sum()),
         "tokens_per_item": sum(t.spent for t in every) / len(ids),
+        **_forwards(every, len(ids)),
         "prompt_tokens_per_item": float(np.mean([traces[i][0].prompt_tokens for i in ids])),
         "branches_per_item": len(every) / len(ids),
         "unanswered": sum(v.answer is None for v in verdicts),
@@ -116,6 +107,12 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "found_by": dict(Counter(t.found_by or "none" for t in every)),
         "scores": dict(zip(ids, scores.tolist(), strict=True)),
     }
+
+
+def _forwards(traces: Sequence[Answered], items: int) -> dict[str, float]:
+    """Forward passes a question; nothing where a run was made before they were counted."""
+    each = [t.forwards for t in traces]
+    return {} if min(each) < 0 else {"forwards_per_item": sum(each) / items}
 
 
 GROUPED_BY = ("subject", "level")
@@ -199,7 +196,7 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
                 }
             )
     value = auroc(delta, right)
-    found = auroc_interval(delta, right, question, len(ids), seed=seed)
+    found = auroc_interval(delta, right, question, len(ids))
     return {
         "branches": len(answered),
         "right": int(right.sum()),

@@ -27,7 +27,8 @@ MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through 
 
 _OUTCOMES = """
 select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
-       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double), {unjudged}, {found_by}
+       coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double),
+       {unjudged}, {found_by}, {forwards}
 from read_parquet($file)
 """
 
@@ -66,8 +67,8 @@ def _query(file: Path) -> str:
     import pyarrow.parquet as pq
 
     known = pq.read_schema(file).names  # tables of older runs lack some
-    later = ("unjudged", "found_by")
-    return _OUTCOMES.format(**{name: f"coalesce({name}, '')" if name in known else "''" for name in later})
+    later = {"unjudged": "''", "found_by": "''", "forwards": "-1"}
+    return _OUTCOMES.format(**{k: f"coalesce({k}, {none})" if k in known else none for k, none in later.items()})
 
 
 def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:

@@ -171,7 +171,8 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     could do with as many tokens.
 
     Other vectors steer where the true ones would, with the candidate that these would give, and no larger a fraction of
-    the tokens than the method steered on dev. Those that may decline take the true vectors' place altogether: the
+    the tokens than the method steered on dev. At random positions each candidate is taken as often as the method took
+    it there. Those that may decline take the true vectors' place altogether: the
     thinking model chooses among them and the unsteered token.
 
     Raises:
@@ -222,7 +223,11 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         for name, vectors in _other_vectors(partner, seed).items():
             decliner = replace(partner, vectors=vectors, bias=None)
             out[name] = replace(handle, method=name, partner=decliner, options={})
-    out["random positions"] = exchanged("random-position", share=steered, seed=seed)
+    took = handle.options["found"]["dev"]["by_candidate"]
+    often = [took.get(str(number), 0.0) for number in range(1, len(decoder.candidates) + 1)]
+    out["random positions"] = exchanged(
+        "random-position", share=steered, seed=seed, often=tuple(often) if len(often) > 1 and any(often) else ()
+    )
     out["random candidates"] = exchanged("random-candidate", seed=seed)
     if decoder.asks(partner):
         out["token substitution"] = exchanged("substitution")

@@ -22,10 +22,10 @@ from transformers import PreTrainedModel
 
 from elicit.decoding.decoders.gates import ProbeGate, TokenLabels
 from elicit.methods.vector_transfer.reasoning_traces import ReasoningTraces, TokenActivations
+from probes.auroc import auroc
 from probes.errors import UserError
 from probes.likelihood import output_logits
 from probes.sites import Site, decoder
-from probes.statistics import auroc
 from steering.categories.vectors import SAME
 from steering.directions import Direction
 

@@ -18,7 +18,8 @@ class Point(NamedTuple):
     `mixed` is the fraction of groups with variance, `constant` the fraction of rollouts that give the most frequent
     answer; `low` and `high` are the smallest and largest ratio of a token, `clipped` the fraction of tokens without
     gradient; `sampler` is the mean |Δ log p| between the decoding loop and the loss (these three None where TRL
-    trains); `held_out` is None where nothing was checked.
+    trains); `held_out` has the score of each held-out item, and is None where nothing was checked (states that were
+    written before items were kept have the fraction of right ones).
     """
 
     update: int
@@ -36,7 +37,12 @@ class Point(NamedTuple):
     norm: float
     tokens: int
     seconds: float
-    held_out: float | None = None
+    held_out: list[float] | float | None = None
+
+    @property
+    def right(self) -> float | None:
+        """The fraction of held-out items that are right."""
+        return None if self.held_out is None else float(np.mean(self.held_out))
 
 
 def saturation(rewards: Sequence[float], level: float = SATURATED) -> int | None:
@@ -70,17 +76,22 @@ def summary(curve: Sequence[Point]) -> dict[str, Any]:
     return out
 
 
-def columns(curve: Sequence[Point], most: int = 400) -> dict[str, list[float]]:
-    """The curve as a table of columns, thinned to at most so many updates; NaN-free, for a run's record."""
+def columns(curve: Sequence[Point], most: int = 400) -> dict[str, list[Any]]:
+    """The curve as a table of columns, thinned to at most so many updates; NaN-free, for a run's record.
+
+    `held out items` has a list a check: the score of each item, in their order.
+    """
     chosen = [curve[i] for i in np.unique(np.linspace(0, len(curve) - 1, min(most, len(curve))).astype(int))]
-    out = {
+    out: dict[str, list[Any]] = {
         name: [round(float(getattr(p, name)), 5) for p in chosen]
         for name in ("update", "reward", "accuracy", "entropy", "kl", "mixed", "constant", "clipped")
     }
     checked = [p for p in curve if p.held_out is not None]
     if checked:
         out["checked at"] = [float(p.update) for p in checked]
-        out["held out"] = [round(float(p.held_out or 0.0), 5) for p in checked]
+        out["held out"] = [round(p.right or 0.0, 5) for p in checked]
+        if all(isinstance(p.held_out, list) for p in checked):
+            out["held out items"] = [p.held_out for p in checked]
     return out
 
 
@@ -90,14 +101,14 @@ def line(curve: Sequence[Point]) -> str:
     rewards = [q.reward for q in curve[-WIDTH:]]
     low, high = min([*rewards, 0.0]), max([*rewards, 1.0])
     bars = "".join(BARS[min(7, int(8 * (r - low) / (high - low)))] for r in rewards)
-    held = next((q.held_out for q in reversed(curve) if q.held_out is not None), None)
+    held = next((q.right for q in reversed(curve) if q.right is not None), None)
     return (
         f"{bars} reward {p.reward:.2f}  accuracy {p.accuracy:.2f}  entropy {p.entropy:.2f}  mixed {p.mixed:.0%}"
         f"{'' if held is None else f'  held out {held:.2f}'}  {p.tokens / p.seconds:.0f} tokens/s"
     )
 
 
-def figure(table: dict[str, list[float]], at: int | None) -> Any:
+def figure(table: dict[str, list[Any]], at: int | None) -> Any:
     """The training in one figure, with the saturation step marked."""
     import plotly.graph_objects as go
 

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -340,8 +339,8 @@ class _Run:
             "high": float(ratio.max()), "clipped": float(held.sum()) / tokens, "loss": float(sums[0]), "norm": norm,
         }  # fmt: skip
 
-    def accuracy(self, items: Items, tokens: int) -> float:
-        """The fraction of items that are answered rightly, greedily, in at most so many tokens."""
+    def accuracy(self, items: Items, tokens: int) -> list[float]:
+        """Of each item whether it is answered rightly, greedily, in at most so many tokens."""
         with self.student.decoding() as model:
             handle = Elicited(model, "check", self.prompt, Greedy(tokens))
-            return float(np.mean([trace.correct for (trace,) in handle.answer(items)]))
+            return [float(trace.correct) for (trace,) in handle.answer(items)]

@@ -21,8 +21,8 @@ from elicit.tasks.base import Items
 from elicit.training.rl.rewards import Graded, RewardContext, Rewards, Rollout
 from elicit.training.rl.rollouts import sample
 from elicit.training.rl.settings import Settings
+from probes.at_k import pass_at_k
 from probes.errors import UserError
-from probes.statistics import pass_at_k
 
 
 @dataclass(frozen=True)

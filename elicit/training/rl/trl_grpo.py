@@ -34,7 +34,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -263,8 +262,8 @@ class _Curve:
         if self.on_step is not None:
             self.on_step(self.points)
 
-    def _accuracy(self, lm: PreTrainedModel, items: Items) -> float:
-        """Greedily, so that no random number is taken."""
+    def _accuracy(self, lm: PreTrainedModel, items: Items) -> list[float]:
+        """Of each item whether it is answered rightly; greedily, so that no random number is taken."""
         with evaluating(lm):
             handle = Elicited(replace(self.model, lm=lm), "check", self.bridge.prompt, Greedy(self.tokens))
-            return float(np.mean([trace.correct for (trace,) in handle.answer(items)]))
+            return [float(trace.correct) for (trace,) in handle.answer(items)]

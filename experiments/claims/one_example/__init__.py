@@ -8,8 +8,9 @@ Confirmed, by intervals over questions that hold together with 95%:
 2. afterwards: from the first check after the example is solved (the mean reward of three updates is at least 0.9) to
    the last, the fraction of right dev items rises.
 
-Ten points are of interest. Where part 1 holds and the example is not solved early enough for two checks, or so many dev
-items are right by then that even all of them would be no rise for certain, part 2 cannot be tested.
+Ten points are of interest. The same dev items are checked each time, so the rise is paired by item. Where part 1 holds
+and the example is not solved early enough for two checks, or so many dev items are right by then that even all of them
+would be no rise for certain, part 2 cannot be tested.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from experiments.claims.rules import Condition, Judgement
 from experiments.claims.trained import RLVR, example_of, means, points, rewarded, scores, trained
 from probes.dots import Dot, whiskers
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, styled
-from probes.statistics import Interval, over_seeds, wilson
+from probes.statistics import Interval, bootstrap_mean, over_seeds, wilson
 
 SOLVED, SMOOTH = 0.9, 3
 LEVELS = {"direct": MUTED, "format reward": ORANGE, "cot-prompt": GREEN}
@@ -72,7 +73,7 @@ def measure(study: Study) -> Finding:
         ["Intervals of the line hold together; those of the table one by one. The format reward pays for an equation "
          "that is written out, right or wrong.",
          f"The longer training checks {looked_at} dev items every {study['every']} updates; its change after the "
-         "example is solved has an interval for two samples, which is wide: single items are not kept.",
+         f"example is solved is {'paired by item' if 'held out items' in curve else 'read as that of two samples'}.",
          "No checkpoint was chosen: evaluated is what the last update left."],
         {"enough": {n: {"value": v, "interval": i.pair} for n, (v, i) in read.items()},
          "rise": None if rise is None else rise._asdict(), "curve": curve},
@@ -102,8 +103,11 @@ def enough(
     return {name: (float(v.mean()), over_seeds(v, seed=seed, confidence=confidence)) for name, v in values.items()}
 
 
-def after(curve: Mapping[str, Sequence[float]], check: int) -> Rise | None:
-    """What part 2 reads; None where fewer than two checks lie after the example is solved."""
+def after(curve: Mapping[str, Sequence[Any]], check: int) -> Rise | None:
+    """What part 2 reads; None where fewer than two checks lie after the example is solved.
+
+    Of a training that kept no scores by item, the interval is that of two samples (Newcombe's), which is wider.
+    """
     from statsmodels.stats.proportion import confint_proportions_2indep
 
     reward = np.convolve(curve["reward"], np.ones(SMOOTH) / SMOOTH, mode="valid")
@@ -113,6 +117,12 @@ def after(curve: Mapping[str, Sequence[float]], check: int) -> Rise | None:
     if len(later) < 2:
         return None
     (at, first), (_, last) = later[0], later[-1]
+
+    if "held out items" in curve:
+        by_item = dict(zip(curve["checked at"], map(np.array, curve["held out items"]), strict=True))
+        solved_at = by_item[at]
+        rise, most = bootstrap_mean(by_item[later[-1][0]] - solved_at), bootstrap_mean(1 - solved_at)
+        return Rise(int(at), first, last, rise, most.low > 0)
 
     def change(right: int) -> Interval:
         ends = confint_proportions_2indep(

@@ -1,0 +1,101 @@
+"""A claim over several seeds: intervals over seeds and questions, what one seed misses, the command and its record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from experiments.claims import base
+from experiments.claims.base import Finding, Study, claim
+from experiments.claims.record import kept
+from experiments.claims.rules import CONFIRMED, HOLDS, NOT_TESTABLE, OPEN, UNDECIDED, Condition, Judgement, lead
+from experiments.claims.seeds import judged_over_seeds, pooled
+from probes.statistics import Interval, over_seeds
+from tests.experiments.test_claims import command, shelf  # noqa: F401
+
+
+def gains(share: float, n: int = 60, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).permutation(n) < share * n).astype(float)
+
+
+def test_a_lead_is_judged_over_seeds_and_questions() -> None:
+    nothing = np.zeros(60)
+    each = [lead("a lead", gains(share, seed=n), nothing, together=2) for n, share in enumerate((0.3, 0.4, 0.5))]
+    found = pooled(each)
+    wanted = over_seeds(np.stack([gains(share, seed=n) for n, share in enumerate((0.3, 0.4, 0.5))]), confidence=0.975)
+    assert found.interval == wanted and found.value == pytest.approx(0.4) and found.outcome == HOLDS
+    assert pooled(each[:1]) is each[0]
+    # seeds of which one works: three of them do not confirm what one alone would
+    apart = [lead("a lead", gains(share), nothing) for share in (0.9, 0.0, 0.1)]
+    assert apart[0].outcome == HOLDS and pooled(apart).outcome == OPEN
+
+
+def test_what_is_no_mean_over_questions_is_as_uncertain_as_its_seeds_are() -> None:
+    each = [Condition("a ratio", value, Interval(value - 0.1, value + 0.3), unit="") for value in (0.6, 0.6, 0.6)]
+    assert pooled(each).interval.pair == pytest.approx([0.5, 0.9])
+    far = [replace(one, value=one.value + move) for one, move in zip(each, (-0.3, 0.0, 0.3), strict=True)]
+    assert pooled(far).interval.low < 0.6 - 4.3 * 0.3 / 3**0.5
+    undefined = replace(each[0], value=float("nan"), interval=Interval(float("nan"), float("nan")))
+    assert Judgement((pooled([*each, undefined]),)).verdict == NOT_TESTABLE
+    tested = [replace(one, p=p) for one, p in zip(each, (0.001, 0.01, 0.04), strict=True)]
+    assert pooled(tested).p == pytest.approx(2 * np.mean([0.001, 0.01, 0.04]))
+    assert not pooled([*each, replace(each[0], room=False)]).room
+
+
+def test_seeds_that_ask_the_same_are_one_claim() -> None:
+    one = Judgement((Condition("over random feature 3", 0.5, Interval(0.4, 0.6)),))
+    two = Judgement((Condition("over random feature 9", 0.5, Interval(0.4, 0.6)),))
+    assert [c.name for c in judged_over_seeds({0: one, 1: two}).conditions] == ["over random feature"]
+    failed = Judgement(one.conditions, ("the training gained nothing",))
+    both = judged_over_seeds({0: one, 7: failed})
+    assert both.verdict == NOT_TESTABLE and "seed 7: the training gained nothing" in both.reason
+    fewer = judged_over_seeds({0: one, 1: Judgement((*two.conditions, *one.conditions))})
+    assert fewer.verdict == NOT_TESTABLE and "different conditions (1 with seed 0, 2 with seed 1)" in fewer.reason
+
+
+def found(study: Study) -> Finding:
+    """Leads that the seed alone decides."""
+    right = gains((0.5, 0.6, 0.55, 0.0)[study.seed], seed=study.seed)
+    judged = Judgement((lead("it leads", right, np.zeros(60)),))
+    return Finding(judged, f"lead of seed {study.seed}", [{"arm": "a", "n": 60}], go.Figure(), ["as drawn"])
+
+
+class Named:
+    """What a record says of a model."""
+
+    @staticmethod
+    def describe() -> dict[str, str]:
+        return {"name": "x", "sha256": "0" * 64, "dtype": "float32"}
+
+
+def test_the_command_measures_with_each_seed(
+    shelf: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(base.Claim, "measure", property(lambda self: found))
+    monkeypatch.setattr(base, "load_model", lambda *_, **__: Named)
+    index = tmp_path / "index.md"
+    index.write_text("<!-- claims --><!-- end of the claims -->")
+    monkeypatch.setattr("experiments.claims.record.INDEX", index)
+    monkeypatch.setattr("experiments.claims.__main__.INDEX", index)
+    code, out, err = command(capsys, "held", "--seeds", "0,1,2", "--runs", str(tmp_path / "runs"))
+    assert code == 0, err
+    record = kept(claim("held"))
+    assert record is not None and record.verdict == CONFIRMED and record.scale["seeds"] == "0, 1, 2"
+    assert record.command == "python -m experiments.claims held --seeds 0,1,2"
+    assert [row["seed"] for row in record.table] == [0, 1, 2] and record.notes == ["as drawn"]
+    assert set(record.data) == {"0", "1", "2"} and "0, 1, 2" in index.read_text() and "lead of seed 2" in out
+    code, _, _ = command(capsys, "held", "--seeds", "0,1,3", "--runs", str(tmp_path / "runs"))
+    assert kept(claim("held")).verdict == UNDECIDED  # type: ignore[union-attr]
+    for words, said in (
+        (("--seeds", "0,x"), "whole numbers"),
+        (("--seeds", "0,1", "--set", "seed=3"), "give one of them"),
+    ):
+        code, _, err = command(capsys, "held", *words)
+        assert code == 2 and said in err
