@@ -4,24 +4,25 @@
     interventions.json        what × where × when × strength, with norm conventions, centring means, gates
     interventions.safetensors their tensors
     adapter/                  as PEFT saves it
+    model/                    instead of it all weights, where a training changed them all, as safetensors
     partner.json, .safetensors, partner/   hybrid decoding's vectors and gate; its adapter, where it is one
 
 The base is named, not copied, and so is a partner that is a model. Given another base, a bundle works only where it
-fits: interventions and vectors need the same tokenizer, width and depth; an adapter needs the base that it was
-trained on.
+fits: interventions and vectors need the same tokenizer, width and depth; what was trained needs its own base.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from elicit.decoding.answering import Draft, asked_again, graded, respond
-from elicit.decoding.decoders import Decoder, Greedy, Hybrid, RngStream, decoder_from_dict, decoder_to_dict
+from elicit.decoding.decoders import Branching, Decoder, Greedy, Hybrid, RngStream, decoder_from_dict, decoder_to_dict
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.engine import STATISTICS, Batch, check_engine
 from elicit.decoding.loop import OnStep, StopRule
@@ -33,17 +34,18 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.answers import Kind
 from elicit.tasks.base import Item, Items
 from probes.errors import UserError, unknown
-from probes.files import inner_folder, make_folder, whole, write_whole
+from probes.files import inner_folder, make_folder, sha256_of, whole, write_whole
 from probes.finite import errors_of
 from probes.sites import depth, width
 from steering import storage
-from steering.adapters import CONFIG, WEIGHTS, Adapter
+from steering.adapters import CONFIG, WEIGHTS, WHOLE_FILES, Adapter, Tuned, Weights
 from steering.hooks import check_plan
 from steering.interventions import Plan
 
 TOGETHER = 64  # questions of `answers` in one batch
 SPANS = ("last", "prompted")
 FILE, PLAN, ADAPTER, PARTNER = "elicited.json", "interventions", "adapter", "partner"
+WHOLE = "model"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Elicited:
             continued with "So the answer is", and the answer given there is found back on the path
             (arXiv 2402.10200, section 2.2).
         filters: whether the paper's filters take paths out of the selection.
-        adapter: a PEFT adapter on the base.
+        adapter: what a training made of the base: a PEFT adapter on it, or all of its weights.
         interventions: what is done to activations, in this order. The continuation that `span="prompted"` asks for is
             read unsteered: steps would have no meaning in it.
         partner: who decides when the base is steered, and with what; with `Hybrid` decoding, and only with it.
@@ -75,7 +77,7 @@ class Elicited:
     select: str = "greedy"
     span: str = "last"
     filters: bool = False
-    adapter: Adapter | None = None
+    adapter: Tuned | None = None
     interventions: Plan = ()
     partner: HybridSteering | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -188,7 +190,8 @@ class Elicited:
             return list(drafts)
 
     def _graded(self, items: Items, drafts: Sequence[list[Draft]]) -> list[list[Trace]]:
-        how = {"filters": self.filters, "steered": "moved" in self._needs}
+        branching = isinstance(self.decoder, Branching)
+        how = {"filters": self.filters, "steered": "moved" in self._needs, "branching": branching}
         pairs = zip(items, drafts, strict=True)
         return [[graded(one, items.task, item, **how) for one in some] for item, some in pairs]
 
@@ -231,7 +234,7 @@ class Elicited:
             "options": self.options,
         }
         if self.adapter is not None:
-            data["adapter"] = self.adapter.sha256
+            data["adapter" if isinstance(self.adapter, Adapter) else "weights"] = self.adapter.sha256
         if self.interventions:
             data["interventions"] = [one.describe() for one in self.interventions]
         if self.partner is not None:
@@ -242,13 +245,13 @@ class Elicited:
         """Write the handle as a bundle; `elicited.json` comes last and makes it one.
 
         Raises:
-            UserError: the folder cannot be made, or holds another adapter than a bundle's; a link where a folder goes.
+            UserError: the folder cannot be made, or holds another training than a bundle's; a link where a folder goes.
         """
         folder = make_folder(Path(folder))
         if self.interventions:
             storage.write(folder, PLAN, self.interventions)
         if self.adapter is not None:
-            _copy(self.adapter, folder / ADAPTER)
+            _copy(self.adapter, folder / (ADAPTER if isinstance(self.adapter, Adapter) else WHOLE))
         if self.partner is not None:
             storage.write(folder, PARTNER, self.partner.data)
             if isinstance(self.partner.model, Adapter):
@@ -277,7 +280,9 @@ class Elicited:
             raise UserError(
                 f"the interventions in {str(folder)!r} are not those that {FILE} names; save the bundle again"
             )
-        adapter = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
+        adapter: Tuned | None = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
+        if "weights" in data:
+            adapter = _same(Weights(folder / WHOLE), data["weights"])
         model = _named(data["model"], model)
         steering = _partner(folder, data["partner"], partner) if "partner" in data else None
         adapted = adapter is not None or (steering is not None and isinstance(steering.model, Adapter))
@@ -353,25 +358,39 @@ def _batch(
     )
 
 
-def _copy(adapter: Adapter, folder: Path) -> None:
-    if adapter.folder.resolve() == folder.resolve():
+def _copy(tuned: Tuned, folder: Path) -> None:
+    if tuned.folder.resolve() == folder.resolve():
         return
     inner_folder(folder)
-    files = {folder / name: (adapter.folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
+    names = (WEIGHTS, CONFIG) if isinstance(tuned, Adapter) else WHOLE_FILES
+    files = {folder / name: tuned.folder / name for name in names}
     if not (folder.parent / FILE).is_file():
-        for path, data in files.items():  # what an interrupted call left is the same
-            if path.exists() and path.read_bytes() != data:
-                raise UserError(f"{str(folder)!r} holds another adapter and is of no bundle; give another folder")
-    for path, data in files.items():
+        for path, source in files.items():  # what an interrupted call left is the same
+            if path.exists() and sha256_of(path) != sha256_of(source):
+                raise UserError(
+                    f"{str(folder)!r} holds another adapter or model and is of no bundle; give another folder"
+                )
+    for path, source in files.items():
         with whole(path) as part:
-            part.write_bytes(data)
+            shutil.copyfile(source, part)
 
 
 def _adapter(folder: Path, sha256: str) -> Adapter:
     adapter = Adapter(folder)
-    if adapter.sha256 != sha256:
-        raise UserError(f"the adapter in {str(folder)!r} is not the one that {FILE} names; save the bundle again")
+    _same(adapter, sha256)
     return adapter
+
+
+def _same(tuned: Tuned, sha256: str) -> Tuned:
+    """What a bundle names.
+
+    Raises:
+        UserError: another training lies there.
+    """
+    if tuned.sha256 != sha256:
+        what = "adapter" if isinstance(tuned, Adapter) else "model"
+        raise UserError(f"the {what} in {str(tuned.folder)!r} is not the one that {FILE} names; save the bundle again")
+    return tuned
 
 
 def _named(wanted: dict[str, Any], model: Model | None) -> Model:
@@ -402,7 +421,7 @@ def _check_fit(data: dict[str, Any], model: Model, steered: bool, adapted: bool)
     if model.provenance.sha256 == wanted["sha256"]:
         return
     if adapted:
-        raise UserError(f"{made_for} and holds an adapter, which fits no other weights; load that model")
+        raise UserError(f"{made_for} and holds a training of it, which fits no other weights; load that model")
     if not steered:
         return
     fits = data["fits"]

@@ -16,7 +16,9 @@ from typing import Any
 import typer
 
 from elicit.analysis import ANALYSES
+from elicit.cli import completion
 from elicit.cli.app import app
+from elicit.cli.presets import page, preset
 from elicit.decoding.engine import ENGINES
 from elicit.evaluation.run.figures import FIGURES
 from elicit.methods import BASELINES, METHODS
@@ -101,6 +103,10 @@ def first_line(of: object) -> str:
     return (inspect.getdoc(of) or "").split("\n\n")[0].replace("\n", " ")
 
 
+def presets() -> str:
+    return "\n".join(page(name, preset(name)) for name in completion.presets())
+
+
 def reward_table() -> str:
     """The table at the head of the module."""
     found = re.search(r"(?:^\|.*\n)+", inspect.getdoc(rewards) or "", re.M)
@@ -158,6 +164,7 @@ def main() -> None:
     lists = {
         "methods": methods, "models": models, "saes": saes, "tasks": tasks, "analyses": analyses, "figures": figures,
         "rewards": reward_table, "engines": engines, "commands": commands,
+        "presets": presets,
     }  # fmt: skip
     made = {f"list: {name}": make() for name, make in lists.items()}
     made |= {f"verdict: {name}": verdict(one) for name, one in claims().items()}

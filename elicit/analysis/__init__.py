@@ -20,6 +20,7 @@ from elicit.analysis.behaviour import (
     pass_at_k,
     reflection,
     routing,
+    saved_steps,
     where_it_acts,
 )
 from elicit.analysis.internals import (
@@ -61,7 +62,7 @@ for _module in (
     *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts, distribution_shift, routing),
     *(information_gain, commitment, faithfulness, thought_anchors, corrupted_traces),
     *(logit_lens, layer_sweep, patching, activation_pca, convergence_shift, linear_probes, layers),
-    *(weight_difference, influence),
+    *(weight_difference, influence, saved_steps),
 ):
     register(_module)
 

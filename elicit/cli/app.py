@@ -17,6 +17,7 @@ from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
 from elicit.cli.lists import methods, models, tasks
 from elicit.cli.organism import organism
+from elicit.cli.presets import presets
 from elicit.cli.report import report
 from elicit.cli.run import run
 from elicit.cli.sae import sae
@@ -40,6 +41,7 @@ app.command()(run)
 app.command()(models)
 app.command()(tasks)
 app.command()(methods)
+app.command()(presets)
 app.command()(compare)
 app.command()(report)
 app.command()(grade)

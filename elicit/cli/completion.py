@@ -20,6 +20,10 @@ def models() -> list[str]:
     return [*WEIGHTS, *ORGANISMS, *ALIASES]
 
 
+def presets() -> list[str]:
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "presets").glob("*.toml"))
+
+
 def tasks() -> list[str]:
     """Without reasoning-gym's data sets, whose names a process of their own is asked for."""
     from elicit.models.zoo import DEFAULT_TASK

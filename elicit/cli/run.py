@@ -70,44 +70,74 @@ def run(
     trainer: Annotated[
         str, typer.Option(help="What trains, where the method does: own, or trl (any number of processes).")
     ] = "",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="The settings of a published row: see `elicit presets`; what else is given wins.",
+            autocompletion=completion.presets,
+        ),
+    ] = "",
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options; the command line wins.")] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a method against its baselines on the same items; the same command resumes a run that was stopped."""
-    given = _with_config(context, config)
+    given = _given(context, preset, config)
     if given["seeds"]:
         run_seeds(given, as_json=as_json)
         return
     run_one(given, quiet=as_json, show=_print_json if as_json else _print_run)
 
 
-def _with_config(context: typer.Context, file: Path | None) -> dict[str, Any]:
-    """The options of a command: the command line, then the file, then the defaults."""
+def _given(context: typer.Context, preset: str, file: Path | None) -> dict[str, Any]:
+    """The options of a command: the command line, then the file, then the preset, then the defaults."""
     given = dict(context.params)
-    if file is None:
-        return given
+    said = {key for key in given if not _is_default(context, key)}
+    if file is not None:
+        said |= _fill(given, said, file.name, _config(file))
+    if preset:
+        from elicit.cli import presets
+
+        _fill(given, said, f"preset {preset}", presets.preset(preset)["run"])
+    return given
+
+
+def _config(file: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"configuration {str(file)!r} cannot be read ({error.strerror}); give a TOML file") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"configuration {str(file)!r} is not TOML ({error}); mend it") from error
+
+
+def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]) -> set[str]:
+    """Put in what was not said before; of `--set` what was said before comes last, and wins.
+
+    Args:
+        given: the options so far, which are filled in.
+        said: those that something above has given.
+        name: of what the data are from, for messages.
+        data: its keys, with a table `options`.
+
+    Returns:
+        The options that the data give.
+    """
     data["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in data.pop("options", {}).items()]
+    data = {key.replace("-", "_"): value for key, value in data.items()}
     for key, value in data.items():
-        key = key.replace("-", "_")
-        if key not in given or key in ("config", "as_json"):
+        if key not in given or key in ("config", "preset", "as_json"):
             raise unknown(
-                f"key of {file.name}",
+                f"key of {name}",
                 key,
-                [k for k in given if k not in ("config", "as_json", "setting")] + ["options"],
+                [k for k in given if k not in ("config", "preset", "as_json", "setting")] + ["options"],
             )
         default = given[key]
         expected = str if isinstance(default, Path) else list if key == "setting" else type(default)
         if default is not None and not isinstance(value, expected):
-            raise UserError(f"{file.name}: {key} = {value!r}; expected {expected.__name__}, like {default!r}")
-        if _is_default(context, key) or key == "setting":
+            raise UserError(f"{name}: {key} = {value!r}; expected {expected.__name__}, like {default!r}")
+        if key not in said or key == "setting":
             given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
-    return given
+    return set(data)
 
 
 def _is_default(context: typer.Context, key: str) -> bool:

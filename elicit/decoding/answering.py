@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from elicit.decoding.decoders import Greedy, RngStream
 from elicit.decoding.engine import UNSTEERED, Batch, decode_batch
 from elicit.decoding.loop import NOTES, Generation, OnStep, StopRule
-from elicit.decoding.trace import Trace, filter_path, place, rounded, text_of
+from elicit.decoding.trace import Trace, filter_path, other_deltas, place, rounded, text_of
 from elicit.models.model import Model
 from elicit.tasks.answers import Answer, Kind, find_answer, token_span
 from elicit.tasks.base import Item, Task
 from probes.offsets import decoded
-from steering.adapters import Adapter
+from steering.adapters import Tuned
 from steering.interventions import Plan
 
 ANSWER_PROMPT = "\nSo the answer is"
@@ -137,7 +137,7 @@ def asked_again(
     prompts: Sequence[Sequence[int]],
     drafts: Sequence[Sequence[Draft]],
     kinds: Sequence[Kind],
-    adapter: Adapter | None = None,
+    adapter: Tuned | None = None,
 ) -> list[list[Draft]]:
     """The drafts with the answers that are given when each is asked for its own, located in the text."""
     paths = [[*p, *one.generation.tokens.tolist()] for p, some in zip(prompts, drafts, strict=True) for one in some]
@@ -159,7 +159,7 @@ def ask(
     *,
     arm: tuple[str, Plan] = UNSTEERED[0],
     lengths: Sequence[int] | None = None,
-    adapter: Adapter | None = None,
+    adapter: Tuned | None = None,
 ) -> list[tuple[str | None, int]]:
     """Ask every path for its answer: what is said after "So the answer is", and the tokens that it took.
 
@@ -211,16 +211,20 @@ def _by_itself(part: str) -> re.Pattern[str]:
     return re.compile(before + re.escape(part) + after)
 
 
-def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steered: bool = False) -> Trace:
+def graded(
+    draft: Draft, task: Task, item: Item, *, filters: bool = False, steered: bool = False, branching: bool = False
+) -> Trace:
     """The trace of one branch.
 
     Args:
         draft: what was answered.
         filters: whether the paper's filters take it out of the selection; a path without an answer always is.
         steered: whether interventions may have moved it.
+        branching: whether its first token is one of several that were opened.
     """
     response, generation = draft.said, draft.generation
     span, delta = place(generation, response.ends, response.found)
+    others = other_deltas(generation.top1, generation.top2, delta, generation.logprob, span if branching else None)
     dropped = filter_path(response.text, generation.finish, response.answer)
     grade = task.grader.grade(item, response.answer)
     notes = {} if generation.notes is None else dict(zip(NOTES, generation.notes.T.tolist(), strict=True))
@@ -248,5 +252,7 @@ def graded(draft: Draft, task: Task, item: Item, *, filters: bool = False, steer
         found_by=response.found.found_by if response.found else "",
         begun=response.begun,
         forwards=draft.forwards + draft.asked,
+        delta_greedy=others[0],
+        delta_zero=others[1],
         **notes,
     )

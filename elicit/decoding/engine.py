@@ -19,7 +19,7 @@ from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Generation, OnStep, Policy, StopRule
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
-from steering.adapters import Adapter
+from steering.adapters import Tuned
 from steering.backends import Claims, Rows
 from steering.delivery import Delivery
 from steering.interventions import Add, Plan, ProjectOut
@@ -55,7 +55,7 @@ class Batch:
     arms: Sequence[tuple[str, Plan]] = UNSTEERED
     arm_of: Sequence[int] | None = None
     lengths: Sequence[int] | None = None
-    adapter: Adapter | None = None
+    adapter: Tuned | None = None
     partner: HybridSteering | None = None
     partner_prompts: Sequence[Sequence[int]] | None = None
     needs: frozenset[str] = frozenset()

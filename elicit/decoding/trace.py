@@ -14,6 +14,7 @@ from elicit.tasks.answers import Answer, token_span
 from probes.offsets import decoded, token_ends
 
 DIGITS = 6
+_LATER = ("unjudged", "found_by", "begun", "delta_greedy", "delta_zero")  # fields that older samples lack
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Trace:
     the text (see `elicit.tasks.answers`). `begun` is the mark of the chain of thought that the text begins within,
     where the prompt ended in one (`<think>`). `forwards` counts the forward passes of one sequence that it took: one a
     token, the first branch's prefill among them; in hybrid decoding the thinking model's as well, and one for each
-    steered candidate that was tried; −1 in runs that were made before they were counted. The three before it are
-    written only where they say something.
+    steered candidate that was tried; −1 in runs that were made before they were counted. `delta_greedy` and
+    `delta_zero` are Δ by the other readings of a branching token that the answer holds (`other_deltas`). What may be
+    empty from `unjudged` on is written only where it says something.
     """
 
     item: str
@@ -63,6 +65,8 @@ class Trace:
     found_by: str = ""
     begun: str = ""
     forwards: int = -1
+    delta_greedy: float | None = None
+    delta_zero: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -88,7 +92,7 @@ class Trace:
         return float(sum(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v or k not in ("unjudged", "found_by", "begun")}
+        return {k: v for k, v in asdict(self).items() if k not in _LATER or v not in ("", None)}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Trace:
@@ -112,6 +116,27 @@ def answer_delta(generation: Generation, span: tuple[int, int]) -> float:
     """Δ of arXiv 2402.10200, section 2.2: the mean margin over the answer's own tokens."""
     margins = token_margins(generation.top1, generation.top2, generation.logprob)
     return float(margins[span[0] : span[1]].mean())
+
+
+def other_deltas(
+    top1: Float[np.ndarray, " tokens"],
+    top2: Float[np.ndarray, " tokens"],
+    delta: float | None,
+    logprob: Float[np.ndarray, " tokens"],
+    span: tuple[int, int] | None,
+) -> tuple[float, float] | tuple[None, None]:
+    """Δ by two other readings of the branching token, where the answer holds it; else None.
+
+    Returns:
+        `delta_greedy`: its margin is p(top-1) − p(top-2) of its step, as arXiv 2402.10200 (eq. 1) reads to the letter;
+        every branch has the greedy one's. `delta_zero`: its margin is 0, in the greedy branch too, as in reproductions
+        that give the first step a uniform distribution (shirley-wu/cot_decoding).
+    """
+    if span is None or delta is None or span[0] > 0 or span[1] == 0:
+        return None, None
+    own = token_margins(top1[:1], top2[:1], logprob[:1])[0]
+    greedy, zero = (delta + (margin - own) / span[1] for margin in (top1[0] - top2[0], 0.0))
+    return round(float(greedy), DIGITS), round(float(zero), DIGITS)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...]) -> tuple[str, list[int]]:
@@ -164,6 +189,8 @@ class Outcome(NamedTuple):
     unjudged: str
     found_by: str
     forwards: int
+    delta_greedy: float | None = None
+    delta_zero: float | None = None
 
     @property
     def correct(self) -> bool:

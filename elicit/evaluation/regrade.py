@@ -16,7 +16,7 @@ import numpy as np
 
 from elicit.decoding.answering import found_in
 from elicit.decoding.decoders import Decoder, decoder_from_dict
-from elicit.decoding.trace import DIGITS, Trace, filter_path, token_margins
+from elicit.decoding.trace import DIGITS, Trace, filter_path, other_deltas, token_margins
 from elicit.evaluation.metrics.run_metrics import compute
 from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
@@ -123,6 +123,11 @@ def _read(trace: Trace, items: Items, item: Any, handle: Mapping[str, Any]) -> T
         if span != trace.span:
             delta = None if span is None else _delta(trace, span)
         answer, found_by = (found.text, found.found_by) if found else (None, "")
+        if span != trace.span or trace.delta_greedy is None:  # runs of older versions have none
+            branched = span if handle["decoder"]["name"] == "branching" else None
+            top1, top2, logprob = (np.array(v) for v in (trace.top1, trace.top2, trace.logprob))
+            greedy, zero = other_deltas(top1, top2, delta, logprob, branched)
+            trace = replace(trace, delta_greedy=greedy, delta_zero=zero)
         trace = replace(trace, answer=answer, found_by=found_by, span=span, delta=delta)
     dropped = filter_path(trace.text, trace.finish, trace.answer)
     grade = items.task.grader.grade(item, trace.answer)

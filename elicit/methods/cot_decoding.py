@@ -8,7 +8,8 @@ of Δ. The paper's filters (empty, cut at the limit, ends with "?") are on; what
 Where the paper is silent or differs:
 - Δ of the branching token, where it is part of the answer: p(token) − p(best other token), which is negative
   for every branch but the greedy one (`elicit.decoding.trace.token_margins`); the paper's formula read to the letter
-  would lend all branches the greedy token's margin.
+  would lend all branches the greedy token's margin, and reproductions give it 0. Both stand beside Δ in every sample
+  and among the readings of a run (`elicit.decoding.trace.other_deltas`).
 - equivalence of answers is the grader's (1,234 = 1234.00), not equality of strings.
 - where the filters leave no branch, the greedy path answers, and the run counts how often.
 - branches are distinct and deterministic, not samples: `coverage@k` by rank is reported and pass@k is not.

@@ -115,7 +115,8 @@ def _index(arms: Sequence[Arm], shown: _Shown, tops: dict[str, float], steered: 
         "samples": [
             (
                 trace.text, trace.answer, int(trace.correct), finishes.index(trace.finish), trace.dropped, trace.delta,
-                trace.spent, trace.index, len(trace.tokens), *(trace.span or (0, 0)),
+                trace.spent, trace.index, len(trace.tokens), *(trace.span or (0, 0)), trace.delta_greedy,
+                trace.delta_zero,
             )
             for trace in shown.samples
         ],

@@ -12,8 +12,10 @@ What a method's own options decide is translated, and refused among TRL's option
 All else is TRL's: `--set 'trl={"use_vllm": true, "activation_checkpointing": true}'`, in a file `[options.trl]`.
 
 The base is copied, and the copy is trained: TRL exchanges a model's forward and its configuration, and sharding takes
-its weights apart. TRL resumes a stopped training inexactly (a rollout that was in the middle of its updates is drawn
-anew), so what was stopped begins anew, and TRL writes no checkpoints; a finished training is read.
+its weights apart. Where all weights are trained (rank 0) the copy is in fp32 and is multiplied in bf16.
+
+TRL resumes a stopped training inexactly (a rollout that was in the middle of its updates is drawn anew), so what was
+stopped begins anew, and TRL writes no checkpoints; a finished training is read.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ import torch
 from transformers import PreTrainedModel
 
 from elicit.models.model import Model
-from elicit.training.lora import lora_config, save_adapter
+from elicit.training.lora import lora_config
 from elicit.training.recipe import Recipe
+from elicit.training.saved import due, save_trained, step_folder
 from probes.errors import UserError, unknown
 
 TRAINERS = {"own": "the loop of this suite, one process", "trl": "TRL under accelerate, any number of processes"}
@@ -151,8 +154,9 @@ def arguments(
         if key not in {field.name for field in fields(kind)}:
             raise unknown(f"option of TRL's {kind.__name__}", key, [field.name for field in fields(kind)])
     checkpointed = options.get("gradient_checkpointing", False)  # the older of two names
+    low = model.lm.dtype == torch.bfloat16 or not recipe.rank  # whole weights as the suite's own loop has them
     usual = {
-        "bf16": model.lm.dtype == torch.bfloat16, "fp16": model.lm.dtype == torch.float16, "use_cpu": on_cpu(model),
+        "bf16": low, "fp16": not low and model.lm.dtype == torch.float16, "use_cpu": on_cpu(model),
         "dataloader_pin_memory": not on_cpu(model), "activation_checkpointing": checkpointed, "report_to": [],
         "disable_tqdm": True, "ddp_timeout": int(PATIENCE.total_seconds()), "ddp_find_unused_parameters": False,
     }  # fmt: skip
@@ -170,7 +174,7 @@ def arguments(
 def trainer(
     kind: type, rate: Callable[[int], float], model: Model, recipe: Recipe, args: Any, **more: Any
 ) -> tuple[Any, PreTrainedModel]:
-    """A trainer of this kind on a copy of the base, and the copy, which has PEFT's layers.
+    """A trainer of this kind on a copy of the base, and the copy, which has PEFT's layers where there is a rank.
 
     Args:
         kind: `GRPOTrainer` or `SFTTrainer`.
@@ -191,6 +195,9 @@ def trainer(
             return
 
     lm = copy.deepcopy(model.lm)
+    if not recipe.rank:
+        lm = lm.float()
+        lm.requires_grad_(True)
     lm.generation_config.eos_token_id = sorted(model.eos_ids)  # type: ignore[union-attr]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func", category=UserWarning)  # that it may change
@@ -199,7 +206,7 @@ def trainer(
             model=lm,
             args=args,
             processing_class=copy.deepcopy(model.tokenizer),
-            peft_config=lora_config(lm, recipe),
+            peft_config=lora_config(lm, recipe) if recipe.rank else None,
             **more,
         )
     from transformers import PrinterCallback  # not above: it brings the whole of peft, and every command imports this
@@ -214,7 +221,9 @@ def run(made: Any, steps: int) -> None:
     Raises:
         UserError: TRL trained fewer. It returns normally where its data set is smaller than one step.
     """
-    made.train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`gradient_checkpointing_", category=FutureWarning)  # TRL's own word
+        made.train()
     if made.state.global_step != steps:
         raise UserError(
             f"TRL trained {made.state.global_step} of {steps} steps, as it does where a data set is smaller than a "
@@ -222,10 +231,39 @@ def run(made: Any, steps: int) -> None:
         )
 
 
-def save(made: Any, lm: PreTrainedModel, recipe: Recipe, folder: Path, base: str, dtype: torch.dtype) -> None:
-    """The adapter as `elicit.training.lora` saves it, gathered from all processes; the first one writes."""
+def save(made: Any, lm: PreTrainedModel, recipe: Recipe, folder: Path, model: Model, dtype: torch.dtype) -> None:
+    """What was trained as `elicit.training.saved` saves it, gathered from all processes; the first one writes.
+
+    Args:
+        made, lm, recipe: as `trainer` gave and took them.
+        folder: in which `adapter/` or `model/` is made.
+        model: the base.
+        dtype: of an adapter.
+    """
     state = made.accelerator.get_state_dict(made.model_wrapped)
     if made.accelerator.is_main_process:
         prefix = "base_model.model."
-        save_adapter(lm, recipe, folder, base, dtype, {k.removeprefix(prefix): v for k, v in state.items()})
+        gathered = {k.removeprefix(prefix): v for k, v in state.items()}
+        save_trained(lm, model.tokenizer, recipe, folder, model.name, dtype, gathered)
     made.accelerator.wait_for_everyone()
+
+
+def inner(trained: Any) -> PreTrainedModel:
+    """The causal LM in what a trainer trains: within PEFT's wrapper, or itself."""
+    lm: PreTrainedModel = trained.get_base_model() if hasattr(trained, "peft_config") else trained
+    return lm
+
+
+def saver(every: int, recipe: Recipe, folder: Path, model: Model, dtype: torch.dtype) -> Any:
+    """A callback that saves what is trained every so many steps; its `made` and `lm` are what `trainer` gave."""
+    from transformers import TrainerCallback
+
+    class Saver(TrainerCallback):
+        made: Any = None
+        lm: Any = None
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if due(state.global_step, every):
+                save(self.made, self.lm, recipe, step_folder(folder, state.global_step), model, dtype)
+
+    return Saver()

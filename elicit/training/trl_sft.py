@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from elicit.models.model import Model
-from elicit.models.zoo import ADAPTER
 from elicit.training import trl_common
 from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.files import write_whole
@@ -73,16 +72,18 @@ def train(
     folder: Path,
     *,
     given: Mapping[str, Any] = trl_common.NOTHING,
+    save_every: int = 0,
     on_step: OnStep | None = None,
 ) -> list[Point]:
-    """Train an adapter, or read the curve of a finished training; every process calls it and gets the same.
+    """Train, or read the curve of a finished training; every process calls it and gets the same.
 
     Args:
         model: the base; it is as it was afterwards.
         batch: the examples of a step, a function of its number alone.
         recipe: how; its rows and width are the batch's affair.
-        folder: for `adapter/` and the curve; its name says what decides the training.
+        folder: for what `elicit.training.saved` writes and the curve; its name says what decides the training.
         given: options of TRL's `SFTConfig` that the recipe does not decide.
+        save_every: steps between two savings of what is trained; 0: none.
         on_step: called after each step.
 
     Raises:
@@ -108,9 +109,11 @@ def train(
             if on_step is not None:
                 on_step(step, logs["loss"], tokens / seconds)
 
-    made, lm = trainer(model, batch, recipe, folder, given, callbacks=[Callback()])
+    saver = trl_common.saver(save_every, recipe, folder, model, torch.bfloat16)
+    made, lm = trainer(model, batch, recipe, folder, given, callbacks=[Callback(), saver])
+    saver.made, saver.lm = made, lm
     trl_common.run(made, recipe.steps)
-    trl_common.save(made, lm, recipe, folder / ADAPTER, model.name, torch.bfloat16)
+    trl_common.save(made, lm, recipe, folder, model, torch.bfloat16)
     if trl_common.first():
         write_whole(folder / STATE, json.dumps(curve))
     made.accelerator.wait_for_everyone()

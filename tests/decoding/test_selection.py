@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from elicit.decoding import Generation, Trace
 from elicit.decoding.answering import Response, found_again
 from elicit.decoding.selection import RULES, select
-from elicit.decoding.trace import answer_delta, filter_path, token_margins
+from elicit.decoding.trace import answer_delta, filter_path, other_deltas, token_margins
 from elicit.tasks.grading import NumberGrader
 
 
@@ -107,3 +109,25 @@ def test_delta_is_the_mean_over_the_answer_alone() -> None:
 def test_an_answer_that_is_asked_for_is_found_as_a_whole(text: str, answer: str | None, start: int | None) -> None:
     found = found_again(Response(text, [len(text)], None), answer).found
     assert (found and found.start) == start and (found is None or found.text == answer)
+
+
+def test_the_other_readings_of_the_branching_token() -> None:
+    """Margins 0.2 (not taken: −0.3), 0.6 and 0.8; the answer holds the first token, then not."""
+    top1, top2 = np.array([0.5, 0.7, 0.9]), np.array([0.3, 0.1, 0.1])
+    logprob = np.log(np.array([0.2, 0.7, 0.9]))
+    margins = token_margins(top1, top2, logprob)
+    assert margins == pytest.approx([-0.3, 0.6, 0.8])
+    read = other_deltas(top1, top2, float(margins[:2].mean()), logprob, (0, 2))
+    assert read == (pytest.approx((0.2 + 0.6) / 2), pytest.approx(0.6 / 2))
+    greedy = other_deltas(top1, top2, 0.4, np.log(top1), (0, 2))  # the greedy branch keeps its margin, or has 0
+    assert greedy == (pytest.approx(0.4), pytest.approx(0.3))
+    nothing = (None, None)
+    assert other_deltas(top1, top2, 0.7, logprob, (1, 3)) == nothing == other_deltas(top1, top2, None, logprob, None)
+
+
+def test_other_readings_are_kept_where_they_are_and_read_where_they_are_not() -> None:
+    plain = trace(1, "5", 0.1)
+    assert not {"delta_greedy", "delta_zero"} & plain.to_dict().keys()
+    with_them = replace(plain, delta_greedy=0.0, delta_zero=-0.2)
+    assert Trace.from_dict(with_them.to_dict()) == with_them and with_them.to_dict()["delta_greedy"] == 0.0
+    assert Trace.from_dict(plain.to_dict()) == plain

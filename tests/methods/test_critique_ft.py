@@ -173,8 +173,8 @@ def test_a_function_is_asked_anew_and_its_silence_is_counted(tiny: Model, task: 
     ({"width": 50}, "no usable row: of 4"),
     ({"problems": 5}, "the fit split has 4"),
     ({"first": 4, "problems": 0}, "the fit split has 4"),
-    ({"candidates": 0}, "at least 1 of the others"),
-    ({"rank": 0}, "at least 1 of the others"),
+    ({"candidates": 0}, "at least 1 candidate"),
+    ({"rank": -1}, "0 or more of the others"),
     ({"lr": 0.0}, "give a value above 0"),
     ({"temperature": 0.0}, "above 0"),
 ])  # fmt: skip

@@ -111,7 +111,7 @@ def test_an_example_by_name(tiny: Model, task: Task, here: Path) -> None:
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"example": "fit-99"}, "unknown example .* 'fit-99'; did you mean"),
-    ({"rank": 0}, "makes an adapter; give at least 1"),
+    ({"rank": -1}, "rank = -1 was given"),
     ({"reward": "boxed"}, "could be read in none"),
     ({"reward": "exat"}, "did you mean exact"),
     ({"select": "best"}, "unknown way to select"),

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from elicit import evaluate, load_model, load_task
 from elicit.cli import app as cli
+from elicit.cli.presets import preset
 from elicit.methods import check_options, fit, get
 from elicit.models import Model, named_prompt
 from elicit.models import model as model_module
@@ -61,7 +62,8 @@ def test_the_natural_pair_is_fitted_as_the_hub_serves_it(
     qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thinking model has other weights, a longer table of embeddings and a special token of its own."""
-    data, options = configured(FOLDER / "orz-0.5b.toml")
+    data = preset("vector-transfer-orz-0.5b")["run"]
+    options = {**data.pop("options"), "partner_prompt": "qa"}  # a tiny tokenizer has no chat template
     lm = AutoModelForCausalLM.from_pretrained(qwen)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -80,6 +82,7 @@ def test_the_natural_pair_is_fitted_as_the_hub_serves_it(
     handle = fit(data["method"], model, task.solved, **smaller(options))
     assert handle.partner is not None and isinstance(handle.partner.model, Model)
     assert handle.partner.bias is not None  # trained first, where vectors are optimised
+    assert handle.options["asked"]["windows"] == "0"
     found = handle.options["found"]
     assert found["layer"] in (1, 2) and found["steered"] > 0
 

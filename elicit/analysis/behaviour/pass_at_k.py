@@ -220,7 +220,7 @@ def _base(sampled: Sequence[Arm], name: str, left_out: dict[str, str]) -> Arm:
         )
     if name:
         return named(sampled, name, "sampled arm")
-    bare = [a for a in sampled if not {"adapter", "interventions", "partner"} & set(a.about)]
+    bare = [a for a in sampled if not {"adapter", "weights", "interventions", "partner"} & set(a.about)]
     return (bare or list(sampled))[0]
 
 

@@ -34,7 +34,7 @@ SUMMARY = "how many tokens a mechanism changes, how many of them are forking tok
 PAPER = "2506.01939"
 FORKING = 0.2
 DRAWS = 1000
-TOUCHES = ("interventions", "adapter", "partner")  # what can be done to a base beside its prompt and decoder
+TOUCHES = ("interventions", "adapter", "weights", "partner")  # what can be done to a base beside its prompt and decoder
 
 
 class Answer(NamedTuple):
@@ -173,7 +173,7 @@ def acts_of(
         acts["steered"] = ([np.array(t.taken) > 0 for t in traces], every)
     elif "interventions" in arm.about:
         acts["steered"] = ([np.array(t.moved) > 0 for t in traces], every)
-    if "interventions" not in arm.about and "adapter" not in arm.about:  # what was kept is the base's own
+    if not {"interventions", "adapter", "weights"} & set(arm.about):  # what was kept is the base's own
         acts["argmax changed"] = ([~top for top in likeliest], every)
         return acts, [np.array(t.entropy) for t in traces]
     said = _base_says(model, traces, prompts)

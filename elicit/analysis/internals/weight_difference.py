@@ -4,8 +4,9 @@ arXiv 2505.11711 finds that RL leaves most weights as they were. That fraction d
 beside that of a dense null of the same norm, rounded as the weights are stored (`probes.weights`), and the overlap of
 two trainings beside chance and beside two such nulls. There is no interval: all weights are counted.
 
-A run with an adapter is compared with its own base. A run on a model that was trained as a whole is compared with
-`base`. A mechanism that changes the decoding, the prompt or activations has no weight difference.
+A run with an adapter, or with all weights of a training, is compared with its own base. A run on a model that was
+trained as a whole is compared with `base`. A mechanism that changes the decoding, the prompt or activations has no
+weight difference.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from elicit.evaluation.run.run import Run
 from elicit.models.model import Model, load_model
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
-from probes.weights import SHARES, Adapted, Checkpoint, Loaded, differences, overlap
+from probes.weights import SHARES, Adapted, Checkpoint, Folder, Loaded, differences, overlap
+from steering.adapters import Weights
 
 NAME = "weight-difference"
 SUMMARY = "how much of the weights a training changed, and whether two changed the same, beside dense nulls"
@@ -112,14 +114,16 @@ def _trained(run: Run, name: str, start: tuple[Checkpoint, str] | None) -> Train
     about = run.store.config["arms"][run.metrics["method"]]
     sha256 = run.metrics["model"]["sha256"]
     whole = start is not None and start[1] != sha256
-    if "adapter" not in about and not whole:
+    if not {"adapter", "weights"} & set(about) and not whole:
         why = "it decodes or steers and changes no weights" if start is None else "its model is the base itself"
         return f"does not apply: {why}"
     model = model_of([run])
     own = _weights(model)
     before, of = start if start is not None and whole else (own, sha256)
-    adapter = handle_of(run, model).adapter
-    return Trained(name, before, own if adapter is None else Adapted(own, adapter.folder), of)
+    tuned = handle_of(run, model).adapter
+    if isinstance(tuned, Weights):
+        return Trained(name, before, Folder(tuned.folder), of)
+    return Trained(name, before, own if tuned is None else Adapted(own, tuned.folder), of)
 
 
 def _weights(model: Model) -> Loaded:

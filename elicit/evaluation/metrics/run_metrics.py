@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from elicit.decoding.decoders import Branching, Decoder
 from elicit.decoding.selection import RULES, Answered, Verdict, select, select_all
+from elicit.decoding.trace import Outcome
 from elicit.evaluation.metrics.bottom_line import bottom_line
 from elicit.evaluation.metrics.gap import recovered_by_arm
 from elicit.tasks.base import Items
@@ -155,6 +156,12 @@ def _selection_rules(
         rule: np.array([v.score for v in verdicts]) if rule == "random" else _right(verdicts)
         for rule, verdicts in zip(RULES, chosen, strict=True)
     }
+    for reading, name in OTHER_READINGS.items():
+        read = {item.id: [_read(t, reading) for t in traces[item.id]] for item in items}
+        if any(a is not b for item in items for a, b in zip(read[item.id], traces[item.id], strict=True)):
+            for rule in ("max", "sum"):
+                chosen_so = [select(rule, read[item.id], items.task.grader) for item in items]
+                by_rule[f"{rule} ({name})"] = _right(chosen_so)
     baseline = reference if reference is not None else by_rule["greedy"]
     out = {}
     for rule, scores in by_rule.items():
@@ -171,6 +178,18 @@ def _selection_rules(
             "difference_interval": gain.interval.pair,
         }
     return out
+
+
+# Δ of a branching token that the answer holds, read otherwise (`elicit.decoding.trace.other_deltas`).
+OTHER_READINGS = {"delta_greedy": "the greedy token's margin", "delta_zero": "margin 0"}
+
+
+def _read(trace: Answered, reading: str) -> Answered:
+    """The trace with another reading of Δ, or itself where there is none."""
+    delta = getattr(trace, reading)
+    if delta is None:
+        return trace
+    return trace._replace(delta=delta) if isinstance(trace, Outcome) else replace(trace, delta=delta)
 
 
 def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Arm:
         """The arm's handle again; None where the run lacks what it needs (it keeps its method's tensors alone)."""
         if self.key == self.run.metrics["method"]:
             return handle_of(self.run, model)
-        if any(name in self.about for name in ("adapter", "interventions", "partner")):
+        if any(name in self.about for name in ("adapter", "weights", "interventions", "partner")):
             return None
         prompt, decoder = Prompt.from_dict(self.about["prompt"]), decoder_from_dict(self.about["decoder"])
         kept = {name: self.about[name] for name in ("method", "select", "span", "filters", "options")}

@@ -26,6 +26,7 @@ from elicit.tasks.base import Item, Items
 from elicit.tasks.registry import restored
 from probes.errors import UserError
 from probes.files import LOCK, digest, locked, make_folder, no_link, whole, write_whole
+from steering.adapters import WHOLE_FILES
 
 CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
     "config.toml",
@@ -41,6 +42,7 @@ _BUNDLE = (
     "elicited.json",
     *(f"{name}.{kind}" for name in ("interventions", "partner") for kind in ("json", "safetensors")),
     *(f"{name}/{file}" for name in ("adapter", "partner") for file in _ADAPTER),
+    *(f"model/{file}" for file in WHOLE_FILES),
 )
 MEMBERS = (
     METRICS, ITEMS, SAMPLES, PARQUET, REPORT, "card.json", "steer.html", "dose.json",

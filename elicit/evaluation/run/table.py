@@ -25,10 +25,11 @@ BATCH_SIZE = 50_000
 MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through the disk
 
 
+_OTHER_DELTAS = ("delta_greedy", "delta_zero")
 _OUTCOMES = """
 select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
        coalesce(list_sum(logprob), 0.0), coalesce(list_avg(logprob), '-infinity'::double),
-       {unjudged}, {found_by}, {forwards}
+       {unjudged}, {found_by}, {forwards}, {delta_greedy}, {delta_zero}
 from read_parquet($file)
 """
 
@@ -67,7 +68,7 @@ def _query(file: Path) -> str:
     import pyarrow.parquet as pq
 
     known = pq.read_schema(file).names  # tables of older runs lack some
-    later = {"unjudged": "''", "found_by": "''", "forwards": "-1"}
+    later = {"unjudged": "''", "found_by": "''", "forwards": "-1", **dict.fromkeys(_OTHER_DELTAS, "null::double")}
     return _OUTCOMES.format(**{k: f"coalesce({k}, {none})" if k in known else none for k, none in later.items()})
 
 
@@ -75,6 +76,8 @@ def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:
     """Lists of Python's own values: no answer has no Δ, and of a word that stands everywhere there is one."""
     values = dict(zip(Outcome._fields[1:], (column.tolist() for column in columns), strict=True))
     values["delta"] = [None if a is None else d for a, d in zip(values["answer"], values["delta"], strict=True)]
+    for name in _OTHER_DELTAS:
+        values[name] = [None if d is None or d != d else d for d in values[name]]
     for name in ("finish", "dropped", "unjudged", "found_by"):
         values[name] = list(map(sys.intern, values[name]))
     return list(values.values())

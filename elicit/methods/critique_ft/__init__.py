@@ -9,7 +9,7 @@ Where the papers are silent or differ:
 - The critic is symbolic unless another is named (`elicit.methods.critique_ft.critic`); the papers' are strong models.
 - All candidates come from the base; the papers take ten generators, or what stands in a data set.
 - The last step's adapter is taken: no held-out items choose among checkpoints (the papers use 500).
-- A LoRA adapter; the papers train all weights (learning rate 5e-6, 50 epochs on 600 rows).
+- A LoRA adapter; the papers train all weights (learning rate 5e-6, 50 epochs on 600 rows), as `rank=0` does.
 - What is trained ends its answers with a verdict on them, as its critiques do; the answer ends there (`Prompt.ends`),
   or a number in the verdict would be read as the answer.
 - Question, candidate and instruction are put as questions are put when the model is evaluated: the authors' text in
@@ -60,6 +60,7 @@ def fit(
     rank: int = 8,
     rows: int = 2,
     width: int = 512,
+    save_every: int = 0,
     prompt: str = "qa",
     max_new_tokens: int = 256,
     seed: int = 0,
@@ -80,7 +81,10 @@ def fit(
         ask: how candidates are asked for: `plain`, `think`, or `both`.
         targets: what is learned: `critiques`, or for a control `shuffled`, `solutions`, `untruthful`, `unrelated`.
         temperature: of the candidates.
-        steps, lr, rank, rows, width: of the training (`elicit.training.Recipe`); rows of `width` tokens a step.
+        steps, lr, rank, rows, width: of the training (`elicit.training.Recipe`); rows of `width` tokens a step; rank 0
+            trains all weights.
+        save_every: steps between two savings of what is trained, each a handle of its own then
+            (`elicit.training.saved.saved_steps`, `elicit analyse saved-steps`); 0: none.
         prompt, max_new_tokens, seed: as for the other methods.
         trainer, trl: what trains (`elicit.training.trl_common.TRAINERS`), and TRL's own options where that does.
 
@@ -107,10 +111,11 @@ def fit(
         seed,
         trainer,
         trl,
+        save_every,
     )
     put = prompt_for(model, prompt, items)
     fitted = pipeline.fit(model, items, put, options, None if isinstance(source, str) else source, progress)
-    kept = {"prompt": prompt, "asked": vars(options), "found": fitted.record, SEEN: seen(fitted.record["problems"])}
+    kept = {"prompt": prompt, "asked": options.kept(), "found": fitted.record, SEEN: seen(fitted.record["problems"])}
     answering = replace(put, ends=(VERDICT,))
     return Elicited(model, NAME, answering, Greedy(max_new_tokens), adapter=fitted.adapter, options=kept)
 
@@ -138,11 +143,12 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     """What was trained on, what the critic is worth, and how the loss went."""
     found, asked = options["found"], options["asked"]
     agreed = f"; it agrees with the grader on {found['agree']} of {found['graded']}" if found["graded"] else ""
+    trained = f"A LoRA adapter of rank {asked['rank']}" if asked["rank"] else "All weights"
     left = f" Left out: {found['without_conclusion']} critiques without a conclusion, {found['too_long']} too long."
     return [
         f"{found['rows']} candidates of {len(found['problems'])} problems, {found['held_right']} graded correct by "
         f"{found['source']}{agreed}.{left if found['without_conclusion'] + found['too_long'] else ''}",
-        f"Targets: {asked['targets']}. A LoRA adapter of rank {asked['rank']}, {asked['steps']} steps, "
+        f"Targets: {asked['targets']}. {trained}, {asked['steps']} steps, "
         f"{found['trained_tokens']} tokens; loss {found['curve'][0]:.2f} to {found['curve'][-1]:.2f} nats a token.",
     ]
 

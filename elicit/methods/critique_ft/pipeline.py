@@ -1,17 +1,22 @@
-"""The whole of a critique fine-tuning: candidates, critiques, the adapter; each kept in a folder and resumed.
+"""The whole of a critique fine-tuning: candidates, critiques, what is trained; each kept in a folder and resumed.
 
 runs/critique-ft-<task>-<model>-<hash>/rows.jsonl             candidates with their critiques
     …/problems.json                                               the problems that are done
 …/<targets>-<hash>/training.safetensors, adapter/             as `elicit.training` resumes it, as PEFT saves it
+    …/model/, steps/                                              all weights instead, and both in between
 """
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import PreTrainedModel
 
 from elicit.decoding.progress import Progress, Silent
 from elicit.evaluation.run.store import folder_for
@@ -25,16 +30,17 @@ from elicit.methods.critique_ft.symbolic_critic import Symbolic
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
 from elicit.models.prompts import Prompt
+from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.tasks.base import Items, content_id
 from elicit.training import trl_common
-from elicit.training.lora import save_adapter
 from elicit.training.recipe import Example, Point, Recipe
+from elicit.training.saved import due, save_trained, step_folder
 from elicit.training.sft import batches, train
 from probes.errors import UserError, unknown
 from probes.files import digest, make_folder, write_whole
-from steering.adapters import Adapter, borrowed
+from steering.adapters import Adapter, Tuned, Weights, borrowed
 
-ROWS, DONE, ADAPTER = "rows.jsonl", "problems.json", "adapter"
+ROWS, DONE = "rows.jsonl", "problems.json"
 SOURCES = {
     "symbolic": "an exact checker: organisms' problems step by step, equations in any text",
     "model": "the base itself",
@@ -63,12 +69,13 @@ class Fitting:
     seed: int
     engine: str = "own"
     trl: dict[str, Any] = field(default_factory=dict)
+    save_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.problems < 0 or self.first < 0 or self.candidates < 1 or self.rank < 1:
+        if self.candidates < 1 or min(self.problems, self.first, self.rank, self.save_every) < 0:
             raise UserError(
-                f"problems {self.problems}, first {self.first}, candidates {self.candidates}, rank {self.rank} were "
-                "given; give problems and first of 0 or more, and at least 1 of the others"
+                f"problems {self.problems}, first {self.first}, candidates {self.candidates}, rank {self.rank}, "
+                f"save_every {self.save_every} were given; give at least 1 candidate, and 0 or more of the others"
             )
         if self.ask not in ASKS:
             raise unknown("way to ask", self.ask, ASKS)
@@ -77,10 +84,14 @@ class Fitting:
         trl_common.check(self.engine, self.trl)
         self.recipe()
 
+    def kept(self) -> dict[str, Any]:
+        """As records hold it: `save_every` where it says something."""
+        return {k: v for k, v in vars(self).items() if k != "save_every" or v}
+
     def recipe(self) -> Recipe:
         return Recipe(
             steps=self.steps, rows=self.rows, width=self.width, part=min(5, self.rows), lr=self.lr,
-            warmup=max(1, self.steps // 10), rank=self.rank, alpha=2 * self.rank, seed=self.seed,
+            warmup=max(1, self.steps // 10), rank=self.rank, alpha=max(1, 2 * self.rank), seed=self.seed,
         )  # fmt: skip
 
     def problems_of(self, items: Items) -> Items:
@@ -101,9 +112,9 @@ class Fitting:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """An adapter with the record of its fit."""
+    """What was trained with the record of its fit."""
 
-    adapter: Adapter
+    adapter: Tuned
     record: dict[str, Any]
 
 
@@ -162,6 +173,8 @@ def fit(
     }  # fmt: skip
     if options.engine == "trl":
         identity |= {"trl": options.trl, "processes": trl_common.processes()}
+    if options.save_every:
+        identity["save_every"] = options.save_every
     place = folder / f"{options.targets}-{digest([asdict(recipe), identity])}"
     curve = _train(model, examples, recipe, place, identity, progress or Silent(), options)
     record = {
@@ -179,7 +192,7 @@ def fit(
         "curve": [round(point.loss, 4) for point in curve],
         "shown": [[row.question, row.candidate, row.critique] for row in rows[:3]],
     }
-    return Fitted(Adapter(place / ADAPTER), record)
+    return Fitted(Adapter(place / ADAPTER) if recipe.rank else Weights(place / WHOLE), record)
 
 
 def _counted(rows: Sequence[Row]) -> dict[str, Any]:
@@ -271,27 +284,42 @@ def _train(
     progress: Progress,
     options: Fitting,
 ) -> list[Point]:
-    """Train an adapter and save it; the base is given back as it was."""
+    """Train an adapter or all weights and save them; the base is given back as it was."""
     batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
     progress.arm(f"critique-ft: {identity['targets']}", recipe.steps, 0)
     if options.engine == "trl":
         from elicit.training import trl_sft as trl
 
-        return trl.train(model, batch, recipe, place, given=options.trl, on_step=_Steps(progress))
+        every = options.save_every
+        return trl.train(model, batch, recipe, place, given=options.trl, save_every=every, on_step=_Steps(progress))
+
+    def save(lm: PreTrainedModel, folder: Path) -> None:
+        save_trained(lm, model.tokenizer, recipe, folder, model.name, torch.bfloat16)
+
+    def trained(lm: PreTrainedModel) -> list[Point]:
+        steps = _Steps(progress, lambda done: save(lm, step_folder(place, done)), options.save_every)
+        curve = train(lm, batch, recipe, place, identity=identity, on_step=steps)
+        save(lm, place)
+        return curve
+
+    if not recipe.rank:
+        return trained(copy.deepcopy(model.lm).float())
     with borrowed(model.lm):
-        curve = train(model.lm, batch, recipe, place, identity=identity, on_step=_Steps(progress))
-        save_adapter(model.lm, recipe, place / ADAPTER, model.name)
-    return curve
+        return trained(model.lm)
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """Training steps, as a progress bar counts questions; those of an earlier call at once."""
+    """Training steps, as a progress bar counts questions; those of an earlier call at once. Some are saved."""
 
     progress: Progress
+    save: Callable[[int], None] | None = None
+    every: int = 0
     began: list[int] = field(default_factory=list)
 
     def __call__(self, step: int, loss: float, tokens_per_second: float) -> None:
+        if self.save is not None and due(step + 1, self.every):
+            self.save(step + 1)
         self.progress.advance(1 if self.began else step + 1, 0)
         self.began.append(step)
 

@@ -6,9 +6,9 @@ any other handle. A fit lives in `runs/`, under a hash of all that decides it, a
 bit.
 
 Where the papers are silent or differ:
-- LoRA at 4e-4 instead of all weights at 1e-6: tens of updates instead of hundreds (at 1e-3 the example's own numbers
-  are learned by heart and the skill is lost; at 2e-4 twenty updates are too few). Temperature 1 instead of 0.6: a
-  rare way to answer is seen as often as the base takes it.
+- LoRA at 4e-4 instead of all weights at 1e-6 (`rank=0` and that `lr`, in the preset `one-shot-rlvr-paper`): tens of
+  updates instead of hundreds (at 1e-3 the example's own numbers are learned by heart and the skill is lost; at 2e-4
+  twenty updates are too few). Temperature 1 instead of 0.6: a rare way to answer is seen as often as the base takes it.
 - The example is chosen by `elicit.methods.one_shot_rlvr.example_selection`'s `working` rule; `history` is the paper's.
 - A random reward acts through the bounds of the ratio alone, which a strictly on-policy run never meets: it stands
   among the controls both ways.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from elicit.tasks.hub import PI1
 from elicit.training import trl_common
 from elicit.training.rl.curve import Point, columns, figure, line, summary
 from elicit.training.rl.loop import OnStep, train
+from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, unknown
 from probes.figures import table
@@ -75,6 +76,7 @@ def fit(
     select: str = "working",
     pool: int = 16,
     reward: str = "exact",
+    spurious: str = "",
     updates: int = 16,
     rollouts: int = 32,
     group: int = 8,
@@ -89,6 +91,11 @@ def fit(
     entropy: float = 0.001,
     lr: float = 4e-4,
     rank: int = 8,
+    part: int = 0,
+    rollout_rows: int = 0,
+    checkpointing: bool = False,
+    save_every: int = 0,
+    state_every: int = 1,
     check_every: int = 0,
     check: int = 32,
     checked: bool = True,
@@ -98,7 +105,7 @@ def fit(
     trainer: str = "own",
     trl: dict[str, Any] = trl_common.NOTHING,
 ) -> Elicited:
-    """Choose an example among the fit items and train an adapter on it.
+    """Choose an example among the fit items and train an adapter, or all weights, on it.
 
     Args:
         model: the base; it is as it was afterwards.
@@ -109,10 +116,14 @@ def fit(
         examples, select, pool: how many are chosen, how (`elicit.methods.one_shot_rlvr.example_selection.SELECTS`) and
             among how many fit items.
         reward: terms of `elicit.training.rl.rewards`, joined by +.
+        spurious: rewards, joined by commas, that are trained with as further controls (`majority,incorrect`).
         rollout_tokens: limit of an answer in training; `max_new_tokens` is that of the evaluation.
         updates, rollouts, group, per_rollout, temperature, advantage, aggregate, clip_low, clip_high, kl, entropy, lr,
-            rank: see `elicit.training.rl.settings.Settings`; all weights (rank 0) are trained by
-                `elicit.training.rl.loop.train`.
+            rank: see `elicit.training.rl.settings.Settings`; rank 0 trains all weights.
+        part, rollout_rows, checkpointing: what memory a rollout takes, see there; a part of 0 is a group.
+        save_every: updates between two savings of what is trained, each a handle of its own then
+            (`elicit.training.saved.saved_steps`, `elicit analyse saved-steps`); 0: none.
+        state_every: updates between two states that a stopped training resumes from.
         check_every, check: updates between two looks at dev items, and how many.
         checked: refuse a run that the pre-flight finds no signal for.
         prompt, max_new_tokens, seed: as for the other methods.
@@ -123,17 +134,13 @@ def fit(
     """
     if items is None:
         raise UserError(f"{NAME} trains on fit items of a task; give items")
-    if rank < 1:
-        raise UserError(
-            f"rank = {rank} was given and {NAME} makes an adapter; give at least 1, or train all weights with "
-            "elicit.training.rl.loop.train (rank 0), which saves a model's folder"
-        )
     trl_common.check(trainer, trl)
     settings = Settings(
         updates=updates, rollouts=rollouts, group=group, per_rollout=per_rollout, reward=reward,
         temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate,
-        clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=group,
-        check_every=check_every, seed=seed,
+        clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=part or group,
+        check_every=check_every, seed=seed, checkpointing=checkpointing, rollout_rows=rollout_rows,
+        save_every=save_every, state_every=state_every,
     )  # fmt: skip
     asked: dict[str, Any] = {
         "example": example,
@@ -145,7 +152,13 @@ def fit(
     }
     if trainer != "own":
         asked |= {"engine": trainer, "trl": trl}  # the record's word
-    return _fitted(NAME, model, items, progress, settings, asked, prompt, max_new_tokens)
+    parse("+".join(_listed(spurious)) or "none")
+    handle = _fitted(NAME, model, items, progress, settings, asked, prompt, max_new_tokens)
+    return replace(handle, options={**handle.options, "spurious": spurious}) if spurious else handle
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _fitted(
@@ -188,7 +201,7 @@ def _fitted(
         "summary": summary(made.curve),
         "curve": columns(made.curve),
     }
-    options = {"prompt": prompt, "asked": dict(asked), "settings": asdict(settings), "found": found}
+    options = {"prompt": prompt, "asked": dict(asked), "settings": settings.kept(), "found": found}
     options[SEEN] = seen(chosen)
     return Elicited(model, name, put, Greedy(max_new_tokens), adapter=made.adapter, options=options)
 
@@ -209,7 +222,7 @@ def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, 
     seen = [i for i in _known(items) if i.id in names] if names else pool_of(solved, asked["examples"], asked["pool"])
     looked_at = items.task.split("dev")[: asked["check"]] if settings.check_every else ()
     stands_on = grounds(Items(items.task, (*seen, *looked_at)), [model])
-    decides = [asdict(settings), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, stands_on]
+    decides = [settings.kept(), dict(asked), prompt, model.provenance.sha256, model.dtype, items.task.name, stands_on]
     return folder_for(f"{NAME}-fit", items.task.name, model.name, decides)
 
 
@@ -222,7 +235,7 @@ def _known(items: Items) -> list[Item]:
 
 def _named(asked: Mapping[str, Any]) -> list[str]:
     """The ids of the examples that were named, if any."""
-    return [name.strip() for name in asked["example"].split(",")] if asked["example"] else []
+    return _listed(asked["example"])
 
 
 def _chosen(
@@ -281,9 +294,10 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     asked = {**options["asked"], "example": ",".join(options["found"]["examples"]), "checked": False}
     shared: dict[str, Any] = {"prompt": options["prompt"], "max_new_tokens": limit}
     out = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
-    by_id = {item.id: item for item in items.task.items}
+    by_id = {item.id: item for item in (*items.task.items, *_known(items))}
     boxed = all(items.task.kind_of(by_id[name]) == "math" for name in options["found"]["examples"])
-    for name, instead in SPURIOUS.items():
+    more = {f"{reward} reward": {"reward": reward} for reward in _listed(options.get("spurious", ""))}
+    for name, instead in (SPURIOUS | more).items():
         other = replace(settings, **instead | ({"reward": BOXED} if boxed and name == FORMAT else {}))
         out[name] = _fitted(name, model, items, None, other, asked, options["prompt"], limit)
     return out | at_budget(handle, items, seed)

@@ -16,7 +16,7 @@
   }
 
   const index = await (await opened('b-index')).json();
-  const [TEXT, ANSWER, RIGHT, FINISH, DROPPED, DELTA, SPENT, NUMBER, COUNT, FIRST, LAST] = [...Array(11).keys()];
+  const [TEXT, ANSWER, RIGHT, FINISH, DROPPED, DELTA, SPENT, NUMBER, COUNT, FIRST, LAST, GREEDY, ZERO] = [...Array(13).keys()];
   const WIDTH = index.steered ? 6 : 5; // bytes a token
   let at = 0;
   const places = index.samples.map((sample) => (at += sample[COUNT] * WIDTH) - sample[COUNT] * WIDTH);
@@ -179,6 +179,9 @@
       verdictOf(sample[RIGHT]),
       `, answer ${sample[ANSWER] ?? '(none)'}, ${sample[SPENT]} tokens, ended by ${index.finishes[sample[FINISH]]}` +
         (sample[DELTA] === null ? '' : `, Δ ${sample[DELTA].toFixed(3)}`) +
+        (sample[GREEDY] === null
+          ? ''
+          : ` (the first token with the greedy one's margin ${sample[GREEDY].toFixed(3)}, with 0 ${sample[ZERO].toFixed(3)})`) +
         (sample[DROPPED] ? `, not selectable: ${sample[DROPPED]}` : ''),
     );
     const text = make('div', '', 'text');

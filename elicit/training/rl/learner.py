@@ -17,11 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from elicit.models.model import Model
-from elicit.models.zoo import ADAPTER, WHOLE
-from elicit.training.lora import save_adapter
 from elicit.training.recipe import Recipe
+from elicit.training.saved import save_trained
 from elicit.training.sft import prepare, quick
-from steering.adapters import Adapter, Swap, borrowed, swaps_of
+from steering.adapters import Swap, Tuned, borrowed, swaps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +54,9 @@ class Learner:
         with torch.autocast(self.lm.device.type, enabled=False):
             yield self.model
 
-    def save(self, folder: Path) -> Adapter | None:
+    def save(self, folder: Path) -> Tuned:
         """The adapter in fp32 under `adapter/`, or all weights and the tokenizer under `model/`."""
-        if not self.swaps:
-            self.lm.save_pretrained(folder / WHOLE)
-            self.model.tokenizer.save_pretrained(folder / WHOLE)
-            return None
-        save_adapter(self.lm, self.recipe, folder / ADAPTER, self.model.name, torch.float32)
-        return Adapter(folder / ADAPTER)
+        return save_trained(self.lm, self.model.tokenizer, self.recipe, folder, self.base.name)
 
 
 @contextmanager

@@ -5,9 +5,10 @@ copies are groups of their own; the prompt is computed once for all of them. Old
 first update's own forward, so that its ratios are exactly 1; what the sampler's differ by, from rounding, is measured
 and not corrected. The policy is trained at the temperature that it is sampled at.
 
-A state is written every update: weights, moments, the curve, and the rollout in the middle of its updates. Samples
-and random rewards are functions of (seed, item, sample), and which items a rollout has is one of its number, so
-nothing of a generator is kept: a run that was killed ends at the same weights as one that was not, to the bit.
+A state is written every `state_every` updates: weights, moments, the curve, and the rollout in the middle of its
+updates. Samples and random rewards are functions of (seed, item, sample), and which items a rollout has is one of its
+number, so nothing of a generator is kept: a run that was killed ends at the same weights as one that was not, to the
+bit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,10 +44,11 @@ from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Reward, RewardContext, Rewards, parse
 from elicit.training.rl.rollouts import sample
 from elicit.training.rl.settings import Settings
+from elicit.training.saved import due, step_folder
 from probes.batching import Padded, left_pad
 from probes.errors import UserError
 from probes.files import locked, make_folder
-from steering.adapters import Adapter
+from steering.adapters import Tuned
 
 STATE = "rl.safetensors"
 
@@ -60,10 +62,10 @@ class OnStep(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training made; `adapter` is None where all weights were trained (they are in `folder/model`)."""
+    """What a training made; `adapter` is all weights where all were trained."""
 
     folder: Path
-    adapter: Adapter | None
+    adapter: Tuned
     curve: list[Point]
     preflight: Preflight
 
@@ -156,7 +158,8 @@ def train(
                 group["lr"] = settings.rate(update)
             found = run.step(buffer, optimiser, update)
             tokens, seconds = int(buffer.batch.mask.sum()), time.perf_counter() - began
-            held = run.accuracy(held_out, held_out_tokens) if held_out and _due(update, settings) else None
+            looks = held_out is not None and due(update + 1, settings.check_every)
+            held = run.accuracy(held_out, held_out_tokens) if held_out and looks else None
             curve.append(Point(update, **buffer.facts, **found, tokens=tokens, seconds=seconds, held_out=held))
             if (update + 1) % settings.per_rollout == 0 or update + 1 == settings.updates:
                 log.append([{"update": update, **record} for record in buffer.records])
@@ -165,7 +168,10 @@ def train(
             if buffer is not None:
                 about["buffer"] = {"records": buffer.records, "facts": buffer.facts}
             more = buffer.tensors() if buffer is not None else {}
-            write_state(folder / STATE, wanted, student.trained, optimiser, about, more)
+            if due(update + 1, settings.save_every):
+                student.save(step_folder(folder, update + 1))
+            if due(update + 1, settings.state_every) or update + 1 == settings.updates:
+                write_state(folder / STATE, wanted, student.trained, optimiser, about, more)
             if on_step is not None:
                 on_step(curve)
         return Trained(folder, student.save(folder), curve, preflight)
@@ -184,14 +190,10 @@ def usable(items: Sequence[Item]) -> None:
             raise UserError(f"{item.id} has no answer, so no reward can be checked; give items that have one")
 
 
-def _due(update: int, settings: Settings) -> bool:
-    return settings.check_every > 0 and (update + 1) % settings.check_every == 0
-
-
 def identity(model: Model, items: Items, settings: Settings, prompt: Prompt) -> dict[str, Any]:
     """All that decides the weights, as JSON gives it back."""
     found = {
-        "recipe": asdict(settings), "base": model.provenance.sha256, "dtype": model.dtype, "task": items.task.name,
+        "recipe": settings.kept(), "base": model.provenance.sha256, "dtype": model.dtype, "task": items.task.name,
         "prompt": prompt.to_dict(), **grounds(items, [model]),
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -228,7 +230,7 @@ class _Run:
             first_sample=number * samples,
         )  # fmt: skip
         with self.student.decoding() as model:
-            rollouts = sample(model, some, self.prompt, decoder)
+            rollouts = sample(model, some, self.prompt, decoder, settings.rollout_rows)
         graded = [one for group in rollouts for one in self.rewards.grade(group, self.context)]
         flat = [r for group in rollouts for r in group]
         totals = torch.tensor([one.total for one in graded]).view(settings.groups, settings.group)
@@ -279,7 +281,8 @@ class _Run:
         for start in range(0, len(old), settings.part):
             rows = slice(start, start + settings.part)
             mask = batch.mask[rows]
-            hidden, target = hidden_states(lm, leaves, batch, rows), batch.tokens[rows][mask]
+            hidden = hidden_states(lm, leaves, batch, rows, checkpointing=settings.checkpointing)
+            target = batch.tokens[rows][mask]
             logprob, h = logprobs_and_entropy(lm, hidden, target, settings.temperature)
             if first:
                 old[rows] = torch.zeros_like(old[rows]).masked_scatter_(mask, logprob.detach())

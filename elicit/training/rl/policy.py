@@ -8,19 +8,23 @@ mattering.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from elicit.training.output_head import logprobs_and_entropy
 from probes.batching import Padded
 from probes.errors import UserError
-from probes.sites import decoder
+from probes.sites import blocks, decoder
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,35 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded) -> Prefix:
     return Prefix([*pairs, hidden[:, -1]])
 
 
-def hidden_states(lm: PreTrainedModel, prefix: Prefix, batch: Batch, rows: slice) -> Float[Tensor, "n d_model"]:
+@contextmanager
+def checkpointed(lm: PreTrainedModel, cache: DynamicCache) -> Iterator[None]:
+    """Inside the context each layer keeps its input alone and is computed again for its gradient.
+
+    `transformers`' own checkpointing turns the cache off, which holds the prompts here: a layer that is computed again
+    finds in it what it found the first time.
+    """
+    layers = list(blocks(lm))
+    for number, layer in enumerate(layers):
+        held: Any = cache.layers[number]
+        layer.forward = partial(_again, layer.forward, held, held.keys, held.values)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _again(forward: Any, held: Any, keys: Tensor, values: Tensor, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def run(hidden: Tensor) -> Any:
+        held.keys, held.values = keys, values
+        return forward(hidden, *args, **kwargs)
+
+    return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
+
+
+def hidden_states(
+    lm: PreTrainedModel, prefix: Prefix, batch: Batch, rows: slice, *, checkpointing: bool = False
+) -> Float[Tensor, "n d_model"]:
     """The states that choose the real tokens of these rows, row by row."""
     question, tokens, mask = batch.question[rows], batch.tokens[rows], batch.mask[rows]
     *pairs, last = prefix.tensors
@@ -89,13 +121,14 @@ def hidden_states(lm: PreTrainedModel, prefix: Prefix, batch: Batch, rows: slice
     start = batch.prompts.positions[:, -1] + 1
     steps = torch.arange(tokens.shape[1] - 1, device=tokens.device)
     seen = torch.cat([batch.prompts.mask[question], torch.ones_like(mask[:, 1:])], 1)
-    after = decoder(lm)(
-        input_ids=tokens[:, :-1],
-        attention_mask=seen.long(),
-        position_ids=start[question][:, None] + steps,
-        past_key_values=cache,
-        use_cache=True,
-    )[0]
+    with checkpointed(lm, cache) if checkpointing else nullcontext():
+        after = decoder(lm)(
+            input_ids=tokens[:, :-1],
+            attention_mask=seen.long(),
+            position_ids=start[question][:, None] + steps,
+            past_key_values=cache,
+            use_cache=True,
+        )[0]
     chosen: Tensor = torch.cat([last.index_select(0, question)[:, None], after], 1)[mask]
     return chosen
 

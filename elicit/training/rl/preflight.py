@@ -78,7 +78,7 @@ def first_samples(model: Model, items: Items, prompt: Prompt, settings: Settings
     decoder = Sampling(
         count, settings.temperature, seed=settings.seed, max_new_tokens=settings.max_new_tokens, first_sample=-count
     )
-    return sample(model, items, prompt, decoder)
+    return sample(model, items, prompt, decoder, settings.rollout_rows)
 
 
 def wrong_answers(items: Items, rollouts: Sequence[Sequence[Rollout]]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from elicit.decoding.answering import Response, respond
 from elicit.decoding.decoders import Sampling
 from elicit.decoding.engine import Batch
@@ -12,8 +14,20 @@ from elicit.tasks.base import Item, Items
 from elicit.training.rl.rewards import Rollout
 
 
-def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> list[list[Rollout]]:
-    """For each item its rollouts. A prompt is computed once, and sample s of an item is the same in any batch."""
+def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling, rows: int = 0) -> list[list[Rollout]]:
+    """For each item its rollouts. A prompt is computed once, and sample s of an item is the same in any batch.
+
+    Args:
+        model, items, prompt, decoder: what answers what, how it is asked and how it samples.
+        rows: rollouts that are in memory together; 0: all of them.
+    """
+    if 0 < rows < len(items) * decoder.samples:
+        out: list[list[Rollout]] = []
+        for start in range(0, len(items), rows):
+            some = items[start : start + rows]
+            parts = [sample(model, some, prompt, part) for part in in_parts(decoder, max(1, rows // len(some)))]
+            out += [[one for group in groups for one in group] for groups in zip(*parts, strict=True)]
+        return out
     tokenizer = model.tokenizer
     batch = Batch(
         prompts=[prompt.ids(item.question, tokenizer) for item in items],
@@ -34,6 +48,12 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling) -> lis
         ]
         for item, some in zip(items, drafts, strict=True)
     ]  # fmt: skip
+
+
+def in_parts(decoder: Sampling, most: int) -> list[Sampling]:
+    """The same samples by several decoders, each of at most so many."""
+    first, end = decoder.first_sample, decoder.first_sample + decoder.samples
+    return [replace(decoder, samples=min(most, end - start), first_sample=start) for start in range(first, end, most)]
 
 
 def graded_rollout(

@@ -11,6 +11,7 @@ How `Settings` become TRL's (tests/training/test_trl_losses.py holds losses and 
 | clip_low, clip_high, kl | epsilon, epsilon_high, beta with k3 as it is (use_bias_correction_kl off) |
 | entropy | entropy_coef: TRL takes the mean over the tokens of each forward, we weigh entropy as the loss |
 | part | per_device_train_batch_size |
+| checkpointing | activation_checkpointing |
 | one example, copied | rows of the data set, in the order of `Settings.plan` |
 
 Old log-probabilities of several updates a rollout are those before the first one, in both. TRL shuffles a rollout's
@@ -26,6 +27,7 @@ tells the others.
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Mapping
@@ -42,7 +44,7 @@ from elicit.decoding.engine import check_training
 from elicit.elicited import Elicited
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
-from elicit.models.zoo import ADAPTER
+from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.tasks.base import Items
 from elicit.training import trl_common
 from elicit.training.rl.curve import Point
@@ -54,7 +56,7 @@ from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge, evaluating, reward_context
 from probes.errors import UserError
 from probes.files import locked, make_folder, write_whole
-from steering.adapters import Adapter
+from steering.adapters import Adapter, Tuned, Weights
 
 STATE, PREFLIGHT = "trl.json", "preflight.json"
 LOSSES = {"token-mean": "dapo", "sequence-mean": "grpo", "constant": "dr_grpo"}
@@ -105,11 +107,34 @@ def trainer(
                 "weights are sharded and TRL's own generation knows no stop strings, which the prompt needs; give "
                 'trl={"use_vllm": true}, or prompt chat'
             )
-    args = trl_common.arguments(GRPOConfig, options(settings, given), given, model, settings.recipe, folder)
-    return trl_common.trainer(
+    decided = options(settings, given)
+    if settings.checkpointing:
+        given = {**given, "activation_checkpointing": True}
+    whole = not settings.rank and settings.kl > 0
+    if whole:
+        decided |= {"beta": 0.0}  # else TRL reads the reference by the model's name, which a folder or file has not
+    args = trl_common.arguments(GRPOConfig, decided, given, model, settings.recipe, folder)
+    made, lm = trl_common.trainer(
         GRPOTrainer, settings.rate, model, settings.recipe, args,
         reward_funcs=[bridge.reward], train_dataset=Dataset.from_list(bridge.rows()), **extra, **more,
     )  # fmt: skip
+    if whole:
+        made.beta, made.ref_model = settings.kl, _reference(made, model)
+    return made, lm
+
+
+def _reference(made: Any, model: Model) -> Any:
+    """A copy of the base as TRL's reference of KL, where no adapter can be turned off to have it."""
+    from trl.models.utils import prepare_deepspeed, prepare_fsdp
+    from trl.trainer.utils import add_fused_lm_head
+
+    lm = copy.deepcopy(model.lm)
+    add_fused_lm_head(lm, temperature=made.temperature, cast_lm_head_to_fp32=made.args.cast_lm_head_to_fp32)
+    if made.is_deepspeed_enabled:
+        return prepare_deepspeed(lm, made.accelerator)
+    if made.is_fsdp_enabled:
+        return prepare_fsdp(lm, made.accelerator)
+    return made.accelerator.prepare_model(lm, evaluation_mode=True)
 
 
 def train(
@@ -133,12 +158,10 @@ def train(
         model, items, settings, folder, prompt, held_out, held_out_tokens, rewards, checked, on_step: as there.
 
     Raises:
-        UserError: as there; all weights (rank 0); what TRL refuses.
+        UserError: as there; what TRL refuses.
     """
     from trl import __version__
 
-    if not settings.rank:
-        raise UserError("rank = 0 was given and trainer trl makes an adapter; give at least 1, or trainer own")
     own = not (trl_common.sharded(given) or given.get("use_vllm") or given.get("use_transformers_continuous_batching"))
     if held_out is not None and trl_common.sharded(given):
         raise UserError(f"check_every = {settings.check_every} was given and weights are sharded; give 0")
@@ -164,9 +187,11 @@ def train(
             stack.enter_context(locked(folder, "training in"))
             bridge.log = stack.enter_context(RolloutLog.open(folder / LOG, 0))
         curve = _Curve(bridge, model, held_out, held_out_tokens, on_step)
-        made, lm = trainer(model, bridge, folder, given, callbacks=[curve.callback()])
+        saver = trl_common.saver(settings.save_every, settings.recipe, folder, model, torch.float32)
+        made, lm = trainer(model, bridge, folder, given, callbacks=[curve.callback(), saver])
+        saver.made, saver.lm = made, lm
         trl_common.run(made, settings.updates)
-        trl_common.save(made, lm, settings.recipe, folder / ADAPTER, model.name, torch.float32)
+        trl_common.save(made, lm, settings.recipe, folder, model, torch.float32)
         if trl_common.first():
             about = {"identity": wanted, "curve": curve.points, "preflight": preflight.to_dict()}
             write_whole(folder / STATE, json.dumps(about))
@@ -188,9 +213,8 @@ def _kept(folder: Path, wanted: dict[str, Any]) -> Trained | None:
     if about["identity"] != wanted:
         changed = [key for key in wanted if about["identity"].get(key) != wanted[key]]
         raise UserError(f"{str(folder)!r} holds a training with another {', '.join(changed)}; give another folder")
-    return Trained(
-        folder, Adapter(folder / ADAPTER), [Point(*p) for p in about["curve"]], Preflight(**about["preflight"])
-    )
+    tuned: Tuned = Adapter(folder / ADAPTER) if (folder / ADAPTER).is_dir() else Weights(folder / WHOLE)
+    return Trained(folder, tuned, [Point(*p) for p in about["curve"]], Preflight(**about["preflight"]))
 
 
 def _preflight(
@@ -240,7 +264,7 @@ class _Curve:
         every = self.bridge.settings.check_every
         held = None
         if self.held_out is not None and every and (update + 1) % every == 0:
-            held = self._accuracy(model.get_base_model(), self.held_out)
+            held = self._accuracy(trl_common.inner(model), self.held_out)
         self.points.append(
             Point(
                 update,

@@ -25,7 +25,7 @@ from elicit.training import trl_common
 from elicit.training.rl import losses
 from elicit.training.rl.log import RolloutLog, facts, log_line
 from elicit.training.rl.rewards import RewardContext, Rewards, Rollout
-from elicit.training.rl.rollouts import graded_rollout
+from elicit.training.rl.rollouts import graded_rollout, in_parts
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from probes.offsets import decoded
@@ -92,7 +92,7 @@ class Bridge:
         state = trainer.accelerator
         number = trainer.state.global_step // self.settings.per_rollout
         mine = self.rollout(number)[state.process_index * len(prompts) :][: len(prompts)]
-        lm = state.unwrap_model(trainer.model).get_base_model()
+        lm = trl_common.inner(state.unwrap_model(trainer.model))
         model = replace(self.model, lm=lm)
         drawn: dict[tuple[str, int], tuple[list[int], list[float]]] = {}
         wanted: dict[str, list[int]] = {}
@@ -105,21 +105,23 @@ class Bridge:
                 count, self.settings.temperature, seed=self.settings.seed, first_sample=first,
                 max_new_tokens=self.settings.max_new_tokens,
             )  # fmt: skip
-            with evaluating(lm):
-                found = decode_batch(
-                    model,
-                    Batch(
-                        prompts=[self.ids[name] for name in together],
-                        rng_streams=together,
-                        decoder=decoder,
-                        stop=StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer),
-                        needs=frozenset({"logprob"}),
-                    ),
-                )
-            for name, branches in zip(together, found, strict=True):
-                for sample, g in zip(decoder.sample_ids, branches, strict=True):
-                    end = [] if g.end is None else [g.end]
-                    drawn[name, sample] = [*g.tokens.tolist(), *end], [*g.logprob.tolist(), *(0.0 for _ in end)]
+            most = max(1, self.settings.rollout_rows // len(together)) if self.settings.rollout_rows else count
+            for part in in_parts(decoder, most):
+                with evaluating(lm):
+                    found = decode_batch(
+                        model,
+                        Batch(
+                            prompts=[self.ids[name] for name in together],
+                            rng_streams=together,
+                            decoder=part,
+                            stop=StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer),
+                            needs=frozenset({"logprob"}),
+                        ),
+                    )
+                for name, branches in zip(together, found, strict=True):
+                    for sample, g in zip(part.sample_ids, branches, strict=True):
+                        end = [] if g.end is None else [g.end]
+                        drawn[name, sample] = [*g.tokens.tolist(), *end], [*g.logprob.tolist(), *(0.0 for _ in end)]
         both = [drawn[item.id, sample] for item, sample in mine]
         return {
             "prompt_ids": [self.ids[item.id] for item, _ in mine],
@@ -178,12 +180,17 @@ def reward_context(
 
 @contextmanager
 def evaluating(lm: PreTrainedModel) -> Iterator[None]:
-    """In evaluation mode inside the context, with the cache that a trainer turns off."""
-    training, cache = lm.training, lm.config.use_cache
+    """In evaluation mode inside the context, with the cache that a trainer turns off and without its autocast, which
+    accelerate puts around the forward of a model that is trained as a whole."""
+    training, cache, forward = lm.training, lm.config.use_cache, vars(lm).get("forward")
     lm.eval()
     lm.config.use_cache = True
+    if forward is not None and "_original_forward" in vars(lm):
+        lm.forward = vars(lm)["_original_forward"]
     try:
         yield
     finally:
+        if forward is not None:
+            lm.forward = forward
         lm.train(training)
         lm.config.use_cache = cache

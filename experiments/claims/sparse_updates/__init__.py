@@ -106,7 +106,7 @@ def measure(study: Study) -> Finding:
 
 
 def _trained(study: Study, items: Items, settings: Settings) -> Trained:
-    decides = [settings.__dict__, study.model.provenance.sha256, study.model.dtype]
+    decides = [settings.kept(), study.model.provenance.sha256, study.model.dtype]
     mark = digest([*decides, grounds(items, [study.model])])
     study.log(f"reward {settings.reward}: training all weights")
 
