@@ -45,10 +45,15 @@ def check_embedded(
     rows = getattr(embedding, "num_embeddings", None) or len(embedding.weight)
     beyond = max(map(max, texts))
     if beyond >= rows:
-        name = repr(tokenizer.convert_ids_to_tokens(beyond)) if tokenizer is not None else "a token"
+        name, size = "a token", ""
+        if tokenizer is not None:
+            name, size = (
+                repr(tokenizer.convert_ids_to_tokens(beyond)),
+                f"its tokenizer has {len(tokenizer)} tokens and ",
+            )
         raise UserError(
-            f"a text holds {name} (id {beyond}) and the model has {rows} embeddings; leave the token out, or give the "
-            "weights that belong to this tokenizer"
+            f"a text holds {name} (id {beyond}), {size}the model has {rows} embeddings; leave the token out, or give "
+            "the weights that belong to this tokenizer"
         )
 
 

@@ -120,7 +120,7 @@ class Recorder:
                 rows, width = h.shape[0] * h.shape[1], h.shape[2]
                 flat = h.detach().reshape(rows, width)
                 # A copy in any case: later modules may write into what they were handed.
-                taken = flat.clone() if len(self._kept) == rows else flat[self._kept]
+                taken = flat.clone() if len(self._kept) == rows else flat[self._kept.to(h.device)]
                 self._columns[str(site)] = self._seen_at(site, taken).to("cpu")
             if site == self._last and self._columns:
                 self._check_finite()
@@ -153,8 +153,8 @@ class Recorder:
         self._frame, self._extremes = frame, []
         rows = h.shape[0]
         pos = h.shape[2] if h.ndim == 4 else h.shape[1]
-        steps = frame.steps.expand(rows, pos)
-        kept = torch.ones(rows, pos, dtype=torch.bool, device=h.device) if frame.valid is None else frame.valid
+        steps = frame.steps.expand(rows, pos)  # on the device of the model's inputs, where a site's may be another
+        kept = torch.ones(rows, pos, dtype=torch.bool, device=steps.device) if frame.valid is None else frame.valid
         first, stop = self.steps
         if first is not None:
             kept = kept & (steps >= first)
@@ -163,7 +163,7 @@ class Recorder:
         index = kept.flatten().nonzero()[:, 0]
         if frame.lengths is not None:  # the prompts' own forward
             self._numbers = torch.arange(self._seen, self._seen + rows) if self.numbers is None else self.numbers
-            self._numbers = self._numbers.to(h.device)
+            self._numbers = self._numbers.to(steps.device)
             self._seen += rows
             self.branch = None
         row = self._numbers if frame.rows is None else self._numbers[frame.rows]
@@ -185,7 +185,11 @@ class Recorder:
             keys = tuple(int(self._columns[name][place]) for name in INDEX)
             held = weights[r, :, q].detach()
             if frame.lengths is not None:  # later keys and padding are cut off
-                held = held[:, : q + 1] if frame.valid is None else held[:, : q + 1][:, frame.valid[r, : q + 1]]
+                held = (
+                    held[:, : q + 1]
+                    if frame.valid is None
+                    else held[:, : q + 1][:, frame.valid[r, : q + 1].to(held.device)]
+                )
                 self._padding[keys[0]] = 0 if frame.valid is None else int((~frame.valid[r]).sum())
             else:
                 held = held[:, self._padding[keys[0]] :]

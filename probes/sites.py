@@ -34,14 +34,22 @@ STREAM = ("resid_pre", "attn_out", "mlp_out", "resid_post")  # in the order of t
 POINTS = (*STREAM, "pattern")
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
-# Norms that stand between a sublayer and the residual stream, where both of a pair are there (Gemma 2 and 3).
-POST_NORMS = {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"}
-SUM_TOLERANCE = 0.02  # of the residual stream's norm: bf16 rounds each sum to 0.4%
+# Norms that stand between a sublayer and the residual stream, where both of a pair are there: Gemma 2 and 3, OLMo 2 and
+# EXAONE 4; GLM-4, whose post_attention_layernorm is the one before its MLP.
+POST_NORMS = (
+    {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"},
+    {"attn_out": "post_self_attn_layernorm", "mlp_out": "post_mlp_layernorm"},
+)
+ADDED = ("attn_out", "mlp_out")  # what sublayers add to the residual stream
+SUM_TOLERANCE = 0.02  # of the residual stream's norm at a position: bf16 rounds each sum to 0.4%
 
 
 @dataclass(frozen=True)
 class Site:
-    """A hook point of a layer; `str` and `parse` are each other's inverse: `12.resid_post`."""
+    """A hook point of a layer; `str` and `parse` are each other's inverse: `12.resid_post`.
+
+    What other libraries call it: `probes.namings`.
+    """
 
     layer: int
     point: str = "resid_post"
@@ -60,7 +68,7 @@ class Site:
 
     @staticmethod
     def parse(text: str) -> Site:
-        found = re.fullmatch(r"(?:blocks\.)?(\d+)\.(?:hook_)?(?:attn\.hook_)?(\w+)", text)
+        found = re.fullmatch(r"(\d+)\.(\w+)", text)
         if not found:
             raise UserError(f"site {text!r} was given; write layer.point, like 12.resid_post")
         return Site(int(found[1]), found[2])
@@ -110,13 +118,30 @@ def module_of(lm: nn.Module, site: Site) -> nn.Module:
     block = layers[site.layer]
     if site.point in ("resid_pre", "resid_post"):
         return block
-    children = dict(block.named_children())
-    if site.point in POST_NORMS and all(name in children for name in POST_NORMS.values()):
-        return children[POST_NORMS[site.point]]
+    norm = post_norm(block, site.point)
+    return sublayer(lm, site) if norm is None else norm
+
+
+def sublayer(lm: nn.Module, site: Site) -> nn.Module:
+    """The attention, or the MLP, whose output a post-norm may follow.
+
+    Raises:
+        UserError: the architecture lacks it.
+    """
+    children = dict(blocks(lm)[site.layer].named_children())
     for name in MLP if site.point == "mlp_out" else ATTENTION:
         if name in children:
             return children[name]
     raise UserError(f"{type(lm).__name__} has no {site.point} in layer {site.layer}; use resid_pre or resid_post")
+
+
+def post_norm(block: nn.Module, point: str) -> nn.Module | None:
+    """The norm of a block through which a sublayer's output goes to the residual stream, where there is one."""
+    children = dict(block.named_children())
+    for pair in POST_NORMS:
+        if point in pair and all(name in children for name in pair.values()):
+            return children[pair[point]]
+    return None
 
 
 def check_site(lm: PreTrainedModel, site: Site, *, write: bool = False) -> None:
@@ -128,7 +153,7 @@ def check_site(lm: PreTrainedModel, site: Site, *, write: bool = False) -> None:
     if write and site.point == "pattern":
         raise UserError("attention patterns can be read and not written; use attn_out or the residual stream")
     module_of(lm, site)
-    if site.point in POST_NORMS and not _adds_up(lm, site.layer):
+    if site.point in ADDED and not _adds_up(lm, site.layer):
         raise UserError(
             f"{type(lm).__name__} does not add its {site.point} to the residual stream as it is (layer {site.layer}: "
             "resid_pre + attn_out + mlp_out is not resid_post); use resid_pre or resid_post"
@@ -152,8 +177,10 @@ def _adds_up(lm: PreTrainedModel, layer: int) -> bool:
 def adds_up(seen: Mapping[str, Tensor]) -> bool:
     """Whether activations at the four points of a layer, fp32, are the residual stream and what is added to it."""
     total = seen["resid_pre"] + seen["attn_out"] + seen["mlp_out"]
-    error = (total - seen["resid_post"]).norm() / seen["resid_post"].norm()
-    return bool(error < SUM_TOLERANCE)
+    # Position by position, since the first token's stream can be thousands of times longer than the others', and by the
+    # longest of the four, since a sublayer may take away what that is.
+    longest = torch.stack([h.norm(dim=-1) for h in seen.values()]).amax(0)
+    return bool(((total - seen["resid_post"]).norm(dim=-1) < SUM_TOLERANCE * longest).all())
 
 
 @contextmanager

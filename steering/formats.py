@@ -4,6 +4,7 @@ A GGUF control vector is one fp32 vector a layer, `direction.N`, added to the ou
 every position, times a strength that the reader gives. Block 0 cannot be steered: llama.cpp refuses `direction.0`.
 `steering-vectors` keeps a dictionary of vectors by layer in memory and has no file format of its own; it too adds to
 every position unless another is asked for. So a plan is exported only where that is what it does, strength included.
+Its attention and MLP lie before a norm that may follow them, where no site is: such a model is refused.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.errors import UserError
 from probes.files import ours_to_replace, whole
+from probes.namings import name_of, site_named
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, Plan
 
 ARCHITECTURE = "controlvector"
-# steering-vectors' names of module kinds. In an architecture with post-norms its hooks lie before them, ours after.
-LAYER_TYPES = {"decoder_block": "resid_post", "self_attn": "attn_out", "mlp": "mlp_out"}
 
 
 def vectors_of(plan: Plan) -> dict[Site, Float[Tensor, " d_model"]]:
@@ -95,7 +95,7 @@ def from_gguf(path: Path | str) -> Plan:
     """Read a control vector: the plan that does what llama.cpp does with it at strength 1.
 
     Raises:
-        UserError: not there, not a GGUF file or cut, no control vector in it.
+        UserError: not there, not a GGUF file or cut, no control vector in it, one that llama.cpp refuses, zeros alone.
     """
     from gguf import GGUFReader
 
@@ -112,42 +112,54 @@ def from_gguf(path: Path | str) -> Plan:
         raise UserError(f"{str(path)!r} holds no direction.N tensors; give a control vector, not a model")
     field = reader.fields.get(f"{ARCHITECTURE}.model_hint")
     hint = str(field.contents()) if field is not None else ""
-    vectors = {Site(int(name.removeprefix("direction."))): v.flatten() for name, v in found.items()}
-    return plan_of(vectors, path.stem, method="GGUF control vector", model_hint=hint)
+    vectors = {site_named(name, "gguf"): v.flatten() for name, v in found.items()}
+    if Site(0) in vectors:
+        raise UserError(
+            f"{str(path)!r} holds direction.0, which llama.cpp refuses (it leaves block 0 unsteered); export it without"
+        )
+    moving = {site: v for site, v in vectors.items() if v.any()}
+    if not moving:
+        raise UserError(f"{str(path)!r} holds zeros alone; give a control vector that was trained")
+    return plan_of(moving, path.stem, method="GGUF control vector", model_hint=hint)
 
 
-def to_steering_vectors(plan: Plan) -> Any:
+def to_steering_vectors(plan: Plan, lm: nn.Module | None = None) -> Any:
     """A `steering_vectors.SteeringVector` that adds what the plan adds.
 
+    Args:
+        plan: `Add` at one hook point, everywhere.
+        lm: the model that it is for; needed at `attn_out` and `mlp_out`.
+
     Raises:
-        UserError: a plan that it cannot hold; the library is not installed.
+        UserError: a plan that it cannot hold, a norm that follows the sublayer; the library is not installed.
     """
     vectors = vectors_of(plan)
-    points = {site.point for site in vectors}
-    types = [name for name, point in LAYER_TYPES.items() if {point} == points]
-    if not types:
+    names = {site: name_of(site, "steering-vectors", lm).split()[0] for site in vectors}
+    if len(set(names.values())) > 1:
         raise UserError(
-            f"vectors at {', '.join(sorted(points))} were given; a SteeringVector has one of "
-            f"{', '.join(LAYER_TYPES.values())}"
+            f"vectors at {', '.join(map(str, vectors))} were given; a SteeringVector has one kind of layer, "
+            "give a plan for each"
         )
     try:
         from steering_vectors import SteeringVector
     except ImportError as error:
         raise UserError("steering-vectors is not installed; pip install steering-vectors") from error
-    return SteeringVector({site.layer: v.clone() for site, v in vectors.items()}, types[0])
+    return SteeringVector({site.layer: v.clone() for site, v in vectors.items()}, next(iter(names.values())))
 
 
-def from_steering_vectors(vector: Any) -> Plan:
+def from_steering_vectors(vector: Any, lm: nn.Module | None = None) -> Plan:
     """The plan that a `steering_vectors.SteeringVector` is.
 
+    Args:
+        vector: a SteeringVector.
+        lm: the model that it is for; needed for attention and MLP, and for layers that are counted from the end.
+
     Raises:
-        UserError: a kind of layer that has no hook point here.
+        UserError: a kind of layer that has no hook point here, a norm that follows the sublayer, no model where it is
+            needed.
     """
-    if vector.layer_type not in LAYER_TYPES:
-        raise UserError(
-            f"a SteeringVector on {vector.layer_type!r} was given; its layer type has to be one of "
-            f"{', '.join(LAYER_TYPES)}"
-        )
-    point = LAYER_TYPES[vector.layer_type]
-    vectors = {Site(layer, point): v.detach().cpu().flatten() for layer, v in vector.layer_activations.items()}
+    vectors = {
+        site_named(f"{vector.layer_type} {layer}", "steering-vectors", lm): v.detach().cpu().flatten()
+        for layer, v in vector.layer_activations.items()
+    }
     return plan_of(vectors, "steering vector", method="steering-vectors")

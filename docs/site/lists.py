@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import hook_points
 import typer
 
 from elicit.analysis import ANALYSES
@@ -165,6 +166,8 @@ def main() -> None:
         "methods": methods, "models": models, "saes": saes, "tasks": tasks, "analyses": analyses, "figures": figures,
         "rewards": reward_table, "engines": engines, "commands": commands,
         "presets": presets,
+        "hook-points": hook_points.hook_points, "namings": hook_points.about,
+        "hook-points-by-architecture": hook_points.by_architecture,
     }  # fmt: skip
     made = {f"list: {name}": make() for name, make in lists.items()}
     made |= {f"verdict: {name}": verdict(one) for name, one in claims().items()}

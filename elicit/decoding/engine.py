@@ -78,7 +78,7 @@ class Batch:
     def policy(self, model: Model) -> Policy:
         """What chooses the tokens of these prompts."""
         if self.partner is None:
-            return self.decoder.policy(self.rng_streams, model.vocab_size)
+            return self.decoder.policy(self.rng_streams, model.choices)
         assert isinstance(self.decoder, Hybrid)
         return self.decoder.joint(model, self.partner, self.rng_streams, self.partner_prompts)
 

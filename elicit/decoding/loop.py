@@ -156,6 +156,7 @@ def decode(
     recorder: Recorder | None = None,
     on_step: OnStep | None = None,
     shared: bool = True,
+    unlisted: Sequence[int] = (),
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
 
@@ -169,6 +170,7 @@ def decode(
         recorder: what `probes.capture.recording(model, …)` gave.
         on_step: called after every step.
         shared: whether branches may share their prompt's cache, for which the attention is exchanged meanwhile.
+        unlisted: ids that are never chosen and count for nothing (`Model.unlisted`).
 
     Returns:
         For each prompt its branches, in the policy's order.
@@ -183,11 +185,12 @@ def decode(
     if joint is not None and (steering is not None or recorder is not None):
         raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
     ids, mask, _ = left_pad(prompts, model.device)
+    never = torch.tensor(list(unlisted), dtype=torch.long, device=model.device)
     observers: list[RowObserver] = [f for f in (steering, recorder, joint) if f is not None]
     shared = shared and (recorder is None or not recorder.needs_patterns)
     opened = open_state(model, max_new_tokens, shared=shared, peek=joint is not None)
     with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
-        logits = state.prefill(ids, mask)
+        logits = without(state.prefill(ids, mask), never)
         moved = steering.moved() if steering is not None else None
         tokens = policy.first(logits)
         questions, branches = tokens.shape
@@ -220,7 +223,7 @@ def decode(
                     observer.keep(index)
                 tokens, live = tokens[index], live[kept]
                 rows = Rows(rows.question[kept], rows.branch[kept])
-            logits = state.step(tokens)
+            logits = without(state.step(tokens), never)
             top = top2(logits)
             tokens = policy.next(logits, top, rows, step)
             if joint is not None:
@@ -229,6 +232,11 @@ def decode(
                 moved = steering.moved() if steering is not None else None
             open_rows = record.append(live, step, tokens, logits, top, moved, notes)
     return record.finished()
+
+
+def without(logits: Float[Tensor, "*rows vocab"], ids: Int[Tensor, " ids"]) -> Float[Tensor, "*rows vocab"]:
+    """Logits in which these ids are at −inf, so that no rule can choose them and they have no probability."""
+    return logits.index_fill(-1, ids.to(logits.device), float("-inf")) if len(ids) else logits
 
 
 class Record:

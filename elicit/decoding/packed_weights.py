@@ -27,6 +27,7 @@ _PACKED: weakref.WeakKeyDictionary[nn.Linear, tuple[int, int, Tensor]] = weakref
 def packed(model: nn.Module) -> Iterator[None]:
     """Linear layers read packed weights inside the context; the modules are the same before and after it."""
     linears = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
+    linears = [m for m in linears if type(m.weight) is nn.Parameter]  # not one that a quantised weight stands behind
     linears = [m for m in linears if m.weight.device.type == "cpu" and m.weight.dtype == torch.bfloat16]
     if not has("bf16-packing") or sum(m.weight.nbytes for m in linears) > MOST_BYTES:
         linears = []

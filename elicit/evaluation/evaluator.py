@@ -99,7 +99,12 @@ def evaluate(
         Store.clear(folder)
     config = {
         "identity": identity,
-        "execution": {"batch_rows": batch_rows or BATCH_ROWS, "together": True, "decoded_by": _engines(arms)},
+        "execution": {
+            "batch_rows": batch_rows or BATCH_ROWS,
+            "together": True,
+            "decoded_by": _engines(arms),
+            **_weights(arms),
+        },
         "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
         "task": items.task.source,
         "made": made_by(),
@@ -140,6 +145,12 @@ def _engines(arms: Sequence[Arm]) -> list[str]:
     """What decodes the arms: each engine, with the way that it chose for the model where it has several."""
     engines = [engine_of(model) for model in {id(arm.handle.model): arm.handle.model for arm in arms}.values()]
     return sorted({f"{one.name} ({one.how})" if one.how else one.name for one in engines})
+
+
+def _weights(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """Of models with quantised weights: what these are, and what is computed with them."""
+    found = {model.quantised for model in models_of([arm.handle for arm in arms])} - {""}
+    return {"quantised": sorted(found)} if found else {}
 
 
 def _check_room(arms: Sequence[Arm], items: Items) -> None:

@@ -62,8 +62,8 @@ def fit(
     Raises:
         UserError: k below 1 or above the vocabulary; unknown names.
     """
-    if not 1 <= k <= model.vocab_size:
-        raise UserError(f"k = {k} branches were asked for; give a k from 1 to the vocabulary's {model.vocab_size}")
+    if not 1 <= k <= model.choices:
+        raise UserError(f"k = {k} branches were asked for; give a k from 1 to the vocabulary's {model.choices}")
     options = {"k": k, "select": select, "span": span, "filters": filters, "prompt": prompt}
     return Elicited(
         model,

@@ -27,10 +27,13 @@ def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
     Returns:
         The schema of runs; hashes of the items (with gold answers and kinds) and of the tokenizers (with chat
         templates); the grader with its versions; the tokens that end an answer. Models that share them count once.
-        Engines, where one is not `hf`.
+        Engines, where one is not `hf`; how many ids are never chosen, and how weights are quantised, where
+        there are any such.
     """
     models = list(models)
     engines = {model.engine for model in models}
+    weights = sorted({model.quantised for model in models})
+    unlisted = sorted({len(model.unlisted) for model in models})
     return {
         "schema": SCHEMA,
         "items": hash_of_items(items),
@@ -38,6 +41,8 @@ def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
         "tokenizer": _hash(sorted({model.encoding_sha256 for model in models})),
         "ends": [list(ends) for ends in sorted({tuple(sorted(model.eos_ids)) for model in models})],
         **({"engines": sorted(engines)} if engines - {"hf"} else {}),
+        **({"unlisted": unlisted} if any(unlisted) else {}),
+        **({"quantised": weights} if any(weights) else {}),
     }
 
 

@@ -26,8 +26,13 @@ def free_bytes(device: torch.device) -> int | None:
     return int(told["MemAvailable"].split()[0]) * 1024
 
 
-def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
-    """Of a model's safetensors in a dtype, from their headers; copies under other names, which are not read, aside."""
+def weight_bytes(folder: Path, dtype: torch.dtype | None) -> int:
+    """Of a model's safetensors in a dtype, from their headers; copies under other names, which are not read, aside.
+
+    None: as they are stored, as quantised weights are.
+    """
+    if dtype is None:
+        return sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
     total = 0
     for file in folder.glob("model*.safetensors"):
         with safe_open(file, "pt") as opened:
@@ -35,18 +40,21 @@ def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
     return total * dtype.itemsize
 
 
-def check_room(name: str, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+def check_room(name: str, folder: Path, dtype: torch.dtype | None, device: torch.device) -> None:
     """Refuse a model that is larger than the memory it would go through or stay in.
 
     Raises:
         UserError: that.
     """
-    needed = weight_bytes(folder, dtype)
+    needed, held = (
+        weight_bytes(folder, dtype),
+        "its quantised form" if dtype is None else str(dtype).removeprefix("torch."),
+    )
     for place in (torch.device("cpu"), device):
         free = free_bytes(place)
         if free is not None and needed > free:
             raise UserError(
-                f"{name!r} needs {needed / 1e9:.2f} GB in {str(dtype).removeprefix('torch.')} and {free / 1e9:.2f} GB "
+                f"{name!r} needs {needed / 1e9:.2f} GB in {held} and {free / 1e9:.2f} GB "
                 f"are free on {place.type}; free some, give a smaller model or another dtype (a thinking model may be "
                 "an adapter, which shares the base's weights)"
             )

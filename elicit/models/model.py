@@ -25,6 +25,7 @@ from elicit.models.gguf import PROVENANCE_FILE, converted, converted_folder
 from elicit.models.loading import load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
+from elicit.models.quantised import Stored, cast_plain, quantised, reading_of, stored
 from probes.errors import UserError, unknown
 from probes.files import sha256_of
 from steering.adapters import Adapter, merge
@@ -53,6 +54,7 @@ class Model:
         name: by which it was asked for.
         lm, tokenizer, provenance: weights, words, and where they are from.
         engine: the name of what decodes it (`elicit.decoding.engine.ENGINES`).
+        stored: how its files hold quantised weights; None: they hold plain ones.
 
     Attributes:
         kept: what was made of it, for as long as it lives; a copy with other weights or another engine begins anew.
@@ -63,11 +65,30 @@ class Model:
     tokenizer: PreTrainedTokenizerBase
     provenance: Provenance
     engine: str = "hf"
-    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    stored: Stored | None = None
+    kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def vocab_size(self) -> int:
-        return int(self.lm.get_output_embeddings().weight.shape[0])  # type: ignore[union-attr]
+        head: Any = self.lm.get_output_embeddings()
+        return int(getattr(head, "out_features", None) or head.weight.shape[0])  # a quantised weight is packed
+
+    @property
+    def unlisted(self) -> tuple[int, ...]:
+        """Ids of output rows that the tokenizer has no token for, and that are never chosen: most models' rows are
+        rounded up (Qwen3's are 151,936 for 151,669 tokens)."""
+        key = ("unlisted", len(self.tokenizer))  # tokens may be added to it
+        if key not in self.kept:
+            listed = set(self.tokenizer.get_vocab().values()) | set(self.tokenizer.added_tokens_decoder) | self.eos_ids
+            if not self.tokenizer.is_fast:
+                listed |= set(range(self.tokenizer.vocab_size))  # two of its pieces may be spelled alike
+            self.kept[key] = tuple(i for i in range(self.vocab_size) if i not in listed)
+        return self.kept[key]  # type: ignore[no-any-return]
+
+    @property
+    def choices(self) -> int:
+        """How many tokens can be chosen."""
+        return self.vocab_size - len(self.unlisted)
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -103,10 +124,17 @@ class Model:
     def dtype(self) -> str:
         return str(self.lm.dtype).removeprefix("torch.")
 
+    @property
+    def quantised(self) -> str:
+        """What its quantised weights are and what is computed with them; "" of plain ones."""
+        return "" if self.stored is None else self.stored.described(self.lm)
+
     def describe(self) -> dict[str, str]:
-        """Its engine is named where it is not `hf`."""
-        engine = {} if self.engine == "hf" else {"engine": self.engine}
-        return {**asdict(self.provenance), "dtype": self.dtype, "device": str(self.lm.device), **engine}
+        """Its engine is named where it is not `hf`, and quantised weights where they are."""
+        more = {} if self.engine == "hf" else {"engine": self.engine}
+        if self.quantised:
+            more["quantised"] = self.quantised
+        return {**asdict(self.provenance), "dtype": self.dtype, "device": str(self.lm.device), **more}
 
 
 def load_model(
@@ -114,7 +142,7 @@ def load_model(
     *,
     dtype: str = "auto",
     device: str = "auto",
-    device_map: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
     engine: str = "hf",
     progress: OnDownload | None = None,
@@ -127,7 +155,8 @@ def load_model(
         dtype: one of `auto`, `float32`, `bfloat16`, `float16`. `auto` is bfloat16 where the machine
             multiplies it natively (CUDA, AVX512-BF16, AMX), else float32.
         device: `auto`, or a torch device.
-        device_map: passed on, e.g. `"auto"` to spread a model over several GPUs (needs accelerate).
+        device_map: passed on, e.g. `"auto"` to spread a model over several GPUs, or the device of each module (`"cpu"`,
+            `"disk"`); the embedding's is that of the inputs.
         revision: branch, tag or commit of a hub repository.
         engine: what decodes it: `hf`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
         progress: called while weights are fetched.
@@ -145,16 +174,27 @@ def load_model(
     wanted = _dtype(dtype, target)
     arguments: dict[str, Any] = {"dtype": torch.float32 if grown else wanted, "use_safetensors": True}
     if device_map is not None:
-        arguments["device_map"] = device_map
-    lm = _load_lm(name, place, arguments, target if device_map is None else None)
+        arguments["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+    if not (place / "config.json").is_file():
+        raise UserError(f"model folder {name!r} holds no config.json; save the model with save_pretrained")
+    kind = stored(place, name)
+    if kind is not None and device_map is None:
+        arguments["device_map"] = {"": target}  # packed weights are put where they stay as they are read
+    lm = _load_lm(name, place, arguments, target if device_map is None else None, kind)
+    if lm.device.type == "meta":
+        raise UserError(
+            f"the embedding of {name!r} is held where nothing is computed (device_map {device_map}); give it a device"
+        )
+    if kind is not None and not quantised(lm):
+        cast_plain(lm, wanted)
     if grown is not None:
         provenance = grown.onto(lm, name, provenance)
         lm.to(wanted)  # type: ignore[arg-type]  # merged in fp32 first: rounded once
-    if device_map is None:
+    if device_map is None and not quantised(lm):
         lm.to(target)  # type: ignore[arg-type]
     for parameter in lm.parameters():
         parameter.requires_grad_(False)
-    return Model(name, lm.eval(), tokenizer, provenance, engine)
+    return Model(name, lm.eval(), tokenizer, provenance, engine, kind)
 
 
 def load_same(about: Mapping[str, Any], made: str, remedy: str) -> Model:
@@ -325,17 +365,18 @@ def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer of {name!r} could not be read ({str(error).splitlines()[0]})") from error
 
 
-def _load_lm(name: str, place: Path, arguments: dict[str, Any], target: torch.device | None) -> PreTrainedModel:
+def _load_lm(
+    name: str, place: Path, arguments: dict[str, Any], target: torch.device | None, kind: Stored | None
+) -> PreTrainedModel:
     from safetensors import SafetensorError
 
-    if not (place / "config.json").is_file():
-        raise UserError(f"model folder {name!r} holds no config.json; save the model with save_pretrained")
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         if target is not None:  # else it is spread over devices, and to the disk if need be
-            check_room(name, place, arguments["dtype"], target)
-        return load_whole(repr(name), place, **arguments)
+            check_room(name, place, None if kind else arguments["dtype"], target)
+        with reading_of(name, kind):
+            return load_whole(repr(name), place, **arguments)
     except SafetensorError as error:
         raise UserError(f"the weights of {name!r} are broken ({error}); fetch or save them again") from error
     except OSError as error:  # of the shards that the index names

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -27,7 +26,8 @@ from torch import Tensor
 
 from probes.errors import UserError
 from probes.finite import check_tensors
-from probes.sites import STREAM, Site
+from probes.namings import site_named
+from probes.sites import Site
 
 ACTIVATIONS = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk", "gated": "jumprelu"}
 NEEDED = {
@@ -298,20 +298,15 @@ def _needed(config: Mapping[str, Any], tensors: Mapping[str, Tensor], what: str)
 
 
 def site_of(hook_name: str, what: str = "the SAE") -> Site:
-    """The site of a hook's name: `blocks.12.hook_resid_post`, or a Hugging Face block, `model.layers.12`.
+    """The site of a `hook_name`; `what` names the SAE in the message.
 
     Raises:
         UserError: a hook point that is neither the residual stream nor added to it.
     """
-    if found := re.fullmatch(r"(?:[A-Za-z_]\w*\.)*(\d+)", hook_name):
-        return Site(int(found[1]), "resid_post")
-    found = re.fullmatch(r"(?:blocks\.)?(\d+)\.(?:hook_)?(\w+)", hook_name)
-    if not found or found[2] not in STREAM:
-        raise UserError(
-            f"{what} names the hook point {hook_name!r}; expected the residual stream or what is added to it, like "
-            f"blocks.12.hook_resid_post or model.layers.12 (points: {', '.join(STREAM)})"
-        )
-    return Site(int(found[1]), found[2])
+    try:
+        return site_named(hook_name, "sae-lens")
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from probes.errors import UserError, above, at_least, unknown
 from probes.files import make_folder, whole, write_whole
+from probes.namings import name_of
 from probes.sae.autoencoder import read_config
 from probes.sae.cache import Cached
 
@@ -349,7 +350,7 @@ def _finish(
     late = np.array(curve[-max(1, len(curve) // 20) :]).mean(0)
     config["metadata"] |= {
         **metadata,
-        "hook_name": f"blocks.{cached.site.layer}.hook_{cached.site.point}",
+        "hook_name": name_of(cached.site, "sae-lens"),
         "made": made,
         "activations": cached.facts,
         "training": {"steps": len(curve), **Point(*late.tolist())._asdict()},

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.batching import left_pad
 from probes.clock import Clock
 from probes.errors import UserError
+from probes.namings import name_of
 from probes.sites import Site
 from steering.backends import Claims, Rows
 from steering.backends.huggingface import per_text
@@ -34,7 +35,7 @@ class TransformerLens:
         tokenizer: the bridge asks for one; a copy is given, and only ids are ever passed.
 
     Raises:
-        UserError: transformer-lens is not installed, or has no adapter for the architecture.
+        UserError: transformer-lens is not installed, or has no adapter for the architecture; quantised weights.
     """
 
     name = "transformer-lens"
@@ -48,6 +49,8 @@ class TransformerLens:
                 "the transformer-lens backend needs transformer-lens, which is not installed; "
                 "run pip install 'transformer-lens>=3.9'"
             ) from error
+        if getattr(lm, "hf_quantizer", None) is not None:
+            raise UserError("TransformerLens is not tried on quantised weights; use the hf backend, or plain weights")
         self.lm = lm
         self.delivery = Delivery()
         own = copy.deepcopy(lm)
@@ -79,7 +82,7 @@ class TransformerLens:
         for plan in rows.plans:
             check_plan(self.lm, plan)
         editor = Editor(rows.plans, rows.of_row, self.lm.device)
-        names = {site: f"blocks.{site.layer}.hook_{site.point}" for site in editor.sites}
+        names = {site: name_of(site, "transformer-lens") for site in editor.sites}
         for site, name in names.items():
             if name not in self.bridge.hook_dict:  # the bridge's own `hooks` passes over unknown names in silence
                 raise UserError(f"TransformerLens gives {type(self.lm).__name__} no {site}; use the hf backend")

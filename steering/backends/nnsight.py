@@ -23,7 +23,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from probes.batching import left_pad
 from probes.clock import Count
 from probes.errors import UserError
-from probes.sites import POST_NORMS, Site, module_of
+from probes.namings import module_name
+from probes.sites import ADDED, Site
 from steering.backends import Claims, Rows
 from steering.backends.huggingface import per_text
 from steering.delivery import Delivery
@@ -114,8 +115,13 @@ class NNsight:
         return per_text(logits, rows.texts)
 
     @torch.no_grad()
-    def generate(self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = ()) -> Generated:
-        """Go on greedily where the weights are. The block stands here, since what travels with it must be of here."""
+    def generate(
+        self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), never: Sequence[int] = ()
+    ) -> Generated:
+        """Go on greedily where the weights are, past the ids that are never chosen.
+
+        The block stands here, since what travels with it must be of here.
+        """
         import nnsight
 
         places = self.places(rows)
@@ -125,6 +131,7 @@ class NNsight:
         arguments = dict(
             max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(eos_ids) or None, pad_token_id=0,
             repetition_penalty=1.0, no_repeat_ngram_size=0, return_dict_in_generate=True, output_logits=True,
+            suppress_tokens=list(never) or None,
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=STOPPED_EARLY)
@@ -150,7 +157,7 @@ class NNsight:
         sites = Editor(rows.plans, rows.of_row).sites
         if any(parameter.is_meta for parameter in lm.parameters()):
             for site in sites:
-                if site.point in POST_NORMS:
+                if site.point in ADDED:
                     raise UserError(
                         f"an intervention at {site} was given; whether {type(lm).__name__} adds its {site.point} to "
                         "the residual stream as it is cannot be tried on weights held elsewhere, use resid_pre or "
@@ -158,8 +165,7 @@ class NNsight:
                     )
         for plan in rows.plans:
             check_plan(lm, plan)
-        names = {module: name for name, module in lm.named_modules()}
-        return [(site, self.model.get(names[module_of(lm, site)])) for site in sites]
+        return [(site, self.model.get(module_name(lm, site))) for site in sites]
 
 
 class Carrier:

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from probes.clock import Frame
 from probes.errors import UserError
-from probes.sites import POST_NORMS, STREAM, Site, adds_up, blocks, module_of, width
+from probes.sites import ADDED, STREAM, Site, adds_up, blocks, module_of, width
 from steering.editor import Editor
 from steering.storage import unpack
 
@@ -111,7 +111,7 @@ class _Probe(_Session):
 
     def _points(self, layer: int) -> list[str]:
         seen = {point: self.seen[Site(layer, point)] for point in STREAM if Site(layer, point) in self.seen}
-        stream = [point for point in seen if point not in POST_NORMS]
+        stream = [point for point in seen if point not in ADDED]
         if len(seen) < len(STREAM):
             return stream
         return list(STREAM) if adds_up(seen) else stream

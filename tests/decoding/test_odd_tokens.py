@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -19,9 +20,11 @@ from transformers import (
 
 from elicit.decoding import Greedy, StopRule, decode
 from elicit.decoding.loop import _COULD_END, _tokens_that_could_end
+from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.methods import cot_decoding, direct, self_consistency
 from elicit.models import Model, load_model
+from elicit.models.identity import grounds
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.capture import capture
@@ -52,19 +55,68 @@ def task() -> Task:
     return load_task("chain-sum", limit=4)
 
 
-@pytest.mark.parametrize("method", [cot_decoding, self_consistency])
-def test_ids_beyond_the_tokenizer_are_no_text_and_end_nothing(wide: Model, task: Task, method: ModuleType) -> None:
+def ids_of(answers: list[list[Trace]]) -> set[int]:
+    return {int(token) for traces in answers for trace in traces for token in trace.tokens}
+
+
+@pytest.mark.parametrize("method", [cot_decoding, self_consistency, direct])
+def test_ids_beyond_the_tokenizer_are_never_chosen(wide: Model, task: Task, method: ModuleType) -> None:
+    """And what is chosen is what a softmax over the others says."""
     handle: Elicited = method.fit(wide, task.fit, max_new_tokens=24)
-    seen = 0
-    for traces in handle.answers(task.test):
-        for trace in traces:
-            beyond = [n for n, token in enumerate(trace.tokens) if token >= TOKENS]
-            seen += len(beyond)
-            starts = [0, *trace.ends[:-1]]
-            assert all(starts[n] == trace.ends[n] for n in beyond)
-            inside = [token for token in trace.tokens if token < TOKENS]
-            assert decoded(wide.tokenizer, trace.tokens) == decoded(wide.tokenizer, inside)
-    assert seen
+    assert wide.unlisted == tuple(range(TOKENS, TOKENS + 40)) and wide.choices == TOKENS
+    answers = handle.answers(task.test)
+    assert max(ids_of(answers)) < TOKENS
+    (prompt, trace), *_ = zip([handle.prompt_ids(item) for item in task.test], (t[0] for t in answers), strict=True)
+    with torch.no_grad():
+        whole = wide.lm(torch.tensor([[*prompt, *trace.tokens]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    assert (whole.argmax(-1) >= TOKENS).any()  # it would have said one
+    expected = whole[:, :TOKENS].log_softmax(-1).gather(1, torch.tensor(trace.tokens)[:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(trace.logprob).float(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_without_the_rule_they_are_chosen(wide: Model) -> None:
+    ids = [list(wide.tokenizer("Q: 1 + 2 =", add_special_tokens=False)["input_ids"])]
+    policies = [Greedy().policy([""], wide.vocab_size) for _ in range(2)]
+    (free,), (held,) = (
+        decode(wide.lm, ids, policy, max_new_tokens=24, stop=StopRule(frozenset()), unlisted=never)
+        for policy, never in zip(policies, ((), wide.unlisted), strict=True)
+    )
+    assert max(free[0].tokens) >= TOKENS > max(held[0].tokens)
+
+
+@pytest.mark.parametrize("engine", ["transformer-lens", "nnsight"])
+def test_other_engines_choose_the_same(wide: Model, task: Task, engine: str) -> None:
+    theirs = replace(wide, engine=engine)
+    ours, other = (
+        self_consistency.fit(model, task.fit, samples=2, max_new_tokens=8).answers(task.test[:2])
+        for model in (wide, theirs)
+    )
+    assert ids_of(other) and max(ids_of(other)) < TOKENS
+    assert [[list(t.tokens) for t in traces] for traces in ours] == [
+        [list(t.tokens) for t in traces] for traces in other
+    ]
+
+
+def test_branches_are_counted_by_what_can_be_chosen(wide: Model, task: Task) -> None:
+    with pytest.raises(UserError, match=f"give a k from 1 to the vocabulary's {TOKENS}"):
+        cot_decoding.fit(wide, task.fit, k=TOKENS + 1)
+    answers = cot_decoding.fit(wide, task.fit, k=TOKENS, max_new_tokens=1).answers(task.test[:1])
+    assert len(answers[0]) == TOKENS and max(ids_of(answers)) < TOKENS
+
+
+def test_how_many_are_never_chosen_is_in_the_identity(wide: Model, tiny: Model, task: Task) -> None:
+    assert grounds(task.test, [wide])["unlisted"] == [40]
+    assert "unlisted" not in grounds(task.test, [tiny])
+
+
+def test_end_tokens_that_the_tokenizer_lacks_still_end(wide: Model) -> None:
+    ending = replace(wide)
+    before = wide.lm.generation_config.eos_token_id
+    try:
+        wide.lm.generation_config.eos_token_id = TOKENS + 3
+        assert TOKENS + 3 not in ending.unlisted and ending.choices == TOKENS + 1
+    finally:
+        wide.lm.generation_config.eos_token_id = before
 
 
 def test_a_path_with_such_ids_is_asked_for_its_answer(wide: Model, task: Task) -> None:
@@ -102,8 +154,10 @@ def test_a_token_that_the_weights_lack_is_named(tiny_folder: Path, tmp_path: Pat
     tokenizer.save_pretrained(folder)
     (tmp_path / "t.jsonl").write_text('{"question": "What does <tool> do?", "answer": "4", "split": "test"}\n')
     model, task = load_model(str(folder), dtype="float32", device="cpu"), load_task(str(tmp_path / "t.jsonl"))
+    sizes = f"its tokenizer has {TOKENS + 1} tokens and the model has {TOKENS} embeddings; leave"
     with pytest.raises(
-        UserError, match=rf"a text holds '<tool>' \(id {TOKENS}\) and the model has {TOKENS} embeddings"
+        UserError,
+        match=rf"holds '<tool>' \(id {TOKENS}\), {sizes}",
     ):
         direct.fit(model, task.solved, max_new_tokens=4).answers(task.test)
     with pytest.raises(UserError, match=f"id {TOKENS}"):

@@ -251,7 +251,6 @@ def test_sites_that_the_model_lacks_are_refused(architecture: str, site: Site, w
 def test_a_site_is_written_and_read_alike() -> None:
     for site in (Site(3), Site(12, "attn_out"), Site(0, "pattern")):
         assert Site.parse(str(site)) == site
-        assert Site.parse(f"blocks.{site.layer}.hook_{site.point}") == site
     for wrong, word in (("12", "layer.point"), ("1.resid_pots", "resid_post")):
         with pytest.raises(UserError, match=word):
             Site.parse(wrong)

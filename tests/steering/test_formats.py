@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from steering_vectors import SteeringVector
 
 from probes.errors import UserError
@@ -57,15 +57,39 @@ def test_gguf_comes_back_as_the_plan_that_it_was(tmp_path: Path) -> None:
     assert back[0].what.source.made["model_hint"] == "llama"  # type: ignore[union-attr]
 
 
+def written(path: Path, **tensors: torch.Tensor) -> Path:
+    """A control vector with tensors of these names, as another program may write it."""
+    writer = GGUFWriter(path, "controlvector")
+    for name, tensor in tensors.items():
+        writer.add_tensor(f"direction.{name.removeprefix('_')}", tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_layer_of_zeros_is_left_out_and_what_llama_cpp_refuses_is_refused(tmp_path: Path) -> None:
+    some, none = torch.ones(32), torch.zeros(32)
+    assert [one.sites for one in from_gguf(written(tmp_path / "a", _1=none, _3=some))] == [(Site(3),)]
+    for tensors, words in (
+        (dict(_0=some, _1=some), "holds direction.0, which llama.cpp refuses"),
+        (dict(_1=none, _2=none), "zeros alone"),
+        ({"_1.weight": some}, "hook point 'direction.1.weight'.*like direction.12"),
+    ):
+        with pytest.raises(UserError, match=words):
+            from_gguf(written(tmp_path / "b", **tensors))
+
+
 @pytest.mark.parametrize("point", ["resid_post", "attn_out", "mlp_out"])
 def test_steering_vectors_does_what_the_plan_does_and_comes_back(point: str) -> None:
     lm = tiny_model("llama")
-    theirs = to_steering_vectors(plan(point))
+    theirs = to_steering_vectors(plan(point), lm)
     assert isinstance(theirs, SteeringVector)
     with torch.no_grad(), theirs.apply(lm):
         expected = lm(input_ids=IDS, use_cache=False).logits
     torch.testing.assert_close(logits(plan(point)), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(logits(from_steering_vectors(theirs)), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(from_steering_vectors(theirs, lm)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_the_formats_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ from elicit.decoding.decoders.hybrid_controls import (
 )
 from elicit.decoding.decoders.partner import HybridSteering, Newest, ThinkingModel, Tokens, thinking
 from elicit.decoding.decoders.sampling import RngStream
-from elicit.decoding.loop import Policy, Rows
+from elicit.decoding.loop import Policy, Rows, without
 from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.confidence import Top2, top2
@@ -169,6 +169,7 @@ class HybridPolicy:
         device = base.lm.device
         tokens = Tokens.between(base, partner.model) if isinstance(partner.model, Model) else None
         self.tokens = None if tokens is None else replace(tokens, theirs=tokens.theirs.to(device))
+        self.never = torch.tensor(base.unlisted, dtype=torch.long, device=device)
         self.coefficients = torch.tensor([c for c, _ in settings.candidates], device=device)
         self.windows = tuple(w for _, w in settings.candidates)
         self.whole = 0 in self.windows
@@ -252,7 +253,9 @@ class HybridPolicy:
         base = top.argmax if self.tokens is None else top2(self._cut(logits)).argmax
         teacher = differs = None
         if teacher_logits is not None:
-            teacher_logits = teacher_logits if self.tokens is None else self.tokens.base_logits(teacher_logits)
+            teacher_logits = (
+                without(teacher_logits, self.never) if self.tokens is None else self.tokens.base_logits(teacher_logits)
+            )
             theirs = top2(teacher_logits)
             dtype = self.partner.lm(self.base).dtype
             check_largest(theirs.values[:, 0], dtype, f"the partner's logits of step {step}")
@@ -320,7 +323,11 @@ class HybridPolicy:
 
     def _cut(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
         """The base's logits, of the tokens that both models know."""
-        return logits if self.tokens is None else logits.masked_fill(self.tokens.theirs < 0, float("-inf"))
+        return (
+            without(logits, self.never)
+            if self.tokens is None
+            else logits.masked_fill(self.tokens.theirs < 0, float("-inf"))
+        )
 
     def _steer(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from elicit.decoding.engine import Batch
-from elicit.decoding.loop import Generation, OnStep, Record, Rows
+from elicit.decoding.loop import Generation, OnStep, Record, Rows, without
 from elicit.models.model import Model
 from probes.confidence import top2
 from steering import backends
@@ -41,6 +41,7 @@ class Chooser(LogitsProcessor):
         self.rows = Rows(np.repeat(np.arange(prompts), self.branches), np.tile(np.arange(self.branches), prompts))
         self.record = Record(self.rows, batch.decoder.max_new_tokens, batch.stop, model.lm)
         self.live = np.arange(len(self.rows.question))
+        self.never = torch.tensor(model.unlisted, dtype=torch.long)
         self.step = 0
 
     def __call__(
@@ -48,6 +49,7 @@ class Chooser(LogitsProcessor):
     ) -> Float[Tensor, "rows vocab"]:
         if self.step and self.on_step is not None:
             self.on_step(self.step, int((self.live >= 0).sum()))
+        scores = without(scores, self.never)
         top = top2(scores)
         if self.step == 0:
             tokens = self.policy.first(scores[:: self.branches]).reshape(-1)
@@ -121,6 +123,7 @@ def replayed(
     rows = Rows(np.arange(len(tokens)), np.zeros(len(tokens), dtype=np.int64))
     record = Record(rows, batch.decoder.max_new_tokens, batch.stop, model.lm)
     live = np.arange(len(tokens))
+    logits = without(logits, torch.tensor(model.unlisted, dtype=torch.long))
     for step in range(tokens.shape[1]):
         share = moved[step] if moved else None
         if share is not None and step == 0:

@@ -72,7 +72,9 @@ class RemoteEngine(NNsightEngine):
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         limit = batch.decoder.max_new_tokens
         check_prompts(self.model.lm, batch.prompts, limit, batch.stop.tokenizer)
-        out = self.nnsight.generate(batch.rows, max_new_tokens=limit, eos_ids=sorted(batch.stop.eos_ids))
+        out = self.nnsight.generate(
+            batch.rows, max_new_tokens=limit, eos_ids=sorted(batch.stop.eos_ids), never=self.model.unlisted
+        )
         if batch.steered:
             check_delivery(batch, out.deliveries)
         with checked(batch, None):

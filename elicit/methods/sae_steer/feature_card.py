@@ -72,10 +72,12 @@ def written(
     gain = _norm_gain(final_norm(lm), feature.d_model)
     row = feature.decoder.to(lm.device).float() * scale.to(lm.device) * gain
     effect = lm.get_output_embeddings().weight.float() @ row
-    effect = effect - effect.mean()
+    never = set(model.unlisted)
+    listed = torch.tensor([i for i in range(len(effect)) if i not in never], device=effect.device)
+    effect = effect[listed] - effect[listed].mean()
     both = []
     for found in (effect.topk(count), effect.topk(count, largest=False)):
-        ids = found.indices.tolist()
+        ids = listed[found.indices].tolist()
         both.append([(decoded(model.tokenizer, [i]), v) for i, v in zip(ids, found.values.tolist(), strict=True)])
     return both[0], both[1]
 
