@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class SharedOptions:
         prompt, max_new_tokens, seed: the options of these names, of each method that has them.
         quick: fit with each method's own short settings.
         controls: decode each mechanism's controls beside it.
+        given: by the name of a method, options of it alone.
     """
 
     prompt: str = "qa"
@@ -47,12 +48,13 @@ class SharedOptions:
     seed: int = 0
     quick: bool = False
     controls: bool = False
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def options(self, name: str) -> dict[str, Any]:
         """The options that a method is fitted with."""
         known = options_of(name)
         shared: dict[str, Any] = {k: getattr(self, k) for k in ("prompt", "max_new_tokens", "seed") if k in known}
-        return {**shared, **(quick_of(name) if self.quick else {})}
+        return {**shared, **(quick_of(name) if self.quick else {}), **self.given.get(name, {})}
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,7 @@ def plan_of(model: Model, items: Items, shared: SharedOptions) -> dict[str, Any]
         "task": items.task.name,
         **grounds(items, [model]),
         "task_items": hash_of_items(items.task.all),
-        **asdict(shared),
+        **{name: value for name, value in asdict(shared).items() if name != "given" or value},
     }
 
 

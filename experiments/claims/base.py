@@ -180,15 +180,28 @@ class Study:
         """The task of the settings, or the model's own."""
         return load_task(self.settings.get("task", "") or task_for(model or self["model"]), limit=self["limit"])
 
-    def compared(self, names: Sequence[str], *, controls: bool = False, model: Model | None = None) -> dict[str, Run]:
+    def compared(
+        self,
+        names: Sequence[str],
+        *,
+        controls: bool = False,
+        model: Model | None = None,
+        given: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> dict[str, Run]:
         """The runs of these methods on the same items, made where they are not there; with their own controls.
+
+        `given` are options of single methods, by name.
 
         Raises:
             UserError: a method that refuses.
         """
         model = model or self.model
         shared = SharedOptions(
-            max_new_tokens=self["max_new_tokens"], seed=self.seed, quick=self.quick, controls=controls
+            max_new_tokens=self["max_new_tokens"],
+            seed=self.seed,
+            quick=self.quick,
+            controls=controls,
+            given=given or {},
         )
         items = self.task(model.name).test[: self["limit"]]
         out = self._folder("compared", model, plan_of(model, items, shared))

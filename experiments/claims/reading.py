@@ -73,11 +73,12 @@ def gap(run: Run, arm: str, ceiling: str, seed: int = 0) -> Recovered:
     return recovered(*(scores_of(run.metrics, name) for name in (arm, DIRECT, ceiling)), seed=seed)
 
 
-def on_twin(study: Study, method: str) -> Lead | None:
+def on_twin(study: Study, method: str, **options: Any) -> Lead | None:
     """The method's lead where the skill was never shown; None where nobody knows of such a twin."""
     if not study["twin"] or about(study["model"]) is None:
         return None
-    runs = study.compared([DIRECT, method], model=study.load(study["twin"]))
+    given = {method: options} if options else None
+    runs = study.compared([DIRECT, method], model=study.load(study["twin"]), given=given)
     right, plain = (scores_of(runs[name].metrics, name) for name in (method, DIRECT))
     return lead_of(right, plain, f"{DIRECT} on {study['twin']}", study.seed)
 

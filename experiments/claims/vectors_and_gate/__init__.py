@@ -3,7 +3,7 @@
 Confirmed, all by 95% intervals, paired by question: the fraction of the gap from direct answers to the thinking model
 lies above one half; the method is right more often than each of its rivals (random categories, random positions, the
 bias alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
-nothing of interest is gained on the twin that lacks the skill. Of interest are ten points, and a tenth of the gap
+nothing of interest is gained on the twin that lacks the skill. The vectors are the base's own, as the source's are. Of interest are ten points, and a tenth of the gap
 beyond one half. Not testable: without a gap, or where nothing was steered.
 """
 
@@ -26,8 +26,9 @@ TWIN = "it where the skill is not there"
 
 
 def measure(study: Study) -> Finding:
-    run = study.compared([NAME], controls=True)[NAME]
-    return found(run, on_twin(study, NAME), study.seed)
+    options = {"vectors": study["vectors"]}
+    run = study.compared([NAME], controls=True, given={NAME: options})[NAME]
+    return found(run, on_twin(study, NAME, **options), study.seed)
 
 
 def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
