@@ -77,12 +77,11 @@ def _of_gap(gain: Float[np.ndarray, " n"], gap: Float[np.ndarray, " n"]) -> Inte
     # Of the eight ways two raise and two lower the gain, as many the gap, and one each both at once: half a question of
     # each adds 2, 2 and 1 to the sums of squares and products.
     gain_square, product, gap_square = float(gain @ gain) + 2, float(gain @ gap) + 1, float(gap @ gap) + 2
-    errors = tuple(
-        (total / n - one * other) / (n - 1)
-        for total, one, other in (
-            (gain_square, means[0], means[0]), (product, *means), (gap_square, means[1], means[1])
-        )
-    )  # fmt: skip
+
+    def error(total: float, one: float, other: float) -> float:
+        return (total / n - one * other) / (n - 1)
+
+    errors = error(gain_square, means[0], means[0]), error(product, *means), error(gap_square, means[1], means[1])
     return ratio_interval(means, errors, len(gap) - 1)
 
 

@@ -3,8 +3,9 @@
 Confirmed, all by 95% intervals, paired by question: the fraction of the gap from direct answers to the thinking model
 lies above one half; the method is right more often than each of its rivals (random categories, random positions, the
 bias alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
-nothing of interest is gained on the twin that lacks the skill. The vectors are the base's own, as the source's are. Of interest are ten points, and a tenth of the gap
-beyond one half. Not testable: without a gap, or where nothing was steered.
+nothing of interest is gained on the twin that lacks the skill. The vectors are the base's own, as the source's are. Of
+interest are ten points, and a tenth of the gap beyond one half. Not testable: without a gap, or where nothing was
+steered.
 """
 
 from __future__ import annotations
