@@ -38,6 +38,7 @@ lint: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --jaxtyping-packages=elicit,probes,steering,beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.compatibility --third
 	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processor --jaxtyping-packages=elicit,probes,steering,beartype.beartype $$(grep -rl mark.processor tests --include='test_*.py')
 
 test-slow: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import UserError
+from probes.sites import decoder, paused
+
+LONG, SHORT = 9, 4  # tokens of the texts with which padding is tried
+# How far activations may be off beside a longer text, by rounding; those that see padding are off by a tenth and more.
+SAME_FULL, SAME_HALF = 1e-3, 0.08
 
 
 class Padded(NamedTuple):
@@ -57,11 +63,52 @@ def check_embedded(
         )
 
 
-def by_length(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, the longest first, of at most so many tokens (but at least a row)."""
+def by_length(rows: Sequence[Sequence[int]], batch_tokens: int, *, ragged: bool = True) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, the longest first, of at most so many tokens (but at least a row);
+    unless `ragged`, of one length."""
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     start = 0
     while start < len(order):
-        count = max(1, batch_tokens // len(rows[order[start]]))
-        yield order[start : start + count]
-        start += count
+        longest = len(rows[order[start]])
+        count = max(1, batch_tokens // longest)
+        batch = order[start : start + count]
+        yield batch if ragged else [i for i in batch if len(rows[i]) == longest]
+        start += len(batch) if ragged else sum(len(rows[i]) == longest for i in batch)
+
+
+def inputs(lm: PreTrainedModel, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """What a model is given of these rows: ids alone where nothing is padded, else mask and positions as well.
+
+    Where nothing is padded, mask and positions are left to a model that is not known to read them as given.
+    """
+    ids, mask, positions = left_pad(rows, lm.device)
+    if _UNSEEN.get(lm) is False:
+        return {"input_ids": ids}
+    return {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
+
+
+_UNSEEN: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
+
+
+@torch.no_grad()
+def padding_is_unseen(lm: PreTrainedModel) -> bool:
+    """Whether a text's activations are the same beside a longer one, left-padded: tried once with the model itself.
+
+    Padding is seen where it enters a recurrent state or a convolution, where positions are counted by the model
+    itself, and where a mask is made from tokens alone.
+    """
+    if lm not in _UNSEEN:
+        embedding: Any = lm.get_input_embeddings()
+        few = max(2, min(64, len(embedding.weight)))
+        texts = [[(7 * i + 3) % few for i in range(LONG)], [(5 * i + 2) % few for i in range(SHORT)]]
+        run = decoder(lm)
+        ids, mask, positions = left_pad(texts, lm.device)
+        with paused(lm):
+            beside = run(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0][1]
+            beside, alone = beside[-SHORT:], run(input_ids=ids[1:, -SHORT:], use_cache=False)[0][0]
+        if not (beside.isfinite().all() and alone.isfinite().all()):
+            return True  # whoever asks will meet it
+        off = (beside.float() - alone.float()).norm(dim=-1) / alone.float().norm(dim=-1).clamp(min=1e-6)
+        fine = torch.finfo(beside.dtype).bits > 16
+        _UNSEEN[lm] = bool(off.max() < (SAME_FULL if fine else SAME_HALF))
+    return _UNSEEN[lm]

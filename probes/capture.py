@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probes.activations import INDEX, Activations, Memory, Shards, Sink
-from probes.batching import by_length, check_embedded, left_pad
+from probes.batching import by_length, check_embedded, inputs, padding_is_unseen
 from probes.clock import Clock, Frame
 from probes.errors import UserError
 from probes.finite import NotFiniteError, extremes
@@ -63,6 +63,7 @@ class Recorder:
             raise UserError("no sites were given to capture; give at least one, like Site(12)")
         for site in sites:
             check_site(lm, site)
+        self.lm = lm
         self.sites = tuple(sites)
         self.steps = steps
         self.dtype = dtype
@@ -78,6 +79,7 @@ class Recorder:
         self._kept: Tensor | None = None
         self._padding: dict[int, int] = {}  # left padding of each row
         self._seen = 0
+        self._first = self._expected = 0  # of a batch that comes in parts: its first row, rows that are to come
         self._numbers = torch.empty(0, dtype=torch.long)
         self.clock = Clock(lm)
         self._last = max(sites, key=lambda site: site.order)
@@ -94,6 +96,13 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self.clock.remove()
+
+    def expect(self, rows: Sequence[int] | None = None, *, of: int = 0, whole: bool = False) -> None:
+        """Say what the next prompts' forward will be: these rows of a batch `of` so many; see `Count.expect`."""
+        self.clock.expect(rows, whole=whole)
+        if rows is not None and self._expected <= 0:
+            self._first, self._expected = self._seen, of
+        self._expected -= 0 if rows is None else len(rows)
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         """Row r continues prompt `question[r]`; a prompt's rows are numbered as its branches."""
@@ -123,6 +132,7 @@ class Recorder:
                 taken = flat.clone() if len(self._kept) == rows else flat[self._kept.to(h.device)]
                 self._columns[str(site)] = self._seen_at(site, taken).to("cpu")
             if site == self._last and self._columns:
+                self.check_reached()
                 self._check_finite()
                 self.sink.put(self._columns)
                 self._columns = {}
@@ -150,19 +160,24 @@ class Recorder:
         self._extremes = []
 
     def _begin(self, frame: Frame, h: Tensor) -> None:
+        self.check_reached()  # what a forward leaves, whose last site was not run
         self._frame, self._extremes = frame, []
         rows = h.shape[0]
         pos = h.shape[2] if h.ndim == 4 else h.shape[1]
+        if h.ndim == 3:
+            frame.check(self.lm, h)
         steps = frame.steps.expand(rows, pos)  # on the device of the model's inputs, where a site's may be another
-        kept = torch.ones(rows, pos, dtype=torch.bool, device=steps.device) if frame.valid is None else frame.valid
+        counted = frame.counted
+        kept = torch.ones(rows, pos, dtype=torch.bool, device=steps.device) if counted is None else counted
         first, stop = self.steps
         if first is not None:
             kept = kept & (steps >= first)
         if stop is not None:
             kept = kept & (steps < stop)
         index = kept.flatten().nonzero()[:, 0]
-        if frame.lengths is not None:  # the prompts' own forward
-            self._numbers = torch.arange(self._seen, self._seen + rows) if self.numbers is None else self.numbers
+        if frame.lengths is not None and frame.fresh is None:  # the prompts' own forward
+            first, count = (self._seen, rows) if frame.rows is None else (self._first, int(frame.rows.max()) + 1)
+            self._numbers = torch.arange(first, first + count) if self.numbers is None else self.numbers
             self._numbers = self._numbers.to(steps.device)
             self._seen += rows
             self.branch = None
@@ -194,6 +209,20 @@ class Recorder:
             else:
                 held = held[:, self._padding[keys[0]] :]
             table[keys] = self._seen_at(site, held).to("cpu")  # type: ignore[index]
+
+    def check_reached(self) -> None:
+        """Refuse a forward that ended and passed by a site.
+
+        Raises:
+            UserError: the sites are named.
+        """
+        lacking = [str(site) for site in self.sites if site.point != "pattern" and str(site) not in self._columns]
+        if self._columns and lacking:
+            self._columns = {}
+            raise UserError(
+                f"{type(self.lm).__name__} did not run {', '.join(lacking)} in this forward (layers that attend "
+                "to an image are skipped without one); give sites of other layers"
+            )
 
     def activations(self) -> Activations:
         """What was kept in memory so far.
@@ -303,10 +332,11 @@ def capture(
     check_embedded(lm, texts)
     with recording(lm, sites, steps=steps, dtype=dtype, out=out, overflow=overflow) as recorder:
         recorder.stop_early = True
-        for batch in by_length(texts, batch_tokens):
+        run = decoder(lm)
+        for batch in by_length(texts, batch_tokens, ragged=len(set(map(len, texts))) > 1 and padding_is_unseen(lm)):
             recorder.numbers = torch.tensor(batch)
             recorder.clock.given = None if lengths is None else torch.tensor([lengths[i] for i in batch])
-            ids, mask, positions = left_pad([texts[i] for i in batch], lm.device)
             with suppress(_Enough):
-                decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
+                run(**inputs(lm, [texts[i] for i in batch]), use_cache=False)
+            recorder.check_reached()
     return recorder.activations() if out is None else None

@@ -8,17 +8,20 @@ which is what lets one intervention mean one thing in both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from probes.errors import UserError
-from probes.sites import decoder
+from probes.sites import decoder, is_paused
+
+CACHES = ("past_key_values", "cache_params", "state")
+"""What models call the argument that carries keys and values, or a recurrent state, from forward to forward."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Frame:
         lengths: of each row's prompt, [rows]; None after the prompts' own forward.
         valid: false where a position is padding; None where nothing is.
         step: the one step of all rows, where there is one.
-        rows: the row of the first forward that each row continues; None where none was forked or dropped.
+        rows: the row of the batch that each row is or continues; None where none was forked, dropped or left out.
+        fresh: false at positions that an earlier forward has computed as well; None where none are.
     """
 
     steps: Int[Tensor, "one_or_rows pos"]
@@ -38,6 +42,27 @@ class Frame:
     valid: Bool[Tensor, "rows pos"] | None
     step: int | None
     rows: Int[Tensor, " rows"] | None
+    fresh: Bool[Tensor, "rows pos"] | None = None
+
+    @property
+    def counted(self) -> Bool[Tensor, "rows pos"] | None:
+        """Where a position is no padding and was not seen before; None where all are such."""
+        if self.valid is None or self.fresh is None:
+            return self.valid if self.fresh is None else self.fresh
+        return self.valid & self.fresh
+
+    def check(self, lm: nn.Module, h: Float[Tensor, "rows pos d_model"]) -> None:
+        """Refuse activations of other positions than those that the model was given.
+
+        Raises:
+            UserError: the class is named.
+        """
+        given, held = self.steps.shape[1], h.shape[1]
+        if held != given:
+            raise UserError(
+                f"{type(lm).__name__} computes {held} positions of {given} tokens (it adds some of its own); it can be "
+                "decoded, and neither captured nor steered"
+            )
 
 
 class Count:
@@ -53,6 +78,20 @@ class Count:
         self.frame: Frame | None = None
         self.rows: Tensor | None = None
         self.last: int | Tensor = 0
+        self.part: Tensor | None = None
+        self.whole = False
+        self.prompt = torch.empty(0, dtype=torch.long)  # tokens of each row's prompt
+
+    def expect(self, rows: Sequence[int] | None = None, *, whole: bool = False) -> None:
+        """Say what the next prompts' forward will be.
+
+        Args:
+            rows: of the batch, in this order; None: all.
+            whole: the forwards that follow it hold whole rows again, without a cache.
+        """
+        self.part = None if rows is None else torch.tensor(list(rows))
+        self.whole = whole
+        self.frame = None
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         """Row r continues row `question[r]` of the forward before."""
@@ -66,6 +105,8 @@ class Count:
         self.rows = index if self.rows is None else self.rows[index]
         if isinstance(self.last, Tensor):
             self.last = self.last[index]
+        if self.whole:
+            self.prompt = self.prompt[index.to(self.prompt.device)]
 
     def begin(self, rows: int, count: int, mask: Tensor | None, device: torch.device) -> None:
         """The prompts' own forward: `count` positions of each row, where the mask is true."""
@@ -76,16 +117,25 @@ class Count:
             valid = mask.bool().expand(rows, count)
         place = torch.arange(count, device=device).expand(rows, count) if valid is None else valid.long().cumsum(-1) - 1
         held = place[:, -1] + 1 if valid is None else valid.sum(-1)
-        lengths = held if self.given is None else self.given.to(device)
+        given = self.given if self.given is None or self.part is None else self.given[self.part]
+        lengths = held if given is None else given.to(device)
         if len(lengths) != rows or bool((lengths > held).any()):
             raise UserError(
                 f"prompt lengths {lengths.tolist()} were given for {rows} rows of {held.tolist()} tokens; "
                 "give one length a row, at most its tokens"
             )
         steps = place - lengths[:, None] + 1
-        self.rows = None
+        self.rows = None if self.part is None else self.part.to(device)
         self.last = 0 if self.given is None else held - lengths
-        self.frame = Frame(steps, lengths, valid, None, None)
+        self.prompt = lengths
+        self.frame = Frame(steps, lengths, valid, None, self.rows)
+
+    def again(self, count: int, device: torch.device) -> None:
+        """A forward of whole rows of `count` positions, of which the last is new."""
+        steps = torch.arange(count, device=device) - self.prompt[:, None] + 1
+        fresh = torch.zeros(steps.shape, dtype=torch.bool, device=device)
+        fresh[:, -1] = True
+        self.frame = Frame(steps, self.prompt, None, None, self.rows, fresh)
 
     def advance(self, count: int, device: torch.device) -> None:
         """A forward of `count` more positions of each row."""
@@ -112,21 +162,32 @@ class Clock(Count):
 
     def __init__(self, lm: nn.Module, lengths: Sequence[int] | None = None) -> None:
         super().__init__(lengths)
+        self.lm = lm
         self.seen = 0  # positions that the cache should hold
-        self._handle: RemovableHandle = decoder(lm).register_forward_pre_hook(self._before, with_kwargs=True)
+        self._mask: Tensor | None = None  # that the whole model was given
+        inner = decoder(lm)
+        self._handles: list[RemovableHandle] = [inner.register_forward_pre_hook(self._before, with_kwargs=True)]
+        if inner is not lm:
+            self._handles.append(lm.register_forward_pre_hook(self._outer, with_kwargs=True))
 
     def remove(self) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
+
+    def _outer(self, _: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._mask = _plain(kwargs.get("attention_mask"))
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if is_paused(self.lm):
+            return
         ids = kwargs.get("input_ids", args[0] if args else None)
         given: Tensor = ids if ids is not None else kwargs["inputs_embeds"]
         count, device = given.shape[1], given.device
-        if kwargs.get("cache_params") is not None:
-            raise UserError("this model keeps a recurrent state; positions cannot be followed in it")
-        cache = kwargs.get("past_key_values")
-        past = 0 if cache is None else int(cache.get_seq_length())
-        mask = kwargs.get("attention_mask")
+        past = self._held(kwargs)
+        mask, self._mask = _plain(kwargs.get("attention_mask"), self._mask), None
+        if past == 0 and self.whole and self.frame is not None:
+            self.again(count, device)
+            return
         if past == 0:
             if mask is not None and mask.shape[-1] > count:
                 raise UserError("the model was given a mask longer than its input and no cache; give both or neither")
@@ -139,3 +200,29 @@ class Clock(Count):
         else:
             self.advance(count, device)
         self.seen = past + count
+
+    def _held(self, kwargs: dict[str, Any]) -> int:
+        """Positions that the cache holds; of a recurrent state, which does not say, those that were followed."""
+        cache = next((c for c in map(kwargs.get, CACHES) if c is not None), None)
+        if cache is None:
+            return 0
+        layers = getattr(cache, "layers", [])
+        if not layers or any(hasattr(layer, "get_seq_length") for layer in layers):
+            length = getattr(cache, "get_seq_length", None)
+            return self.seen if length is None else int(length())
+        return self.seen if cache.has_previous_state() else 0
+
+
+def _plain(mask: Any, outer: Tensor | None = None) -> Tensor | None:
+    """Where a forward's positions are no padding: a mask [rows, pos] or [rows, 1, pos, pos].
+
+    Where a decoder is given masks of its own, one a kind of layer, that is the mask that the whole model was given, or
+    else the one of full attention.
+    """
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return mask
+    if outer is not None and outer.ndim == 2:
+        return outer
+    if isinstance(mask, Mapping):
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    return mask if isinstance(mask, Tensor) else outer

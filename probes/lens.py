@@ -84,7 +84,7 @@ def final_norm(lm: nn.Module) -> nn.Module:
             return children[name]
     wanted = blocks(lm)
     modules = list(children.values())
-    after = modules[next(i for i, m in enumerate(modules) if m is wanted) + 1 :]
+    after = modules[next((i for i, m in enumerate(modules) if m is wanted), len(modules)) + 1 :]
     for module in after:
         if "norm" in type(module).__name__.lower():
             return module

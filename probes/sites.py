@@ -19,6 +19,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -80,18 +82,25 @@ def blocks(lm: nn.Module) -> nn.ModuleList:
     Raises:
         UserError: none found.
     """
+    return _blocks(lm)[1]
+
+
+def _blocks(lm: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The blocks, with their place in the model."""
     config: Any = lm.config
-    depth = config.get_text_config(decoder=True).num_hidden_layers
+    depth = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
     for name, module in lm.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth and "vision" not in name:
-            return module
+            return name, module
     raise UserError(f"{type(lm).__name__} holds no list of {depth} blocks; hooks need one")
 
 
 def decoder(lm: nn.Module) -> nn.Module:
-    """The module that runs the blocks: the one whose forward is given the cache."""
-    wanted = blocks(lm)
-    return next(m for m in lm.modules() if any(child is wanted for child in m.children()))
+    """The module that runs the blocks on token ids: the innermost one around them whose forward takes ids and cache."""
+    path = _blocks(lm)[0].split(".")
+    around = [lm.get_submodule(".".join(path[:count])) for count in range(len(path) - 1, -1, -1)]
+    around = [one for one in around if not isinstance(one, nn.ModuleList)]
+    return next((one for one in around if "input_ids" in signature(type(one).forward).parameters), around[0])
 
 
 def depth(lm: nn.Module) -> int:
@@ -153,11 +162,48 @@ def check_site(lm: PreTrainedModel, site: Site, *, write: bool = False) -> None:
     if write and site.point == "pattern":
         raise UserError("attention patterns can be read and not written; use attn_out or the residual stream")
     module_of(lm, site)
+    if site.point in STREAM and not _follow(lm):
+        raise UserError(
+            f"{type(lm).__name__} has no list of blocks that follow each other (none is given what the one before it "
+            "hands over); it can be decoded, and neither captured nor steered"
+        )
     if site.point in ADDED and not _adds_up(lm, site.layer):
         raise UserError(
             f"{type(lm).__name__} does not add its {site.point} to the residual stream as it is (layer {site.layer}: "
             "resid_pre + attn_out + mlp_out is not resid_post); use resid_pre or resid_post"
         )
+
+
+_FOLLOW: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+@torch.no_grad()
+def _follow(lm: PreTrainedModel) -> bool:
+    """Whether any block is given what the one before it hands over: tried once, with a forward of three tokens.
+
+    Lists of the right length may hold attentions alone, beside others of norms and MLPs (XLM).
+    """
+    if lm not in _FOLLOW:
+        handed: list[tuple[Any, Any]] = []
+
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            given = args[0] if args else kwargs.get("hidden_states", kwargs.get("activations"))
+            handed.append((given, output[0] if isinstance(output, tuple) else output))
+
+        handles = [block.register_forward_hook(keep, with_kwargs=True) for block in blocks(lm)]
+        try:
+            with paused(lm):
+                decoder(lm)(input_ids=torch.tensor([[1, 2, 3]], device=lm.device), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        pairs = [(before, after) for (_, before), (after, _) in pairwise(handed)]
+        _FOLLOW[lm] = not pairs or any(
+            isinstance(after, Tensor) and before.shape == after.shape
+            and torch.allclose(before, after.to(before.device), equal_nan=True)
+            for before, after in pairs
+        )  # fmt: skip
+    return _FOLLOW[lm]
 
 
 _SUMS: weakref.WeakKeyDictionary[nn.Module, dict[int, bool]] = weakref.WeakKeyDictionary()
@@ -212,6 +258,7 @@ def on_site(lm: nn.Module, site: Site, hook: Hook) -> RemovableHandle:
     eager, since fused kernels hold no pattern.
     """
     module = module_of(lm, site)
+    hook = _guarded(lm, site, hook)
     if site.point == "resid_pre":
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -238,3 +285,38 @@ def on_site(lm: nn.Module, site: Site, hook: Hook) -> RemovableHandle:
         return hook(output)
 
     return module.register_forward_hook(after)
+
+
+_PAUSED: set[int] = set()
+
+
+@contextmanager
+def paused(lm: nn.Module) -> Iterator[None]:
+    """Forwards inside the context are seen and changed by no hook of `on_site` and followed by no clock."""
+    outermost = id(lm) not in _PAUSED
+    _PAUSED.add(id(lm))
+    try:
+        yield
+    finally:
+        if outermost:
+            _PAUSED.discard(id(lm))
+
+
+def is_paused(lm: nn.Module) -> bool:
+    return id(lm) in _PAUSED
+
+
+def _guarded(lm: nn.Module, site: Site, hook: Hook) -> Hook:
+    """Pass by where hooks are paused; refuse activations that are no residual stream of one vector a position."""
+
+    def guarded(h: Tensor) -> Tensor | None:
+        if is_paused(lm):
+            return None
+        if h.ndim != 3 and site.point != "pattern":
+            raise UserError(
+                f"{type(lm).__name__} keeps several residual streams at {site} (activations of shape {list(h.shape)}); "
+                "it can be decoded, and neither captured nor steered there"
+            )
+        return hook(h)
+
+    return guarded

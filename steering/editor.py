@@ -161,8 +161,8 @@ class Editor:
         length = torch.linalg.vector_norm(before, dim=-1)
         share = moved / length.clamp(min=1e-12)
         broken = ~moved.isfinite() & length.isfinite()  # by the plans, not before them
-        if frame.valid is not None:
-            valid = frame.valid.to(moved.device)
+        if frame.counted is not None:
+            valid = frame.counted.to(moved.device)
             share, moved = (torch.where(valid, value, 0.0) for value in (share, moved))  # padding may be NaN
             broken = broken & valid
         moved, share, broken = moved.to(self.device), share.to(self.device), broken.to(self.device)

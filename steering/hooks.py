@@ -27,6 +27,10 @@ class Session:
         self.editor = editor
         self.clock = clock
 
+    def expect(self, rows: Sequence[int] | None = None, *, of: int = 0, whole: bool = False) -> None:
+        """Say what the next prompts' forward will be: these rows of a batch `of` so many; see `Count.expect`."""
+        self.clock.expect(rows, whole=whole)
+
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         """Row r continues row `question[r]` of the prompts' forward."""
         self.clock.fork(question)
@@ -65,7 +69,7 @@ def attached(
         raise UserError(f"rows are to follow plans {sorted(set(of_row))}; {len(plans)} were given, numbered from 0")
     editor = Editor(plans, of_row, lm.device)
     clock = Clock(lm, lengths)
-    handles = [on_site(lm, site, _hook(editor, clock, site)) for site in editor.sites]
+    handles = [on_site(lm, site, _hook(lm, editor, clock, site)) for site in editor.sites]
     try:
         yield Session(editor, clock)
     finally:
@@ -74,9 +78,10 @@ def attached(
         clock.remove()
 
 
-def _hook(editor: Editor, clock: Clock, site: Site) -> Callable[[Tensor], Tensor | None]:
+def _hook(lm: PreTrainedModel, editor: Editor, clock: Clock, site: Site) -> Callable[[Tensor], Tensor | None]:
     def hook(h: Tensor) -> Tensor | None:
         assert clock.frame is not None
+        clock.frame.check(lm, h)
         return editor.edit(site, h, clock.frame)
 
     return hook

@@ -15,7 +15,8 @@ from elicit.cli.analyse import analyse, analyses
 from elicit.cli.compare import compare
 from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
-from elicit.cli.lists import methods, models, tasks
+from elicit.cli.lists import methods, tasks
+from elicit.cli.models import models
 from elicit.cli.organism import organism
 from elicit.cli.presets import presets
 from elicit.cli.report import report
@@ -38,7 +39,6 @@ INTERRUPTED = 130
 
 
 app.command()(run)
-app.command()(models)
 app.command()(tasks)
 app.command()(methods)
 app.command()(presets)
@@ -49,6 +49,7 @@ app.command()(regrade)
 app.command()(steer)
 app.command()(analyse)
 app.command()(analyses)
+app.add_typer(models)
 app.add_typer(organism)
 sae.command()(find)
 sae.command()(feature)

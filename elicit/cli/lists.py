@@ -1,4 +1,4 @@
-"""`elicit models`, `tasks` and `methods`: what there is."""
+"""`elicit tasks` and `methods`: what there is."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ import typer
 
 from elicit.cli import completion
 from elicit.cli.options import Json, show_list
-
-
-def models(as_json: Json = False) -> None:
-    """Models that have a name here; any hub id, folder or GGUF file works as well."""
-    from elicit.models import zoo
-
-    named = {name: w.summary for name, w in zoo.WEIGHTS.items()}
-    named |= {name: o.summary for name, o in zoo.ORGANISMS.items()}
-    rows = list(named.items()) + [(n, f"hub {repo}") for n, repo in zoo.ALIASES.items()]
-    show_list(("model", "what it is"), rows, as_json)
 
 
 def tasks(

@@ -1,13 +1,15 @@
-"""The state of a batch between two decoding steps: key-value caches for one prompt answered many times.
+"""The state of a batch between two decoding steps, in one of several ways, the first of which is fastest.
 
-`SharedPrefixState` holds the keys and values of a prompt once, however many branches grow from it (see
-`elicit.decoding.shared_prefix`), and each branch's own tokens in buffers that are written in place. `PerRowState` holds
-the model's own cache, repeated for each branch: for architectures whose attention cannot be replaced (linear attention,
-ALiBi, attention sinks, ...).
+- `shared-prefix`: `SharedPrefixState` holds the keys and values of a prompt once, however many branches grow from it
+  (see `elicit.decoding.shared_prefix`), and each branch's own tokens in buffers that are written in place.
+- `per-row`: `PerRowState` holds the model's own cache, repeated for each branch: for architectures whose attention
+  cannot be replaced (linear attention, ALiBi, attention sinks, keys that are changed after the cache, ...).
+- `equal-lengths`: the same, with prompts of one length together and nothing padded: for those that see padding.
+- `uncached`: `UncachedState` computes whole rows at each step: for those whose cache does not do.
 
-Both answer `prefill`, `fork`, `step` and `keep`, and both agree with `generate` token for token
-(tests/decoding/test_decoding.py). `peek` computes the newest tokens again in several steered versions and leaves the
-cache as it was (tests/decoding/test_hybrid.py).
+Which of them is right for a model is tried (`elicit.decoding.trial`). All answer `prefill`, `fork`, `step` and `keep`,
+and agree with the model's own forward without a cache (tests/decoding/test_decoding.py, test_trial.py). `peek` computes
+the newest tokens again in several steered versions and leaves the cache as it was (tests/decoding/test_hybrid.py).
 
 Layout: prompts are left-padded, so that all rows share one clock: the distance from a row's newest
 token to any cached position is the same in every row, and a sliding window is one slice.
@@ -17,96 +19,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache
 
+from elicit.decoding.own_cache import SOFTMAX_LAYERS, PerRowState, UncachedState, layer_kinds
 from elicit.decoding.shared_prefix import ATTENTION_NAME, SharedPrefixCache, Tree
-from probes.errors import UserError
-from probes.sites import Site, on_site
+from elicit.decoding.state import Candidates, KVState, Peeked, adding
+from probes.errors import unknown
 
-SOFTMAX_LAYERS = {"full_attention", "sliding_attention"}
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Steered versions of the newest tokens of some rows.
-
-    Args:
-        rows: which rows.
-        tokens: their last tokens, the newest last; anything before a row's first token.
-        windows: how many of them each candidate computes again.
-        delta: what each candidate adds, at each token of its window.
-        site: where it is added.
-    """
-
-    rows: Int[Tensor, " rows"]
-    tokens: Int[Tensor, "rows longest"]
-    windows: tuple[int, ...]
-    delta: Float[Tensor, "rows candidates d_model"]
-    site: Site
+WAYS = ("shared-prefix", "per-row", "equal-lengths", "uncached")
+PADDED = frozenset(WAYS[:2])
 
 
-class Peeked(NamedTuple):
-    """What each candidate would say next, and how far its newest token was moved at the site (‖Δh‖ / ‖h‖)."""
-
-    logits: Float[Tensor, "rows candidates vocab"]
-    moved: Float[Tensor, "rows candidates"]
-
-
-@runtime_checkable
-class KVState(Protocol):
-    """The state of a batch of rows between two decoding steps."""
-
-    def prefill(
-        self, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
-    ) -> Float[Tensor, "questions vocab"]:
-        """Run the left-padded prompts; return the logits after each one's last token."""
-        ...
-
-    def fork(self, question: Int[Tensor, " rows"]) -> None:
-        """Make one row for each entry: row r continues prompt `question[r]` (grouped, ascending)."""
-        ...
-
-    def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
-        """Append one token to each row; return the next logits."""
-        ...
-
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Forget all rows but these (ascending)."""
-        ...
-
-    def peek(self, candidates: Candidates) -> Peeked:
-        """The next logits of steered versions of the newest tokens, in one forward; the state stays as it is."""
-        ...
+def ways(model: PreTrainedModel) -> tuple[str, ...]:
+    """Ways that may do for a model, by its configuration; in their order."""
+    return WAYS if supports_shared_prefix(model) else WAYS[1:]
 
 
 @contextmanager
 def open_state(
-    model: PreTrainedModel, max_new_tokens: int, *, shared: bool = True, peek: bool = False
+    model: PreTrainedModel, max_new_tokens: int, *, way: str | None = None, peek: bool = False
 ) -> Iterator[KVState]:
-    """The shared-prefix state where the architecture allows it and it is wanted, else the model's own cache.
+    """The state of a batch that is decoded in a way, the first of `ways` unless one is given.
 
-    The model's attention implementation is exchanged inside the context and put back after it. `peek` says that
-    `peek` will be asked for.
+    The model's attention implementation is exchanged for `shared-prefix` inside the context and put back after it.
+    `peek` says that `peek` will be asked for.
 
     Raises:
-        UserError: a look ahead is wanted of a model that keeps a recurrent state.
+        UserError: an unknown way; a look ahead is wanted of a model that keeps a recurrent state; no cache to hold.
     """
-    if not shared or not supports_shared_prefix(model):
-        yield PerRowState(model, whole=peek)
-        return
-    before = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION_NAME)
-    try:
-        yield SharedPrefixState(model, max_new_tokens)
-    finally:
-        model.set_attn_implementation(before)
+    way = way or ways(model)[0]
+    if way not in WAYS:
+        raise unknown("way of decoding", way, WAYS)
+    if way == "uncached":
+        yield UncachedState(model)
+    elif way != "shared-prefix":
+        yield PerRowState(model, whole=peek, padded=way in PADDED)
+    else:
+        before = model.config._attn_implementation
+        model.set_attn_implementation(ATTENTION_NAME)
+        try:
+            yield SharedPrefixState(model, max_new_tokens)
+        finally:
+            model.set_attn_implementation(before)
 
 
 def supports_shared_prefix(model: PreTrainedModel) -> bool:
@@ -115,15 +75,10 @@ def supports_shared_prefix(model: PreTrainedModel) -> bool:
     return (
         getattr(model, "_supports_attention_backend", False)
         and not config.is_encoder_decoder
-        and _layer_kinds(model) <= SOFTMAX_LAYERS
+        and layer_kinds(model) <= SOFTMAX_LAYERS
         and not getattr(config, "num_kv_shared_layers", 0)
         and not any(name.endswith("sinks") for name, _ in model.named_parameters())
     )
-
-
-def _layer_kinds(model: PreTrainedModel) -> set[str]:
-    config = model.config.get_text_config(decoder=True)
-    return set(getattr(config, "layer_types", None) or ["full_attention"])
 
 
 class SharedPrefixState:
@@ -169,7 +124,7 @@ class SharedPrefixState:
     def peek(self, candidates: Candidates) -> Peeked:
         held = self.next_position[candidates.rows]
         tree = Tree(self.cache, candidates.rows, candidates.windows, held)
-        with _adding(self.model, candidates.site, candidates.delta[:, tree.candidate]) as moved:
+        with adding(self.model, candidates.site, candidates.delta[:, tree.candidate]) as moved:
             out = self.model(
                 input_ids=candidates.tokens[:, -1 - tree.back],
                 attention_mask=self.no_mask,
@@ -180,105 +135,6 @@ class SharedPrefixState:
                 tree=tree,
             )
         return Peeked(out.logits, moved[0][:, tree.newest])
-
-
-class PerRowState:
-    """`KVState` over the model's own cache: each row carries its prompt.
-
-    With `whole`, sliding-window layers keep all tokens, which `peek` needs: it goes back behind the newest ones. A
-    candidate is then a row of its own, with a copy of the cache: what the model does with positions and masks stays
-    its own. All compute the longest window, and add nothing outside of theirs.
-    """
-
-    def __init__(self, model: PreTrainedModel, *, whole: bool = False) -> None:
-        self.model = model
-        others = _layer_kinds(model) - SOFTMAX_LAYERS
-        if whole and others:
-            raise UserError(
-                f"{type(model).__name__} has layers of {', '.join(sorted(others))}, whose state cannot go back; "
-                "use a model with softmax attention"
-            )
-        self.cache: Cache = DynamicCache() if whole else DynamicCache(config=model.config)
-        self.mask = torch.empty(0)
-        self.next_position = torch.empty(0, dtype=torch.long)
-
-    def prefill(
-        self, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
-    ) -> Float[Tensor, "questions vocab"]:
-        self.mask = mask.long()
-        logits, self.next_position = _prefill(self.model, ids, mask, self.cache)
-        if not all(hasattr(layer, "batch_select_indices") for layer in self.cache.layers):
-            raise UserError(
-                f"{type(self.model).__name__} keeps a state that cannot be copied for a branch; "
-                "use a model whose cache holds keys and values"
-            )
-        return logits
-
-    def fork(self, question: Int[Tensor, " rows"]) -> None:
-        self.keep(question)
-
-    def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        out = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=self.next_position[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.next_position = self.next_position + 1
-        return out.logits[:, -1]
-
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        for layer in self.cache.layers:
-            layer.batch_select_indices(rows)  # type: ignore[union-attr]
-        self.mask, self.next_position = self.mask[rows], self.next_position[rows]
-
-    def peek(self, candidates: Candidates) -> Peeked:
-        if not all(type(layer) is DynamicLayer for layer in self.cache.layers):
-            raise UserError(f"{type(self.model).__name__} keeps a state that cannot go back; use another base")
-        rows, versions, _ = candidates.delta.shape
-        longest = min(max(candidates.windows), self.mask.shape[1])
-        back = torch.arange(longest - 1, -1, -1, device=self.mask.device)
-        row = candidates.rows.repeat_interleave(versions)
-        past = DynamicCache()
-        if longest < self.mask.shape[1]:
-            for index, layer in enumerate(self.cache.layers):
-                assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
-                past.update(layer.keys[row, :, :-longest], layer.values[row, :, :-longest], index)
-        inside = back < torch.tensor(candidates.windows, device=back.device)[:, None]
-        delta = candidates.delta[:, :, None] * inside[..., None]
-        with _adding(self.model, candidates.site, delta.flatten(0, 1)) as moved:
-            out = self.model(
-                input_ids=candidates.tokens[:, -longest:].repeat_interleave(versions, 0),
-                attention_mask=self.mask[row],
-                position_ids=(self.next_position[row][:, None] - 1 - back).clamp(min=0),
-                past_key_values=past,
-                use_cache=True,
-                logits_to_keep=torch.tensor([longest - 1], device=back.device),
-            )
-        return Peeked(out.logits.view(rows, versions, -1), moved[0][:, -1].view(rows, versions))
-
-
-@contextmanager
-def _adding(
-    model: PreTrainedModel, site: Site, delta: Float[Tensor, "rows pos d_model"]
-) -> Iterator[list[Float[Tensor, "rows pos"]]]:
-    """Add to the activations of the forward inside; the list gets ‖Δh‖ / ‖h‖ of each position, as it was rounded."""
-    moved: list[Tensor] = []
-
-    def hook(h: Tensor) -> Tensor:
-        new = h + delta.to(h)
-        before = h.float()
-        share = (new.float() - before).norm(dim=-1) / before.norm(dim=-1).clamp(min=1e-12)
-        moved.append(share.to(delta.device))
-        return new
-
-    handle = on_site(model, site, hook)
-    try:
-        yield moved
-    finally:
-        handle.remove()
 
 
 def _prefill(
@@ -301,3 +157,18 @@ def _prefill(
         **extra,
     )
     return out.logits[:, -1], positions[:, -1] + 1
+
+
+__all__ = [
+    "PADDED",
+    "WAYS",
+    "Candidates",
+    "KVState",
+    "Peeked",
+    "PerRowState",
+    "SharedPrefixState",
+    "UncachedState",
+    "open_state",
+    "supports_shared_prefix",
+    "ways",
+]

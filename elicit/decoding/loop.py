@@ -20,9 +20,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from elicit.decoding.cache import KVState, open_state
+from elicit.decoding.cache import PADDED, KVState, open_state
 from elicit.decoding.packed_weights import packed
-from probes.batching import check_embedded, left_pad
+from elicit.decoding.parts import Part, of_one_length, without
+from elicit.decoding.ready import check_prompts
+from elicit.decoding.trial import way_of
+from probes.batching import left_pad
 from probes.capture import Recorder
 from probes.confidence import Top2, token_statistics, top2
 from probes.errors import UserError
@@ -170,6 +173,7 @@ def decode(
         recorder: what `probes.capture.recording(model, …)` gave.
         on_step: called after every step.
         shared: whether branches may share their prompt's cache, for which the attention is exchanged meanwhile.
+            Which way is taken, `elicit.decoding.trial` found for this model.
         unlisted: ids that are never chosen and count for nothing (`Model.unlisted`).
 
     Returns:
@@ -177,74 +181,114 @@ def decode(
 
     Raises:
         UserError: an empty prompt, a token that the model has no row for, a limit below 1, a prompt and limit beyond
-            the model's positions, or a policy that steers by itself beside `steering` or a recorder.
+            the model's positions, a policy that steers by itself beside `steering` or a recorder, or a model that can
+            be decoded, or steered, in no way.
         NotFiniteError: logits that are NaN or infinite; −inf alone, as of masked tokens, is no error.
     """
     check_prompts(model, prompts, max_new_tokens, stop.tokenizer)
-    joint = policy if isinstance(policy, TwoModelPolicy) else None
-    if joint is not None and (steering is not None or recorder is not None):
+    joint = isinstance(policy, TwoModelPolicy)
+    if joint and (steering is not None or recorder is not None):
         raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
-    ids, mask, _ = left_pad(prompts, model.device)
-    never = torch.tensor(list(unlisted), dtype=torch.long, device=model.device)
-    observers: list[RowObserver] = [f for f in (steering, recorder, joint) if f is not None]
     shared = shared and (recorder is None or not recorder.needs_patterns)
-    opened = open_state(model, max_new_tokens, shared=shared, peek=joint is not None)
-    with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
-        logits = without(state.prefill(ids, mask), never)
-        moved = steering.moved() if steering is not None else None
-        tokens = policy.first(logits)
-        questions, branches = tokens.shape
-        rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
-        record = Record(rows, max_new_tokens, stop, model)
-        question = torch.from_numpy(rows.question).to(model.device)
-        tokens = tokens.reshape(-1)
-        live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished
-        logits = logits[question]
-        if moved is not None:
-            record.prompt_moved[:] = (moved[:, :-1] > 0).sum(-1)[question].cpu().numpy()
-            moved = moved[question, -1:]
-        notes: Tensor | None = None
-        if joint is not None:
-            moved, notes = joint.moved(), joint.notes()
-        open_rows = record.append(live, 0, tokens, logits, top2(logits), moved, notes)
-        for observer in (state, *observers):
-            observer.fork(question)
-        del logits
-        for step in range(1, max_new_tokens):
-            live = np.where(np.isin(live, open_rows), live, -1)
-            if on_step is not None:
-                on_step(step, len(open_rows))
-            if not len(open_rows):
-                break
-            if len(open_rows) <= (1 - DEAD_SHARE) * len(live):
-                kept = np.flatnonzero(live >= 0)
-                index = torch.from_numpy(kept).to(model.device)
-                for observer in (state, *observers):
-                    observer.keep(index)
-                tokens, live = tokens[index], live[kept]
-                rows = Rows(rows.question[kept], rows.branch[kept])
-            logits = without(state.step(tokens), never)
-            top = top2(logits)
-            tokens = policy.next(logits, top, rows, step)
+    way = way_of(model, steered=steering is not None or joint, shared=shared)
+    batch = _Batch(model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted))
+    parts = of_one_length(prompts) if way not in PADDED else [list(range(len(prompts)))]
+    if len(parts) == 1:
+        return batch.decode(prompts, parts[0], policy)
+    if joint:
+        raise UserError(
+            f"{type(model).__name__} is decoded with prompts of one length together, and this decoder follows all of "
+            "them; give it prompts of one length"
+        )
+    out: list[list[Generation]] = [[] for _ in prompts]
+    for part in parts:
+        found = batch.decode([prompts[i] for i in part], part, Part(policy, part, len(prompts)))
+        for number, branches in zip(part, found, strict=True):
+            out[number] = branches
+    return out
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is the same for all prompts of a `decode`."""
+
+    model: PreTrainedModel
+    size: int
+    way: str
+    max_new_tokens: int
+    stop: StopRule
+    steering: Session | None
+    recorder: Recorder | None
+    on_step: OnStep | None
+    unlisted: tuple[int, ...]
+
+    def decode(
+        self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], policy: Policy
+    ) -> list[list[Generation]]:
+        """The branches of prompts that are computed together; `numbers` are theirs among all."""
+        model, steering, on_step, max_new_tokens = self.model, self.steering, self.on_step, self.max_new_tokens
+        joint = policy if isinstance(policy, TwoModelPolicy) else None
+        ids, mask, _ = left_pad(prompts, model.device)
+        never = torch.tensor(self.unlisted, dtype=torch.long, device=model.device)
+        observers: list[RowObserver] = [f for f in (steering, self.recorder, joint) if f is not None]
+        for follower in (steering, self.recorder):
+            if follower is not None:
+                follower.expect(None if self.way in PADDED else numbers, of=self.size, whole=self.way == "uncached")
+        opened = open_state(model, max_new_tokens, way=self.way, peek=joint is not None)
+        with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
+            logits = without(state.prefill(ids, mask), never)
+            moved = steering.moved() if steering is not None else None
+            tokens = policy.first(logits)
+            questions, branches = tokens.shape
+            rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
+            record = Record(rows, max_new_tokens, self.stop, model, numbers)
+            question = torch.from_numpy(rows.question).to(model.device)
+            tokens = tokens.reshape(-1)
+            live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished
+            logits = logits[question]
+            if moved is not None:
+                record.prompt_moved[:] = (moved[:, :-1] > 0).sum(-1)[question].cpu().numpy()
+                moved = moved[question, -1:]
+            notes: Tensor | None = None
             if joint is not None:
                 moved, notes = joint.moved(), joint.notes()
-            else:
-                moved = steering.moved() if steering is not None else None
-            open_rows = record.append(live, step, tokens, logits, top, moved, notes)
-    return record.finished()
-
-
-def without(logits: Float[Tensor, "*rows vocab"], ids: Int[Tensor, " ids"]) -> Float[Tensor, "*rows vocab"]:
-    """Logits in which these ids are at −inf, so that no rule can choose them and they have no probability."""
-    return logits.index_fill(-1, ids.to(logits.device), float("-inf")) if len(ids) else logits
+            open_rows = record.append(live, 0, tokens, logits, top2(logits), moved, notes)
+            for observer in (state, *observers):
+                observer.fork(question)
+            del logits
+            for step in range(1, max_new_tokens):
+                live = np.where(np.isin(live, open_rows), live, -1)
+                if on_step is not None:
+                    on_step(step, len(open_rows))
+                if not len(open_rows):
+                    break
+                if len(open_rows) <= (1 - DEAD_SHARE) * len(live):
+                    kept = np.flatnonzero(live >= 0)
+                    index = torch.from_numpy(kept).to(model.device)
+                    for observer in (state, *observers):
+                        observer.keep(index)
+                    tokens, live = tokens[index], live[kept]
+                    rows = Rows(rows.question[kept], rows.branch[kept])
+                logits = without(state.step(tokens), never)
+                top = top2(logits)
+                tokens = policy.next(logits, top, rows, step)
+                if joint is not None:
+                    moved, notes = joint.moved(), joint.notes()
+                else:
+                    moved = steering.moved() if steering is not None else None
+                open_rows = record.append(live, step, tokens, logits, top, moved, notes)
+        return record.finished()
 
 
 class Record:
     """Tokens and statistics of every row, [rows, limit], and which rows are finished."""
 
-    def __init__(self, opened: Rows, limit: int, stop: StopRule, model: PreTrainedModel) -> None:
+    def __init__(
+        self, opened: Rows, limit: int, stop: StopRule, model: PreTrainedModel, numbers: Sequence[int] | None = None
+    ) -> None:
         rows = len(opened.question)
         self.question = opened.question
+        self.numbers = range(rows) if numbers is None else numbers
         self.dtype = model.dtype
         self.head = _head_zero(model)
         self.tokens = np.zeros((rows, limit), dtype=np.int64)
@@ -302,7 +346,7 @@ class Record:
             of_logits = not finite[:5, first].all()
             met = f"the logits of step {step}" if of_logits else f"the relative perturbation norms of step {step}"
             cure = "" if of_logits else "steer less strongly"
-            raise NotFiniteError(met, self.dtype, row=int(self.question[target[first]]), cure=cure)
+            raise NotFiniteError(met, self.dtype, row=self.numbers[int(self.question[target[first]])], cure=cure)
 
     def _ends_with_stop(self, row: int, step: int) -> bool:
         assert self.stop.tokenizer is not None
@@ -360,41 +404,3 @@ def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
         tables[key] = np.zeros(ids[-1] + 2, dtype=bool)
         tables[key][ids] = [bool(last & set(piece)) or "\ufffd" in piece for piece in pieces]
     return tables[key]
-
-
-def check_prompts(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> None:
-    """Refuse prompts that cannot be answered.
-
-    Raises:
-        UserError: as `decode`.
-    """
-    if not prompts:
-        raise UserError("no prompts given; give at least one")
-    if max_new_tokens < 1:
-        raise UserError(f"a limit of {max_new_tokens} new tokens was given; give at least 1")
-    for i, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise UserError(f"prompt {i} is empty; give at least one token")
-    check_embedded(model, prompts, tokenizer)
-    check_ready(model, max(len(p) for p in prompts) + max_new_tokens)
-
-
-def check_ready(model: PreTrainedModel, longest: int) -> None:
-    """Refuse a model that has no room for so many positions, or is being trained.
-
-    Raises:
-        UserError: one of the two.
-    """
-    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if positions and longest > positions:
-        raise UserError(
-            f"a prompt and its answer need {longest} positions, {type(model).__name__} has {positions}; "
-            "shorten the prompt or lower max_new_tokens"
-        )
-    if model.training:
-        raise UserError("the model is in training mode; call model.eval() first")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from elicit.decoding.engine import engine_of
-from elicit.decoding.loop import check_ready
 from elicit.decoding.progress import Progress, Silent
+from elicit.decoding.ready import check_ready
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited, answer_together
 from elicit.evaluation.batches import Batch, batches, models_of, sharing

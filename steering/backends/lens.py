@@ -16,7 +16,7 @@ from probes.batching import left_pad
 from probes.clock import Clock
 from probes.errors import UserError
 from probes.namings import name_of
-from probes.sites import Site
+from probes.sites import Site, is_paused
 from steering.backends import Claims, Rows
 from steering.backends.huggingface import per_text
 from steering.delivery import Delivery
@@ -97,6 +97,8 @@ class TransformerLens:
 
 def _hook(editor: Editor, clock: Clock, site: Site) -> Callable[..., Tensor | None]:
     def at_site(h: Tensor, hook: Any) -> Tensor | None:  # the bridge passes its hook point by this name
+        if is_paused(clock.lm):
+            return None
         assert clock.frame is not None
         return editor.edit(site, h, clock.frame)
 

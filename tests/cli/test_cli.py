@@ -152,6 +152,16 @@ def test_lists() -> None:
     assert shown["validation"]["gold_right"] == shown["validation"]["checked"] > 0
 
 
+def test_a_model_is_checked(tiny_folder: Path, tmp_path: Path) -> None:
+    done = elicit("models", "check", str(tiny_folder), "--dtype", "float32", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["way"] == said["steered_way"] == "shared-prefix" and said["padding_is_unseen"]
+    assert all(0 < said["decoded"][way]["off"] < 2e-3 for way in ("shared-prefix", "per-row", "uncached"))
+    done = elicit("models", "check", str(tmp_path))
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+
+
 def test_controls_are_the_methods_own(tiny_folder: Path, tmp_path: Path) -> None:
     done = elicit(
         "run", "--controls", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK, "--limit", "2",

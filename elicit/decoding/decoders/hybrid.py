@@ -46,7 +46,8 @@ from elicit.decoding.decoders.hybrid_controls import (
 )
 from elicit.decoding.decoders.partner import HybridSteering, Newest, ThinkingModel, Tokens, thinking
 from elicit.decoding.decoders.sampling import RngStream
-from elicit.decoding.loop import Policy, Rows, without
+from elicit.decoding.loop import Policy, Rows
+from elicit.decoding.parts import without
 from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.confidence import Top2, top2
@@ -211,7 +212,9 @@ class HybridPolicy:
                 elif self.tokens is not None:
                     put = self.tokens.prompts(self.base, ids, mask)
                 longest = put.shape[1] + limit
-                self.thinking_model = stack.enter_context(thinking(self.partner, self.base, longest, limit))
+                ragged = not bool(seen.all())
+                opened = thinking(self.partner, self.base, longest, limit, ragged=ragged)
+                self.thinking_model = stack.enter_context(opened)
                 self.teacher_logits = self.thinking_model.prefill(put, seen)
             if not self.partner.gate.asks:
                 stack.enter_context(self.newest.on(self.base.lm, self.partner.gate.reads))

@@ -18,10 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from elicit.decoding.cache import KVState, open_state
+from elicit.decoding.cache import PADDED, KVState, open_state
 from elicit.decoding.decoders.gates import Gate
-from elicit.decoding.loop import check_prompts, check_ready
 from elicit.decoding.packed_weights import packed
+from elicit.decoding.ready import check_prompts, check_ready
+from elicit.decoding.trial import way_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from probes.errors import UserError
@@ -309,12 +310,20 @@ class ThinkingModel:
 
 
 @contextmanager
-def thinking(partner: HybridSteering, base: Model, longest: int, max_new_tokens: int) -> Iterator[ThinkingModel]:
+def thinking(
+    partner: HybridSteering, base: Model, longest: int, max_new_tokens: int, *, ragged: bool = False
+) -> Iterator[ThinkingModel]:
     """Open the partner for one batch, whose longest row will have so many positions."""
     lm = partner.lm(base)
     check_ready(lm, longest)
     # The base's own weights are packed by whoever decodes with it.
     packing = nullcontext() if lm is base.lm else packed(lm)
-    with packing, open_state(lm, max_new_tokens) as state:
+    way = way_of(lm)
+    if ragged and way not in PADDED:
+        raise UserError(
+            f"{type(lm).__name__} is decoded with prompts of one length together, and a partner is given all of them; "
+            "give it prompts of one length, or ask with a batch size of 1"
+        )
+    with packing, open_state(lm, max_new_tokens, way=way) as state:
         adapter = partner.model if isinstance(partner.model, Adapter) else None
         yield ThinkingModel(lm, adapter, partner.gate.reads if partner.gate.asks else None, state)

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from elicit.decoding.engine import Batch
-from elicit.decoding.loop import Generation, OnStep, Record, Rows, without
+from elicit.decoding.loop import Generation, OnStep, Record, Rows
+from elicit.decoding.parts import without
 from elicit.models.model import Model
 from probes.confidence import top2
 from steering import backends

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from elicit.decoding.cache import supports_shared_prefix
 from elicit.decoding.decoders import DECODERS
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery, named
 from elicit.decoding.loop import Generation, OnStep, decode
+from elicit.decoding.trial import way_of
 from probes.errors import UserError
 from probes.finite import NotFiniteError
 from steering.adapters import applied
@@ -26,7 +26,7 @@ class HuggingFaceEngine(Engine):
 
     @property
     def how(self) -> str:
-        return "shared-prefix" if supports_shared_prefix(self.model.lm) else "per-row"
+        return way_of(self.model.lm)
 
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         lm = self.model.lm

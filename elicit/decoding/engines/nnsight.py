@@ -13,7 +13,8 @@ import torch
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery
 from elicit.decoding.engines.generated import Chooser, replayed, rows_of
 from elicit.decoding.engines.hf import checked
-from elicit.decoding.loop import Generation, OnStep, check_prompts
+from elicit.decoding.loop import Generation, OnStep
+from elicit.decoding.ready import check_prompts
 from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.errors import UserError
