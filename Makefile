@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Plain torch brings several GB of CUDA packages where no GPU is: take the release that the lock names.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
-# The tests compare with this library, which still asks for an old transformers.
-PEER := steering-vectors==0.12.2
+# The tests compare with these libraries, two of which ask for older versions of what stands here.
+PEER := steering-vectors==0.12.2 dictionary-learning==0.1.0 eai-sparsify==1.3.3 natsort==8.4.0 schedulefree==1.4.1 \
+	simple-parsing==0.1.9 docstring-parser==0.18.0
 # Asks for torchvision, which only its examples use: left out here, as its wheel is made for CUDA.
 INFLUENCE := kronfluence==1.0.1 einconv==0.1.0 opt_einsum==3.4.0
 # Holds torch and oneDNN to what a processor with AVX2 alone can do.

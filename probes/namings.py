@@ -187,7 +187,7 @@ NAMINGS: dict[str, Naming] = {
         before_norm=frozenset({"self_attn {}", "mlp {}"}),
     ),
     "gguf": Naming(
-        "GGUF control vectors of llama.cpp and repeng: added to a block's output; block 0 cannot be steered",
+        "GGUF control vectors of llama.cpp and repeng: added to a block's output; llama.cpp leaves block 0 unsteered",
         {"resid_post": "direction.{}"},
     ),
 }  # fmt: skip

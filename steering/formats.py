@@ -1,7 +1,8 @@
 """Other people's formats for steering vectors: GGUF control vectors (llama.cpp, repeng) and `steering-vectors`.
 
-A GGUF control vector is one fp32 vector a layer, `direction.N`, added to the output of block N (counted from 0) at
-every position, times a strength that the reader gives. Block 0 cannot be steered: llama.cpp refuses `direction.0`.
+A GGUF control vector is one vector a layer, `direction.N`, added to the output of block N (counted from 0) at every
+position, times a strength that the reader gives. `direction.0` is read, as repeng reads it; none is written, since
+llama.cpp refuses such a file. Layers of zeros are left out.
 `steering-vectors` keeps a dictionary of vectors by layer in memory and has no file format of its own; it too adds to
 every position unless another is asked for. So a plan is exported only where that is what it does, strength included.
 Its attention and MLP lie before a norm that may follow them, where no site is: such a model is refused.
@@ -9,7 +10,7 @@ Its attention and MLP lie before a norm that may follow them, where no site is: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from probes.errors import UserError
 from probes.files import ours_to_replace, whole
+from probes.finite import check_tensors
 from probes.namings import name_of, site_named
 from probes.sites import Site
 from steering.directions import Direction
@@ -92,10 +94,11 @@ def to_gguf(plan: Plan, path: Path | str, model_hint: str) -> Path:
 
 
 def from_gguf(path: Path | str) -> Plan:
-    """Read a control vector: the plan that does what llama.cpp does with it at strength 1.
+    """Read a control vector: the plan that does what llama.cpp and repeng do with it at strength 1.
 
     Raises:
-        UserError: not there, not a GGUF file or cut, no control vector in it, one that llama.cpp refuses, zeros alone.
+        UserError: not there, not a GGUF file or cut, no control vector in it, two for one layer, of several widths,
+            NaN, zeros alone.
     """
     from gguf import GGUFReader
 
@@ -104,23 +107,50 @@ def from_gguf(path: Path | str) -> Plan:
         raise UserError(f"{str(path)!r} is not there; give a GGUF control vector")
     try:
         reader = GGUFReader(path)
-        tensors = {t.name: torch.from_numpy(t.data.copy()).float() for t in reader.tensors}
+        tensors = {t.name: _numbers(t) for t in reader.tensors if t.name.startswith("direction.")}
     except (ValueError, IndexError, KeyError) as error:
         raise UserError(f"{str(path)!r} is not a whole GGUF file ({error}); fetch or export it again") from error
-    found = {name: v for name, v in tensors.items() if name.startswith("direction.")}
-    if not found:
+    if not tensors:
         raise UserError(f"{str(path)!r} holds no direction.N tensors; give a control vector, not a model")
     field = reader.fields.get(f"{ARCHITECTURE}.model_hint")
     hint = str(field.contents()) if field is not None else ""
-    vectors = {site_named(name, "gguf"): v.flatten() for name, v in found.items()}
-    if Site(0) in vectors:
-        raise UserError(
-            f"{str(path)!r} holds direction.0, which llama.cpp refuses (it leaves block 0 unsteered); export it without"
-        )
-    moving = {site: v for site, v in vectors.items() if v.any()}
-    if not moving:
-        raise UserError(f"{str(path)!r} holds zeros alone; give a control vector that was trained")
-    return plan_of(moving, path.stem, method="GGUF control vector", model_hint=hint)
+    vectors = _checked([(name, site_named(name, "gguf"), v) for name, v in tensors.items()], repr(str(path)))
+    return plan_of(vectors, path.stem, method="GGUF control vector", model_hint=hint)
+
+
+def _numbers(tensor: Any) -> Tensor:
+    """A tensor of a GGUF file, whatever its type."""
+    from gguf import dequantize
+
+    if tensor.data.dtype.kind == "f":
+        return torch.from_numpy(tensor.data.copy()).float()
+    return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type)).float()
+
+
+def _checked(found: Sequence[tuple[str, Site, Tensor]], what: str) -> dict[Site, Float[Tensor, " d_model"]]:
+    """The vectors that move anything, a site each.
+
+    Args:
+        found: name, site and vector of each; a vector may have further dimensions of length 1.
+        what: whose they are, for messages.
+    """
+    if not found:
+        raise UserError(f"{what} holds no vectors; give one that was trained")
+    check_tensors({name: v for name, _, v in found}, what, "make it again")
+    names: dict[Site, str] = {}
+    vectors: dict[Site, Tensor] = {}
+    for name, site, v in found:
+        if site in names:
+            raise UserError(f"{what} holds {names[site]} and {name}, both for {site}; keep one")
+        if v.numel() != max(v.shape, default=0) or len(v.flatten()) != found[0][2].numel():
+            shapes = f"{list(v.shape)} for {name}, {list(found[0][2].shape)} for {found[0][0]}"
+            raise UserError(f"{what} holds vectors of shapes {shapes}; expected one vector a layer, all of one width")
+        names[site] = name
+        if v.any():
+            vectors[site] = v.flatten()
+    if not vectors:
+        raise UserError(f"{what} holds zeros alone; give a vector that was trained")
+    return vectors
 
 
 def to_steering_vectors(plan: Plan, lm: nn.Module | None = None) -> Any:
@@ -156,10 +186,9 @@ def from_steering_vectors(vector: Any, lm: nn.Module | None = None) -> Plan:
 
     Raises:
         UserError: a kind of layer that has no hook point here, a norm that follows the sublayer, no model where it is
-            needed.
+            needed; two vectors for one layer, of several widths, NaN, zeros alone.
     """
-    vectors = {
-        site_named(f"{vector.layer_type} {layer}", "steering-vectors", lm): v.detach().cpu().flatten()
-        for layer, v in vector.layer_activations.items()
-    }
+    names = {f"{vector.layer_type} {layer}": v.detach().cpu() for layer, v in vector.layer_activations.items()}
+    found = [(name, site_named(name, "steering-vectors", lm), v) for name, v in names.items()]
+    vectors = _checked(found, "the SteeringVector")
     return plan_of(vectors, "steering vector", method="steering-vectors")

@@ -26,15 +26,28 @@ def report(
     ] = "",
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder to write every figure of the page into, as files of their own.")
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            help="Of those: csv (the numbers), svg, png, pdf, separated by commas; all but csv need a Chromium."
+        ),
+    ] = "csv",
 ) -> None:
     """One HTML page: the summary over all runs, each figure with its null, every sample, how it was made."""
     from elicit.cli.terminal import out as console
     from elicit.evaluation.run.run import Run
     from elicit.report.comparison import compare_runs, entries
-    from elicit.report.page import reference, render_all
+    from elicit.report.page import reference, render_all, run_parts, summary_parts
+    from probes.figure_files import check_place, figures_of, formats_of, write_figures
     from probes.figures import MARK
     from probes.files import check_folder, make_folder, ours_to_replace, write_whole
 
+    kinds = formats_of(formats)
+    if figures is not None:
+        check_place(figures)
     check_folder(out.parent)
     ours_to_replace(out, MARK)
     loaded = [Run.load(folder) for one in runs for folder in _folders(one)]
@@ -43,6 +56,9 @@ def report(
     made, refused = _analyses(analyses, loaded)
     make_folder(out.parent)
     write_whole(out, render_all(loaded, result, made, refused))
+    if figures is not None:
+        drawn = list(figures_of([*summary_parts(result, made), *run_parts(loaded)]))
+        files = write_figures(drawn, figures, kinds)
     console.print(result["bottom_line"], style="bold", markup=False, highlight=False)
     for name, reason in refused.items():
         console.print(f"{name}: {reason}", style="dim", markup=False, highlight=False)
@@ -50,6 +66,8 @@ def report(
     console.print(
         f"report: {out} ({size:.1f} MiB, {len(loaded)} runs, {len(made)} analyses)", highlight=False, soft_wrap=True
     )
+    if figures is not None:
+        console.print(f"figures: {figures} ({len(files)} files)", highlight=False, soft_wrap=True)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -66,18 +66,27 @@ def render_all(
     note = f"{result['items']} items of {result['task']}, model {model['name']}, weights {model['sha256'][:12]}…, "
     note += f"{model['dtype']}."
     shown = browser(arms)
-    parts: list[Part] = [Section("Summary", "", summary_sections(result))]
-    parts += [Section(_title(one), "", analysis_sections(one)) for one in analyses]
+    parts = summary_parts(result, analyses)
     if refused:
         rows = list(refused.items())
         parts.append(Section("Analyses without a result", "", [table(("analysis", "why"), rows, prose=True)]))
     parts.append(Section("Samples", "", [shown.html]))
-    for run in runs:
-        parts.append(Section(_of(run), "", [lead(run.bottom_line), noted(run_note(run)), *run_sections(run)]))
+    parts += run_parts(runs)
     parts.append(Section("How it was made", "", [Section(_of(run), "", made_sections(run)) for run in runs]))
     return page(
         f"elicit: {result['task']}", note, parts, first=result["bottom_line"], style=shown.style, script=shown.script
     )
+
+
+def summary_parts(result: Mapping[str, Any], analyses: Sequence[Analysis]) -> list[Part]:
+    """The sections of a page over all runs, and of each analysis."""
+    summary: list[Part] = [Section("Summary", "", summary_sections(result))]
+    return summary + [Section(_title(one), "", analysis_sections(one)) for one in analyses]
+
+
+def run_parts(runs: Sequence[Run]) -> list[Part]:
+    """A section a run."""
+    return [Section(_of(run), "", [lead(run.bottom_line), noted(run_note(run)), *run_sections(run)]) for run in runs]
 
 
 def reference(arms: Sequence[Any]) -> str:

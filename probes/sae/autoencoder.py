@@ -2,19 +2,20 @@
 
     z = act((x − b_dec·apply) W_enc + b_enc),   x̂ = z W_dec + b_dec
 
-with act one of ReLU (`standard`), JumpReLU (`jumprelu`, arXiv 2407.14435: z where z > threshold) and TopK
-(`topk`, arXiv 2406.04093). A `gated` SAE (arXiv 2404.16014) is read as the JumpReLU that it equals: with e^r on the
-encoder's columns and b_mag as bias, its gate x W_enc + b_gate > 0 says z > b_mag − b_gate e^r. BatchTopK and Matryoshka
-SAEs are saved as `jumprelu`. `probes.sae.load` reads the published ones.
+with act one of ReLU (`standard`), JumpReLU (`jumprelu`, arXiv 2407.14435: z where z > threshold), TopK (`topk`, arXiv
+2406.04093) and AbsTopK (`abstopk`, arXiv 2510.00404: the k largest in size, whatever their sign). `matching_pursuit`
+(arXiv 2506.03093) takes the decoder row with the largest product off what is left of x, again and again. A `gated` SAE
+(arXiv 2404.16014) is read as the JumpReLU that it equals: with e^r on the encoder's columns and b_mag as bias, its gate
+x W_enc + b_gate > 0 says z > b_mag − b_gate e^r. BatchTopK and Matryoshka SAEs are saved as `jumprelu`.
+`probes.sae.load` reads the published ones.
 
-A `Feature` holds the columns of one feature; for TopK it also holds the whole encoder, since whether a feature is among
-the k largest cannot be told from its own column.
+A `Feature` holds the columns of one feature; where features compete (TopK, matching pursuit) it also holds the whole
+encoder, since whether it is among the k largest cannot be told from its own column.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,46 +27,27 @@ from torch import Tensor
 
 from probes.errors import UserError
 from probes.finite import check_tensors
-from probes.namings import site_named
+from probes.sae.config import ACTIVATIONS, METADATA, check, current, read_config, site_of
 from probes.sites import Site
 
-ACTIVATIONS = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk", "gated": "jumprelu"}
 NEEDED = {
     "standard": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
     "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
+    "abstopk": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "gated": ("W_enc", "b_gate", "b_mag", "r_mag", "W_dec", "b_dec"),
+    "matching_pursuit": ("W_dec", "b_dec"),
 }
+COMPETING = ("topk", "abstopk", "matching_pursuit", "matching_pursuit_on")
 SHAPES = {"W_enc": ("d_model", "d_sae"), "W_dec": ("d_sae", "d_model"), "b_dec": ("d_model",)}  # others: d_sae
-# Before SAELens 6 these stood beside the sizes, not under `metadata`.
-METADATA = (
-    "model_name",
-    "hook_name",
-    "hf_hook_name",
-    "dataset_path",
-    "context_size",
-    "prepend_bos",
-    "exclude_special_tokens",
-    "seqpos_slice",
-    "neuronpedia_id",
-    "model_class_name",
-    "model_from_pretrained_kwargs",
-    "training_architecture",
-    "sae_lens_version",
-    "sae_lens_training_version",
-)
-BY_POSITION = "it rescales each position by itself, so no feature has one decoder column; choose an SAE without it"
-REMEDIES = {
-    "expected_average_only_in": "fold its factor into the weights with SAELens (fold_activation_norm_scaling_factor)",
-    "covariance_whitening": "fold it into the weights with SAELens (fold_activation_whitening)",
-    "layer_norm": BY_POSITION,
-    "constant_norm_rescale": BY_POSITION,
-}
 
 
 @dataclass(frozen=True, eq=False)
 class SAE:
     """Weights, fp32: W_enc [d_model, d_sae], b_enc [d_sae], W_dec [d_sae, d_model], b_dec [d_model].
+
+    Of matching pursuit `k` is the most steps, and each entry of `threshold` the norm of the residual at which it ends;
+    it also ends when a step brings no new feature, unless the activation is `matching_pursuit_on`.
 
     `model` is the name under which it was trained, `sha256` the hash of its weights file (of the converted tensors
     where there were several files or none), `about` what else is known: dataset, context size, versions.
@@ -96,14 +78,17 @@ class SAE:
     def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
         """Feature activations, fp32."""
         x = x.float() - self.b_dec if self.subtract_b_dec else x.float()
+        if self.activation.startswith("matching_pursuit"):
+            assert self.threshold is not None
+            return pursue(x, self.W_dec, float(self.threshold[0]), self.k, self.activation == "matching_pursuit")
         z = x @ self.W_enc + self.b_enc
         if self.activation == "jumprelu":
             assert self.threshold is not None
             return z * (z > self.threshold) * (z > 0)
-        z = z.relu()
-        if self.activation == "topk":
-            kept = z.topk(self.k, dim=-1)
-            z = torch.zeros_like(z).scatter_(-1, kept.indices, kept.values)
+        z = z if self.activation == "abstopk" else z.relu()
+        if self.activation in ("topk", "abstopk"):
+            kept = z.abs().topk(self.k, dim=-1).indices
+            z = torch.zeros_like(z).scatter_(-1, kept, z.gather(-1, kept))
         return z
 
     def decode(self, z: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
@@ -117,7 +102,7 @@ class SAE:
         """
         if not 0 <= index < self.d_sae:
             raise UserError(f"feature {index} was given; the SAE has {self.d_sae}, give 0 to {self.d_sae - 1}")
-        topk = self.activation == "topk"
+        competing = self.activation in COMPETING
         return Feature(
             index=index,
             encoder=self.W_enc[:, index].clone(),
@@ -127,9 +112,9 @@ class SAE:
             site=self.site,
             activation=self.activation,
             threshold=float(self.threshold[index]) if self.threshold is not None else 0.0,
-            k=self.k if topk else 0,
-            rivals=self.W_enc if topk else None,
-            rival_bias=self.b_enc if topk else None,
+            k=self.k if competing else 0,
+            rivals=self.W_enc if competing else None,
+            rival_bias=self.b_enc if competing else None,
             maximum=maximum,
             resid_norm=resid_norm,
             sae=self.name,
@@ -171,58 +156,6 @@ class SAE:
         return assemble(config, held, what=what, name=folder.name, sha256=sha256).to(device)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a `cfg.json`.
-
-    Raises:
-        UserError: not JSON, or not a table.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{str(path)!r} is not JSON ({error}); fetch or save the SAE again") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{str(path)!r} holds a {type(config).__name__}; expected the settings that SAELens saves")
-    return config
-
-
-def current(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as SAELens 6 writes them, whichever version wrote these (its `handle_pre_6_0_config`)."""
-    new = {"architecture": "standard", **config}
-    given = config.get("metadata")
-    metadata = {key: config[key] for key in METADATA if key in config} | (given if isinstance(given, dict) else {})
-    metadata.setdefault("hook_name", config.get("hook_point"))
-    activation = config.get("activation_fn", config.get("activation_fn_str")) or "relu"
-    if activation == "topk":
-        kwargs = config.get("activation_fn_kwargs") or {}
-        new.update(architecture="topk", k=kwargs.get("k", config.get("k")))
-    elif activation != "relu":
-        new["architecture"] = f"{new['architecture']} with {activation}"
-    scaling = {None: "none", False: "none", True: "expected_average_only_in"}
-    normalization = config.get("normalize_activations")
-    return {**new, "normalize_activations": scaling.get(normalization, normalization), "metadata": metadata}
-
-
-def check(config: Mapping[str, Any], what: str) -> None:
-    """Refuse by its settings an SAE that cannot be read here; `what` names it in the message.
-
-    Raises:
-        UserError: another architecture, activations normalised on the way in, a hook point outside the residual stream.
-    """
-    config = current(config)
-    if (kind := config["architecture"]) not in ACTIVATIONS:
-        raise UserError(f"{what} is of architecture {kind!r}; read here: {', '.join(ACTIVATIONS)}")
-    if (scaling := config["normalize_activations"]) != "none":
-        remedy = REMEDIES.get(scaling, "fold it into the weights first")
-        raise UserError(f"{what} has normalize_activations={scaling!r}; {remedy}")
-    site_of(config["metadata"]["hook_name"] or "", what)
-    if (config["metadata"].get("model_from_pretrained_kwargs") or {}).get("center_writing_weights"):
-        raise UserError(
-            f"{what} was trained on a model with centred writing weights, whose stream is not that of the model as "
-            "published; choose an SAE with center_writing_weights=False"
-        )
-
-
 def assemble(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, what: str, name: str, sha256: str = ""
 ) -> SAE:
@@ -236,12 +169,22 @@ def assemble(
     kind = config["architecture"]
     held = _needed(config, tensors, what)
     threshold = held.get("threshold")
+    activation, subtract = ACTIVATIONS[kind], bool(config.get("apply_b_dec_to_input", True))
     if kind == "gated":
         scale = held["r_mag"].exp()
         threshold = held["b_mag"] - held["b_gate"] * scale
         held = {**held, "W_enc": held["W_enc"] * scale, "b_enc": held["b_mag"]}
-    k: Any = config.get("k") if kind == "topk" else 0
-    if kind == "topk":
+    k: Any = config.get("k") if kind in ("topk", "abstopk") else 0
+    if kind == "matching_pursuit":
+        ends, steps = config.get("residual_threshold", 1e-2), config.get("max_iterations")
+        k = config["d_in"] if steps is None else steps
+        if not isinstance(k, int) or k < 1 or not isinstance(ends, int | float):
+            raise UserError(f"{what} has max_iterations={steps!r}, residual_threshold={ends!r}; expected numbers")
+        held = {**held, "W_enc": held["W_dec"].T.contiguous(), "b_enc": torch.zeros(config["d_sae"])}
+        held["b_dec"] = held["b_dec"] * subtract  # SAELens adds it only where it takes it off
+        threshold = torch.full((config["d_sae"],), float(ends))
+        activation += "" if config.get("stop_on_duplicate_support", True) else "_on"
+    if kind in ("topk", "abstopk"):
         if not isinstance(k, int) or not 1 <= k <= config["d_sae"]:
             raise UserError(f"{what} has k={k!r}; expected 1 to {config['d_sae']}, its number of features")
         if config.get("rescale_acts_by_decoder_norm"):
@@ -263,10 +206,10 @@ def assemble(
         W_dec=held["W_dec"],
         b_dec=held["b_dec"],
         site=site_of(metadata["hook_name"]),
-        activation=ACTIVATIONS[kind],
+        activation=activation,
         threshold=threshold,
         k=k,
-        subtract_b_dec=bool(config.get("apply_b_dec_to_input", True)),
+        subtract_b_dec=subtract,
         name=name,
         model=str(about.pop("model_name", "")),
         sha256=sha256,
@@ -297,18 +240,6 @@ def _needed(config: Mapping[str, Any], tensors: Mapping[str, Tensor], what: str)
     return {key: tensors[key].detach().float().contiguous() for key in NEEDED[kind]}
 
 
-def site_of(hook_name: str, what: str = "the SAE") -> Site:
-    """The site of a `hook_name`; `what` names the SAE in the message.
-
-    Raises:
-        UserError: a hook point that is neither the residual stream nor added to it.
-    """
-    try:
-        return site_named(hook_name, "sae-lens")
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from None
-
-
 @dataclass(frozen=True, eq=False)
 class Feature:
     """One SAE feature: z = act((x − center)·encoder + bias), and the decoder column that it writes."""
@@ -332,8 +263,10 @@ class Feature:
         for value in (self.encoder, self.decoder):
             if not bool(value.isfinite().all()):
                 raise UserError(f"feature {self.index} of {self.sae!r} holds NaN or infinity; fetch the SAE again")
-        if self.activation == "topk" and (self.rivals is None or self.rival_bias is None or self.k < 1):
-            raise UserError(f"TopK feature {self.index} was given without its SAE's encoder and k; use SAE.feature")
+        if self.activation in COMPETING and (self.rivals is None or self.rival_bias is None or self.k < 1):
+            raise UserError(
+                f"{self.activation} feature {self.index} was given without its SAE's encoder and k; use SAE.feature"
+            )
 
     @property
     def name(self) -> str:
@@ -369,10 +302,44 @@ class Feature:
         x = h.float()
         if self.center is not None:
             x = x - self.center.to(x.device)
-        if self.activation == "topk":
+        if self.activation in COMPETING:
             assert self.rivals is not None and self.rival_bias is not None
-            every = (x @ self.rivals.to(x.device) + self.rival_bias.to(x.device)).relu()
+            rivals = self.rivals.to(x.device)
+            if self.activation.startswith("matching_pursuit"):
+                found = pursue(x, rivals.T, self.threshold, self.k, self.activation == "matching_pursuit")
+                return found[..., self.index]
+            every = x @ rivals + self.rival_bias.to(x.device)
+            every = every if self.activation == "abstopk" else every.relu()
             z = every[..., self.index]
-            return z * ((every > z[..., None]).sum(-1) < self.k)
+            return z * ((every.abs() > z.abs()[..., None]).sum(-1) < self.k)
         z = x @ self.encoder.to(x.device) + self.bias
         return z * (z > self.threshold) * (z > 0) if self.activation == "jumprelu" else z.relu()
+
+
+def pursue(
+    x: Float[Tensor, "*batch d_model"], rows: Float[Tensor, "d_sae d_model"], ends: float, steps: int, until_known: bool
+) -> Float[Tensor, "*batch d_sae"]:
+    """Matching pursuit: how much of each row was taken off x, the row of the largest product first.
+
+    Args:
+        ends: a position is done where the norm of what is left of it is below this, if it is above 0.
+        steps: the most rows that are taken off.
+        until_known: a position is done too when a step brought no row that was not taken before.
+    """
+    left = x.reshape(-1, x.shape[-1]).clone()
+    z = left.new_zeros(len(left), len(rows))
+    done = torch.zeros(len(left), dtype=torch.bool, device=left.device)
+    for _ in range(steps):
+        best = (left @ rows.T).relu().argmax(-1, keepdim=True)
+        chosen = rows[best[:, 0]]
+        known = z.gather(-1, best) != 0
+        taken = (left * chosen).sum(-1, keepdim=True).relu() * ~done[:, None]
+        z.scatter_add_(-1, best, taken)
+        left -= taken * chosen
+        if until_known:
+            done |= (known | (taken == 0))[:, 0]
+        if ends > 0:
+            done |= left.norm(dim=-1) < ends
+        if done.all():
+            break
+    return z.reshape(*x.shape[:-1], len(rows))

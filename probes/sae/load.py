@@ -1,8 +1,9 @@
 """Any sparse autoencoder as a `probes.sae.SAE`: a folder, a release that SAELens knows, a repository of the hub.
 
-Names: `path/to/folder`, `release:sae_id` (`gemma-scope-2-270m-it-res:layer_12_width_16k_l0_small`), and
-`owner/repo:path/in/repo` for a repository that holds SAELens's two files. A release in another format is read by
-SAELens's own loader for it and converted; its settings are fetched and checked before its weights.
+Names: `path/to/folder` (SAELens's; sparsify's and Gemma Scope's: `probes.sae.convert`), `release:sae_id`
+(`gemma-scope-2-270m-it-res:layer_12_width_16k_l0_small`), and `owner/repo:path/in/repo` for a repository that holds
+SAELens's two files or sparsify's. A release in another format is read by SAELens's own loader for it and converted; its
+settings are fetched and checked before its weights.
 
 Nothing is unpickled. Some loaders call `torch.load`, which reads tensors alone unless an environment variable forbids
 it: under that variable no release is loaded.
@@ -14,6 +15,7 @@ import errno
 import hashlib
 import importlib
 import os
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +28,9 @@ from typing import Any
 from zipfile import BadZipFile
 
 from probes.errors import UserError, unknown
-from probes.sae.autoencoder import SAE, assemble, check, read_config
+from probes.sae.autoencoder import SAE, assemble
+from probes.sae.config import check, read_config
+from probes.sae.convert import PICKLED, SPARSIFY, foreign_file, load_foreign
 
 FORMS = "give a folder, release:sae_id or owner/repo:path/in/repo"
 UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -64,13 +68,17 @@ def load_sae(name: str | Path, *, device: str = "cpu") -> SAE:
     """The SAE of a folder, of `release:sae_id` (a release of one SAE needs no id), or of `owner/repo:path`.
 
     Raises:
-        UserError: an unknown name; files that cannot be reached or read; an SAE that `probes.sae.autoencoder.check`
+        UserError: an unknown name; files that cannot be reached or read; an SAE that `probes.sae.config.check`
             refuses.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return SAE.load(folder, device)
+        _refuse_pickled(folder)
+        file = foreign_file(folder)
+        return SAE.load(folder, device) if file is None else load_foreign(file).to(device)
     text = str(name)
+    if folder.is_file() and folder.suffix in PICKLED:
+        raise UserError(f"{text!r} is pickled, and nothing is unpickled here; run: {_conversion(folder)}")
     if isinstance(name, Path) or folder.is_file():
         raise UserError(f"{text!r} is no folder; give the one that holds cfg.json and sae_weights.safetensors")
     release, _, sae_id = text.partition(":")
@@ -87,6 +95,18 @@ def load_sae(name: str | Path, *, device: str = "cpu") -> SAE:
     if sae_id not in saes:
         raise unknown("SAE", sae_id, saes, f"(in release {release!r})")
     return _from_release(release, sae_id, device)
+
+
+def _refuse_pickled(folder: Path) -> None:
+    if (folder / "cfg.json").is_file() or foreign_file(folder) is not None:
+        return
+    for file in sorted(folder.iterdir()):
+        if file.suffix in PICKLED:
+            raise UserError(f"{str(file)!r} is pickled, and nothing is unpickled here; run: {_conversion(folder)}")
+
+
+def _conversion(source: Path) -> str:
+    return f"elicit sae convert {shlex.quote(str(source))} --out FOLDER"
 
 
 def from_saelens(sae: Any, *, name: str = "") -> SAE:
@@ -157,7 +177,12 @@ def _from_repository(repo: str, path: str, device: str) -> SAE:
     place = f"{path.strip('/')}/" if path else ""
     with _reachable(what):
         config = hf_hub_download(repo, f"{place}cfg.json")
-    check(read_config(Path(config)), what)
+    settings = read_config(Path(config))
+    if "k" in settings and "expansion_factor" in settings and "architecture" not in settings:  # sparsify's
+        with _reachable(what):
+            file = Path(hf_hub_download(repo, f"{place}{SPARSIFY}"))
+        return replace(load_foreign(file), name=name).to(device)
+    check(settings, what)
     with _reachable(what):
         weights = hf_hub_download(repo, f"{place}sae_weights.safetensors")
     return replace(SAE.load(Path(weights).parent, device), name=name)

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from probes.errors import UserError, above, at_least, unknown
 from probes.files import make_folder, whole, write_whole
 from probes.namings import name_of
-from probes.sae.autoencoder import read_config
 from probes.sae.cache import Cached
+from probes.sae.config import read_config
 
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard")
 CONFIG, WEIGHTS, STATE = "cfg.json", "sae_weights.safetensors", "training.safetensors"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from probes.errors import UserError
 from probes.sae import SAE
+from probes.sae.config import ACTIVATIONS, NOT_READ, check
 from probes.sae.load import from_saelens, load_sae
 from probes.sites import Site
 
@@ -52,7 +53,7 @@ def made(architecture: str, **changes: Any) -> Any:
 
     metadata = SAEMetadata(**{**WHERE, **changes.pop("metadata", {})})
     cls, config = get_sae_class(architecture)
-    k = {"k": 7} if architecture == "topk" else {}
+    k = {"k": 7} if architecture in ("topk", "abstopk") else {}
     return filled(cls(config(d_in=D_MODEL, d_sae=D_SAE, metadata=metadata, **k, **changes)))
 
 
@@ -62,9 +63,9 @@ def same(ours: SAE, theirs: Any, x: Tensor = X) -> None:
         z = theirs.encode(x)
         torch.testing.assert_close(ours.encode(x), z, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours.decode(z), theirs.decode(z), rtol=1e-5, atol=1e-5)
-        for index in (0, D_SAE - 1, int(z.mean(0).argmax())):
-            torch.testing.assert_close(ours.feature(index).read(x), z[:, index], rtol=1e-5, atol=1e-5)
-    assert 0 < float((z > 0).float().mean()) < 1
+        for index in (0, D_SAE - 1, int(z.flatten(0, -2).mean(0).argmax())):
+            torch.testing.assert_close(ours.feature(index).read(x), z[..., index], rtol=1e-5, atol=1e-5)
+    assert 0 < float((z != 0).float().mean()) < 1
 
 
 def told(call: Callable[[], object]) -> str:
@@ -75,7 +76,20 @@ def told(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "topk", "gated"])
+def test_every_architecture_of_saelens_is_read_or_refused_by_name() -> None:
+    """A new one of theirs fails here."""
+    import sae_lens  # noqa: F401  # fills the registry
+    from sae_lens.registry import SAE_CLASS_REGISTRY
+
+    assert set(SAE_CLASS_REGISTRY) == set(ACTIVATIONS) | set(NOT_READ)
+    assert not set(ACTIVATIONS) & set(NOT_READ)
+    for architecture, reason in NOT_READ.items():
+        config = {"architecture": architecture, "d_in": D_MODEL, "d_sae": D_SAE, "metadata": WHERE}
+        line = told(lambda config=config: check(config, "the SAE"))  # type: ignore[misc]
+        assert repr(architecture) in line and reason in line
+
+
+@pytest.mark.parametrize("architecture", ACTIVATIONS)
 @pytest.mark.parametrize("subtract", [True, False])
 def test_a_folder_equals_saelens(tmp_path: Path, architecture: str, subtract: bool) -> None:
     theirs = made(architecture, apply_b_dec_to_input=subtract)
@@ -89,15 +103,32 @@ def test_a_folder_equals_saelens(tmp_path: Path, architecture: str, subtract: bo
     assert ours.about["architecture"] == architecture
 
 
-def test_decoder_norms_are_folded(tmp_path: Path) -> None:
-    theirs = made("topk", rescale_acts_by_decoder_norm=True)
+@pytest.mark.parametrize("settings", [{}, {"stop_on_duplicate_support": False}, {"max_iterations": 3}])
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+def test_matching_pursuit_ends_where_saelens_ends_it(
+    tmp_path: Path, settings: dict[str, Any], threshold: float
+) -> None:
+    theirs = made("matching_pursuit", residual_threshold=threshold, **settings)
+    with torch.no_grad():
+        theirs.W_dec /= theirs.W_dec.norm(dim=-1, keepdim=True)
+    theirs.save_model(tmp_path)
+    same(load_sae(tmp_path), theirs)
+    same(load_sae(tmp_path), theirs, X.reshape(4, 10, D_MODEL))
+
+
+@pytest.mark.parametrize("architecture", ["topk", "abstopk"])
+def test_decoder_norms_are_folded(tmp_path: Path, architecture: str) -> None:
+    theirs = made(architecture, rescale_acts_by_decoder_norm=True)
     theirs.save_model(tmp_path)
     ours = load_sae(tmp_path)
     same(ours, theirs)
     torch.testing.assert_close(ours.W_dec.norm(dim=-1), torch.ones(D_SAE))
 
 
-@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "topk", "gated", "batchtopk", "matryoshka_batchtopk"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["standard", "jumprelu", "topk", "abstopk", "gated", "batchtopk", "matryoshka_batchtopk", "matching_pursuit"],
+)
 def test_one_in_training_is_read_as_it_would_be_saved(tmp_path: Path, architecture: str) -> None:
     from sae_lens import SAE as Theirs
     from sae_lens.registry import get_sae_training_class
@@ -119,9 +150,7 @@ def test_one_in_training_is_read_as_it_would_be_saved(tmp_path: Path, architectu
         theirs.W_enc.zero_()  # training goes on
     same(ours, Theirs.load_from_disk(tmp_path))
     same(load_sae(tmp_path), Theirs.load_from_disk(tmp_path))
-    assert ours.activation == (
-        "topk" if architecture == "topk" else "relu" if architecture == "standard" else "jumprelu"
-    )
+    assert ours.activation == ACTIVATIONS.get(architecture, "jumprelu")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -148,7 +177,11 @@ def test_a_folder_of_an_old_saelens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"architecture": "transcoder"}, "architecture 'transcoder'; read here: standard, jumprelu, topk, gated"),
+        (
+            {"architecture": "transcoder"},
+            "'transcoder': it reads at one point .* and writes at another.*; read here: stan",
+        ),
+        ({"architecture": "matching_pursuit", "max_iterations": 0}, "max_iterations=0"),
         ({"architecture": "batchtopk"}, "architecture 'batchtopk'"),
         ({"activation_fn": "tanh-relu"}, "standard with tanh-relu"),
         ({"normalize_activations": "layer_norm"}, "choose an SAE without it"),

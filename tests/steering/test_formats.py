@@ -69,16 +69,64 @@ def written(path: Path, **tensors: torch.Tensor) -> Path:
     return path
 
 
-def test_a_layer_of_zeros_is_left_out_and_what_llama_cpp_refuses_is_refused(tmp_path: Path) -> None:
+def test_layer_0_is_read_as_repeng_reads_it_and_a_layer_of_zeros_left_out(tmp_path: Path) -> None:
     some, none = torch.ones(32), torch.zeros(32)
+    assert [one.sites for one in from_gguf(written(tmp_path / "c", _0=some, _1=none))] == [(Site(0),)]
     assert [one.sites for one in from_gguf(written(tmp_path / "a", _1=none, _3=some))] == [(Site(3),)]
     for tensors, words in (
-        (dict(_0=some, _1=some), "holds direction.0, which llama.cpp refuses"),
+        ({"_1": some, "_01": some}, "holds direction.1 and direction.01, both for 1.resid_post"),
+        (dict(_1=some, _2=torch.ones(16)), r"\[16\] for direction.2, \[32\] for direction.1"),
+        (dict(_1=torch.ones(2, 16)), "expected one vector a layer"),
+        (dict(_1=some * torch.nan), "NaN or infinity in direction.1"),
+        ({"_-1": some}, "counted from the end"),
         (dict(_1=none, _2=none), "zeros alone"),
         ({"_1.weight": some}, "hook point 'direction.1.weight'.*like direction.12"),
     ):
         with pytest.raises(UserError, match=words):
             from_gguf(written(tmp_path / "b", **tensors))
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0"])
+def test_half_precision_and_quantised_control_vectors(tmp_path: Path, kind: str) -> None:
+    from gguf import GGMLQuantizationType, quantize
+
+    vector = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
+    type_ = GGMLQuantizationType[kind]
+    writer = GGUFWriter(tmp_path / "c", "controlvector")
+    writer.add_tensor("direction.2", quantize(vector.numpy(), type_), raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (one,) = from_gguf(tmp_path / "c")
+    torch.testing.assert_close(one.what.source.vector, vector[0], rtol=0, atol=2e-2)  # type: ignore[union-attr]
+
+
+def test_steering_vectors_dictionaries_as_they_come() -> None:
+    lm = tiny_model("llama")
+    some, none = torch.randn(1, 32, generator=torch.Generator().manual_seed(0)).half(), torch.zeros(32)
+    theirs = SteeringVector({0: none, -1: some, 2: some[0].bfloat16()})
+    assert [one.sites for one in from_steering_vectors(theirs, lm)] == [(Site(2),), (Site(3),)]
+    for layers, words in (
+        ({}, "no vectors"),
+        ({1: none}, "zeros alone"),
+        ({3: some, -1: some}, "both for 3.resid_post"),
+        ({1: some, 2: torch.ones(16)}, "all of one width"),
+        ({1: some / 0}, "NaN or infinity"),
+        ({4: some}, "4"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            from_steering_vectors(SteeringVector(layers), lm)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("point", ["attn_out", "mlp_out"])
+def test_a_norm_behind_the_sublayer_is_told_in_both_directions(point: str) -> None:
+    lm = tiny_model("gemma2")
+    theirs = SteeringVector({1: torch.ones(32)}, "self_attn" if point == "attn_out" else "mlp")
+    for call in (lambda: from_steering_vectors(theirs, lm), lambda: to_steering_vectors(plan(point), lm)):
+        with pytest.raises(UserError, match="a norm follows the"):
+            call()
 
 
 @pytest.mark.parametrize("point", ["resid_post", "attn_out", "mlp_out"])
