@@ -184,7 +184,9 @@ def _drawn(figures: Sequence[go.Figure], formats: Sequence[str]) -> list[dict[st
 
 def _printed(place: Path, svg: str, width: int, height: int) -> bytes:
     """An SVG on a page of its own size, as PDF."""
-    style = f"@page {{ size: {width}px {height}px; margin: 0 }} body {{ margin: 0 }} svg {{ display: block }}"
+    # A pixel to spare: what a rounding makes larger than the page goes to a second one.
+    style = f"@page {{ size: {width + 1}px {height + 1}px; margin: 0 }} svg {{ display: block }} "
+    style += f"html, body {{ margin: 0; height: {height}px; overflow: hidden }}"
     source, target = place / "figure.html", place / "figure.pdf"
     source.write_text(f"<!doctype html><meta charset='utf-8'><style>{style}</style>{svg}", encoding="utf-8")
     target.unlink(missing_ok=True)

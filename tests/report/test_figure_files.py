@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -70,8 +71,10 @@ def test_images_are_what_they_say(tmp_path: Path) -> None:
     svg, png, pdf = (file.read_bytes() for file in files[:3])
     assert svg.startswith(b"<svg") and "“Δ”".encode() in svg and b"</svg>" in svg[-10:]
     assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 900  # three times as wide
-    assert pdf.startswith(b"%PDF") and pdf.count(b"/Type /Page\n") == 1
-    assert b"/MediaBox [0 0 225 150]" in pdf  # 300 x 200 pixels of 1/96 inch, in points
+    assert pdf.startswith(b"%PDF") and pdf.count(b"/Type /Page\n") == 1 and b"/FontFile" in pdf  # its text stays text
+    box = re.search(rb"/MediaBox \[0 0 ([0-9.]+) ([0-9.]+)\]", pdf)
+    assert box is not None  # 300 x 200 pixels of 1/96 inch, in points
+    assert [float(side) for side in box.groups()] == pytest.approx([225, 150], abs=1.5)
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
