@@ -41,7 +41,10 @@ DRAW = """
   try {
     for (const [figure, width, height] of figures) {
       const drawn = {};
-      for (const format of FORMATS) drawn[format] = await Plotly.toImage(figure, {format, width, height, scale: SCALE});
+      for (const format of FORMATS) {
+        const scale = format === 'png' ? SCALE : 1;
+        drawn[format] = await Plotly.toImage(figure, {format, width, height, scale});
+      }
       out.push(drawn);
     }
     document.getElementById('out').textContent = JSON.stringify(out);
@@ -160,7 +163,7 @@ def _drawn(figures: Sequence[go.Figure], formats: Sequence[str]) -> list[dict[st
     sizes = [(figure.layout.width or WIDTH, figure.layout.height or HEIGHT) for figure in figures]
     held = [[json.loads(figure.to_json()), *size] for figure, size in zip(figures, sizes, strict=True)]
     asked = [name for name in ("svg", "png") if name in formats or (name == "svg" and "pdf" in formats)]
-    script = DRAW.replace("FORMATS", json.dumps(asked)).replace("SCALE", str(SCALE))
+    script = DRAW.replace("FORMATS", json.dumps(asked)).replace("? SCALE", f"? {SCALE}")
     body = json.dumps(held).replace("<", "\\u003c")  # a text in it cannot end the script
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
