@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.saes import save_random_sae
 from tests.support.shell import shell
@@ -67,6 +68,29 @@ def test_what_is_refused(common: list[str], words: list[str], said: str, tmp_pat
     code, out, err = shell("sae", words[0], *common, *words[1:])
     assert code == 2 and said in err and err.count("\n") == 1 and not out
     assert not list(tmp_path.iterdir())
+
+
+def test_an_sae_of_another_library_is_converted(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    g = torch.Generator().manual_seed(0)
+    tensors = {"encoder.weight": torch.randn(64, 32, generator=g), "encoder.bias": torch.randn(64, generator=g)}
+    tensors |= {"decoder.weight": torch.randn(32, 64, generator=g), "bias": torch.randn(32, generator=g)}
+    save_file(tensors, "ae.safetensors")
+    code, out, _ = shell("sae", "convert", "ae.safetensors", "--site", "2.resid_post", "--out", "made", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["converted_from"]["layout"] == "AutoEncoder" and found["features"] == 64
+    code, out, _ = shell("sae", "convert", "ae.safetensors", "--site", "2.resid_post", "--out", "made")
+    assert code == 0 and "sae: made" in out
+    for words, told in (
+        (["ae.safetensors", "--out", "x"], "give site, like 12.resid_post"),
+        (["ae.safetensors", "--out", "x", "--site", "2.hook_z"], "hook_z"),
+        (["ae.safetensors", "--out", "x", "--site", "2.resid_post", "--k", "-1"], "k -1 was given"),
+        (["none.pt", "--out", "x", "--site", "2.resid_post"], "is not there"),
+    ):
+        code, out, err = shell("sae", "convert", *words)
+        assert code == 2 and told in err and err.count("\n") == 1 and not out
+    assert not Path("x").exists()
 
 
 def test_a_feature_is_steered_by_dose(common: list[str], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from probes.sae import SAE
 from probes.sae.load import load_sae, releases
 from probes.sites import Site
 from tests.probes.test_sae import D_MODEL, D_SAE, X, draw, made, same, told
+from tests.probes.test_sae_convert import sparse_coder
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # SAELens and what it imports, at import
 
@@ -266,6 +267,15 @@ def test_a_repository_in_saelens_own_format(hub: Hub, tmp_path: Path) -> None:
     assert ours.name == "someone/saes:layer_2"
     assert ours.sha256 == hashlib.sha256((tmp_path / "saved" / "sae_weights.safetensors").read_bytes()).hexdigest()
     same(load_sae("someone/one"), theirs)
+
+
+def test_a_repository_of_sparsify(hub: Hub, tmp_path: Path) -> None:
+    theirs = sparse_coder(tmp_path / "layers.2")
+    for file in (tmp_path / "layers.2").iterdir():
+        hub.files[f"someone/coders/layers.2/{file.name}"] = file.read_bytes()
+    ours = load_sae("someone/coders:layers.2")
+    assert (ours.name, ours.site, ours.k) == ("someone/coders:layers.2", Site(2), theirs.cfg.k)
+    assert torch.equal(ours.W_dec, theirs.W_dec.detach())
 
 
 def test_what_cannot_be_read_is_refused_before_its_weights(hub: Hub, tmp_path: Path) -> None:
