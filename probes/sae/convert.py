@@ -168,9 +168,9 @@ def described(file: Path) -> Foreign:
             raise UserError(f"{str(file.parent)!r} holds {SPARSIFY} and no {CONFIG}; fetch sparsify's folder whole")
         run = file.parent.parent / "config.json"
         model = read_config(run).get("model", "") if run.is_file() else ""
-        return Foreign(file, read_config(file.parent / CONFIG), file.resolve().parent.name, str(model))
+        return Foreign(file, read_config(file.parent / CONFIG), file.absolute().parent.name, str(model))
     if file.suffix == ".npz":
-        path = file.resolve().as_posix()
+        path = file.absolute().as_posix()
         layer = re.search(r"/layer_(\d+)/", path)
         kind = re.search(r"gemma-scope-(\w+)-(pt|it)-(res|mlp|att)\b", path)
         hook, model = "", ""
@@ -185,7 +185,7 @@ def described(file: Path) -> Foreign:
     settings = read_config(beside) if beside.is_file() else {}
     trainer = settings.get("trainer")
     if not isinstance(trainer, dict):  # another library's
-        kept = re.search(r"[-_]L0[-_](\d+)", file.resolve().as_posix())
+        kept = re.search(r"[-_]L0[-_](\d+)", file.absolute().as_posix())
         return Foreign(file, {"k": int(kept[1])} if kept else {})
     layer, module = trainer.get("layer"), str(trainer.get("submodule_name") or "")
     hook = f"blocks.{layer}.hook_resid_post" if isinstance(layer, int) and "resid_post" in module else ""
