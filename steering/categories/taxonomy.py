@@ -14,8 +14,9 @@ and a category is the argmax of `scores(x)`, [n, categories]:
 - `k-means`: −‖z − c‖²; `spherical-k-means`: z · c with ‖c‖ = 1.
 - `gmm`: the log posterior, up to a constant, of a Gaussian mixture with diagonal covariances on `COMPONENTS` principal
   components (a variance for each of d_model dimensions is not to be had from a few thousand sentences).
-- `full-gmm`: the same with full covariances, on one principal component less than there are categories: so many
-  dimensions hold the centres of n categories, and beyond them wording makes the larger differences.
+- `full-gmm`: the same with full covariances, of u (not brought to length 1), on one principal component less than there
+  are categories: so many dimensions hold the centres of n categories, and beyond them wording makes the larger
+  differences.
 
 Dividing by the standard deviation is ours: a few dimensions of a stream are many times larger than all others (arXiv
 2402.17762) and would be the categories. `standardise=False` is the paper's way.
@@ -91,7 +92,7 @@ class Taxonomy:
         return storage.digest(self)
 
     def normalised(self, x: Values) -> Values:
-        """Centred, scaled, of length 1.
+        """Centred, scaled and, for most kinds, of length 1.
 
         Raises:
             UserError: activations of another width, NaN or infinity.
@@ -103,7 +104,7 @@ class Taxonomy:
             )
         _check_finite(x)
         u = (x.detach().float().cpu() - self.center) / self.scale
-        return u / u.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return u / u.norm(dim=1, keepdim=True).clamp(min=1e-12) if KINDS[self.method].unit else u
 
     def scores(self, x: Values) -> Float[Tensor, "n categories"]:
         """How well each category fits each activation; comparable within an activation."""
@@ -313,12 +314,15 @@ def _full_posterior(z: Values, held: Mapping[str, Tensor]) -> Float[Tensor, "n c
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a kind is found and scored; `rows` names the parameter with a row a category."""
+    """How a kind is found and scored; `rows` names the parameter with a row a category, `unit` says whether it is given
+    vectors of length 1.
+    """
 
     summary: str
     rows: str
     fit: Callable[[Values, int, int], Parameters]
     scores: Callable[[Values, Mapping[str, Tensor]], Tensor]
+    unit: bool = True
 
 
 KINDS: dict[str, _Kind] = {
@@ -331,5 +335,6 @@ KINDS: dict[str, _Kind] = {
         "means",
         _fit_full_mixture,
         _full_posterior,
-    ),
+        unit=False,
+    ),  # fmt: skip
 }
