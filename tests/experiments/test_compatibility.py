@@ -23,7 +23,7 @@ def test_the_table_counts_what_was_built_and_says_what_is_not_exact() -> None:
     tallies = counts(some)
     assert tallies["greedy"]["exact"] == 2 and tallies["branching"]["wrong"] == tallies["capture"]["crash"] == 1
     text = page(some)
-    assert "2 of 3 types can be built" in text
+    assert "2 of the 3 types that were tried can be built" in text
     assert (
         "| branching | 1 | 0 | 1 | 0 | 50% |" in text and "| two | per-row | exact | wrong | refused | crash |" in text
     )
