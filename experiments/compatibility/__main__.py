@@ -84,9 +84,9 @@ def page(found: list[Found]) -> str:
             "",
             "    python -m experiments.compatibility",
             "",
-            f"{len(built)} of the {len(found)} types that were tried can be built ({len(TYPES)} are mapped). Greedy decoding "
-            "and branching are of a ragged batch; steering adds a vector at the prompt's last position and at each cached "
-            "step; capture is of all blocks' outputs.",
+            f"{len(built)} of the {len(found)} types that were tried can be built ({len(TYPES)} are mapped). Greedy "
+            "decoding and branching are of a ragged batch; steering adds a vector at the prompt's last position and at "
+            "each cached step; capture is of all blocks' outputs.",
             "",
             markdown(["check", *kinds, "exact of built"], summary),
             "",

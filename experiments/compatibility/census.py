@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from elicit.decoding import Branching, Generation, Greedy, StopRule, decode
 from elicit.decoding.trial import Rows, trial_of
-from elicit.decoding.trial.checks import TOLERANCE, added, capturing, middle, vector
+from elicit.decoding.trial.checks import added, capturing, middle, vector
 from elicit.decoding.trial.twin import drawn, twin_config
 from probes.errors import UserError
 from steering.directions import Direction
@@ -27,6 +27,7 @@ from steering.hooks import attached
 from steering.interventions import Add, Intervention, When
 
 CHECKS = ("greedy", "branching", "steering", "capture")
+TOLERANCE = 2e-3  # of a log-probability, and of an activation's norm: above what a trial lets pass
 NEW_TOKENS = 10
 BRANCHES = 3
 TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
