@@ -114,9 +114,7 @@ def reference(
         start = ids.shape[1] - rows.steps
         with nullcontext() if steered is None else steered(start):
             found = _logprobs(lm, ids)[start - 1 :]
-            if not at_once and not torch.allclose(
-                _logprobs(lm, ids[:, : start + 2])[-1], found[2], atol=TOLERANCE / 10
-            ):
+            if not at_once and not torch.allclose(_logprobs(lm, ids[:, : start + 2])[-1], found[2], atol=TOLERANCE):
                 # It sees what comes.
                 found = torch.stack([_logprobs(lm, ids[:, : start + n])[-1] for n in range(rows.steps + 1)])
         out.append(found)
