@@ -336,5 +336,5 @@ KINDS: dict[str, _Kind] = {
         _fit_full_mixture,
         _full_posterior,
         unit=False,
-    ),  # fmt: skip
+    ),
 }
