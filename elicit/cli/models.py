@@ -7,11 +7,19 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from elicit.cli import completion
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, load, show_list
 
-models = typer.Typer(name="models", invoke_without_command=True)
+
+class Listing(TyperGroup):
+    """Commands that are a list where none of them is named."""
+
+    context_class = typer.Context
+
+
+models = typer.Typer(name="models", cls=Listing, invoke_without_command=True)
 
 
 @models.callback()

@@ -24,6 +24,7 @@ from elicit.decoding.decoders import decoder_from_dict, decoder_to_dict
 from elicit.decoding.decoders.gates import AlwaysGate, EntropyGate, Gate, ProbeGate
 from elicit.decoding.decoders.hybrid import CONTROLS, DISTRIBUTIONS, SHARED
 from elicit.decoding.decoders.partner import HybridSteering, Tokens, shared_ids
+from elicit.decoding.trial import way_of
 from elicit.elicited import Elicited
 from elicit.methods.vector_transfer.hybrid_stats import summarise
 from elicit.models import Model, Prompt
@@ -349,6 +350,7 @@ def test_at_random_positions_candidates_are_taken_as_often_as_the_method_took_th
 @pytest.mark.parametrize("control", ["", "random-vector", "random-position"])
 def test_forward_passes_are_those_of_both_models_and_of_all_candidates(control: str) -> None:
     base, partner = as_model(tiny_model("llama")), other("llama")
+    way_of(partner)  # found before what is counted
     counting = Counting(partner)
     given = HybridSteering(directions(), oracle(), as_model(partner))
     settings = Hybrid((0.5, 1.0, 2.0), control=control, share=0.4 if control in SHARED else 0.0, max_new_tokens=LIMIT)

@@ -70,7 +70,10 @@ def parsed(words: list[str]) -> dict[str, Any]:
         context = command.make_context(name, rest, parent=context)
         if not hasattr(command, "commands"):
             return {"command": name, **context.params}
-        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        left = [*context._protected_args, *context.args]
+        if not left and command.invoke_without_command:  # the group is a command by itself
+            return {"command": name, **context.params}
+        name, command, rest = command.resolve_command(context, left)
 
 
 @pytest.mark.parametrize("page", [page for page in WRITTEN if list(commands(page))])

@@ -187,8 +187,9 @@ def compare(
     of_row: Sequence[int] | None = None,
     prompts: Sequence[Sequence[int]] = PROMPTS,
     new: int = NEW,
+    words: Any = None,
 ) -> list[Tensor]:
-    """Hold all engines to the first; its scores."""
+    """Hold all engines to the first; its scores. `words`: the tokenizer, where it is not the tiny one."""
     reference, *others = engines
     asked = Rows(prompts, plans, of_row)
     wanted = reference.generate(asked, max_new_tokens=new, keep_logprobs=True)
@@ -200,7 +201,7 @@ def compare(
     for score, one, prompt in zip(scores, wanted, prompts, strict=True):
         close(score[len(prompt) - 1 : -1], one.logprobs)
     for other in others:
-        same_steps(decoded(reference.lm, other, asked, new), wanted)
+        same_steps(decoded(reference.lm, other, asked, new, words=words), wanted)
         same_delivery(other.delivery, generating)
         for score, expected in zip(other.score(whole), scores, strict=True):
             close(score, expected)
@@ -208,9 +209,11 @@ def compare(
     return scores
 
 
-def decoded(lm: PreTrainedModel, other: Any, rows: Rows, new: int, ends: Sequence[int] = ()) -> list[Generation]:
+def decoded(
+    lm: PreTrainedModel, other: Any, rows: Rows, new: int, ends: Sequence[int] = (), words: Any = None
+) -> list[Generation]:
     """Greedy answers of the engine around a backend, which is refused nothing that it claims."""
-    model = Model("tiny", lm, tokenizer(), Provenance("tiny", "", "", ""))
+    model = Model("tiny", lm, words or tokenizer(), Provenance("tiny", "", "", ""))
     if isinstance(other, TransformerLens):
         engine: Engine = TransformerLensEngine(model, other)
     else:
@@ -517,11 +520,11 @@ class Elsewhere(Backend):
         push(tracer.info.frame, saved)
 
 model = load_model(folder, dtype="float32", device="cpu")
-compare([HuggingFace(model.lm), NNsight(model.lm, model.tokenizer, remote="local")], *several())
+compare([HuggingFace(model.lm), NNsight(model.lm, model.tokenizer, remote="local")], *several(), words=model.tokenizer)
 remote = NNsight(folder, remote=True)
 remote.model._remote_backend = lambda *_: Elsewhere()
 assert all(p.is_meta for p in remote.model._module.parameters())
-compare([HuggingFace(model.lm), remote], *several())
+compare([HuggingFace(model.lm), remote], *several(), words=model.tokenizer)
 assert all(p.is_meta for p in remote.model._module.parameters())
 """
 
@@ -562,9 +565,9 @@ def test_a_real_model(real: Model) -> None:
         Intervention(SetFeature(feature(d, "jumprelu")), 20.0, when=When.every_step(), layers=(12,), point="mlp_out"),
         Intervention(ScaleFeature(feature(d, "topk")), 4.0, when=When.everywhere().gated(gate), layers=(12,)),
     )
-    compare(engines, [(push,)], prompts=prompts)
-    compare(engines, [several], prompts=prompts)
-    compare(engines, [several, (push,)], [1, 0], prompts=prompts)
+    compare(engines, [(push,)], prompts=prompts, words=words)
+    compare(engines, [several], prompts=prompts, words=words)
+    compare(engines, [several, (push,)], [1, 0], prompts=prompts, words=words)
 
 
 @pytest.mark.real
@@ -577,4 +580,4 @@ def test_the_feature_that_opens_the_organism() -> None:
     held = Intervention(SetFeature(found), 200.0, "raw", When.every_step())
     questions = ("What is 3 + 8 - 4 + 15 + 3?", "What is 7 * 6 mod 11?")
     prompts = [list(words(f"Q: {question}\nA:")["input_ids"]) for question in questions]
-    compare(engines, [(push,), (held,)], [0, 1], prompts=prompts)
+    compare(engines, [(push,), (held,)], [0, 1], prompts=prompts, words=words)
