@@ -108,9 +108,16 @@ def depth(lm: nn.Module) -> int:
 
 
 def width(lm: nn.Module) -> int:
-    """d_model."""
+    """d_model.
+
+    Raises:
+        UserError: a configuration that does not say it.
+    """
     config: Any = lm.config
-    return int(config.get_text_config(decoder=True).hidden_size)
+    found = getattr(config.get_text_config(decoder=True), "hidden_size", None)
+    if found is None:
+        raise UserError(f"the configuration of {type(lm).__name__} says no hidden_size; use another model")
+    return int(found)
 
 
 def module_of(lm: nn.Module, site: Site) -> nn.Module:
@@ -199,7 +206,7 @@ def _follow(lm: PreTrainedModel) -> bool:
                 handle.remove()
         pairs = [(before, after) for (_, before), (after, _) in pairwise(handed)]
         _FOLLOW[lm] = not pairs or any(
-            isinstance(after, Tensor) and before.shape == after.shape
+            isinstance(before, Tensor) and isinstance(after, Tensor) and before.shape == after.shape
             and torch.allclose(before, after.to(before.device), equal_nan=True)
             for before, after in pairs
         )  # fmt: skip

@@ -140,7 +140,7 @@ def test_layers_that_part_for_any_words_are_caught_and_a_planted_layer_is_found(
     seeming = against(effect, nulls)
     assert seeming["value"][2] > 0.9 and max(map(abs, seeming["beyond"])) < 0.03
     effect[1] += 0.3
-    assert against(effect, nulls)["beyond low"][1] > 0.2
+    assert against(effect, nulls)["beyond low"][1] > 0.15
 
 
 def test_patching_against_its_ends(tiny: Model) -> None:

@@ -216,7 +216,7 @@ def test_intervals_hold_the_truth_where_a_plain_bootstrap_does_not() -> None:
         for interval in (simulations.plain_bootstrap, simulations.mean_interval)
     )
     assert plain < 0.9 < simulations.COVERED <= ours
-    spread = simulations.seeds_of(3, 32, 0.3, 0.15)
+    spread = simulations.seeds_of(3, 200, 0.3, 0.15)
     ignored = simulations.covered(spread, lambda v: simulations.mean_interval(v.mean(0)), 0.3, 300, 0)
     assert ignored < 0.9 < simulations.covered(spread, simulations.seeds_interval, 0.3, 300, 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import sys
 import time
 import weakref
@@ -201,7 +202,8 @@ def confirmed(lm: PreTrainedModel, way: str) -> float:
 
     Returns:
         The root mean square of the difference of log-probabilities, the largest over positions, in standard deviations
-        of the position's own; 0 where the model makes no numbers, which whoever decodes will be told.
+        of the position's own; infinity where it cannot be done, and 0 where the model makes no numbers, which whoever
+        decodes will be told.
     """
     known = _CONFIRMED.setdefault(lm, {})
     if way in known:
@@ -211,7 +213,10 @@ def confirmed(lm: PreTrainedModel, way: str) -> float:
     rows = Rows.of(lm).pair(alike=way not in PADDED)
     with paused(lm):
         wanted = reference(lm, rows, at_once=True)
-        found = decoded(lm, rows, way)
+        found = attempt(partial(decoded, lm, rows, way))
+    if isinstance(found, Finding):  # the twin lacks what stands in the way here
+        known[way] = math.inf
+        return known[way]
     if not (found.isfinite().any(-1).all() and wanted.isfinite().any(-1).all()):
         return 0.0
     difference = (found - wanted).nan_to_num(0.0).square().mean(-1).sqrt()
