@@ -67,7 +67,7 @@ def planted(count: int = 40, each: int = 12) -> tuple[list[Text], list[Text]]:
 
 
 def test_concentrated_influence_is_told_from_spread_and_from_random() -> None:
-    docs, asked = planted(each=24)
+    docs, asked = planted(each=16)
     rng = np.random.default_rng(1)
     halves = kept_in(8, len(docs), 0)
     strong = rng.normal(size=(len(asked), len(docs)))
