@@ -188,8 +188,11 @@ _FOLLOW: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary(
 def _follow(lm: PreTrainedModel) -> bool:
     """Whether any block is given what the one before it hands over: tried once, with a forward of three tokens.
 
-    Lists of the right length may hold attentions alone, beside others of norms and MLPs (XLM).
+    Lists of the right length may hold attentions alone, beside others of norms and MLPs (XLM). On weights that are held
+    elsewhere nothing can be tried, and the list is believed.
     """
+    if any(parameter.is_meta for parameter in lm.parameters()):
+        return True
     if lm not in _FOLLOW:
         handed: list[tuple[Any, Any]] = []
 
