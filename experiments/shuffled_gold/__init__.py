@@ -8,7 +8,8 @@ scorers are a kind as well. Methods: each is fitted, chosen and evaluated on shu
 recovers with the true ones.
 
 Chance is what the same answers get from the gold answers of all other questions of the kind, on average: zero where no
-two gold answers are alike, a quarter of four options. An arm is at chance where the interval of its accuracy holds it.
+two gold answers are alike, a quarter of four options. An arm is at chance where Wilson's interval of its accuracy holds
+it: that of 99.9%, since there are some fifty arms.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ DECODING = ("direct", "cot-prompt", "self-consistency", "cot-decoding")
 OPTIONS: dict[str, dict[str, Any]] = {"cot-decoding": {"k": 4}, "self-consistency": {"samples": 5}}
 GYM = ("chain-sum", "prime-factorization", "spell-backward")
 SHOTS = 4
+SURE = 0.999
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "maple", "olive", "quill")
 
 
@@ -53,10 +55,7 @@ class Row(NamedTuple):
     low: float
     high: float
     chance: float
-
-    @property
-    def at_chance(self) -> bool:
-        return self.low - 1e-9 <= self.chance <= self.high
+    at_chance: bool
 
 
 def _number(rng: np.random.Generator) -> str:
@@ -152,9 +151,10 @@ def rows(what: str, true: Run, false: Run) -> Iterator[Row]:
     for name, found in false.metrics["arms"].items():
         said = {item: trace.answer for item, trace in zip(ids, Arm(name, false, name).chosen(ids), strict=True)}
         right = round(found["accuracy"] * len(ids))
-        low, high = wilson(right, len(ids)).pair
-        before = true.metrics["arms"][name]["accuracy"]
-        yield Row(what, name, len(ids), before, found["accuracy"], low, high, chance(true.items, said))
+        before, share = true.metrics["arms"][name]["accuracy"], chance(true.items, said)
+        least, most = wilson(right, len(ids), SURE).pair
+        at_chance = least - 1e-9 <= share <= most  # of no right answer the interval begins at 0 but for rounding
+        yield Row(what, name, len(ids), before, found["accuracy"], *wilson(right, len(ids)).pair, share, at_chance)
 
 
 def of_kinds(model: Model, n: int, seed: int, out: Path) -> Iterator[Row]:

@@ -23,6 +23,8 @@ from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import Session, check_plan
 
+SAME, SAME_HALF = 1e-3, 0.1  # of the logits' standard deviation, in fp32 and in half precision
+
 
 class TransformerLens:
     """Plans on a `TransformerBridge` of a model.
@@ -35,7 +37,8 @@ class TransformerLens:
         tokenizer: the bridge asks for one; a copy is given, and only ids are ever passed.
 
     Raises:
-        UserError: transformer-lens is not installed, or has no adapter for the architecture; quantised weights.
+        UserError: transformer-lens is not installed, or has no adapter for the architecture, or computes something else
+            than the model; quantised weights.
     """
 
     name = "transformer-lens"
@@ -67,6 +70,23 @@ class TransformerLens:
             raise UserError(
                 f"TransformerLens cannot wrap {type(lm).__name__} ({str(error).split('.')[0]}); use the hf backend"
             ) from error
+
+        self._check_same()
+
+    @torch.no_grad()
+    def _check_same(self) -> None:
+        """Hold the bridge, unsteered, to the model it is of."""
+        ids = torch.tensor([[1, 2, 3]], device=self.lm.device)
+        wanted, given = (
+            self.lm(input_ids=ids, use_cache=False).logits.float(),
+            self.bridge(ids, use_cache=False).float(),
+        )
+        off = float((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-6))
+        if not off <= (SAME if self.lm.dtype == torch.float32 else SAME_HALF):
+            raise UserError(
+                f"TransformerLens computes other logits for {type(self.lm).__name__} than the model itself (off by "
+                f"{off:.2g} of their standard deviation); use the hf backend"
+            )
 
     @torch.no_grad()
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
