@@ -77,10 +77,8 @@ class TransformerLens:
     def _check_same(self) -> None:
         """Hold the bridge, unsteered, to the model it is of."""
         ids = torch.tensor([[1, 2, 3]], device=self.lm.device)
-        wanted, given = (
-            self.lm(input_ids=ids, use_cache=False).logits.float(),
-            self.bridge(ids, use_cache=False).float(),
-        )
+        wanted = self.lm(input_ids=ids, use_cache=False).logits.float()
+        given = self.bridge(ids, use_cache=False).float()
         off = float((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-6))
         if not off <= (SAME if self.lm.dtype == torch.float32 else SAME_HALF):
             raise UserError(

@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import CohereConfig, CohereForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from elicit.decoding import Generation, Greedy, StopRule
 from elicit.decoding.engine import Batch, Engine
@@ -464,6 +464,23 @@ def test_an_architecture_without_an_adapter_is_named() -> None:
     lm.__class__ = type("Unheard", (type(lm),), {})
     lm.config.model_type = "unheard"
     refuse("TransformerLens cannot wrap Unheard", lambda: TransformerLens(lm, tokenizer()))
+
+
+def test_a_bridge_that_is_another_model_is_refused() -> None:
+    """TransformerLens 3.9.0 gives Cohere's blocks in another way than the model does."""
+    torch.manual_seed(0)
+    sizes = dict(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    config = CohereConfig(
+        vocab_size=64, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes
+    )
+    lm = CohereForCausalLM(config).float().eval()
+    with torch.no_grad():
+        for p in lm.parameters():
+            if p.ndim > 1:
+                p.normal_(0, 0.2)
+    refuse("computes other logits for CohereForCausalLM", lambda: TransformerLens(lm, tokenizer()))
 
 
 def several() -> tuple[list[Plan], list[int]]:
