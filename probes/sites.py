@@ -191,9 +191,9 @@ def _follow(lm: PreTrainedModel) -> bool:
     Lists of the right length may hold attentions alone, beside others of norms and MLPs (XLM). On weights that are held
     elsewhere nothing can be tried, and the list is believed.
     """
-    if any(parameter.is_meta for parameter in lm.parameters()):
-        return True
     if lm not in _FOLLOW:
+        if any(parameter.is_meta for parameter in lm.parameters()):
+            return True
         handed: list[tuple[Any, Any]] = []
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

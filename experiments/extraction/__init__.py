@@ -27,6 +27,7 @@ from typing import Any
 
 from elicit.evaluation.run.run import Run
 from experiments.benchmarks.grading import OURS, others, ours
+from experiments.benchmarks.grading import pairs_of as lines_of
 from experiments.markdown import markdown
 from probes.statistics import wilson
 
@@ -103,9 +104,7 @@ def main() -> int:
     parser.add_argument("--others", required=True, help="the Python of the other graders' environment")
     parser.add_argument("--verdicts", type=Path, default=VERDICTS)
     given = parser.parse_args()
-    read = {
-        one["id"]: one for one in map(json.loads, filter(None, given.verdicts.read_text(encoding="utf-8").split("\n")))
-    }
+    read = {one["id"]: one for one in lines_of(given.verdicts)}
     table: list[list[str]] = []
     unread = 0
     for folder in given.runs:

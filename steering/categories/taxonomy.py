@@ -264,21 +264,29 @@ def _cosines(z: Values, held: Mapping[str, Tensor]) -> Float[Tensor, "n categori
 # Gaussian mixture
 
 
-def _fit_mixture(z: Values, n: int, seed: int) -> Parameters:
+def _components(z: Values, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal components, the mean, and the standard deviation along each."""
     from sklearn.decomposition import PCA
+
+    pca = PCA(min(most, *z.shape), svd_solver="full").fit(z.numpy())
+    spread = torch.from_numpy(pca.explained_variance_).float().sqrt().clamp(min=1e-12)
+    return torch.from_numpy(pca.components_).float(), torch.from_numpy(pca.mean_).float(), spread
+
+
+def _mixture(z: Values, basis: Tensor, mean: Tensor, n: int, seed: int, **how: Any) -> tuple[Any, Parameters]:
+    """A mixture of the points in a basis, and what is kept of it but for its covariances."""
     from sklearn.mixture import GaussianMixture
 
-    pca = PCA(min(COMPONENTS, *z.shape), svd_solver="full").fit(z.numpy())
-    basis, mean = torch.from_numpy(pca.components_).float(), torch.from_numpy(pca.mean_).float()
     points = ((z - mean) @ basis.T).double().numpy()
-    found = GaussianMixture(n, covariance_type="diag", n_init=RESTARTS, max_iter=500, random_state=seed).fit(points)
-    return {
-        "basis": basis,
-        "mean": mean,
-        "means": torch.from_numpy(found.means_).float(),
-        "variances": torch.from_numpy(found.covariances_).float(),
-        "log_weights": torch.from_numpy(found.weights_).log().float(),
-    }
+    found = GaussianMixture(n, n_init=RESTARTS, max_iter=500, random_state=seed, **how).fit(points)
+    means, log_weights = torch.from_numpy(found.means_).float(), torch.from_numpy(found.weights_).log().float()
+    return found, {"basis": basis, "mean": mean, "means": means, "log_weights": log_weights}
+
+
+def _fit_mixture(z: Values, n: int, seed: int) -> Parameters:
+    basis, mean, _ = _components(z, COMPONENTS)
+    found, held = _mixture(z, basis, mean, n, seed, covariance_type="diag")
+    return {**held, "variances": torch.from_numpy(found.covariances_).float()}
 
 
 def _posterior(z: Values, held: Mapping[str, Tensor]) -> Float[Tensor, "n categories"]:
@@ -288,21 +296,10 @@ def _posterior(z: Values, held: Mapping[str, Tensor]) -> Float[Tensor, "n catego
 
 
 def _fit_full_mixture(z: Values, n: int, seed: int) -> Parameters:
-    from sklearn.decomposition import PCA
-    from sklearn.mixture import GaussianMixture
-
-    pca = PCA(min(n - 1, *z.shape), svd_solver="full").fit(z.numpy())
-    spread = torch.from_numpy(pca.explained_variance_).float().sqrt().clamp(min=1e-12)
-    basis, mean = torch.from_numpy(pca.components_).float() / spread[:, None], torch.from_numpy(pca.mean_).float()
-    points = ((z - mean) @ basis.T).double().numpy()
-    found = GaussianMixture(n, reg_covar=1e-4, n_init=RESTARTS, max_iter=500, random_state=seed).fit(points)
-    return {
-        "basis": basis,
-        "mean": mean,
-        "means": torch.from_numpy(found.means_).float(),
-        "whiteners": torch.from_numpy(found.precisions_cholesky_).float(),  # [categories, components, components]
-        "log_weights": torch.from_numpy(found.weights_).log().float(),
-    }
+    basis, mean, spread = _components(z, n - 1)
+    found, held = _mixture(z, basis / spread[:, None], mean, n, seed, reg_covar=1e-4)
+    whiteners = torch.from_numpy(found.precisions_cholesky_).float()  # [categories, components, components]
+    return {**held, "whiteners": whiteners}
 
 
 def _full_posterior(z: Values, held: Mapping[str, Tensor]) -> Float[Tensor, "n categories"]:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Mi
 from elicit.models import load_model
 from elicit.models.loading import load_whole
 from probes.errors import UserError
+from tests.support.gguf_files import finish
 
 Tensors = dict[str, Tensor]
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -178,10 +179,7 @@ def write_gguf(path: Path, tensors: Tensors, blocks: int = 4) -> Path:
             _, _, block, part = name.split(".", 3)
             whole[name] = f"blk.{block}.{parts[part]}"
         writer.add_tensor(f"{whole[name]}.weight", tensor.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

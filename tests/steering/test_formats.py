@@ -16,6 +16,7 @@ from steering.directions import Direction
 from steering.formats import from_gguf, from_steering_vectors, to_gguf, to_steering_vectors, vectors_of
 from steering.hooks import attached
 from steering.interventions import Add, Intervention, Plan, ProjectOut, When
+from tests.support.gguf_files import finish
 from tests.support.tiny import tiny_model
 
 IDS = torch.tensor([[5, 9, 3, 7, 40, 41]])
@@ -62,10 +63,7 @@ def written(path: Path, **tensors: torch.Tensor) -> Path:
     writer = GGUFWriter(path, "controlvector")
     for name, tensor in tensors.items():
         writer.add_tensor(f"direction.{name.removeprefix('_')}", tensor.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 
@@ -94,10 +92,7 @@ def test_half_precision_and_quantised_control_vectors(tmp_path: Path, kind: str)
     type_ = GGMLQuantizationType[kind]
     writer = GGUFWriter(tmp_path / "c", "controlvector")
     writer.add_tensor("direction.2", quantize(vector.numpy(), type_), raw_dtype=type_)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     (one,) = from_gguf(tmp_path / "c")
     torch.testing.assert_close(one.what.source.vector, vector[0], rtol=0, atol=2e-2)  # type: ignore[union-attr]
 
