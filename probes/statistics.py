@@ -255,11 +255,15 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     return float(stats.binomtest(wins, wins + losses).pvalue)
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's interval of a proportion; it never has width 0."""
+def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Agresti and Coull's interval of a proportion (doi 10.1080/00031305.1998.10480550), inside 0 and 1.
+
+    Wilson's, which lies inside it, holds a proportion near 0 or 1 in as few as 84 of 100 cases, whatever n; this one
+    holds any proportion in at least 93 from n = 24 on. It never has width 0.
+    """
     from statsmodels.stats.proportion import proportion_confint
 
-    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="agresti_coull")
     return Interval(float(low), float(high))
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from elicit.evaluation.metrics.format import percent, signed, with_interval
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
-from probes.statistics import Interval, over_seeds, wilson
+from probes.statistics import Interval, over_seeds, proportion_interval
 
 Scores = Mapping[str, Mapping[str, float]]
 """For each arm and item its score."""
@@ -49,7 +49,8 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def summarised(values: Float[np.ndarray, "seeds questions"], *, low: float, high: float, seed: int = 0) -> OverSeeds:
-    """The mean of scores or differences with its interval; of one seed's right and wrong answers it is Wilson's.
+    """The mean of scores or differences with its interval; of one seed's right and wrong answers it is that of a
+    proportion.
 
     Args:
         values: of each seed and question.
@@ -57,7 +58,7 @@ def summarised(values: Float[np.ndarray, "seeds questions"], *, low: float, high
         seed: of the bootstrap over questions.
     """
     if len(values) == 1 and low == 0 and np.isin(values, (0, 1)).all():
-        interval = wilson(int(values.sum()), values.shape[1])
+        interval = proportion_interval(int(values.sum()), values.shape[1])
     else:
         interval = over_seeds(values, bounds=(low, high), seed=seed)
     return OverSeeds(float(values.mean()), interval, values.mean(1).tolist())

@@ -28,7 +28,7 @@ from elicit.tasks.base import Items
 from elicit.tasks.free_text import Ungraded
 from probes.errors import UserError
 from probes.likelihood import mean_losses, repeated_fraction
-from probes.statistics import paired, wilson
+from probes.statistics import paired, proportion_interval
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, Plan, When
 
@@ -146,7 +146,7 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
         }
         if graded:
             scores = _scores(run, arm, items)
-            interval = wilson(int(scores.sum()), len(scores))
+            interval = proportion_interval(int(scores.sum()), len(scores))
             gain = paired(scores, unsteered, seed=run.metrics["seed"])
             row |= {
                 "accuracy": float(scores.mean()),

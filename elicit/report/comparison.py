@@ -21,15 +21,15 @@ from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, s
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from probes.errors import unknown
-from probes.statistics import holm, paired, wilson
+from probes.statistics import holm, paired, proportion_interval
 
 HEAD = ("arm", "accuracy [95%]", "difference [95%]", "p (Holm)", "δc", "δo", "tokens", "s", "fit, s")
 TOKENS = HEAD.index("tokens") + 1  # columns up to there
 HOW = (
-    "Accuracy in %, with Wilson's interval. Differences are the row minus {baseline}, in points, paired by question, "
-    "with a bootstrap interval; p is McNemar's exact test, corrected by Holm over all rows. δc: questions in % that go "
-    "from wrong to right, δo: from right to wrong. Tokens a question; seconds of all decoding, and of the fit. Rows "
-    "with a dot are controls: the mechanism above them is at work only as far as it is better than they are."
+    "Accuracy in %, with Agresti and Coull's interval. Differences are the row minus {baseline}, in points, paired by "
+    "question, with a bootstrap interval; p is McNemar's exact test, corrected by Holm over all rows. δc: questions in "
+    "% that go from wrong to right, δo: from right to wrong. Tokens a question; seconds of all decoding, and of the fit. "
+    "Rows with a dot are controls: the mechanism above them is at work only as far as it is better than they are."
 )
 
 
@@ -162,7 +162,7 @@ def _row(arm: Entry, values: np.ndarray) -> dict[str, Any]:
         "key": arm.key,
         "of": arm.of,
         "accuracy": float(values.mean()),
-        "interval": wilson(int(values.sum()), len(values)).pair,
+        "interval": proportion_interval(int(values.sum()), len(values)).pair,
         "tokens_per_item": metrics["tokens_per_item"],
         **({"forwards_per_item": metrics["forwards_per_item"]} if "forwards_per_item" in metrics else {}),
         "seconds": arm.run.metrics["seconds"].get(arm.source),

@@ -174,8 +174,9 @@ def delivery_sections(metrics: dict[str, Any]) -> list[str]:
 
 
 READ_ACCURACY = (
-    "How to read: each line is 95%, Wilson's for a fraction, bootstrap for the random branch. Null: the baselines, and "
-    "for a rule that chooses among branches the random branch; a rule whose line reaches there has chosen nothing."
+    "How to read: each line is 95%, Agresti and Coull's for a fraction, bootstrap for the random branch. Null: the "
+    "baselines, and for a rule that chooses among branches the random branch; a rule whose line reaches there has "
+    "chosen nothing."
 )
 READ_TREE = "How to read: each lane is a branch; squares are its tokens by margin, outlined where they are the answer."
 READ_CALIBRATION = (

@@ -44,6 +44,7 @@ INTEREST = 0.1  # ten points: one value for all claims that name none, so that n
 COUNTED = 1e-6  # between bound and interest: what is counted has no effect that is too small
 FEWEST = 5  # questions that can tell
 POWER = 0.8
+STEPS = 2001  # of a difference, between its bound and 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Condition:
         chance: the upper end of the null's middle 95%, where one is known.
         room: whether the largest value that there could have been would be above the bound.
         unit: `points` (the number is a fraction, shown in hundredths), or what follows the number.
+        least_seen: the value that so many questions would have shown to lie above the bound in 80% of all cases, where
+            the number is a mean of differences by question (`least_seen`); else it is read from the interval.
         by_question: what the number is the mean of, where it is one; not kept.
     """
 
@@ -73,6 +76,7 @@ class Condition:
     chance: float | None = None
     room: bool = True
     unit: str = "points"
+    least_seen: float | None = None
     by_question: Float[np.ndarray, " n"] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -91,6 +95,8 @@ class Condition:
     def seen(self) -> float:
         """The value that so many questions would have shown to be above the bound, and what chance gives, in 80% of all
         cases."""
+        if self.least_seen is not None:
+            return self.least_seen
         z = float(stats.norm.ppf(1 - 0.025 / self.together))
         least = self.bound if self.chance is None else max(self.bound, self.chance)
         return least + (self.value - self.interval.low) * (1 + float(stats.norm.ppf(POWER)) / z)
@@ -164,7 +170,8 @@ class Judgement:
         kept = [{k: value for k, value in vars(one).items() if k != "by_question"} for one in self.conditions]
         rows = [
             {**row, "interval": [_or_none(end) for end in one.interval.pair], "value": _or_none(one.value),
-             "p": None if one.p is None else _or_none(one.p, "undefined")}
+             "p": None if one.p is None else _or_none(one.p, "undefined"),
+             "least_seen": None if one.least_seen is None else _or_none(one.least_seen, "none")}
             for row, one in zip(kept, self.conditions, strict=True)
         ]  # fmt: skip
         return {"conditions": rows, "unmet": list(self.unmet)}
@@ -175,7 +182,13 @@ class Judgement:
         for row in kept["conditions"]:
             low, high = (_or_nan(end) for end in row["interval"])
             p = None if row["p"] is None else _or_nan(row["p"])
-            rows.append(Condition(**{**row, "interval": Interval(low, high), "value": _or_nan(row["value"]), "p": p}))
+            seen = row.get("least_seen")
+            rows.append(
+                Condition(
+                    **{**row, "interval": Interval(low, high), "value": _or_nan(row["value"]), "p": p,
+                       "least_seen": math.inf if seen == "none" else seen}
+                )
+            )  # fmt: skip
         return cls(tuple(rows), tuple(kept["unmet"]))
 
 
@@ -205,8 +218,35 @@ def lead(
     )
     return Condition(
         name, float((right - other).mean()), interval, -margin, INTEREST - margin, together,
-        room=best.low > -margin, by_question=right - other,
+        room=best.low > -margin, least_seen=least_seen(right - other, -margin, confidence=confidence),
+        by_question=right - other,
     )  # fmt: skip
+
+
+def least_seen(difference: Float[np.ndarray, " n"], bound: float, *, confidence: float = 0.95) -> float:
+    """The mean difference that so many questions would have shown to lie above a bound in 80% of all cases; infinite
+    where none would.
+
+    A larger mean is thought to come of questions that are alike now and are won then, so that differences spread more
+    as it grows; the interval is that of `probes.statistics.bootstrap_mean` but for the drawn part of it.
+
+    Args:
+        difference: between -1 and 1, by question.
+        bound: the interval must lie above it.
+        confidence: of the interval.
+    """
+    n, mean = len(difference), float(difference.mean())
+    square, cube = (float((difference**power).mean()) - mean for power in (2, 3))  # a question won adds to all alike
+    t = float(stats.t.ppf((1 + confidence) / 2, max(1, n - 1)))
+    true = np.linspace(max(bound, -1.0), 1.0, STEPS)
+    observed = true - float(stats.norm.ppf(POWER)) * np.sqrt(np.maximum(square + true - true**2, 0) / n)
+    first, third = observed * n / (n + 2), (cube + observed) * n / (n + 2)
+    second = ((square + observed) * n + 2) / (n + 2)
+    spread = np.maximum(second - first**2, 1e-12)
+    skew = (third - 3 * first * second + 2 * first**3) / spread
+    low = first - t * np.sqrt(spread / (n + 2)) + np.minimum(0, skew * (2 * t * t + 1) / (6 * (n + 2)))
+    shown = true[low > bound]
+    return float(shown[0]) if len(shown) else math.inf
 
 
 def absent(what: str, gain: float, interval: Interval) -> Condition:

@@ -101,7 +101,7 @@ def pooled(each: Sequence[Condition], *, seed: int = 0, resamples: int = RESAMPL
     p = None if first.p is None else min(1.0, 2 * float(np.mean([one.p for one in each])))
     chances = [one.chance for one in each if one.chance is not None]
     return replace(
-        first, name=_name(each), value=float(values.mean()), interval=interval, p=p, by_question=None,
+        first, name=_name(each), value=float(values.mean()), interval=interval, p=p, by_question=None, least_seen=None,
         chance=max(chances) if chances else None, room=all(one.room for one in each),
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ from elicit.evaluation.run.run import Run
 from experiments.benchmarks.grading import OURS, others, ours
 from experiments.benchmarks.grading import pairs_of as lines_of
 from experiments.markdown import markdown
-from probes.statistics import wilson
+from probes.statistics import proportion_interval
 
 VERDICTS = Path(__file__).parent / "verdicts.jsonl"
 BEFORE = "before"
@@ -88,7 +88,7 @@ def rows(
         if not some:
             continue
         n = sum(verdicts[one] for one in some)
-        low, high = wilson(n, len(some)).pair
+        low, high = proportion_interval(n, len(some)).pair
         known = [(verdicts[one], read[one]["right"]) for one in some if one in read]
         accepts = sum(said and not right for said, right in known)
         rejects = sum(right and not said for said, right in known)

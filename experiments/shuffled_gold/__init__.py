@@ -8,7 +8,7 @@ scorers are a kind as well. Methods: each is fitted, chosen and evaluated on shu
 recovers with the true ones.
 
 Chance is what the same answers get from the gold answers of all other questions of the kind, on average: zero where no
-two gold answers are alike, a quarter of four options. An arm is at chance where Wilson's interval of its accuracy holds
+two gold answers are alike, a quarter of four options. An arm is at chance where the interval of its accuracy holds
 it: that of 99.9%, since there are some fifty arms.
 """
 
@@ -34,7 +34,7 @@ from elicit.tasks.base import Item, Items, Task
 from elicit.tasks.grading import grader_for
 from elicit.tasks.reasoning_gym import load as load_gym
 from experiments.markdown import markdown
-from probes.statistics import wilson
+from probes.statistics import proportion_interval
 
 DECODING = ("direct", "cot-prompt", "self-consistency", "cot-decoding")
 OPTIONS: dict[str, dict[str, Any]] = {"cot-decoding": {"k": 4}, "self-consistency": {"samples": 5}}
@@ -152,9 +152,10 @@ def rows(what: str, true: Run, false: Run) -> Iterator[Row]:
         said = {item: trace.answer for item, trace in zip(ids, Arm(name, false, name).chosen(ids), strict=True)}
         right = round(found["accuracy"] * len(ids))
         before, share = true.metrics["arms"][name]["accuracy"], chance(true.items, said)
-        least, most = wilson(right, len(ids), SURE).pair
+        least, most = proportion_interval(right, len(ids), SURE).pair
         at_chance = least - 1e-9 <= share <= most  # of no right answer the interval begins at 0 but for rounding
-        yield Row(what, name, len(ids), before, found["accuracy"], *wilson(right, len(ids)).pair, share, at_chance)
+        interval = proportion_interval(right, len(ids)).pair
+        yield Row(what, name, len(ids), before, found["accuracy"], *interval, share, at_chance)
 
 
 def of_kinds(model: Model, n: int, seed: int, out: Path) -> Iterator[Row]:

@@ -24,7 +24,7 @@ from experiments.claims.rules import CONFIRMED, FAILS, HOLDS, INTEREST, NOT_CONF
 from experiments.claims.seeds import pooled
 from probes.auroc import auroc_interval
 from probes.shifts import cosine, whitening
-from probes.statistics import Interval, bootstrap_mean, over_seeds, resampled_means, wilson
+from probes.statistics import Interval, bootstrap_mean, over_seeds, proportion_interval, resampled_means
 
 COVERED, FALSELY_CONFIRMED, FALSELY_REFUSED = 0.93, 0.025, 0.2
 SIZES, SEEDS = (32, 200, 1000), (1, 3, 5)
@@ -63,9 +63,9 @@ class Row:
         return (self.least or 0.0) <= self.found <= (1.0 if self.most is None else self.most)
 
     def cells(self) -> tuple[str, ...]:
-        """The row of the table, with the simulation's own 95% interval (Wilson's)."""
+        """The row of the table, with the simulation's own 95% interval."""
         if self.draws:
-            own = "{:.3f} to {:.3f}".format(*wilson(round(self.found * self.draws), self.draws).pair)
+            own = "{:.3f} to {:.3f}".format(*proportion_interval(round(self.found * self.draws), self.draws).pair)
         else:
             own = "exact"
         asked = [f"≥ {self.least:g}"] if self.least is not None else []
@@ -162,13 +162,16 @@ def pairs(n: int, win: float, loss: float) -> Draw:
 
 def seeds_of(seeds: int, n: int, mean: float, spread: float) -> Draw:
     """Gains on n questions after so many trainings: a training's mean gain is normal around `mean`, questions differ in
-    how ready they are, and an answer is right or wrong by chance."""
+    how ready they are, and an answer is right or wrong by chance. Chances end at 0 and 1, which moves their mean; what
+    is right before moves with it, so that the gain is `mean`."""
+    points = stats.norm.ppf((np.arange(999) + 0.5) / 999)[:, None] * spread, np.linspace(-0.15, 0.15, 301)
+    before = float(np.clip(0.4 + mean + points[0] + points[1], 0, 1).mean()) - mean
 
     def draw(rng: np.random.Generator) -> np.ndarray:
         of_seed = mean + spread * rng.standard_normal((seeds, 1))
         of_question = rng.uniform(-0.15, 0.15, (1, n))
         right = rng.random((seeds, n)) < np.clip(0.4 + of_seed + of_question, 0, 1)
-        return right - (rng.random((1, n)) < 0.4).astype(float)
+        return right - (rng.random((1, n)) < before).astype(float)
 
     return draw
 
@@ -202,10 +205,15 @@ def coverage(sims: int, seed: int = 0) -> Iterator[Row]:
                 if one.low - 1e-9 <= win - loss <= one.high + 1e-9
             )
             yield row("difference of two arms", n, f"{win - loss:+.2f} ({win:g} won, {loss:g} lost)", found, draws=0)
+        every = np.array([proportion_interval(k, n).pair for k in range(n + 1)])
+        held = {
+            p: float(stats.binom.pmf(np.arange(n + 1), n, p) @ ((every[:, 0] <= p) & (p <= every[:, 1])))
+            for p in np.linspace(0.001, 0.999, 999).round(3)
+        }
         for p in (0.03, 0.3, 0.5, 0.97):
-            right = np.arange(n + 1)
-            held = np.array([one.low <= p <= one.high for one in (wilson(int(k), n) for k in right)])
-            yield row("accuracy (Wilson)", n, f"{p:g}", float(stats.binom.pmf(right, n, p) @ held), draws=0)
+            yield row("accuracy", n, f"{p:g}", held[p], draws=0)
+        least = min(held, key=lambda p: held[p])
+        yield row("accuracy, the worst of 999 truths", n, f"{least:g}", held[least], draws=0)
         for a, b in ((0.3, 3.0), (2.0, 2.0), (0.1, 6.0)):
             found = covered(
                 lambda rng, n=n, a=a, b=b: rng.binomial(16, rng.beta(a, b, n)) / 16,  # type: ignore[misc]
@@ -282,7 +290,7 @@ def seen(n: int) -> Row:
     """Whether the effect that is said to be seen at 80% power, of what is to be expected, is."""
     told = pair_lead(n, round(0.2 * n), round(0.1 * n), 0.0).seen
     found = sum(c for wins, lost, c in counted(n, 0.1 + told, 0.1) if pair_interval(n, wins, lost).low > 0)
-    return Row("effect told as seen at 80% power", n, 1, f"{told:+.2f}", found, 0, 0.65, 0.95)
+    return Row("effect told as seen at 80% power", n, 1, f"{told:+.2f}", found, 0, 0.7, 0.9)
 
 
 def decided_over_seeds(draw: Draw, sims: int, seed: int) -> dict[str, float]:

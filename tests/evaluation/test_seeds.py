@@ -10,7 +10,7 @@ import pytest
 
 from elicit.evaluation.seeds import parse_seeds, pooled, summarised
 from probes.errors import UserError
-from probes.statistics import bootstrap_mean, wilson
+from probes.statistics import bootstrap_mean, proportion_interval
 from tests.support.shell import shell
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
@@ -38,7 +38,7 @@ def test_the_interval_covers_the_truth(seeds: int, spread: float) -> None:
 
 def test_seeds_that_agree_leave_the_interval_over_questions() -> None:
     scores = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    assert summarised(scores[None], low=0.0, high=1.0).interval == wilson(5, 8)
+    assert summarised(scores[None], low=0.0, high=1.0).interval == proportion_interval(5, 8)
     same = summarised(np.stack([scores] * 3), low=0.0, high=1.0)
     low, high = bootstrap_mean(scores, bounds=(0.0, 1.0)).pair
     assert same.interval.low <= low < high <= same.interval.high and same.by_seed == [5 / 8] * 3

@@ -21,9 +21,9 @@ from probes.statistics import (
     mcnemar_exact,
     over_seeds,
     paired,
+    proportion_interval,
     ratio_interval,
     resampled_means,
-    wilson,
 )
 
 
@@ -40,11 +40,17 @@ def test_holm_worked() -> None:
     assert holm([]) == []
 
 
-def test_wilson_worked() -> None:
-    # Newcombe (1998), table I: 15 of 148
-    interval = wilson(15, 148)
-    assert (interval.low, interval.high) == pytest.approx((0.0624, 0.1605), abs=1e-4)
-    assert wilson(0, 10).high > 0.2
+def test_the_interval_of_a_proportion_holds_any_proportion() -> None:
+    for n in (24, 32, 200, 1000):
+        every = np.array([proportion_interval(k, n).pair for k in range(n + 1)])
+        truth = np.linspace(0.001, 0.999, 999)[:, None]
+        held = (every[:, 0] <= truth) & (truth <= every[:, 1])
+        assert (stats.binom.pmf(np.arange(n + 1), n, truth) * held).sum(1).min() > 0.93
+    # by hand for 15 of 148: z² / 2 successes and as many failures are added
+    share, total = (15 + 3.8415 / 2) / (148 + 3.8415), 148 + 3.8415
+    half = 1.95996 * sqrt(share * (1 - share) / total)
+    assert proportion_interval(15, 148).pair == pytest.approx([share - half, share + half], abs=1e-5)
+    assert proportion_interval(0, 10).low == 0 and proportion_interval(10, 10).high == 1
 
 
 def test_pass_at_k_is_the_share_of_subsets() -> None:

@@ -14,7 +14,7 @@ from elicit.evaluation import Run
 from elicit.evaluation.run import Store
 from elicit.tasks.base import Item, Items, Task, content_id
 from elicit.tasks.grading import NumberGrader
-from probes.statistics import wilson
+from probes.statistics import proportion_interval
 
 Answers = Mapping[str, Sequence[Trace]]
 
@@ -66,7 +66,8 @@ def planted(folder: Path, items: Items, arms: Mapping[str, tuple[Elicited, Answe
             scores = {i.id: float(select(one.select, answers[i.id], items.task.grader).score >= 1) for i in items}
             right = int(sum(scores.values()))
             scored[name] = {
-                "select": one.select, "accuracy": right / len(items), "interval": wilson(right, len(items)).pair,
+                "select": one.select, "accuracy": right / len(items),
+                "interval": proportion_interval(right, len(items)).pair,
                 "tokens_per_item": sum(t.spent for i in items for t in answers[i.id]) / len(items), "scores": scores,
             }  # fmt: skip
     store.finish({"task": items.task.name, "method": main, "model": handle.model.describe(), "arms": scored, "seed": 0})

@@ -32,7 +32,7 @@ from elicit.evaluation.run.arms import Arm, arms_of, named, questions, shared_it
 from elicit.evaluation.run.run import Run
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError, unknown
-from probes.statistics import Interval, Null, against_null, central, holm_by_name, question_weights, wilson
+from probes.statistics import Interval, Null, against_null, central, holm_by_name, proportion_interval, question_weights
 
 NAME = "convergence"
 SUMMARY = "do mechanisms solve the same new items, beyond chance and beyond what difficulty explains"
@@ -275,7 +275,7 @@ def analyse(
     chance = holm_by_name({name: pair.chance.p for name, pair in found.items()})
     matched = holm_by_name({name: pair.matched.p for name, pair in found.items()})
     table = [_row(name, pair, chance[name], matched[name]) for name, pair in found.items()]
-    counts = {n: (int(s.sum()), wilson(int(s.sum()), len(items))) for n, s in solved.items()}
+    counts = {n: (int(s.sum()), proportion_interval(int(s.sum()), len(items))) for n, s in solved.items()}
     notes = [
         f"{len(items)} of {len(everything)} items are wrong under {reference.name}; newly solved: "
         + ", ".join(f"{name} {n}" for name, (n, _) in counts.items())

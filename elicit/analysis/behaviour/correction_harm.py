@@ -25,7 +25,7 @@ from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
 from elicit.evaluation.run.run import Run
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
-from probes.statistics import Interval, bootstrap_mean, holm_by_name, mcnemar_exact, wilson
+from probes.statistics import Interval, bootstrap_mean, holm_by_name, mcnemar_exact, proportion_interval
 
 NAME = "correction-harm"
 SUMMARY = "answers corrected and answers spoilt against a baseline, beside what answering again does"
@@ -67,8 +67,8 @@ def flips(
         return float(values.mean()), bootstrap_mean(values, seed=seed)
 
     return Flips(
-        corrected=(gained / len(arm), wilson(gained, len(arm))),
-        harmed=(lost / len(arm), wilson(lost, len(arm))),
+        corrected=(gained / len(arm), proportion_interval(gained, len(arm))),
+        harmed=(lost / len(arm), proportion_interval(lost, len(arm))),
         net=mean(arm - baseline),
         churn=float(own.mean()),
         source="none: deterministic" if churn is None else churn.source,
@@ -132,7 +132,7 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
     table = [_row(name, one, adjusted[name], before) for name, one in found.items()]
     notes = [
         f"{len(items)} questions against {reference.name}. δc: wrong → right, δo: right → wrong; "
-        "Wilson's intervals; the net is their difference.",
+        "Agresti and Coull's intervals; the net is their difference.",
         "Null: the churn, how often the less steady of the two arms flips one way against itself; beyond it is paired "
         "by question. Without churn the exact McNemar test (p, Holm's) exchanges the arms within a question.",
         "Not shown: whether a corrected answer was reached by another way or by luck that both arms share. Samples "

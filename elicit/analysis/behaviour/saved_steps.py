@@ -25,7 +25,7 @@ from elicit.training.saved import saved_steps
 from probes.dots import Dot, whiskers
 from probes.errors import UserError
 from probes.figures import BLUE, MUTED, RED, styled
-from probes.statistics import bootstrap_mean, wilson
+from probes.statistics import bootstrap_mean, proportion_interval
 
 NAME = "saved-steps"
 SUMMARY = "accuracy on the same items at each saved step of a training, item by item, and after the example is solved"
@@ -118,7 +118,7 @@ def _rewards(found: Mapping[str, Any]) -> dict[int, float]:
 
 
 def _accuracy(scores: Float[np.ndarray, " items"]) -> Dot:
-    interval = wilson(int((scores >= 1.0).sum()), len(scores))
+    interval = proportion_interval(int((scores >= 1.0).sum()), len(scores))
     return Dot(float((scores >= 1.0).mean()), interval.low, interval.high)
 
 

@@ -32,7 +32,7 @@ from elicit.tasks.organism.problems import FAMILIES
 from elicit.training.organisms.make import command
 from elicit.training.organisms.variants import VARIANTS
 from probes.likelihood import next_probabilities
-from probes.statistics import Interval, bootstrap_mean, wilson
+from probes.statistics import Interval, bootstrap_mean, proportion_interval
 
 TOO_EASY, TOO_LOW = 0.25, 0.85  # of direct answers, and of answers when told to think
 SAMPLES = 4
@@ -129,9 +129,9 @@ def _right(traces: Mapping[str, Sequence[Trace]]) -> dict[str, float]:
 
 
 def _fraction(values: Mapping[str, float], families: Mapping[str, str]) -> dict[str, list[float]]:
-    """[fraction, low, high] over all items and for each family (Wilson)."""
+    """[fraction, low, high] over all items and for each family (Agresti and Coull)."""
     groups = {"all": list(values.values()), **by_family(values, families)}
-    return {name: _row(float(np.mean(v)), wilson(int(sum(v)), len(v))) for name, v in groups.items()}
+    return {name: _row(float(np.mean(v)), proportion_interval(int(sum(v)), len(v))) for name, v in groups.items()}
 
 
 def _mean(values: Mapping[str, float], families: Mapping[str, str], seed: int) -> dict[str, list[float]]:
@@ -176,8 +176,8 @@ def markdown(card: Mapping[str, Any], about: Mapping[str, Any], name: str) -> st
             f"{100 * about['share_of_limit']:.0f}% of the {about['matmul_gflops']:.0f} GFLOP/s of one product there",
             "- licence: that of the base", "",
             f"Measured by `elicit organism card` on {card['items']} test questions, {card['model']['dtype']}, "
-            f"seed {card['seed']}; fractions with 95% intervals (Wilson; bootstrap by question for latencies, "
-            "samples).",
+            f"seed {card['seed']}; fractions with 95% intervals (Agresti and Coull; bootstrap by question for "
+            "latencies, samples).",
             "",
             *lines, "", "Out of range:", "", *notes, "",
         ]

@@ -31,7 +31,7 @@ from elicit.tasks.organism.solver import facts_of, family_of
 from elicit.tasks.organism.verifier import walk
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
-from probes.statistics import Interval, bootstrap_mean, holm, paired, wilson
+from probes.statistics import Interval, bootstrap_mean, holm, paired, proportion_interval
 
 NAME = "corrupted-traces"
 SUMMARY = "are right answers reached by valid reasoning? accuracy and validity apart, beside traces of other questions"
@@ -175,7 +175,7 @@ def _judged(one: Judged, families: Sequence[str], seed: int) -> dict[str, Any]:
     out: dict[str, Any] = {"items": n, "judged": judged}
     for name in ("right", "valid", "elsewhere"):
         values = getattr(one, name)
-        interval = wilson(int(values.sum()), n)
+        interval = proportion_interval(int(values.sum()), n)
         out[name] = {"share": float(values.mean()), "low": interval.low, "high": interval.high}
     share = float(one.valid.mean() - one.elsewhere.mean())
     out["beyond elsewhere"] = {"share": share, "low": beyond.low, "high": beyond.high}

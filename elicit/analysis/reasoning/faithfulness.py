@@ -45,7 +45,7 @@ from elicit.training.rl.information_gain import NULLS, null_traces
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
 from probes.offsets import decoded, offsets
-from probes.statistics import Interval, holm, paired, wilson
+from probes.statistics import Interval, holm, paired, proportion_interval
 
 NAME = "faithfulness"
 SUMMARY = (
@@ -164,7 +164,7 @@ def summarised(items: Items, said: dict[str, list[str | None]], *, seed: int = 0
             continue
         null = ON if name == MISTAKE else AGAIN
         gap = paired(some.astype(float), moved[null].astype(float), seed=seed)
-        low, high = wilson(int(some.sum()), len(some)).pair
+        low, high = proportion_interval(int(some.sum()), len(some)).pair
         rows.append({
             "done": name, "items": len(some), "changed": float(some.mean()), "low": low, "high": high,
             "null": null, "null changed": float(moved[null].mean()), "beyond": gap.difference,

@@ -21,7 +21,7 @@ from elicit.evaluation.metrics.gap import recovered_by_arm
 from elicit.tasks.base import Items
 from probes.at_k import NO_ANSWER, coverage_at_k, maj_at_k, pass_at_k
 from probes.auroc import auroc, auroc_interval, auroc_within
-from probes.statistics import bootstrap_mean, holm, paired, wilson
+from probes.statistics import bootstrap_mean, holm, paired, proportion_interval
 
 Traces = Mapping[str, Sequence[Answered]]
 
@@ -94,7 +94,7 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
     return {
         "select": rule,
         "accuracy": float(scores.mean()),
-        "interval": wilson(int(scores.sum()), len(scores)).pair,
+        "interval": proportion_interval(int(scores.sum()), len(scores)).pair,
         "right": int(scores.sum()),
         "tokens_per_item": sum(t.spent for t in every) / len(ids),
         **_forwards(every, len(ids)),
@@ -169,7 +169,7 @@ def _selection_rules(
         interval = (
             bootstrap_mean(scores, bounds=(0.0, 1.0), seed=seed)
             if rule == "random"
-            else wilson(int(scores.sum()), len(scores))
+            else proportion_interval(int(scores.sum()), len(scores))
         )
         out[rule] = {
             "accuracy": float(scores.mean()),
@@ -204,7 +204,7 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
     for low, high in pairwise(edges):
         inside = (delta >= low) & ((delta < high) | (high == 1.0))
         if inside.any():
-            interval = wilson(int(right[inside].sum()), int(inside.sum()))
+            interval = proportion_interval(int(right[inside].sum()), int(inside.sum()))
             bins.append(
                 {
                     "low": float(low),

@@ -144,7 +144,7 @@ def _escaped(text: str) -> str:
 
 
 def calibration(run: Drawn) -> go.Figure:
-    """How often branches are right, by their Δ, with Wilson intervals; AUROC in the title."""
+    """How often branches are right, by their Δ, with intervals of proportions; AUROC in the title."""
     data = _need(run, "calibration")
     bins = data["bins"]
     share = [b["right"] for b in bins]

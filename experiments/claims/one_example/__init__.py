@@ -29,7 +29,7 @@ from experiments.claims.rules import Condition, Judgement
 from experiments.claims.trained import RLVR, example_of, means, points, rewarded, scores, trained
 from probes.dots import Dot, whiskers
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, styled
-from probes.statistics import Interval, bootstrap_mean, over_seeds, wilson
+from probes.statistics import Interval, bootstrap_mean, over_seeds, proportion_interval
 
 SOLVED, SMOOTH = 0.9, 3
 LEVELS = {"direct": MUTED, "format reward": ORANGE, "cot-prompt": GREEN}
@@ -156,7 +156,7 @@ def _row(name: str, run: Run, direct: Run, seed: int) -> dict[str, Any]:
 
 
 def _figure(curve: Mapping[str, Sequence[float]], check: int, rise: Rise | None, levels: Mapping[str, Run]) -> Any:
-    held = [Dot(h, *wilson(round(h * check), check).pair) for h in curve["held out"]]
+    held = [Dot(h, *proportion_interval(round(h * check), check).pair) for h in curve["held out"]]
     figure = go.Figure()
     figure.add_scatter(x=curve["update"], y=curve["reward"], mode="lines", name="reward on the example",
                        line={"color": BLUE})  # fmt: skip
