@@ -28,8 +28,8 @@ TOKENS = HEAD.index("tokens") + 1  # columns up to there
 HOW = (
     "Accuracy in %, with Agresti and Coull's interval. Differences are the row minus {baseline}, in points, paired by "
     "question, with a bootstrap interval; p is McNemar's exact test, corrected by Holm over all rows. δc: questions in "
-    "% that go from wrong to right, δo: from right to wrong. Tokens a question; seconds of all decoding, and of the fit. "
-    "Rows with a dot are controls: the mechanism above them is at work only as far as it is better than they are."
+    "% that go from wrong to right, δo: from right to wrong. Tokens a question; seconds of all decoding, and of the "
+    "fit. Rows with a dot are controls: the mechanism above them is at work only as far as it is better than they are."
 )
 
 
