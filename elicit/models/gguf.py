@@ -13,10 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from elicit.models.download import OnDownload, cache_dir
+from elicit.models.gguf_settings import settle
 from elicit.models.loading import check_whole, load_whole
 from probes.errors import UserError
 
 PROVENANCE_FILE = "elicit.json"
+READING = 2  # raised where files come to be read otherwise, so that what was converted before is not taken
 
 
 def converted_folder(sha256: str, label: str) -> Path:
@@ -52,6 +54,7 @@ def _convert(gguf: Path, out: Path) -> None:
     try:
         lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         check_whole(repr(gguf.name), lm, _beyond(gguf, lm.config))
+        settle(gguf, lm)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         # The loaded model counts as quantised and refuses to be saved: its state goes into a fresh one.
         config = lm.config

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from elicit.models import zoo
 from elicit.models.download import OnDownload, SourceError, cache_dir, fetch, hub_snapshot
-from elicit.models.gguf import PROVENANCE_FILE, converted, converted_folder
+from elicit.models.gguf import PROVENANCE_FILE, READING, converted, converted_folder
 from elicit.models.loading import load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
@@ -285,7 +285,9 @@ def _resolve(name: str, revision: str | None, progress: OnDownload | None) -> tu
         if path.suffix != ".gguf":
             raise UserError(f"model file {name!r} is not a .gguf file; give a GGUF file or a folder with safetensors")
         digest = sha256_of(path)
-        return converted(path, digest, path.stem, progress), Provenance(name, f"file {path.name}", "", digest)
+        return converted(path, digest, f"{path.stem}-{READING}", progress), Provenance(
+            name, f"file {path.name}", "", digest
+        )
     if name in zoo.ALIASES or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         return _from_hub(name, revision)
     raise unknown(

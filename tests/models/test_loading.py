@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,7 @@ from probes.errors import UserError
 from tests.support.gguf_files import finish
 
 Tensors = dict[str, Tensor]
+More = Callable[[gguf.GGUFWriter], None]
 UP = "model.layers.1.mlp.up_proj.weight"
 EXPERT = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
 
@@ -149,8 +151,8 @@ def test_a_shard_that_is_missing_is_refused(tiny_folder: Path, tmp_path: Path) -
     refused(folder, "model-00002-of-")
 
 
-def write_gguf(path: Path, tensors: Tensors, blocks: int = 4) -> Path:
-    """The tiny Llama as a GGUF file that says it has so many blocks."""
+def write_gguf(path: Path, tensors: Tensors, blocks: int = 4, more: More | None = None) -> Path:
+    """The tiny Llama as a GGUF file that says it has so many blocks, and more."""
     parts = {
         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
         "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
@@ -179,6 +181,8 @@ def write_gguf(path: Path, tensors: Tensors, blocks: int = 4) -> Path:
             _, _, block, part = name.split(".", 3)
             whole[name] = f"blk.{block}.{parts[part]}"
         writer.add_tensor(f"{whole[name]}.weight", tensor.numpy())
+    if more is not None:
+        more(writer)
     finish(writer)
     return path
 
@@ -201,3 +205,60 @@ def test_a_gguf_file_is_held_to_its_own_configuration(
     assert not list((tmp_path / "home" / "models").iterdir())
     model = load_model(str(write_gguf(tmp_path / "whole.gguf", tensors)), dtype="float32", device="cpu")
     assert torch.equal(model.lm.get_parameter(UP), tensors[UP])
+
+
+def scaled(kind: gguf.RopeScalingType) -> More:
+    def more(writer: gguf.GGUFWriter) -> None:
+        writer.add_rope_scaling_type(kind)
+        writer.add_rope_scaling_factor(4.0)
+        if kind is gguf.RopeScalingType.YARN:
+            writer.add_rope_scaling_orig_ctx_len(64)
+
+    return more
+
+
+def test_the_scaling_of_positions_that_a_gguf_file_states_is_kept(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # transformers 5.23.0 drops it (findings/gguf-settings-dropped.sh); llama.cpp divides positions by the factor
+    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
+    tensors = load_file(tiny_folder / "model.safetensors")
+    plain = load_model(str(write_gguf(tmp_path / "plain.gguf", tensors)), dtype="float32", device="cpu").lm
+    for kind in (gguf.RopeScalingType.LINEAR, gguf.RopeScalingType.YARN):
+        path = write_gguf(tmp_path / f"{kind.value}.gguf", tensors, more=scaled(kind))
+        lm = load_model(str(path), dtype="float32", device="cpu").lm
+        held = lm.config.rope_parameters
+        assert held["rope_type"] == kind.value and held["factor"] == 4.0
+        ids, positions = torch.arange(3, 27)[None], torch.arange(24)[None]
+        if kind is gguf.RopeScalingType.LINEAR:
+            expected = plain(ids, position_ids=positions / 4).logits
+            assert torch.allclose(lm(ids, position_ids=positions).logits, expected, atol=1e-5)
+        else:
+            assert held["original_max_position_embeddings"] == 64
+            assert not torch.allclose(lm(ids).logits, plain(ids).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (lambda w: w.add_tensor("blk.0.attn_q.bias", np.zeros(32, np.float32)), "blk.0.attn_q.bias"),
+        (lambda w: w.add_tensor("rope_freqs.weight", np.ones(4, np.float32)), "rope_freqs.weight"),
+        (lambda w: w.add_sliding_window(64), "attention.sliding_window 64"),
+        (lambda w: w.add_key_length(16), "attention.key_length 16, read as 8"),
+        (scaled(gguf.RopeScalingType.LONGROPE), "longrope"),
+        (lambda w: w.add_uint32("llama.newest_setting", 3), "newest_setting 3"),
+    ],
+)  # fmt: skip
+def test_what_a_gguf_file_says_and_nobody_reads_is_refused(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: More,
+    word: str,
+) -> None:
+    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
+    path = write_gguf(tmp_path / "said.gguf", load_file(tiny_folder / "model.safetensors"), more=more)
+    with pytest.raises(UserError, match=word) as caught:
+        load_model(str(path), dtype="float32", device="cpu")
+    assert "said.gguf" in str(caught.value) and "\n" not in str(caught.value)
+    assert not list((tmp_path / "home" / "models").iterdir())

@@ -1,0 +1,139 @@
+"""What a GGUF file says of its model and `transformers` leaves out when it reads the file.
+
+Seen with transformers 5.23 and files of llama.cpp's own converter: the scaling of rotary positions (`linear`, `yarn`),
+the caps of Gemma 2's logits and the scale of its attention are dropped, and so are tensors that the model's class has
+no place for (biases of attention, the factors of `rope_freqs.weight`), without a word. Here a setting is put into the
+configuration where that can hold it; what is left over is refused by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+from probes.errors import UserError
+
+CLOSE = 1e-5  # settings are written in single precision
+BIG_GEMMAS = {"gemma2": 46, "gemma3_text": 62}  # layers of those whose attention is scaled by hidden width over heads
+# Said of sizes, which the shapes of the weights must fit, or of files.
+SIZES = (
+    "context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count",
+    "attention.head_count_kv", "vocab_size", "expert_count", "expert_feed_forward_length",
+    "expert_shared_feed_forward_length", "tensor_data_layout", "use_parallel_residual", "ssm.dt_b_c_rms",
+    "attention.causal", "rope.scaling.finetuned",
+)  # fmt: skip
+YARN = {
+    "rope.scaling.original_context_length": "original_max_position_embeddings",
+    "rope.scaling.yarn_beta_fast": "beta_fast", "rope.scaling.yarn_beta_slow": "beta_slow",
+    "rope.scaling.yarn_attn_factor": "attention_factor",
+}  # fmt: skip
+# What the configuration may call a setting that is compared with it.
+COMPARED = {
+    "attention.key_length": ("head_dim",), "attention.value_length": ("head_dim",),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps", "layer_norm_epsilon"),
+    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
+    "expert_used_count": ("num_experts_per_tok",), "expert_weights_norm": ("norm_topk_prob",),
+}  # fmt: skip
+SET = {
+    "attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping",
+    "attention.sliding_window": "sliding_window",
+}  # fmt: skip
+
+
+def settle(gguf: Path, lm: PreTrainedModel) -> None:
+    """Put what a GGUF file says into the configuration of the model that was read from it.
+
+    Args:
+        gguf: the file.
+        lm: as `transformers` read it; its configuration is changed.
+
+    Raises:
+        UserError: the file has tensors or settings that this model has no place for.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(gguf)
+    architecture = str(reader.fields["general.architecture"].contents())
+    said = {
+        key.removeprefix(f"{architecture}."): field.contents()
+        for key, field in reader.fields.items()
+        if key.startswith(f"{architecture}.")
+    }
+    config = lm.config
+    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=said)
+    known = get_gguf_hf_weights_map(lm, processor)
+    joined = getattr(processor, "GGUF_MOE_WEIGHTS_PATTERN", None)  # experts, which are taken apart under other names
+    unread = sorted(
+        tensor.name for tensor in reader.tensors
+        if tensor.name not in known and not (joined and joined.match(tensor.name))
+    )  # fmt: skip
+    left = [f"{len(unread)} tensors, like {unread[0]}"] if unread else []
+    left += _rotary(config, said)
+    for key, name in SET.items():
+        value = said.pop(key, None) or None
+        if value != getattr(config, name, None) and key not in _read(architecture):
+            if hasattr(config, name):
+                setattr(config, name, value)
+            else:
+                left.append(f"{key} {value}")
+    if config.model_type in BIG_GEMMAS:
+        big = config.num_hidden_layers == BIG_GEMMAS[config.model_type]
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads if big else config.head_dim
+    for key, names in COMPARED.items():
+        if key in said:
+            value, held = said.pop(key), [getattr(config, name) for name in names if hasattr(config, name)]
+            if held and held[0] is not None and not _close(value, held[0]):
+                left.append(f"{key} {value}, read as {held[0]}")
+    left += [f"{key} {said[key]}" for key in sorted(said) if key not in SIZES and key not in _read(architecture)]
+    if left:
+        raise UserError(
+            f"GGUF file {gguf.name!r} says of its model what transformers does not read ({'; '.join(left[:4])}); "
+            "give the model as safetensors"
+        )
+
+
+def _rotary(config: Any, said: dict[str, Any]) -> list[str]:
+    """Rotary settings, into the configuration; those that it cannot hold are returned."""
+    kind, factor = said.pop("rope.scaling.type", "none"), said.pop("rope.scaling.factor", None)
+    more = {name: said.pop(key) for key, name in YARN.items() if key in said}
+    every = getattr(config, "rope_parameters", None) or {}
+    rotary = every.get("full_attention", every)  # Gemma 3 scales those of its full layers alone
+    left = []
+    if (base := said.pop("rope.freq_base_swa", None)) is not None:
+        if "sliding_attention" in every:
+            every["sliding_attention"]["rope_theta"] = float(base)
+        else:
+            left.append(f"rope.freq_base_swa {base:g}")
+    dimensions, head = said.pop("rope.dimension_count", None), getattr(config, "head_dim", None)
+    if head is None and getattr(config, "num_attention_heads", 0):
+        head = config.hidden_size // config.num_attention_heads
+    if dimensions and head and dimensions != int(head * rotary.get("partial_rotary_factor", 1.0)):
+        left.append(f"rope.dimension_count {dimensions} of {head}")
+    base = said.pop("rope.freq_base", None)
+    if base and not _close(base, rotary.get("rope_theta", base)):
+        left.append(f"rope.freq_base {base:g}")
+    if kind == "none" or not factor or factor == 1:
+        return left
+    if kind == "linear":
+        rotary.update(rope_type="linear", factor=float(factor))
+    elif kind == "yarn":
+        rotary.update(rope_type="yarn", factor=float(factor), **more)
+    else:
+        left.append(f"rope.scaling.type {kind}")
+    return left
+
+
+def _read(architecture: str) -> set[str]:
+    """Settings that `transformers` reads of an architecture."""
+    for name in (architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")):
+        if name in GGUF_CONFIG_MAPPING:
+            return {key for key, value in GGUF_CONFIG_MAPPING[name].items() if value is not None}
+    return set()
+
+
+def _close(one: Any, other: Any) -> bool:
+    return abs(float(one) - float(other)) <= CLOSE * max(abs(float(one)), abs(float(other)))
