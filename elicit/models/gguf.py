@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from elicit.models.download import OnDownload, cache_dir
-from elicit.models.gguf_settings import settle
 from elicit.models.loading import check_whole, load_whole
 from probes.errors import UserError
 
@@ -49,13 +48,19 @@ def converted(gguf: Path, sha256: str, label: str, progress: OnDownload | None, 
 
 
 def _convert(gguf: Path, out: Path) -> None:
+    from gguf import GGUFReader
+
+    from elicit.models.gguf_settings import settle, settle_split
+
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        check_whole(repr(gguf.name), lm, _beyond(gguf, lm.config))
-        settle(gguf, lm)
+        file = GGUFReader(gguf)
+        check_whole(repr(gguf.name), lm, _beyond([tensor.name for tensor in file.tensors], lm.config))
+        settle(gguf.name, file, lm)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        settle_split(gguf.name, file, tokenizer)
         # The loaded model counts as quantised and refuses to be saved: its state goes into a fresh one.
         config = lm.config
         del config.quantization_config
@@ -77,10 +82,8 @@ def _convert(gguf: Path, out: Path) -> None:
             logging.enable_progress_bar()
 
 
-def _beyond(gguf: Path, config: Any) -> dict[str, Any]:
+def _beyond(names: list[str], config: Any) -> dict[str, Any]:
     """Tensors of blocks that a GGUF file's configuration does not count, which would be skipped silently."""
-    from gguf import GGUFReader
-
-    blocks = [re.match(r"blk\.(\d+)\.", tensor.name) for tensor in GGUFReader(gguf).tensors]
+    blocks = [re.match(r"blk\.(\d+)\.", name) for name in names]
     beyond = {found.string for found in blocks if found and int(found[1]) >= config.num_hidden_layers}
     return {"missing_keys": set(), "unexpected_keys": beyond, "mismatched_keys": set()}

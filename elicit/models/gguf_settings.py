@@ -2,17 +2,21 @@
 
 Seen with transformers 5.23 and files of llama.cpp's own converter: the scaling of rotary positions (`linear`, `yarn`),
 the caps of Gemma 2's logits and the scale of its attention are dropped, and so are tensors that the model's class has
-no place for (biases of attention, the factors of `rope_freqs.weight`), without a word. Here a setting is put into the
-configuration where that can hold it; what is left over is refused by name.
+no place for (biases of attention, the factors of `rope_freqs.weight`), without a word; and a byte-level text is split
+as GPT-2 splits it wherever `tokenizer.ggml.pre` names a split that `transformers` does not know. Here a setting is put
+into the configuration, and a split into the tokenizer, where they can hold it; what is left over is refused by name.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from gguf import GGUFReader
+from tokenizers import Regex, pre_tokenizers
 from transformers import PreTrainedModel
 from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from probes.errors import UserError
@@ -44,23 +48,35 @@ SET = {
 }  # fmt: skip
 
 
-def settle(gguf: Path, lm: PreTrainedModel) -> None:
+# Names of `tokenizer.ggml.pre` by how llama.cpp splits text for them.
+LIKE_GPT2 = (
+    "default", "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "roberta-bpe",
+    "jina-es", "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code", "gigachat", "a.x-4.0", "mellum",
+    "modern-bert",
+)  # fmt: skip
+SINGLE_DIGITS = (
+    "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"
+)  # fmt: skip
+LIKE_QWEN2 = ("stablelm2", "hunyuan", "solar-open")
+
+
+def settle(name: str, file: GGUFReader, lm: PreTrainedModel) -> None:
     """Put what a GGUF file says into the configuration of the model that was read from it.
 
     Args:
-        gguf: the file.
+        name: of the file.
+        file: open.
         lm: as `transformers` read it; its configuration is changed.
 
     Raises:
         UserError: the file has tensors or settings that this model has no place for.
     """
-    from gguf import GGUFReader
-
-    reader = GGUFReader(gguf)
-    architecture = str(reader.fields["general.architecture"].contents())
+    architecture = str(file.fields["general.architecture"].contents())
+    if architecture in GGUF_CONFIG_ARCHS:  # read by newer code, which says what it finds no place for
+        return
     said = {
         key.removeprefix(f"{architecture}."): field.contents()
-        for key, field in reader.fields.items()
+        for key, field in file.fields.items()
         if key.startswith(f"{architecture}.")
     }
     config = lm.config
@@ -68,16 +84,18 @@ def settle(gguf: Path, lm: PreTrainedModel) -> None:
     known = get_gguf_hf_weights_map(lm, processor)
     joined = getattr(processor, "GGUF_MOE_WEIGHTS_PATTERN", None)  # experts, which are taken apart under other names
     unread = sorted(
-        tensor.name for tensor in reader.tensors
+        tensor.name for tensor in file.tensors
         if tensor.name not in known and not (joined and joined.match(tensor.name))
     )  # fmt: skip
     left = [f"{len(unread)} tensors, like {unread[0]}"] if unread else []
     left += _rotary(config, said)
-    for key, name in SET.items():
-        value = said.pop(key, None) or None
-        if value != getattr(config, name, None) and key not in _read(architecture):
-            if hasattr(config, name):
-                setattr(config, name, value)
+    for key, setting in SET.items():
+        if key not in said or key in _read(architecture):
+            continue
+        value = said.pop(key) or None  # 0 is no window
+        if value != getattr(config, setting, None):
+            if hasattr(config, setting):
+                setattr(config, setting, value)
             else:
                 left.append(f"{key} {value}")
     if config.model_type in BIG_GEMMAS:
@@ -85,15 +103,45 @@ def settle(gguf: Path, lm: PreTrainedModel) -> None:
         config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads if big else config.head_dim
     for key, names in COMPARED.items():
         if key in said:
-            value, held = said.pop(key), [getattr(config, name) for name in names if hasattr(config, name)]
+            value, held = said.pop(key), [getattr(config, one) for one in names if hasattr(config, one)]
             if held and held[0] is not None and not _close(value, held[0]):
                 left.append(f"{key} {value}, read as {held[0]}")
     left += [f"{key} {said[key]}" for key in sorted(said) if key not in SIZES and key not in _read(architecture)]
     if left:
         raise UserError(
-            f"GGUF file {gguf.name!r} says of its model what transformers does not read ({'; '.join(left[:4])}); "
+            f"GGUF file {name!r} says of its model what transformers does not read ({'; '.join(left[:4])}); "
             "give the model as safetensors"
         )
+
+
+def settle_split(name: str, file: GGUFReader, tokenizer: Any) -> None:
+    """Let a tokenizer split text as its GGUF file says.
+
+    Args:
+        name: of the file.
+        file: open.
+        tokenizer: as `transformers` read it, a fast one; changed.
+
+    Raises:
+        UserError: a split that is not known here.
+    """
+    kind, split = (file.fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+    if kind is None or split is None or kind.contents() != "gpt2":
+        return
+    said = str(split.contents())
+    if said in GGUF_PRE_TOKENIZER_SPLITS or said in LIKE_GPT2:
+        return
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=said in SINGLE_DIGITS)
+    if said in SINGLE_DIGITS:
+        first: Any = pre_tokenizers.Digits(individual_digits=True)
+    elif said in LIKE_QWEN2:
+        first = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS["qwen2"]), behavior="isolated")
+    else:
+        raise UserError(
+            f"GGUF file {name!r} says that text is split as {said!r}, which transformers does not do; "
+            "give the model as safetensors"
+        )
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([first, bytes_of])
 
 
 def _rotary(config: Any, said: dict[str, Any]) -> list[str]:
@@ -109,7 +157,7 @@ def _rotary(config: Any, said: dict[str, Any]) -> list[str]:
         else:
             left.append(f"rope.freq_base_swa {base:g}")
     dimensions, head = said.pop("rope.dimension_count", None), getattr(config, "head_dim", None)
-    if head is None and getattr(config, "num_attention_heads", 0):
+    if head is None and getattr(config, "num_attention_heads", None):
         head = config.hidden_size // config.num_attention_heads
     if dimensions and head and dimensions != int(head * rotary.get("partial_rotary_factor", 1.0)):
         left.append(f"rope.dimension_count {dimensions} of {head}")
@@ -129,9 +177,10 @@ def _rotary(config: Any, said: dict[str, Any]) -> list[str]:
 
 def _read(architecture: str) -> set[str]:
     """Settings that `transformers` reads of an architecture."""
+    mapping: dict[str, dict[str, Any]] = GGUF_CONFIG_MAPPING  # type: ignore[assignment]
     for name in (architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")):
-        if name in GGUF_CONFIG_MAPPING:
-            return {key for key, value in GGUF_CONFIG_MAPPING[name].items() if value is not None}
+        if name in mapping:
+            return {key for key, value in mapping[name].items() if value is not None}
     return set()
 
 

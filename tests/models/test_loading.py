@@ -262,3 +262,25 @@ def test_what_a_gguf_file_says_and_nobody_reads_is_refused(
         load_model(str(path), dtype="float32", device="cpu")
     assert "said.gguf" in str(caught.value) and "\n" not in str(caught.value)
     assert not list((tmp_path / "home" / "models").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("split", "pieces"),
+    [
+        ("gpt-2", ["12", "!!", "Ċ"]), ("smollm", ["1", "2", "!!", "Ċ"]), ("stablelm2", ["1", "2", "!!Ċ"]),
+        ("falcon", None), ("newest", None),
+    ],
+)  # fmt: skip
+def test_text_is_split_as_a_gguf_file_says(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, pieces: list[str] | None
+) -> None:
+    # what transformers 5.23.0 does not know it splits as GPT-2 does (findings/gguf-splits.sh)
+    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
+    tensors = load_file(tiny_folder / "model.safetensors")
+    path = write_gguf(tmp_path / "split.gguf", tensors, more=lambda w: w.add_tokenizer_pre(split))
+    if pieces is None:
+        with pytest.raises(UserError, match=split):
+            load_model(str(path), dtype="float32", device="cpu")
+        return
+    tokenizer = load_model(str(path), dtype="float32", device="cpu").tokenizer
+    assert [one for one, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("12!!\n")] == pieces
