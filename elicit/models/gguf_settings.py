@@ -1,18 +1,24 @@
 """What a GGUF file says of its model and `transformers` leaves out when it reads the file.
 
-Seen with transformers 5.23 and files of llama.cpp's own converter: the scaling of rotary positions (`linear`, `yarn`),
-the caps of Gemma 2's logits and the scale of its attention are dropped, and so are tensors that the model's class has
-no place for (biases of attention, the factors of `rope_freqs.weight`), without a word; and a byte-level text is split
-as GPT-2 splits it wherever `tokenizer.ggml.pre` names a split that `transformers` does not know. Here a setting is put
-into the configuration, and a split into the tokenizer, where they can hold it; what is left over is refused by name.
+Seen with transformers 5.23 and files of llama.cpp's own converter: the scaling of rotary positions (`linear`, `yarn`,
+and Llama 3.1's, which stands in the tensor `rope_freqs.weight`), the caps of Gemma 2's logits and the scale of its
+attention are dropped, and so are tensors that the model's class has no place for (biases of attention), without a
+word; and a byte-level text is split as GPT-2 splits it wherever `tokenizer.ggml.pre` names a split that `transformers`
+does not know. Here a setting is put into the configuration, and a split into the tokenizer, where they can hold it;
+what is left over is refused by name.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
+import torch
 from gguf import GGUFReader
+from jaxtyping import Float
 from tokenizers import Regex, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
@@ -21,6 +27,7 @@ from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorPr
 
 from probes.errors import UserError
 
+FACTORS = "rope_freqs.weight"
 CLOSE = 1e-5  # settings are written in single precision
 BIG_GEMMAS = {"gemma2": 46, "gemma3_text": 62}  # layers of those whose attention is scaled by hidden width over heads
 # Said of sizes, which the shapes of the weights must fit, or of files.
@@ -83,12 +90,13 @@ def settle(name: str, file: GGUFReader, lm: PreTrainedModel) -> None:
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=said)
     known = get_gguf_hf_weights_map(lm, processor)
     joined = getattr(processor, "GGUF_MOE_WEIGHTS_PATTERN", None)  # experts, which are taken apart under other names
-    unread = sorted(
-        tensor.name for tensor in file.tensors
+    tensors = {
+        tensor.name: tensor.data for tensor in file.tensors
         if tensor.name not in known and not (joined and joined.match(tensor.name))
-    )  # fmt: skip
-    left = [f"{len(unread)} tensors, like {unread[0]}"] if unread else []
-    left += _rotary(config, said)
+    }  # fmt: skip
+    left = _rotary(config, said) + _stretched(config, tensors)
+    if tensors:
+        left.append(f"{len(tensors)} tensors, like {min(tensors)}")
     for key, setting in SET.items():
         if key not in said or key in _read(architecture):
             continue
@@ -173,6 +181,34 @@ def _rotary(config: Any, said: dict[str, Any]) -> list[str]:
     else:
         left.append(f"rope.scaling.type {kind}")
     return left
+
+
+def _stretched(config: Any, tensors: dict[str, np.ndarray]) -> list[str]:
+    """The stretching of Llama 3.1, kept as factors that frequencies are divided by, into the configuration."""
+    factors = torch.tensor(tensors.pop(FACTORS, [1.0])).double()
+    if bool((factors == 1).all()):
+        return []
+    kept = config.rope_parameters or {}
+    plain = kept.get("rope_type", "default") == "default" and "rope_theta" in kept
+    if not plain or (found := _llama3(kept["rope_theta"], factors)) is None:
+        return [f"{FACTORS} of another kind than Llama 3.1's"]
+    kept.update(found)
+    return []
+
+
+def _llama3(base: float, factors: Float[Tensor, " half"]) -> dict[str, Any] | None:
+    """The parameters of Llama 3.1's stretching by which these factors came about, if they did."""
+    low, high, length = 1.0, 4.0, 8192
+    n = len(factors)
+    waves = 2 * math.pi * base ** (torch.arange(n, dtype=torch.float64) / n)
+    smooth = ((length / waves - low) / (high - low)).clamp(0, 1)
+    for factor in (float(factors.max()), 8.0, 32.0):
+        if torch.allclose(1 / ((1 - smooth) / factor + smooth), factors, rtol=1e-4):
+            return {
+                "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
+                "original_max_position_embeddings": length,
+            }  # fmt: skip
+    return None
 
 
 def _read(architecture: str) -> set[str]:

@@ -242,7 +242,7 @@ def test_the_scaling_of_positions_that_a_gguf_file_states_is_kept(
     ("more", "word"),
     [
         (lambda w: w.add_tensor("blk.0.attn_q.bias", np.zeros(32, np.float32)), "blk.0.attn_q.bias"),
-        (lambda w: w.add_tensor("rope_freqs.weight", np.ones(4, np.float32)), "rope_freqs.weight"),
+        (lambda w: w.add_tensor("rope_freqs.weight", np.arange(1, 5, dtype=np.float32)), "rope_freqs.weight"),
         (lambda w: w.add_sliding_window(64), "attention.sliding_window 64"),
         (lambda w: w.add_key_length(16), "attention.key_length 16, read as 8"),
         (scaled(gguf.RopeScalingType.LONGROPE), "longrope"),
@@ -284,3 +284,25 @@ def test_text_is_split_as_a_gguf_file_says(
         return
     tokenizer = load_model(str(path), dtype="float32", device="cpu").tokenizer
     assert [one for one, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("12!!\n")] == pieces
+
+
+def test_the_stretched_rotation_of_llama_3_1_is_read_from_its_factors(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Factors as llama.cpp's converter makes them: by where a wave's length lies between two bounds."""
+    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
+    tensors = load_file(tiny_folder / "model.safetensors")
+    waves = 2 * np.pi / np.array([1.0, 0.1, 0.01, 0.001])
+    smooth = np.clip((8192 / waves - 1.0) / 3.0, 0.0, 1.0)
+    stretched = (1 / ((1 - smooth) / 32 + smooth)).astype(np.float32)
+    assert stretched[-1] > 5
+
+    def read_with(name: str, factors: np.ndarray) -> Any:
+        path = write_gguf(tmp_path / name, tensors, more=lambda w: w.add_tensor("rope_freqs.weight", factors))
+        return load_model(str(path), dtype="float32", device="cpu").lm
+
+    read, plain = read_with("stretched.gguf", stretched), read_with("plain.gguf", np.ones(4, np.float32))
+    assert read.config.rope_parameters["rope_type"] == "llama3" and read.config.rope_parameters["factor"] == 32
+    assert plain.config.rope_parameters["rope_type"] == "default"
+    found, unstretched = (lm.get_buffer("model.rotary_emb.inv_freq") for lm in (read, plain))
+    torch.testing.assert_close(found, unstretched / torch.from_numpy(stretched), rtol=1e-5, atol=0)
