@@ -30,6 +30,7 @@ class Part:
 
     def __init__(self, policy: Any, numbers: Sequence[int], of: int) -> None:
         self.policy, self.numbers, self.of = policy, np.array(numbers), of
+        self.rows: tuple[Any, Any] = (None, None)  # as the loop and as the policy knows them
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
         every = logits.new_zeros(self.of, logits.shape[1])
@@ -38,7 +39,9 @@ class Part:
         return chosen[self.numbers]
 
     def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Any, step: int) -> Int[Tensor, " rows"]:
-        chosen: Tensor = self.policy.next(logits, top, replace(rows, question=self.numbers[rows.question]), step)
+        if rows is not self.rows[0]:
+            self.rows = rows, replace(rows, question=self.numbers[rows.question])
+        chosen: Tensor = self.policy.next(logits, top, self.rows[1], step)
         return chosen
 
 

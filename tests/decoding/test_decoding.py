@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from elicit.decoding import Branching, Greedy, Sampling, StopRule, decode
+from elicit.decoding import Branching, Decoder, Greedy, Sampling, StopRule, decode
 from elicit.decoding.cache import PerRowState, SharedPrefixState, open_state, supports_shared_prefix
+from elicit.decoding.loop import Rows
 from elicit.decoding.packed_weights import packed
+from probes.confidence import top2
 from probes.errors import UserError
 from tests.support.tiny import ARCHITECTURES, VOCAB, tiny_model
 
@@ -150,6 +153,24 @@ def test_a_sample_does_not_depend_on_its_batch(seed: int, order: list[int], size
         apart |= run(order[start : start + size], 2)
         apart |= run(order[start : start + size], 1, first=2)
     assert apart == together
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [Greedy(4), Branching(3, 4), Sampling(3, max_new_tokens=4), Sampling(3, 0.7, 0.9, 50, 0.1, 0, 4)],
+    ids=repr,
+)
+def test_a_step_copies_nothing_to_the_host_and_no_random_number_to_the_device(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder
+) -> None:
+    """A tensor on `meta` has no numbers: whatever reads one raises."""
+    policy = decoder.policy(["a", "b"], VOCAB)
+    first = policy.first(torch.empty(2, VOCAB, device="meta"))
+    rows = Rows(np.repeat(np.arange(2), first.shape[1]), np.tile(np.arange(first.shape[1]), 2))
+    logits = torch.empty(first.numel(), VOCAB, device="meta")
+    policy.next(logits, top2(logits), rows, 1)
+    monkeypatch.setattr(torch, "from_numpy", lambda _: pytest.fail("a copy to the device"))
+    assert policy.next(logits, top2(logits), rows, 2).device.type == "meta"
 
 
 def test_sampling_follows_the_distribution_and_its_filters() -> None:

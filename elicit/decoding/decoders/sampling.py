@@ -65,6 +65,8 @@ class SamplingPolicy:
                 for one in first
             ]
         )
+        self._rows: Rows | None = None  # whose numbers lie on the logits' device, so that a step copies none there
+        self._numbers = torch.empty(0, 0, dtype=torch.float64)
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
         cumulative, ids = self._cumulative(logits)
@@ -73,8 +75,10 @@ class SamplingPolicy:
 
     def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
         cumulative, ids = self._cumulative(logits)
-        uniform = torch.from_numpy(self.uniform[rows.question, rows.branch, step]).to(logits.device)
-        return _invert(cumulative, ids, uniform[:, None])[:, 0]
+        if rows is not self._rows:  # a loop that drops rows makes new ones
+            self._rows = rows
+            self._numbers = torch.from_numpy(self.uniform[rows.question, rows.branch]).to(logits.device)
+        return _invert(cumulative, ids, self._numbers[:, step, None])[:, 0]
 
     def _cumulative(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """The cumulative distribution after temperature and filters, and the ids where they were sorted."""
