@@ -22,6 +22,7 @@ from probes.files import make_folder, write_whole
 from probes.sites import Site
 
 SHARD_BYTES = 64 << 20
+WRITERS = 4  # of a capture on a GPU, which computes faster than one thread writes
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64"}
 INDEX = ("row", "branch", "step")
 _MANIFEST = "activations.json"
@@ -114,16 +115,23 @@ class Memory:
         self.pieces: list[dict[str, Tensor]] = []
 
     def put(self, columns: dict[str, Tensor]) -> None:
-        self.pieces.append(columns)
+        # What is kept for long is not kept in page-locked memory.
+        self.pieces.append({name: t.clone() if t.is_pinned() else t for name, t in columns.items()})
 
     def close(self) -> None:
         pass
 
 
 class Shards:
-    """Writes safetensors shards in a thread of its own, a few batches behind at most."""
+    """Writes safetensors shards in threads of its own, which may be one shard each behind, and one more that waits.
 
-    def __init__(self, folder: Path | str, shard_bytes: int = SHARD_BYTES) -> None:
+    Args:
+        folder: for the shards.
+        shard_bytes: a shard is written as soon as it has so many.
+        writers: threads, of which each writes another shard.
+    """
+
+    def __init__(self, folder: Path | str, shard_bytes: int = SHARD_BYTES, writers: int = 1) -> None:
         self.folder = Path(folder)
         if (self.folder / _MANIFEST).exists() or any(self.folder.glob("[0-9]" * 5 + ".safetensors")):
             raise UserError(f"{str(folder)!r} holds a capture already; give another folder or remove it")
@@ -131,53 +139,67 @@ class Shards:
         self.shard_bytes = shard_bytes
         self.names: list[str] = []
         self.error: BaseException | None = None
-        self._waiting: queue.Queue[dict[str, Tensor] | None] = queue.Queue(maxsize=2)
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self._held: list[dict[str, Tensor]] = []
+        self._size = 0
+        self._waiting: queue.Queue[tuple[str, list[dict[str, Tensor]]] | None] = queue.Queue(maxsize=1)
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(writers)]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, columns: dict[str, Tensor]) -> None:
+        """Take a batch; waits where writing is behind.
+
+        Raises:
+            BaseException: what a writer met.
+        """
         self._fail()
-        self._waiting.put(columns)
+        self._held.append(columns)
+        self._size += sum(t.numel() * t.element_size() for t in columns.values())
+        if self._size >= self.shard_bytes:
+            self._hand_over()
 
     def close(self) -> None:
-        self._waiting.put(None)
-        self._thread.join()
+        if self._held and self.error is None:
+            self._hand_over()
+        self._join()
         self._fail()
         write_whole(self.folder / _MANIFEST, json.dumps({"shards": self.names}))
 
     def abandon(self) -> None:
         """Stop without a manifest: what was not finished cannot be opened."""
-        self._waiting.put(None)
-        self._thread.join()
+        self._held = []
+        self._join()
+
+    def _hand_over(self) -> None:
+        name = f"{len(self.names):05d}.safetensors"
+        self.names.append(name)
+        self._waiting.put((name, self._held))
+        self._held, self._size = [], 0
+
+    def _join(self) -> None:
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _fail(self) -> None:
         if self.error is not None:
             raise self.error
 
     def _work(self) -> None:
-        held: list[dict[str, Tensor]] = []
-        size = 0
         while True:
-            columns = self._waiting.get()
-            if self.error is not None:
-                if columns is None:
-                    return
-                continue  # the writer is told at its next put; until then nothing may block it
+            shard = self._waiting.get()
+            if shard is None:
+                return
             try:
-                if columns is not None:
-                    held.append(columns)
-                    size += sum(t.numel() * t.element_size() for t in columns.values())
-                if held and (columns is None or size >= self.shard_bytes):
-                    self._write(held)
-                    held, size = [], 0
+                if self.error is None:  # else the capture is told at its next put; until then nothing may block it
+                    self._write(*shard)
             except BaseException as error:  # noqa: BLE001  handed to the thread that captures, which raises it
                 self.error = error
-            if columns is None:
-                return
+            del shard  # its memory is not held while the next is waited for
 
-    def _write(self, held: list[dict[str, Tensor]]) -> None:
+    def _write(self, name: str, held: list[dict[str, Tensor]]) -> None:
         """One safetensors file, from the pieces as they lie: the library's own writer would copy them twice."""
-        name = f"{len(self.names):05d}.safetensors"
         header: dict[str, Any] = {}
         end = 0
         for key, first in held[0].items():
@@ -195,4 +217,3 @@ class Shards:
                     file.write(piece.contiguous().view(torch.uint8).flatten().numpy())
         finally:
             file.close()
-        self.names.append(name)

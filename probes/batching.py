@@ -12,8 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import UserError
-from probes.sites import decoder, paused
+from probes.sites import decoder, paused, width
 
+BATCH_TOKENS = 2048
+# Elsewhere than on a CPU, where the kernels of a small batch take longer to start than to run,
+DEVICE_BATCH_TOKENS = 1 << 14
+DEVICE_BATCH_BYTES = 256 << 20  # unless more than this is read of a batch.
 LONG, SHORT = 9, 4  # tokens of the texts with which padding is tried
 # How far activations may be off beside a longer text, by rounding; those that see padding are off by a tenth and more.
 SAME_FULL, SAME_HALF = 1e-3, 0.08
@@ -74,6 +78,14 @@ def by_length(rows: Sequence[Sequence[int]], batch_tokens: int, *, ragged: bool 
         batch = order[start : start + count]
         yield batch if ragged else [i for i in batch if len(rows[i]) == longest]
         start += len(batch) if ragged else sum(len(rows[i]) == longest for i in batch)
+
+
+def tokens_together(lm: PreTrainedModel, sites: int) -> int:
+    """How many tokens of a batch go well on a model's device, where so many sites are read."""
+    if lm.device.type == "cpu":
+        return BATCH_TOKENS
+    read = DEVICE_BATCH_BYTES // (sites * width(lm) * lm.dtype.itemsize)
+    return max(BATCH_TOKENS, min(DEVICE_BATCH_TOKENS, read))
 
 
 def inputs(lm: PreTrainedModel, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:

@@ -9,32 +9,52 @@ written as they fill, so that memory does not grow with the number of prompts. P
     acts = capture(lm, prompts, sites, out=folder)                # to shards; read back with Activations.open
     with recording(lm, sites) as recorder: decode(…, recorder=recorder); recorder.activations()
 
+On a GPU nothing waits for a copy: positions are chosen on the device, what is kept is copied on a stream of its own
+while forwards go on, and two forwards later it is looked at and handed to the sink.
+
 Every captured position is known by (row, branch, step): step 0 is the last prompt token (see `probes.clock`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.activations import INDEX, Activations, Memory, Shards, Sink
-from probes.batching import by_length, check_embedded, inputs, padding_is_unseen
+from probes.activations import INDEX, WRITERS, Activations, Memory, Shards, Sink
+from probes.batching import by_length, check_embedded, inputs, padding_is_unseen, tokens_together
 from probes.clock import Clock, Frame
 from probes.errors import UserError
 from probes.finite import NotFiniteError, extremes
 from probes.sites import Site, check_site, decoder, on_site
-
-BATCH_TOKENS = 2048
+from probes.transfer import ToHost
 
 
 class _Enough(Exception):
     """Raised by the last hook of a capture: what comes after it in the forward is not needed."""
+
+
+class _Taken(NamedTuple):
+    """Of one forward, copies that may be under way.
+
+    Attributes:
+        columns: for the sink.
+        sites: what was read, and the dtype that is named where it is not finite.
+        extremes: of each.
+        wait: until the copies are there.
+    """
+
+    columns: dict[str, Tensor]
+    sites: list[tuple[Site, torch.dtype]]
+    extremes: Float[Tensor, "sites two"]
+    wait: Callable[[], None]
 
 
 class Recorder:
@@ -75,8 +95,11 @@ class Recorder:
         self.patterns: dict[Site, dict[tuple[int, int, int], Tensor]] = {}
         self._columns: dict[str, Tensor] = {}
         self._extremes: list[tuple[Site, torch.dtype, Tensor]] = []  # of what is about to go to the sink
+        self._host = ToHost(lm.device)
+        self._taken: deque[_Taken] = deque()
         self._frame: Frame | None = None
-        self._kept: Tensor | None = None
+        self._count = 0  # positions of this forward that are kept
+        self._kept: dict[torch.device, Tensor] = {}  # which, on each device; empty where it is all of them
         self._padding: dict[int, int] = {}  # left padding of each row
         self._seen = 0
         self._first = self._expected = 0  # of a batch that comes in parts: its first row, rows that are to come
@@ -122,20 +145,21 @@ class Recorder:
             assert frame is not None
             if frame is not self._frame:
                 self._begin(frame, h)
-            assert self._kept is not None
             if site.point == "pattern":
                 self._keep_pattern(site, h, frame)
-            elif len(self._kept):
-                rows, width = h.shape[0] * h.shape[1], h.shape[2]
-                flat = h.detach().reshape(rows, width)
+            elif self._count:
+                flat = h.detach().flatten(0, 1)
                 # A copy in any case: later modules may write into what they were handed.
-                taken = flat.clone() if len(self._kept) == rows else flat[self._kept.to(h.device)]
-                self._columns[str(site)] = self._seen_at(site, taken).to("cpu")
+                taken = flat[self._index(h.device)] if self._kept else flat.clone()
+                self._columns[str(site)] = self._host.copy(self._seen_at(site, taken))
             if site == self._last and self._columns:
                 self.check_reached()
-                self._check_finite()
-                self.sink.put(self._columns)
-                self._columns = {}
+                device = self._extremes[0][2].device
+                ends = torch.stack([ends.to(device) for _, _, ends in self._extremes])
+                named = [(at, dtype) for at, dtype, _ in self._extremes]
+                self._taken.append(_Taken(self._columns, named, self._host.copy(ends), self._host.marked()))
+                self._columns, self._extremes = {}, []
+                self._hand_over(0 if self.needs_patterns else self._host.ahead)
             if site == self._last and self.stop_early:
                 raise _Enough
 
@@ -150,14 +174,29 @@ class Recorder:
         self._extremes.append((site, narrow, extremes(taken if self.overflow else kept)))
         return kept
 
-    def _check_finite(self) -> None:
-        """Refuse what the forward computed at the first site where it is not finite: one copy to the host for all."""
-        device = self._extremes[0][2].device
-        finite = torch.stack([ends.to(device) for _, _, ends in self._extremes]).isfinite().all(1).tolist()
-        for (site, dtype, _), fine in zip(self._extremes, finite, strict=True):
-            if not fine:
-                raise NotFiniteError(f"the activations at {site}", dtype)
-        self._extremes = []
+    def flush(self) -> None:
+        """Hand over what is still under way.
+
+        Raises:
+            NotFiniteError: the forward computed it at a site.
+        """
+        self._hand_over(0)
+
+    def _hand_over(self, ahead: int) -> None:
+        """All but the last so many forwards, to the sink; refuse the first site where one is not finite."""
+        while len(self._taken) > ahead:
+            taken = self._taken.popleft()
+            taken.wait()
+            for (site, dtype), fine in zip(taken.sites, taken.extremes.isfinite().all(1).tolist(), strict=True):
+                if not fine:
+                    raise NotFiniteError(f"the activations at {site}", dtype)
+            self.sink.put(taken.columns)
+
+    def _index(self, device: torch.device) -> Int[Tensor, " kept"]:
+        """Which of the flattened positions are kept."""
+        if device not in self._kept:
+            self._kept[device] = next(iter(self._kept.values())).to(device)
+        return self._kept[device]
 
     def _begin(self, frame: Frame, h: Tensor) -> None:
         self.check_reached()  # what a forward leaves, whose last site was not run
@@ -167,14 +206,7 @@ class Recorder:
         if h.ndim == 3:
             frame.check(self.lm, h)
         steps = frame.steps.expand(rows, pos)  # on the device of the model's inputs, where a site's may be another
-        counted = frame.counted
-        kept = torch.ones(rows, pos, dtype=torch.bool, device=steps.device) if counted is None else counted
-        first, stop = self.steps
-        if first is not None:
-            kept = kept & (steps >= first)
-        if stop is not None:
-            kept = kept & (steps < stop)
-        index = kept.flatten().nonzero()[:, 0]
+        self._choose(frame, steps)
         if frame.lengths is not None and frame.fresh is None:  # the prompts' own forward
             first, count = (self._seen, rows) if frame.rows is None else (self._first, int(frame.rows.max()) + 1)
             self._numbers = torch.arange(first, first + count) if self.numbers is None else self.numbers
@@ -183,19 +215,37 @@ class Recorder:
             self.branch = None
         row = self._numbers if frame.rows is None else self._numbers[frame.rows]
         branch = torch.zeros_like(row) if self.branch is None else self.branch
-        self._kept = index
-        if len(index):
-            self._columns = {
-                "row": row[:, None].expand(rows, pos).flatten()[index].cpu(),
-                "branch": branch[:, None].expand(rows, pos).flatten()[index].cpu(),
-                "step": steps.flatten()[index].cpu(),
-            }
+        if self._count:
+            each = {"row": row[:, None].expand(rows, pos), "branch": branch[:, None].expand(rows, pos), "step": steps}
+            index = self._index(steps.device) if self._kept else slice(None)
+            self._columns = {name: self._host.copy(value.flatten()[index]) for name, value in each.items()}
+
+    def _choose(self, frame: Frame, steps: Int[Tensor, "rows pos"]) -> None:
+        """Which positions of this forward are kept; without a look at the device where all are, or none."""
+        self._kept, self._count = {}, steps.numel()
+        first, stop = self.steps
+        if frame.step is not None and frame.counted is None:  # one step of all rows
+            if (first is not None and frame.step < first) or (stop is not None and frame.step >= stop):
+                self._count = 0
+            return
+        if frame.counted is None and first is None and stop is None:
+            return
+        kept = torch.ones_like(steps, dtype=torch.bool) if frame.counted is None else frame.counted
+        if first is not None:
+            kept = kept & (steps >= first)
+        if stop is not None:
+            kept = kept & (steps < stop)
+        index = kept.flatten().nonzero()[:, 0]
+        self._count = len(index)
+        if len(index) < kept.numel():
+            self._kept = {index.device: index}
 
     def _keep_pattern(self, site: Site, weights: Tensor, frame: Frame) -> None:
-        assert self._kept is not None
         pos = weights.shape[2]
         table = self.patterns.setdefault(site, {})
-        for place, flat in enumerate(self._kept.tolist()):
+        self._host.marked()()  # the columns are read below
+        kept = self._index(weights.device).tolist() if self._kept else range(self._count)
+        for place, flat in enumerate(kept):
             r, q = divmod(flat, pos)
             keys = tuple(int(self._columns[name][place]) for name in INDEX)
             held = weights[r, :, q].detach()
@@ -229,7 +279,9 @@ class Recorder:
 
         Raises:
             UserError: nothing was seen, or the sink is not memory.
+            NotFiniteError: of a forward that was not looked at yet.
         """
+        self.flush()
         if not isinstance(self.sink, Memory):
             raise UserError("these activations were streamed to shards; read them with Activations.open")
         pieces = self.sink.pieces
@@ -270,7 +322,7 @@ def recording(
     patterns = any(site.point == "pattern" for site in sites)
     if patterns and out is not None:
         raise UserError("attention patterns have a size a position and do not go into shards; capture them in memory")
-    sink = Shards(out) if out is not None else None
+    sink = Shards(out, writers=1 if lm.device.type == "cpu" else WRITERS) if out is not None else None
     before = lm.config._attn_implementation
     recorder = None
     try:
@@ -278,6 +330,7 @@ def recording(
             lm.set_attn_implementation("eager")
         recorder = Recorder(lm, sites, steps=steps, dtype=dtype, sink=sink, overflow=overflow)
         yield recorder
+        recorder.flush()
     except BaseException:
         if sink is not None:
             sink.abandon()
@@ -299,7 +352,7 @@ def capture(
     lengths: Sequence[int] | None = None,
     steps: tuple[int | None, int | None] = (None, None),
     last: int | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     dtype: torch.dtype | None = None,
     out: Path | str | None = None,
     overflow: bool = False,
@@ -313,7 +366,7 @@ def capture(
         lengths: how many tokens of each text are prompt; all unless given.
         steps: only steps [first, stop) are kept.
         last: only the last so many prompt tokens: steps (1 − last, 1).
-        batch_tokens: tokens of a batch, padding included.
+        batch_tokens: tokens of a batch, padding included; unless given 2,048 on a CPU, up to 16,384 elsewhere.
         dtype: of what is kept; the model's own unless given.
         out: a folder for shards; then nothing is returned.
         overflow: what is finite, but beyond `dtype`, is kept as infinity and is no error.
@@ -333,7 +386,8 @@ def capture(
     with recording(lm, sites, steps=steps, dtype=dtype, out=out, overflow=overflow) as recorder:
         recorder.stop_early = True
         run = decoder(lm)
-        for batch in by_length(texts, batch_tokens, ragged=len(set(map(len, texts))) > 1 and padding_is_unseen(lm)):
+        together = batch_tokens or tokens_together(lm, len(sites))
+        for batch in by_length(texts, together, ragged=len(set(map(len, texts))) > 1 and padding_is_unseen(lm)):
             recorder.numbers = torch.tensor(batch)
             recorder.clock.given = None if lengths is None else torch.tensor([lengths[i] for i in batch])
             with suppress(_Enough):

@@ -29,8 +29,8 @@ from transformers import PreTrainedModel
 
 import elicit
 from experiments.benchmarks.decoding import questions
-from probes.batching import by_length, left_pad
-from probes.capture import BATCH_TOKENS, capture
+from probes.batching import BATCH_TOKENS, by_length, left_pad
+from probes.capture import capture
 from probes.sites import Site, decoder, depth
 
 

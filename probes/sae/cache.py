@@ -12,7 +12,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probes.activations import remove_shards, shards
-from probes.capture import BATCH_TOKENS, capture
+from probes.capture import capture
 from probes.errors import UserError
 from probes.files import make_folder, no_link, write_whole
 from probes.sae.card import massive_limit
@@ -71,6 +71,15 @@ class Cached:
             out[at] = self.pieces[n][place[at] - starts[n]].float()
         return out
 
+    def onto(self, device: torch.device) -> Float[Tensor, "kept d_model"]:
+        """All kept activations on a device, as they were captured."""
+        out = torch.empty(len(self), len(self.mean), dtype=self.pieces[0].dtype, device=device)
+        starts = torch.tensor([0, *accumulate(len(p) for p in self.pieces)])
+        ends = torch.searchsorted(self.kept, starts).tolist()
+        for piece, start, (first, last) in zip(self.pieces, starts.tolist(), pairwise(ends), strict=False):
+            out[first:last] = piece[self.kept[first:last] - start].to(device)
+        return out
+
 
 def cache_activations(
     lm: PreTrainedModel,
@@ -80,7 +89,7 @@ def cache_activations(
     folder: Path,
     *,
     identity: dict[str, Any],
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cached:
     """Capture texts at a site into a folder; the same call resumes what was interrupted, chunk by chunk.
@@ -94,7 +103,7 @@ def cache_activations(
         site: of the residual stream or of what is added to it.
         folder: for the shards.
         identity: what else decides the activations (the model's hash and dtype).
-        batch_tokens: tokens of a batch, padding included.
+        batch_tokens: tokens of a batch, padding included; as `capture` has them unless given.
         progress: called with the tokens done, and of how many.
 
     Raises:

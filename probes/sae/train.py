@@ -37,6 +37,8 @@ ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard")
 CONFIG, WEIGHTS, STATE = "cfg.json", "sae_weights.safetensors", "training.safetensors"
 BEGUN = ("activations", f".{STATE}.part")  # what may lie in a folder before the first state
 MOMENTS = ("exp_avg", "exp_avg_sq")
+LOOK, LOOKS = 16, {"cpu": 1}  # steps between two looks at the losses, for each of which a GPU would be waited for
+FREE = 0.5  # of a GPU's free memory that the activations may take, to lie there
 
 
 @dataclass(frozen=True)
@@ -201,26 +203,37 @@ def train(
     silent = torch.zeros(recipe.d_sae, dtype=torch.long, device=sae.device)  # steps since each latent fired
     wanted = {"made": made, "activations": cached.digest}
     curve = _load_state(folder / STATE, wanted, sae, optimiser, silent)
-    saved = time.monotonic()
+    held = _on_device(cached, sae.device)
+    look = LOOKS.get(sae.device.type, LOOK)
+    saved = began = time.monotonic()
     order, epoch = torch.empty(0), -1
+    ahead: list[Tensor] = []  # points of steps that were not looked at yet
     for step in range(len(curve), steps):
-        began = time.perf_counter()
         now, at = divmod(step, steps // recipe.epochs)
         if now != epoch:
             epoch = now
-            order = torch.from_numpy(np.random.default_rng([recipe.seed, epoch]).permutation(len(cached)))
-        x = cached.rows(order[at * recipe.batch : (at + 1) * recipe.batch]).to(sae.device) * cached.scale
+            drawn = np.random.default_rng([recipe.seed, epoch]).permutation(len(cached))
+            order = torch.from_numpy(drawn).to("cpu" if held is None else held.device)
+        chosen = order[at * recipe.batch : (at + 1) * recipe.batch]
+        x = (cached.rows(chosen).to(sae.device) if held is None else held[chosen].float()) * cached.scale
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step, steps)
-        point = _update(sae, optimiser, x, silent, recipe, step, steps)
-        curve.append(point)
-        if not math.isfinite(point.loss):
-            raise UserError(f"step {step}: loss {point.loss}; give a smaller learning rate than {recipe.lr:g}")
+        ahead.append(_update(sae, optimiser, x, silent, recipe, step, steps))
+        if len(ahead) < look and step + 1 < steps:
+            continue
+        points, ahead = [Point(*values) for values in torch.stack(ahead).tolist()], []
+        speed = recipe.batch * len(points) / (time.monotonic() - began)
+        for number, point in enumerate(points, len(curve)):
+            if not math.isfinite(point.loss):
+                raise UserError(f"step {number}: loss {point.loss}; give a smaller learning rate than {recipe.lr:g}")
+        curve += points
         if time.monotonic() - saved >= save_every:
             _save(folder / STATE, wanted, sae, optimiser, silent, curve)
             saved = time.monotonic()
-        if on_step is not None:
-            on_step(step, point.loss, recipe.batch / (time.perf_counter() - began))
+        for number, point in enumerate(points, len(curve) - len(points)):
+            if on_step is not None:
+                on_step(number, point.loss, speed)
+        began = time.monotonic()
     if not (folder / STATE).is_file():  # by it the folder is known as ours, should the next lines be interrupted
         _save(folder / STATE, wanted, sae, optimiser, silent, curve)
     _finish(sae, cached, folder, made, metadata or {}, curve)
@@ -263,8 +276,18 @@ def _new(cached: Cached, recipe: Recipe, device: torch.device | str) -> Any:
     return sae.to(device).train()
 
 
-def _update(sae: Any, optimiser: Any, x: Tensor, silent: Tensor, recipe: Recipe, step: int, steps: int) -> Point:
-    """One step: its loss, the batch's explained variance, and the fraction of dead latents before it."""
+def _on_device(cached: Cached, device: torch.device) -> Float[Tensor, "kept d_model"] | None:
+    """The activations on a GPU whose memory holds them beside the training; None: they are fetched step by step."""
+    if device.type != "cuda":
+        return None
+    size = len(cached) * len(cached.mean) * cached.pieces[0].element_size()
+    return cached.onto(device) if size <= FREE * torch.cuda.mem_get_info(device)[0] else None
+
+
+def _update(
+    sae: Any, optimiser: Any, x: Tensor, silent: Tensor, recipe: Recipe, step: int, steps: int
+) -> Float[Tensor, " point"]:
+    """One step: the `Point` of its loss, its batch's explained variance, and the fraction of dead latents before it."""
     ramp = min(1.0, (step + 1) / max(1, steps // 10))
     coefficients = {name: float(getattr(c, "value", c)) * ramp for name, c in sae.get_coefficients().items()}
     dead = silent > recipe.dead_after
@@ -279,10 +302,10 @@ def _update(sae: Any, optimiser: Any, x: Tensor, silent: Tensor, recipe: Recipe,
     optimiser.zero_grad(set_to_none=True)
     with torch.no_grad():
         silent += 1
-        silent[(out.feature_acts != 0).any(0)] = 0
+        silent.masked_fill_((out.feature_acts != 0).any(0), 0)
         error = (out.sae_out - x).square().sum()
         explained = 1 - error / (x - x.mean(0)).square().sum()
-    return Point(out.loss.item(), explained.item(), dead.float().mean().item())
+    return torch.stack([out.loss.detach().double(), explained.double(), dead.double().mean()])
 
 
 def _save(

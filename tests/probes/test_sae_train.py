@@ -15,6 +15,7 @@ from probes.capture import capture
 from probes.errors import UserError
 from probes.sae import SAE
 from probes.sae import cache as sae_cache
+from probes.sae import train as sae_train
 from probes.sae.cache import Cached, cache_activations
 from probes.sae.train import ARCHITECTURES, CONFIG, STATE, WEIGHTS, Recipe, saelens, train
 from probes.sites import Site
@@ -154,6 +155,29 @@ def test_what_is_beyond_fp16_is_massive_or_refused(tmp_path: Path) -> None:
 
 
 # --- training ---
+
+
+def test_all_activations_on_one_device_are_those_of_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sae_cache, "CHUNK_TOKENS", 100)
+    cached = cache_activations(tiny_model("llama"), *some_texts(), SITE, tmp_path, identity={})
+    assert len(cached.pieces) > 1 and len(cached) < sum(map(len, cached.pieces))
+    assert torch.equal(cached.onto(torch.device("cpu")).float(), cached.rows(torch.arange(len(cached))))
+
+
+def test_a_training_that_is_looked_at_seldom_ends_at_the_same_bits(
+    cached: Cached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: activations lie on the device, and losses are read every few steps."""
+    told: list[tuple[int, float]] = []
+    train(cached, SMALL, tmp_path / "plain", about=ABOUT, on_step=lambda step, loss, _: told.append((step, loss)))
+    monkeypatch.setattr(sae_train, "_on_device", lambda cached, device: cached.onto(device))
+    monkeypatch.setitem(sae_train.LOOKS, "cpu", 5)
+    seldom: list[tuple[int, float]] = []
+    with pytest.raises(Killed):
+        train(cached, SMALL, tmp_path / "seldom", about=ABOUT, save_every=0.0, on_step=kill_after(7))
+    train(cached, SMALL, tmp_path / "seldom", about=ABOUT, on_step=lambda n, loss, _: seldom.append((n, loss)))
+    same_files(tmp_path / "plain", tmp_path / "seldom")
+    assert seldom == told[10:]  # of two looks the state was saved
 
 
 @pytest.mark.parametrize(("architecture", "autocast"), [*((a, False) for a in ARCHITECTURES), ("topk", True)])
@@ -331,8 +355,6 @@ def test_the_command_trains_saves_and_measures(tiny_folder: Path, tmp_path: Path
 def test_an_interrupted_command_ends_at_the_same_bits(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from probes.sae import train as sae_train
-
     kept = tmp_path / "kept"
     shell(*arguments(tiny_folder, tmp_path / "whole", "--activations", str(kept)))
     assert (kept / "texts.jsonl").is_file() and (kept / "1.resid_post" / "cache.json").is_file()
