@@ -11,6 +11,10 @@ class UserError(Exception):
     """Wrong input: the message says what was given, what was expected and what to do. Exit code 2."""
 
 
+class ToldElsewhere(UserError):
+    """The same, where another process of several says so."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> UserError:
     """A `UserError` for a name that is not registered, with the nearest names that are."""
     names = sorted(known)

@@ -24,7 +24,7 @@ from elicit.cli.report import report
 from elicit.cli.run import run
 from elicit.cli.sae import sae
 from elicit.cli.steer import steer
-from probes.errors import UserError, unknown
+from probes.errors import ToldElsewhere, UserError, unknown
 
 app = typer.Typer(
     name="elicit",
@@ -65,6 +65,8 @@ def main() -> None:
         if code == INTERRUPTED:  # Typer's own word for Ctrl-C
             _interrupted()
         sys.exit(code if isinstance(code, int) else 0)
+    except ToldElsewhere:
+        sys.exit(2)
     except UserError as error:
         _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):

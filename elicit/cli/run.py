@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,6 +174,7 @@ def _print_run(run: Any) -> None:
 def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
     """One run a seed, in `out/seed-0` and so on where a folder is given, and what they say together."""
     from elicit.evaluation.seeds import HEAD, parse_seeds, rows_of, runs_over_seeds
+    from elicit.models.processes import first
 
     seeds = parse_seeds(given["seeds"])
     if given["seed"]:
@@ -181,8 +183,8 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
     for seed in seeds:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
         runs[seed] = run_one({**given, "seed": seed, "out": out}, quiet=as_json, show=lambda run: None)
-    if any(run is None for run in runs.values()):
-        return  # another process evaluates
+    if not first():
+        return
     result = runs_over_seeds(runs)
     if as_json:
         print(json.dumps(result, indent=2))
@@ -204,10 +206,11 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
 def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
     """One run from the options of the command line; returns it after `show` has shown it.
 
-    Of several processes all fit, and the first one evaluates.
+    Of several processes the first one fits before the others, or all train together; all share the questions, and the
+    first one shows the run.
     """
     from elicit.methods import beside, check_options, current, fit, get, options_of
-    from elicit.training import trl_common
+    from elicit.models.processes import check_launch, first, launched
     from probes.files import check_folder
 
     if given["limit"] < 1:
@@ -216,7 +219,8 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
     if given["out"] is not None:
         check_folder(given["out"])
-    quiet = quiet or not trl_common.first()
+    check_launch()
+    quiet = quiet or not first()
     name = given["method"]
     given["model"] = given["model"] or get(name).model
     options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
@@ -239,12 +243,16 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
 
     from elicit.cli.terminal import run_bars
 
-    with run_bars(quiet=quiet) as bars:
-        handle = fit(name, model, task.solved, bars, **options)
-        controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
-        others = beside(handle, items, baselines, given["seed"])
-        if not trl_common.first():
-            return None
+    several = launched(model.lm.device)
+    with ExitStack() as stack:
+        bars = stack.enter_context(run_bars(quiet=quiet))
+        with ExitStack() as fitting:
+            if several is not None and options.get("trainer") != "trl":
+                stack.enter_context(several.telling())
+                fitting.enter_context(several.first_alone())
+            handle = fit(name, model, task.solved, bars, **options)
+            controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
+            others = beside(handle, items, baselines, given["seed"])
         run = evaluate(
             handle,
             items,
@@ -255,8 +263,10 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
             fresh=given["fresh"],
             progress=bars,
             page=render,
+            processes=several,
         )
-    show(run)
+    if first():
+        show(run)
     return run
 
 

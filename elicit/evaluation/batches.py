@@ -7,6 +7,7 @@ The batches are a pure function of handles, items and their size: a run that was
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from elicit.elicited import Elicited
@@ -25,8 +26,8 @@ def sharing(handles: Mapping[str, Elicited]) -> list[list[str]]:
     return list(groups.values())
 
 
-def batches(handles: Mapping[str, Elicited], items: Items, size: int) -> list[Batch]:
-    """All items of all handles, in batches of at most `size` prompts.
+def batches(handles: Mapping[str, Elicited], items: Items, size: int, shares: int = 1) -> list[Batch]:
+    """All items of all handles, in batches of at most `size` prompts, and at least `shares` of them if there can be.
 
     Longest prompts first: little padding, and what is largest comes early. Within a batch a handle's prompts stand
     together, in the order of the handles.
@@ -34,6 +35,7 @@ def batches(handles: Mapping[str, Elicited], items: Items, size: int) -> list[Ba
     lengths = [[len(handle.prompt_ids(item)) for item in items] for handle in handles.values()]
     asked = [(n, i) for n, some in enumerate(lengths) for i in range(len(some))]
     asked.sort(key=lambda one: -lengths[one[0]][one[1]])
+    size = min(size, math.ceil(len(asked) / shares))
     out: list[Batch] = []
     for start in range(0, len(asked), size):
         some = asked[start : start + size]

@@ -9,9 +9,10 @@ Arms that share model, adapter and decoder are decoded together (`elicit.evaluat
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG, PARQUET, REPORT, Journal, Store, folder_for
 from elicit.evaluation.run.table import outcomes
 from elicit.evaluation.seen import SEEN, seen_among
+from elicit.evaluation.shared_work import Heard, agree, answered, hear, in_rounds, tell
 from elicit.evaluation.side_effects import SIDE_EFFECTS
 from elicit.models.identity import grounds
+from elicit.models.processes import Processes
 from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import WORKER
 from probes.errors import UserError
@@ -61,6 +64,7 @@ def evaluate(
     fresh: bool = False,
     progress: Progress | None = None,
     page: Callable[[Run], str] | None = None,
+    processes: Processes | None = None,
 ) -> Run:
     """Evaluate a handle against others on the same items; `elicit.evaluate` takes names of baselines as well.
 
@@ -76,16 +80,40 @@ def evaluate(
         fresh: remove what the folder holds of this or another run first.
         progress: what is reported to.
         page: draws the finished run; what it returns is kept as `report.html`.
+        processes: all that were launched (`elicit.models.processes.launched`), each of which calls this with the same
+            handles and items. They share the batches, the first one writes the run, and all return it.
 
     Raises:
         UserError: nothing to evaluate, a prompt that shows evaluated items, a grader that fails its own gold,
-            a folder with another run.
+            a folder with another run; a process that failed or ended, by its number.
     """
+    with nullcontext() if processes is None else processes.telling():
+        run = _evaluate(handle, items, against or {}, out, seed, batch_rows, fresh, progress, page, processes)
+        if processes is not None:
+            folder = processes.exchange(None if run is None else str(run.folder))[0]
+            run = run or Run(Store.read(Path(folder)))
+        assert run is not None
+        return run
+
+
+def _evaluate(
+    handle: Elicited,
+    items: Items,
+    against: Mapping[str, Elicited],
+    out: Path | str | None,
+    seed: int,
+    batch_rows: int | None,
+    fresh: bool,
+    progress: Progress | None,
+    page: Callable[[Run], str] | None,
+    processes: Processes | None,
+) -> Run | None:
+    """The run, in the process that writes it; None in the others."""
     if not len(items):
         raise UserError("no items to evaluate; give at least one")
     if batch_rows is not None and batch_rows < 1:
         raise UserError(f"batch_rows = {batch_rows} was given; give at least 1")
-    arms = _arms(handle, against or {})
+    arms = _arms(handle, against)
     asked = {item.question for item in items}
     if any(shot in asked for arm in arms for shot, _ in arm.handle.prompt.shots):
         raise UserError("the prompt shows questions that are evaluated; evaluate the dev or the test split")
@@ -95,6 +123,13 @@ def evaluate(
     folder = Path(out) if out is not None else folder_for(handle.method, items.task.name, handle.model.name, identity)
     check_folder(folder)
     _check_room(arms, items)
+    if processes is not None:
+        agree(identity["arms"], [item.id for item in items], processes)
+        if processes.rank:
+            if told := hear(processes):
+                execution, heard = told
+                _decode_all(arms, items, heard, execution, progress or Silent(), processes)
+            return None
     if fresh and (folder / CONFIG).is_file():
         Store.clear(folder)
     config = {
@@ -103,6 +138,7 @@ def evaluate(
             "batch_rows": batch_rows or BATCH_ROWS,
             "together": True,
             "decoded_by": _engines(arms),
+            **({} if processes is None else {"processes": processes.count}),
             **_weights(arms),
         },
         "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
@@ -111,11 +147,16 @@ def evaluate(
     }
     store = Store.open(folder, config)
     if store.metrics is not None:
+        if processes is not None:
+            processes.exchange(None)
         return Run(store)
     with store.writing() as journal:
         store.write_items(items)
         handle.save(folder / "elicited")
-        seconds = _decode_all(arms, items, journal, store.config["execution"], progress or Silent())
+        execution = store.config["execution"]
+        if processes is not None:
+            tell(execution, journal, processes)
+        seconds = _decode_all(arms, items, journal, execution, progress or Silent(), processes)
         store.write_table([item.id for item in items])
         found = outcomes(store.folder / PARQUET)
         extra: dict[str, Any] = {
@@ -127,6 +168,8 @@ def evaluate(
             extra[SIDE_EFFECTS] = {name: found for name, found in effects.items() if found}
         if already := seen_among({arm.name: arm.handle for arm in arms}, items):
             extra[SEEN] = already
+        if execution.get("processes", 1) > 1 and handle.model.dtype != "float32":
+            extra["processes"] = execution["processes"]
         if WORKER.missing:
             extra["scorer_unbounded"] = list(WORKER.missing)
         steered = [arm for arm in arms if arm.handle.interventions]
@@ -189,14 +232,19 @@ def _identity(arms: Sequence[Arm], items: Items, seed: int) -> dict[str, Any]:
 
 
 def _decode_all(
-    arms: Sequence[Arm], items: Items, journal: Journal, execution: Mapping[str, Any], progress: Progress
+    arms: Sequence[Arm],
+    items: Items,
+    journal: Journal | Heard,
+    execution: Mapping[str, Any],
+    progress: Progress,
+    processes: Processes | None = None,
 ) -> dict[str, float]:
     """Fill in the sources that are missing; return the seconds spent now on each.
 
     What a batch of several sources took is shared among them by the tokens that each spent. Of a batch that was cut
     between two of them the whole is decoded again, so that it is the same batch, and what is there already stays.
     """
-    rows = int(execution["batch_rows"])
+    rows, shares = int(execution["batch_rows"]), int(execution.get("processes", 1))
     # Each under its arm's name, which an error names.
     sources = {a.name: replace(a, handle=replace(a.handle, method=a.name)) for a in arms if a.source == a.name}
     seconds = dict.fromkeys(sources, 0.0)
@@ -204,22 +252,21 @@ def _decode_all(
     for group in _groups(sources, together=bool(execution.get("together"))):
         first, *others = group
         branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
-        plan = batches({name: sources[name].handle for name in group}, items, max(1, rows // branches))
+        plan = batches({name: sources[name].handle for name in group}, items, max(1, rows // branches), shares)
         left = [n for n, batch in enumerate(plan) if any((name, n) not in journal.done for name in batch)]
         asked = [sum(map(len, batch.values())) for batch in plan]
         label = f"{first} and {len(others)} more" if others else first
         progress.arm(label, sum(asked), sum(asked) - sum(asked[n] for n in left))
-        for n in left:
-            began = time.perf_counter()
-            answered = _answer(sources, plan[n], items, journal, rows, progress)
-            for name, traces in answered.items():
-                if (name, n) not in journal.done:
-                    journal.append(name, n, traces)
-            took = time.perf_counter() - began
-            spent = {name: sum(t.spent for t in traces) for name, traces in answered.items()}
-            for name in spent:
-                seconds[name] += took * spent[name] / sum(spent.values())
-            progress.advance(asked[n], sum(spent.values()))
+        for some in in_rounds(left, processes):
+            answer = partial(_answer, sources, plan, items, journal, rows, progress)
+            for n, (traces_of, took) in zip(some, answered(some, answer, processes), strict=True):
+                for name, traces in traces_of.items():
+                    if (name, n) not in journal.done:
+                        journal.append(name, n, traces)
+                spent = {name: sum(t.spent for t in traces) for name, traces in traces_of.items()}
+                for name in spent:
+                    seconds[name] += took * spent[name] / sum(spent.values())
+                progress.advance(asked[n], sum(spent.values()))
     return {name: round(value, 2) for name, value in seconds.items()}
 
 
@@ -232,13 +279,20 @@ def _groups(sources: Mapping[str, Arm], *, together: bool) -> list[list[str]]:
 
 
 def _answer(
-    sources: Mapping[str, Arm], batch: Batch, items: Items, journal: Journal, rows: int, progress: Progress
+    sources: Mapping[str, Arm],
+    plan: Sequence[Batch],
+    items: Items,
+    journal: Journal | Heard,
+    rows: int,
+    progress: Progress,
+    number: int,
 ) -> dict[str, list[Trace]]:
+    batch = plan[number]
     asked = [(sources[name], Items(items.task, tuple(items[i] for i in chosen))) for name, chosen in batch.items()]
     arm, some = asked[0]
     if arm.matched is not None:
         budget = {item.id: journal.spent[arm.matched][item.id] for item in some}
         drawn = draw_to_budget(arm.handle, some, budget, rows, progress)
         return {arm.name: [t for item in some for t in drawn[item.id]]}
-    answered = answer_together([(arm.handle, some) for arm, some in asked], progress.step)
-    return {name: [t for traces in each for t in traces] for name, each in zip(batch, answered, strict=True)}
+    found = answer_together([(arm.handle, some) for arm, some in asked], progress.step)
+    return {name: [t for traces in each for t in traces] for name, each in zip(batch, found, strict=True)}

@@ -96,6 +96,11 @@ def notes(metrics: dict[str, Any]) -> list[str]:
             f"{with_interval(average['mean'], average['interval'])} (items resampled)."
         )
     out += seen_notes(metrics)
+    if "processes" in metrics:
+        out.append(
+            f"Answered by {metrics['processes']} processes: in {metrics['model']['dtype']} another number of them, so "
+            "other batches, may choose another token where two logits are equal to their last bits."
+        )
     out += unjudged_notes(metrics) + found_notes(metrics)
     calibration = metrics.get("calibration")
     if calibration and calibration["auroc"] is not None:

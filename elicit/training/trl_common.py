@@ -26,7 +26,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ import torch
 from transformers import PreTrainedModel
 
 from elicit.models.model import Model
+from elicit.models.processes import PATIENCE, check_launch, processes
 from elicit.training.lora import lora_config
 from elicit.training.recipe import Recipe
 from elicit.training.saved import due, save_trained, step_folder
@@ -43,7 +43,6 @@ TRAINERS = {"own": "the loop of this suite, one process", "trl": "TRL under acce
 NOTHING: dict[str, Any] = {}
 INSTALL = "pip install 'elicit[train]'"
 PART = "per_device_train_batch_size"
-PATIENCE = timedelta(days=1)  # of processes that wait for the first one
 # Of any training: what is decided here, or cannot be kept to.
 FIXED = (
     "output_dir", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs",
@@ -69,30 +68,11 @@ def check(trainer: str, options: Mapping[str, Any]) -> None:
                 f"{processes()} processes were launched and trainer is own, which trains in one; give trainer=trl"
             )
         return
-    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and processes() == 1:
-        raise UserError(
-            "accelerate launch --cpu started one process of several, as it does without MPI; give --multi_gpu instead "
-            "of --cpu, which starts them on CPUs as well"
-        )
+    check_launch()
     try:
         import trl  # noqa: F401
     except ImportError as error:
         raise UserError(f"trainer trl was given and TRL is not installed ({error}); {INSTALL}") from error
-
-
-def processes() -> int:
-    """How many were launched."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def rank() -> int:
-    """Which of them this one is."""
-    return int(os.environ.get("RANK", 0))
-
-
-def first() -> bool:
-    """Whether this process is the one that grades and writes."""
-    return rank() == 0
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from elicit.models.model import Model
+from elicit.models.processes import first, processes
 from elicit.training import trl_common
 from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.files import write_whole
@@ -53,10 +54,10 @@ def trainer(
     from trl import SFTConfig, SFTTrainer
 
     part = given.get(trl_common.PART, recipe.part)
-    data, each = rows(batch, recipe.steps, part * trl_common.processes())
+    data, each = rows(batch, recipe.steps, part * processes())
     decided = {
         trl_common.PART: trl_common.part_of(each, recipe.part, given),
-        "gradient_accumulation_steps": each // trl_common.processes() // part,
+        "gradient_accumulation_steps": each // processes() // part,
         "train_sampling_strategy": "sequential", "max_length": None, "packing": False,
     }  # fmt: skip
     args = trl_common.arguments(SFTConfig, decided, given, model, recipe, folder)
@@ -114,7 +115,7 @@ def train(
     saver.made, saver.lm = made, lm
     trl_common.run(made, recipe.steps)
     trl_common.save(made, lm, recipe, folder, model, torch.bfloat16)
-    if trl_common.first():
+    if first():
         write_whole(folder / STATE, json.dumps(curve))
     made.accelerator.wait_for_everyone()
     return _kept(folder)

@@ -29,6 +29,7 @@ from elicit.methods.critique_ft.model_critic import ModelCritic
 from elicit.methods.critique_ft.symbolic_critic import Symbolic
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
+from elicit.models.processes import processes
 from elicit.models.prompts import Prompt
 from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.tasks.base import Items, content_id
@@ -172,7 +173,7 @@ def fit(
         "base": model.provenance.sha256, "dtype": model.dtype, "targets": options.targets, "examples": digest(examples),
     }  # fmt: skip
     if options.engine == "trl":
-        identity |= {"trl": options.trl, "processes": trl_common.processes()}
+        identity |= {"trl": options.trl, "processes": processes()}
     if options.save_every:
         identity["save_every"] = options.save_every
     place = folder / f"{options.targets}-{digest([asdict(recipe), identity])}"
@@ -216,7 +217,7 @@ def _rows(
         return _folder(model, items, [critic.identity, [row.question for row in rows]]), rows, critic.unusable
     problems = options.problems_of(items)
     known = critic.identity if isinstance(critic, Batched) else None
-    if known is None and trl_common.processes() > 1:
+    if known is None and processes() > 1:
         raise UserError("a function was given as critique source to several processes; write its critiques to a file")
     drawn = [options.ask, options.candidates, options.temperature, options.max_new_tokens, options.seed]
     stands_on = grounds(problems, [model, *([critic.model] if isinstance(critic, ModelCritic) else [])])

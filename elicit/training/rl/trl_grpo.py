@@ -43,6 +43,7 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.engine import check_training
 from elicit.elicited import Elicited
 from elicit.models.model import Model
+from elicit.models.processes import first, processes
 from elicit.models.prompts import Prompt
 from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.tasks.base import Items
@@ -69,7 +70,7 @@ def options(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
         UserError: rollouts that the processes cannot share.
     """
     part = trl_common.part_of(settings.rollouts, settings.part, given)
-    passes = settings.rollouts // trl_common.processes() // part
+    passes = settings.rollouts // processes() // part
     whole = settings.group / (settings.group - 1) if settings.advantage == "rloo" else 1.0
     return {
         trl_common.PART: part, "gradient_accumulation_steps": passes, "steps_per_generation": passes,
@@ -172,7 +173,7 @@ def train(
     graders = parse(settings.reward, rewards)
     wanted = {
         **identity(model, items, settings, prompt), "trl": dict(given), "version": __version__,
-        "processes": trl_common.processes(), "sharded": trl_common.sharded(given),
+        "processes": processes(), "sharded": trl_common.sharded(given),
     }  # fmt: skip
     wanted = json.loads(json.dumps(wanted))
     with trl_common.first_alone(model):
@@ -183,7 +184,7 @@ def train(
             preflight.check(settings.reward)
     bridge = Bridge(model, items, settings, prompt, graders, preflight.wrong, own=own)
     with ExitStack() as stack:
-        if trl_common.first():
+        if first():
             stack.enter_context(locked(folder, "training in"))
             bridge.log = stack.enter_context(RolloutLog.open(folder / LOG, 0))
         curve = _Curve(bridge, model, held_out, held_out_tokens, on_step)
@@ -192,7 +193,7 @@ def train(
         saver.made, saver.lm = made, lm
         trl_common.run(made, settings.updates)
         trl_common.save(made, lm, settings.recipe, folder, model, torch.float32)
-        if trl_common.first():
+        if first():
             about = {"identity": wanted, "curve": curve.points, "preflight": preflight.to_dict()}
             write_whole(folder / STATE, json.dumps(about))
         made.accelerator.wait_for_everyone()
@@ -222,7 +223,7 @@ def _preflight(
 ) -> Preflight:
     """By the first process; the others read it."""
     file = folder / PREFLIGHT
-    if trl_common.first():
+    if first():
         make_folder(folder)
         found = measured(
             model, items, prompt, settings, rewards, lambda wrong: reward_context(model, items, settings, prompt, wrong)
@@ -254,7 +255,7 @@ class _Curve:
             def on_log(
                 self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **_: Any
             ) -> None:
-                if trl_common.first() and "loss" in logs:
+                if first() and "loss" in logs:
                     curve.add(logs, state.global_step - 1, model)
 
         return Callback()

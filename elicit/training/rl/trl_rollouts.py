@@ -19,6 +19,7 @@ from elicit.decoding.decoders import Sampling
 from elicit.decoding.engine import Batch, decode_batch
 from elicit.decoding.loop import StopRule, stop_at
 from elicit.models.model import Model
+from elicit.models.processes import first, rank
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
 from elicit.training import trl_common
@@ -99,10 +100,10 @@ class Bridge:
         for item, sample in mine:
             wanted.setdefault(item.id, []).append(sample)
         # Items of which the same samples are wanted are decoded together.
-        for first, count in dict.fromkeys((some[0], len(some)) for some in wanted.values()):
-            together = [name for name, some in wanted.items() if (some[0], len(some)) == (first, count)]
+        for start, count in dict.fromkeys((some[0], len(some)) for some in wanted.values()):
+            together = [name for name, some in wanted.items() if (some[0], len(some)) == (start, count)]
             decoder = Sampling(
-                count, self.settings.temperature, seed=self.settings.seed, first_sample=first,
+                count, self.settings.temperature, seed=self.settings.seed, first_sample=start,
                 max_new_tokens=self.settings.max_new_tokens,
             )  # fmt: skip
             most = max(1, self.settings.rollout_rows // len(together)) if self.settings.rollout_rows else count
@@ -135,10 +136,10 @@ class Bridge:
 
         everybody = gather_object([list(ids) for ids in completion_ids])
         found: list[Any] = [None]
-        if trl_common.first():
+        if first():
             found = [self.graded(trainer_state.global_step, everybody)]
         broadcast_object_list(found)
-        start = trl_common.rank() * len(completion_ids)
+        start = rank() * len(completion_ids)
         totals: list[float] = found[0][start : start + len(completion_ids)]
         return totals
 
