@@ -150,7 +150,9 @@ def _compare_seeds(given: dict[str, Any]) -> None:
 def _run_methods(given: dict[str, Any]) -> Any:
     """Fit and evaluate the methods that were named, or all that have a default on this model."""
     from elicit.methods import METHODS, get, lacking
+    from elicit.models.processes import check_alone
 
+    check_alone("compare --methods")
     every = given["methods"] == "all"
     left = lacking(given["model"]) if every else {}
     names = [n for n in METHODS if n not in left] if every else [n.strip() for n in given["methods"].split(",")]

@@ -54,6 +54,17 @@ def check_launch() -> None:
         )
 
 
+def check_alone(command: str) -> None:
+    """Refuse several processes for what is done by one; the first says so.
+
+    Raises:
+        UserError: several were launched.
+    """
+    if processes() > 1:
+        text = f"{processes()} processes were launched and elicit {command} works in one; launch elicit run"
+        raise UserError(text) if first() else ToldElsewhere(text)
+
+
 class Processes:
     """All that were launched. What is said must be JSON, and each must say something as often as the others.
 

@@ -21,7 +21,7 @@ import elicit
 from elicit.evaluation.evaluator import evaluate
 from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model
-from elicit.models.processes import Processes, launched, processes
+from elicit.models.processes import Processes, check_alone, launched, processes
 from elicit.tasks import Task
 from probes.errors import UserError
 from tests.support.shell import shell
@@ -246,5 +246,11 @@ def test_a_command_on_two_processes_makes_the_run_of_one(tiny_folder: Path, tmp_
     same(elicit.Run.load(tmp_path / "two"), elicit.Run.load(tmp_path / "one"))
 
 
-def test_one_process_is_none_of_several() -> None:
+def test_one_process_is_none_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes() == 1 and launched(torch.device("cpu")) is None
+    check_alone("compare --methods")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, said = shell("compare", "--methods", "direct")
+    assert code == 2 and "2 processes were launched and elicit compare --methods works in one" in said
+    monkeypatch.setenv("RANK", "1")
+    assert shell("compare", "--methods", "direct")[::2] == (2, "")  # said once
