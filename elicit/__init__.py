@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from elicit.elicited import Elicited
     from elicit.evaluation.run.run import Run
     from elicit.models.model import Model, load_model
+    from elicit.models.processes import Processes
     from elicit.tasks.base import Item, Items, Task
     from elicit.tasks.registry import load_task
     from probes.errors import UserError
@@ -77,6 +78,7 @@ def evaluate(
     batch_rows: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
+    processes: Processes | None = None,
 ) -> Run:
     """Evaluate a handle against baselines on the same items, with a page that opens offline (`report.html`).
 
@@ -91,6 +93,7 @@ def evaluate(
         batch_rows: branches decoded together.
         fresh: remove what the folder holds of this or another run first.
         progress: what is reported to.
+        processes: all that were launched, each of which calls this (`elicit.models.processes.launched`).
 
     Raises:
         UserError: as `elicit.evaluation.evaluator.evaluate`; an unknown baseline.
@@ -102,7 +105,7 @@ def evaluate(
     others = against if isinstance(against, Mapping) else beside(handle, items, against, seed)
     return evaluated(
         handle, items, against=others, out=out, seed=seed, batch_rows=batch_rows, fresh=fresh, progress=progress,
-        page=render,
+        page=render, processes=processes,
     )  # fmt: skip
 
 
