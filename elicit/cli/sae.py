@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,8 @@ sae = typer.Typer(
 Sources = Annotated[
     str,
     typer.Option(
-        help="Tasks, samples, text files, joined by +, each with *weight if wanted. Unless given: the model's task and "
-        "samples."
+        help="Tasks, samples, files (txt, jsonl, parquet), hub:owner/name, joined by +, each with *weight if wanted. "
+        "Unless given: the model's task and samples."
     ),
 ]
 Context = Annotated[int, typer.Option(help="The most tokens of an answer, a sample or a piece of a file.")]
@@ -68,6 +69,10 @@ def train(
     autocast: Annotated[bool, typer.Option("--autocast", help="Matrix products of the training in bf16.")] = False,
     seed: Annotated[int, typer.Option(help="Of texts, first weights and order.")] = 0,
     half: Annotated[bool, typer.Option("--half/--full", help="Save matrices in 16 bits.")] = True,
+    control: Annotated[
+        bool, typer.Option("--control", help="Train the same on noise with the activations' mean and covariance too.")
+    ] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will take, and stop.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder. Unless given: saes/<model>-<site>-<width>-k<k>.")] = None,
     activations: Annotated[
         Path | None, typer.Option(help="A folder to keep texts and activations in, for more SAEs of the same site.")
@@ -78,13 +83,17 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an SAE on a model's own texts; the same command resumes what was interrupted."""
-    from elicit.cli.terminal import fetch_bar, step_bar
+    from elicit.cli.terminal import err, fetch_bar, step_bar
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.corpus import corpus, identity, sources_of
+    from elicit.models.memory import free_bytes
     from elicit.models.zoo import task_for
     from probes.files import inner_folder, make_folder
     from probes.sae.cache import cache_activations, remove_cache
-    from probes.sae.train import CONFIG, Recipe, made_of, saelens, standing
+    from probes.sae.control import gaussian, spectrum
+    from probes.sae.estimate import check_room
+    from probes.sae.estimate import estimate as estimated
+    from probes.sae.train import CONTROL, Recipe, made_of, saelens, standing
     from probes.sae.train import train as train_sae
     from probes.sites import Site, check_site, depth
     from probes.sites import width as d_model_of
@@ -102,10 +111,19 @@ def train(
     recipe = recipe.sized(d_model)
     about = {"model": loaded.provenance.sha256, "dtype": loaded.dtype, "site": str(site)}
     about |= {"tokenizer": loaded.encoding_sha256, "ends": sorted(loaded.eos_ids)}
-    about |= identity(chosen, tokens, context, seed)
+    about |= identity(chosen, tokens, context, seed) | ({"control": True} if control else {})
     folder = out or Path("saes") / f"{Path(model).name}-{site}-{recipe.d_sae}-k{k}"
     if not standing(folder, made_of(recipe, d_model, about, half)):
         saelens()  # before texts are written for it
+        needed = estimated(loaded.lm, site, recipe, tokens, context, trainings=1 + control)
+        check_room(needed, folder, free_bytes(loaded.lm.device))
+        written = ", ".join(s.name for s in chosen if not s.plain)
+        said = needed.line + (f"; beside that the model writes its own texts ({written})" if written else "")
+        if estimate:
+            print(json.dumps(asdict(needed), indent=2) if as_json else said)
+            return
+        if not as_json:
+            err.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
         make_folder(folder)
         held = make_folder(activations) if activations else inner_folder(folder / "activations")
         inner_folder(held / str(site))
@@ -116,39 +134,49 @@ def train(
                 identity={"model": loaded.provenance.sha256, "dtype": loaded.dtype},
                 progress=lambda done, total: progress("activations", done, total),
             )  # fmt: skip
-        metadata = {
+        metadata: dict[str, Any] = {
             "model_name": model,
             "model_sha256": loaded.provenance.sha256,
             "context_size": context,
             "prepend_bos": False,
             "tokens_by_source": made.by_source,
         }
+        components = spectrum(cached)
+        controls: dict[str, Any] = {}
+        if architecture != "standard":  # whose number of latents a token is not known before
+            controls["components"] = {"rank": k, "explained_variance": components.explained(k)}
+        if control:
+            noise = gaussian(cached, components, seed)
+            with step_bar(recipe.steps(len(noise)), quiet=as_json) as on_step:
+                train_sae(
+                    noise, recipe, folder / CONTROL, about={**about, "trained_on": "noise"}, metadata=metadata,
+                    half=half, device=loaded.lm.device, on_step=on_step,
+                )  # fmt: skip
+            controls["gaussian"] = _metadata(folder / CONTROL)["training"]
         with step_bar(recipe.steps(len(cached)), quiet=as_json) as on_step:
             train_sae(
-                cached,
-                recipe,
-                folder,
-                about=about,
-                metadata=metadata,
-                half=half,
-                device=loaded.lm.device,
-                on_step=on_step,
-            )
+                cached, recipe, folder, about=about, metadata=metadata | {"controls": controls}, half=half,
+                device=loaded.lm.device, on_step=on_step,
+            )  # fmt: skip
         if activations is None:
             remove_cache(held / str(site))
             (held / TEXTS).unlink()
             if not any(held.iterdir()):
                 held.rmdir()
         write_readme(folder)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    elif estimate:
+        raise UserError(f"{str(folder)!r} holds this SAE, finished; there is nothing to estimate")
+    metadata = _metadata(folder)
     if as_json:
-        print(json.dumps({"sae": str(folder), **config["metadata"]}, indent=2))
+        print(json.dumps({"sae": str(folder), **metadata}, indent=2))
         return
-    said = config["metadata"]["training"]
+    ends = metadata["training"]
     shown.print(
-        f"\n{said['steps']} steps; of the last ones: explained variance {said['explained_variance']:.3f}, "
-        f"{100 * said['dead']:.1f}% of {recipe.d_sae} latents dead\nsae: {folder}\n"
-        f"next: elicit sae card --sae {folder} --model {model}",
+        f"\n{ends['steps']} steps; of the last ones: explained variance {ends['explained_variance']:.3f}, "
+        f"{100 * ends['dead']:.1f}% of {recipe.d_sae} latents dead\n"
+        + "".join(f"{line}\n" for line in control_lines(metadata))
+        + f"sae: {folder}\nnext: elicit sae card --sae {folder} --model {model}\n"
+        f"      elicit run --method sae-steer --model {model} --set sae={folder}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -248,6 +276,26 @@ def trained_here(folder: Path) -> bool:
     return file.is_file() and "made" in (json.loads(file.read_text(encoding="utf-8")).get("metadata") or {})
 
 
+def _metadata(folder: Path) -> dict[str, Any]:
+    """What `cfg.json` says of the making of an SAE."""
+    found: dict[str, Any] = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))["metadata"]
+    return found
+
+
+def control_lines(metadata: Mapping[str, Any]) -> list[str]:
+    """What the controls of a training explain, a line each; none of SAEs that were made before there were any."""
+    controls = metadata.get("controls", {})
+    lines = []
+    if one := controls.get("components"):
+        lines.append(f"{one['rank']} principal components explain {one['explained_variance']:.3f}")
+    if one := controls.get("gaussian"):
+        lines.append(
+            "trained alike on noise with the activations' mean and covariance: explained variance "
+            f"{one['explained_variance']:.3f}, {_percent(one['dead'])} dead"
+        )
+    return lines
+
+
 def command(metadata: Mapping[str, Any]) -> str:
     """The command that trains an SAE again, from its `cfg.json`."""
     made, recipe = metadata["made"], metadata["made"]["recipe"]
@@ -258,7 +306,7 @@ def command(metadata: Mapping[str, Any]) -> str:
         k=recipe["k"], epochs=recipe["epochs"], batch=recipe["batch"], lr=f"{recipe['lr']:g}",
         sparsity=f"{recipe['sparsity']:g}", seed=recipe["seed"], dtype=made["dtype"],
     )  # fmt: skip
-    flags = {"--autocast": recipe["autocast"], "--full": not made["half"]}
+    flags = {"--autocast": recipe["autocast"], "--full": not made["half"], "--control": made.get("control", False)}
     return " ".join([line, *(flag for flag, on in flags.items() if on)])
 
 
@@ -288,6 +336,7 @@ def write_readme(folder: Path) -> None:
         f"{_percent(read['variance_of_first'])} of all variance, and {read['massive']} massive tokens (norm over "
         f"{read['massive_above']:.1f}), with {_percent(read['variance_of_massive'])}. In the last of {last['steps']} "
         f"steps: explained variance {last['explained_variance']:.3f}, {_percent(last['dead'])} of the latents dead.",
+        *(f"\nControl: {line}." for line in control_lines(metadata)),
     ]
     if (folder / CARD).is_file():
         measured = json.loads((folder / CARD).read_text(encoding="utf-8"))

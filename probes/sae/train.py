@@ -16,7 +16,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,8 @@ from probes.sae.config import read_config
 
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard")
 CONFIG, WEIGHTS, STATE = "cfg.json", "sae_weights.safetensors", "training.safetensors"
-BEGUN = ("activations", f".{STATE}.part")  # what may lie in a folder before the first state
+CONTROL = "control"  # the folder of a training on noise, beside the SAE
+BEGUN = ("activations", CONTROL, f".{STATE}.part")  # what may lie in a folder before the first state
 MOMENTS = ("exp_avg", "exp_avg_sq")
 LOOK, LOOKS = 16, {"cpu": 1}  # steps between two looks at the losses, for each of which a GPU would be waited for
 FREE = 0.5  # of a GPU's free memory that the activations may take, to lie there
@@ -198,7 +199,7 @@ def train(
             f"{len(cached)} tokens are left to train on and a batch has {recipe.batch}; "
             "give more tokens or a smaller batch"
         )
-    sae = _new(cached, recipe, device)
+    sae = _new(cached.mean * cached.scale, recipe, device)
     optimiser = torch.optim.Adam(sae.parameters(), lr=recipe.lr, fused=True)
     silent = torch.zeros(recipe.d_sae, dtype=torch.long, device=sae.device)  # steps since each latent fired
     wanted = {"made": made, "activations": cached.digest}
@@ -255,7 +256,17 @@ def saelens() -> Any:
             raise UserError(f"training an SAE needs SAELens ({error}); pip install 'sae-lens>=6.54,<7'") from error
 
 
-def _new(cached: Cached, recipe: Recipe, device: torch.device | str) -> Any:
+def trial_step(recipe: Recipe, d_model: int, device: torch.device | str) -> Callable[[], Point]:
+    """A step of such a training on noise, to be taken again and again and timed."""
+    recipe = recipe.sized(d_model)
+    sae = _new(torch.zeros(d_model), recipe, device)
+    optimiser = torch.optim.Adam(sae.parameters(), lr=recipe.lr, fused=True)
+    silent = torch.zeros(recipe.d_sae, dtype=torch.long, device=sae.device)
+    x = torch.randn(recipe.batch, d_model, generator=torch.Generator().manual_seed(0)).to(sae.device)
+    return lambda: _update(sae, optimiser, x, silent, recipe, 0, 1)
+
+
+def _new(b_dec: Float[Tensor, " d_model"], recipe: Recipe, device: torch.device | str) -> Any:
     """SAELens's training module with its first weights."""
     lens = saelens()
     cls, config = lens.registry.get_sae_training_class(recipe.architecture)
@@ -271,8 +282,8 @@ def _new(cached: Cached, recipe: Recipe, device: torch.device | str) -> Any:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        sae = cls(config(d_in=len(cached.mean), d_sae=recipe.d_sae, **special[recipe.architecture]))
-    sae.b_dec.data.copy_(cached.mean * cached.scale)
+        sae = cls(config(d_in=len(b_dec), d_sae=recipe.d_sae, **special[recipe.architecture]))
+    sae.b_dec.data.copy_(b_dec)
     return sae.to(device).train()
 
 

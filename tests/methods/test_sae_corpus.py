@@ -121,3 +121,58 @@ def test_a_file_that_is_too_short_is_told(tiny: Model, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some words " * 20)
     with pytest.raises(UserError, match="tokens for training and 5000 are asked of it"):
         drawn(tiny, str(tmp_path / "a.txt"), 5000)
+
+
+def test_columns_of_parquet_files_and_of_data_sets_are_read(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lines = [f"line {n} of some words {n * 7}" for n in range(400)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    pq.write_table(pa.table({"text": lines, "id": range(400)}), tmp_path / "a.parquet")
+    asked: list[Any] = []
+
+    def rows_of(repo: str, config: str | None, **more: Any) -> list[dict[str, str]]:
+        asked.append((repo, config, more))
+        return [{"body": line} for line in lines]
+
+    monkeypatch.setattr("datasets.load_dataset", rows_of)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda _, repo, revision: type("", (), {"sha": "c0ffee"}))
+    (hub,) = sources_of("hub:some/texts:config=en,split=validation,column=body")
+    assert hub.plain and hub.sha256 == "c0ffee"
+    given = {"split": "validation", "revision": "c0ffee", "streaming": True}
+    assert asked == [("some/texts", "en", given)]
+    wanted = [t.ids for t in drawn(tiny, str(tmp_path / "a.jsonl"), 2000).texts]
+    assert [t.ids for t in drawn(tiny, str(tmp_path / "a.parquet"), 2000).texts] == wanted
+    assert [t.ids for t in drawn(tiny, hub.name, 2000).texts] == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("hub:words", "write hub:owner/name"),
+        ("hub:a/b:splitt=train", "did you mean split"),
+        ("hub:a/b:train", "write key=value"),
+        ("hub:a/b", "no column 'text'; it has body"),
+        ("b.parquet", "no column 'text'; it has words"),
+        ("c.parquet", "no Parquet file"),
+        ("d.parquet", "a int where a text is expected"),
+    ],
+)
+def test_columns_that_are_none_are_refused(
+    given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"words": ["a"]}), "b.parquet")
+    Path("c.parquet").write_bytes(b"PAR1 cut")
+    pq.write_table(pa.table({"text": [1]}), "d.parquet")
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"body": "x"}])
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda _, repo, revision: type("", (), {"sha": "c0ffee"}))
+    with pytest.raises(UserError) as error:
+        sources_of(given)
+    assert said in str(error.value) and "\n" not in str(error.value)

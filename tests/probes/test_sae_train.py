@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,7 +18,9 @@ from probes.sae import SAE
 from probes.sae import cache as sae_cache
 from probes.sae import train as sae_train
 from probes.sae.cache import Cached, cache_activations
-from probes.sae.train import ARCHITECTURES, CONFIG, STATE, WEIGHTS, Recipe, saelens, train
+from probes.sae.control import gaussian, spectrum
+from probes.sae.estimate import check_room, estimate
+from probes.sae.train import ARCHITECTURES, CONFIG, CONTROL, STATE, WEIGHTS, Recipe, saelens, train
 from probes.sites import Site
 from tests.support.shell import shell
 from tests.support.tiny import VOCAB, tiny_model
@@ -314,6 +317,40 @@ def test_too_few_tokens_and_unreadable_sites_are_refused(cached: Cached, tmp_pat
         cache_activations(lm, [[3], [4]], [1, 1], SITE, tmp_path / "a", identity={})
 
 
+# --- its controls and its cost ---
+
+
+def test_controls_are_components_and_noise_of_the_same_covariance(cached: Cached, tmp_path: Path) -> None:
+    x = cached.rows(torch.arange(len(cached))).double()
+    values = torch.linalg.svdvals(x - x.mean(0)).square()
+    found = spectrum(cached)
+    assert found.explained(4) == pytest.approx(float(values[:4].sum() / values.sum()), rel=1e-3)
+    assert found.explained(32) == pytest.approx(1)
+    noise = gaussian(cached, found, 0)
+    drawn = torch.cat([noise.rows(torch.arange(n, n + 500)) for n in range(0, 20_000, 500)]).double()
+    assert len(noise) == len(cached) and noise.scale == cached.scale
+    assert float((drawn.T.cov() - x.T.cov()).norm() / x.T.cov().norm()) < 0.05
+    assert torch.equal(noise.rows(torch.arange(9)), noise.rows(torch.arange(9)))
+    train(noise, SMALL, tmp_path / "noise", about=ABOUT)
+    train(cached, SMALL, tmp_path / "real", about=ABOUT)
+    real, control = (
+        json.loads((tmp_path / name / CONFIG).read_text())["metadata"]["training"]["explained_variance"]
+        for name in ("real", "noise")
+    )
+    assert real > control  # some hundred tokens of a vocabulary of few are learnt by heart, noise is not
+
+
+def test_what_a_training_takes_is_told_and_refused_where_there_is_no_room(tmp_path: Path) -> None:
+    needed = estimate(tiny_model("llama"), SITE, SMALL, 10_000, 16, trainings=2)
+    assert needed.disk == 2 * 10_000 * 32 + 2 * 4 * 4 * (2 * 32 * 48 + 48 + 32)
+    assert needed.capture_seconds > 0 and needed.training_seconds > 0 and "GB of disk" in needed.line
+    check_room(needed, tmp_path / "a" / "b", None)
+    with pytest.raises(UserError, match="GB of memory beside"):
+        check_room(needed, tmp_path, 1000)
+    with pytest.raises(UserError, match="GB of disk"):
+        check_room(dataclasses.replace(needed, disk=1 << 60), tmp_path, None)
+
+
 # --- the command ---
 
 
@@ -327,18 +364,23 @@ def arguments(model: Path, out: Path, *more: str) -> tuple[str, ...]:
 
 def test_the_command_trains_saves_and_measures(tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "sae"
-    code, said, err = shell(*arguments(tiny_folder, out, "--json"))
+    code, said, err = shell(*arguments(tiny_folder, out, "--estimate", "--control"))
+    assert code == 0 and "to read the activations" in said and not out.exists()
+    code, said, err = shell(*arguments(tiny_folder, out, "--control", "--json"))
     assert code == 0, err
     result = json.loads(said)
     assert result["sae"] == str(out) and result["made"]["sources"] == "organism+samples"
-    assert sorted(p.name for p in out.iterdir()) == ["README.md", CONFIG, WEIGHTS]
-    assert SAE.load(out).d_sae == 48
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", CONFIG, CONTROL, WEIGHTS]
+    assert SAE.load(out).d_sae == SAE.load(out / CONTROL).d_sae == 48
+    assert set(result["controls"]) == {"components", "gaussian"} and result["controls"]["components"]["rank"] == 4
     before = (out / WEIGHTS).read_bytes()
-    code, said, _ = shell(*arguments(tiny_folder, out))
+    code, said, _ = shell(*arguments(tiny_folder, out, "--control"))
     assert code == 0 and f"elicit sae card --sae {out}" in " ".join(said.split())
     assert (out / WEIGHTS).read_bytes() == before
+    assert "4 principal components explain" in said and f"--set sae={out}" in " ".join(said.split())
     readme = (out / "README.md").read_text()
     assert "elicit sae train --model" in readme and "--sources organism+samples --tokens 4000" in readme
+    assert "Control: trained alike on noise" in readme and " --control" in readme
     given = ("sae", "card", "--sae", str(out), "--model", str(tiny_folder), "--sources", "organism+samples",
              "--tokens", "4000", "--context", "16", "--device", "cpu", "--dtype", "float32")  # fmt: skip
     code, said, err = shell(*given, "--json")

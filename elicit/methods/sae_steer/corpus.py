@@ -5,7 +5,7 @@ Sources are joined by +, each with a weight if wanted: `organism*2+samples+notes
 - a task: its questions in five prompts, bare and with either instruction before and after the question, each followed
   by the model's own answer (`direct` and `cot` texts);
 - `samples`: what the model writes after nothing but its start token, at temperature 1;
-- a file: plain text, or JSON Lines with `text`, cut to pieces of one length (both `plain` texts).
+- a file or a data set of the hub (`documents.py`), cut to pieces of one length (both `plain` texts).
 
 Held out for the card: a task's dev items, answered greedily, and a twentieth of samples and pieces, by a hash. Training
 sees fit items alone, with sampled answers. What is drawn depends on the seed and on a batch's number, so that a journal
@@ -27,13 +27,15 @@ from transformers import PreTrainedTokenizerBase
 from elicit.decoding.decoders import Decoder, Greedy, Sampling
 from elicit.decoding.engine import Batch, decode_batch
 from elicit.decoding.loop import StopRule
+from elicit.methods.sae_steer.documents import documents
+from elicit.methods.sae_steer.documents import identity as identity_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.registry import load_task
 from elicit.training.organisms.variants import PROMPTS
 from probes.encoding import encoded
 from probes.errors import UserError
-from probes.files import make_folder, no_link, sha256_of, write_whole
+from probes.files import make_folder, no_link, write_whole
 
 Kind = Literal["direct", "cot", "plain"]
 TextSplit = Literal["train", "card"]
@@ -44,7 +46,6 @@ ROWS = 64  # samples or pieces a batch
 ITEM_TOKENS = 150  # that an item in all prompts has at least, or nearly so
 MOST_ITEMS = 1024  # of a task; then the same questions again, with other answers
 SHORTEST = 8  # tokens of a piece
-LUMP = 4096  # characters of a text file that are tokenised together
 FRUITLESS = 20  # batches in a row without a text
 
 
@@ -59,7 +60,7 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A source and its weight; `sha256` is that of a file, which holds plain text or a task's questions."""
+    """A source and its weight; `sha256` is that of a file, or a data set's commit; `plain`: text, no questions."""
 
     name: str
     weight: float = 1.0
@@ -107,13 +108,10 @@ def sources_of(text: str) -> list[Source]:
             share = 0.0
         if not name or not 0 < share < float("inf"):
             raise UserError(f"source {part!r} was given; write name or name*weight, with a weight above 0, joined by +")
-        path = Path(name).expanduser()
-        plain = path.is_file() and not _is_task_file(path)
-        if plain:
-            next(_documents(path))
-        elif name != SAMPLES:
+        plain, fixed = identity_of(name)
+        if not plain and name != SAMPLES:
             load_task(name, limit=1)
-        out.append(Source(name, share, sha256_of(path) if path.is_file() else "", plain))
+        out.append(Source(name, share, fixed, plain))
         if name in [s.name for s in out[:-1]]:
             raise UserError(f"source {name!r} was given twice; give it once, with a weight: {name}*2")
     return out
@@ -220,7 +218,7 @@ def _cut(texts: Sequence[Text], share: int, source: Source, split: TextSplit) ->
         kept = "for training" if split == "train" else "held out"
         raise UserError(
             f"source {source.name!r} has {tokens} tokens {kept} and {share} are asked of it; "
-            "give fewer tokens, another weight or a longer text"
+            "give fewer tokens, another weight or more text"
         )
     return out
 
@@ -293,10 +291,10 @@ def _samples(model: Model, split: TextSplit, seed: int, context: int, start: int
 def _file(
     tokenizer: PreTrainedTokenizerBase, source: Source, split: TextSplit, context: int, start: int
 ) -> Iterator[list[Text]]:
-    """Pieces of a file's texts."""
+    """Pieces of a source's documents."""
     pieces = (
         Text(ids[at : at + context], 1, "plain", source.name)
-        for document in _documents(Path(source.name).expanduser())
+        for document in documents(source.name, source.sha256)
         for ids in [encoded(tokenizer, document)]
         for at in range(0, len(ids), context)
         if len(ids) - at >= SHORTEST
@@ -312,54 +310,3 @@ def _file(
 
 def _held_out(name: str) -> bool:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=b"sae").digest(), "big") % HELD_OUT == 0
-
-
-def _is_task_file(path: Path) -> bool:
-    """Whether the first line of a JSON Lines file asks a question."""
-    if path.suffix not in (".jsonl", ".json"):
-        return False
-    with path.open("rb") as file:
-        try:
-            first = json.loads(file.readline())
-        except ValueError:
-            return False
-    return isinstance(first, dict) and "question" in first
-
-
-def _documents(path: Path) -> Iterator[str]:
-    """The texts of a file, one after the other.
-
-    Raises:
-        UserError: it holds none, is not UTF-8, or has a line that is no object with a text.
-    """
-    empty = True
-    lump = ""
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if path.suffix == ".jsonl":
-                    if line.strip():
-                        empty = False
-                        yield _text_of(line, f"{path}, line {number}")
-                    continue
-                lump += line
-                if len(lump) >= LUMP:
-                    empty = False
-                    yield lump
-                    lump = ""
-    except UnicodeDecodeError as error:
-        raise UserError(f"{str(path)!r} is not text in UTF-8 (byte {error.start}); give a text file") from error
-    if lump.strip():
-        yield lump
-    elif empty:
-        raise UserError(f"{str(path)!r} holds no text; give a file with some")
-
-
-def _text_of(line: str, where: str) -> str:
-    try:
-        text = json.loads(line)["text"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: no object with a text; mend or remove the line") from error
-    if not isinstance(text, str):
-        raise UserError(f"{where}: the text is a {type(text).__name__}; mend or remove the line")
-    return text
