@@ -14,6 +14,7 @@ import typer
 from elicit.cli.analyse import analyse, analyses
 from elicit.cli.compare import compare
 from elicit.cli.convert import convert
+from elicit.cli.dashboard import dashboard
 from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
 from elicit.cli.lists import methods, tasks
@@ -55,6 +56,7 @@ app.add_typer(organism)
 sae.command()(find)
 sae.command()(feature)
 sae.command()(convert)
+sae.command()(dashboard)
 app.add_typer(sae)
 
 

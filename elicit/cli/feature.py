@@ -43,6 +43,7 @@ def find(
     from elicit.cli.terminal import out, show_table
     from elicit.methods.sae_steer.falsification import strongest_tokens
     from elicit.methods.sae_steer.pipeline import pick
+    from probes.sae.neuronpedia import page_of
 
     on, options, loaded, _ = _ground(given)
     rows: list[dict[str, Any]] = []
@@ -51,7 +52,8 @@ def find(
         tokens = strongest_tokens(values, one.activations, on.thoughts, 5)
         density, maximum = float(one.firing.density[one.index]), float(one.firing.maximum[one.index])
         found = {"layer": one.sae.site.layer, "feature": one.index, "score": one.score, "fires": density}
-        rows.append({**found, "largest": maximum, "strongest tokens": tokens})
+        page = page_of(one.sae, one.index)
+        rows.append({**found, "largest": maximum, "strongest tokens": tokens, **({"page": page} if page else {})})
     if as_json:
         print(json.dumps({"model": loaded.describe(), "how": how, "features": rows}, indent=2))
         return
@@ -64,11 +66,16 @@ def find(
         for r in rows
     ]  # fmt: skip
     show_table(head, shown)
+    for row in rows:
+        if "page" in row:
+            out.print(row["page"], highlight=False, soft_wrap=True)
     out.print(f"\nnext: elicit sae feature {rows[0]['feature']} --model {model}" + (f" --sae {sae}" if sae else ""))
 
 
 def feature(
-    index: Annotated[int, typer.Argument(metavar="FEATURE", help="The feature's number.")],
+    which: Annotated[
+        str, typer.Argument(metavar="FEATURE", help="The feature's number, or neuronpedia:model/source/number.")
+    ],
     sae: SAEName = "",
     model: ModelName = MODEL,
     task: TaskName = "",
@@ -83,6 +90,7 @@ def feature(
     as_json: Json = False,
 ) -> None:
     """One feature's card: where it fires, what it writes, what could falsify it."""
+    sae, index = _which(which, sae)
     given = {**locals(), "how": "contrast", "words": ""}
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.falsification import falsify
@@ -90,6 +98,7 @@ def feature(
     from elicit.methods.sae_steer.pipeline import pick
     from probes.figures import MARK
     from probes.files import check_folder, make_folder, ours_to_replace, write_whole
+    from probes.sae.neuronpedia import page_of
 
     if out is not None:
         check_folder(out.parent)
@@ -102,11 +111,13 @@ def feature(
     card = falsify(loaded, feature, items, on.prompt, options.instruction, one.activations, on.thoughts, seed=seed)
     up, down = written(loaded, feature)
     file = out or Path("runs") / f"feature-{Path(one.sae.name).name}-{index}.html"
+    address = page_of(one.sae, index)
     ours_to_replace(file, MARK)
     make_folder(file.parent)
     write_whole(file, card_page(loaded, one.sae, feature, one.activations, on.thoughts, card))
     if as_json:
-        print(json.dumps({"page": str(file), **card, "likelier": up, "less likely": down}, indent=2))
+        pages = {"page": str(file), "neuronpedia": address or None}
+        print(json.dumps({**pages, **card, "likelier": up, "less likely": down}, indent=2))
         return
     for name in ("contrast", "paraphrase", "template", "irrelevant", "injection"):
         if card[name] is not None:
@@ -114,6 +125,24 @@ def feature(
     shown.print("writes       " + " ".join(repr(t) for t, _ in up[:8]), highlight=False, markup=False)
     shown.print("; ".join(card["verdict"]) or "nothing speaks against it", highlight=False, markup=False)
     shown.print(f"\npage: {file}", highlight=False, soft_wrap=True)
+    if address:
+        shown.print(f"Neuronpedia: {address}", highlight=False, soft_wrap=True)
+
+
+def _which(feature: str, sae: str) -> tuple[str, int]:
+    """The SAE's name and the feature's number, which may be one id of Neuronpedia's."""
+    from probes.sae.neuronpedia import is_id, with_feature
+
+    if is_id(feature):
+        if sae:
+            raise UserError(f"{feature!r} and --sae {sae} were given; the first names its SAE: leave --sae out")
+        sae, index = with_feature(feature)
+        if index < 0:
+            raise UserError(f"{feature!r} names no feature; add its number: {feature}/123")
+        return sae, index
+    if not feature.isdecimal():
+        raise UserError(f"feature {feature!r} was given; give a number, or neuronpedia:model/source/number")
+    return with_feature(sae, int(feature))
 
 
 def _ground(given: dict[str, Any]) -> Any:

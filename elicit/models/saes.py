@@ -8,11 +8,12 @@ from pathlib import Path
 from elicit.models import zoo
 from probes.errors import UserError, unknown
 from probes.sae.autoencoder import SAE
-from probes.sae.load import FORMS, load_sae, releases
+from probes.sae.load import FORMS, load_sae
+from probes.sae.releases import releases
 
 
 def open_sae(name: str) -> SAE:
-    """A shipped SAE, a folder, `release:sae_id` of SAELens, or `owner/repo:path`.
+    """A shipped SAE, a folder, `release:sae_id` of SAELens, `neuronpedia:model/source`, or `owner/repo:path`.
 
     Raises:
         UserError: an unknown name, files that cannot be reached or read, a shipped file that was changed.

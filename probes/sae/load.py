@@ -1,9 +1,9 @@
 """Any sparse autoencoder as a `probes.sae.SAE`: a folder, a release that SAELens knows, a repository of the hub.
 
 Names: `path/to/folder` (SAELens's; sparsify's and Gemma Scope's: `probes.sae.convert`), `release:sae_id`
-(`gemma-scope-2-270m-it-res:layer_12_width_16k_l0_small`), and `owner/repo:path/in/repo` for a repository that holds
-SAELens's two files or sparsify's. A release in another format is read by SAELens's own loader for it and converted; its
-settings are fetched and checked before its weights.
+(`gemma-scope-2-270m-it-res:layer_12_width_16k_l0_small`), `neuronpedia:model/source` (`probes.sae.neuronpedia`), and
+`owner/repo:path/in/repo` for a repository that holds SAELens's two files or sparsify's. A release in another format is
+read by SAELens's own loader for it and converted; its settings are fetched and checked before its weights.
 
 Nothing is unpickled. Some loaders call `torch.load`, which reads tensors alone unless an environment variable forbids
 it: under that variable no release is loaded.
@@ -17,10 +17,9 @@ import importlib
 import os
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
@@ -31,37 +30,11 @@ from probes.errors import UserError, unknown
 from probes.sae.autoencoder import SAE, assemble
 from probes.sae.config import check, read_config
 from probes.sae.convert import PICKLED, SPARSIFY, foreign_file, load_foreign
+from probes.sae.neuronpedia import is_id, named
+from probes.sae.releases import releases
 
 FORMS = "give a folder, release:sae_id or owner/repo:path/in/repo"
 UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-
-
-@dataclass(frozen=True)
-class Release:
-    """SAEs that were published together: their repository, and the path of each id in it."""
-
-    repo: str
-    saes: Mapping[str, str]
-
-
-@cache
-def releases() -> Mapping[str, Release]:
-    """SAELens's directory of releases, by name. Its file is read; importing SAELens takes many times as long.
-
-    Raises:
-        UserError: SAELens is not installed.
-    """
-    import yaml  # type: ignore[import-untyped]
-
-    found = find_spec("sae_lens")
-    if found is None or not found.submodule_search_locations:
-        raise UserError("releases are read by SAELens, which is not installed; run: pip install 'sae-lens>=6.54,<7'")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in Python takes seconds
-    text = Path(found.submodule_search_locations[0], "pretrained_saes.yaml").read_text(encoding="utf-8")
-    return {
-        name: Release(entry["repo_id"], {sae["id"]: str(sae["path"]) for sae in entry["saes"]})
-        for name, entry in loader(text).get_single_data().items()
-    }
 
 
 def load_sae(name: str | Path, *, device: str = "cpu") -> SAE:
@@ -77,6 +50,10 @@ def load_sae(name: str | Path, *, device: str = "cpu") -> SAE:
         file = foreign_file(folder)
         return SAE.load(folder, device) if file is None else load_foreign(file).to(device)
     text = str(name)
+    if is_id(text):
+        text, index = named(text)
+        if index is not None:
+            raise UserError(f"{str(name)!r} names a feature where an SAE is asked for; leave its number out")
     if folder.is_file() and folder.suffix in PICKLED:
         raise UserError(f"{text!r} is pickled, and nothing is unpickled here; run: {_conversion(folder)}")
     if isinstance(name, Path) or folder.is_file():

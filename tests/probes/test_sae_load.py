@@ -21,7 +21,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from probes.sae import SAE
-from probes.sae.load import load_sae, releases
+from probes.sae.load import load_sae
+from probes.sae.releases import releases
 from probes.sites import Site
 from tests.probes.test_sae import D_MODEL, D_SAE, X, draw, made, same, told
 from tests.probes.test_sae_convert import sparse_coder
@@ -50,7 +51,7 @@ def test_the_names_of_releases() -> None:
 
 def test_without_saelens_releases_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     releases.cache_clear()
-    monkeypatch.setattr("probes.sae.load.find_spec", lambda name: None)
+    monkeypatch.setattr("probes.sae.releases.find_spec", lambda name: None)
     assert "pip install 'sae-lens" in told(lambda: load_sae(GEMMA))
 
 

@@ -6,8 +6,6 @@ It drives the Chromium that is installed; without one on PATH these tests are sk
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from plotly.offline import get_plotlyjs
 
 from elicit.analysis import ANALYSES, Analyser, Analysis, of_samples, takes_runs
@@ -30,23 +28,11 @@ from elicit.report.comparison import entries
 from elicit.tasks.base import Item
 from probes.errors import UserError
 from probes.figures import page as page_of
+from tests.report.conftest import WAIT
 from tests.support.shell import shell
 from tests.support.written import written_run, written_task
 
 HOSTILE = "</script><script>document.title='owned'</script><b>&amp; “q” \u2028 𝔘𝔫𝔦\n\nso"
-WAIT = 120_000  # milliseconds: the machine may be busy
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser on PATH ({', '.join(names)}); install one to test the report by clicking")
-    with sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=WAIT)
-        yield one
-        one.close()
 
 
 def said(item: Item, branch: int) -> str:

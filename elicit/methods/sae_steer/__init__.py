@@ -74,6 +74,7 @@ def fit(
         items: items of a task; its fit and dev splits are used and its test split is not.
         progress: reports the search.
         sae: names, folders or releases of SAEs, joined by commas; the one shipped for the model unless given.
+            An id of Neuronpedia's may name the feature too: `neuronpedia:model/source/feature`.
         feature: this feature instead of the search for one (−1).
         find: `contrast`, `reason` (ReasonScore) or `both`.
         instruction: what the contrasted prompts are asked with and without.
@@ -96,7 +97,9 @@ def fit(
     """
     from elicit.methods.sae_steer import pipeline
     from elicit.methods.sae_steer.options import Search
+    from probes.sae.neuronpedia import with_feature
 
+    sae, feature = with_feature(sae, feature)
     options = Search(
         sae, feature, find, instruction, words, candidates, strengths, unit, change, when, dev, read, step, checked,
         max_new_tokens, seed, kl,
@@ -155,11 +158,12 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     unsteered, *tried = found["search"]
     against = "; ".join(card["verdict"])
     budget = f" Strengths reach {found['kl']:g} nats on plain text, each control's own too." if "kl" in found else ""
+    page = f" Its page: {found['neuronpedia']}." if "neuronpedia" in found else ""
     return [
         f"Feature {found['feature']} of {found['sae']}, layer {found['layer']}: {asked['change']} "
         f"{found['strength']:g} {asked['unit']} at {found['when']}, {did['share of the stream']:.2f} of the residual "
         f"stream's norm; its largest activation is {found['maximum']:.1f}, it fires at {found['density']:.1%} of "
-        "positions.",
+        f"positions.{page}",
         f"Chosen on dev among {len(tried)} interventions: {found['dev_accuracy']:.0%} right, unsteered "
         f"{unsteered['accuracy']:.0%}.{budget}",
         f"Read by the SAE it goes from {did['value before']:.1f} to {did['value after']:.1f}; of the other features "

@@ -18,6 +18,7 @@ from probes.figures import BLUE, page, styled, table
 from probes.lens import final_norm
 from probes.offsets import decoded
 from probes.sae.autoencoder import SAE, Feature
+from probes.sae.neuronpedia import page_of
 
 CONTEXTS, AROUND = 12, 16  # contexts shown, tokens shown on each side
 WRITTEN = 12  # tokens that it makes likelier, and less likely
@@ -118,10 +119,12 @@ def card_page(
     )
     tokens = [(a, f"{x:+.3f}", b, f"{y:+.3f}") for (a, x), (b, y) in zip(up, down, strict=True)]
     found = contexts(feature, activations, thoughts)
+    if address := page_of(sae, feature.index):
+        note += f" On Neuronpedia: {address}"
     parts: list[Any] = [
         "<h2>Where it is strongest</h2>",
         "<p class='note'>One line a text; the darker, the stronger. The strongest token is underlined.</p>",
-        "".join(_line(context, found[0].value) for context in found) or "<p>It never fires here.</p>",
+        "".join(context_line(context, found[0].value) for context in found) or "<p>It never fires here.</p>",
         ("Activations", "Positions where it fires, by how strongly.", histogram(feature, activations)),
         "<h2>What it writes</h2>",
         "<p class='note'>Change of logits a unit of activation, read past the layers above.</p>",
@@ -147,10 +150,11 @@ def falsified_parts(card: Mapping[str, Any]) -> list[str]:
     return [table(("", "share", "wanted"), rows), f"<p class='note'>{html.escape(verdict)}.</p>"]
 
 
-def _line(context: Context, most: float) -> str:
+def context_line(context: Context, most: float) -> str:
+    """A context as HTML: the darker a token, the nearer its activation to `most`; the strongest is underlined."""
     spans = []
     for i, (token, value) in enumerate(zip(context.tokens, context.values, strict=True)):
-        shade = f"background:rgba(38,103,178,{0.75 * max(0.0, value) / most:.2f})"
+        shade = f"background:rgba(38,103,178,{0.6 * max(0.0, value) / most:.2f})"
         line = ";text-decoration:underline" if i == context.at else ""
         text = html.escape(token).replace("\n", "↵")
         spans.append(f"<span style='{shade}{line}' title='{value:.2f}'>{text}</span>")

@@ -26,6 +26,7 @@ from probes.capture import capture
 from probes.errors import UserError
 from probes.sae.autoencoder import SAE, Feature
 from probes.sae.card import check_model, fit_check, sae_card
+from probes.sae.neuronpedia import page_of
 from probes.sae.scores import contrast, encoded, firing
 from steering.find import difference_of_means
 from steering.hooks import attached
@@ -175,6 +176,8 @@ def search(
         "search_run": chosen.run.name,
         "falsification": {k: v for k, v in card.items() if v is not None},
     }
+    if page := page_of(best.sae, best.index):
+        record["neuronpedia"] = page
     if options.budgets():
         record["kl"] = doses[best.name][chosen.strength]
     return FittedFeature(intervention, record, on)
