@@ -23,7 +23,9 @@ def steer(
     contrast: Annotated[
         str, typer.Option(help="Two prompts, positive,negative, on the task's fit items; or two files of texts.")
     ] = "qa-cot,qa",
-    sae: Annotated[str, typer.Option(help="An SAE, whose feature is the direction instead of a contrast.")] = "",
+    sae: Annotated[
+        str, typer.Option(help="An SAE or transcoder, whose feature is the direction instead of a contrast.")
+    ] = "",
     feature: Annotated[int, typer.Option(help="Its feature; unless given, the best of the contrast.")] = -1,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Steer along it though the SAE does not describe the model here.")
@@ -72,6 +74,7 @@ def steer(
     from elicit.tasks.free_text import free_text
     from elicit.tasks.registry import load_task
     from probes.files import check_folder, inner_folder, ours_to_replace
+    from probes.sae.transcoder import is_transcoder
     from steering.formats import ARCHITECTURE
     from steering.interventions import UNITS, When
 
@@ -94,6 +97,8 @@ def steer(
     if direction is not None:
         plan = _read_plan(direction, loaded)
         series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
+    elif sae and (Path(sae).expanduser() / "cfg.json").is_file() and is_transcoder(Path(sae).expanduser()):
+        series = _transcoder_series(given, loaded, source, window)
     elif sae:
         series = _feature_series(given, loaded, source, window)
     else:
@@ -158,6 +163,40 @@ def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
     return contrast(model.lm, sides[0], sides[1], Site(layer, given["point"]), method=given["how"], name=label, **about)
 
 
+def _transcoder_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> Any:
+    """A transcoder's decoder row at the MLP's output, and random directions as long.
+
+    The other end of the feature, what the MLP is given, is read on the task's fit items for the unit `feature_max`.
+    """
+    from elicit.evaluation.strength_sweep import series_of
+    from elicit.models.prompts import named_prompt
+    from probes.sae.transcoder import Transcoder, largest
+    from steering.directions import Direction
+    from steering.find import stream_norm
+
+    one, index, unit = Transcoder.load(given["sae"]), given["feature"], given["unit"]
+    if index < 0:
+        raise UserError(
+            f"the transcoder {one.name!r} was given without a feature; what a search contrasts is read where it is "
+            "steered, and a transcoder reads elsewhere: give --feature"
+        )
+    row = one.row(index)
+    put = named_prompt(given["put"], model.tokenizer)
+    prompts = [put.ids(item.question, model.tokenizer) for item in task.fit[: given["limit"]]]
+    if unit == "feature_max":
+        maximum = float(largest(model.lm, one, prompts)[index])
+        if maximum <= 0:
+            raise UserError(
+                f"feature {index} of {one.name!r} fires nowhere in {len(prompts)} prompts, so a strength in its maxima "
+                "has no size; give another feature, or --unit resid"
+            )
+        row, unit = row * maximum, "raw"
+    made = {"transcoder": one.name, "sha256": one.sha256, "feature": index, "unit": given["unit"]}
+    norm = stream_norm(model.lm, prompts, one.writes)
+    direction = Direction(row, one.writes, f"feature {index}", resid_norm=norm, made=made)
+    return series_of(direction, when=when, unit=unit, controls=given["random"])
+
+
 def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> Any:
     """A feature of an SAE at strength 1, and random features that fire as often and move the residual stream as far."""
     from elicit.evaluation.strength_sweep import Series
@@ -165,9 +204,11 @@ def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> 
     from elicit.methods.sae_steer.options import Search
     from elicit.methods.sae_steer.pipeline import matched_features, pick, search_data, size_of
     from elicit.models.prompts import named_prompt
+    from probes.sae.neuronpedia import with_feature
 
     put = named_prompt(given["put"], model.tokenizer)
-    asked = options_of("sae-steer") | {k: given[k] for k in ("sae", "feature", "max_new_tokens", "seed")}
+    asked = options_of("sae-steer") | {k: given[k] for k in ("max_new_tokens", "seed")}
+    asked["sae"], asked["feature"] = with_feature(given["sae"], given["feature"])
     options = Search(
         **{k: v for k, v in asked.items() if k != "prompt"}
         | {"read": given["limit"], "checked": not given["unchecked"]}

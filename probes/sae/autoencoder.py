@@ -15,7 +15,6 @@ encoder, since whether it is among the k largest cannot be told from its own col
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import UserError
+from probes.files import sha256_of
 from probes.finite import check_tensors
 from probes.sae.config import ACTIVATIONS, METADATA, check, current, read_config, site_of
 from probes.sites import Site
@@ -136,24 +136,41 @@ class SAE:
         Raises:
             UserError: files missing or broken, tensors missing or of other shapes, and what `check` refuses.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = Path(folder)
-        for file in ("cfg.json", "sae_weights.safetensors"):
-            if not (folder / file).is_file():
-                raise UserError(f"{str(folder)!r} holds no {file}; give a folder that SAELens saved")
         what = f"the SAE in {str(folder)!r}"
-        config = read_config(folder / "cfg.json")
+        config = settings_of(folder)
         check(config, what)
-        weights = folder / "sae_weights.safetensors"
-        try:
-            held = load_file(weights)
-        except SafetensorError as error:
-            raise UserError(f"the weights in {str(folder)!r} are broken ({error}); fetch them again") from error
-        with weights.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        held, sha256 = weights_of(folder)
         return assemble(config, held, what=what, name=folder.name, sha256=sha256).to(device)
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The settings in a folder that SAELens saved.
+
+    Raises:
+        UserError: a file that it lacks; settings that are no table.
+    """
+    for file in ("cfg.json", "sae_weights.safetensors"):
+        if not (folder / file).is_file():
+            raise UserError(f"{str(folder)!r} holds no {file}; give a folder that SAELens saved")
+    return read_config(folder / "cfg.json")
+
+
+def weights_of(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors in a folder that SAELens saved, and the SHA-256 of their file.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights = folder / "sae_weights.safetensors"
+    try:
+        held = load_file(weights)
+    except SafetensorError as error:
+        raise UserError(f"the weights in {str(folder)!r} are broken ({error}); fetch them again") from error
+    return held, sha256_of(weights)
 
 
 def assemble(

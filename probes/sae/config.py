@@ -20,13 +20,17 @@ ACTIVATIONS = {
     "matching_pursuit": "matching_pursuit",
 }
 TRANSCODER = (
-    "it reads at one point of the model and writes at another, so no feature can be read and steered at one site"
+    "it reads what the MLP is given and writes at its output, so no feature can be read and steered at one site; "
+    "elicit steer --sae FOLDER --feature N steers along one's decoder row"
 )
+TRANSCODERS = {
+    "transcoder": "relu",
+    "skip_transcoder": "relu",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
+}
 NOT_READ = {
-    "transcoder": TRANSCODER,
-    "skip_transcoder": TRANSCODER,
-    "jumprelu_transcoder": TRANSCODER,
-    "jumprelu_skip_transcoder": TRANSCODER,
+    **dict.fromkeys(TRANSCODERS, TRANSCODER),
     "temporal": "its features are read from all tokens before as well, not from one position",
 }
 # Before SAELens 6 these stood beside the sizes, not under `metadata`.

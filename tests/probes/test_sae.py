@@ -179,7 +179,7 @@ def test_a_folder_of_an_old_saelens(tmp_path: Path) -> None:
     [
         (
             {"architecture": "transcoder"},
-            "'transcoder': it reads at one point .* and writes at another.*; read here: stan",
+            "'transcoder': it reads what the MLP is given and writes at its output.*; read here: stan",
         ),
         ({"architecture": "matching_pursuit", "max_iterations": 0}, "max_iterations=0"),
         ({"architecture": "batchtopk"}, "architecture 'batchtopk'"),
