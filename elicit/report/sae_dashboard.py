@@ -66,9 +66,7 @@ def dashboard(model: Model, sae: SAE, activity: Activity, texts: Sequence[Sequen
     indices = activity.features.tolist()
     near = nearest(sae, indices)
     silent = sum(1 for fired in activity.fired.tolist() if not fired)
-    first = f"{len(indices)} of {sae.d_sae} features of {sae.name}" + (
-        f"; {silent} of them never fire in these texts" if silent else ""
-    )
+    first = f"{len(indices)} of {sae.d_sae} features" + (f"; {silent} never fire in these texts" if silent else "")
     note = (
         f"SAE {sae.name} ({sae.sha256[:12]}…) at {sae.site} of {model.name} {model.provenance.sha256[:12]}…; "
         f"{activity.positions} positions of {len(texts)} texts ({what}); left out: {activity.left_out} first and "
@@ -117,7 +115,7 @@ def _section(
     shown = set(activity.features.tolist())
     others = ", ".join(f"{_link(i) if i in shown else i} ({cosine:+.2f})" for i, cosine in near)
     up, down = written(model, feature)
-    tokens = [(a, f"{x:+.3f}", b, f"{y:+.3f}") for (a, x), (b, y) in zip(up, down, strict=True)]
+    tokens = [(_visible(a), f"{x:+.3f}", _visible(b), f"{y:+.3f}") for (a, x), (b, y) in zip(up, down, strict=True)]
     most = found[0].value if found else 1.0
     parts: list[Part] = [
         "<h2>Where it is strongest</h2>" + ("".join(context_line(c, most) for c in found) or "<p>Nowhere here.</p>"),
@@ -142,15 +140,23 @@ def histogram(activity: Activity, place: int) -> go.Figure:
             fill="tozeroy",
         )
     )
-    figure.update_xaxes(title="activation", type="log")
+    octaves = EDGES[first : last + 1].log2().ceil().unique()
+    ticks = (2.0**octaves).tolist()
+    figure.update_xaxes(title="activation", type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     figure.update_yaxes(title="positions", rangemode="tozero")
-    return styled(figure, height=280)
+    return styled(figure, height=260).update_layout(margin={"t": 20})
 
 
 def _context(model: Model, ids: Sequence[int], values: list[float], at: int) -> Context:
     first, stop = max(0, at - AROUND), min(len(ids), at + AROUND + 1)
     tokens = [decoded(model.tokenizer, [i]) for i in ids[first:stop]]
     return Context(tokens, values[first:stop], at - first)
+
+
+def _visible(token: str) -> str:
+    """A token whose blanks can be seen, where it is nothing else."""
+    token = token.replace("\n", "↵")
+    return token if token.strip() else token.replace(" ", "␣")
 
 
 def _link(index: int) -> str:

@@ -121,6 +121,8 @@ def test_the_command_writes_one_page_that_asks_nothing_of_a_network(
     page.locator("figure.plot").first.scroll_into_view_if_needed()
     page.locator("figure.plot .main-svg").first.wait_for(state="attached")
     assert page.locator("p.context").count() > 5 and "alert" in (page.locator("main").text_content() or "")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert not wrong
     page.close()
     code, out, _ = shell(*arguments(folder, tiny_folder, "--features", "3,17"))
