@@ -116,7 +116,8 @@ def train(
     if not standing(folder, made_of(recipe, d_model, about, half)):
         saelens()  # before texts are written for it
         needed = estimated(loaded.lm, site, recipe, tokens, context, trainings=1 + control)
-        check_room(needed, folder, free_bytes(loaded.lm.device))
+        if not folder.is_dir():  # what was begun has its place already
+            check_room(needed, folder, free_bytes(loaded.lm.device))
         written = ", ".join(s.name for s in chosen if not s.plain)
         said = needed.line + (f"; beside that the model writes its own texts ({written})" if written else "")
         if estimate:

@@ -97,7 +97,7 @@ def steer(
     if direction is not None:
         plan = _read_plan(direction, loaded)
         series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
-    elif sae and (Path(sae).expanduser() / "cfg.json").is_file() and is_transcoder(Path(sae).expanduser()):
+    elif sae and is_transcoder(Path(sae).expanduser()):
         series = _transcoder_series(given, loaded, source, window)
     elif sae:
         series = _feature_series(given, loaded, source, window)

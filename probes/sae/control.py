@@ -33,11 +33,11 @@ class Spectrum:
 
 
 def spectrum(cached: Cached) -> Spectrum:
-    """Read the activations once, in fp64; memory is d_model² and a chunk."""
+    """Read the activations once, summed in fp64; memory is d_model² and a chunk."""
     total = torch.zeros(len(cached.mean), len(cached.mean), dtype=torch.float64)
     for index in torch.arange(len(cached)).split(ROWS):
-        x = cached.rows(index).double() - cached.mean.double()
-        total += x.T @ x
+        x = cached.rows(index) - cached.mean
+        total += (x.T @ x).double()
     values, vectors = torch.linalg.eigh(total / len(cached))
     return Spectrum(values.flip(0).clamp(min=0), vectors.flip(1))
 

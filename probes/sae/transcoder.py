@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from probes.errors import UserError
 from probes.finite import check_tensors
 from probes.sae.autoencoder import settings_of, weights_of
-from probes.sae.config import TRANSCODERS, current
+from probes.sae.config import TRANSCODERS, current, read_config
 from probes.sites import Site, check_site, decoder, sublayer, width
 
 NOT_READ = {
@@ -113,8 +113,9 @@ class Transcoder:
 
 
 def is_transcoder(folder: Path) -> bool:
-    """Whether a folder with a `cfg.json` is a transcoder's, by its settings."""
-    return current(settings_of(folder))["architecture"] in TRANSCODERS
+    """Whether a path is a transcoder's folder, by the settings in it."""
+    settings = folder / "cfg.json"
+    return settings.is_file() and current(read_config(settings))["architecture"] in TRANSCODERS
 
 
 def _checked(config: dict[str, Any], what: str) -> int:

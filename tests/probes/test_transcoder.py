@@ -14,7 +14,7 @@ from probes.errors import UserError
 from probes.sae.config import TRANSCODERS
 from probes.sae.load import load_sae
 from probes.sae.train import saelens
-from probes.sae.transcoder import Transcoder, largest
+from probes.sae.transcoder import Transcoder, is_transcoder, largest
 from probes.sites import blocks
 from tests.support.shell import shell
 
@@ -62,6 +62,11 @@ def test_other_hook_points_are_refused_by_name(metadata: dict[str, str], said: s
     with pytest.raises(UserError, match=said) as error:
         Transcoder.load(tmp_path / "t")
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_another_kind_is_no_transcoders(tmp_path: Path) -> None:
+    (tmp_path / "cfg.json").write_text(json.dumps({"activation": "topk", "k": 4, "num_latents": 64, "d_in": 16}))
+    assert not is_transcoder(tmp_path) and not is_transcoder(tmp_path / "none")
 
 
 def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
