@@ -82,6 +82,8 @@ def test_vectors_and_gate(plant: Callable[..., Run], changed: dict[str, int], tw
     assert shown(finding) == verdict
     if verdict == CONFIRMED:
         assert "over random categories, the best rival" in finding.line
+        recovered = {row["arm"]: row["gap recovered [95%]"] for row in finding.table}
+        assert recovered["direct"] == "0.00 [0.00, 0.00]" and recovered["thinking model"] == "1.00 [1.00, 1.00]"
 
 
 def branches(items: Items, right: int, sure: bool) -> dict[str, list[Trace]]:

@@ -106,20 +106,29 @@ def recovered_by_arm(task: str, scores: Mapping[str, np.ndarray], *, seed: int =
     """
     if task != ORGANISM or not {DIRECT, CEILING} <= set(scores):
         return {}
+    return {
+        arm: {"recovered": found.share, "recovered_interval": found.interval.pair}
+        for arm, found in of_arms(scores, seed=seed).items()
+        if found.share is not None and found.interval is not None
+    }
+
+
+def of_arms(
+    scores: Mapping[str, np.ndarray], *, direct: str = DIRECT, ceiling: str = CEILING, seed: int = 0
+) -> dict[str, Recovered]:
+    """For each arm as `recovered`; the two that span the gap are 0 and 1 of it whatever the questions.
+
+    Args:
+        scores: of the same questions in the same order, by arm.
+        direct, ceiling: names of the two arms.
+    """
     out = {}
     for arm, values in scores.items():
-        found = _of_arm(arm, values, scores[DIRECT], scores[CEILING], seed)
-        if found.share is not None and found.interval is not None:
-            out[arm] = {"recovered": found.share, "recovered_interval": found.interval.pair}
+        found = recovered(values, scores[direct], scores[ceiling], seed=seed)
+        if found.share is not None and arm in (direct, ceiling):
+            found = replace(found, interval=Interval(found.share, found.share))
+        out[arm] = found
     return out
-
-
-def _of_arm(arm: str, scores: np.ndarray, direct: np.ndarray, ceiling: np.ndarray, seed: int) -> Recovered:
-    """As `recovered`; the two arms that span the gap are 0 and 1 of it whatever the questions."""
-    found = recovered(scores, direct, ceiling, seed=seed)
-    if found.share is None or arm not in (DIRECT, CEILING):
-        return found
-    return replace(found, interval=Interval(found.share, found.share))
 
 
 def false_positive(
@@ -163,8 +172,7 @@ def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recover
     for needed in (DIRECT, CEILING):
         if needed not in arms:
             raise UserError(f"the run has no arm {needed!r}; evaluate against {DIRECT},{CEILING}")
-    direct, ceiling = scores_of(metrics, DIRECT), scores_of(metrics, CEILING)
-    return {name: _of_arm(name, scores_of(metrics, name), direct, ceiling, seed) for name in arms}
+    return of_arms({name: scores_of(metrics, name) for name in arms}, seed=seed)
 
 
 def score_runs(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from elicit.decoding.trace import Trace
-from elicit.evaluation.metrics.gap import gap_cell, recovered, scores_of
+from elicit.evaluation.metrics.gap import DIRECT, gap_cell, of_arms, scores_of
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
 
@@ -91,7 +91,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str, ...]]:
+def gap_rows(run: Run, ceiling: str, baseline: str = DIRECT) -> list[tuple[str, ...]]:
     """The fraction of the gap between `baseline` and `ceiling` that each arm recovers, and how; none without
     the two."""
     arms = run.metrics["arms"]
@@ -100,8 +100,7 @@ def gap_rows(run: Run, ceiling: str, baseline: str = "direct") -> list[tuple[str
     scores = {name: scores_of(run.metrics, name) for name in arms}
     traces = run.traces
     rows = []
-    for name in arms:
-        got = recovered(scores[name], scores[baseline], scores[ceiling], seed=run.metrics["seed"])
+    for name, got in of_arms(scores, direct=baseline, ceiling=ceiling, seed=run.metrics["seed"]).items():
         told = gap_cell(got.share, got.interval.pair if got.interval else None, got.gain, got.gain_interval.pair)
         mine = [t for some in traces.get(name, {}).values() for t in some]
         did = summarise(mine) if mine and all(len(t.taken) == len(t.tokens) for t in mine) else None
