@@ -46,11 +46,11 @@ Setting = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="An option of what is run, as key=value; of its prompt: system, begin, and template.NAME, an argument "
-        "of the chat template. Repeatable.",
+        help="An option of what is run, as key=value; of its prompt: system, begin, trigger, and template.NAME, an "
+        "argument of the chat template. Repeatable.",
     ),
 ]
-PROMPT_DETAILS = {"system": "", "begin": ""}  # texts, of any method that puts a prompt
+PROMPT_DETAILS = {"system": "", "begin": "", "trigger": ""}  # texts, of any method that puts a prompt
 
 
 def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
@@ -100,7 +100,7 @@ def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str,
 
 
 def with_prompt_details(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with those of the prompt (`system`, `begin`, `template.NAME`, a table `template`) in its name.
+    """Options with those of the prompt (`system`, `begin`, `trigger`, `template.NAME`, a table `template`) in its name.
 
     Args:
         options: as they were given.

@@ -42,7 +42,7 @@ FORMATS: dict[str, str] = {
     "few-shot": "qa after solved questions of the fit split",
     "FILE": "a text file with {question} where the question goes",
 }
-SYSTEM, BEGIN, TEMPLATE = "system", "begin", "template"
+SYSTEM, BEGIN, TRIGGER, TEMPLATE = "system", "begin", "trigger", "template"
 _LATER = {"ends": (), "form": "", "system": None, "arguments": ""}  # fields that prompts of older runs lack
 
 
@@ -155,8 +155,9 @@ def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence
 
     Args:
         name: one of `FORMATS`, or the path of a template file; `key=value` may follow a colon, joined by commas, or a
-            JSON object: `system` (the system message), `begin` (words that the answer is made to begin with), and the
-            chat template's own arguments: `chat:enable_thinking=false`, `chat:{"system": "Be brief, please."}`.
+            JSON object: `system` (the system message), `begin` (words that the answer is made to begin with), `trigger`
+            (a sentence in place of the format's own), and the chat template's own arguments:
+            `chat:enable_thinking=false`, `chat:{"system": "Be brief, please."}`.
         tokenizer: chat formats need its chat template.
         solved: (question, answer) pairs for `few-shot`; the first four are used.
 
@@ -189,7 +190,7 @@ def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence
 
 
 def with_details(name: str, details: Mapping[str, Any]) -> str:
-    """A prompt's name with more details: `system`, `begin`, and arguments of its chat template by their names.
+    """A prompt's name with more details: `system`, `begin`, `trigger`, arguments of its chat template by their names.
 
     Raises:
         UserError: details of the name that cannot be read.
@@ -242,7 +243,7 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a prompt."""
     rest = dict(given)
     out: dict[str, Any] = {}
-    for name in (SYSTEM, BEGIN):
+    for name in (SYSTEM, BEGIN, TRIGGER):
         if name in rest:
             value = rest.pop(name)
             out[name] = value if isinstance(value, str) else json.dumps(value)

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from elicit.cli import app as cli
 from elicit.cli import completion
+from elicit.cli.options import PROMPT_DETAILS
 from elicit.cli.presets import page, preset
 from elicit.evaluation.run.run import Run
 from elicit.methods import METHODS, check_options
@@ -54,7 +55,7 @@ def test_the_six_are_there_and_refer_to_what_exists() -> None:
     for name in NAMES:
         about = preset(name)
         run = about["run"]
-        options = {k: v for k, v in run["options"].items() if k not in ("system", "begin")}
+        options = {k: v for k, v in run["options"].items() if k not in PROMPT_DETAILS}
         assert {key.replace("-", "_") for key in run} - {"options"} <= known.keys()
         assert run["method"] in METHODS and run["prompt"] in FORMATS
         check_options(run["method"], options)

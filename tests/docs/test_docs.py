@@ -21,6 +21,7 @@ import yaml
 import elicit
 from elicit.analysis import ANALYSES
 from elicit.cli.app import app
+from elicit.cli.options import PROMPT_DETAILS
 from elicit.methods import METHODS, options_of
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def test_every_command_that_a_page_shows_is_one(page: str) -> None:
             known = ANALYSES[given["name"]].options
         assert set(filter(None, (given.get("methods") or "").split(","))) <= {*METHODS, "all"}, words
         for pair in given.get("setting") or []:
-            of_prompt = pair.partition("=")[0] in ("system", "begin") or pair.startswith("template.")
+            of_prompt = pair.partition("=")[0] in PROMPT_DETAILS or pair.startswith("template.")
             assert of_prompt or pair.partition("=")[0] in known, (words, sorted(known))
 
 

@@ -122,6 +122,9 @@ def test_a_template_is_given_its_arguments() -> None:
     assert "system\nBe brief, and true.<|im_end|>" in both.text(QUESTION, tokenizer)
     began = named_prompt('chat:begin="<think>\\nLet me see."', tokenizer)
     assert began.text(QUESTION, tokenizer) == f"{put}<think>\nLet me see." and began.begun(QUESTION, tokenizer)
+    told = named_prompt("chat:trigger=Be quick.", tokenizer)
+    assert told == Prompt("chat", "Be quick.") and told.thinking() == Prompt("chat", THINK)
+    assert named_prompt("qa-cot:trigger=Quickly:", tokenizer) == Prompt(trigger="Quickly:")
     silent = named_prompt("chat:system=", tokenizer_of(FAMILIES["qwen2.5"]))
     assert "You help." not in silent.text(QUESTION, tokenizer_of(FAMILIES["qwen2.5"]))
 
