@@ -14,8 +14,8 @@ All else is TRL's: `--set 'trl={"use_vllm": true, "activation_checkpointing": tr
 The base is copied, and the copy is trained: TRL exchanges a model's forward and its configuration, and sharding takes
 its weights apart. Where all weights are trained (rank 0) the copy is in fp32 and is multiplied in bf16.
 
-TRL resumes a stopped training inexactly (a rollout that was in the middle of its updates is drawn anew), so what was
-stopped begins anew, and TRL writes no checkpoints; a finished training is read.
+A stopped training of one process goes on from a state of this suite (`elicit.training.trl_state`), others begin anew;
+a finished training is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from elicit.models.processes import PATIENCE, check_launch, processes
 from elicit.training.lora import lora_config
 from elicit.training.recipe import Recipe
 from elicit.training.saved import due, save_trained, step_folder
+from elicit.training.trl_state import MORE, Checkpoint
 from probes.errors import UserError, unknown
 
 TRAINERS = {"own": "the loop of this suite, one process", "trl": "TRL under accelerate, any number of processes"}
@@ -97,6 +98,19 @@ def sharded(options: Mapping[str, Any]) -> bool:
     return launched or bool(options.get("fsdp") or options.get("deepspeed"))
 
 
+def checkpoint(
+    folder: Path, wanted: dict[str, Any], every: int, options: Mapping[str, Any], size: int = 1
+) -> Checkpoint:
+    """What a training resumes from; of several processes, sharded weights and options that need more kept, nothing.
+
+    Args:
+        folder, wanted, every, size: as `Checkpoint` takes them.
+        options: TRL's own.
+    """
+    whole = processes() == 1 and not sharded(options) and not set(MORE) & set(options)
+    return Checkpoint(folder, wanted, every if whole else 0, size)
+
+
 def part_of(rows: int, part: int, options: Mapping[str, Any]) -> int:
     """Rows of one forward in one process, of `rows` that all processes share.
 
@@ -113,7 +127,13 @@ def part_of(rows: int, part: int, options: Mapping[str, Any]) -> int:
 
 
 def arguments(
-    kind: type, decided: Mapping[str, Any], options: Mapping[str, Any], model: Model, recipe: Recipe, folder: Path
+    kind: type,
+    decided: Mapping[str, Any],
+    options: Mapping[str, Any],
+    model: Model,
+    recipe: Recipe,
+    folder: Path,
+    state: Checkpoint | None = None,
 ) -> Any:
     """TRL's configuration: fixed by the method, set by the user, our defaults.
 
@@ -122,6 +142,7 @@ def arguments(
         decided: by the method's own options.
         options: TRL's own.
         model, recipe, folder: what is trained, how and where.
+        state: what is resumed from, if anything.
 
     Raises:
         UserError: an option that TRL lacks or that is decided, a value that it refuses.
@@ -143,7 +164,7 @@ def arguments(
     fixed = {
         "output_dir": str(folder), "max_steps": recipe.steps, "learning_rate": recipe.lr, "adam_beta1": 0.9,
         "adam_beta2": 0.99, "weight_decay": recipe.weight_decay, "max_grad_norm": recipe.clip, "seed": recipe.seed,
-        "logging_steps": 1, "save_strategy": "no",
+        "logging_steps": 1, **({"save_strategy": "no"} if state is None else state.arguments),
     }  # fmt: skip
     try:
         return kind(**{**usual, **fixed, **options, **decided})
@@ -152,7 +173,13 @@ def arguments(
 
 
 def trainer(
-    kind: type, rate: Callable[[int], float], model: Model, recipe: Recipe, args: Any, **more: Any
+    kind: type,
+    rate: Callable[[int], float],
+    model: Model,
+    recipe: Recipe,
+    args: Any,
+    state: Checkpoint | None = None,
+    **more: Any,
 ) -> tuple[Any, PreTrainedModel]:
     """A trainer of this kind on a copy of the base, and the copy, which has PEFT's layers where there is a rank.
 
@@ -161,15 +188,31 @@ def trainer(
         rate: the learning rate of a step.
         model, recipe: the base, and the adapter's rank, alpha and seed.
         args, more: for the trainer.
+        state: what is resumed from, if anything.
     """
 
     class Trainer(kind):  # type: ignore[misc]
-        """With the schedule of this suite, and without reporting."""
+        """With the schedule and the states of this suite, and without reporting."""
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             optimiser = self.optimizer if optimizer is None else optimizer
             self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: rate(n) / recipe.lr)
             return self.lr_scheduler
+
+        def _save_checkpoint(self, *_: Any) -> None:
+            assert state is not None
+            state.write(self)
+
+        def _load_from_checkpoint(self, *_: Any) -> None:
+            return  # weights are put in their places with the moments
+
+        def _load_optimizer_and_scheduler(self, *_: Any) -> None:
+            assert state is not None
+            state.put(self)
+
+        def _load_rng_state(self, *_: Any) -> None:
+            assert state is not None
+            state.put_generators()
 
         def _send_telemetry(self) -> None:
             return
@@ -195,15 +238,15 @@ def trainer(
     return made, lm
 
 
-def run(made: Any, steps: int) -> None:
-    """Train all steps.
+def run(made: Any, steps: int, state: Checkpoint | None = None) -> None:
+    """Train all steps, or what a state leaves of them.
 
     Raises:
         UserError: TRL trained fewer. It returns normally where its data set is smaller than one step.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), nullcontext() if state is None else state.opened() as folder:
         warnings.filterwarnings("ignore", message="`gradient_checkpointing_", category=FutureWarning)  # TRL's own word
-        made.train()
+        made.train(resume_from_checkpoint=folder)
     if made.state.global_step != steps:
         raise UserError(
             f"TRL trained {made.state.global_step} of {steps} steps, as it does where a data set is smaller than a "

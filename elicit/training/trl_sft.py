@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from elicit.models.model import Model
 from elicit.models.processes import first, processes
 from elicit.training import trl_common
 from elicit.training.recipe import Example, OnStep, Point, Recipe
+from elicit.training.trl_state import Checkpoint
 from probes.files import write_whole
 
 NONE = -100  # what has no target
@@ -43,6 +45,7 @@ def trainer(
     recipe: Recipe,
     folder: Path,
     given: Mapping[str, Any],
+    state: Checkpoint | None = None,
     **more: Any,
 ) -> Any:
     """TRL's trainer of this recipe, and the model that it trains.
@@ -60,9 +63,9 @@ def trainer(
         "gradient_accumulation_steps": each // processes() // part,
         "train_sampling_strategy": "sequential", "max_length": None, "packing": False,
     }  # fmt: skip
-    args = trl_common.arguments(SFTConfig, decided, given, model, recipe, folder)
+    args = trl_common.arguments(SFTConfig, decided, given, model, recipe, folder, state)
     return trl_common.trainer(
-        SFTTrainer, recipe.rate, model, recipe, args, train_dataset=Dataset.from_list(data), **more
+        SFTTrainer, recipe.rate, model, recipe, args, state, train_dataset=Dataset.from_list(data), **more
     )  # fmt: skip
 
 
@@ -72,29 +75,39 @@ def train(
     recipe: Recipe,
     folder: Path,
     *,
+    identity: Mapping[str, Any],
     given: Mapping[str, Any] = trl_common.NOTHING,
     save_every: int = 0,
+    state_every: int = 10,
     on_step: OnStep | None = None,
 ) -> list[Point]:
-    """Train, or read the curve of a finished training; every process calls it and gets the same.
+    """Train, resume what was stopped, or read the curve of a finished training; every process calls it and gets the
+    same.
 
     Args:
         model: the base; it is as it was afterwards.
         batch: the examples of a step, a function of its number alone.
         recipe: how; its rows and width are the batch's affair.
-        folder: for what `elicit.training.saved` writes and the curve; its name says what decides the training.
+        folder: for what `elicit.training.saved` writes, the curve and the state; its name says what decides the
+            training.
+        identity: what else decides the result (data, base); a state of another is refused.
         given: options of TRL's `SFTConfig` that the recipe does not decide.
         save_every: steps between two savings of what is trained; 0: none.
+        state_every: steps between two states.
         on_step: called after each step.
 
     Raises:
-        UserError: what TRL refuses.
+        UserError: what TRL refuses; the state of another training.
     """
     from transformers import TrainerCallback
+    from trl import __version__
 
     if (folder / STATE).is_file():
         return _kept(folder)
-    curve: list[Point] = []
+    wanted = {"recipe": asdict(recipe), **identity, "trl": dict(given), "version": __version__}
+    resumed = trl_common.checkpoint(folder, wanted, state_every, given)
+    curve = [Point(*point) for point in resumed.kept or ()]
+    resumed.more = lambda: curve
     clock = [time.perf_counter()]
 
     class Callback(TrainerCallback):
@@ -111,12 +124,13 @@ def train(
                 on_step(step, logs["loss"], tokens / seconds)
 
     saver = trl_common.saver(save_every, recipe, folder, model, torch.bfloat16)
-    made, lm = trainer(model, batch, recipe, folder, given, callbacks=[Callback(), saver])
+    made, lm = trainer(model, batch, recipe, folder, given, resumed, callbacks=[Callback(), saver])
     saver.made, saver.lm = made, lm
-    trl_common.run(made, recipe.steps)
+    trl_common.run(made, recipe.steps, resumed)
     trl_common.save(made, lm, recipe, folder, model, torch.bfloat16)
     if first():
         write_whole(folder / STATE, json.dumps(curve))
+        resumed.remove()
     made.accelerator.wait_for_everyone()
     return _kept(folder)
 

@@ -291,8 +291,10 @@ def _train(
     if options.engine == "trl":
         from elicit.training import trl_sft as trl
 
-        every = options.save_every
-        return trl.train(model, batch, recipe, place, given=options.trl, save_every=every, on_step=_Steps(progress))
+        return trl.train(
+            model, batch, recipe, place, identity=identity, given=options.trl, save_every=options.save_every,
+            on_step=_Steps(progress),
+        )  # fmt: skip
 
     def save(lm: PreTrainedModel, folder: Path) -> None:
         save_trained(lm, model.tokenizer, recipe, folder, model.name, torch.bfloat16)

@@ -55,6 +55,7 @@ from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Reward, Rewards, parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge, evaluating, reward_context
+from elicit.training.trl_state import Checkpoint
 from probes.errors import UserError
 from probes.files import locked, make_folder, write_whole
 from steering.adapters import Adapter, Tuned, Weights
@@ -84,7 +85,12 @@ def options(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trainer(
-    model: Model, bridge: Bridge, folder: Path, given: Mapping[str, Any], **more: Any
+    model: Model,
+    bridge: Bridge,
+    folder: Path,
+    given: Mapping[str, Any],
+    state: Checkpoint | None = None,
+    **more: Any,
 ) -> tuple[Any, PreTrainedModel]:
     """TRL's trainer of the bridge's settings, and the model that it trains.
 
@@ -114,9 +120,9 @@ def trainer(
     whole = not settings.rank and settings.kl > 0
     if whole:
         decided |= {"beta": 0.0}  # else TRL reads the reference by the model's name, which a folder or file has not
-    args = trl_common.arguments(GRPOConfig, decided, given, model, settings.recipe, folder)
+    args = trl_common.arguments(GRPOConfig, decided, given, model, settings.recipe, folder, state)
     made, lm = trl_common.trainer(
-        GRPOTrainer, settings.rate, model, settings.recipe, args,
+        GRPOTrainer, settings.rate, model, settings.recipe, args, state,
         reward_funcs=[bridge.reward], train_dataset=Dataset.from_list(bridge.rows()), **extra, **more,
     )  # fmt: skip
     if whole:
@@ -179,23 +185,36 @@ def train(
     with trl_common.first_alone(model):
         if (kept := _kept(folder, wanted)) is not None:
             return kept
-        preflight = _preflight(model, items, settings, prompt, graders, folder)
-        if checked and settings.reward != "none":
-            preflight.check(settings.reward)
+        resumed = trl_common.checkpoint(folder, wanted, settings.state_every, given, settings.per_rollout)
+        if resumed.kept is not None:
+            preflight = Preflight(**resumed.kept["preflight"])
+        else:
+            preflight = _preflight(model, items, settings, prompt, graders, folder)
+            if checked and settings.reward != "none":
+                preflight.check(settings.reward)
     bridge = Bridge(model, items, settings, prompt, graders, preflight.wrong, own=own)
     with ExitStack() as stack:
         if first():
             stack.enter_context(locked(folder, "training in"))
-            bridge.log = stack.enter_context(RolloutLog.open(folder / LOG, 0))
+            whole = resumed.kept["log"] if resumed.kept else 0
+            bridge.log = stack.enter_context(RolloutLog.open(folder / LOG, whole))
         curve = _Curve(bridge, model, held_out, held_out_tokens, on_step)
+        curve.points += [Point(*point) for point in resumed.kept["curve"]] if resumed.kept else []
+
+        def state() -> dict[str, Any]:
+            assert bridge.log is not None
+            return {"preflight": preflight.to_dict(), "curve": curve.points, "log": bridge.log.size}
+
+        resumed.more = state
         saver = trl_common.saver(settings.save_every, settings.recipe, folder, model, torch.float32)
-        made, lm = trainer(model, bridge, folder, given, callbacks=[curve.callback(), saver])
+        made, lm = trainer(model, bridge, folder, given, resumed, callbacks=[curve.callback(), saver])
         saver.made, saver.lm = made, lm
-        trl_common.run(made, settings.updates)
+        trl_common.run(made, settings.updates, resumed)
         trl_common.save(made, lm, settings.recipe, folder, model, torch.float32)
         if first():
             about = {"identity": wanted, "curve": curve.points, "preflight": preflight.to_dict()}
             write_whole(folder / STATE, json.dumps(about))
+            resumed.remove()
         made.accelerator.wait_for_everyone()
     found = _kept(folder, wanted)
     assert found is not None
@@ -248,9 +267,8 @@ class _Curve:
         curve = self
 
         class Callback(TrainerCallback):
-            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                if not curve.points:
-                    curve.began = time.perf_counter()
+            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                curve.began = time.perf_counter()
 
             def on_log(
                 self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **_: Any
