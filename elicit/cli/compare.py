@@ -119,6 +119,7 @@ def _compare_seeds(given: dict[str, Any]) -> None:
     done = []
     for seed in seeds:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
+        print(f"elicit: seed {seed}", file=sys.stderr)
         done.append(_run_methods({**given, "seed": seed, "out": out}))
     scores = [{arm.name: arm.scores for arm in entries(one.runs)} for one in done]
     metrics = done[0].runs[0].metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from contextlib import ExitStack
 from pathlib import Path
@@ -182,6 +183,8 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
     runs = {}
     for seed in seeds:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
+        if not as_json:
+            print(f"elicit: seed {seed}", file=sys.stderr)
         runs[seed] = run_one({**given, "seed": seed, "out": out}, quiet=as_json, show=lambda run: None)
     if not first():
         return
