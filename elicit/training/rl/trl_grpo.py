@@ -196,6 +196,8 @@ def train(
     with ExitStack() as stack:
         if first():
             stack.enter_context(locked(folder, "training in"))
+            if not resumed.every:
+                resumed.remove()  # of one process, whose log is written over here
             whole = resumed.kept["log"] if resumed.kept else 0
             bridge.log = stack.enter_context(RolloutLog.open(folder / LOG, whole))
         curve = _Curve(bridge, model, held_out, held_out_tokens, on_step)
