@@ -166,12 +166,13 @@ class Judgement:
         return "all holds: " + "; ".join(f"{one.name} {one.measured}" for one in by[HOLDS])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it; what is not defined is None."""
-        kept = [{k: value for k, value in vars(one).items() if k != "by_question"} for one in self.conditions]
+        """As JSON can hold it; what is not defined is None, and `least_seen` is there where it is known."""
+        apart = ("by_question", "least_seen")
+        kept = [{k: value for k, value in vars(one).items() if k not in apart} for one in self.conditions]
         rows = [
             {**row, "interval": [_or_none(end) for end in one.interval.pair], "value": _or_none(one.value),
              "p": None if one.p is None else _or_none(one.p, "undefined"),
-             "least_seen": None if one.least_seen is None else _or_none(one.least_seen, "none")}
+             **({} if one.least_seen is None else {"least_seen": _or_none(one.least_seen, "none")})}
             for row, one in zip(kept, self.conditions, strict=True)
         ]  # fmt: skip
         return {"conditions": rows, "unmet": list(self.unmet)}
