@@ -90,6 +90,8 @@ class Elicited:
             raise unknown("span", self.span, SPANS)
         check_engine(self.model.engine)
         check_plan(self.model.lm, self.interventions)
+        if isinstance(self.adapter, Adapter):
+            self.adapter.warn_of_base(self.model.name)
         self._check_partner()
 
     def _check_partner(self) -> None:

@@ -195,3 +195,37 @@ def test_an_adapter_is_on_inside_and_gone_outside(tiny: Model, tiny_folder: Path
         assert dict(lm.named_modules()) == before and not hasattr(lm, "peft_config")
     with pytest.raises(UserError, match="holds no adapter_config"):
         Adapter(tmp_path)
+
+
+def test_an_adapter_that_writes_to_the_base_leaves_all_other_answers_alone(
+    tiny: Model, tiny_folder: Path, task: Task, tmp_path: Path
+) -> None:
+    lm = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    options = dict(init_lora_weights="pissa", modules_to_save=["lm_head"], trainable_token_indices=[5, 6])
+    wrapped = get_peft_model(lm, LoraConfig(r=2, target_modules=["q_proj"], **options))
+    with torch.no_grad():
+        for p in wrapped.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(2)), alpha=0.1 * p.requires_grad)
+    wrapped.save_pretrained(tmp_path)
+
+    def said(adapter: Adapter | None) -> list[list[int]]:
+        one = Elicited(tiny, "test", decoder=Greedy(12), adapter=adapter)
+        return [trace.tokens for branches in one.answer(task.test[:4]) for trace in branches]
+
+    before, adapted = said(None), said(Adapter(tmp_path))
+    assert said(None) == before != adapted == said(Adapter(tmp_path))
+    merged = wrapped.eval().merge_and_unload()
+    held = replace(tiny, lm=merged)
+    again = Elicited(held, "test", decoder=Greedy(12)).answer(task.test[:4])
+    assert [trace.tokens for branches in again for trace in branches] == adapted
+
+
+def test_an_adapter_for_another_base_says_so(tiny: Model, lora: Path, tmp_path: Path) -> None:
+    shutil.copytree(lora, tmp_path / "lora")
+    config = tmp_path / "lora" / "adapter_config.json"
+    told = {**json.loads(config.read_text()), "base_model_name_or_path": "them/Other-7B"}
+    config.write_text(json.dumps(told))
+    named = replace(tiny, name="us/Tiny")
+    with pytest.warns(UserWarning, match="was made for them/Other-7B, and is put on us/Tiny"):
+        Elicited(named, "test", adapter=Adapter(tmp_path / "lora"))
+    Elicited(tiny, "test", adapter=Adapter(tmp_path / "lora"))  # a folder's name says nothing

@@ -20,7 +20,8 @@ from elicit.models.model import Model
 from elicit.training.recipe import Recipe
 from elicit.training.saved import save_trained
 from elicit.training.sft import prepare, quick
-from steering.adapters import Swap, Tuned, borrowed, swaps_of
+from steering.adapters import Tuned, borrowed, swaps_of
+from steering.exchange import Swap
 
 
 @dataclass(frozen=True, eq=False)
