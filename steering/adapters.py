@@ -336,27 +336,15 @@ def swaps_of(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]
     return swaps
 
 
-def take_off(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]:
-    """Exchange PEFT's layers for the modules that stood in their places; what was exchanged."""
-    swaps = swaps_of(lm, before)
-    for parent, name, base, layer in swaps:
-        layer.requires_grad_(False)
-        setattr(parent, name, base)
-    if hasattr(lm, "peft_config"):  # else PEFT takes the next adapter for a second one on the same layers
-        del lm.peft_config
-    return swaps
-
-
 @contextmanager
 def borrowed(lm: PreTrainedModel) -> Iterator[None]:
     """Train an adapter inside the context; after it the model is what it was, to the bit, and frozen."""
-    before, training = dict(lm.named_modules()), lm.training
+    kept = Kept(lm, weights=False)
     try:
         yield
     finally:
-        take_off(lm, before)
+        kept.put_back()
         lm.requires_grad_(False)
-        lm.train(training)
 
 
 def _wrap(lm: PreTrainedModel, adapter: Adapter) -> list[Swap]:
