@@ -1,9 +1,14 @@
-"""Weights of linear layers in oneDNN's own layout while the loop decodes on a CPU in bfloat16.
+"""Weights of linear layers in oneDNN's own layout while the loop decodes on a CPU.
 
-`torch.nn.functional.linear` brings a weight into that layout at every call; at a decoding step, where few rows meet
-all weights, this is a third of the time. Packed once, the products are the same to the bit
-(tests/decoding/test_decoding.py).
-The price is memory: a second copy of these weights, so models beyond `MOST_BYTES` are left as they are.
+`torch.nn.functional.linear` brings a bfloat16 weight into that layout at every call; at a decoding step, where few
+rows meet all weights, this is a third of the time. Packed once, the products are the same to the bit.
+
+In float32 it goes to MKL, which packs anew as well, most dearly the output head's. oneDNN sums in another order: it
+differs from MKL by rounding, and depends less on how many rows are computed together
+(tests/decoding/test_decoding.py has both). Layers below `LEAST` elements are left to MKL: a call costs more.
+
+The price is memory: a second copy of these weights, so models beyond `MOST_BYTES`, or half of what is free, are left as
+they are.
 """
 
 from __future__ import annotations
@@ -16,10 +21,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from elicit.models.memory import free_bytes
 from elicit.models.processor import has
 
 MOST_BYTES = 4 << 30
+LEAST = 1 << 18  # elements of a float32 weight
 ROWS = 512  # the number of rows that the layout is chosen for: good from one to thousands
+PACKING = {torch.bfloat16: "bf16-packing", torch.float32: "fp32-packing"}
 _PACKED: weakref.WeakKeyDictionary[nn.Linear, tuple[int, int, Tensor]] = weakref.WeakKeyDictionary()
 
 
@@ -28,8 +36,8 @@ def packed(model: nn.Module) -> Iterator[None]:
     """Linear layers read packed weights inside the context; the modules are the same before and after it."""
     linears = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
     linears = [m for m in linears if type(m.weight) is nn.Parameter]  # not one that a quantised weight stands behind
-    linears = [m for m in linears if m.weight.device.type == "cpu" and m.weight.dtype == torch.bfloat16]
-    if not has("bf16-packing") or sum(m.weight.nbytes for m in linears) > MOST_BYTES:
+    linears = [m for m in linears if m.weight.device.type == "cpu" and _pays(m.weight)]
+    if not _room(linears):
         linears = []
     for module in linears:
         module.forward = partial(_linear, module, _pack(module))  # type: ignore[method-assign]
@@ -38,6 +46,21 @@ def packed(model: nn.Module) -> Iterator[None]:
     finally:
         for module in linears:
             del module.forward
+
+
+def _pays(weight: Tensor) -> bool:
+    if weight.dtype not in PACKING or not has(PACKING[weight.dtype]):
+        return False
+    return weight.dtype == torch.bfloat16 or weight.numel() >= LEAST
+
+
+def _room(linears: list[nn.Linear]) -> bool:
+    """Whether a second copy of these weights may be made, or is there already."""
+    if sum(m.weight.nbytes for m in linears) > MOST_BYTES:
+        return False
+    missing = sum(m.weight.nbytes for m in linears if m not in _PACKED)
+    free = free_bytes(torch.device("cpu")) if missing else None
+    return free is None or 2 * missing <= free
 
 
 def _pack(module: nn.Linear) -> Tensor:
@@ -52,7 +75,7 @@ def _pack(module: nn.Linear) -> Tensor:
 
 
 def _linear(module: nn.Linear, weight: Tensor, x: Tensor) -> Tensor:
-    if x.dtype != torch.bfloat16:
+    if x.dtype != module.weight.dtype:
         return nn.functional.linear(x, module.weight, module.bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, module.bias, "none", [], "")
     return out

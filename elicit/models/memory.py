@@ -14,16 +14,39 @@ from safetensors import safe_open
 from probes.errors import UserError
 
 MEMINFO = Path("/proc/meminfo")
+# A limit that is set from outside, and what is used of it: of control groups in their second and first version.
+LIMITS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory.stat")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.stat"),
+    ),
+)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What is free on a device, memory that the system can take back included; None where the system does not say."""
+    """What is free on a device, memory that the system can take back included; None where the system does not say.
+
+    On a CPU the smaller of what the machine has and what a limit from outside (of a container) leaves.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu" or not MEMINFO.is_file():
         return None
     told = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-    return int(told["MemAvailable"].split()[0]) * 1024
+    return min([int(told["MemAvailable"].split()[0]) * 1024, *_left_by_limits()])
+
+
+def _left_by_limits() -> list[int]:
+    """Of each limit from outside what is left; files that it can drop (`inactive_file`) count as free."""
+    left = []
+    for limit, used, stat in LIMITS:
+        if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
+            stats = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
+            dropped = int(stats.get("total_inactive_file", stats.get("inactive_file", 0)))
+            left.append(max(0, int(most) - int(used.read_text()) + dropped))
+    return left
 
 
 def weight_bytes(folder: Path, dtype: torch.dtype | None) -> int:

@@ -16,6 +16,7 @@ def has(capability: str) -> bool:
 
     Args:
         capability: `avx2`; `bf16-packing` (oneDNN keeps bfloat16 weights in its own layout: AVX512, AVX-NE-CONVERT);
+            `fp32-packing` (oneDNN keeps float32 weights likewise: AVX2);
             `bf16-products` (bfloat16 is multiplied natively, faster than float32: AVX512-BF16, AMX).
 
     Raises:
@@ -32,6 +33,14 @@ def _bf16_packing() -> bool:
     )
 
 
+def _fp32_packing() -> bool:
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.cpu._is_avx2_supported()
+    )
+
+
 def _bf16_products() -> bool:
     # torch's answer alone is that of the processor itself, whatever oneDNN is held to.
     return torch.cpu._is_avx512_bf16_supported() and _bf16_packing()
@@ -41,4 +50,5 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "avx2": torch.cpu._is_avx2_supported,
     "bf16-packing": _bf16_packing,
     "bf16-products": _bf16_products,
+    "fp32-packing": _fp32_packing,
 }

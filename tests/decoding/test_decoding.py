@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from elicit.decoding import Branching, Decoder, Greedy, Sampling, StopRule, decode
+from elicit.decoding import Branching, Decoder, Greedy, Sampling, StopRule, decode, packed_weights
 from elicit.decoding.cache import PerRowState, SharedPrefixState, open_state, supports_shared_prefix
 from elicit.decoding.loop import Rows
 from elicit.decoding.packed_weights import packed
@@ -124,6 +124,37 @@ def test_packed_weights_change_no_bit_and_leave_no_trace() -> None:
         with torch.no_grad():
             for m in linears:
                 m.weight.mul_(1.25)
+
+
+@pytest.mark.processor
+@pytest.mark.needs("fp32-packing")
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_float32_is_exact_to_its_rounding_and_the_same_in_any_batch(bias: bool) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(512, 576, bias=bias), torch.nn.Linear(576, 16, bias=bias))
+    x = torch.randn(96, 512)
+    exact = torch.nn.functional.linear(x.double(), model[0].weight.double(), model[0].bias.double() if bias else None)
+    with packed(model), torch.inference_mode():
+        assert [("forward" in vars(m)) for m in model] == [True, False]  # the second is too small to gain
+        whole = model[0](x)
+        assert (whole - exact).abs().max() < 512 * torch.finfo(torch.float32).eps
+        for rows in (2, 3, 8, 17, 64):
+            assert torch.equal(model[0](x[:rows]), whole[:rows])
+    assert not any("forward" in vars(m) for m in model)
+
+
+@pytest.mark.needs("fp32-packing")
+def test_weights_are_not_packed_where_a_second_copy_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(512, 512))
+    monkeypatch.setattr(packed_weights, "free_bytes", lambda device: 2 * 512 * 512 * 4 - 1)
+    with packed(model):
+        assert "forward" not in vars(model[0])
+    monkeypatch.setattr(packed_weights, "free_bytes", lambda device: 2 * 512 * 512 * 4)
+    with packed(model):
+        assert "forward" in vars(model[0])
+    monkeypatch.setattr(packed_weights, "free_bytes", lambda device: 0)
+    with packed(model):  # the copy is there already
+        assert "forward" in vars(model[0])
 
 
 @settings(max_examples=15, deadline=None)
