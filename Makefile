@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 run: $(STAMP)
-	$(BIN)/elicit run --method sae-steer --controls --limit 32 --max-new-tokens 192 --set candidates=3 --set strengths=2,4 --set read=32
+	$(BIN)/elicit run --method sae-steer --controls --size auto
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

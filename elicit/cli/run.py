@@ -80,18 +80,49 @@ def run(
         ),
     ] = "",
     config: Annotated[Path | None, typer.Option(help="A TOML file with these options; the command line wins.")] = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            help="Of sae-steer: full, short, or auto, which tries for a second how fast this machine is; what else is "
+            "given wins."
+        ),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --size: say how long it will take and what memory, and stop.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a method against its baselines on the same items; the same command resumes a run that was stopped."""
-    given = _given(context, preset, config)
+    given, said = _given(context, preset, config)
+    if given["size"] or dry_run:
+        _run_size(given, said, quiet=as_json, show=_print_json if as_json else _print_run)
+        return
     if given["seeds"]:
         run_seeds(given, as_json=as_json)
         return
     run_one(given, quiet=as_json, show=_print_json if as_json else _print_run)
 
 
-def _given(context: typer.Context, preset: str, file: Path | None) -> dict[str, Any]:
-    """The options of a command: the command line, then the file, then the preset, then the defaults."""
+def _run_size(given: dict[str, Any], said: set[str], *, quiet: bool, show: Any) -> None:
+    """One run in a size that is asked for, or that fits this machine."""
+    from elicit.cli import size as sizes
+    from elicit.models.processes import check_alone
+
+    check_alone("run --size")
+    sizes.check_size(given)
+    given["model"] = given["model"] or "smollm2-135m-latent"
+    model = load_given(given, quiet=quiet)
+    chosen = sizes.choose(given, model)
+    data = sizes.SIZES[chosen["name"]]
+    _fill(given, said, f"size {chosen['name']}", {**data, "options": dict(data["options"])})
+    print(f"elicit: {sizes.told(chosen)}", file=sys.stderr)
+    if not given["dry_run"]:
+        run_one(given, quiet=quiet, show=show, model=model, size=chosen)
+
+
+def _given(context: typer.Context, preset: str, file: Path | None) -> tuple[dict[str, Any], set[str]]:
+    """The options of a command: the command line, then the file, then the preset, then the defaults; and which of them
+    something has given."""
     given = dict(context.params)
     said = {key for key in given if not _is_default(context, key)}
     if file is not None:
@@ -99,8 +130,8 @@ def _given(context: typer.Context, preset: str, file: Path | None) -> dict[str, 
     if preset:
         from elicit.cli import presets
 
-        _fill(given, said, f"preset {preset}", presets.preset(preset)["run"])
-    return given
+        said |= _fill(given, said, f"preset {preset}", presets.preset(preset)["run"])
+    return given, said
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -206,8 +237,17 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
         console.print(f"run: {folder}", highlight=False, soft_wrap=True)
 
 
-def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
+def run_one(
+    given: dict[str, Any], *, quiet: bool, show: Any, model: Any = None, size: dict[str, Any] | None = None
+) -> Any:
     """One run from the options of the command line; returns it after `show` has shown it.
+
+    Args:
+        given: the options.
+        quiet: say nothing meanwhile.
+        show: is given the run.
+        model: loaded; by the options' name unless given.
+        size: what `elicit.cli.size` chose.
 
     Of several processes the first one fits before the others, or all train together; all share the questions, and the
     first one shows the run.
@@ -242,7 +282,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
         given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]
     )
     items = task.split(given["split"])[: given["limit"]]
-    model = load_given(given, quiet=quiet)
+    model = load_given(given, quiet=quiet) if model is None else model
 
     from elicit.cli.terminal import run_bars
 
@@ -267,6 +307,7 @@ def run_one(given: dict[str, Any], *, quiet: bool, show: Any) -> Any:
             progress=bars,
             page=render,
             processes=several,
+            size=size,
         )
     if first():
         show(run)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from threading import Event, Thread
 from typing import Any
 
 from rich.cells import cell_len
@@ -46,10 +49,66 @@ def _widths(columns: Sequence[Sequence[str]], whole: Sequence[int], gap: int) ->
     return widths
 
 
+class Lines:
+    """Progress where standard error is no terminal: a line after `FIRST` seconds, then one each `EACH`, from a thread
+    of its own, so that work that reports nothing for minutes is seen to go on."""
+
+    FIRST, EACH = 2.0, 10.0
+
+    def __init__(self) -> None:
+        self.tasks: list[dict[str, Any]] = []
+        self.began = time.monotonic()
+        self.ended = Event()
+        self.thread = Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> Lines:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def add_task(self, description: str, total: int | None = None, completed: int = 0, **fields: str) -> TaskID:
+        task = {"description": description, "total": total, "completed": completed, "note": "", "unit": "", **fields}
+        self.tasks.append({**task, "from": completed, "began": time.monotonic()})
+        return TaskID(len(self.tasks) - 1)
+
+    def update(self, task: TaskID, advance: int = 0, **fields: Any) -> None:
+        self.tasks[task].update(fields)
+        self.tasks[task]["completed"] += advance
+
+    def remove_task(self, task: TaskID) -> None:
+        self.tasks[task]["total"] = None
+
+    def line(self) -> str:
+        """What is worked on, how much of it is done, and how long the rest of it will take at this pace."""
+        now = time.monotonic()
+        gone = str(timedelta(seconds=int(now - self.began)))
+        if not self.tasks:
+            return f"{gone} working"
+        task = dict(self.tasks[-1])
+        counted, left = "", ""
+        if task["total"]:
+            counted = f" {task['completed']:.0f}/{task['total']:.0f} {task['unit']}".rstrip()
+            done = task["completed"] - task["from"]
+            if done > 0:
+                seconds = (now - task["began"]) / done * (task["total"] - task["completed"])
+                left = f", {timedelta(seconds=int(seconds))} left"
+        note = f"  {task['note'].strip()}" if task["note"] else ""
+        return f"{gone} {task['description'] or 'training'}{counted}{left}{note}"
+
+    def _tell(self) -> None:
+        wait = self.FIRST
+        while not self.ended.wait(wait):
+            print(f"elicit: {self.line()}", file=sys.stderr, flush=True)
+            wait = self.EACH
+
+
 class RunBars:
     """`elicit.decoding.progress.Progress` as a bar an arm, with tokens a second and what the open batch is doing."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Progress | Lines) -> None:
         self.bars = bars
         self.task: TaskID | None = None
         self.trainings: dict[str, TaskID] = {}
@@ -79,7 +138,9 @@ class RunBars:
         return f"{self.tokens / seconds:.0f} tokens/s  " if self.tokens else ""
 
 
-def _counted(label: str, quiet: bool) -> Progress:
+def _counted(label: str, quiet: bool) -> Progress | Lines:
+    if not quiet and not err.is_terminal:
+        return Lines()
     return Progress(
         TextColumn(label),
         BarColumn(bar_width=30),
@@ -101,14 +162,17 @@ def run_bars(*, quiet: bool) -> Iterator[RunBars]:
 @contextmanager
 def fetch_bar(*, quiet: bool) -> Iterator[Any]:
     """A bar for downloads and conversions, shown once there is something to show."""
-    with Progress(
+    shown: Progress | Lines = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         console=err,
-        disable=quiet or not err.is_terminal,
+        disable=quiet,
         transient=True,
-    ) as bars:
+    )
+    if not quiet and not err.is_terminal:
+        shown = Lines()
+    with shown as bars:
         tasks: dict[str, TaskID] = {}
 
         def update(what: str, done: int, total: int) -> None:

@@ -26,7 +26,8 @@ def draw_to_budget(
     """Sample each question until its budget of tokens is used up.
 
     Sample s of a question is the same in whatever round it is drawn. At least one is kept, the one that
-    would exceed the budget is not, and no question gets more than 512.
+    would exceed the budget is not, and no question gets more than 512. So after the first round none is drawn further
+    than one token beyond the largest budget that is left: a longer one is kept by no question.
     """
     decoder = handle.decoder
     assert isinstance(decoder, Sampling)
@@ -36,11 +37,14 @@ def draw_to_budget(
     while left:
         need = max(_wanted(drawn[item.id], budget[item.id]) for item in left)
         samples = max(1, min(need, rows // len(left), MAX_SAMPLES))
+        most = decoder.max_new_tokens
+        if all(drawn[item.id] for item in left):
+            most = min(most, 1 + max(budget[item.id] - sum(t.spent for t in drawn[item.id]) for item in left))
         groups: dict[int, list[Any]] = {}
         for item in left:
             groups.setdefault(len(drawn[item.id]), []).append(item)
         for first, some in groups.items():
-            one = replace(handle, decoder=replace(decoder, samples=samples, first_sample=first))
+            one = replace(handle, decoder=replace(decoder, samples=samples, first_sample=first, max_new_tokens=most))
             for item, traces in zip(some, one.answer(Items(batch.task, tuple(some)), progress.step), strict=True):
                 drawn[item.id] += traces
         left = [

@@ -65,6 +65,7 @@ def evaluate(
     progress: Progress | None = None,
     page: Callable[[Run], str] | None = None,
     processes: Processes | None = None,
+    size: Mapping[str, Any] | None = None,
 ) -> Run:
     """Evaluate a handle against others on the same items; `elicit.evaluate` takes names of baselines as well.
 
@@ -82,13 +83,16 @@ def evaluate(
         page: draws the finished run; what it returns is kept as `report.html`.
         processes: all that were launched (`elicit.models.processes.launched`), each of which calls this with the same
             handles and items. They share the batches, the first one writes the run, and all return it.
+        size: of fixed sizes of this job the one that was chosen (its `name`), and why; kept in `execution`.
 
     Raises:
         UserError: nothing to evaluate, a prompt that shows evaluated items, a grader that fails its own gold,
             a folder with another run; a process that failed or ended, by its number.
     """
     with nullcontext() if processes is None else processes.telling():
-        run = _evaluate(handle, items, against or {}, out, seed, batch_rows, fresh, progress, page, processes)
+        run = _evaluate(
+            handle, items, against or {}, out, seed, batch_rows, fresh, progress, page, processes, size
+        )
         if processes is not None:
             folder = processes.exchange(None if run is None else str(run.folder))[0]
             run = run or Run(Store.read(Path(folder)))
@@ -107,6 +111,7 @@ def _evaluate(
     progress: Progress | None,
     page: Callable[[Run], str] | None,
     processes: Processes | None,
+    size: Mapping[str, Any] | None,
 ) -> Run | None:
     """The run, in the process that writes it; None in the others."""
     if not len(items):
@@ -140,6 +145,7 @@ def _evaluate(
             "decoded_by": _engines(arms),
             **({} if processes is None else {"processes": processes.count}),
             **_weights(arms),
+            **({"size": dict(size)} if size else {}),
         },
         "arms": {arm.name: {**arm.handle.to_dict(), "source": arm.source} for arm in arms},
         "task": items.task.source,
@@ -170,6 +176,8 @@ def _evaluate(
             extra[SEEN] = already
         if execution.get("processes", 1) > 1 and handle.model.dtype != "float32":
             extra["processes"] = execution["processes"]
+        if "size" in execution:
+            extra["size"] = execution["size"]["name"]
         if WORKER.missing:
             extra["scorer_unbounded"] = list(WORKER.missing)
         steered = [arm for arm in arms if arm.handle.interventions]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
 from probes.errors import UserError
 
@@ -61,6 +62,15 @@ def weight_bytes(folder: Path, dtype: torch.dtype | None) -> int:
         with safe_open(file, "pt") as opened:
             total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
     return total * dtype.itemsize
+
+
+def cache_bytes(lm: PreTrainedModel, rows: int, tokens: int) -> int:
+    """The keys and values that attention keeps of so many rows of so many tokens, where every layer keeps all."""
+    config = lm.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    wide = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * config.num_hidden_layers * kept * wide * lm.dtype.itemsize * rows * tokens
 
 
 def check_room(name: str, folder: Path, dtype: torch.dtype | None, device: torch.device) -> None:

@@ -74,6 +74,8 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     arm = metrics["arms"][metrics["method"]]
     method = METHODS.get(metrics["method"])  # none where it is not registered here
     out: list[str] = list(method.notes(metrics["options"])) if method else []
+    if "size" in metrics:
+        out.append(f"Size {metrics['size']} of two that this job has (--size).")
     if "recovered" in arm:
         out.append(
             "The model is an organism, made so that its gap is known: direct is what it does by default, cot-prompt "

@@ -1,6 +1,7 @@
 """Tokens a second of CoT-decoding: our loop, a peer, and the limit of the machine, in one run.
 
     python -m experiments.benchmarks.decoding            # about six minutes on two cores
+    python -m experiments.benchmarks.decoding --dtype float32
     python -m experiments.benchmarks.decoding --memory   # peak memory of 16 questions x 10 branches x 256 tokens
 
 All contenders decode the same questions into ten branches of 48 tokens with the same model.
@@ -146,7 +147,7 @@ def timed(work: Callable[[], int]) -> float:
 
 
 def speed(arguments: argparse.Namespace) -> dict[str, object]:
-    model = elicit.load_model("smollm2-135m", dtype="bfloat16", device="cpu")
+    model = elicit.load_model("smollm2-135m", dtype=arguments.dtype, device="cpu")
     texts = questions(arguments.questions)
     prompts = [list(model.tokenizer(f"Q: {t}\nA:")["input_ids"]) for t in texts]
     ours(model, prompts[:2], 2)
@@ -211,6 +212,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer-questions", type=int, default=0, help="let the peer answer only so many (0: all)")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     print(json.dumps(memory() if arguments.memory else speed(arguments), indent=2))

@@ -53,6 +53,9 @@ def elicit(*arguments: str, cwd: Path | None = None) -> Done:
         (("run", "--task", "nowhere.jsonl"), ("no task file 'nowhere.jsonl'",)),
         (("run", "--split", "train"), ("unknown split 'train'", "fit, dev, test or all")),
         (("run", "--model", "smollm"), ("unknown model 'smollm'", "smollm2-135m")),
+        (("run", "--method", "sae-steer", "--size", "fulll"), ("unknown size 'fulll'", "did you mean full")),
+        (("run", "--size", "full"), ("method 'cot-decoding'", "--limit")),
+        (("run", "--method", "sae-steer", "--dry-run"), ("without --size",)),
         (("run", "--config", "none.toml"), ("none.toml", "cannot be read")),
         (("compare",), ("nothing to compare",)),
         (("compare", "nowhere"), ("'nowhere' holds no run",)),
@@ -73,6 +76,19 @@ def test_a_process_says_the_same(arguments: tuple[str, ...], tmp_path: Path) -> 
     done, told = process(*arguments, cwd=tmp_path), elicit(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (told.returncode, told.stdout, told.stderr)
     assert done.returncode == 2 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("given", "policy"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_that_wait_sleep_unless_the_user_would_have_them_spin(given: dict[str, str], policy: str) -> None:
+    """Set before torch is imported, which reads it once; and by the command alone, not by `import elicit`."""
+    code = "import elicit, os, sys; print(os.environ.get('OMP_WAIT_POLICY')); " + (
+        "import elicit.cli; sys.argv = ['elicit', 'methods', '--json']; heavy = 'torch' in sys.modules\n"
+        "try: elicit.cli.main()\nexcept SystemExit: print(os.environ['OMP_WAIT_POLICY'], heavy)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    first, *_, last = done.stdout.splitlines()
+    assert first == str(given.get("OMP_WAIT_POLICY")) and last == f"{policy} False"
 
 
 def test_k_beyond_the_vocabulary_and_an_empty_question(tiny_folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import elicit
+from elicit.decoding.progress import Silent
 from elicit.evaluation.budget import draw_to_budget
 from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import SAMPLES
@@ -90,6 +92,28 @@ def test_samples_for_a_budget_do_not_depend_on_the_batch(tiny: Model, task: Task
         alone = draw_to_budget(one, task.test[n : n + 1], budget, rows=5)
         item = task.test[n].id
         assert [t.tokens for t in alone[item]] == [t.tokens for t in together[item]]
+
+
+def test_no_sample_for_a_budget_is_drawn_further_than_it_could_be_kept(tiny: Model, task: Task) -> None:
+    class Steps(Silent):
+        def __init__(self) -> None:
+            self.rounds: list[int] = []
+
+        def step(self, step: int, open_rows: int) -> None:
+            if step == 1:
+                self.rounds.append(0)
+            self.rounds[-1] = step
+
+    some, left = task.test[:3], 9
+    one = elicit.methods.self_consistency.matched(tiny, max_new_tokens=24, seed=3)
+    whole = replace(one, decoder=replace(one.decoder, samples=6)).answer(some)
+    budget = {item.id: traces[0].spent + left for item, traces in zip(some, whole, strict=True)}
+    steps = Steps()
+    drawn = draw_to_budget(one, some, budget, rows=64, progress=steps)
+    assert len(steps.rounds) > 1 and max(steps.rounds[1:]) <= left
+    for item, traces in zip(some, whole, strict=True):
+        kept = [n for n in range(6) if not n or sum(t.spent for t in traces[: n + 1]) <= budget[item.id]]
+        assert len(kept) < 6 and [t.tokens for t in drawn[item.id]] == [traces[n].tokens for n in kept]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from elicit.cli import main
+from elicit.cli.terminal import Lines
 
 
 def shell(*arguments: str) -> tuple[int, str, str]:
@@ -19,6 +20,7 @@ def shell(*arguments: str) -> tuple[int, str, str]:
     with (
         patch.object(sys, "argv", ["elicit", *arguments]),
         # Typer gives a command a context of the base class of `typer.Context`, which the type checker refuses.
+        patch.object(Lines, "FIRST", 600.0),  # however slow the machine is
         patch.object(TyperCommand, "context_class", typer.Context),
         redirect_stdout(out),
         redirect_stderr(err),

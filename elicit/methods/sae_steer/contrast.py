@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elicit.decoding.decoders import Greedy
+from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -57,11 +58,13 @@ class ContrastActivations:
         return torch.tensor([tables[text][position] for text, position in pairs])
 
 
-def answered(model: Model, items: Items, prompt: Prompt, max_new_tokens: int) -> list[Text]:
+def answered(
+    model: Model, items: Items, prompt: Prompt, max_new_tokens: int, progress: Progress | None = None
+) -> list[Text]:
     """Prompts with the model's own greedy answers."""
     handle = Elicited(model, "answers", prompt, Greedy(max_new_tokens))
     out = []
-    for item, (trace,) in zip(items, handle.answers(items), strict=True):
+    for item, (trace,) in zip(items, handle.answers(items, progress), strict=True):
         head = handle.prompt_ids(item)
         ids = [*head, *trace.tokens]
         out.append(Text(ids, len(head), [decoded(model.tokenizer, [i]) for i in ids]))

@@ -86,7 +86,12 @@ def load_saes(names: str, model: Model) -> list[SAE]:
 
 
 def search_data(
-    model: Model, items: Items, prompt: Prompt, options: Search, kept: SearchData | None = None
+    model: Model,
+    items: Items,
+    prompt: Prompt,
+    options: Search,
+    kept: SearchData | None = None,
+    progress: Progress | None = None,
 ) -> SearchData:
     """Load, read, and refuse what does not fit; `kept` is returned where it is of the same inputs.
 
@@ -100,7 +105,7 @@ def search_data(
     of = (model.lm, tuple(sae.sha256 for sae in saes), questions, prompt, asked)
     made = kept
     if made is None or made.of != of:
-        thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens)
+        thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens, progress)
         direct = answered(model, some, prompt, 1)
         plain = [text.ids[: text.prompt + options.step] for text in direct]
         by_site = read_contrast(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
@@ -142,7 +147,7 @@ def search(
     """
     if items is None:
         raise UserError("sae-steer seeks its feature on the fit and dev items of a task; give items")
-    on = search_data(model, items, prompt, options)
+    on = search_data(model, items, prompt, options, progress=progress)
     tried = pick(on, options, options.candidates)
     dev = items.task.split("dev")[: options.dev]
     doses = {one.name: options.strengths_of(one, model) for one in tried}
