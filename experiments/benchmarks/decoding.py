@@ -9,7 +9,7 @@ All contenders decode the same questions into ten branches of 48 tokens with the
 - peer: `cot_decode` of optillm, called as its users call it, one question after the other. It is optional:
   `pip install --no-deps optillm==0.4.0`; only its one file is loaded, since the package imports a server.
 - one question: our loop, one question at a time.
-- batched: our loop, all questions together.
+- batched: our loop, all questions together; once more with weights that are not packed.
 - limit: what no decoder of these steps can avoid, on the model's own weights (packed, as our loop packs them): the
   product of every linear layer at every step with that step's rows, and attention's two products over every cached
   key and value that the step attends to, read once (the prompt's once a question), by PyTorch's fused kernel. No
@@ -31,13 +31,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 import elicit
 from elicit.decoding import Branching, StopRule, decode
-from elicit.decoding.packed_weights import packed
+from elicit.decoding.packed_weights import PACKING, packed
 from elicit.models import Model
 
 K, NEW_TOKENS = 10, 48
@@ -157,12 +158,15 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
         before = limit(model, prompts)
         batched = timed(lambda: ours(model, prompts, len(prompts)))
         after = limit(model, prompts)
+        with patch.dict(PACKING, clear=True):
+            unpacked = timed(lambda: ours(model, prompts, len(prompts)))
         single = timed(lambda: ours(model, prompts, 1))
         floor = {part: min(before[part], after[part]) for part in before}
         rounds.append(
             {
                 "batched": batched,
                 "one question": single,
+                "batched, weights not packed": unpacked,
                 "limit": total / sum(floor.values()),
                 "limit, linear layers alone": total / floor["linear"],
             }
@@ -177,6 +181,8 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
     middle = {k: statistics.median(r[k] for r in rounds) for k in rounds[0]}
     result["tokens/s"] = {k: round(v, 1) for k, v in middle.items()}
     result["batched / one question"] = round(statistics.median(r["batched"] / r["one question"] for r in rounds), 2)
+    packing = statistics.median(r["batched"] / r["batched, weights not packed"] for r in rounds)
+    result["batched / weights not packed"] = round(packing, 2)
     result["batched / limit"] = round(statistics.median(r["batched"] / r["limit"] for r in rounds), 3)
     module = None if arguments.no_peer else load_peer()
     if module is not None:
