@@ -28,8 +28,9 @@ SIZES: dict[str, dict[str, Any]] = {
         "options": {"candidates": 2, "strengths": "2,4", "read": 16, "dev": 8},
     },
 }
-STEPS = {"full": 1500, "short": 600}
-"""What a size costs, in steps of `elicit.decoding.pace.ROWS` rows; measured, see experiments/benchmarks/README.md."""
+STEPS = {"full": 3200, "short": 1500}
+"""What a size costs, in steps of `elicit.decoding.pace.ROWS` rows: a job's processor seconds over those of a step, on one
+thread."""
 PATIENCE = 240.0  # seconds
 PROMPT = 64  # tokens of a question, at most
 AUTO = "auto"

@@ -91,6 +91,8 @@ class Lines:
         counted, left = "", ""
         if task["total"]:
             counted = f" {task['completed']:.0f}/{task['total']:.0f} {task['unit']}".rstrip()
+            if task["completed"] >= task["total"]:  # something follows that is not counted
+                return f"{gone} working, after {task['description'] or 'training'}{counted}"
             done = task["completed"] - task["from"]
             if done > 0:
                 seconds = (now - task["began"]) / done * (task["total"] - task["completed"])

@@ -42,6 +42,8 @@ def test_a_line_says_what_is_left_of_what_was_resumed(monkeypatch: pytest.Monkey
     now += 20
     bars.advance(10, 400)  # ten in twenty seconds; twenty are left
     assert re.fullmatch(r"0:00:20 direct and 6 more 40/60 questions, 0:00:40 left  [0-9]+ tokens/s", lines.line())
+    bars.advance(20, 800)
+    assert lines.line() == "0:00:20 working, after direct and 6 more 60/60 questions"
     bars.training("adapter", 5, 0, "loss 1.0")  # it does not know how many steps there are
     assert lines.line() == "0:00:20 adapter  loss 1.0"
 
