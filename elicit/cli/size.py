@@ -29,8 +29,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 STEPS = {"full": 3200, "short": 1500}
-"""What a size costs, in steps of `elicit.decoding.pace.ROWS` rows: a job's processor seconds over those of a step, on one
-thread."""
+"""What a size costs, in steps of `elicit.decoding.pace.ROWS` rows: a job's processor seconds over those of a step,
+on one thread."""
 PATIENCE = 240.0  # seconds
 PROMPT = 64  # tokens of a question, at most
 AUTO = "auto"
