@@ -28,7 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "options": {"candidates": 2, "strengths": "2,4", "read": 16, "dev": 8},
     },
 }
-STEPS = {"full": 3200, "short": 1500}
+STEPS = {"full": 3500, "short": 1650}
 """What a size costs, in steps of `elicit.decoding.pace.ROWS` rows: a job's processor seconds over those of a step,
 on one thread."""
 PATIENCE = 240.0  # seconds
