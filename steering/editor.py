@@ -61,7 +61,11 @@ class Editor:
                 self.gates.setdefault(one.when.gate.site, []).append(one.when.gate)
         self.sites = sorted({*self.operations, *self.gates}, key=lambda site: site.order)
         self.fired: dict[int, Bool[Tensor, "rows pos"]] = {}
-        self.gate_counts: dict[int, Tensor] = {}
+        self.gate_counts: dict[int, Tensor] = {
+            id(gate): torch.zeros(len(self.plans), 2, dtype=torch.float64, device=self.device)
+            for gates in self.gates.values()
+            for gate in gates
+        }
         self.gate_vectors: dict[int, Tensor] = {}  # on the device of their site
         self._frame: Frame | None = None
         self._moved: Tensor | None = None
@@ -153,7 +157,7 @@ class Editor:
     def _count(self, gate: Gate, fired: Tensor, weight: float | Tensor, frame: Frame) -> None:
         asked = torch.ones_like(fired) if isinstance(weight, float) else (weight[..., 0] != 0).expand_as(fired)
         seen = torch.stack([(fired & asked).sum(-1), asked.sum(-1)], -1).to(self.device)
-        self.gate_counts[id(gate)] = self.gate_counts.get(id(gate), 0) + self._by_plan(seen, frame)
+        self.gate_counts[id(gate)] += self._by_plan(seen, frame)
 
     def _measure(self, old: Tensor, new: Tensor, frame: Frame) -> None:
         before = old.detach().float()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.clock import Clock
+from probes.clock import Clock, Count
 from probes.errors import UserError
 from probes.sites import Site, check_site, on_site, width
 from steering.editor import Editor, check_reach
@@ -23,7 +23,7 @@ class Session:
     tells so, in the words of the decoding cache.
     """
 
-    def __init__(self, editor: Editor, clock: Clock) -> None:
+    def __init__(self, editor: Editor, clock: Count) -> None:
         self.editor = editor
         self.clock = clock
 
@@ -51,6 +51,7 @@ def attached(
     *,
     of_row: Sequence[int] | None = None,
     lengths: Sequence[int] | None = None,
+    clock: Count | None = None,
 ) -> Iterator[Session]:
     """Steer a model inside the context.
 
@@ -59,6 +60,7 @@ def attached(
         plans: one for all rows, or the distinct ones.
         of_row: the number of each row's plan, where there are several.
         lengths: prompt tokens of each row, where a forward holds prompts together with continuations.
+        clock: one that the caller keeps; without it one follows the forwards by itself.
 
     Raises:
         UserError: a layer or hook point that the model lacks, a direction of another width.
@@ -68,17 +70,20 @@ def attached(
     if of_row is not None and not all(0 <= number < len(plans) for number in of_row):
         raise UserError(f"rows are to follow plans {sorted(set(of_row))}; {len(plans)} were given, numbered from 0")
     editor = Editor(plans, of_row, lm.device)
-    clock = Clock(lm, lengths)
-    handles = [on_site(lm, site, _hook(lm, editor, clock, site)) for site in editor.sites]
+    own = Clock(lm, lengths) if clock is None else None
+    followed = clock or own
+    assert followed is not None
+    handles = [on_site(lm, site, _hook(lm, editor, followed, site)) for site in editor.sites]
     try:
-        yield Session(editor, clock)
+        yield Session(editor, followed)
     finally:
         for handle in handles:
             handle.remove()
-        clock.remove()
+        if own is not None:
+            own.remove()
 
 
-def _hook(lm: PreTrainedModel, editor: Editor, clock: Clock, site: Site) -> Callable[[Tensor], Tensor | None]:
+def _hook(lm: PreTrainedModel, editor: Editor, clock: Count, site: Site) -> Callable[[Tensor], Tensor | None]:
     def hook(h: Tensor) -> Tensor | None:
         assert clock.frame is not None
         clock.frame.check(lm, h)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -245,13 +245,15 @@ class When:
         """The weight of each position of a forward, gate aside; padding weighs 0."""
         if frame.step is not None:
             return self._at(frame.step)
+        if self.positions is not None and frame.lengths is None:
+            return 0.0
         if self.positions is not None:
             inside = torch.zeros(frame.steps.shape, dtype=torch.bool, device=frame.steps.device)
-            if frame.lengths is not None:
-                for position in self.positions:
-                    counted = 1 - frame.lengths if position >= 0 else 1  # from the first token, or from the last
-                    target = torch.as_tensor(counted + position, device=frame.steps.device)
-                    inside |= (frame.steps == target.reshape(-1, 1)) & (frame.steps <= 0)
+            assert frame.lengths is not None
+            for position in self.positions:
+                counted = 1 - frame.lengths if position >= 0 else 1  # from the first token, or from the last
+                target = torch.as_tensor(counted + position, device=frame.steps.device)
+                inside |= (frame.steps == target.reshape(-1, 1)) & (frame.steps <= 0)
             weight = inside.float()
         else:
             low = frame.steps >= self.first if self.first is not None else torch.ones_like(frame.steps).bool()
@@ -259,8 +261,8 @@ class When:
             if self.decay != 1.0 and self.first is not None:
                 weight = weight * self.decay ** (frame.steps - self.first).clamp(min=0).float()
             if self.program is not None and self.first is not None:
-                table = torch.tensor(self.program, device=weight.device)
-                weight = weight * table[(frame.steps - self.first).clamp(0, len(table) - 1)]
+                table = _on(self.program, weight.device)
+                weight = weight * table[(frame.steps - self.first).clamp(0, len(self.program))]
         return weight if frame.valid is None else weight * frame.valid
 
     def _at(self, step: int) -> float:
@@ -272,6 +274,12 @@ class When:
         if self.program is not None and self.first is not None:
             return self.program[step - self.first] if step - self.first < len(self.program) else 0.0
         return self.decay ** (step - self.first) if self.first is not None and self.decay != 1.0 else 1.0
+
+
+@lru_cache(maxsize=64)
+def _on(program: tuple[float, ...], device: torch.device) -> Float[Tensor, " steps"]:
+    """The weights and the 0 after them, brought to a device once: a step that is captured reads no host value."""
+    return torch.tensor([*program, 0.0], device=device)
 
 
 WHENS = ("everywhere", "prompt", "last prompt token", "steps", "every step", "decaying", "program", "gate")

@@ -280,6 +280,18 @@ class _Batch:
         return record.finished()
 
 
+def measured(
+    logits: Float[Tensor, "rows vocab"],
+    top: Top2,
+    tokens: Int[Tensor, " rows"],
+    head: Float[Tensor, ""],
+    moved: Float[Tensor, "rows pos"] | None,
+) -> Float[Tensor, "columns rows"]:
+    """What is kept of a step: the largest logit plus `head` (see `Record`), the statistics, and what was moved."""
+    columns = [top.values[:, 0].float() + head, *token_statistics(logits, top, tokens)]
+    return torch.stack(columns if moved is None else [*columns, moved[:, -1]])
+
+
 class Record:
     """Tokens and statistics of every row, [rows, limit], and which rows are finished."""
 
@@ -313,40 +325,49 @@ class Record:
         notes: Tensor | None,
     ) -> np.ndarray:
         """Write one step for the rows that are open; return those that stay open."""
-        columns = [top.values[:, 0].float() + self.head.to(logits.device), *token_statistics(logits, top, tokens)]
-        if moved is not None:
-            columns.append(moved[:, -1])
-        values = torch.stack(columns).cpu().numpy()
+        values = measured(logits, top, tokens, self.head.to(logits.device), moved).cpu().numpy()
         emitted = tokens.cpu().numpy()
         computed = np.flatnonzero(live >= 0)
-        values, target, emitted = values[:, computed], live[computed], emitted[computed]
-        self._check_finite(values, target, step)
-        self.tokens[target, step] = emitted
-        self.values[: len(values) - 1, target, step] = values[1:]
+        target = live[computed]
         if notes is not None:
             if self.notes is None:
                 self.notes = np.zeros((*self.tokens.shape, notes.shape[1]), dtype=np.int64)
             self.notes[target, step] = notes.cpu().numpy()[computed]
+        ended = self.write(target, np.full(len(target), step), emitted[computed], values[:, computed])
+        return target[~ended]
+
+    def write(
+        self,
+        target: Int[np.ndarray, " some"],
+        step: Int[np.ndarray, " some"],
+        emitted: Int[np.ndarray, " some"],
+        values: Float[np.ndarray, "columns some"],
+    ) -> Bool[np.ndarray, " some"]:
+        """Write a token each for some rows, and what was `measured`, at a step of their own; which ended by it."""
+        self._check_finite(values, target, step)
+        self.tokens[target, step] = emitted
+        self.values[: len(values) - 1, target, step] = values[1:]
         self.length[target] = step + 1
         ended = np.isin(emitted, self.eos)
         self.finish[target[ended]] = "eos"
         if self.could_stop is not None:
             could = self.could_stop[np.minimum(emitted, len(self.could_stop) - 1)]
             for i in np.flatnonzero(could & ~ended):
-                if self._ends_with_stop(int(target[i]), step):
+                if self._ends_with_stop(int(target[i]), int(step[i])):
                     self.finish[target[i]] = "stop"
                     ended[i] = True
-        return target[~ended]
+        return ended
 
-    def _check_finite(self, values: np.ndarray, target: np.ndarray, step: int) -> None:
+    def _check_finite(self, values: np.ndarray, target: np.ndarray, step: np.ndarray) -> None:
         """Refuse a step by what is copied of it anyway: the largest logit, the statistics, and what was moved."""
         finite = np.isfinite(values)
         if not finite.all():
             first = int((~finite).any(0).argmax())
             of_logits = not finite[:5, first].all()
-            met = f"the logits of step {step}" if of_logits else f"the relative perturbation norms of step {step}"
+            met = "the logits" if of_logits else "the relative perturbation norms"
             cure = "" if of_logits else "steer less strongly"
-            raise NotFiniteError(met, self.dtype, row=self.numbers[int(self.question[target[first]])], cure=cure)
+            where = f"{met} of step {step[first]}"
+            raise NotFiniteError(where, self.dtype, row=self.numbers[int(self.question[target[first]])], cure=cure)
 
     def _ends_with_stop(self, row: int, step: int) -> bool:
         assert self.stop.tokenizer is not None

@@ -227,7 +227,7 @@ class Tree(DynamicCache):
         group = heads // key.shape[1]
         grouped = query.reshape(rows, key.shape[1], group * nodes, d)
         mask = self.mask(sliding_window, group, query.dtype).to(query.device)
-        out, _ = _partial(grouped, key, value, mask, scale, softcap)
+        out, _ = partial_attention(grouped, key, value, mask, scale, softcap)
         return out.reshape(rows, heads, nodes, -1).transpose(1, 2).contiguous()
 
 
@@ -268,24 +268,24 @@ def shared_prefix_attention(
     per_head = query.view(rows, kv_heads, heads // kv_heads, d)
     suffix_from = max(0, cache.length - sliding_window) if sliding_window else 0
     own = None if cache.suffix_mask is None else cache.suffix_mask[..., suffix_from : cache.length]
-    out, lse = _partial(per_head, key[:, :, suffix_from:], value[:, :, suffix_from:], own, scale, softcap)
+    out, lse = partial_attention(per_head, key[:, :, suffix_from:], value[:, :, suffix_from:], own, scale, softcap)
 
     prefix_from = max(0, cache.prefix_length + cache.length - sliding_window) if sliding_window else 0
     if prefix_from < cache.prefix_length:
         keys, values = cache.prefix(cache.layer)
         mask = None if cache.prefix_mask is None else cache.prefix_mask[..., prefix_from:]
-        grouped = _to_grid(per_head, cache.grid, len(keys))
-        prefix_out, prefix_lse = _partial(
+        grouped = to_grid(per_head, cache.grid, len(keys))
+        prefix_out, prefix_lse = partial_attention(
             grouped, keys[:, :, prefix_from:], values[:, :, prefix_from:], mask, scale, softcap
         )
-        prefix_out = _from_grid(prefix_out, cache.slot, rows, per_head.shape[2])
-        prefix_lse = _from_grid(prefix_lse[..., None], cache.slot, rows, per_head.shape[2])
+        prefix_out = from_grid(prefix_out, cache.slot, rows, per_head.shape[2])
+        prefix_lse = from_grid(prefix_lse[..., None], cache.slot, rows, per_head.shape[2])
         share = torch.sigmoid(prefix_lse - lse[..., None])
         out = torch.lerp(out, prefix_out, share.to(out.dtype))
     return out.reshape(rows, 1, heads, out.shape[-1]), None
 
 
-def _to_grid(
+def to_grid(
     x: Float[Tensor, "rows kv_heads group d"], grid: Tensor | None, questions: int
 ) -> Float[Tensor, "questions kv_heads width d"]:
     x = x if grid is None else x[grid]
@@ -293,7 +293,7 @@ def _to_grid(
     return x.view(questions, -1, kv_heads, group, d).transpose(1, 2).reshape(questions, kv_heads, -1, d)
 
 
-def _from_grid(
+def from_grid(
     x: Float[Tensor, "questions kv_heads width d"], slot: Tensor | None, rows: int, group: int
 ) -> Float[Tensor, "rows kv_heads group d"]:
     questions, kv_heads, _, d = x.shape
@@ -301,7 +301,7 @@ def _from_grid(
     return x if slot is None else x[slot]
 
 
-def _partial(
+def partial_attention(
     query: Float[Tensor, "batch kv_heads q d"],
     key: Float[Tensor, "batch kv_heads k d"],
     value: Float[Tensor, "batch kv_heads k dv"],

@@ -80,6 +80,11 @@ class SamplingPolicy:
             self._numbers = torch.from_numpy(self.uniform[rows.question, rows.branch]).to(logits.device)
         return _invert(cumulative, ids, self._numbers[:, step, None])[:, 0]
 
+    def chosen(self, logits: Float[Tensor, "rows vocab"], uniform: Float[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+        """The token that each row's number in [0, 1) stands for."""
+        cumulative, ids = self._cumulative(logits)
+        return _invert(cumulative, ids, uniform[:, None])[:, 0]
+
     def _cumulative(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """The cumulative distribution after temperature and filters, and the ids where they were sorted."""
         settings = self.settings
