@@ -308,10 +308,17 @@ Asked = Sequence[tuple[Elicited, Items]]
 """Handles that share a `batch_key`, each with the questions that it is asked."""
 
 
-def answer_together(asked: Asked, on_step: OnStep | None = None) -> list[list[list[Trace]]]:
+def answer_together(
+    asked: Asked, on_step: OnStep | None = None, rows_at_once: int | None = None
+) -> list[list[list[Trace]]]:
     """Answer in one batch what several handles are asked, each row with the prompt and the plan of its own handle.
 
     Rows do not see each other: up to the rounding of the model's dtype every handle answers as it does alone.
+
+    Args:
+        asked: handles with their items.
+        on_step: called after every step.
+        rows_at_once: see `Batch`.
 
     Returns:
         For each handle and question the branches, graded.
@@ -326,9 +333,8 @@ def answer_together(asked: Asked, on_step: OnStep | None = None) -> list[list[li
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     kinds = [[items.task.kind_of(item) for item in items] for _, items in asked]
     rows = [(h, some, [i.id for i in items]) for (h, items), some in zip(asked, prompts, strict=True)]
-    batch = _batch(
-        rows, partner_prompts=first.partner_prompts(asked[0][1])
-    )  # with a partner it shares its batch with no other
+    # With a partner it shares its batch with no other.
+    batch = replace(_batch(rows, partner_prompts=first.partner_prompts(asked[0][1])), rows_at_once=rows_at_once)
     begun = [mark for handle, items in asked for mark in handle.begun(items)]
     drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], on_step, begun))
     return [

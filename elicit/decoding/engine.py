@@ -46,6 +46,7 @@ class Batch:
         partner: of hybrid decoding, and of no other.
         partner_prompts: of a partner with a prompt of its own: token ids of each, as it is asked.
         needs: those of `STATISTICS` without which the caller can do nothing with the generations.
+        rows_at_once: the most branches in flight, of an engine that refills (`Engine.rounds`); None: as it likes.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -59,6 +60,7 @@ class Batch:
     partner: HybridSteering | None = None
     partner_prompts: Sequence[Sequence[int]] | None = None
     needs: frozenset[str] = frozenset()
+    rows_at_once: int | None = None
 
     @property
     def plans(self) -> list[Plan]:
@@ -112,13 +114,23 @@ class Engine(ABC):
     Attributes:
         name: by which it is asked for.
         can: what it can do.
+        rounds: how many times the rows that an evaluation decodes together it is given at once; one that fills the
+            place of rows that ended with the next questions is given several.
+        notes: what it did otherwise than it was asked, each once; a run keeps them.
     """
 
     name: str
     can: Can
+    rounds: int = 1
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.notes: list[str] = []
+
+    def note(self, told: str) -> None:
+        """Tell once what is done otherwise than it was asked."""
+        if told not in self.notes:
+            self.notes.append(told)
 
     @property
     def how(self) -> str:
@@ -138,6 +150,7 @@ class Engine(ABC):
 
 ENGINES: dict[str, str | type[Engine]] = {
     "hf": "elicit.decoding.engines.hf:HuggingFaceEngine",
+    "graph": "elicit.decoding.engines.graph:GraphEngine",
     "transformer-lens": "elicit.decoding.engines.lens:TransformerLensEngine",
     "nnsight": "elicit.decoding.engines.nnsight:NNsightEngine",
     "nnsight-remote": "elicit.decoding.engines.nnsight:RemoteEngine",

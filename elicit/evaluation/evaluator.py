@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from elicit.decoding.engine import engine_of
+from elicit.decoding.engine import Engine, engine_of
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.ready import check_ready
 from elicit.decoding.trace import Trace
@@ -144,6 +144,7 @@ def _evaluate(
             "together": True,
             "decoded_by": _engines(arms),
             **({} if processes is None else {"processes": processes.count}),
+            **_rounds(arms),
             **_weights(arms),
             **({"size": dict(size)} if size else {}),
         },
@@ -180,6 +181,8 @@ def _evaluate(
             extra["size"] = execution["size"]["name"]
         if WORKER.missing:
             extra["scorer_unbounded"] = list(WORKER.missing)
+        if notes := sorted({note for engine in _engines_of(arms) for note in engine.notes}):
+            extra["decoding_notes"] = notes
         steered = [arm for arm in arms if arm.handle.interventions]
         if steered:
             traces = store.traces({arm.source for arm in steered})
@@ -194,8 +197,17 @@ def _evaluate(
 
 def _engines(arms: Sequence[Arm]) -> list[str]:
     """What decodes the arms: each engine, with the way that it chose for the model where it has several."""
-    engines = [engine_of(model) for model in {id(arm.handle.model): arm.handle.model for arm in arms}.values()]
-    return sorted({f"{one.name} ({one.how})" if one.how else one.name for one in engines})
+    return sorted({f"{one.name} ({one.how})" if one.how else one.name for one in _engines_of(arms)})
+
+
+def _engines_of(arms: Sequence[Arm]) -> list[Engine]:
+    return [engine_of(model) for model in {id(arm.handle.model): arm.handle.model for arm in arms}.values()]
+
+
+def _rounds(arms: Sequence[Arm]) -> dict[str, int]:
+    """Of an engine that refills its rows: how many times these it is given at once."""
+    rounds = max(engine.rounds for engine in _engines_of(arms))
+    return {"rounds": rounds} if rounds > 1 else {}
 
 
 def _weights(arms: Sequence[Arm]) -> dict[str, list[str]]:
@@ -260,7 +272,8 @@ def _decode_all(
     for group in _groups(sources, together=bool(execution.get("together"))):
         first, *others = group
         branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
-        plan = batches({name: sources[name].handle for name in group}, items, max(1, rows // branches), shares)
+        questions = max(1, rows // branches) * int(execution.get("rounds", 1))
+        plan = batches({name: sources[name].handle for name in group}, items, questions, shares)
         left = [n for n, batch in enumerate(plan) if any((name, n) not in journal.done for name in batch)]
         asked = [sum(map(len, batch.values())) for batch in plan]
         label = f"{first} and {len(others)} more" if others else first
@@ -302,5 +315,5 @@ def _answer(
         budget = {item.id: journal.spent[arm.matched][item.id] for item in some}
         drawn = draw_to_budget(arm.handle, some, budget, rows, progress)
         return {arm.name: [t for item in some for t in drawn[item.id]]}
-    found = answer_together([(arm.handle, some) for arm, some in asked], progress.step)
+    found = answer_together([(arm.handle, some) for arm, some in asked], progress.step, rows)
     return {name: [t for traces in each for t in traces] for name, each in zip(batch, found, strict=True)}

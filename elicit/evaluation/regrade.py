@@ -31,7 +31,7 @@ from probes.errors import UserError
 from probes.files import check_folder
 
 # Of the old metrics, beside what is computed anew.
-_KEPT = ("seconds", "seed", "model", "options", "scorer_unbounded", "delivery", SEEN, SIDE_EFFECTS)
+_KEPT = ("seconds", "seed", "model", "options", "scorer_unbounded", "decoding_notes", "delivery", SEEN, SIDE_EFFECTS)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
             f"Answered by {metrics['processes']} processes: in {metrics['model']['dtype']} another number of them, so "
             "other batches, may choose another token where two logits are equal to their last bits."
         )
+    out += [f"Decoding: {note}." for note in metrics.get("decoding_notes", [])]
     out += unjudged_notes(metrics) + found_notes(metrics)
     calibration = metrics.get("calibration")
     if calibration and calibration["auroc"] is not None:

@@ -6,6 +6,8 @@ once. It reads and writes the tensors that it was captured with, so whatever exc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from elicit.decoding.graph.rows import Step
@@ -29,41 +31,24 @@ class Captured:
         self.step, self.graphs = step, graphs
         self.refused = ""
         self.captures = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._replay: Callable[[], object] | None = None
 
     def stale(self) -> None:
         """A tensor that the step reads is another one: the next step is captured anew."""
-        self._graph = None
+        self._replay = None
 
     def __call__(self) -> None:
-        if not self.graphs:
-            self.step()
-            return
-        if self._graph is None:
+        if self.graphs and self._replay is None:
             self._capture()
-        if self._graph is None:
-            self.step()
-        else:
-            self._graph.replay()
+        (self._replay or self.step)()
 
     def _capture(self) -> None:
-        """Warm up with rows that all stand still, then capture, which computes nothing."""
+        """With rows that all stand still, so that what runs meanwhile changes nothing."""
         rows = self.step.rows
         alive = rows.alive.clone()
         rows.alive.zero_()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    self.step.now.zero_()
-                    self.step()
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            with torch.cuda.graph(graph):
-                self.step()
-            self._graph = graph
+            self._replay = self._captured()
             self.captures += 1
         except torch.OutOfMemoryError:
             raise
@@ -72,3 +57,18 @@ class Captured:
         finally:
             self.step.now.zero_()
             rows.alive.copy_(alive)
+
+    def _captured(self) -> Callable[[], object]:
+        """Warm up on a stream beside the current one, as a capture must be, and capture, which computes nothing."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self.step.now.zero_()
+                self.step()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        return graph.replay

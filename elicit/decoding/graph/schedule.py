@@ -26,20 +26,21 @@ from elicit.decoding.graph.rows import Choose, Rows, Step
 from elicit.decoding.loop import DEAD_SHARE, Generation, OnStep, Policy, Record, measured
 from elicit.decoding.loop import Rows as Opened
 from elicit.decoding.parts import without
-from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.confidence import top2
 from steering.hooks import Session
 
 EMPTY = -1
-Ints = Int[np.ndarray, " some"]
+Ints = Int[np.ndarray, "_"]
 
 
 class Schedule:
     """Decodes a batch with a bounded number of rows.
 
     Args:
-        model: whose attention is `PAGED_ATTENTION`.
+        lm: whose attention is `PAGED_ATTENTION`.
+        choices: how many tokens can be chosen.
+        unlisted: ids that are never chosen.
         batch: greedy, branching or sampling.
         rows: the most branches in flight; at least those of one prompt.
         every: steps between two looks.
@@ -56,11 +57,11 @@ class Schedule:
     """
 
     def __init__(
-        self, model: Model, batch: Batch, *, rows: int, every: int, graphs: bool, steering: Session | None = None,
-        on_step: OnStep | None = None, limits: Sequence[int] | None = None, page: int = PAGE,
+        self, lm: PreTrainedModel, batch: Batch, *, choices: int, unlisted: Sequence[int] = (), rows: int, every: int,
+        graphs: bool, steering: Session | None = None, on_step: OnStep | None = None,
+        limits: Sequence[int] | None = None, page: int = PAGE,
     ) -> None:  # fmt: skip
-        lm: PreTrainedModel = model.lm
-        self.model, self.batch, self.lm, self.device = model, batch, lm, lm.device
+        self.lm, self.batch, self.choices, self.device = lm, batch, choices, lm.device
         self.every, self.graphs, self.steering, self.on_step = every, graphs, steering, on_step
         count, branches = len(batch.prompts), batch.decoder.branches
         self.waiting, self.branches, self.steps, self.peak = list(range(count)), branches, 0, 0
@@ -68,7 +69,7 @@ class Schedule:
         opened = Opened(np.repeat(np.arange(count), branches), np.tile(np.arange(branches), count))
         self.record = Record(opened, int(self.limits.max()), batch.stop, lm)
         self.head = self.record.head.to(self.device)
-        self.never = torch.tensor(model.unlisted, dtype=torch.long, device=self.device)
+        self.never = torch.tensor(list(unlisted), dtype=torch.long, device=self.device)
 
         together = max(1, min(rows // branches, count))  # questions
         size = together * branches
@@ -102,7 +103,7 @@ class Schedule:
                 return self.record.finished()
 
     def _policy(self, questions: Sequence[int]) -> Policy:
-        return self.batch.decoder.policy([self.batch.rng_streams[q] for q in questions], self.model.choices)
+        return self.batch.decoder.policy([self.batch.rng_streams[q] for q in questions], self.choices)
 
     def _limit(self, rows: Ints) -> Ints:
         return self.limits[self.answer[rows] // self.branches]
