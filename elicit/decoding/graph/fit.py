@@ -1,4 +1,4 @@
-"""Which models are decoded here: those whose attention can be exchanged, and whose random twin then says what it should.
+"""Which models are decoded here: those whose attention can be exchanged, and whose random twin then is right.
 
 As in `elicit.decoding.trial`: the twin answers ragged prompts past its window, with one row and with several a prompt,
 fewer at a time than there are, steered and not. Each token is as likely as the likeliest of the twin's own forward

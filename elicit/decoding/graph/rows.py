@@ -49,9 +49,14 @@ class Rows:
     @staticmethod
     def empty(count: int, numbers: int, device: torch.device) -> Rows:
         """So many rows with so many random numbers each, of which none is alive."""
-        whole = [torch.zeros(count, dtype=torch.long, device=device) for _ in range(6)]
-        alive = torch.zeros(count, dtype=torch.bool, device=device)
-        return Rows(*whole, alive, torch.zeros(count, numbers, dtype=torch.float64, device=device))
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
+            return torch.zeros(count, *shape, dtype=dtype, device=device)
+
+        return Rows(
+            zeros(), zeros(), zeros(), zeros(), zeros(), zeros(), zeros(dtype=torch.bool),
+            zeros(numbers, dtype=torch.float64),
+        )  # fmt: skip
 
     def write(self, at: Int[Tensor, " some"], values: Rows) -> None:
         """New rows in these places."""

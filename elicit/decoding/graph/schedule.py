@@ -119,7 +119,7 @@ class Schedule:
         state, branches = SharedPrefixState(self.lm, 1), self.branches
         if self.steering is not None:
             self.steering.expect(asked.tolist())
-            self.steering.clock.begin(*ids.shape, mask, self.device)
+            self.steering.clock.begin(count, ids.shape[1], mask, self.device)
         logits = without(state.prefill(ids, mask), self.never)
         moved = None if self.steering is None else self.steering.moved()
         policy = self._policy(asked.tolist())
