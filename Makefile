@@ -69,6 +69,7 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps optillm==0.4.0
 	$(BIN)/python -m experiments.benchmarks.decoding
 	$(BIN)/python -m experiments.benchmarks.decoding --memory
+	$(BIN)/python -m experiments.benchmarks.refill
 	$(BIN)/python -m experiments.benchmarks.steering
 	$(BIN)/python -m experiments.benchmarks.hybrid
 	$(BIN)/python -m experiments.benchmarks.report

@@ -18,7 +18,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 EngineName = Annotated[
     str,
     typer.Option(
-        "--engine", help="What decodes: hf, transformer-lens, nnsight, or module:Class of one's own; hf does all."
+        "--engine",
+        help="What decodes: hf, graph, transformer-lens, nnsight, or module:Class of one's own; hf and graph do all.",
     ),
 ]
 DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]

@@ -272,7 +272,8 @@ def _decode_all(
     for group in _groups(sources, together=bool(execution.get("together"))):
         first, *others = group
         branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
-        questions = max(1, rows // branches) * int(execution.get("rounds", 1))
+        refills = engine_of(sources[first].handle.model).rounds > 1 and not sources[first].matched
+        questions = max(1, rows // branches) * (int(execution.get("rounds", 1)) if refills else 1)
         plan = batches({name: sources[name].handle for name in group}, items, questions, shares)
         left = [n for n, batch in enumerate(plan) if any((name, n) not in journal.done for name in batch)]
         asked = [sum(map(len, batch.values())) for batch in plan]

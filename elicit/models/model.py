@@ -158,7 +158,7 @@ def load_model(
         device_map: passed on, e.g. `"auto"` to spread a model over several GPUs, or the device of each module (`"cpu"`,
             `"disk"`); the embedding's is that of the inputs.
         revision: branch, tag or commit of a hub repository.
-        engine: what decodes it: `hf`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
+        engine: what decodes it: `hf`, `graph`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
         progress: called while weights are fetched.
 
     Raises:

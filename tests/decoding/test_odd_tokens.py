@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from elicit.decoding import Greedy, StopRule, decode
-from elicit.decoding.loop import _COULD_END, _tokens_that_could_end
+from elicit.decoding.record import _COULD_END, _tokens_that_could_end
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.methods import cot_decoding, direct, self_consistency

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from elicit.decoding.graph.paged_cache import PagedCache
-from elicit.decoding.loop import measured
 from elicit.decoding.parts import without
+from elicit.decoding.record import measured
 from probes.clock import Frame
 from probes.confidence import Top2, top2
 from steering.hooks import Session
@@ -80,7 +80,7 @@ class Step:
         choose: the decoder's rule.
         ends: the end tokens.
         never: tokens that are never chosen and count for nothing.
-        head: see `elicit.decoding.loop.Record`.
+        head: see `elicit.decoding.record.Record`.
         every: the most steps between two looks.
         steering: plans on the model, whose clock is told which positions a forward computes.
 

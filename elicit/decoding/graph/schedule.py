@@ -23,9 +23,10 @@ from elicit.decoding.graph.captured import Captured
 from elicit.decoding.graph.paged_cache import PagedCache
 from elicit.decoding.graph.pages import PAGE, Pages
 from elicit.decoding.graph.rows import Choose, Rows, Step
-from elicit.decoding.loop import DEAD_SHARE, Generation, OnStep, Policy, Record, measured
-from elicit.decoding.loop import Rows as Opened
+from elicit.decoding.loop import DEAD_SHARE, OnStep, Policy
 from elicit.decoding.parts import without
+from elicit.decoding.record import Generation, Record, measured
+from elicit.decoding.record import Rows as Opened
 from probes.batching import left_pad
 from probes.confidence import top2
 from steering.hooks import Session
