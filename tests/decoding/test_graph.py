@@ -210,7 +210,7 @@ def test_an_evaluation_takes_several_rounds_at_once(tiny: Model, tiny_folder: Pa
         for item, traces in by_item.items():
             assert [t.text for t in traces] == [t.text for t in runs[1].traces[source][item]]
     execution = runs[1].store.config["execution"]
-    assert (execution["decoded_by"], execution["rounds"]) == (["graph (no graphs on cpu)"], 4)
+    assert (execution["decoded_by"], execution["rounds"]) == (["graph (no graphs on cpu)"], 8)
     assert "decoding_notes" not in runs[1].metrics
 
 

@@ -36,7 +36,7 @@ class GraphEngine(Engine):
 
     name = "graph"
     can = HuggingFaceEngine.can
-    rounds = 4
+    rounds = 8
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
