@@ -1,6 +1,6 @@
 """Answers of very unequal length: rows refilled from waiting questions, beside batches that wait for their longest row.
 
-    python -m experiments.benchmarks.refill              # a random model of four layers: about two minutes on one core
+    python -m experiments.benchmarks.refill              # a random model of six layers
     python -m experiments.benchmarks.refill --model smollm2-135m --questions 64 --most 400
 
 Every question's answer has a limit of its own, log-uniform from 20 to 1,500 and drawn once. Both sides have the same
@@ -10,8 +10,9 @@ number of rows, decode greedily in fp32 and say the same tokens, which is checke
   token, and rows that have ended are dropped, as in an evaluation.
 - refilled: the graph engine's schedule without graphs; a question comes in where rows have ended.
 
-Steps are exact; seconds depend on what a step costs beside its rows: on a GPU a step of few rows takes as long as one
-of many, and the ratio is that of the steps.
+Steps are exact. Seconds, of the processor, depend on what a step costs beside its rows: both sides compute every token
+once, so that what is won is the reading of weights and the starting of kernels. Where a step of few rows takes as long
+as one of many, as on a GPU, the ratio is that of the steps.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="random")
-    parser.add_argument("--questions", type=int, default=256)
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--most", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
     print(json.dumps(speed(parser.parse_args()), indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,32 @@ def test_what_it_cannot_do_goes_to_the_reference_by_name(architecture: str, why:
         engine._against = lambda batch: "hybrid decoding looks into the cache of the reference"
         same(decode_batch(graph, asked(Greedy(6))), decode_batch(model, asked(Greedy(6))))
     assert len(engine.notes) == 1 and why in engine.notes[0]
+
+
+def test_in_bfloat16_it_is_no_further_from_float32_than_generate() -> None:
+    """Log-probabilities of each side's own tokens, against a forward in fp32 without a cache."""
+    fine = tiny_model("llama")
+    coarse = copy.deepcopy(fine).bfloat16()
+    fine = copy.deepcopy(coarse).float()
+    graph = Model("llama", coarse, tokenizer(), Provenance("llama", "", "", ""), "graph")
+
+    def far(prompt: list[int], tokens: list[int], kept: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            own = torch.log_softmax(fine(torch.tensor([prompt + tokens[:-1]])).logits[0, -len(tokens) :], -1)
+        return (own.gather(1, torch.tensor(tokens)[:, None])[:, 0] - kept).abs()
+
+    ours, theirs = [], []
+    made = decode_batch(graph, asked(Greedy(24), StopRule(frozenset()), rows_at_once=3))
+    for prompt, (one,) in zip(PROMPTS, made, strict=True):
+        ours.append(far(prompt, one.tokens.tolist(), torch.from_numpy(one.logprob)))
+        out = coarse.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=24,
+            do_sample=False, eos_token_id=None, pad_token_id=0, return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+        tokens = out.sequences[0, len(prompt) :]
+        kept = torch.log_softmax(torch.cat(out.logits).float(), -1).gather(1, tokens[:, None])[:, 0]
+        theirs.append(far(prompt, tokens.tolist(), kept))
+    assert float(torch.cat(ours).mean()) <= 1.25 * float(torch.cat(theirs).mean())
 
 
 def test_errors_name_the_arm() -> None:
