@@ -1,6 +1,6 @@
 """Answers of very unequal length: rows refilled from waiting questions, beside batches that wait for their longest row.
 
-    python -m experiments.benchmarks.refill              # a random model of six layers
+    python -m experiments.benchmarks.refill              # a random model of four layers
     python -m experiments.benchmarks.refill --model smollm2-135m --questions 64 --most 400
 
 Every question's answer has a limit of its own, log-uniform from 20 to 1,500 and drawn once. Both sides have the same
@@ -45,7 +45,7 @@ from probes.confidence import Top2
 END = 2
 SHORTEST = 20
 SMALL = LlamaConfig(
-    vocab_size=4096, hidden_size=512, intermediate_size=1408, num_hidden_layers=6, num_attention_heads=8,
+    vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=4096,
 )  # fmt: skip
 
@@ -106,10 +106,10 @@ def given(name: str, count: int) -> tuple[PreTrainedModel, list[list[int]], str]
         with torch.no_grad():
             for parameter in lm.parameters():
                 if parameter.ndim > 1:
-                    parameter.normal_(0, 0.05)
+                    parameter.normal_(0, 0.1)
         draw = np.random.default_rng(1)
         prompts = [draw.integers(10, SMALL.vocab_size, int(n)).tolist() for n in draw.integers(20, 60, count)]
-        return lm, prompts, "random Llama, 6 layers of width 512, vocabulary 4096, float32"
+        return lm, prompts, "random Llama, 4 layers of width 128, vocabulary 512, float32"
     model = elicit.load_model(name, dtype="float32", device="cpu")
     tokenizer = model.tokenizer
     prompts = [list(tokenizer(f"Q: {text}\nA:")["input_ids"]) for text in questions(count)]
@@ -148,8 +148,8 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="random")
-    parser.add_argument("--questions", type=int, default=64)
-    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--most", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
     print(json.dumps(speed(parser.parse_args()), indent=2))
