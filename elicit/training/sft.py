@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from elicit.training.checkpoint import load_state, read_state, write_state
@@ -28,7 +29,7 @@ from elicit.training.output_head import summed_cross_entropy
 from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.batching import check_embedded
 from probes.errors import UserError
-from probes.sites import decoder
+from probes.sites import blocks, decoder
 
 STATE = "training.safetensors"
 
@@ -118,7 +119,7 @@ def train(
         UserError: a folder with the state of another training; a token that the model has no row for; a loss that is
             not finite.
     """
-    wanted = json.loads(json.dumps({"recipe": asdict(recipe), **identity}))
+    wanted = json.loads(json.dumps({"recipe": recipe.kept(), **identity}))
     trained = prepare(lm, recipe)
     optimiser = torch.optim.AdamW(
         trained.values(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, foreach=True
@@ -129,7 +130,7 @@ def train(
         load_state(trained, optimiser, kept[1], len(curve))
     together = keeps_apart(lm)  # else each example has a row of its own
     lm.train()
-    with quick(lm, recipe):
+    with quick(lm, recipe), checkpointed(lm) if recipe.checkpointing else nullcontext():
         for step in range(len(curve), recipe.steps):
             began = time.perf_counter()
             examples = batch(step)
@@ -186,6 +187,19 @@ def quick(lm: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
             yield
     finally:
         lm.set_attn_implementation(before)
+
+
+@contextmanager
+def checkpointed(lm: PreTrainedModel) -> Iterator[None]:
+    """Inside the context each layer keeps its input alone and is computed again for its gradient."""
+    layers = list(blocks(lm))
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def _update(

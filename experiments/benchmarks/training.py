@@ -92,8 +92,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--checkpointing", action="store_true", help="of this loop")
     given = parser.parse_args()
-    plan = Plan("latent", recipe=Recipe(steps=given.steps))
+    plan = Plan("latent", recipe=Recipe(steps=given.steps, checkpointing=given.checkpointing))
     rows: dict[str, list[float]] = {}
     for name, run in {"this loop": ours, **({} if given.memory else {"Trainer + PEFT": peer, "limit": limit})}.items():
         model = load_model(given.model, dtype="bfloat16")

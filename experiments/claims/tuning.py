@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,7 @@ def tuned(study: Study, some: Sequence[Example], seed: int = 0) -> Adapter:
     model, steps = study.model, study["steps"]
     recipe = Recipe(steps=steps, rows=4, width=WIDTH, part=4, lr=study["lr"], warmup=max(1, steps // 10), seed=seed)
     identity = {"base": model.provenance.sha256, "dtype": model.dtype, "examples": digest(list(some))}
-    name = f"tuned-{Path(model.name).name}-{digest([asdict(recipe), identity])}"
+    name = f"tuned-{Path(model.name).name}-{digest([recipe.kept(), identity])}"
     folder = study.runs / "claims" / name
     if not (folder / "adapter" / CONFIG).is_file():
         study.log(f"training on {len(some)} answers, {recipe.steps} steps: {name}")

@@ -22,10 +22,12 @@ from elicit.elicited import Elicited
 from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Model
 from elicit.tasks.base import Items
+from elicit.training.rl import rollouts
 from elicit.training.rl.curve import Point
 from elicit.training.rl.log import LOG, read_log
 from elicit.training.rl.loop import STATE, Trained, train
 from elicit.training.rl.rewards import RewardContext, Rollout
+from elicit.training.rl.sampled import SAMPLED
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from probes.files import locked
@@ -133,6 +135,38 @@ def test_an_interrupted_training_ends_at_the_bits_of_one_that_was_not(
     assert isinstance(whole.adapter, Adapter if rank else Weights)
     if not rank:
         assert (tmp_path / "whole" / "model" / "model.safetensors").is_file()
+
+
+def test_a_stopped_update_goes_on_with_the_rollouts_that_were_sampled(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SMALL, updates=2, rollout_rows=2)
+    calls: list[int] = []
+    last = [0]
+    respond = rollouts.respond
+
+    def stops(*given: Any, **more: Any) -> Any:
+        if len(calls) == last[0]:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return respond(*given, **more)
+
+    monkeypatch.setattr(rollouts, "respond", stops)
+    last[0] = -1
+    whole = trained(tiny, tmp_path / "whole", settings)
+    needed = len(calls)  # the pre-flight's four, and four of each update
+    calls.clear()
+    last[0] = 7
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny, tmp_path / "cut", settings)
+    sampled = tmp_path / "cut" / SAMPLED
+    assert len(sampled.read_bytes().splitlines()) == 3
+    with sampled.open("ab") as file:
+        file.write(b'{"a line that was not finish')
+    calls.clear()
+    last[0] = -1
+    assert_equal(trained(tiny, tmp_path / "cut", settings), whole)
+    assert len(calls) == needed - 3 and not sampled.exists()
 
 
 def test_a_failure_in_the_middle_of_an_update_loses_nothing(tiny: Model, tmp_path: Path) -> None:

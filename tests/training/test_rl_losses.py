@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicit.methods.one_shot_rlvr.example_selection import historical_variance
-from elicit.training.output_head import logprobs_and_entropy
+from elicit.training import output_head
+from elicit.training.output_head import summed_loss
 from elicit.training.rl import losses
 from elicit.training.rl.curve import Point, columns, line, saturation, summary
-from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
+from elicit.training.rl.policy import Batch, hidden_states, logprobs, pieces, prefix_of
 from elicit.training.rl.settings import Settings
 from probes.batching import left_pad
 from probes.errors import UserError
@@ -117,10 +120,13 @@ def plain(lm: PreTrainedModel, temperature: float) -> tuple[list[Tensor], list[T
     return logprob, entropy
 
 
-def any_loss(logprob: Tensor, entropy: Tensor) -> Tensor:
+def weighted_sum(of_logprob: Tensor, of_entropy: Tensor, logprob: Tensor, entropy: Tensor, some: slice) -> Tensor:
     """A loss with gradients of its own for each token, of both."""
-    n = len(logprob)
-    return (torch.linspace(-1, 2, n) * logprob).sum() + (torch.linspace(0.3, -0.7, n) * entropy).sum()
+    return (of_logprob[some] * logprob).sum() + (of_entropy[some] * entropy).sum()
+
+
+def any_weights(n: int) -> tuple[Tensor, Tensor]:
+    return torch.linspace(-1, 2, n), torch.linspace(0.3, -0.7, n)
 
 
 def gradients(lm: PreTrainedModel) -> dict[str, Tensor]:
@@ -134,7 +140,7 @@ def gradients(lm: PreTrainedModel) -> dict[str, Tensor]:
 def test_a_shared_prompt_has_the_gradient_of_plain_forwards(kind: str, temperature: float) -> None:
     lm = fresh(kind).requires_grad_(True)
     logprob, entropy = plain(lm, temperature)
-    any_loss(torch.cat(logprob), torch.cat(entropy)).backward()
+    weighted_sum(*any_weights(sum(map(len, ANSWERS))), torch.cat(logprob), torch.cat(entropy), slice(None)).backward()
     expected = gradients(lm)
 
     made = batch()
@@ -142,15 +148,18 @@ def test_a_shared_prompt_has_the_gradient_of_plain_forwards(kind: str, temperatu
     leaves = prefix.leaves()
     lengths = [len(ids) for ids in ANSWERS]
     found_logprob, found_entropy = [], []
-    weights = torch.linspace(-1, 2, sum(lengths)).split(lengths), torch.linspace(0.3, -0.7, sum(lengths)).split(lengths)
+    weights = [w.split(lengths) for w in any_weights(sum(lengths))]
     for start in (0, 2):  # two parts, whose gradients add up
         rows = slice(start, start + 2)
         hidden = hidden_states(lm, leaves, made, rows)
-        lp, h = logprobs_and_entropy(lm, hidden, made.tokens[rows][made.mask[rows]], temperature)
-        loss = (torch.cat(weights[0][rows]) * lp).sum() + (torch.cat(weights[1][rows]) * h).sum()
+        some = [torch.cat(w[rows]) for w in weights]
+        loss, lp, h = summed_loss(
+            lm, hidden, made.tokens[rows][made.mask[rows]], temperature, partial(weighted_sum, *some)
+        )
+        assert torch.allclose(loss, weighted_sum(*some, lp, h, slice(None)), atol=1e-5)
         loss.backward()
-        found_logprob.append(lp.detach())
-        found_entropy.append(h.detach())
+        found_logprob.append(lp)
+        found_entropy.append(h)
     prefix.backward(leaves)
     assert torch.allclose(torch.cat(found_logprob), torch.cat(logprob), atol=1e-5)
     assert torch.allclose(torch.cat(found_entropy), torch.cat(entropy), atol=1e-5)
@@ -161,18 +170,86 @@ def test_a_shared_prompt_has_the_gradient_of_plain_forwards(kind: str, temperatu
         assert torch.allclose(found[name], grad, atol=1e-5 * largest), name
 
 
+def backward(lm: PreTrainedModel, made: Batch, part: int, segment: int, checkpointing: bool) -> float:
+    """A weighted loss of the batch with its gradient, by pieces; the loss."""
+    weights = [torch.zeros(made.mask.shape).masked_scatter(made.mask, w) for w in any_weights(int(made.mask.sum()))]
+    total = 0.0
+    prefix = prefix_of(lm, made.prompts)
+    leaves = prefix.leaves()
+    for start in range(0, len(made.tokens), part):
+        rows = slice(start, start + part)
+        for piece in pieces(lm, leaves, made, rows, segment, checkpointing=checkpointing):
+            here = rows, piece.columns
+            mask = made.mask[here]
+            each = partial(weighted_sum, *(w[here][mask] for w in weights))
+            loss, _, _ = summed_loss(lm, piece.hidden, made.tokens[here][mask], 0.9, each)
+            piece.backward(loss)
+            total += loss.item()
+    prefix.backward(leaves)
+    return total
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize(("segment", "checkpointing"), [(1, False), (2, True), (3, False)])
+def test_segments_of_an_answer_have_the_gradient_of_the_whole(kind: str, segment: int, checkpointing: bool) -> None:
+    lm = fresh(kind).requires_grad_(True)
+    loss = backward(lm, batch(), 4, 0, False)
+    expected = gradients(lm)
+    assert backward(lm, batch(), 2, segment, checkpointing) == pytest.approx(loss, abs=1e-5)
+    found = gradients(lm)
+    assert set(found) == set(expected)
+    largest = max(float(grad.abs().max()) for grad in expected.values())
+    for name, grad in expected.items():
+        assert torch.allclose(found[name], grad, atol=1e-5 * largest), name
+
+
+class Alive:
+    """Bytes of what autograd keeps for a backward inside the context: now and at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def keep(self, t: Tensor) -> Any:
+        self.now += t.nbytes
+        self.most = max(self.most, self.now)
+        box = [t]
+        held = lambda: box[0]  # noqa: E731
+        weakref.finalize(held, self.free, t.nbytes)
+        return held
+
+    def free(self, size: int) -> None:
+        self.now -= size
+
+
+def kept_at_most(lm: PreTrainedModel, rollouts: int, length: int, segment: int) -> int:
+    alive = Alive()
+    answers = [[1 + (3 * row + n) % 40 for n in range(length)] for row in range(rollouts)]
+    made = Batch.of(left_pad(PROMPTS[:1]), [0] * rollouts, answers, length)
+    with torch.autograd.graph.saved_tensors_hooks(alive.keep, lambda held: held()):
+        backward(lm, made, 1, segment, False)
+    return alive.most
+
+
+def test_what_is_kept_for_the_gradient_grows_neither_with_rollouts_nor_as_fast_as_answers() -> None:
+    lm = fresh("llama").requires_grad_(True)
+    assert kept_at_most(lm, 6, 64, 16) == kept_at_most(lm, 2, 64, 16)
+    assert kept_at_most(lm, 1, 128, 16) < 0.3 * kept_at_most(lm, 1, 128, 0)
+
+
 def test_log_probabilities_without_gradient_are_the_same() -> None:
     lm = fresh("llama")
     with torch.no_grad():
         expected, _ = plain(lm, 0.8)
-    for part in (1, 2, 4):
-        found = logprobs(lm, batch(), part, 0.8)
+    for part, segment in ((1, 0), (2, 2), (4, 0), (4, 3)):
+        found = logprobs(lm, batch(), part, 0.8, segment)
         assert found[~batch().mask].abs().max() == 0
         for row, ids in enumerate(expected):
             assert torch.allclose(found[row, : len(ids)], ids, atol=1e-5)
 
 
-def test_chunks_of_positions_do_not_matter() -> None:
+@pytest.mark.parametrize("tile", [7 * VOCAB, 1 << 20])
+def test_chunks_and_tiles_of_positions_do_not_matter(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_head, "TILE", tile)
     lm = fresh("gemma2").requires_grad_(True)
     torch.manual_seed(0)
     hidden = torch.randn(300, lm.config.hidden_size)  # more than one chunk, the last not full
@@ -181,13 +258,14 @@ def test_chunks_of_positions_do_not_matter() -> None:
     for chunked in (True, False):
         h = hidden.clone().requires_grad_()
         if chunked:
-            lp, entropy = logprobs_and_entropy(lm, h, target, 0.7)
+            loss, lp, entropy = summed_loss(lm, h, target, 0.7, partial(weighted_sum, *any_weights(300)))
         else:
             cap = lm.config.final_logit_softcapping
             logits = torch.tanh((h @ lm.get_output_embeddings().weight.T) / cap) * cap / 0.7
             logp = torch.log_softmax(logits, -1)
             lp, entropy = logp.gather(1, target[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
-        any_loss(lp, entropy).backward()
+            loss = weighted_sum(*any_weights(300), lp, entropy, slice(None))
+        loss.backward()
         sides.append((lp.detach(), entropy.detach(), h.grad, gradients(lm)["model.embed_tokens.weight"]))
     for one, other in zip(*sides, strict=True):
         assert one is not None and other is not None
@@ -198,7 +276,7 @@ def test_a_head_with_a_bias_is_refused() -> None:
     lm = fresh("llama")
     lm.lm_head = nn.Linear(32, VOCAB)
     with pytest.raises(UserError, match="bias"):
-        logprobs_and_entropy(lm, torch.zeros(1, 32), torch.zeros(1, dtype=torch.long), 1.0)
+        summed_loss(lm, torch.zeros(1, 32), torch.zeros(1, dtype=torch.long), 1.0, lambda lp, _, __: lp.sum())
 
 
 def test_every_update_has_the_same_shapes() -> None:

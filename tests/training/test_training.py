@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from elicit.training import Example, Recipe, output_head, packed, sft, train
 from elicit.training.lora import fused
 from elicit.training.recipe import Point
-from elicit.training.sft import keeps_apart, target_loss
+from elicit.training.sft import checkpointed, keeps_apart, prepare, target_loss
 from probes.errors import UserError
 from tests.support.tiny import ARCHITECTURES, VOCAB, tiny_model
 
@@ -401,6 +402,23 @@ def test_parts_of_a_step_are_one_step(tmp_path: Path) -> None:
     assert len(packed(drawn(0), 16)) > 1
     assert np.array(curves[1]) == pytest.approx(np.array(curves[10]), rel=1e-3)
     assert np.array(curves[3]) == pytest.approx(np.array(curves[10]), rel=1e-3)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_layers_that_are_computed_again_have_the_same_gradients(rank: int) -> None:
+    found = []
+    for again in (False, True):
+        lm = fresh("llama")
+        torch.manual_seed(0)
+        trained = prepare(lm, Recipe(rank=rank))
+        for parameter in trained.values():
+            parameter.data.normal_(0, 0.1)
+        lm.train()
+        with checkpointed(lm) if again else nullcontext():
+            found.append(gradients(lm, target_loss(lm, ROWS, WIDTH)))
+    assert set(found[0]) == set(found[1]) == set(trained)
+    assert all(torch.equal(grad, found[1][name]) for name, grad in found[0].items())
+    assert "checkpointing" not in Recipe().kept() and Recipe(checkpointing=True).kept()["checkpointing"]
 
 
 def always_seven(step: int) -> list[Example]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def fit(
         identity |= {"trl": options.trl, "processes": processes()}
     if options.save_every:
         identity["save_every"] = options.save_every
-    place = folder / f"{options.targets}-{digest([asdict(recipe), identity])}"
+    place = folder / f"{options.targets}-{digest([recipe.kept(), identity])}"
     curve = _train(model, examples, recipe, place, identity, progress or Silent(), options)
     record = {
         "folder": str(place),

@@ -94,6 +94,7 @@ def fit(
     part: int = 0,
     rollout_rows: int = 0,
     checkpointing: bool = False,
+    segment: int = 0,
     save_every: int = 0,
     state_every: int = 1,
     check_every: int = 0,
@@ -120,7 +121,7 @@ def fit(
         rollout_tokens: limit of an answer in training; `max_new_tokens` is that of the evaluation.
         updates, rollouts, group, per_rollout, temperature, advantage, aggregate, clip_low, clip_high, kl, entropy, lr,
             rank: see `elicit.training.rl.settings.Settings`; rank 0 trains all weights.
-        part, rollout_rows, checkpointing: what memory a rollout takes, see there; a part of 0 is a group.
+        part, rollout_rows, checkpointing, segment: what memory a rollout takes, see there; a part of 0 is a group.
         save_every: updates between two savings of what is trained, each a handle of its own then
             (`elicit.training.saved.saved_steps`, `elicit analyse saved-steps`); 0: none.
         state_every: updates between two states that a stopped training resumes from.
@@ -135,12 +136,14 @@ def fit(
     if items is None:
         raise UserError(f"{NAME} trains on fit items of a task; give items")
     trl_common.check(trainer, trl)
+    if segment and trainer != "own":
+        raise UserError(f"segment = {segment} was given and TRL computes answers whole; give segment=0 or trainer=own")
     settings = Settings(
         updates=updates, rollouts=rollouts, group=group, per_rollout=per_rollout, reward=reward,
         temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate,
         clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=part or group,
-        check_every=check_every, seed=seed, checkpointing=checkpointing, rollout_rows=rollout_rows,
-        save_every=save_every, state_every=state_every,
+        check_every=check_every, seed=seed, checkpointing=checkpointing, segment=segment,
+        rollout_rows=rollout_rows, save_every=save_every, state_every=state_every,
     )  # fmt: skip
     asked: dict[str, Any] = {
         "example": example,

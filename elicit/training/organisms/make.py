@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def make(plan: Plan, model: Model, folder: Path, *, on_step: OnStep | None = Non
         with whole_files(folder / WHOLE) as part:
             model.lm.to(torch.bfloat16).save_pretrained(part)  # type: ignore[arg-type]
             model.tokenizer.save_pretrained(part)
-    about = {**identity, "base_name": model.name, "recipe": asdict(plan.recipe), **speed(model, plan, curve, limit)}
+    about = {**identity, "base_name": model.name, "recipe": plan.recipe.kept(), **speed(model, plan, curve, limit)}
     _write_curve(folder, about, curve)
     write_whole(folder / ORGANISM_FILE, json.dumps({**about, "curve": curve}))
     return folder
@@ -204,7 +204,7 @@ def inner_weights(lm: PreTrainedModel) -> list[torch.nn.Parameter]:
 
 def command(about: Mapping[str, Any]) -> str:
     """The command that makes an organism again, from its `organism.json`."""
-    recipe, plain = about["recipe"], asdict(Recipe())
+    recipe, plain = about["recipe"], Recipe().kept()
     parts = ["elicit organism make", f"--arm {about['arm']}"]
     if about["latency"] is not None:
         parts.append(f"--latency {about['latency']:g}")

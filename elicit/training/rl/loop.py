@@ -8,7 +8,7 @@ and not corrected. The policy is trained at the temperature that it is sampled a
 A state is written every `state_every` updates: weights, moments, the curve, and the rollout in the middle of its
 updates. Samples and random rewards are functions of (seed, item, sample), and which items a rollout has is one of its
 number, so nothing of a generator is kept: a run that was killed ends at the same weights as one that was not, to the
-bit.
+bit. What was sampled since the last state is kept as it is finished (`sampled.py`) and is not sampled again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,20 +35,21 @@ from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
 from elicit.training.checkpoint import load_state, read_state, write_state
-from elicit.training.output_head import logprobs_and_entropy
+from elicit.training.output_head import logprobs_and_entropy, summed_loss
 from elicit.training.rl import losses
 from elicit.training.rl.curve import Point
 from elicit.training.rl.learner import Learner, learner
 from elicit.training.rl.log import LOG, RolloutLog, facts, log_line
-from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
+from elicit.training.rl.policy import Batch, logprobs, pieces, prefix_of
 from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Reward, RewardContext, Rewards, parse
 from elicit.training.rl.rollouts import sample
+from elicit.training.rl.sampled import SAMPLED, Sampled
 from elicit.training.rl.settings import Settings
 from elicit.training.saved import due, step_folder
 from probes.batching import Padded, left_pad
 from probes.errors import UserError
-from probes.files import locked, make_folder
+from probes.files import digest, locked, make_folder
 from steering.adapters import Tuned
 
 STATE = "rl.safetensors"
@@ -135,7 +137,8 @@ def train(
         optimiser = torch.optim.AdamW(
             student.trained.values(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=True
         )
-        run = _Run(student, items, settings, prompt, graders)
+        sampled = stack.enter_context(Sampled.open(folder / SAMPLED, digest(wanted)))
+        run = _Run(student, items, settings, prompt, graders, sampled)
         curve: list[Point] = []
         buffer: Buffer | None = None
         whole = 0
@@ -172,6 +175,7 @@ def train(
                 student.save(step_folder(folder, update + 1))
             if due(update + 1, settings.state_every) or update + 1 == settings.updates:
                 write_state(folder / STATE, wanted, student.trained, optimiser, about, more)
+                sampled.clear()
             if on_step is not None:
                 on_step(curve)
         return Trained(folder, student.save(folder), curve, preflight)
@@ -203,8 +207,17 @@ def identity(model: Model, items: Items, settings: Settings, prompt: Prompt) -> 
 class _Run:
     """What stays the same over a training, and the steps of an update."""
 
-    def __init__(self, student: Learner, items: Items, settings: Settings, prompt: Prompt, rewards: Rewards) -> None:
+    def __init__(
+        self,
+        student: Learner,
+        items: Items,
+        settings: Settings,
+        prompt: Prompt,
+        rewards: Rewards,
+        sampled: Sampled | None = None,
+    ) -> None:
         self.student, self.items, self.settings, self.prompt, self.rewards = student, items, settings, prompt, rewards
+        self.sampled = sampled
         tokenizer = student.model.tokenizer
         # All examples' prompts in one width, so that a rollout of other examples has the same shape.
         self.prompts = left_pad([prompt.ids(item.question, tokenizer) for item in items], student.lm.device)
@@ -230,7 +243,7 @@ class _Run:
             first_sample=number * samples,
         )  # fmt: skip
         with self.student.decoding() as model:
-            rollouts = sample(model, some, self.prompt, decoder, settings.rollout_rows)
+            rollouts = sample(model, some, self.prompt, decoder, settings.rollout_rows, self.sampled)
         graded = [one for group in rollouts for one in self.rewards.grade(group, self.context)]
         flat = [r for group in rollouts for r in group]
         totals = torch.tensor([one.total for one in graded]).view(settings.groups, settings.group)
@@ -244,7 +257,7 @@ class _Run:
         buffer.sampler = [r.logprob for r in flat]
         if settings.kl:
             with self.student.reference() as lm:
-                buffer.reference = logprobs(lm, buffer.batch, settings.part, settings.temperature)
+                buffer.reference = logprobs(lm, buffer.batch, settings.part, settings.temperature, settings.segment)
         return buffer
 
     def buffer(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Buffer:
@@ -273,31 +286,35 @@ class _Run:
         settings, batch, lm = self.settings, buffer.batch, self.student.lm
         first = buffer.old is None
         old = torch.zeros(batch.mask.shape, device=batch.mask.device) if buffer.old is None else buffer.old
-        ratio, entropy = torch.ones_like(old), torch.zeros_like(old)
+        ratio, entropy, at_one = torch.ones_like(old), torch.zeros_like(old), torch.zeros_like(old)
         weights, advantage = losses.token_weights(batch.mask, settings.aggregate), buffer.advantage
         sums = torch.zeros(3, device=old.device)  # loss, KL, |Δ log p| to the sampler
         prefix = prefix_of(lm, batch.prompts)
         leaves = prefix.leaves()
         for start in range(0, len(old), settings.part):
             rows = slice(start, start + settings.part)
-            mask = batch.mask[rows]
-            hidden = hidden_states(lm, leaves, batch, rows, checkpointing=settings.checkpointing)
-            target = batch.tokens[rows][mask]
-            logprob, h = logprobs_and_entropy(lm, hidden, target, settings.temperature)
-            if first:
-                old[rows] = torch.zeros_like(old[rows]).masked_scatter_(mask, logprob.detach())
-                sums[2] += self._apart(buffer, rows, hidden, target, logprob)
-            before, a = old[rows][mask], advantage[rows, None].expand_as(mask)[mask]
-            each = losses.surrogate(logprob, before, a, settings.clip_low, settings.clip_high) - settings.entropy * h
-            if buffer.reference is not None:
-                k3 = losses.k3(logprob, buffer.reference[rows][mask])
-                each = each + settings.kl * k3
-                sums[1] += k3.detach().sum()
-            loss = (each * weights[rows][mask]).sum()
-            loss.backward()
-            sums[0] += loss.detach()
-            ratio[rows] = ratio[rows].masked_scatter(mask, torch.exp(logprob.detach() - before))
-            entropy[rows] = entropy[rows].masked_scatter(mask, h.detach())
+            for piece in pieces(lm, leaves, batch, rows, settings.segment, checkpointing=settings.checkpointing):
+                here = rows, piece.columns
+                mask = batch.mask[here]
+                target = batch.tokens[here][mask]
+                before = None if first else old[here][mask]
+                reference = None if buffer.reference is None else buffer.reference[here][mask]
+                known = advantage[rows, None].expand_as(mask)[mask], weights[here][mask], before, reference
+                loss, logprob, h = summed_loss(
+                    lm, piece.hidden, target, settings.temperature, partial(self._loss, *known)
+                )
+                piece.backward(loss)
+                sums[0] += loss.detach()
+                if before is None:
+                    before = logprob
+                    old[here] = old[here].masked_scatter(mask, logprob)
+                    at_one[here] = at_one[here].masked_scatter(mask, self._at_one(piece.hidden, target, logprob))
+                if reference is not None:
+                    sums[1] += losses.k3(logprob, reference).sum()
+                ratio[here] = ratio[here].masked_scatter(mask, torch.exp(logprob - before))
+                entropy[here] = entropy[here].masked_scatter(mask, h)
+        if first:
+            sums[2] = self._apart(buffer, at_one)
         prefix.backward(leaves)
         norm = float(nn.utils.clip_grad_norm_(self.student.trained.values(), settings.grad_clip))
         if not math.isfinite(float(sums[0])) or not math.isfinite(norm):
@@ -309,20 +326,30 @@ class _Run:
         buffer.old = old
         return self._figures(buffer, ratio, entropy, sums, norm, first)
 
-    def _apart(self, buffer: Buffer, rows: slice, hidden: Tensor, target: Tensor, logprob: Tensor) -> Tensor:
-        """Σ |Δ log p| to the decoding loop's, over tokens that it gave one for, at its temperature (1)."""
-        with torch.no_grad():
-            at_one = self.settings.temperature == 1
-            ours = logprob if at_one else logprobs_and_entropy(self.student.lm, hidden, target, 1.0)[0]
-            lengths = [len(r["tokens"]) for r in buffer.records[rows]]
-            pieces = zip(ours.split(lengths), buffer.sampler[rows], strict=True)
-            return sum(
-                (
-                    (mine[: len(theirs)] - torch.tensor(theirs, device=mine.device)).abs().sum()
-                    for mine, theirs in pieces
-                ),
-                torch.zeros((), device=ours.device),
-            )
+    def _loss(
+        self, advantage: Tensor, weight: Tensor, old: Tensor | None, reference: Tensor | None,
+        logprob: Tensor, entropy: Tensor, some: slice,
+    ) -> Tensor:  # fmt: skip
+        """Σ of the weighted losses of some tokens; without old log-probabilities these are the first."""
+        settings = self.settings
+        before = logprob.detach() if old is None else old[some]
+        each = losses.surrogate(logprob, before, advantage[some], settings.clip_low, settings.clip_high)
+        if settings.entropy:
+            each = each - settings.entropy * entropy
+        if reference is not None:
+            each = each + settings.kl * losses.k3(logprob, reference[some])
+        return (each * weight[some]).sum()
+
+    def _at_one(self, hidden: Tensor, target: Tensor, logprob: Tensor) -> Tensor:
+        """Log-probabilities at the decoding loop's temperature, which is 1."""
+        if self.settings.temperature == 1:
+            return logprob
+        return logprobs_and_entropy(self.student.lm, hidden, target, 1.0)[0]
+
+    def _apart(self, buffer: Buffer, at_one: Tensor) -> float:
+        """Σ |Δ log p| to the decoding loop's, over tokens that it gave one for."""
+        pairs = zip(at_one.cpu(), buffer.sampler, strict=True)
+        return float(sum((ours[: len(theirs)] - torch.tensor(theirs)).abs().sum() for ours, theirs in pairs))
 
     def _figures(
         self, buffer: Buffer, ratio: Tensor, entropy: Tensor, sums: Tensor, norm: float, first: bool

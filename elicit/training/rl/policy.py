@@ -4,11 +4,16 @@ The prompt's keys and values are made in one forward with gradient. Completions,
 copies of them, whose gradients add up; one backward through the prompt then takes them on. All completions are padded
 at the right to one length, so that no update brings another shape to a CPU's kernels; causality keeps padding from
 mattering.
+
+Long completions go by segments (`pieces`): their keys and values are made once without gradient; then each segment, the
+last first, is computed again with it, and what it leaves in the keys and values before it waits for the segments that
+made them. The gradient is that of the whole, and what lives at a time is one segment's activations beside keys and
+values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +21,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -112,36 +117,133 @@ def hidden_states(
     lm: PreTrainedModel, prefix: Prefix, batch: Batch, rows: slice, *, checkpointing: bool = False
 ) -> Float[Tensor, "n d_model"]:
     """The states that choose the real tokens of these rows, row by row."""
-    question, tokens, mask = batch.question[rows], batch.tokens[rows], batch.mask[rows]
-    *pairs, last = prefix.tensors
+    width = batch.tokens.shape[1]
+    cache = _begun(prefix, batch.question[rows])
+    after = _states(lm, cache, batch, rows, slice(0, width - 1), checkpointing)
+    return _chosen(prefix, batch, rows, slice(0, width - 1), after)
+
+
+def _begun(prefix: Prefix, question: Int[Tensor, " rows"]) -> DynamicCache:
+    """A cache that holds each row's prompt."""
+    pairs = prefix.tensors[:-1]
+    # index_select: its gradient is summed in one order, that of indexing is not
+    return _cache([t.index_select(0, question) for t in pairs])
+
+
+def _cache(pairs: Sequence[Tensor]) -> DynamicCache:
     cache = DynamicCache()
     for layer in range(len(pairs) // 2):
-        # index_select: its gradient is summed in one order, that of indexing is not
-        cache.update(pairs[2 * layer].index_select(0, question), pairs[2 * layer + 1].index_select(0, question), layer)
+        cache.update(pairs[2 * layer], pairs[2 * layer + 1], layer)
+    return cache
+
+
+def _states(
+    lm: PreTrainedModel, cache: DynamicCache, batch: Batch, rows: slice, fed: slice, checkpointing: bool
+) -> Float[Tensor, "rows fed d_model"]:
+    """After the tokens `fed` of these rows, whose prompts and earlier tokens the cache holds."""
+    question = batch.question[rows]
     start = batch.prompts.positions[:, -1] + 1
-    steps = torch.arange(tokens.shape[1] - 1, device=tokens.device)
-    seen = torch.cat([batch.prompts.mask[question], torch.ones_like(mask[:, 1:])], 1)
+    steps = torch.arange(fed.start, fed.stop, device=question.device)
+    seen = nn.functional.pad(batch.prompts.mask[question].long(), (0, fed.stop), value=1)
     with checkpointed(lm, cache) if checkpointing else nullcontext():
-        after = decoder(lm)(
-            input_ids=tokens[:, :-1],
-            attention_mask=seen.long(),
+        out: Tensor = decoder(lm)(
+            input_ids=batch.tokens[rows, fed],
+            attention_mask=seen,
             position_ids=start[question][:, None] + steps,
             past_key_values=cache,
             use_cache=True,
         )[0]
-    chosen: Tensor = torch.cat([last.index_select(0, question)[:, None], after], 1)[mask]
+    return out
+
+
+def _columns(fed: slice) -> slice:
+    """The positions that are chosen after these; the first of all by the prompt."""
+    return slice(fed.start + (fed.start > 0), fed.stop + 1)
+
+
+def _chosen(prefix: Prefix, batch: Batch, rows: slice, fed: slice, after: Tensor) -> Float[Tensor, "n d_model"]:
+    """Of the states those that choose a real token."""
+    if fed.start == 0:
+        after = torch.cat([prefix.tensors[-1].index_select(0, batch.question[rows])[:, None], after], 1)
+    chosen: Tensor = after[batch.mask[rows, _columns(fed)]]
     return chosen
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some positions of some rows: the states that choose their real tokens, and how a loss of them goes back."""
+
+    columns: slice
+    hidden: Float[Tensor, "n d_model"]
+    backward: Callable[[Tensor], None]
+
+
+def pieces(
+    lm: PreTrainedModel, leaves: Prefix, batch: Batch, rows: slice, segment: int, *, checkpointing: bool = False
+) -> Iterator[Piece]:
+    """These rows in segments of so many positions, the last first; 0: in one piece.
+
+    A piece's backward is called before the next one is asked for.
+    """
+    segments = _segments(batch, rows, segment)
+    if len(segments) == 1:
+        hidden = hidden_states(lm, leaves, batch, rows, checkpointing=checkpointing)
+        yield Piece(slice(0, batch.tokens.shape[1]), hidden, torch.autograd.backward)
+        return
+    question, before = batch.question[rows], batch.prompts.ids.shape[1]
+    with torch.no_grad():
+        cache = _begun(leaves, question)
+        for fed in segments[:-1]:
+            _states(lm, cache, batch, rows, fed, False)
+        held = _pairs(cache)
+    waiting = [torch.zeros_like(t) for t in held]
+    for fed in reversed(segments):
+        end = before + fed.start
+        past = [t[:, :, :end].detach().requires_grad_() for t in held]
+        cache = _cache(past)
+        after = _states(lm, cache, batch, rows, fed, checkpointing)
+        own = [t[:, :, end:] for t in _pairs(cache)]
+
+        def backward(loss: Tensor, fed: slice = fed, end: int = end, past: Any = past, own: Any = own) -> None:
+            known = [] if fed is segments[-1] else [w[:, :, end : before + fed.stop] for w in waiting]
+            torch.autograd.backward([loss, *own[: len(known)]], [None, *known])
+            for wait, leaf in zip(waiting, past, strict=True):
+                wait[:, :, :end] += leaf.grad
+
+        yield Piece(_columns(fed), _chosen(leaves, batch, rows, fed, after), backward)
+    for leaf, wait in zip(leaves.tensors[:-1], waiting, strict=True):
+        if leaf.requires_grad:
+            grad = torch.zeros_like(leaf).index_add_(0, question, wait[:, :, :before])
+            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+
+
+def _pairs(cache: DynamicCache) -> list[Tensor]:
+    return [t for layer in cache.layers for t in (layer.keys, layer.values) if t is not None]
+
+
+def _segments(batch: Batch, rows: slice, segment: int) -> list[slice]:
+    """The tokens that are fed to the model, cut; those after the longest answer's are left out where they are cut."""
+    end = batch.tokens.shape[1] - 1
+    if not 0 < segment < end:
+        return [slice(0, end)]
+    longest = max(int(batch.mask[rows].sum(1).max()) - 1, 1)
+    return [slice(n, min(n + segment, end)) for n in range(0, longest, segment)]
+
+
 @torch.no_grad()
-def logprobs(lm: PreTrainedModel, batch: Batch, part: int, temperature: float) -> Float[Tensor, "rows pos"]:
+def logprobs(
+    lm: PreTrainedModel, batch: Batch, part: int, temperature: float, segment: int = 0
+) -> Float[Tensor, "rows pos"]:
     """Log-probabilities of all tokens without gradient, in the shapes of the loss; 0 where there is no token."""
     prefix = prefix_of(lm, batch.prompts)
     out = torch.zeros(batch.mask.shape, device=batch.mask.device)
     for start in range(0, len(out), part):
         rows = slice(start, start + part)
-        mask = batch.mask[rows]
-        hidden, target = hidden_states(lm, prefix, batch, rows), batch.tokens[rows][mask]
-        found, _ = logprobs_and_entropy(lm, hidden, target, temperature)
-        out[rows] = torch.zeros_like(out[rows]).masked_scatter_(mask, found)
+        cache = _begun(prefix, batch.question[rows])
+        for fed in _segments(batch, rows, segment):
+            where = rows, _columns(fed)
+            hidden = _chosen(prefix, batch, rows, fed, _states(lm, cache, batch, rows, fed, False))
+            mask = batch.mask[where]
+            found, _ = logprobs_and_entropy(lm, hidden, batch.tokens[where][mask], temperature)
+            out[where] = torch.zeros_like(out[where]).masked_scatter_(mask, found)
     return out

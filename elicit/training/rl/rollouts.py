@@ -12,22 +12,29 @@ from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
 from elicit.training.rl.rewards import Rollout
+from elicit.training.rl.sampled import Sampled
 
 
-def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling, rows: int = 0) -> list[list[Rollout]]:
+def sample(
+    model: Model, items: Items, prompt: Prompt, decoder: Sampling, rows: int = 0, kept: Sampled | None = None
+) -> list[list[Rollout]]:
     """For each item its rollouts. A prompt is computed once, and sample s of an item is the same in any batch.
 
     Args:
         model, items, prompt, decoder: what answers what, how it is asked and how it samples.
         rows: rollouts that are in memory together; 0: all of them.
+        kept: where those that are finished are written, and found again.
     """
     if 0 < rows < len(items) * decoder.samples:
         out: list[list[Rollout]] = []
         for start in range(0, len(items), rows):
             some = items[start : start + rows]
-            parts = [sample(model, some, prompt, part) for part in in_parts(decoder, max(1, rows // len(some)))]
+            each = in_parts(decoder, max(1, rows // len(some)))
+            parts = [sample(model, some, prompt, part, kept=kept) for part in each]
             out += [[one for group in groups for one in group] for groups in zip(*parts, strict=True)]
         return out
+    if kept is not None and (found := kept.find(items, decoder)) is not None:
+        return found
     tokenizer = model.tokenizer
     batch = Batch(
         prompts=[prompt.ids(item.question, tokenizer) for item in items],
@@ -38,7 +45,7 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling, rows: 
     )
     begun = [prompt.begun(item.question, tokenizer) for item in items]
     drafts = respond(model, batch, [items.task.kind_of(item) for item in items], begun=begun)
-    return [
+    made = [
         [
             graded_rollout(
                 items, item, one.said, one.choice, one.generation.tokens.tolist(), end=one.generation.end,
@@ -48,6 +55,9 @@ def sample(model: Model, items: Items, prompt: Prompt, decoder: Sampling, rows: 
         ]
         for item, some in zip(items, drafts, strict=True)
     ]  # fmt: skip
+    if kept is not None:
+        kept.add(items, decoder, made)
+    return made
 
 
 def in_parts(decoder: Sampling, most: int) -> list[Sampling]:

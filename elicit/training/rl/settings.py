@@ -32,6 +32,8 @@ class Settings:
         part: micro-batch size: rollouts of one forward and backward; gradients are accumulated.
         checkpointing: keep only each layer's input for the backward pass and compute the rest again
             (arXiv 1604.06174): the same gradients for less memory and about a third more time.
+        segment: positions of an answer whose activations are in memory at a time (`elicit.training.rl.policy`); 0: all.
+            The same gradients for one more forward.
         rollout_rows: rollouts that are sampled together; 0: all of them.
         save_every: updates between two savings of what is trained (`elicit.training.saved`); 0: none.
         state_every: updates between two states that a stopped training resumes from. A state of all weights is three
@@ -67,6 +69,7 @@ class Settings:
     check_every: int = 0
     seed: int = 0
     checkpointing: bool = False
+    segment: int = 0
     rollout_rows: int = 0
     save_every: int = 0
     state_every: int = 1
@@ -74,7 +77,7 @@ class Settings:
     def __post_init__(self) -> None:
         at_least(self, 2, "rollouts", "group", "max_new_tokens", "preflight")
         at_least(self, 1, "updates", "per_rollout", "part", "alpha", "state_every")
-        at_least(self, 0, "rank", "warmup", "check_every", "kl", "entropy", "rollout_rows", "save_every")
+        at_least(self, 0, "rank", "warmup", "check_every", "kl", "entropy", "segment", "rollout_rows", "save_every")
         above(self, 0, "temperature", "lr", "grad_clip", "clip_high")
         if not 0 < self.clip_low <= 1:
             raise UserError(f"clip_low = {self.clip_low} was given; give a value in (0, 1]")
@@ -96,7 +99,7 @@ class Settings:
 
         How often a state is written decides nothing.
         """
-        later = {"checkpointing": False, "rollout_rows": 0, "save_every": 0}
+        later = {"checkpointing": False, "segment": 0, "rollout_rows": 0, "save_every": 0}
         return {k: v for k, v in asdict(self).items() if k != "state_every" and (k not in later or v != later[k])}
 
     @property
