@@ -1,0 +1,1 @@
+"""Why critiques of one problem stop half-way to the ceiling, and what another place for them changes."""
