@@ -1,0 +1,63 @@
+"""A critic in the organism's own words, and one without any work: what of a critique acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from elicit.methods.critique_ft.critic import RIGHT, WRONG, Critique
+from elicit.methods.critique_ft.symbolic_critic import Verdict, check
+from elicit.tasks.base import Item, Task
+from elicit.tasks.equations import equations
+from elicit.tasks.organism.language import Step, write
+from elicit.tasks.organism.solver import solve
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """Works the problem out in the organism's words and says "Not 21." where the candidate has something else.
+
+    Args:
+        task: its grader decides which answers are right.
+        seed: of the words.
+    """
+
+    task: Task
+    seed: int = 0
+
+    @property
+    def identity(self) -> str:
+        return f"in-place, seed {self.seed}"
+
+    def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
+        return [self(item, candidate) for candidate in candidates]
+
+    def __call__(self, item: Item, candidate: str) -> Critique:
+        rng = np.random.default_rng([self.seed, *item.id.encode(), *candidate.encode()])
+        verdict = check(self.task, item, candidate)
+        *steps, last = solve(item)
+        at, correction = _mistake(steps, item, verdict)
+        tell = partial(write, rng=rng, split="train")
+        parts = [tell(steps[:at]).text, correction, tell(steps[at:]).text, tell([last]).text]
+        return Critique(
+            "\n".join([" ".join(part for part in parts if part), RIGHT if verdict.right else WRONG]), verdict.right
+        )
+
+
+def _mistake(steps: Sequence[Step], item: Item, verdict: Verdict) -> tuple[int, str]:
+    """After how many of the steps the candidate's mistake is named, and in which words."""
+    if verdict.right:
+        return len(steps), ""
+    if not verdict.wrong:
+        other = verdict.answer if verdict.answer != item.answer else None
+        return len(steps), f"Not {other}." if other else ""
+    wrong = verdict.wrong.rstrip(".")
+    bad = next((one.text.partition(" =") for one in equations(wrong) if not one.right), None)
+    if bad is not None:
+        at = next((n for n, step in enumerate(steps) if step.content.startswith(f"{bad[0]} =")), None)
+        if at is not None:
+            return at + 1, f"Not {bad[2].strip()}."
+    return len(steps), f'Not "{wrong}".'
