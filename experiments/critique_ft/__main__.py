@@ -42,8 +42,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "own words": {"critic": InPlace},
     "one voice": {"critic": OneVoice, "steps": 20},
-    "own answer": {"place": "answer", "steps": 20},
-    "own answer at 1e-3": {"place": "answer", "lr": 1e-3, "steps": 20},
 }
 
 

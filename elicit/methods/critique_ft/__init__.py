@@ -61,7 +61,6 @@ def fit(
     rows: int = 2,
     width: int = 512,
     save_every: int = 0,
-    place: str = "instruction",
     prompt: str = "qa",
     max_new_tokens: int = 256,
     seed: int = 0,
@@ -86,8 +85,6 @@ def fit(
             trains all weights.
         save_every: steps between two savings of what is trained, each a handle of its own then
             (`elicit.training.saved.saved_steps`, `elicit analyse saved-steps`); 0: none.
-        place: where critiques stand: after an `instruction` to criticise, or going on from the candidate as the model's
-            own `answer`.
         prompt, max_new_tokens, seed: as for the other methods.
         trainer, trl: what trains (`elicit.training.trl_common.TRAINERS`), and TRL's own options where that does.
 
@@ -115,7 +112,6 @@ def fit(
         trainer,
         trl,
         save_every,
-        place,
     )
     put = prompt_for(model, prompt, items)
     fitted = pipeline.fit(model, items, put, options, None if isinstance(source, str) else source, progress)

@@ -1,10 +1,8 @@
 """From critiques to examples: the prompt holds question and candidate, the target is the critique alone.
 
 The text is the authors' (arXiv 2501.17703), put as every question is put: in the chat template where the prompt is
-`chat`, as they do, and after `Q:` where it is bare. Or the critique goes on from the candidate, which stands as the
-model's own answer to the question (`PLACES`); no paper has that. Every control is the same training with other targets,
-of the same rows of tokens: critiques of another candidate, right solutions after the question, an untruthful critic,
-everyday text.
+`chat`, as they do, and after `Q:` where it is bare. Every control is the same training with other targets, of the same
+rows of tokens: critiques of another candidate, right solutions after the question, an untruthful critic, everyday text.
 """
 
 from __future__ import annotations
@@ -29,10 +27,6 @@ TARGETS = {
     "solutions": "right candidates, after the question alone: supervised fine-tuning",
     "untruthful": "the opposite of what the critic found",
     "unrelated": "everyday sentences of as many tokens",
-}
-PLACES = {
-    "instruction": "after the instruction to criticise, the question and the candidate, as in the papers",
-    "answer": "after the question and the candidate as the model's own answer, without an instruction",
 }
 
 
@@ -108,43 +102,22 @@ def _others(rows: Sequence[Row], seed: int) -> list[int]:
 
 
 def examples(
-    kind: str,
-    rows: Sequence[Row],
-    prompt: Prompt,
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int = 0,
-    place: str = "instruction",
+    kind: str, rows: Sequence[Row], prompt: Prompt, tokenizer: PreTrainedTokenizerBase, seed: int = 0
 ) -> list[Example]:
     """Token ids of every row's prompt and target, the end token last.
 
-    Args:
-        kind: of the targets.
-        rows: candidates with their critiques.
-        prompt: how questions are put.
-        tokenizer: of the model that is trained.
-        seed: of the shuffle and of everyday text.
-        place: where critiques stand; solutions follow the question wherever that is.
-
     Raises:
-        UserError: an unknown place; as `targets`.
+        UserError: as `targets`.
     """
-    if place not in PLACES:
-        raise unknown("place of critiques", place, PLACES)
     bare = replace(prompt, trigger="", begin="", shots=())
     blank = "" if prompt.base == "chat" else " "
     end = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
-
-    def tokens(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
-
     out = []
     for n, (put, said) in enumerate(targets(kind, rows, seed)):
-        own = place == "answer" and kind != "solutions"
-        before = [*bare.ids(rows[n].question, tokenizer), *tokens(blank + rows[n].candidate)] if own else []
-        target = [*tokens((" " if own else blank) + said), end]
+        target = [*tokenizer(blank + said, add_special_tokens=False)["input_ids"], end]  # type: ignore[misc]
         if kind == "unrelated":
             target = [*_everyday(len(target) - 1, tokenizer, np.random.default_rng([seed, n])), end]
-        out.append(Example(before or bare.ids(put, tokenizer), target))
+        out.append(Example(bare.ids(put, tokenizer), target))
     return out
 
 

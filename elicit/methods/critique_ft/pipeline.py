@@ -71,7 +71,6 @@ class Fitting:
     engine: str = "own"
     trl: dict[str, Any] = field(default_factory=dict)
     save_every: int = 0
-    place: str = "instruction"
 
     def __post_init__(self) -> None:
         if self.candidates < 1 or min(self.problems, self.first, self.rank, self.save_every) < 0:
@@ -83,15 +82,12 @@ class Fitting:
             raise unknown("way to ask", self.ask, ASKS)
         if self.targets not in data.TARGETS:
             raise unknown("kind of targets", self.targets, data.TARGETS)
-        if self.place not in data.PLACES:
-            raise unknown("place of critiques", self.place, data.PLACES)
         trl_common.check(self.engine, self.trl)
         self.recipe()
 
     def kept(self) -> dict[str, Any]:
-        """As records hold it: `save_every` and `place` where they say something."""
-        silent = {"save_every": 0, "place": "instruction"}
-        return {k: v for k, v in vars(self).items() if k not in silent or v != silent[k]}
+        """As records hold it: `save_every` where it says something."""
+        return {k: v for k, v in vars(self).items() if k != "save_every" or v}
 
     def recipe(self) -> Recipe:
         return Recipe(
@@ -170,7 +166,7 @@ def fit(
     critic = source or source_for(options.source, model, items, options.seed)
     with trl_common.first_alone(model):
         folder, rows, left_out = _rows(model, items, prompt, options, critic, progress or Silent())
-    kinds = data.examples(options.targets, rows, prompt, model.tokenizer, options.seed, options.place)
+    kinds = data.examples(options.targets, rows, prompt, model.tokenizer, options.seed)
     examples = data.fitting(kinds, options.width)
     recipe = options.recipe()
     identity: dict[str, Any] = {
