@@ -29,7 +29,7 @@ from elicit.tasks import load_task
 from elicit.tasks.base import Items, Task
 from elicit.tasks.equations import equations
 from elicit.training.saved import saved_steps
-from experiments.critique_ft.critics import InPlace, OneVoice
+from experiments.critique_ft.critics import AtOnce, InPlace, OneVoice
 from experiments.markdown import markdown
 from probes.errors import unknown
 from probes.files import make_folder, write_whole
@@ -41,6 +41,7 @@ ANCHORS = (direct, cot_prompt)
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "own words": {"critic": InPlace},
+    "at once": {"critic": AtOnce, "ask": "plain", "candidates": 50},
     "one voice": {"critic": OneVoice, "steps": 20},
 }
 

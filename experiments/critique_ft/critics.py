@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from elicit.methods.critique_ft.critic import RIGHT, WRONG, Critique
-from elicit.methods.critique_ft.symbolic_critic import Verdict, check, say
+from elicit.methods.critique_ft.symbolic_critic import Symbolic, Verdict, check, say
 from elicit.tasks.base import Item, Task
 from elicit.tasks.equations import equations
 from elicit.tasks.organism.language import PARAPHRASES, Step, templates, write
@@ -89,3 +89,27 @@ class OneVoice:
         ending = f"{last[0].upper()}{last[1:]}."
         text = f"{worked} {say(verdict)} {ending}\n{RIGHT if verdict.right else WRONG}"
         return Critique(text, verdict.right)
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """The symbolic critic of answers at once, which hold no step that could be copied; silent on all others.
+
+    Args:
+        task: its grader decides which answers are right.
+        seed: of the words.
+    """
+
+    task: Task
+    seed: int = 0
+
+    @property
+    def identity(self) -> str:
+        return f"at once, seed {self.seed}"
+
+    def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
+        return [self(item, candidate) for candidate in candidates]
+
+    def __call__(self, item: Item, candidate: str) -> Critique | None:
+        critic = Symbolic(self.task, self.seed)
+        return critic(item, candidate) if check(self.task, item, candidate).answer_only else None
