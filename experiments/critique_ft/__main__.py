@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "own words": {"critic": InPlace},
     "at once": {"critic": AtOnce, "ask": "plain", "candidates": 50},
+    "at once in own words": {"critic": partial(AtOnce, own=True), "ask": "plain", "candidates": 50},
     "one voice": {"critic": OneVoice, "steps": 20},
 }
 

@@ -93,23 +93,25 @@ class OneVoice:
 
 @dataclass(frozen=True)
 class AtOnce:
-    """The symbolic critic of answers at once, which hold no step that could be copied; silent on all others.
+    """A critic of answers at once, which hold no step that could be copied; silent on all others.
 
     Args:
         task: its grader decides which answers are right.
         seed: of the words.
+        own: whether it is `InPlace`, or else the symbolic critic.
     """
 
     task: Task
     seed: int = 0
+    own: bool = False
 
     @property
     def identity(self) -> str:
-        return f"at once, seed {self.seed}"
+        return f"at once{' in place' if self.own else ''}, seed {self.seed}"
 
     def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
         return [self(item, candidate) for candidate in candidates]
 
     def __call__(self, item: Item, candidate: str) -> Critique | None:
-        critic = Symbolic(self.task, self.seed)
+        critic = (InPlace if self.own else Symbolic)(self.task, self.seed)
         return critic(item, candidate) if check(self.task, item, candidate).answer_only else None
