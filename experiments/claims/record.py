@@ -35,7 +35,7 @@ OTHERS = {
     "sae_steer": "claim 5 by dose, layer and position, and on natural models",
     "vector_transfer": "claim 2 on organisms and natural models, and the published rows' configurations",
     "one_shot_rlvr": "claim 6 with several examples and seeds, and what happens after the example is solved",
-    "critique_ft": "claim 3 update by update: why critiques of one problem stop half-way, and what was tried against it",
+    "critique_ft": "claim 3 update by update: why critiques stop half-way, and what was tried against it",
     "compatibility": "every type of model that transformers maps, beside its own forward without a cache",
     "extraction": "600 responses of a natural model, read by the suite and by others",
     "shuffled_gold": "what is left when every question has another's gold answer",
