@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from elicit import Run, evaluate
 from elicit.cli.terminal import run_bars
 from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.metrics.format import with_interval
+from elicit.evaluation.metrics.gap import gap_cell, recovered
+from elicit.evaluation.seeds import summarised
 from elicit.methods import cot_prompt, critique_ft, direct, fit
 from elicit.models import Model, load_model
 from elicit.tasks import load_task
@@ -67,23 +72,27 @@ def looks(model: Model, task: Task, given: argparse.Namespace) -> None:
     greedy = Greedy(given.max_new_tokens)
     decoder = Sampling(given.samples, 1.0, seed=seed, max_new_tokens=given.max_new_tokens) if given.samples else greedy
     anchors = {m.NAME: m.fit(model, task.solved, max_new_tokens=given.max_new_tokens) for m in ANCHORS}
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    known: dict[str, np.ndarray] = {}
     with run_bars(quiet=False) as bars:
         for change in given.changes.split(","):
             for kind in given.targets.split(","):
                 shared = {"targets": kind, "seed": seed, "save_every": given.every}
                 handle = trained(model, task, given, bars, change, **shared)
                 wanted = {int(n) for n in given.at.split(",") if n}
-                saved = {n: one for n, one in saved_steps(handle).items() if n in wanted or not wanted}
-                for name, one in {**(anchors if not rows else {}), **saved}.items():
-                    sampled = replace(
-                        one, method="step", decoder=decoder, select="vote" if given.samples else one.select
-                    )
-                    run = evaluate(sampled, items, progress=bars)
-                    training = ("", name) if name in anchors else (f"{kind}, {change}", str(name))
-                    rows.append((*training, *looked_at(run), f"{at_once(one, items):.2f}"))
+                saved = {str(n): one for n, one in saved_steps(handle).items() if n in wanted or not wanted}
+                for name, one in {**({} if known else anchors), **saved}.items():
+                    select = "vote" if given.samples else one.select
+                    run = evaluate(replace(one, method="step", decoder=decoder, select=select), items, progress=bars)
+                    right = scored(run)
+                    if name in anchors:
+                        known[name] = right
+                    of_gap = "" if name in anchors else _gap(right, known)
+                    training = "" if name in anchors else f"{kind}, {change}"
+                    rows.append((training, name, _right(right), of_gap, *looked_at(run), f"{at_once(one, items):.2f}"))
                     write_whole(make_folder(given.out.parent) / given.out.name, json.dumps(rows, indent=1))
-    head = ("training", "update", "right", "think", "true equations", "critic's words", *_families(items), "P(at once)")
+    said = ("right [95%]", "gap recovered [95%]", "think", "true equations", "critic's words", "right of these")
+    head = ("training", "update", *said, *_families(items), "P(at once)")
     how = f"{given.samples} samples a question at temperature 1" if given.samples else "greedy"
     about = f"{len(items)} {given.split} items, seed {seed}, {how}"
     print(f"\n{model.name} {model.provenance.sha256[:12]}…, {model.dtype}, {about}\n\n{markdown(head, rows)}")
@@ -93,8 +102,23 @@ def _families(items: Items) -> list[str]:
     return sorted({item.metadata["family"] for item in items.items})
 
 
+def scored(run: Run) -> Float[np.ndarray, " items"]:
+    """Of each question the fraction of its answers that are right."""
+    return np.array([np.mean([trace.correct for trace in run.traces["step"][item.id]]) for item in run.store.items()])
+
+
+def _right(values: Float[np.ndarray, " items"]) -> str:
+    found = summarised(values[None], low=0.0, high=1.0)
+    return with_interval(found.mean, found.interval.pair)
+
+
+def _gap(values: Float[np.ndarray, " items"], known: Mapping[str, Float[np.ndarray, " items"]]) -> str:
+    found = recovered(values, known[direct.NAME], known[cot_prompt.NAME])
+    return gap_cell(found.share, found.interval and found.interval.pair, found.gain, found.gain_interval.pair)
+
+
 def looked_at(run: Run) -> tuple[str, ...]:
-    """Fractions of answers: right, with an equation, with critic's words; third: of equations that hold; by family."""
+    """Fractions: that think; of equations that hold; in critic's words; right of these; right, by family."""
     said: list[bool] = []
     every: dict[str, list[tuple[bool, bool, bool]]] = {}
     for item in run.store.items():
@@ -103,9 +127,12 @@ def looked_at(run: Run) -> tuple[str, ...]:
             said += [one.right for one in found]
             of_one = (trace.correct, bool(found), "olution" in trace.text)
             every.setdefault(item.metadata["family"], []).append(of_one)
-    right, think, words = np.array([one for some in every.values() for one in some]).mean(0)
+    answers = np.array([one for some in every.values() for one in some])
+    _, think, words = answers.mean(0)
+    of_these = answers[answers[:, 2], 0]
     parts = [np.mean([one[0] for one in every[name]]) for name in sorted(every)]
-    shown = [right, think, np.mean(said) if said else np.nan, words, *parts]
+    nothing = np.nan
+    shown = [think, np.mean(said) if said else nothing, words, of_these.mean() if len(of_these) else nothing, *parts]
     return tuple("" if np.isnan(v) else f"{v:.2f}" for v in shown)
 
 
