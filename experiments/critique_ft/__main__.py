@@ -35,7 +35,7 @@ from elicit.tasks import load_task
 from elicit.tasks.base import Items, Task
 from elicit.tasks.equations import equations
 from elicit.training.saved import saved_steps
-from experiments.critique_ft.critics import AtOnce, InPlace, OneVoice
+from experiments.critique_ft.critics import AtOnce
 from experiments.markdown import markdown
 from probes.errors import unknown
 from probes.files import make_folder, write_whole
@@ -46,10 +46,8 @@ ANCHORS = (direct, cot_prompt)
 # What may be in the way; each with all else as it is.
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "own words": {"critic": InPlace},
     "at once": {"critic": AtOnce, "ask": "plain", "candidates": 50},
     "at once in own words": {"critic": partial(AtOnce, own=True), "ask": "plain", "candidates": 50},
-    "one voice": {"critic": OneVoice, "steps": 20},
 }
 
 

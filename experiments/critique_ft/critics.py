@@ -1,4 +1,4 @@
-"""Critics that say the same in other words: in the organism's own, or in one wording for each kind of step."""
+"""Critics beside the symbolic one: in the organism's own words, and of answers at once alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from elicit.methods.critique_ft.critic import RIGHT, WRONG, Critique
-from elicit.methods.critique_ft.symbolic_critic import Symbolic, Verdict, check, say
+from elicit.methods.critique_ft.symbolic_critic import Symbolic, Verdict, check
 from elicit.tasks.base import Item, Task
 from elicit.tasks.equations import equations
-from elicit.tasks.organism.language import PARAPHRASES, Step, templates, write
+from elicit.tasks.organism.language import Step, write
 from elicit.tasks.organism.solver import solve
 
 
@@ -59,36 +59,6 @@ def _mistake(steps: Sequence[Step], item: Item, verdict: Verdict) -> tuple[int, 
         if at is not None:
             return at + 1, f"Not {bad[2].strip()}."
     return len(steps), f'Not "{wrong}".'
-
-
-@dataclass(frozen=True)
-class OneVoice:
-    """The symbolic critic with one wording for each kind of step, drawn once a problem.
-
-    Args:
-        task: its grader decides which answers are right.
-        seed: of the wordings.
-    """
-
-    task: Task
-    seed: int = 0
-
-    @property
-    def identity(self) -> str:
-        return f"voice, seed {self.seed}"
-
-    def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
-        return [self(item, candidate) for candidate in candidates]
-
-    def __call__(self, item: Item, candidate: str) -> Critique:
-        rng = np.random.default_rng([self.seed, *item.id.encode()])
-        voice = {b: wordings[int(rng.choice(templates(b, "train")))] for b, wordings in PARAPHRASES.items()}
-        *steps, last = (voice[step.behaviour].replace("{x}", step.content) for step in solve(item))
-        verdict = check(self.task, item, candidate)
-        worked = " ".join(f"{said[0].upper()}{said[1:]}." for said in steps)
-        ending = f"{last[0].upper()}{last[1:]}."
-        text = f"{worked} {say(verdict)} {ending}\n{RIGHT if verdict.right else WRONG}"
-        return Critique(text, verdict.right)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from elicit.methods.critique_ft.critic import Batched, Critique
 from elicit.tasks import load_task
 from elicit.tasks.base import Item, Task
-from experiments.critique_ft.critics import AtOnce, InPlace, OneVoice
+from experiments.critique_ft.critics import AtOnce, InPlace
 
 WRONG = "First 5 + 10 = 15. We have 15 + 9 = 24. We have 24 - 5 = 21. That is all: 21."
 RIGHT = "First 5 + 10 = 15. We have 15 + 9 = 24. We have 24 - 5 = 19. That is all: 19."
@@ -32,16 +32,6 @@ def test_a_mistake_is_named_where_it_stands(task: Task, item: Item) -> None:
     assert "Not 13. " in critic(item, "13").text
     assert "Not" not in critic(item, RIGHT).text and critic(item, RIGHT).right
     assert critic.many(item, [WRONG, RIGHT]) == [said, critic(item, RIGHT)]
-
-
-def test_one_voice_says_each_kind_of_step_in_one_wording(task: Task, item: Item) -> None:
-    critic = OneVoice(task)
-    first, second = (critic(item, text).text for text in (WRONG, "13"))
-    assert first.partition(" The solution")[0] == second.partition(" The solution")[0]
-    assert 'goes wrong where it says "We have 24 - 5 = 21"' in first and "gives 13 at once" in second
-    before = [sentence.partition(" + ")[0].rstrip("0123456789") for sentence in first.split(". ")[1:3]]
-    assert before[0] == before[1]
-    assert OneVoice(task, 1)(item, WRONG).text != first
 
 
 def test_critics_of_answers_at_once_are_silent_on_thoughts(task: Task, item: Item) -> None:

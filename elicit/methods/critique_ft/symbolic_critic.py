@@ -92,7 +92,7 @@ class Symbolic:
         rng = np.random.default_rng([self.seed, *item.id.encode(), *candidate.encode()])
         verdict = check(self.task, item, candidate)
         right = verdict.right != self.lies
-        said = _lie(verdict, candidate, rng) if self.lies else say(verdict)
+        said = _lie(verdict, candidate, rng) if self.lies else _say(verdict)
         if family_of(item) is None:
             worked, ending = _equations_of(candidate, verdict), f"The answer is {item.answer}."
             if self.lies:
@@ -111,7 +111,7 @@ class Symbolic:
         return wrong_arithmetic(Problem(family_of(item) or "", item.question, item.answer or "", steps), rng)
 
 
-def say(verdict: Verdict) -> str:
+def _say(verdict: Verdict) -> str:
     """What was found, without a number that the answer could be taken for except in what is quoted."""
     if verdict.answer is None:
         return "The solution gives no answer."
