@@ -90,9 +90,7 @@ def evaluate(
             a folder with another run; a process that failed or ended, by its number.
     """
     with nullcontext() if processes is None else processes.telling():
-        run = _evaluate(
-            handle, items, against or {}, out, seed, batch_rows, fresh, progress, page, processes, size
-        )
+        run = _evaluate(handle, items, against or {}, out, seed, batch_rows, fresh, progress, page, processes, size)
         if processes is not None:
             folder = processes.exchange(None if run is None else str(run.folder))[0]
             run = run or Run(Store.read(Path(folder)))

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from probes.capture import BATCH_TOKENS, capture
+from probes.batching import tokens_together
+from probes.capture import capture
 from probes.errors import UserError
 from probes.sae.train import Recipe, trial_step
 from probes.sites import Site, width
@@ -83,7 +84,7 @@ def check_room(needed: Estimate, folder: Path, free_memory: int | None) -> None:
 
 def _forward_seconds(lm: PreTrainedModel, site: Site, context: int) -> float:
     """A token."""
-    rows = max(1, BATCH_TOKENS // context)
+    rows = max(1, tokens_together(lm, 1) // context)
     embedding: Any = lm.get_input_embeddings()
     texts = torch.randint(len(embedding.weight), (rows, context), generator=torch.Generator().manual_seed(0)).tolist()
     capture(lm, texts, [site])

@@ -256,7 +256,7 @@ def saelens() -> Any:
             raise UserError(f"training an SAE needs SAELens ({error}); pip install 'sae-lens>=6.54,<7'") from error
 
 
-def trial_step(recipe: Recipe, d_model: int, device: torch.device | str) -> Callable[[], Point]:
+def trial_step(recipe: Recipe, d_model: int, device: torch.device | str) -> Callable[[], Tensor]:
     """A step of such a training on noise, to be taken again and again and timed."""
     recipe = recipe.sized(d_model)
     sae = _new(torch.zeros(d_model), recipe, device)

@@ -218,7 +218,8 @@ def pieces(
 
 
 def _pairs(cache: DynamicCache) -> list[Tensor]:
-    return [t for layer in cache.layers for t in (layer.keys, layer.values) if t is not None]
+    layers: Any = cache.layers
+    return [t for layer in layers for t in (layer.keys, layer.values) if t is not None]
 
 
 def _segments(batch: Batch, rows: slice, segment: int) -> list[slice]:
