@@ -19,9 +19,8 @@ from elicit.decoding.loop import StopRule, decode
 from elicit.models.model import Model
 
 ROWS, STEPS, PROMPT = 32, 5, 2
-PARAMETERS = (
-    135_000_000  # of a model that is tried with `ROWS` rows; a larger one is with fewer, so that it takes no longer
-)
+# Of a model that is tried with `ROWS` rows; a larger one is with fewer, so that it takes no longer.
+PARAMETERS = 135_000_000
 
 
 @dataclass(frozen=True)
