@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -261,9 +261,14 @@ class When:
             if self.decay != 1.0 and self.first is not None:
                 weight = weight * self.decay ** (frame.steps - self.first).clamp(min=0).float()
             if self.program is not None and self.first is not None:
-                table = _on(self.program, weight.device)
-                weight = weight * table[(frame.steps - self.first).clamp(0, len(self.program))]
+                tables = self.__dict__.setdefault(TABLES, {})  # once a device: a captured step reads no host value
+                if weight.device not in tables:
+                    tables[weight.device] = torch.tensor([*self.program, 0.0], device=weight.device)
+                weight = weight * tables[weight.device][(frame.steps - self.first).clamp(0, len(self.program))]
         return weight if frame.valid is None else weight * frame.valid
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != TABLES}  # what is sent away is data
 
     def _at(self, step: int) -> float:
         """The weight at a step after the prompt's own forward."""
@@ -276,12 +281,7 @@ class When:
         return self.decay ** (step - self.first) if self.first is not None and self.decay != 1.0 else 1.0
 
 
-@lru_cache(maxsize=64)
-def _on(program: tuple[float, ...], device: torch.device) -> Float[Tensor, " steps"]:
-    """The weights and the 0 after them, brought to a device once: a step that is captured reads no host value."""
-    return torch.tensor([*program, 0.0], device=device)
-
-
+TABLES = "_tables"  # of a `When`: its program on each device
 WHENS = ("everywhere", "prompt", "last prompt token", "steps", "every step", "decaying", "program", "gate")
 WHATS = {"add": Add, "set feature": SetFeature, "scale feature": ScaleFeature, "project out": ProjectOut,
          "replace": Replace}  # fmt: skip

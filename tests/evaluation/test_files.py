@@ -174,7 +174,7 @@ def test_what_is_appended_to_is_no_link(tmp_path: Path) -> None:
 def adapter(folder: Path, value: float) -> Adapter:
     folder.mkdir(parents=True)
     save_file({"w": torch.full((2,), value)}, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 1}))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1}))
     return Adapter(folder)
 
 

@@ -22,7 +22,8 @@ from experiments.claims.record import INDEX, OTHERS, README, Record, _readme, in
 from experiments.claims.rules import CONFIRMED, VERDICTS, Condition, Judgement
 from experiments.claims.tuning import ASKED
 from probes.statistics import Interval
-from tests.report.test_report_page import HOSTILE, LOCAL, WAIT, chromium  # noqa: F401
+from tests.report.conftest import WAIT, chromium  # noqa: F401
+from tests.report.test_report_page import HOSTILE, LOCAL
 
 ALL = list(claims().values())
 NAMED = pytest.mark.parametrize("one", ALL, ids=[one.name for one in ALL])

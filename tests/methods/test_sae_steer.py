@@ -152,7 +152,7 @@ def test_a_search_is_one_batch(tiny: Model, task: Task, sae: str, here: Path) ->
     told = Told()
     options = {"candidates": 2, "dev": 4, "read": 6, "checked": False, "max_new_tokens": 8}
     sae_steer.fit(tiny, task.solved, told, sae=sae, strengths="1,4", when="last-prompt-token,steps:2", **options)
-    assert told.groups == [("unsteered and 8 more", 9 * 4, 0)]
+    assert told.groups == [("answers", 6, 0), ("unsteered and 8 more", 9 * 4, 0)]
 
 
 def test_the_same_search_is_resumed(tiny: Model, task: Task, sae: str, here: Path) -> None:
