@@ -86,6 +86,17 @@ def test_vectors_and_gate(plant: Callable[..., Run], changed: dict[str, int], tw
         assert recovered["direct"] == "0.00 [0.00, 0.00]" and recovered["thinking model"] == "1.00 [1.00, 1.00]"
 
 
+def test_other_vectors_stand_beside_those_that_decide(plant: Callable[..., Run]) -> None:
+    by_kind = {
+        kind: vectors_and_gate.found(plant(TRANSFER | changed), CLEAN)
+        for kind, changed in {"optimised": {}, "means": {"random categories": 39}}.items()
+    }
+    both = vectors_and_gate.together(by_kind)
+    assert shown(both) == CONFIRMED and both.judged == by_kind["optimised"].judged and len(both.runs) == 2
+    assert [row["vectors"] for row in both.table] == ["optimised"] * len(TRANSFER) + ["means"] * len(TRANSFER)
+    assert both.notes[-1].startswith("With vectors `means`, which decide nothing here: undecided (open: over random ")
+
+
 def branches(items: Items, right: int, sure: bool) -> dict[str, list[Trace]]:
     """Five branches a question, `right` of them right thoughts, which Δ tells from the bare answers, or does not."""
     rng = np.random.default_rng(0)

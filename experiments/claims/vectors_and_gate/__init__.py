@@ -3,12 +3,15 @@
 Confirmed, all by 95% intervals, paired by question: the fraction of the gap from direct answers to the thinking model
 lies above one half; the method is right more often than each of its rivals (random categories, random positions, the
 bias alone, and as many of the thinking model's tokens given away as are steered here), so than the best of them; and
-nothing of interest is gained on the twin that lacks the skill. The vectors are the base's own, as the source's are. Of
-interest are ten points, and a tenth of the gap beyond one half. Not testable: without a gap, or where nothing was
-steered.
+nothing of interest is gained on the twin that lacks the skill. The vectors are the base's own, and trained by gradient
+descent, as the source's are; what other kinds (`beside`) do stands beside them and decides nothing. Of interest are ten
+points, and a tenth of the gap beyond one half. Not testable: without a gap, or where nothing was steered.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from elicit.evaluation import Run
 from elicit.evaluation.metrics.gap import format_gap
@@ -27,9 +30,30 @@ TWIN = "it where the skill is not there"
 
 
 def measure(study: Study) -> Finding:
-    options = {"vectors": study["vectors"]}
-    run = study.compared([NAME], controls=True, given={NAME: options})[NAME]
-    return found(run, on_twin(study, NAME, **options), study.seed)
+    kinds = [kind.strip() for kind in f"{study['vectors']},{study['beside']}".split(",") if kind.strip()]
+    return together({kind: _of_kind(study, kind) for kind in dict.fromkeys(kinds)})
+
+
+def _of_kind(study: Study, kind: str) -> Finding:
+    run = study.compared([NAME], controls=True, given={NAME: {"vectors": kind}})[NAME]
+    return found(run, on_twin(study, NAME, vectors=kind), study.seed)
+
+
+def together(by_kind: Mapping[str, Finding]) -> Finding:
+    """The finding of the first kind of vectors, with what the others give beside it."""
+    first, *others = by_kind
+    notes = [
+        f"With vectors `{kind}`, which decide nothing here: {by_kind[kind].judged.verdict.removesuffix(' here')} "
+        f"({by_kind[kind].judged.reason}); {by_kind[kind].line}."
+        for kind in others
+    ]
+    return replace(
+        by_kind[first],
+        table=[{"vectors": kind, **row} for kind, one in by_kind.items() for row in one.table],
+        notes=[*by_kind[first].notes, *notes],
+        data=by_kind[first].data | {kind: {"judged": by_kind[kind].judged.to_dict()} for kind in others},
+        runs=[run for one in by_kind.values() for run in one.runs],
+    )
 
 
 def found(run: Run, twin: Lead | None, seed: int = 0) -> Finding:
