@@ -18,7 +18,7 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.loop import StopRule, decode
 from elicit.models.model import Model
 
-ROWS, STEPS, PROMPT = 32, 5, 2
+ROWS, STEPS, PROMPT, ROUNDS = 32, 5, 2, 3
 # Of a model that is tried with `ROWS` rows; a larger one is with fewer, so that it takes no longer.
 PARAMETERS = 135_000_000
 
@@ -34,7 +34,8 @@ class Pace:
 
 
 def measure_pace(model: Model, threads: Sequence[int] = ()) -> Pace:
-    """The fastest of these numbers of threads, each tried once; how many torch uses is the same afterwards.
+    """The fastest of these numbers of threads, each tried a few times in turn, since a moment's other work would count
+    for all of the job; how many torch uses is the same afterwards.
 
     Args:
         model: on any device; it is decoded by the reference loop.
@@ -46,7 +47,8 @@ def measure_pace(model: Model, threads: Sequence[int] = ()) -> Pace:
     before = torch.get_num_threads()
     _steps(model, 1)  # what is done once: the trial of the model's cache, packed weights
     try:
-        return min((_with(model, number) for number in threads or (before,)), key=lambda pace: pace.seconds)
+        tried = (_with(model, number) for _ in range(ROUNDS) for number in threads or (before,))
+        return min(tried, key=lambda pace: pace.seconds)
     finally:
         torch.set_num_threads(before)
 
