@@ -15,7 +15,7 @@ import json
 import re
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -323,25 +323,12 @@ def _taken(wrapped: Any) -> set[str]:
     return whole | set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
 
 
-def swaps_of(lm: PreTrainedModel, before: Mapping[str, nn.Module]) -> list[Swap]:
-    """PEFT's layers that are on, with the modules of `before` in whose places they stand."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    swaps: list[Swap] = []
-    for path, module in list(lm.named_modules()):
-        if path in before and before[path] is not module and isinstance(module, BaseTunerLayer):
-            parent, _, name = path.rpartition(".")
-            assert isinstance(module, nn.Module)
-            swaps.append((lm.get_submodule(parent), name, before[path], module))
-    return swaps
-
-
 @contextmanager
-def borrowed(lm: PreTrainedModel) -> Iterator[None]:
+def borrowed(lm: PreTrainedModel) -> Iterator[Kept]:
     """Train an adapter inside the context; after it the model is what it was, to the bit, and frozen."""
     kept = Kept(lm, weights=False)
     try:
-        yield
+        yield kept
     finally:
         kept.put_back()
         lm.requires_grad_(False)

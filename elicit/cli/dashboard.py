@@ -43,6 +43,7 @@ def dashboard(
     from probes.figures import MARK
     from probes.files import check_folder, make_folder, ours_to_replace, write_whole
     from probes.sae.activity import read_activity
+    from probes.sae.autoencoder import check_feature
     from probes.sae.card import check_model
     from probes.sae.neuronpedia import with_feature
 
@@ -52,7 +53,7 @@ def dashboard(
     one = open_sae(name)
     numbers, count = chosen(features if only < 0 else str(only), one)
     for index in numbers or ():
-        one.feature(index)  # refuses one out of range
+        check_feature(index, one.d_sae)
     named = model or one.model
     if not named:
         raise UserError(f"SAE {sae!r} does not say of which model it is; give --model")

@@ -86,7 +86,7 @@ def settle(name: str, file: GGUFReader, lm: PreTrainedModel) -> None:
         for key, field in file.fields.items()
         if key.startswith(f"{architecture}.")
     }
-    config = lm.config
+    config, read = lm.config, _read(architecture)
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=said)
     known = get_gguf_hf_weights_map(lm, processor)
     joined = getattr(processor, "GGUF_MOE_WEIGHTS_PATTERN", None)  # experts, which are taken apart under other names
@@ -98,7 +98,7 @@ def settle(name: str, file: GGUFReader, lm: PreTrainedModel) -> None:
     if tensors:
         left.append(f"{len(tensors)} tensors, like {min(tensors)}")
     for key, setting in SET.items():
-        if key not in said or key in _read(architecture):
+        if key not in said or key in read:
             continue
         value = said.pop(key) or None  # 0 is no window
         if value != getattr(config, setting, None):
@@ -112,9 +112,9 @@ def settle(name: str, file: GGUFReader, lm: PreTrainedModel) -> None:
     for key, names in COMPARED.items():
         if key in said:
             value, held = said.pop(key), [getattr(config, one) for one in names if hasattr(config, one)]
-            if held and held[0] is not None and not _close(value, held[0]):
+            if held and held[0] is not None and not math.isclose(value, held[0], rel_tol=CLOSE):
                 left.append(f"{key} {value}, read as {held[0]}")
-    left += [f"{key} {said[key]}" for key in sorted(said) if key not in SIZES and key not in _read(architecture)]
+    left += [f"{key} {said[key]}" for key in sorted(said) if key not in SIZES and key not in read]
     if left:
         raise UserError(
             f"GGUF file {name!r} says of its model what transformers does not read ({'; '.join(left[:4])}); "
@@ -170,7 +170,7 @@ def _rotary(config: Any, said: dict[str, Any]) -> list[str]:
     if dimensions and head and dimensions != int(head * rotary.get("partial_rotary_factor", 1.0)):
         left.append(f"rope.dimension_count {dimensions} of {head}")
     base = said.pop("rope.freq_base", None)
-    if base and not _close(base, rotary.get("rope_theta", base)):
+    if base and not math.isclose(base, rotary.get("rope_theta", base), rel_tol=CLOSE):
         left.append(f"rope.freq_base {base:g}")
     if kind == "none" or not factor or factor == 1:
         return left
@@ -218,7 +218,3 @@ def _read(architecture: str) -> set[str]:
         if name in mapping:
             return {key for key, value in mapping[name].items() if value is not None}
     return set()
-
-
-def _close(one: Any, other: Any) -> bool:
-    return abs(float(one) - float(other)) <= CLOSE * max(abs(float(one)), abs(float(other)))

@@ -10,45 +10,26 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import multiprocessing
-import resource
 import sys
 from collections import Counter
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 import transformers
 
 from experiments.compatibility.census import CHECKS, TYPES, Found, examined
+from experiments.compatibility.process import ENDED, apart
 from experiments.markdown import markdown
 
 HERE = Path(__file__).parent
-SECONDS = 60  # of the processor, for a type
 AIMS = {"greedy": 0.90, "branching": 0.90, "steering": 0.85, "capture": 0.85}
-
-
-def _child(kind: str, pipe: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    pipe.send(examined(kind))
 
 
 def alone(kind: str) -> Found:
     """A type in a process of its own, with a limit of time."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(kind, theirs), daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        found = ours.recv()
-    except EOFError:
-        found = Found(kind, unbuilt=f"its process ended, after {SECONDS} seconds at most")
-    child.join()
-    return found
+    found = apart(examined, kind)
+    return Found(kind, unbuilt=ENDED) if found is None else found
 
 
 def counts(found: list[Found]) -> dict[str, Counter[str]]:

@@ -11,56 +11,29 @@ the engine leaves it to the reference, by name.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import warnings
 from collections import Counter
-from multiprocessing.connection import Connection
-
-import torch
-import transformers
 
 from elicit.decoding.cache import supports_shared_prefix
 from elicit.decoding.graph.fit import off
 from elicit.decoding.trial.checks import tried
 from experiments.compatibility.census import TYPES, small
-
-SECONDS = 60  # of the processor, for a type
-
-
-def _child(kind: str, pipe: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
-    try:
-        lm = small(kind)
-    except Exception as error:  # noqa: BLE001  whatever it is, it is told
-        pipe.send(f"cannot be built: {type(error).__name__}")
-        return
-    if not supports_shared_prefix(lm):
-        pipe.send("as hf: its attention cannot be exchanged")
-        return
-    found = {what: tried(lambda steered=steered: off(lm, steered=steered)) for what, steered in CHECKS.items()}  # type: ignore[misc]
-    pipe.send("  ".join(f"{what} {one}" for what, one in found.items()))
-
+from experiments.compatibility.process import ENDED, apart
 
 CHECKS = {"decoded": False, "steered": True}
 
 
-def alone(kind: str) -> str:
-    """What is found of a type, in a process of its own with a limit of time."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(kind, theirs), daemon=True)
-    child.start()
-    theirs.close()
+def examined(kind: str) -> str:
+    """What is found of a type."""
+    warnings.simplefilter("ignore")
     try:
-        found: str = ours.recv()
-    except EOFError:
-        found = f"its process ended, after {SECONDS} seconds at most"
-    child.join()
-    return found
+        lm = small(kind)
+    except Exception as error:  # noqa: BLE001  whatever it is, it is told
+        return f"cannot be built: {type(error).__name__}"
+    if not supports_shared_prefix(lm):
+        return "as hf: its attention cannot be exchanged"
+    found = {what: tried(lambda steered=steered: off(lm, steered=steered)) for what, steered in CHECKS.items()}  # type: ignore[misc]
+    return "  ".join(f"{what} {one}" for what, one in found.items())
 
 
 def main() -> None:
@@ -68,7 +41,7 @@ def main() -> None:
     parser.add_argument("types", nargs="*", help="types of transformers; all unless given")
     tally: Counter[str] = Counter()
     for kind in parser.parse_args().types or TYPES:
-        found = alone(kind)
+        found = apart(examined, kind) or ENDED
         print(f"{kind:28}{found}", flush=True)
         for what in CHECKS:
             tally[f"{what} exact"] += f"{what} exact" in found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elicit.methods.critique_ft.critic import RIGHT, WRONG, Critique
+from elicit.methods.critique_ft.critic import RIGHT, WRONG, Critique, OneByOne
 from elicit.methods.critique_ft.symbolic_critic import Symbolic, Verdict, check
 from elicit.tasks.base import Item, Task
 from elicit.tasks.equations import equations
@@ -16,7 +16,7 @@ from elicit.tasks.organism.solver import solve
 
 
 @dataclass(frozen=True)
-class InPlace:
+class InPlace(OneByOne):
     """Works the problem out in the organism's words and says "Not 21." where the candidate has something else.
 
     Args:
@@ -30,9 +30,6 @@ class InPlace:
     @property
     def identity(self) -> str:
         return f"in-place, seed {self.seed}"
-
-    def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
-        return [self(item, candidate) for candidate in candidates]
 
     def __call__(self, item: Item, candidate: str) -> Critique:
         rng = np.random.default_rng([self.seed, *item.id.encode(), *candidate.encode()])
@@ -62,7 +59,7 @@ def _mistake(steps: Sequence[Step], item: Item, verdict: Verdict) -> tuple[int, 
 
 
 @dataclass(frozen=True)
-class AtOnce:
+class AtOnce(OneByOne):
     """A critic of answers at once, which hold no step that could be copied; silent on all others.
 
     Args:
@@ -78,9 +75,6 @@ class AtOnce:
     @property
     def identity(self) -> str:
         return f"at once{' in place' if self.own else ''}, seed {self.seed}"
-
-    def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
-        return [self(item, candidate) for candidate in candidates]
 
     def __call__(self, item: Item, candidate: str) -> Critique | None:
         critic = (InPlace if self.own else Symbolic)(self.task, self.seed)

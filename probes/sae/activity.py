@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from probes.capture import capture
 from probes.errors import UserError
-from probes.sae.autoencoder import SAE
+from probes.sae.autoencoder import SAE, check_feature
 from probes.sae.card import check_model, massive_limit
 
 CHUNK_TOKENS = 1 << 14  # of texts whose activations are held together
@@ -101,8 +101,7 @@ def read_activity(
     check_model(lm, sae)
     numbers = list(range(sae.d_sae) if features is None else features)
     for index in numbers:
-        if not 0 <= index < sae.d_sae:
-            raise UserError(f"feature {index} was given; the SAE has {sae.d_sae}, give 0 to {sae.d_sae - 1}")
+        check_feature(index, sae.d_sae)
     if not numbers or contexts < 1 or not any(len(text) > 1 for text in texts):
         raise UserError(
             f"{len(numbers)} features, {contexts} contexts and {len(texts)} texts were given; give at least one of "

@@ -42,6 +42,16 @@ COMPETING = ("topk", "abstopk", "matching_pursuit", "matching_pursuit_on")
 SHAPES = {"W_enc": ("d_model", "d_sae"), "W_dec": ("d_sae", "d_model"), "b_dec": ("d_model",)}  # others: d_sae
 
 
+def check_feature(index: int, count: int, what: str = "SAE") -> None:
+    """Refuse a feature that is none of so many.
+
+    Raises:
+        UserError: no such feature.
+    """
+    if not 0 <= index < count:
+        raise UserError(f"feature {index} was given; the {what} has {count}, give 0 to {count - 1}")
+
+
 @dataclass(frozen=True, eq=False)
 class SAE:
     """Weights, fp32: W_enc [d_model, d_sae], b_enc [d_sae], W_dec [d_sae, d_model], b_dec [d_model].
@@ -100,8 +110,7 @@ class SAE:
         Raises:
             UserError: no such feature.
         """
-        if not 0 <= index < self.d_sae:
-            raise UserError(f"feature {index} was given; the SAE has {self.d_sae}, give 0 to {self.d_sae - 1}")
+        check_feature(index, self.d_sae)
         competing = self.activation in COMPETING
         return Feature(
             index=index,

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from probes.errors import UserError
 from probes.finite import check_tensors
-from probes.sae.autoencoder import settings_of, weights_of
+from probes.sae.autoencoder import check_feature, settings_of, weights_of
 from probes.sae.config import TRANSCODERS, current, read_config
 from probes.sites import Site, check_site, decoder, sublayer, width
 
@@ -77,10 +77,7 @@ class Transcoder:
         Raises:
             UserError: no such feature.
         """
-        if not 0 <= index < len(self.W_dec):
-            raise UserError(
-                f"feature {index} was given; the transcoder has {len(self.W_dec)}, give 0 to {len(self.W_dec) - 1}"
-            )
+        check_feature(index, len(self.W_dec), "transcoder")
         return self.W_dec[index].clone()
 
     @staticmethod

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import elicit
 from elicit.decoding.decoders import Branching, Decoder, Greedy, RngStream, Sampling
@@ -38,14 +37,7 @@ OTHERS = ("transformer-lens", "nnsight")
 ARCHITECTURES = ("llama", "qwen2", "gemma2", "gemma3", "gpt2")
 NEW = 9
 PAGE = Path(__file__).parents[2] / "elicit" / "decoding" / "engines" / "README.md"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

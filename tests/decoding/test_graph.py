@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,14 +36,7 @@ PROMPTS = [[5, 9, 3], [7, 1, 2, 8, 40, 41, 42, 43, 44, 45], [11] * 6, [3], [4, 4
 ENDS = StopRule(frozenset({2, 7, 13, 30, 21, 50}))
 NEW = 16
 SHAPES = ((100, 1, 64), (3, 1, 8), (7, 5, 4))  # rows in flight, steps between looks, positions of a page
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model_of(architecture: str, engine: str = "hf") -> Model:

@@ -187,11 +187,14 @@ def write_gguf(path: Path, tensors: Tensors, blocks: int = 4, more: More | None 
     return path
 
 
-def test_a_gguf_file_is_held_to_its_own_configuration(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def tensors(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tensors:
+    """The tiny Llama's, with nothing converted yet."""
     monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
-    tensors = load_file(tiny_folder / "model.safetensors")
+    return load_file(tiny_folder / "model.safetensors")
+
+
+def test_a_gguf_file_is_held_to_its_own_configuration(tensors: Tensors, tmp_path: Path) -> None:
     for name, some, blocks, word in (
         ("removed", without(UP)(tensors), 4, f"1 missing, like {UP}"),
         ("shape", shorter(UP)(tensors), 4, "1 of another shape"),
@@ -217,12 +220,8 @@ def scaled(kind: gguf.RopeScalingType) -> More:
     return more
 
 
-def test_the_scaling_of_positions_that_a_gguf_file_states_is_kept(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_scaling_of_positions_that_a_gguf_file_states_is_kept(tensors: Tensors, tmp_path: Path) -> None:
     # transformers 5.23.0 drops it (findings/gguf-settings-dropped.sh); llama.cpp divides positions by the factor
-    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
-    tensors = load_file(tiny_folder / "model.safetensors")
     plain = load_model(str(write_gguf(tmp_path / "plain.gguf", tensors)), dtype="float32", device="cpu").lm
     for kind in (gguf.RopeScalingType.LINEAR, gguf.RopeScalingType.YARN):
         path = write_gguf(tmp_path / f"{kind.value}.gguf", tensors, more=scaled(kind))
@@ -250,14 +249,12 @@ def test_the_scaling_of_positions_that_a_gguf_file_states_is_kept(
     ],
 )  # fmt: skip
 def test_what_a_gguf_file_says_and_nobody_reads_is_refused(
-    tiny_folder: Path,
+    tensors: Tensors,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     more: More,
     word: str,
 ) -> None:
-    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
-    path = write_gguf(tmp_path / "said.gguf", load_file(tiny_folder / "model.safetensors"), more=more)
+    path = write_gguf(tmp_path / "said.gguf", tensors, more=more)
     with pytest.raises(UserError, match=word) as caught:
         load_model(str(path), dtype="float32", device="cpu")
     assert "said.gguf" in str(caught.value) and "\n" not in str(caught.value)
@@ -272,11 +269,9 @@ def test_what_a_gguf_file_says_and_nobody_reads_is_refused(
     ],
 )  # fmt: skip
 def test_text_is_split_as_a_gguf_file_says(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, pieces: list[str] | None
+    tensors: Tensors, tmp_path: Path, split: str, pieces: list[str] | None
 ) -> None:
     # what transformers 5.23.0 does not know it splits as GPT-2 does (findings/gguf-splits.sh)
-    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
-    tensors = load_file(tiny_folder / "model.safetensors")
     path = write_gguf(tmp_path / "split.gguf", tensors, more=lambda w: w.add_tokenizer_pre(split))
     if pieces is None:
         with pytest.raises(UserError, match=split):
@@ -286,12 +281,8 @@ def test_text_is_split_as_a_gguf_file_says(
     assert [one for one, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("12!!\n")] == pieces
 
 
-def test_the_stretched_rotation_of_llama_3_1_is_read_from_its_factors(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stretched_rotation_of_llama_3_1_is_read_from_its_factors(tensors: Tensors, tmp_path: Path) -> None:
     """Factors as llama.cpp's converter makes them: by where a wave's length lies between two bounds."""
-    monkeypatch.setenv("ELICIT_HOME", str(tmp_path / "home"))
-    tensors = load_file(tiny_folder / "model.safetensors")
     waves = 2 * np.pi / np.array([1.0, 0.1, 0.01, 0.001])
     smooth = np.clip((8192 / waves - 1.0) / 3.0, 0.0, 1.0)
     stretched = (1 / ((1 - smooth) / 32 + smooth)).astype(np.float32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -61,15 +61,7 @@ ATOL = 1e-4  # and nothing relative: log-probabilities of −50, as random model
 NEW = 5
 ARCHITECTURES = ("llama", "qwen2", "gemma2", "gemma3", "gpt2")
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 5], [7, 8, 3], [20, 21, 22, 23, 24, 25]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny products gain nothing from a second thread, and wait for it where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

@@ -45,6 +45,13 @@ class Batched(Source, Protocol):
     def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]: ...
 
 
+class OneByOne:
+    """`many` of a source that is no faster on many."""
+
+    def many(self: Source, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
+        return [self(item, candidate) for candidate in candidates]
+
+
 def conclusion(text: str) -> bool | None:
     """The last conclusion of a critique; None where it comes to none."""
     found = _CONCLUSION.findall(text)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elicit.methods.critique_ft.critic import Critique, read
+from elicit.methods.critique_ft.critic import Critique, OneByOne, read
 from elicit.tasks.base import Item
 from probes.errors import UserError
 from probes.files import sha256_of
@@ -36,7 +35,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CritiqueFile:
+class CritiqueFile(OneByOne):
     """The entries of a file, `unusable` ones left out; as a source it knows the candidates that stand in it."""
 
     path: Path
@@ -53,9 +52,6 @@ class CritiqueFile:
             if (entry.question, entry.candidate) == (item.question, candidate):
                 return entry.critique
         raise UserError(f"{str(self.path)!r} holds no critique of this candidate of {item.id}; give one that does")
-
-    def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
-        return [self(item, candidate) for candidate in candidates]
 
 
 def load(path: Path | str) -> CritiqueFile:

@@ -10,14 +10,13 @@ the correct answer), so that the last number of a critique is the right answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from elicit.methods.critique_ft.critic import RIGHT, WRONG, Critique
+from elicit.methods.critique_ft.critic import RIGHT, WRONG, Critique, OneByOne
 from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item, Task, corrupt
 from elicit.tasks.equations import equations, shown
@@ -63,7 +62,7 @@ def check(task: Task, item: Item, candidate: str) -> Verdict:
 
 
 @dataclass(frozen=True)
-class Symbolic:
+class Symbolic(OneByOne):
     """The critic of a task.
 
     Args:
@@ -82,9 +81,6 @@ class Symbolic:
 
     def untruthful(self) -> Symbolic:
         return replace(self, lies=True)
-
-    def many(self, item: Item, candidates: Sequence[str]) -> list[Critique | None]:
-        return [self(item, candidate) for candidate in candidates]
 
     def __call__(self, item: Item, candidate: str) -> Critique:
         if item.answer is None:

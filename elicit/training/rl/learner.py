@@ -20,8 +20,8 @@ from elicit.models.model import Model
 from elicit.training.recipe import Recipe
 from elicit.training.saved import save_trained
 from elicit.training.sft import prepare, quick
-from steering.adapters import Tuned, borrowed, swaps_of
-from steering.exchange import Swap
+from steering.adapters import Tuned, borrowed
+from steering.exchange import Swap, exchanged
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,8 @@ class Learner:
     @contextmanager
     def reference(self) -> Iterator[PreTrainedModel]:
         """The base's own weights: the adapter is off inside the context."""
-        for parent, name, base, _ in self.swaps:
-            setattr(parent, name, base)
-        try:
+        with exchanged([(parent, name, layer, base) for parent, name, base, layer in self.swaps]):
             yield self.base.lm
-        finally:
-            for parent, name, _, layer in self.swaps:
-                setattr(parent, name, layer)
 
     @contextmanager
     def decoding(self) -> Iterator[Model]:
@@ -68,8 +63,7 @@ def learner(model: Model, recipe: Recipe) -> Iterator[Learner]:
         with quick(lm, recipe):
             yield Learner(model, replace(model, lm=lm), prepare(lm, recipe), [], recipe)
         return
-    before = dict(model.lm.named_modules())
-    with borrowed(model.lm):
+    with borrowed(model.lm) as kept:
         trained = prepare(model.lm, recipe)
         with quick(model.lm, recipe):
-            yield Learner(model, model, trained, swaps_of(model.lm, before), recipe)
+            yield Learner(model, model, trained, kept.brought(), recipe)
