@@ -16,7 +16,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 DOCS := .venv-docs
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm docs lint bench clean
+.PHONY: install run test test-slow test-vllm test-lm-eval docs lint bench clean
 
 install: $(STAMP)
 
@@ -50,6 +50,11 @@ test-vllm:
 	PYTHON=$(PYTHON) tests/vllm/install.sh
 	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=probes,steering,beartype.beartype tests/vllm
 
+# lm-eval in an environment of its own, laid over this one.
+test-lm-eval: $(STAMP)
+	PYTHON=$(PYTHON) tests/lm_eval/install.sh
+	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-lm-eval/bin/python -m pytest --confcutdir=tests/lm_eval --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/lm_eval
+
 # The documentation site, in $(SITE)/site; its tools in an environment of their own.
 docs: $(STAMP) $(DOCS)/.installed
 	@mkdir -p $(SITE)
@@ -81,4 +86,4 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.rl --memory
 
 clean:
-	rm -rf $(VENV) .venv-vllm $(DOCS) build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-lm-eval $(DOCS) build dist *.egg-info

@@ -154,7 +154,7 @@ class Elicited:
         rng_streams: Sequence[RngStream | str],
         *,
         limit: int | None = None,
-        stop: Sequence[str] | None = None,
+        stop: Sequence[str] | StopRule | None = None,
         begun: Sequence[str] | None = None,
         on_step: OnStep | None = None,
     ) -> list[list[Draft]]:
@@ -166,7 +166,7 @@ class Elicited:
             rng_streams: where each prompt's random numbers come from, or an id (see
                 `elicit.decoding.decoders.RngStream`).
             limit: of new tokens; the decoder's own unless given.
-            stop: strings at which an answer ends; the prompt's own unless given.
+            stop: strings at which an answer ends, or all that ends one; the prompt's own unless given.
             begun: for each prompt the mark of the thought that it ends in, or "" (`Prompt.begun`).
             on_step: called after every step.
 
@@ -346,17 +346,19 @@ def answer_together(
 def _batch(
     put: Sequence[tuple[Elicited, Sequence[Sequence[int]], Sequence[RngStream | str]]],
     limit: int | None = None,
-    stop: Sequence[str] | None = None,
+    stop: Sequence[str] | StopRule | None = None,
     partner_prompts: Sequence[Sequence[int]] | None = None,
 ) -> Batch:
     """Handles that share a `batch_key`, each with its prompts and their streams."""
     first, *_ = (handle for handle, _, _ in put)
-    ends, model = first.prompt.stop if stop is None else tuple(stop), first.model
+    model = first.model
+    if not isinstance(stop, StopRule):
+        stop = StopRule(model.eos_ids, first.prompt.stop if stop is None else tuple(stop), model.tokenizer)
     return Batch(
         prompts=[ids for _, prompts, _ in put for ids in prompts],
         rng_streams=[one for _, _, rng_streams in put for one in rng_streams],
         decoder=first.decoder if limit is None else replace(first.decoder, max_new_tokens=limit),  # type: ignore[type-var]
-        stop=StopRule(model.eos_ids, ends, model.tokenizer),
+        stop=stop,
         arms=[(handle.method, handle.interventions) for handle, _, _ in put],
         arm_of=[number for number, (_, prompts, _) in enumerate(put) for _ in prompts],
         adapter=first.adapter,

@@ -18,6 +18,7 @@ from elicit.cli.dashboard import dashboard
 from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
 from elicit.cli.lists import methods, tasks
+from elicit.cli.lm_eval import lm_eval
 from elicit.cli.models import models
 from elicit.cli.organism import organism
 from elicit.cli.presets import presets
@@ -55,6 +56,16 @@ app.command()(regrade)
 app.command()(steer)
 app.command()(analyse)
 app.command()(analyses)
+# All that follows is another command line's, `--help` too.
+app.command(
+    "lm-eval",
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    },
+)(lm_eval)
 app.add_typer(models)
 app.add_typer(organism)
 sae.command()(find)

@@ -54,15 +54,21 @@ class Response:
 
 
 def read(
-    tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], kind: Kind, begun: str = ""
+    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int],
+    stop: tuple[str, ...],
+    kind: Kind,
+    begun: str = "",
+    anywhere: bool = False,
 ) -> Response:
     """The text of token ids from any sampler, and the answer in it.
 
     Args:
+        stop, anywhere: as a `StopRule` has them.
         begun: the mark of a thought, where the prompt ended in one (`Prompt.begun`): what follows is read as a thought
             until that ends.
     """
-    text, ends = text_of(tokenizer, ids, stop)
+    text, ends = text_of(tokenizer, ids, stop, anywhere)
     return Response(text, ends, found_in(text, kind, begun), begun)
 
 
@@ -122,7 +128,8 @@ def respond(
         batch.prompts, batch.rng_streams, kinds, begun, made, strict=True
     ):
         first = rng_stream.choice if isinstance(rng_stream, RngStream) else own
-        said = [read(model.tokenizer, g.tokens.tolist(), batch.stop.strings, kind, mark) for g in branches]
+        rule = batch.stop
+        said = [read(model.tokenizer, g.tokens.tolist(), rule.strings, kind, mark, rule.anywhere) for g in branches]
         out.append(
             [
                 Draft(one, g, first + n, len(prompt), g.spent + g.beside - (n > 0))

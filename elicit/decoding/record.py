@@ -30,21 +30,25 @@ class Rows:
 
 @dataclass(frozen=True)
 class StopRule:
-    """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text."""
+    """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text.
+
+    A string ends an answer after something was said, or with `anywhere` also before that.
+    """
 
     eos_ids: frozenset[int]
     strings: tuple[str, ...] = ()
     tokenizer: PreTrainedTokenizerBase | None = None
+    anywhere: bool = False
 
     def __post_init__(self) -> None:
         if self.strings and self.tokenizer is None:
             raise ValueError("stop strings need a tokenizer")
 
 
-def stop_at(text: str, strings: Sequence[str]) -> int | None:
-    """The character at which an answer ends: its first stop string after something was said."""
-    said = len(text) - len(text.lstrip())
-    return min((i for i in (text.find(s, said + 1) for s in strings) if i >= 0), default=None)
+def stop_at(text: str, strings: Sequence[str], anywhere: bool = False) -> int | None:
+    """The character at which an answer ends: its first stop string after something was said, or `anywhere`."""
+    start = 0 if anywhere else len(text) - len(text.lstrip()) + 1
+    return min((i for i in (text.find(s, start) for s in strings) if i >= 0), default=None)
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class Record:
         if not any(s in tail for s in self.stop.strings):
             return False
         text = decoded(self.stop.tokenizer, self.tokens[row, : step + 1].tolist())
-        return stop_at(text, self.stop.strings) is not None
+        return stop_at(text, self.stop.strings, self.stop.anywhere) is not None
 
     def finished(self) -> list[list[Generation]]:
         """For each question its branches."""

@@ -139,11 +139,13 @@ def other_deltas(
     return round(float(greedy), DIGITS), round(float(zero), DIGITS)
 
 
-def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...]) -> tuple[str, list[int]]:
+def text_of(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], anywhere: bool = False
+) -> tuple[str, list[int]]:
     """The text of token ids up to a stop string, and for each token the character at which it ends."""
     text = decoded(tokenizer, ids)
     ends = token_ends(tokenizer, ids, text)
-    return text[: stop_at(text, stop)], ends
+    return text[: stop_at(text, stop, anywhere)], ends
 
 
 def place(generation: Generation, ends: list[int], found: Answer | None) -> tuple[tuple[int, int] | None, float | None]:
