@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,42 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
     if kept:
         datasets.config.HF_DATASETS_CACHE = Path(kept)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny products gain nothing from a second thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def manager(tasks: Path) -> Any:
+    """These tasks, and none of the thousands that lm-eval brings."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(tasks), include_defaults=False)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a tiny model whose tokens are characters."""
+    from tests.support.tiny import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny(folder: Path) -> Any:
+    from elicit.models import load_model
+
+    return load_model(str(folder), dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def organism() -> Any:
+    """The shipped organism; its base has been fetched by `make test`."""
+    from elicit.models import load_model
+
+    return load_model("smollm2-135m-latent", dtype="float32", device="cpu")

@@ -160,9 +160,9 @@ class Arguments:
 
         return load_task(self.fit_task, limit=self.fit_limit).solved
 
-    def kind_for(self, task: str) -> Kind | None:
+    def kind_for(self, task: str | None) -> Kind | None:
         """Of the answers of a task of lm-eval, where it was given."""
-        kind = self.kind if isinstance(self.kind, str) else self.kind.get(task, "")
+        kind = self.kind if isinstance(self.kind, str) else self.kind.get(task or "", "")
         return kind or None  # type: ignore[return-value]
 
 
