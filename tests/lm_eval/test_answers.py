@@ -22,7 +22,7 @@ from elicit.integrations.lm_eval.arguments import STOPS
 from elicit.integrations.lm_eval.model import ElicitLM, register
 from elicit.methods import fit
 from elicit.models import Model
-from elicit.tasks.lm_eval import sample_ids
+from elicit.tasks.lm_eval import SampleIds
 from elicit.tasks.registry import load_task
 from elicit.tasks.statements import open_thought
 from probes.errors import UserError
@@ -53,8 +53,8 @@ def handles(model: Model) -> dict[str, Elicited]:
 def own_task(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same questions as a task of this suite, each under the id that its document has in lm-eval."""
     docs = [json.loads(line) for line in (tasks / "test.jsonl").read_text().splitlines()]
-    ids = sample_ids([("sums", n, doc) for n, doc in enumerate(docs)])
-    rows = [{**doc, "id": name, "split": "test"} for doc, name in zip(docs, ids, strict=True)]
+    ids = SampleIds()
+    rows = [{**doc, "id": ids.of("sums", n, doc), "split": "test"} for n, doc in enumerate(docs)]
     file = tmp_path_factory.mktemp("own") / "sums.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return load_task(str(file))
@@ -105,11 +105,12 @@ def test_both_stop_rules(organism: Model) -> None:
 
 def test_ids_are_of_content() -> None:
     docs = [("a", 0, {"q": 1, "r": 2}), ("a", 0, {"r": 2, "q": 1}), ("a", 1, {"q": 1, "r": 2}), ("b", 1, {"q": 1})]
-    one, same, again, other = sample_ids(docs)
+    ids = SampleIds()
+    one, same, again, other = (ids.of(*doc) for doc in docs)
     assert one == same
     assert again == f"{one}-2"
     assert other.startswith("b-")
-    assert sample_ids(docs[2:])[0] == one
+    assert SampleIds().of(*docs[2]) == one
 
 
 @pytest.mark.parametrize(

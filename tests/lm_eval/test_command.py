@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from elicit.evaluation.run.foreign_lm_eval import is_lm_eval, read_lm_eval
 from tests.support.shell import shell
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval and what it brings warn of their own matters
@@ -45,6 +46,18 @@ def test_a_table_and_samples_are_written(logged: tuple[str, Path]) -> None:
     assert results["config"]["elicit"]["decoder"] == {"name": "branching", "k": 2, "max_new_tokens": 256}
     assert results["results"]["sums"]["exact_match,last"] in (0.0, 0.5, 1.0)
     assert {path.name.split("_2")[0] for path in out.rglob("samples_*.jsonl")} == {"samples_sums", "samples_choices"}
+
+
+def test_what_it_logged_is_read(logged: tuple[str, Path]) -> None:
+    (sums,), (choices,) = (logged[1].rglob(f"samples_{name}_*.jsonl") for name in ("sums", "choices"))
+    assert is_lm_eval(sums)
+    found, about = read_lm_eval(sums)
+    answers = list(found)
+    assert about == {"task": "sums"}
+    assert [one["gold"] for one in answers] == ["7", "6"]
+    assert answers[0]["prompt"] == "Q: Compute 10 + 11 - 9 + 3 - 8.\nA:"
+    assert all(one["score"] in (0.0, 1.0) and one["text"] for one in answers)
+    assert [one["gold"] for one in read_lm_eval(choices, "acc")[0]] == ["7", "6"]
 
 
 @pytest.mark.parametrize(

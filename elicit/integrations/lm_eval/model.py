@@ -30,7 +30,7 @@ from elicit.integrations.lm_eval.likelihood import Likelihood, check_scored, fit
 from elicit.models.chat import written
 from elicit.models.processes import check_alone
 from elicit.models.prompts import THINK
-from elicit.tasks.lm_eval import sample_ids
+from elicit.tasks.lm_eval import SampleIds
 from elicit.tasks.statements import open_thought
 from probes.batching import tokens_together
 from probes.encoding import encoded
@@ -297,7 +297,8 @@ class ElicitLM(HFLM):
             if key not in known:
                 known[key] = settings(self.handle, request.args[1], self.arguments.seed)
             given.append(known[key])
-        samples = sample_ids([(request.task_name, request.doc_id, request.doc) for request in requests])
+        ids = SampleIds()
+        samples = [ids.of(request.task_name, request.doc_id, request.doc) for request in requests]
         found = streams([handle for handle, _, _ in given], samples, repeats_of(requests), self.arguments.seed)
         out = []
         for n, (request, (handle, limit, until)) in enumerate(zip(requests, given, strict=True)):
