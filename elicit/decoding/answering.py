@@ -233,7 +233,7 @@ def graded(
     span, delta = place(generation, response.ends, response.found)
     others = other_deltas(generation.top1, generation.top2, delta, generation.logprob, span if branching else None)
     dropped = filter_path(response.text, generation.finish, response.answer)
-    grade = task.grader.grade(item, response.answer)
+    grade = task.judge(item, response.answer, response.text)
     notes = {} if generation.notes is None else dict(zip(NOTES, generation.notes.T.tolist(), strict=True))
     return Trace(
         item=item.id,

@@ -34,6 +34,7 @@ from elicit.evaluation.shared_work import Heard, agree, answered, hear, in_round
 from elicit.evaluation.side_effects import SIDE_EFFECTS
 from elicit.models.identity import grounds
 from elicit.models.processes import Processes
+from elicit.models.prompts import check_put
 from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import WORKER
 from probes.errors import UserError
@@ -116,6 +117,8 @@ def _evaluate(
         raise UserError("no items to evaluate; give at least one")
     if batch_rows is not None and batch_rows < 1:
         raise UserError(f"batch_rows = {batch_rows} was given; give at least 1")
+    for one in (handle, *against.values()):
+        check_put(one.prompt, items)
     arms = _arms(handle, against)
     asked = {item.question for item in items}
     if any(shot in asked for arm in arms for shot, _ in arm.handle.prompt.shots):

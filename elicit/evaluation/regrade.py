@@ -130,7 +130,7 @@ def _read(trace: Trace, items: Items, item: Any, handle: Mapping[str, Any]) -> T
             trace = replace(trace, delta_greedy=greedy, delta_zero=zero)
         trace = replace(trace, answer=answer, found_by=found_by, span=span, delta=delta)
     dropped = filter_path(trace.text, trace.finish, trace.answer)
-    grade = items.task.grader.grade(item, trace.answer)
+    grade = items.task.judge(item, trace.answer, trace.text)
     return replace(
         trace,
         dropped=dropped if handle["filters"] or trace.answer is None else "",

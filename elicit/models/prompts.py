@@ -267,4 +267,37 @@ def _from_file(name: str) -> Prompt:
 def prompt_for(model: Model, name: str, items: Items | None) -> Prompt:
     """The named prompt; `few-shot` takes its solved questions from the items given to `fit`."""
     solved = [(i.question, i.answer) for i in items or () if i.answer is not None]
-    return named_prompt(name, model.tokenizer, solved)
+    prompt = named_prompt(name, model.tokenizer, solved)
+    until = None if items is None else items.task.until
+    return prompt if until is None else _around(prompt, name, until)
+
+
+def _around(prompt: Prompt, name: str, until: tuple[str, ...]) -> Prompt:
+    """A prompt for questions that are whole prompts, which end at these strings: its last words, or the chat around.
+
+    Raises:
+        UserError: a prompt that is more than that.
+    """
+    if prompt.shots or prompt.form or prompt.base == "template":
+        raise UserError(
+            f"prompt {name!r} was given and the task's questions are whole prompts; give qa, qa-cot or chat"
+        )
+    ends = (*prompt.ends, *until)
+    return (
+        replace(prompt, ends=ends)
+        if prompt.base == "chat"
+        else replace(prompt, base="template", template="{question}", ends=ends)
+    )
+
+
+def check_put(prompt: Prompt, items: Items) -> None:
+    """Refuse to put whole prompts into another.
+
+    Raises:
+        UserError: a prompt that was made without the items' task.
+    """
+    if items.task.until is not None and prompt.base == "qa":
+        raise UserError(
+            f"the questions of {items.task.name!r} are whole prompts and would be put into another; "
+            "fit the method with items of the task: fit(model, task.solved)"
+        )

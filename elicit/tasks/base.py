@@ -72,6 +72,16 @@ class Task:
         return item.kind or self.kind
 
     @property
+    def until(self) -> tuple[str, ...] | None:
+        """Where answers end, of a task whose questions are whole prompts; None: they are put into one."""
+        until = self.source.get("until")
+        return None if until is None else tuple(until)
+
+    def judge(self, item: Item, answer: str | None, text: str) -> Grade:
+        """The verdict on an answer that was found in a text; a grader `of_text` judges all of that."""
+        return self.grader.grade(item, text if getattr(self.grader, "of_text", False) else answer)
+
+    @property
     def fit(self) -> Items:
         return self.split("fit")
 

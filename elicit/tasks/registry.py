@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elicit.tasks import hub, jsonl, reasoning_gym
+from elicit.tasks import hub, jsonl, lm_eval, reasoning_gym
 from elicit.tasks.base import SPLITS, Grader, Item, Task
 from elicit.tasks.given import value_of
 from elicit.tasks.grading import grader_for
@@ -22,7 +22,7 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
 
     Args:
         name: a reasoning-gym data set (`chain-sum`), a benchmark (`gsm8k`), or the path of a JSON Lines file;
-            parameters may follow a colon: `chain-sum:min_terms=3,max_terms=3`.
+            parameters may follow a colon: `chain-sum:min_terms=3,max_terms=3`. `lm-eval:NAME` is a task of lm-eval.
         limit: items of each split (for a generated task 256 unless given).
         seed: another set of generated items; benchmarks and files have none.
         params: the task's own parameters.
@@ -32,6 +32,9 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
     """
     if limit is not None and limit < 1:
         raise UserError(f"a limit of {limit} items was given; give at least 1")
+    base, _, rest = name.partition(":")
+    if base == lm_eval.FAMILY:
+        return _limited(lm_eval.load(rest, params), limit)
     base, params = _inline(name, params)
     if base in hub.TASKS:
         task = hub.load(base, params)
@@ -61,6 +64,8 @@ def restored(name: str, source: dict[str, Any], items: Sequence[Item]) -> Task:
     assert kind is not None
     if source["family"] == reasoning_gym.FAMILY:
         grader: Grader = reasoning_gym.grader_of(source)
+    elif source["family"] == lm_eval.FAMILY and "metric" in source:
+        grader = lm_eval.LmEvalGrader(source)
     else:
         grader = grader_for("expression" if source["family"] == organism.NAME else kind)
     return Task(name, tuple(items), grader, kind, source)

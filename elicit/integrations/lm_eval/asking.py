@@ -163,6 +163,6 @@ class Words:
         """A context with what follows it."""
         chat = self.opened(context) is not None
         for words in (self.begin,) if chat else (self.trigger, self.begin):
-            blank = "" if chat or not context or context[-1].isspace() else " "
+            blank = "" if chat else " "
             context += f"{blank}{words}" if words else ""
         return context

@@ -297,8 +297,8 @@ class ElicitLM(HFLM):
             if key not in known:
                 known[key] = settings(self.handle, request.args[1], self.arguments.seed)
             given.append(known[key])
-        ids = SampleIds()
-        samples = [ids.of(request.task_name, request.doc_id, request.doc) for request in requests]
+        names = SampleIds()
+        samples = [names.of(request.task_name, request.doc_id, request.doc) for request in requests]
         found = streams([handle for handle, _, _ in given], samples, repeats_of(requests), self.arguments.seed)
         out = []
         for n, (request, (handle, limit, until)) in enumerate(zip(requests, given, strict=True)):

@@ -78,7 +78,7 @@ def graded_rollout(
     logprob: list[float],
 ) -> Rollout:
     """A rollout from its tokens, the end token apart, and what they say."""
-    grade = items.task.grader.grade(item, said.answer)
+    grade = items.task.judge(item, said.answer, said.text)
     return Rollout(
         item=item,
         sample=number,
