@@ -49,9 +49,10 @@ def lm_eval(context: typer.Context) -> None:
     before = _results(arguments)
     try:
         command.execute(arguments)
-    except (ValueError, KeyError, FileNotFoundError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, FileNotFoundError, ConnectionError) as error:
         *_, last = traceback.extract_tb(error.__traceback__)
-        if not any(part in last.filename.replace("\\", "/") for part in _READ_INPUT):
+        of_input = any(part in last.filename.replace("\\", "/") for part in _READ_INPUT)
+        if not of_input and not isinstance(error, OSError):  # of data that is not there
             raise
         raise UserError(f"lm-eval: {str(error).strip().splitlines()[0]}") from error
     if arguments.output_path and _results(arguments) <= before:

@@ -94,7 +94,13 @@ class LmEvalGrader:
 
     def groups(self, answers: Sequence[str]) -> list[int]:
         first: dict[str, int] = {}
-        return [first.setdefault(str(self.filtered({}, answer)), i) for i, answer in enumerate(answers)]
+        try:
+            return [first.setdefault(str(self.filtered({}, answer)), i) for i, answer in enumerate(answers)]
+        except KeyError as error:
+            raise UserError(
+                f"filter {self.source['filter']!r} of {self.source['task']!r} reads {error} of each question, and "
+                "answers cannot be compared without it; give another filter, or a method that does not vote"
+            ) from error
 
 
 def load(text: str, params: dict[str, Any]) -> Task:

@@ -9,6 +9,7 @@ import pytest
 
 import elicit
 from elicit.decoding.answering import Response, found_again, found_in
+from elicit.decoding.loop import StopRule, stop_at
 from elicit.decoding.trace import Trace
 from elicit.evaluation.regrade import regrade
 from elicit.evaluation.run import Store
@@ -104,3 +105,18 @@ def test_a_template_that_refuses_a_question_is_one_line_and_leaves_nothing(
     with pytest.raises(UserError, match=r"cannot be used \(no twos\)"):
         elicit.evaluate(handle, task.test, against=(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_answer_ends_after_something_was_said_or_anywhere(tiny: Model) -> None:
+    assert stop_at("\n\nSo 4", ["\n\n"]) is None
+    assert stop_at("\n\nSo 4", ["\n\n"], anywhere=True) == 0
+    assert stop_at("4\n\n5", ["\n\n"]) == stop_at("4\n\n5", ["\n\n"], anywhere=True) == 1
+    handle, prompt = elicit.methods.fit("direct", tiny, max_new_tokens=6), tiny.tokenizer("Q: 1 + 1?")["input_ids"]
+    ((whole,),) = handle.respond([prompt], ["whole"], ["a"], stop=[])
+    begins = whole.said.text[0]
+    assert begins.strip()
+    for anywhere in (True, False):
+        rule = StopRule(tiny.eos_ids, (begins,), tiny.tokenizer, anywhere)
+        ((found,),) = handle.respond([prompt], ["whole"], ["a"], stop=rule)
+        assert found.said.text == ("" if anywhere else whole.said.text[: stop_at(whole.said.text, [begins])])
+        assert (len(found.generation.tokens) == 1) is anywhere

@@ -15,7 +15,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 import elicit
-from elicit.decoding.record import stop_at
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import arms_of
 from elicit.integrations.lm_eval.arguments import STOPS
@@ -86,12 +85,6 @@ def test_repeats_are_drawn_apart_and_in_any_batch_the_same(tiny: Model, manager:
     every = texts(4)
     assert all(len(some) == 2 and some[0] != some[1] for some in every)
     assert texts(1, samples={"sums_sampled": [3, 5]}) == [every[3], every[5]]
-
-
-def test_where_an_answer_ends() -> None:
-    assert stop_at("\n\nSo 4", ["\n\n"]) is None
-    assert stop_at("\n\nSo 4", ["\n\n"], anywhere=True) == 0
-    assert stop_at("4\n\n5", ["\n\n"]) == stop_at("4\n\n5", ["\n\n"], anywhere=True) == 1
 
 
 def test_both_stop_rules(organism: Model) -> None:

@@ -144,8 +144,13 @@ def test_hybrid_decoding_has_no_likelihood() -> None:
         decoder=Hybrid((1.0,), max_new_tokens=4),
         partner=HybridSteering(directions(), oracle(), as_model(other("llama"))),
     )
+    lm = ElicitLM(handle)
+    scored = Instance("loglikelihood", {}, ("w5", "w6"), 0)
     with pytest.raises(UserError, match="vector-transfer decodes with a partner"):
-        likelihoods(handle, pairs(64))
+        lm.loglikelihood([scored])
+    ((wanted,),) = handle.respond([lm.tok_encode("w5")], ["whole"], [""], stop=[])
+    asked = Instance("generate_until", {}, ("w5", {"until": []}), 0)
+    assert lm.generate_until([asked], disable_tqdm=True) == [lm.tok_decode(wanted.generation.tokens.tolist())]
 
 
 def test_interventions_that_move_nothing_end_it() -> None:
@@ -161,3 +166,5 @@ def test_a_context_that_is_too_long_is_cut_where_that_is_asked_for() -> None:
         fitting(range(9), [7, 8], 9, False)
     with pytest.raises(UserError, match="there are 1 positions"):
         fitting(range(9), [7, 8], 1, True)
+    with pytest.raises(UserError, match="a continuation without a token"):
+        fitting([1], [], 9, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,8 +148,9 @@ class Words:
         self.trigger, self.begin, self.generation = prompt.trigger, prompt.begin, ""
         if tokenizer.chat_template and (self.trigger or self.begin or needs_kind(handle)):
             asked = {"role": "user", "content": "What is 1 + 1?"}
-            text = written(tokenizer, [asked], json.loads(prompt.arguments or "{}"))
-            self.generation = text.rpartition(asked["content"])[2]
+            with suppress(UserError):  # of a template that cannot be used no context is made
+                text = written(tokenizer, [asked], json.loads(prompt.arguments or "{}"))
+                self.generation = text.rpartition(asked["content"])[2]
 
     def user(self, message: str) -> str:
         """A user's message with the trigger."""

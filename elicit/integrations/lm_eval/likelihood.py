@@ -56,8 +56,10 @@ def fitting(context: Sequence[int], continuation: Sequence[int], positions: int,
         cut: whether a context that is too long loses its beginning.
 
     Raises:
-        UserError: it is too long, and is not to be cut, or its continuation alone is.
+        UserError: it is too long, and is not to be cut, or its continuation alone is; nothing is to be scored.
     """
+    if not continuation:
+        raise UserError("a continuation without a token was given; mend the task's choice or target that is empty")
     room = positions + 1 - len(continuation)  # the last token is not computed
     if len(context) > room and (not cut or room < 1):
         raise UserError(

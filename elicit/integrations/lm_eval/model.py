@@ -352,7 +352,9 @@ class ElicitLM(HFLM):
             return StopRule(model.eos_ids, (*asked.until, *self.handle.prompt.ends), model.tokenizer)
         configured = model.lm.generation_config.eos_token_id if model.lm.generation_config else None
         ends = {*(configured if isinstance(configured, list) else [configured]), model.tokenizer.eos_token_id} - {None}
-        written_out = [self.tok_decode([self.eot_token_id], skip_special_tokens=False)] if self.eot_token_id else []
+        written_out = (
+            [self.tok_decode([self.eot_token_id], skip_special_tokens=False)] if self.eot_token_id is not None else []
+        )
         strings = dict.fromkeys((*asked.until, *written_out))
         return StopRule(frozenset(ends), tuple(strings), model.tokenizer, anywhere=True)
 
