@@ -16,12 +16,8 @@ from elicit.models.chat import written
 from elicit.tasks.answers import Kind
 from probes.errors import UserError
 
-LIMITS = (
-    "max_gen_toks",
-    "max_new_tokens",
-    "max_tokens",
-    "max_completion_tokens",
-)  # lm-eval's order where several are given
+# In lm-eval's order, where several are given.
+LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 SAMPLERS = ("top_p", "top_k", "min_p")
 # Values under which an option changes nothing, whatever decodes.
 NEUTRAL = {

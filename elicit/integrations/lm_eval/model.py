@@ -37,6 +37,7 @@ from probes.encoding import encoded
 from probes.errors import UserError
 
 ROWS = 320  # branches decoded together, as an evaluation of the suite's own does
+OF_ASKING = ("kind", "stop", "truncate", "seed", "batch_size", "max_batch_size")  # and not of what is asked
 CACHE_MARK = "elicit"  # the key under which a cache of answers says whose they are
 _log = logging.getLogger("lm_eval.elicit")
 
@@ -61,12 +62,7 @@ class ElicitLM(HFLM):
         check_alone("lm-eval")
         if isinstance(pretrained, Elicited):
             self.arguments = Arguments.of(given)
-            made = [
-                k
-                for k in given
-                if k not in ("kind", "stop", "truncate", "seed", "batch_size", "max_batch_size", "device")
-            ]
-            if made:
+            if made := [key for key in given if key not in OF_ASKING]:
                 raise UserError(f"a handle and {made[0]} were given; leave {made[0]} out")
             handle = pretrained
         else:
