@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from peft import PeftModel
 
 from elicit.elicited import Elicited
 from elicit.integrations.lm_eval.likelihood import Pair, fitting, likelihoods
@@ -19,9 +21,11 @@ from elicit.methods import fit
 from elicit.models import Model
 from probes.errors import UserError
 from probes.sites import Site
+from steering.adapters import Adapter
 from steering.directions import Direction
 from steering.hooks import attached
 from steering.interventions import Add, Gate, Intervention, When
+from tests.support.adapters import base, config, written
 from tests.support.hybrid_parts import as_model, directions, oracle, other
 from tests.support.tiny import tiny_model
 
@@ -77,6 +81,18 @@ def test_likelihoods_are_those_of_one_text_at_a_time(architecture: str, name: st
         assert off < 1e-5
     plain = likelihoods(replace(handle, interventions=()), given)
     assert max(abs(one.logprob - logprob) for one, (logprob, _) in zip(plain, wanted, strict=True)) > 0.05
+
+
+def test_likelihoods_under_an_adapter_are_pefts(tmp_path: Path) -> None:
+    written(tmp_path, "llama", config("LORA"))
+    plain = fit("direct", as_model(base("llama")))
+    adapted = replace(plain, adapter=Adapter(tmp_path))
+    theirs = as_model(PeftModel.from_pretrained(base("llama"), str(tmp_path)).merge_and_unload().eval())
+    given = pairs(64)
+    wanted = [reference(replace(plain, model=theirs), pair)[0] for pair in given]
+    for handle, near in ((adapted, True), (plain, False)):  # which is as it was
+        found = likelihoods(handle, given)
+        assert (max(abs(one.logprob - other) for one, other in zip(found, wanted, strict=True)) < 1e-5) is near
 
 
 def test_lm_evals_own_batches_steer_at_other_places() -> None:
