@@ -26,8 +26,8 @@ DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over
 TaskName = Annotated[
     str,
     typer.Option(
-        help="A task's name, with parameters after a colon, or a JSON Lines file. Unless given: sums of three digits, "
-        "or an organism's own.",
+        help="A task's name, with parameters after a colon, a JSON Lines file, or code (FILE.py:FUNCTION, "
+        "inspect:PLACE@TASK, verifiers:PLACE@TASKSET). Unless given: sums of three digits, or an organism's own.",
         autocompletion=completion.tasks,
     ),
 ]

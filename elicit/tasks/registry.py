@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elicit.tasks import hub, jsonl, lm_eval, reasoning_gym
+from elicit.tasks import hub, jsonl, lm_eval, outside, reasoning_gym
 from elicit.tasks.base import SPLITS, Grader, Item, Task
 from elicit.tasks.given import value_of
 from elicit.tasks.grading import grader_for
@@ -22,7 +22,8 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
 
     Args:
         name: a reasoning-gym data set (`chain-sum`), a benchmark (`gsm8k`), or the path of a JSON Lines file;
-            parameters may follow a colon: `chain-sum:min_terms=3,max_terms=3`. `lm-eval:NAME` is a task of lm-eval.
+            parameters may follow a colon: `chain-sum:min_terms=3,max_terms=3`. `lm-eval:NAME` is a task of lm-eval. What
+            another module holds is written as `elicit.tasks.outside` says.
         limit: items of each split (for a generated task 256 unless given).
         seed: another set of generated items; benchmarks and files have none.
         params: the task's own parameters.
@@ -35,6 +36,10 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
     base, _, rest = name.partition(":")
     if base == lm_eval.FAMILY:
         return _limited(lm_eval.load(rest, params), limit)
+    written, *more = name.split(",", 1)
+    if found := outside.named(written):
+        given = _pairs(more[0]) if more else {}
+        return _limited(outside.load(written, found, limit, seed, {**given, **params}), limit)
     base, params = _inline(name, params)
     if base in hub.TASKS:
         task = hub.load(base, params)
@@ -66,6 +71,8 @@ def restored(name: str, source: dict[str, Any], items: Sequence[Item]) -> Task:
         grader: Grader = reasoning_gym.grader_of(source)
     elif source["family"] == lm_eval.FAMILY and "metric" in source:
         grader = lm_eval.LmEvalGrader(source)
+    elif source["family"] == outside.FAMILY and source["own"]:
+        grader = outside.grader_of(source)
     else:
         grader = grader_for("expression" if source["family"] == organism.NAME else kind)
     return Task(name, tuple(items), grader, kind, source)
@@ -85,13 +92,17 @@ def _inline(name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     base, colon, tail = name.partition(":")
     if not colon:
         return name, params
+    return base, {**_pairs(tail), **params}
+
+
+def _pairs(written: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for pair in tail.split(","):
+    for pair in written.split(","):
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise UserError(f"task parameter {pair!r} was given; write key=value, separated by commas")
         found[key.strip()] = value_of(value)
-    return base, {**found, **params}
+    return found
 
 
 def _limited(task: Task, limit: int | None) -> Task:

@@ -1,0 +1,29 @@
+"""A task of one's own, as a user would write it."""
+
+
+def sums(terms=2, seed=0):
+    rows = [
+        {"id": f"s{n}", "question": f"{n} × {terms} + {seed} = ?", "answer": str(terms * n + seed), "level": n % 2}
+        for n in range(1, 41)
+    ]
+    return rows, lambda response, row: response.rstrip(".").endswith(row["answer"])
+
+
+def plain():
+    return [{"question": f"{n} + 1 = ?", "answer": n + 1, "split": "test"} for n in range(8)]
+
+
+def strict():
+    return [{"question": "?", "answer": "7"}], lambda response, row: 2 if "7" in response else 0
+
+
+def for_ever():
+    def grade(response, row):
+        while True:
+            pass
+
+    return [{"question": "?", "answer": "7"}], grade
+
+
+def garbled():
+    return [{"question": "?"}]
