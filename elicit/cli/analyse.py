@@ -156,10 +156,11 @@ def _hash(about: dict[str, Any]) -> str:
 def _page(result: Any, about: dict[str, Any], summary: str) -> str:
     import html
 
+    from elicit.evaluation.metrics.format import weights
     from elicit.report.page import analysis_sections
     from probes.figures import page
 
     model = about["model"]
-    note = f"{model['name']}, weights {model['sha256'][:12]}…, {model['dtype']}; {summary}"
+    note = f"{model['name']}, {weights(model)}; {summary}"
     parts = [*analysis_sections(result), "<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
     return page(f"{result.name}: {model['name']}", note, parts)

@@ -19,6 +19,7 @@ from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
 from elicit.cli.lists import methods, tasks
 from elicit.cli.lm_eval import lm_eval
+from elicit.cli.logs import export, import_
 from elicit.cli.models import models
 from elicit.cli.organism import organism
 from elicit.cli.presets import presets
@@ -53,6 +54,8 @@ app.command()(compare)
 app.command()(report)
 app.command()(grade)
 app.command()(regrade)
+app.command("import")(import_)
+app.command()(export)
 app.command()(steer)
 app.command()(analyse)
 app.command()(analyses)

@@ -89,6 +89,7 @@ def compare(
         return
     from elicit.cli.terminal import out as console
     from elicit.cli.terminal import show_table
+    from elicit.evaluation.metrics.format import weights
 
     console.print(f"\n{result['bottom_line']}\n", style="bold", markup=False, highlight=False)
     for line in each_line(result):
@@ -96,7 +97,9 @@ def compare(
     show_table(head_of(result), rows_of(result))
     model_used = result["model"]
     console.print(
-        f"\n[dim]{result['items']} items of {result['task']}, {model_used['name']} {model_used['sha256'][:12]}…[/]",
+        f"\n{result['items']} items of {result['task']}, {model_used['name']}, {weights(model_used)}",
+        style="dim",
+        markup=False,
         highlight=False,
     )
     for line in remarks(result):

@@ -53,7 +53,7 @@ def report(
     loaded = [Run.load(folder) for one in runs for folder in _folders(one)]
     fitted = [one for folder in runs for one in _fit_seconds(folder)]
     result = compare_runs(loaded, baseline=baseline or reference(entries(loaded)), seed=seed, fit_seconds=dict(fitted))
-    made, refused = _analyses(analyses, loaded)
+    made, refused = _analyses(analyses, loaded, baseline)
     make_folder(out.parent)
     write_whole(out, render_all(loaded, result, made, refused))
     if figures is not None:
@@ -92,9 +92,9 @@ def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
     ]
 
 
-def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, str]]:
+def _analyses(asked: str, runs: list[Any], baseline: str) -> tuple[list[Analysis], dict[str, str]]:
     """The analyses, and of those that were not asked for by name the ones that these runs do not allow, and why."""
-    from elicit.analysis import ANALYSES, analyse, load, of_samples, takes_runs
+    from elicit.analysis import ANALYSES, analyse, load, of_samples, options_of, takes_runs
 
     given = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
     files = [name for name in given if name.endswith(".json")]
@@ -114,7 +114,8 @@ def _analyses(asked: str, runs: list[Any]) -> tuple[list[Analysis], dict[str, st
     refused: dict[str, str] = {}
     for name in names:
         try:
-            made.append(analyse(name, runs))
+            chosen = {"baseline": baseline} if baseline and "baseline" in options_of(name) else {}
+            made.append(analyse(name, runs, **chosen))
         except UserError as error:
             if name in by_name:
                 raise UserError(f"{name}: {error}") from error

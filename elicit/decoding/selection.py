@@ -81,6 +81,7 @@ _CHOICES: dict[str, Callable[[Sequence[Answered], Sequence[int]], int]] = {
 }
 _GROUPED = ("sum", "vote")
 RULES: tuple[str, ...] = ("greedy", *_CHOICES, "random", "oracle")
+OF_ANSWERS: tuple[str, ...] = ("greedy", "vote", "random", "oracle")  # those that need no token's probability
 SELECTABLE: tuple[str, ...] = ("greedy", *_CHOICES)
 
 

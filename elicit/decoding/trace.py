@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,8 @@ class Trace:
     token, the first branch's prefill among them; in hybrid decoding the thinking model's as well, and one for each
     steered candidate that was tried; −1 in runs that were made before they were counted. `delta_greedy` and
     `delta_zero` are Δ by the other readings of a branching token that the answer holds (`other_deltas`). What may be
-    empty from `unjudged` on is written only where it says something.
+    empty from `unjudged` on is written only where it says something. Of an answer that another program decoded no token
+    is known, and `spent` and `prompt_tokens` are −1 where its log did not count them.
     """
 
     item: str
@@ -80,8 +82,7 @@ class Trace:
     @property
     def pieces(self) -> list[str]:
         """The text of each token."""
-        starts = [0, *self.ends[:-1]]
-        return [self.text[a:b] for a, b in zip(starts, self.ends, strict=True)]
+        return [self.text[a:b] for a, b in pairwise([0, *self.ends])]
 
     @property
     def mean_logprob(self) -> float:

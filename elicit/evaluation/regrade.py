@@ -31,7 +31,18 @@ from probes.errors import UserError
 from probes.files import check_folder
 
 # Of the old metrics, beside what is computed anew.
-_KEPT = ("seconds", "seed", "model", "options", "scorer_unbounded", "decoding_notes", "delivery", SEEN, SIDE_EFFECTS)
+_KEPT = (
+    "seconds",
+    "seed",
+    "model",
+    "options",
+    "scorer_unbounded",
+    "decoding_notes",
+    "delivery",
+    "imported",
+    SEEN,
+    SIDE_EFFECTS,
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,12 @@ def regrade(run: Run, out: Path | None = None, page: Callable[[Run], str] | None
         UserError: a run that keeps no questions, a grader that fails its own gold, a folder with something else.
     """
     items = run.items
+    without = sum(item.answer is None for item in items)
+    if without and "imported" in run.metrics:
+        raise UserError(
+            f"{without} items of {str(run.folder)!r} have no gold answer in the log, so they cannot be judged; "
+            "import it again with --gold, where the log has them"
+        )
     found = validate(items)
     check_grader(items, found)
     config = run.store.config
@@ -118,7 +135,7 @@ def _read(trace: Trace, items: Items, item: Any, handle: Mapping[str, Any]) -> T
     """A trace with its answer found and judged anew; one that was asked for its answer keeps it."""
     if handle["span"] != "prompted":
         found = found_in(trace.text, items.task.kind_of(item), trace.begun)
-        span = token_span(trace.ends, found) if found else None
+        span = token_span(trace.ends, found) if found and trace.tokens else None
         delta = trace.delta  # of the unrounded statistics, where it is of the same tokens
         if span != trace.span:
             delta = None if span is None else _delta(trace, span)

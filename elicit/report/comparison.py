@@ -15,7 +15,7 @@ import numpy as np
 
 from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
-from elicit.evaluation.metrics.format import FORWARDS, forwards_column, p_value, percent, signed, with_interval
+from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, percent, signed, with_interval
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
 from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
@@ -191,7 +191,7 @@ def rows_of(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 with_interval(row["difference"], row["difference_interval"], signed), p_value(row["holm_p"]),
                 percent(row["corrected"]), percent(row["harmed"]),
             )  # fmt: skip
-        cost = (f"{row['tokens_per_item']:.0f}", _seconds(row["seconds"]), _seconds(row.get("fit_seconds")))
+        cost = (count(row["tokens_per_item"]), _seconds(row["seconds"]), _seconds(row.get("fit_seconds")))
         told = f"· {row['key']}" if row["of"] else row["arm"]
         cells = (told, with_interval(row["accuracy"], row["interval"]), *gain, *cost)
         gap = format_gap(row["recovered"], row["recovered_interval"]) if "recovered" in row else ""

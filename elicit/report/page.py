@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
+from elicit.evaluation.metrics.format import weights
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from elicit.report.browser import browser
@@ -63,8 +64,7 @@ def render_all(
     arms = entries(runs)
     result = result if result is not None else compare_runs(runs, baseline=reference(arms))
     model = result["model"]
-    note = f"{result['items']} items of {result['task']}, model {model['name']}, weights {model['sha256'][:12]}…, "
-    note += f"{model['dtype']}."
+    note = f"{result['items']} items of {result['task']}, model {model['name']}, {weights(model)}."
     shown = browser(arms)
     parts = summary_parts(result, analyses)
     if refused:

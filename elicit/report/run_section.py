@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from elicit.evaluation.metrics.format import FORWARDS, forwards_column, p_value, signed, with_interval
+from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, signed, weights, with_interval
 from elicit.evaluation.metrics.gap import format_gap
 from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG
 from elicit.evaluation.seen import seen_notes
 from elicit.methods import METHODS
+from elicit.methods.base import Method
 from probes.figures import Part, noted, table
 
 ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
@@ -32,7 +33,7 @@ def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
         p = p_value(found["holm_p"]) if found else ""
         accuracy = with_interval(arm["accuracy"], arm["interval"])
         gap = format_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
-        row = (name, accuracy, f"{arm['tokens_per_item']:.0f}", difference, p)
+        row = (name, accuracy, count(arm["tokens_per_item"]), difference, p)
         rows.append((*row, gap) if known else row)
     head = (*ARM_HEAD, "gap recovered") if known else ARM_HEAD
     forwards = forwards_column(list(metrics["arms"].values()))
@@ -72,8 +73,12 @@ def group_parts(metrics: dict[str, Any]) -> list[Part]:
 def notes(metrics: dict[str, Any]) -> list[str]:
     """What a reader must know to read the table: filters, fallbacks, truncation, calibration."""
     arm = metrics["arms"][metrics["method"]]
-    method = METHODS.get(metrics["method"])  # none where it is not registered here
+    method = _method(metrics)
     out: list[str] = list(method.notes(metrics["options"])) if method else []
+    out += [f"{name} was read from {source}." for name, source in metrics.get("imported", {}).items()]
+    voted = [name for name, arm in metrics["arms"].items() if arm["select"] == "vote" and "imported" in metrics]
+    if voted:
+        out.append(f"Accuracy of {', '.join(voted)}: of the answer that most of a question's samples give.")
     if "size" in metrics:
         out.append(f"Size {metrics['size']} of two that this job has (--size).")
     if "recovered" in arm:
@@ -117,7 +122,13 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     return out
 
 
+def _method(metrics: dict[str, Any]) -> Method | None:
+    """The method under test, where it is registered here; a log of another program may only be called like one."""
+    return None if "imported" in metrics else METHODS.get(metrics["method"])
+
+
 WHY_UNJUDGED = {
+    "log": "without one in the log",
     "raised": "the scorer could not read",
     "time": "used up the scorer's time",
     "memory": "used up the scorer's memory",
@@ -201,8 +212,8 @@ def run_note(run: Run) -> str:
     """One line on what was run."""
     metrics = run.metrics
     model = metrics["model"]
-    note = f"{metrics['items']} items of {metrics['task']}, model {model['name']} ({model['sha256'][:12]}…, "
-    note += f"{model['dtype']}), seed {metrics['seed']}."
+    note = f"{metrics['items']} items of {metrics['task']}, model {model['name']} ({weights(model)}), "
+    note += f"seed {metrics['seed']}."
     if metrics["comparisons"]:
         note += f" Differences are {metrics['method']} minus the row, paired by question; intervals by bootstrap."
     return note
@@ -211,7 +222,7 @@ def run_note(run: Run) -> str:
 def run_sections(run: Run) -> list[Part]:
     """The parts of a page that are about one run: its table, what a reader must know, its figures."""
     metrics = run.metrics
-    method = METHODS.get(metrics["method"])
+    method = _method(metrics)
     parts: list[Part] = [table(*arm_table(metrics), main=0)]
     parts.append("".join(noted(line) for line in notes(metrics)))
     parts += group_parts(metrics)
@@ -222,11 +233,17 @@ def run_sections(run: Run) -> list[Part]:
         parts.append(("Accuracy", READ_ACCURACY, FIGURES["readings"](run)))
     if "readings" in metrics:
         parts.append(table(READING_HEAD, reading_rows(metrics)))
+    if "calibration" in metrics:
         parts.append(("One question", READ_TREE, FIGURES["branch-tree"](run)))
         parts.append(("Calibration", READ_CALIBRATION, FIGURES["calibration"](run)))
     if "coverage_by_rank" in metrics:
         parts.append(("Coverage", READ_COVERAGE, FIGURES["coverage"](run)))
     return parts
+
+
+def _whole(identity: dict[str, Any]) -> str:
+    known = "dtype" in identity
+    return f"SHA-256 of the weights {identity['model']}, {identity['dtype']}" if known else "weights not known"
 
 
 def made_sections(run: Run) -> list[Part]:
@@ -235,7 +252,7 @@ def made_sections(run: Run) -> list[Part]:
     identity, made = config["identity"], config.get("made", {})
     environment = made.get("environment", {})
     rows = [
-        ("model", f"{run.metrics['model']['name']}, SHA-256 of the weights {identity['model']}, {identity['dtype']}"),
+        ("model", f"{run.metrics['model']['name']}, {_whole(identity)}"),
         ("items", f"{run.metrics['items']} of {identity['task']}, hash of ids and questions {identity['items']}"),
         ("seed", str(identity["seed"])),
         *((name, ", ".join(value) or "none" if isinstance(value, list) else str(value))

@@ -247,7 +247,11 @@ def test_runs_that_do_not_fit_together(name: str, runs: list[Run], tiny: Model, 
     metrics = json.loads((elsewhere.folder / "metrics.json").read_text())
     for key, value, said in (
         ("task", "another", "different tasks .*: another"),
-        ("model", {**metrics["model"], "sha256": "0" * 64, "name": "other"}, "different models .*other 000000000000"),
+        (
+            "model",
+            {**metrics["model"], "sha256": "0" * 64, "name": "other"},
+            "different models .*other, weights 000000000000",
+        ),
     ):
         (elsewhere.folder / "metrics.json").write_text(json.dumps({**metrics, key: value}))
         with pytest.raises(UserError, match=said):

@@ -234,7 +234,7 @@ def analyse(
     bins: int = 5,
     seed: int = 0,
 ) -> Analysis:
-    """Overlap of the newly solved items of the runs' methods; their other arms measure difficulty.
+    """Overlap of the newly solved items of the runs' methods (of logs: all arms); their other arms measure difficulty.
 
     Args:
         baseline: the arm that newly solved items are wrong under.
@@ -252,7 +252,8 @@ def analyse(
     reference = named(arms, baseline)
     measuring = [named(arms, name.strip(), "difficulty") for name in difficulty.split(",") if name.strip()]
     methods = {run.metrics["method"] for run in runs} - {reference.key, *(arm.key for arm in measuring)}
-    mechanisms = [arm for arm in arms if arm.key in methods]
+    of_logs = [arm for arm in arms if arm.foreign and arm not in (reference, *measuring)]  # each is of another model
+    mechanisms = [arm for arm in arms if arm.key in methods or arm in of_logs]
     if len(mechanisms) < 2:
         raise UserError(f"{len(mechanisms)} mechanism beside {baseline!r} was given; give runs of at least two")
     everything = shared_items(arms)

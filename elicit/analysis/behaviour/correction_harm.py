@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.analysis.base import Analysis, shown
+from elicit.decoding.decoders import ELSEWHERE
 from elicit.decoding.selection import select
 from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
 from elicit.evaluation.run.run import Run
@@ -84,7 +85,7 @@ def churn_of(arm: Arm, arms: Sequence[Arm], items: Sequence[str], *, seed: int =
     for twin in arms:
         if twin is not arm and _but_for_the_seed(twin) == _but_for_the_seed(arm):
             return Churn((right != twin.right(items)) / 2, "two runs of the arm")
-    if arm.about["decoder"]["name"] != "sampling" or all(len(arm.traces[item]) < 2 for item in items):
+    if arm.about["decoder"]["name"] not in ("sampling", ELSEWHERE) or all(len(arm.traces[item]) < 2 for item in items):
         return None
     rng, grader, rule = np.random.default_rng(seed), arm.run.items.task.grader, arm.about["select"]
     share = []

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.analysis.base import Analysis, shown, with_left_out
+from elicit.evaluation.run.arms import known_model
 from elicit.evaluation.run.run import Run
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError, unknown
@@ -186,7 +187,7 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
 
 def _check(runs: Sequence[Run], start: Run) -> None:
     for run in runs:
-        if run.metrics["model"]["sha256"] != start.metrics["model"]["sha256"]:
+        if known_model(run) != known_model(start):
             raise UserError(
                 f"{run.folder} is a run of {run.metrics['model']['name']} and {start.folder} of "
                 f"{start.metrics['model']['name']}; give runs of one model"

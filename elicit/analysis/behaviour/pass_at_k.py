@@ -40,7 +40,7 @@ SETTINGS = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens")
 
 
 class Samples(NamedTuple):
-    """Of each question how many samples there are, how many are right, and the tokens of all."""
+    """Of each question how many samples there are, how many are right, and the tokens of all (below 0: not known)."""
 
     n: Int[np.ndarray, " items"]
     right: Int[np.ndarray, " items"]
@@ -101,6 +101,8 @@ def _budget(base: Samples, other: Samples, weight: Float[np.ndarray, "draws item
 
     Between whole numbers of samples the base's curve is a straight line.
     """
+    if min(base.tokens.min(), other.tokens.min()) < 0:
+        return np.full(len(weight), math.nan)
     longest = int(base.n.min())
     of_base = weight @ curves(base, longest) / weight.sum(1)[:, None]
     of_other = weight @ curves(other, int(other.n.min())) / weight.sum(1)[:, None]
@@ -138,7 +140,7 @@ def samples_of(arm: Arm, items: Sequence[str]) -> Samples:
     return Samples(
         np.array([len(some) for some in traces]),
         np.array([sum(t.correct for t in some) for some in traces]),
-        np.array([sum(t.spent for t in some) for some in traces]),
+        np.array([sum(t.spent for t in some) if all(t.spent >= 0 for t in some) else -1 for some in traces]),
     )
 
 
@@ -146,7 +148,8 @@ def analyse(runs: Sequence[Run], *, base: str = "", most: int = 0, seed: int = 0
     """pass@k of all sampled arms of these runs, each against the base.
 
     Args:
-        base: the base's arm; unless given the first sampled one to which nothing was done but the prompt.
+        base: the base's arm; unless given the first sampled one to which nothing was done but the prompt, and of logs
+            the second.
         most: the largest k at which they are compared; all samples unless given. At k = n each question's pass@k is 0
             or 1, its noisiest form: half the samples say more.
         seed: of the bootstrap and of the exchanges.
@@ -169,9 +172,9 @@ def analyse(runs: Sequence[Run], *, base: str = "", most: int = 0, seed: int = 0
             sampled[arm.name] = found
     by_name = {arm.name: arm for arm in arms}
     reference = _base([by_name[name] for name in sampled], base, left_out)
-    wanted = {key: reference.about["decoder"][key] for key in SETTINGS}
+    wanted = {key: reference.about["decoder"].get(key) for key in SETTINGS}  # a log may not say
     for name in list(sampled):
-        other = {key: by_name[name].about["decoder"][key] for key in SETTINGS}
+        other = {key: by_name[name].about["decoder"].get(key) for key in SETTINGS}
         differs = [f"{key} {other[key]} against {wanted[key]}" for key in SETTINGS if other[key] != wanted[key]]
         if differs:
             left_out[name] = f"sampled otherwise than the base ({', '.join(differs)})"
@@ -203,13 +206,16 @@ def analyse(runs: Sequence[Run], *, base: str = "", most: int = 0, seed: int = 0
         },
         "crossings": {name: {**one._asdict(), "stands": one.stands} for name, one in crossings.items()},
     }
-    more = [
-        (
-            "At equal tokens",
-            "The same curves over the tokens that a question's samples cost.",
-            _figure(named_all, seed, tokens=True),
-        )
-    ]
+    if any(value is None for value in wanted.values()) and by_name[reference.name].foreign:
+        unsaid = ", ".join(key for key, value in wanted.items() if value is None)
+        notes.append(f"The logs do not say the {unsaid} of the samples: whether they are the same is not known.")
+    uncounted = [name for name, one in named_all.items() if one.tokens.min() < 0]
+    more = []
+    if uncounted:
+        notes.append(f"At equal tokens nothing is shown: the log of {', '.join(uncounted)} does not count tokens.")
+    else:
+        heading, text = "At equal tokens", "The same curves over the tokens that a question's samples cost."
+        more.append((heading, text, _figure(named_all, seed, tokens=True)))
     return Analysis(NAME, with_left_out(rows, left_out), _figure(named_all, seed), notes, data, more)
 
 
@@ -221,6 +227,7 @@ def _base(sampled: Sequence[Arm], name: str, left_out: dict[str, str]) -> Arm:
     if name:
         return named(sampled, name, "sampled arm")
     bare = [a for a in sampled if not {"adapter", "weights", "interventions", "partner"} & set(a.about)]
+    bare = [a for a in bare if not (a.foreign and a.key == a.run.metrics["method"])]  # what a log holds it does not say
     return (bare or list(sampled))[0]
 
 

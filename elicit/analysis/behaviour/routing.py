@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 
 from elicit.analysis.base import Analysis, halves, shown
 from elicit.decoding.trace import Trace
-from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
+from elicit.evaluation.run.arms import Arm, arms_of, check_ours, named, shared_items
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
 from probes.figures import INK, MUTED, styled
@@ -119,6 +119,7 @@ def analyse(
     """
     if tolerance < 0:
         raise UserError(f"a tolerance of {tolerance} was given; give 0 or more")
+    check_ours(runs, "the tokens of each answer with their probabilities")
     arms = arms_of(runs)
     items = shared_items(arms)
     brief = named(arms, short, "short arm")

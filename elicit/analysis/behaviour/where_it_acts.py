@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 
 from elicit.analysis.base import Analysis, shown, with_left_out
 from elicit.decoding.trace import Trace
-from elicit.evaluation.run.arms import Arm, arms_of, handle_of, model_of, questions
+from elicit.evaluation.run.arms import Arm, arms_of, check_ours, handle_of, model_of, questions
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model
 from probes.dots import Dot, dot_plot
@@ -100,6 +100,7 @@ def analyse(runs: Sequence[Run], *, limit: int = 128, seed: int = 0) -> Analysis
     Raises:
         UserError: no method among the runs does anything to tokens.
     """
+    check_ours(runs, "the tokens of each answer with their probabilities")
     arms = arms_of(runs, main_only=True)
     items = [item.id for item in questions(arms, limit)]
     left_out = {arm.name: why for arm in arms if (why := _not_acting(arm))}

@@ -30,10 +30,11 @@ from elicit.analysis.continuations import (
     with_cot,
     without_cot,
 )
-from elicit.evaluation.run.arms import arms_of, model_of, questions
+from elicit.evaluation.run.arms import Arm, arms_of, check_ours, model_of, questions
 from elicit.evaluation.run.run import Run
 from elicit.models.model import load_model
 from elicit.models.prompts import Prompt
+from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item
 from elicit.training.rl.information_gain import FILLER, NULLS, answer_ids, answer_logprobs, as_long, gold, null_traces
 from probes.dots import Dot, dot_plot
@@ -168,7 +169,8 @@ def analyse(
 
     Args:
         runs: of one model on the same items.
-        reference: a model by name; the base itself with the bare prompt unless given.
+        reference: a model by name; the base itself with the bare prompt unless given. Thoughts that were read from a
+            log of another program are scored by it alone.
         limit: of the items; 0 for all.
         seed: of shuffles and bootstrap.
 
@@ -177,18 +179,23 @@ def analyse(
     """
     arms = arms_of(runs)
     items = questions(arms, limit)
-    model = model_of(runs)
-    other = load_model(reference) if reference else model
+    foreign = any(arm.foreign for arm in arms)
+    if foreign and not reference:
+        check_ours(runs, "a model", "name one that scores its thoughts: --set reference=MODEL")
+    model = None if foreign else model_of(runs)
+    other = model if model is not None and not reference else load_model(reference)
     table: list[dict[str, Any]] = []
     data: dict[str, Any] = {}
     for arm in in_turn(NAME, arms, progress):
-        kept = with_cot(arm, items)
+        kept = _from_texts(arm, items, other.tokenizer) if model is None else _from_tokens(arm, items)
         if len(kept) < LEAST:
             table.append(_row(arm.name, "–", f"does not apply: {too_few(kept, items)}"))
             continue
-        asked, thoughts = [item for item, _ in kept], [trace.chain_of_thought for _, trace in kept]
-        handle = arm.handle(model)
-        if why := cannot(handle):
+        asked, thoughts = [item for item, _ in kept], [thought for _, thought in kept]
+        handle = arm.handle(model) if model is not None else None
+        if model is None:
+            table.append(_row(arm.name, "itself", "does not apply: a log holds no weights"))
+        elif why := cannot(handle):
             table.append(_row(arm.name, "itself", why))
         else:
             assert handle is not None
@@ -198,7 +205,7 @@ def analyse(
                 )
             data[f"{arm.name}, itself"] = {"values": plain(own), **summarised(own, seed=seed)}
             table.append(_row(arm.name, "itself", data[f"{arm.name}, itself"]))
-        if other.tokenizer_sha256 != model.tokenizer_sha256:
+        if model is not None and other.tokenizer_sha256 != model.tokenizer_sha256:
             thoughts = [_again(model.tokenizer, other.tokenizer, thought) for thought in thoughts]
         whose = reference or "the base, bare prompt"
         read = measure(other.lm, other.tokenizer, Prompt(), asked, thoughts, seed=seed)
@@ -214,6 +221,24 @@ def analyse(
         "It does not show that the model uses the thought (see faithfulness), nor that the thought is true.",
     ]
     return Analysis(NAME, table, _figure(data), notes, {"items": [item.id for item in items], "rows": data})
+
+
+Thoughts = list[tuple[Item, list[int]]]
+
+
+def _from_tokens(arm: Arm, items: Sequence[Item]) -> Thoughts:
+    return [(item, trace.chain_of_thought) for item, trace in with_cot(arm, items)]
+
+
+def _from_texts(arm: Arm, items: Sequence[Item], tokenizer: Any) -> Thoughts:
+    """What stands before the answer (all where none is found), in the scorer's tokens; those that are not empty."""
+    out = []
+    for item, trace in zip(items, arm.chosen([item.id for item in items]), strict=True):
+        found = find_answer(trace.text, arm.run.items.task.kind_of(item))
+        text = trace.text if found is None else trace.text[: found.start]
+        if thought := list(tokenizer(text, add_special_tokens=False)["input_ids"]):
+            out.append((item, thought))
+    return out
 
 
 def _again(one: Any, other: Any, thought: Sequence[int]) -> list[int]:

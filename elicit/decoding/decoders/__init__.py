@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Protocol, runtime_checkable
 
 from elicit.decoding.decoders.branching import Branching
+from elicit.decoding.decoders.elsewhere import Elsewhere
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
 from elicit.decoding.decoders.sampling import RngStream, Sampling
@@ -34,10 +35,12 @@ class Decoder(Protocol):
 
 
 DECODERS: dict[str, type[Any]] = {"greedy": Greedy, "branching": Branching, "sampling": Sampling, "hybrid": Hybrid}
+ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
+_READ = {**DECODERS, ELSEWHERE: Elsewhere}
 
 
 def decoder_name(decoder: Decoder) -> str:
-    return next(name for name, cls in DECODERS.items() if type(decoder) is cls)
+    return next(name for name, cls in _READ.items() if type(decoder) is cls)
 
 
 LATER = {"often": ()}  # written only where it says something, so that what was made before keeps its identity
@@ -52,15 +55,17 @@ def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
 def decoder_from_dict(data: dict[str, Any]) -> Decoder:
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}  # JSON has no tuples
     name = str(arguments.pop("name"))
-    if name not in DECODERS:
+    if name not in _READ:
         raise unknown("decoder", name, DECODERS)
-    return DECODERS[name](**arguments)
+    return _READ[name](**arguments)
 
 
 __all__ = [
     "DECODERS",
+    "ELSEWHERE",
     "Branching",
     "Decoder",
+    "Elsewhere",
     "Greedy",
     "Hybrid",
     "RngStream",

@@ -20,6 +20,16 @@ def with_interval(value: float, interval: Sequence[float], form: Callable[[float
     return f"{form(value)} [{form(interval[0])}, {form(interval[1])}]"
 
 
+def count(value: float | None) -> str:
+    """A mean number of tokens; – where it is not known."""
+    return "–" if value is None else f"{value:.0f}"
+
+
+def weights(model: Mapping[str, str]) -> str:
+    """A model's weights and how they are computed with; what was read from a log of another program has none."""
+    return f"weights {model['sha256'][:12]}…, {model['dtype']}" if model["sha256"] else "weights not known"
+
+
 def forwards_column(arms: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """Forward passes a question, as a column beside the tokens; None where that would say the same of every arm.
 
@@ -28,7 +38,7 @@ def forwards_column(arms: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """
     counted = [arm.get("forwards_per_item") for arm in arms]
     cells = ["" if one is None else f"{one:.0f}" for one in counted]
-    tokens = [f"{arm['tokens_per_item']:.0f}" for arm in arms]
+    tokens = [count(arm["tokens_per_item"]) for arm in arms]
     same = all(one in ("", other) for one, other in zip(cells, tokens, strict=True))
     return None if same else cells
 

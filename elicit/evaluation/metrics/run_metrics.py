@@ -13,11 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from elicit.decoding.decoders import Branching, Decoder
-from elicit.decoding.selection import RULES, Answered, Verdict, select, select_all
+from elicit.decoding.decoders import Branching, Decoder, Elsewhere
+from elicit.decoding.selection import OF_ANSWERS, RULES, Answered, Verdict, select, select_all
 from elicit.decoding.trace import Outcome
 from elicit.evaluation.metrics.bottom_line import bottom_line
-from elicit.evaluation.metrics.gap import recovered_by_arm
+from elicit.evaluation.metrics.gap import DIRECT, recovered_by_arm
 from elicit.tasks.base import Items
 from probes.at_k import NO_ANSWER, coverage_at_k, maj_at_k, pass_at_k
 from probes.auroc import auroc, auroc_interval, auroc_within
@@ -44,8 +44,10 @@ def compute(
     *,
     seed: int = 0,
     extra: Mapping[str, Any] | None = None,
+    start: str = DIRECT,
 ) -> dict[str, Any]:
-    """All metrics of a run. The first arm is the one under test; the others are its baselines."""
+    """All metrics of a run. The first arm is the one under test; the others are its baselines, `start` the one from
+    which gains are measured."""
     main, *others = arms
     ids = [item.id for item in items]
     verdicts = {name: _verdicts(handle.select, traces[source], items) for name, (source, handle) in arms.items()}
@@ -69,14 +71,17 @@ def compute(
     main_source, handle = arms[main]
     branches = traces[main_source]
     if handle.decoder.branches > 1:
-        reference = scores.get("direct")
-        result["readings"] = _selection_rules(branches, items, reference, seed)
-        result["calibration"] = _calibration(branches, ids, seed)
+        reference = scores.get(start)
+        known = not isinstance(handle.decoder, Elsewhere)  # of another program's answers no token is
+        result["readings"] = _selection_rules(branches, items, reference, seed, RULES if known else OF_ANSWERS)
+        if known:
+            result["calibration"] = _calibration(branches, ids, seed)
         if isinstance(handle.decoder, Branching):
             result["coverage_by_rank"] = _coverage(branches, ids)
         else:
             result["samples"] = _independent(branches, items, seed)
-    line = bottom_line(main, scores, recovered=result["arms"][main].get("recovered"), seed=seed)
+    recovered = result["arms"][main].get("recovered")
+    line = bottom_line(main, scores, start=start, recovered=recovered, seed=seed)
     return {"bottom_line": line.sentence, **result}
 
 
@@ -96,9 +101,9 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "accuracy": float(scores.mean()),
         "interval": proportion_interval(int(scores.sum()), len(scores)).pair,
         "right": int(scores.sum()),
-        "tokens_per_item": sum(t.spent for t in every) / len(ids),
+        "tokens_per_item": _counted([t.spent for t in every], len(ids)),
         **_forwards(every, len(ids)),
-        "prompt_tokens_per_item": float(np.mean([traces[i][0].prompt_tokens for i in ids])),
+        "prompt_tokens_per_item": _counted([traces[i][0].prompt_tokens for i in ids], len(ids)),
         "branches_per_item": len(every) / len(ids),
         "unanswered": sum(v.answer is None for v in verdicts),
         "fallbacks": sum(v.fallback for v in verdicts),
@@ -108,6 +113,11 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "found_by": dict(Counter(t.found_by or "none" for t in every)),
         "scores": dict(zip(ids, scores.tolist(), strict=True)),
     }
+
+
+def _counted(tokens: Sequence[int], items: int) -> float | None:
+    """Tokens a question; None where a log of another program did not count them."""
+    return None if min(tokens) < 0 else sum(tokens) / items
 
 
 def _forwards(traces: Sequence[Answered], items: int) -> dict[str, float]:
@@ -148,13 +158,13 @@ def _comparisons(main: str, others: Mapping[str, np.ndarray], scores: np.ndarray
 
 
 def _selection_rules(
-    traces: Traces, items: Items, reference: np.ndarray | None, seed: int
+    traces: Traces, items: Items, reference: np.ndarray | None, seed: int, rules: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Every rule on the same branches; against `direct` where that was run, else against the greedy branch."""
-    chosen = list(zip(*(select_all(RULES, traces[item.id], items.task.grader) for item in items), strict=True))
+    """Every rule on the same branches; against the reference where there is one, else against the greedy branch."""
+    chosen = list(zip(*(select_all(rules, traces[item.id], items.task.grader) for item in items), strict=True))
     by_rule = {
         rule: np.array([v.score for v in verdicts]) if rule == "random" else _right(verdicts)
-        for rule, verdicts in zip(RULES, chosen, strict=True)
+        for rule, verdicts in zip(rules, chosen, strict=True)
     }
     for reading, name in OTHER_READINGS.items():
         read = {item.id: [_read(t, reading) for t in traces[item.id]] for item in items}

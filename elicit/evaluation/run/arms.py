@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from elicit.decoding.decoders import decoder_from_dict
+from elicit.decoding.decoders import ELSEWHERE, decoder_from_dict
 from elicit.decoding.selection import select
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
+from elicit.evaluation.metrics.format import weights
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model, load_same
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item
 from probes.errors import UserError, unknown
+
+FOREIGN = "foreign"  # in an arm's configuration: the log of another program that it was read from
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,11 @@ class Arm:
         return scores
 
     @property
+    def foreign(self) -> bool:
+        """Whether it was read from a log of another program, so that neither tokens nor weights are known."""
+        return FOREIGN in self.about
+
+    @property
     def source(self) -> str:
         """Whose traces it reads; arms that differ in the selection alone share theirs."""
         return str(self.about["source"])
@@ -61,6 +69,9 @@ class Arm:
     def not_independent(self) -> str:
         """Why its traces are no independent samples of one distribution, or "" where they are."""
         decoder = self.about["decoder"]["name"]
+        if decoder == ELSEWHERE:
+            greedy = self.about["decoder"].get("temperature") == 0
+            return "its log says temperature 0, which gives one answer a question, no samples" if greedy else ""
         if decoder == "branching":
             return "branches of a search are distinct and ordered, not independent samples"
         if decoder != "sampling":
@@ -70,7 +81,10 @@ class Arm:
         return ""
 
     def handle(self, model: Model) -> Elicited | None:
-        """The arm's handle again; None where the run lacks what it needs (it keeps its method's tensors alone)."""
+        """The arm's handle again; None where the run lacks what it needs (it keeps its method's tensors alone, and of
+        a log of another program nothing)."""
+        if self.foreign:
+            return None
         if self.key == self.run.metrics["method"]:
             return handle_of(self.run, model)
         if any(name in self.about for name in ("adapter", "weights", "interventions", "partner")):
@@ -166,7 +180,7 @@ def check_together(runs: Sequence[Run], *, model_by: Sequence[str] = ("sha256",)
         raise UserError("no run was given; give folders of finished runs")
     for what, of in (
         ("tasks", lambda run: run.metrics["task"]),
-        ("models", lambda run: tuple(run.metrics["model"][key] for key in model_by)),
+        ("models", lambda run: tuple(known_model(run, key) for key in model_by)),
     ):
         found = {of(run): run for run in runs}
         if len(found) > 1:
@@ -174,9 +188,33 @@ def check_together(runs: Sequence[Run], *, model_by: Sequence[str] = ("sha256",)
             raise UserError(f"the runs are of different {what} ({said}); give runs of one")
 
 
+def known_model(run: Run, key: str = "sha256") -> str:
+    """A field of a run's model, by which two are told apart: of unknown weights their name."""
+    model = run.metrics["model"]
+    return str(model[key] or model["name"])
+
+
 def _short(run: Run, what: str) -> str:
     model = run.metrics["model"]
-    return str(run.metrics["task"]) if what == "tasks" else f"{model['name']} {model['sha256'][:12]}…, {model['dtype']}"
+    return str(run.metrics["task"]) if what == "tasks" else f"{model['name']}, {weights(model)}"
+
+
+def check_ours(runs: Sequence[Run], needs: str, instead: str = "give runs of elicit") -> None:
+    """Refuse runs that were read from logs of other programs.
+
+    Args:
+        runs: finished ones.
+        needs: what such a run lacks: `the model`, `the tokens of each answer`.
+        instead: what to do.
+
+    Raises:
+        UserError: one of them is, by its folder and its logs.
+    """
+    for run in runs:
+        if "imported" in run.metrics:
+            first, *others = run.metrics["imported"].values()
+            log = f"{first} and {len(others)} more" if others else first
+            raise UserError(f"this needs {needs}, which {str(run.folder)!r} has not: it was read from {log}; {instead}")
 
 
 def named(arms: Sequence[Arm], name: str, what: str = "baseline") -> Arm:
@@ -229,11 +267,13 @@ def model_of(runs: Sequence[Run]) -> Model:
     Raises:
         UserError: what has that name here has other weights.
     """
+    check_ours(runs, "the model")
     return load_same(runs[0].metrics["model"], str(runs[0].folder), "put the weights back, or run again")
 
 
 def handle_of(run: Run, model: Model | None = None) -> Elicited:
     """The handle under test of a run, as the run saved it; its model is loaded by name unless it is given."""
+    check_ours([run], "the model")
     return Elicited.load(run.folder / "elicited", model)
 
 

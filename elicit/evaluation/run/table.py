@@ -75,8 +75,7 @@ def _query(file: Path) -> str:
 def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:
     """Lists of Python's own values: no answer has no Δ, and of a word that stands everywhere there is one."""
     values = dict(zip(Outcome._fields[1:], (column.tolist() for column in columns), strict=True))
-    values["delta"] = [None if a is None else d for a, d in zip(values["answer"], values["delta"], strict=True)]
-    for name in _OTHER_DELTAS:
+    for name in ("delta", *_OTHER_DELTAS):
         values[name] = [None if d is None or d != d else d for d in values[name]]
     for name in ("finish", "dropped", "unjudged", "found_by"):
         values[name] = list(map(sys.intern, values[name]))
