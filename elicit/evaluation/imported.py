@@ -16,7 +16,7 @@ from typing import Any
 from elicit.decoding.decoders import Elsewhere, decoder_to_dict
 from elicit.decoding.trace import Trace
 from elicit.evaluation.budget import MATCHED
-from elicit.evaluation.metrics.run_metrics import compute
+from elicit.evaluation.metrics.run_metrics import START, compute
 from elicit.evaluation.run.arms import FOREIGN
 from elicit.evaluation.run.foreign import Log, Record, Wanted, read_log
 from elicit.evaluation.run.foreign_inspect import KIND
@@ -119,14 +119,17 @@ def import_logs(
         store.write_items(items)
         for name, log in logs.items():
             traces = _traces(log, scores[name], items)
-            for number, start in enumerate(range(0, len(traces), BATCH)):
+            for number, place in enumerate(range(0, len(traces), BATCH)):
                 if (name, number) not in journal.done:
-                    journal.append(name, number, traces[start : start + BATCH])
+                    journal.append(name, number, traces[place : place + BATCH])
         store.write_table([item.id for item in items])
         told = outcomes(folder / PARQUET)
-        extra = {"seconds": {}, "seed": 0, "model": about, "options": {}, "imported": _sources(arms)}
+        start = next((name for name in files if name != main), "")
+        extra = {
+            "seconds": {}, "seed": 0, "model": about, "options": {}, "imported": _sources(arms), START: start
+        }  # fmt: skip
         chosen = {name: (name, _Chosen(arm["select"], _decoder(logs[name]))) for name, arm in arms.items()}
-        metrics = compute(chosen, told, items, extra=extra, start=next((name for name in files if name != main), ""))
+        metrics = compute(chosen, told, items, extra=extra, start=start)
         run = Run(store, metrics, told)
         if page is not None:
             store.write(REPORT, page(run))

@@ -17,7 +17,8 @@ import numpy as np
 from elicit.decoding.answering import found_in
 from elicit.decoding.decoders import Decoder, decoder_from_dict
 from elicit.decoding.trace import DIGITS, Trace, filter_path, other_deltas, token_margins
-from elicit.evaluation.metrics.run_metrics import compute
+from elicit.evaluation.metrics.gap import DIRECT
+from elicit.evaluation.metrics.run_metrics import START, compute
 from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import PARQUET, REPORT, Store, as_kept, folder_for
@@ -40,6 +41,7 @@ _KEPT = (
     "decoding_notes",
     "delivery",
     "imported",
+    START,
     SEEN,
     SIDE_EFFECTS,
 )
@@ -106,7 +108,8 @@ def regrade(run: Run, out: Path | None = None, page: Callable[[Run], str] | None
             name: (handle["source"], _Chosen(handle["select"], decoder_from_dict(handle["decoder"])))
             for name, handle in config["arms"].items()
         }
-        metrics = compute(arms, told, items, seed=run.metrics["seed"], extra=extra)
+        start = run.metrics.get(START, DIRECT)
+        metrics = compute(arms, told, items, seed=run.metrics["seed"], extra=extra, start=start)
         new = Run(store, metrics, told)
         if page is not None:
             store.write(REPORT, page(new))

@@ -140,8 +140,9 @@ def test_a_named_model_scores_the_thoughts_of_a_log(tmp_path: Path, tiny_folder:
 
 
 def test_answers_of_a_log_can_be_judged_again(tmp_path: Path) -> None:
-    run = imported(tmp_path / "run", trained="trained.eval")
+    run = imported(tmp_path / "run", trained="trained.eval", base="base.eval")
     again = regrade(run, tmp_path / "again")
+    assert again.bottom_line == run.bottom_line
     assert "the log" not in again.metrics["arms"]["trained"]["found_by"]
     scores = [[[t.score for t in some] for some in one.traces["trained"].values()] for one in (run, again)]
     assert scores[0] == scores[1]

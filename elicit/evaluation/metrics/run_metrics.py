@@ -24,6 +24,7 @@ from probes.auroc import auroc, auroc_interval, auroc_within
 from probes.statistics import bootstrap_mean, holm, paired, proportion_interval
 
 Traces = Mapping[str, Sequence[Answered]]
+START = "start"  # where metrics name the arm from which gains are measured, if that is not `direct`
 
 
 @runtime_checkable
