@@ -157,6 +157,7 @@ class Elicited:
         stop: Sequence[str] | StopRule | None = None,
         begun: Sequence[str] | None = None,
         on_step: OnStep | None = None,
+        partner_prompts: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Draft]]:
         """Answer prompts in one batch: for each its branches, ungraded.
 
@@ -169,11 +170,12 @@ class Elicited:
             stop: strings at which an answer ends, or all that ends one; the prompt's own unless given.
             begun: for each prompt the mark of the thought that it ends in, or "" (`Prompt.begun`).
             on_step: called after every step.
+            partner_prompts: token ids of each as a partner with a prompt of its own is asked.
 
         Raises:
-            UserError: as `answer`; a partner with a prompt of its own, which these are not.
+            UserError: as `answer`; a partner with a prompt of its own that is not asked by it.
         """
-        batch = _batch([(self, prompts, rng_streams)], limit, stop)
+        batch = _batch([(self, prompts, rng_streams)], limit, stop, partner_prompts)
         return self._found(prompts, kinds, respond(self.model, batch, kinds, on_step, begun))
 
     @property
