@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 
 
 class Refused(BaseException):
-    """A request that cannot be honoured, whatever the sample. No `Exception`: with `fail_on_error=False` Inspect would
-    go on to the next sample, and call an evaluation without a score a success."""
+    """A request that cannot be honoured, where Inspect goes on after errors. No `Exception`: it would go on to the next
+    sample, and call an evaluation without a score a success."""
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Slot:
     request: Request
     answer: ModelOutput | None = None
     error: Exception | None = None
+    hopeless: bool = False  # all of its batch failed
 
     @property
     def done(self) -> bool:
@@ -99,15 +100,17 @@ class ElicitAPI(ModelAPI):
         """Answer messages, together with all that waits.
 
         Raises:
-            Refused: what no sample could be answered with.
-            UserError: what is wrong with this one.
+            UserError: what cannot be honoured, or cannot be decoded.
+            Refused: the former, where Inspect goes on after errors.
         """
+        active: Any = sample_active()
         try:
             if tools:
                 raise UserError(f"tool {tools[0].name!r} was given and {self.model_name} calls none; leave tools out")
-            slot = Slot(requested(self.asked, self.counts, input, config, sample_active()))
+            slot = Slot(requested(self.asked, self.counts, input, config, active))
         except UserError as error:
-            raise Refused(str(error)) from error
+            self._abort(error, active)
+            raise
         self._warn(slot.request)
         self.waiting.append(slot)
         try:
@@ -120,9 +123,17 @@ class ElicitAPI(ModelAPI):
             if slot in self.waiting:  # cancelled
                 self.waiting.remove(slot)
         if slot.error is not None:
+            if slot.hopeless:
+                self._abort(slot.error, active)
             raise slot.error
         assert slot.answer is not None
         return slot.answer
+
+    def _abort(self, error: Exception, active: Any) -> None:
+        """End an evaluation that would go on after an error that every sample has."""
+        if active is not None and not active.fails_on_error:
+            logger.error("%s", error)
+            raise Refused(str(error)) from error
 
     def _warn(self, request: Request) -> None:
         if request.seen and not self.warned:
@@ -160,6 +171,8 @@ class ElicitAPI(ModelAPI):
             logger.warning("a batch of %d failed (%s); its requests are run one by one", len(slots), error)
             for slot in slots:
                 self._decode([slot])
+            for slot in slots:
+                slot.hopeless = all(one.error is not None for one in slots)
             return
         for slot, answer in zip(slots, answers, strict=True):
             slot.answer = answer
