@@ -21,7 +21,6 @@ from inspect_ai.model import get_model
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 from safetensors.torch import load_file
-from tests.inspect.task import as_task
 
 from elicit import methods
 from elicit.elicited import Elicited
@@ -31,6 +30,7 @@ from elicit.tasks.registry import load_task
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, When
+from tests.inspect.task import as_task
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +65,19 @@ def test_a_bundle_is_steered_and_says_so(bundle: Path, plain: Elicited, evaluate
     log = evaluated(as_task(items), f"elicit/bundle:{bundle}", model_args={"kind": "number"})
     assert log.status == "success"
     handle = Elicited.load(bundle / "elicited", plain.model)
-    for sample, (trace,) in zip(log.samples, handle.answer(items), strict=True):
-        about = sample.output.metadata["elicit"]
+    outputs = {sample.id: sample.output for sample in log.samples}
+    for item, (trace,) in zip(items, handle.answer(items), strict=True):
+        about = outputs[item.id].metadata["elicit"]
         assert about["branches"][0]["tokens"] == trace.tokens
         assert about["branches"][0]["moved"] == trace.moved
         assert about["delta"] == trace.delta
         assert about["interventions"] == json.loads(json.dumps([one.describe() for one in handle.interventions]))
         assert about["model"]["sha256"] == plain.model.provenance.sha256
         assert about["decode_key"] == handle.decode_key
-    first, second = (sample.output.metadata["elicit"] for sample in log.samples)
+    first, second = (outputs[item.id].metadata["elicit"] for item in items)
     assert first["seen"] == "fitted"
     assert "seen" not in second
-    assert [sample.output.completion for sample in log.samples] != [t.text for (t,) in plain.answer(items)]
+    assert [outputs[item.id].completion for item in items] != [t.text for (t,) in plain.answer(items)]
 
 
 def test_log_probabilities_are_those_of_a_forward_over_the_text(
@@ -89,7 +90,7 @@ def test_log_probabilities_are_those_of_a_forward_over_the_text(
     (choice,) = log.samples[0].output.choices
     prompt = plain.prompt.ids("3 + 4", plain.model.tokenizer)
     tokens = log.samples[0].output.metadata["elicit"]["branches"][0]["tokens"]
-    with torch.inference_mode():
+    with torch.no_grad():
         logits = plain.model.lm(torch.tensor([[*prompt, *tokens]])).logits[0, :-1].float()
     logits[:, list(plain.model.unlisted)] = -torch.inf
     expected = torch.log_softmax(logits, -1)
@@ -114,8 +115,11 @@ def test_choices_are_samples_or_branches_and_none_twice(plain: Elicited, evaluat
         asked("3 + 4"), f"elicit/direct:{name}", max_tokens=8, temperature=0.9, num_choices=3, seed=2
     ).samples[0].output  # fmt: skip
     texts = [choice.message.text for choice in sampled.choices]
-    assert len(set(texts)) == 3
-    assert sampled.usage.output_tokens == sum(one["spent"] for one in sampled.metadata["elicit"]["branches"])
+    branches = sampled.metadata["elicit"]["branches"]
+    assert texts == [one["text"] for one in branches]
+    assert [one["index"] for one in branches] == [0, 1, 2]
+    assert len(set(texts)) > 1
+    assert sampled.usage.output_tokens == sum(one["spent"] for one in branches)
     assert {choice.stop_reason for choice in sampled.choices} <= {"stop", "max_tokens"}
     branching = evaluated(
         asked("3 + 4"), f"elicit/cot-decoding:{name}", model_args={"k": 3, "kind": "whole"}, max_tokens=8, num_choices=3

@@ -53,7 +53,7 @@ def test_what_is_known_when_the_model_is_made(
 
 
 def test_a_configuration_is_refused_when_the_model_is_made(tiny: Path) -> None:
-    with pytest.raises(PrerequisiteError, match="presence_penalty = 1.0 was given and direct cannot honour it"):
+    with pytest.raises(PrerequisiteError, match=r"presence_penalty = 1\.0 was given and direct cannot honour it"):
         get_model(f"elicit/direct:{tiny}", config=GenerateConfig(presence_penalty=1.0))
     with pytest.raises(PrerequisiteError, match="base_url"):
         get_model(f"elicit/direct:{tiny}", base_url="http://localhost")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from inspect_ai.model import get_model
-from tests.inspect.task import as_task
 
 from elicit import methods
 from elicit.decoding.decoders import RngStream
@@ -17,6 +16,7 @@ from elicit.evaluation.run.arms import arms_of
 from elicit.models.model import load_model
 from elicit.tasks.base import Items
 from elicit.tasks.registry import load_task
+from tests.inspect.task import as_task
 
 CASES = {
     "cot-decoding": {"k": 3, "max_new_tokens": 16},
