@@ -17,6 +17,7 @@ DOCS := .venv-docs
 SITE := build/docs
 
 .PHONY: install run test test-slow test-vllm test-lm-eval docs lint bench clean
+.PHONY: install run test test-slow test-vllm test-inspect docs lint bench clean
 
 install: $(STAMP)
 
@@ -54,6 +55,10 @@ test-vllm:
 test-lm-eval: $(STAMP)
 	PYTHON=$(PYTHON) tests/lm_eval/install.sh
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-lm-eval/bin/python -m pytest --confcutdir=tests/lm_eval --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/lm_eval
+# Inspect in an environment of its own, laid over this one.
+test-inspect: $(STAMP)
+	tests/inspect/install.sh
+	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-inspect/bin/python -m pytest --confcutdir=tests/inspect --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/inspect
 
 # The documentation site, in $(SITE)/site; its tools in an environment of their own.
 docs: $(STAMP) $(DOCS)/.installed
@@ -87,3 +92,4 @@ bench: $(STAMP)
 
 clean:
 	rm -rf $(VENV) .venv-vllm .venv-lm-eval $(DOCS) build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-inspect $(DOCS) build dist *.egg-info
