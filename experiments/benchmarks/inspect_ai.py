@@ -10,7 +10,7 @@ takes each side once, in a turning order; medians of the rounds.
 
 - `evaluate`: the suite's own, with its journal and metrics, no page.
 - `elicit`: this provider, the same questions; its texts are those of `evaluate`, which is checked.
-- `hf`: Inspect's own provider, `do_sample=false`, the same prompts, before which it puts `user: `, so that texts differ.
+- `hf`: Inspect's own provider, `do_sample=false`, the same prompts; it puts `user: ` before each, so that texts differ.
 """
 
 from __future__ import annotations
