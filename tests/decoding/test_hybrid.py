@@ -488,6 +488,22 @@ def test_each_model_answers_after_a_prompt_of_its_own(state: str, monkeypatch: p
         decoded_with("", None)
 
 
+def test_prompts_that_are_given_to_a_handle_may_be_put_otherwise_to_its_partner() -> None:
+    given = HybridSteering(
+        directions(), oracle(), as_model(other("llama")), prompt=Prompt("template", template="{question}")
+    )
+    base, settings = as_model(tiny_model("llama")), Hybrid((1.0, 2.0), max_new_tokens=LIMIT)
+    handle = Elicited(base, "hybrid", decoder=settings, partner=given)
+    put = own_prompts(len(PROMPTS))
+    drafts = handle.respond(PROMPTS, ["whole"] * len(PROMPTS), NAMES, stop=[], partner_prompts=put)
+    policy = settings.joint(base, given, NAMES, put)
+    stop = StopRule(base.eos_ids, (), base.tokenizer)
+    expected = decode(base.lm, PROMPTS, policy, max_new_tokens=LIMIT, stop=stop)
+    assert tokens([one.generation for (one,) in drafts]) == tokens([one for (one,) in expected])
+    with pytest.raises(UserError, match="ask with items"):
+        handle.respond(PROMPTS, ["whole"] * len(PROMPTS), NAMES)
+
+
 def test_special_tokens_are_carried_by_their_names() -> None:
     """`</think>` is 61 in the base and 62 in the partner; `<user>` is the partner's alone, and end tokens are one."""
     base, partner = tiny_model("llama"), other("llama")
