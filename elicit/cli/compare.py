@@ -14,6 +14,7 @@ from elicit.cli.options import (
     DeviceMap,
     Dtype,
     EngineName,
+    EngineSetting,
     Json,
     ModelName,
     Seeds,
@@ -49,6 +50,7 @@ def compare(
     device: Device = "auto",
     device_map: DeviceMap = None,
     engine: EngineName = "hf",
+    engine_setting: EngineSetting = None,
     as_json: Json = False,
 ) -> None:
     """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them.

@@ -19,8 +19,13 @@ EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="What decodes: hf, graph, transformer-lens, nnsight, or module:Class of one's own; hf and graph do all.",
+        help="What decodes: hf, graph, vllm, transformer-lens, nnsight, or module:Class of one's own; hf and graph do "
+        "all.",
     ),
+]
+EngineSetting = Annotated[
+    list[str] | None,
+    typer.Option("--engine-set", help="What the engine is told, as key=value: tensor_parallel_size=2. Repeatable."),
 ]
 DeviceMap = Annotated[str | None, typer.Option(help='"auto" spreads a model over several GPUs.')]
 TaskName = Annotated[
@@ -64,29 +69,44 @@ def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool)
     show_table(head, rows)
 
 
-def load(model: str, dtype: str, device: str, device_map: str | None = None, engine: str = "hf", *, quiet: bool) -> Any:
+def load(
+    model: str,
+    dtype: str,
+    device: str,
+    device_map: str | None = None,
+    engine: str = "hf",
+    engine_setting: Sequence[str] | None = None,
+    *,
+    quiet: bool,
+) -> Any:
     """The model that the options name, with a bar while it is fetched."""
     from elicit.cli.terminal import fetch_bar
-    from elicit.decoding.engine import check_engine
+    from elicit.decoding.engine import check_engine, check_engine_options
     from elicit.models.model import load_model
 
     check_engine(engine)
+    told = settings(engine_setting, {}, "--engine-set")
+    check_engine_options(engine, told)
     with fetch_bar(quiet=quiet) as progress:
-        return load_model(model, dtype=dtype, device=device, device_map=device_map, engine=engine, progress=progress)
+        return load_model(
+            model, dtype=dtype, device=device, device_map=device_map, engine=engine, engine_options=told,
+            progress=progress,
+        )  # fmt: skip
 
 
 def load_given(given: Mapping[str, Any], *, quiet: bool) -> Any:
     """As `load`, from all options of a command."""
-    where = given["device"], given["device_map"], given.get("engine", "hf")
+    where = given["device"], given["device_map"], given.get("engine", "hf"), given.get("engine_setting")
     return load(given["model"], given["dtype"], *where, quiet=quiet)
 
 
-def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:
+def settings(pairs: Sequence[str] | None, known: Mapping[str, Any], option: str = "--set") -> dict[str, Any]:
     """Options given as key=value; a value is JSON unless the default is a text.
 
     Args:
         pairs: as on the command line.
         known: options with their defaults. Whether a key is among them is checked by who takes them.
+        option: by which they were given.
 
     Raises:
         UserError: a pair without an equals sign, a value that cannot be held.
@@ -95,7 +115,7 @@ def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str,
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals:
-            raise UserError(f"--set {pair!r} was given; write key=value")
+            raise UserError(f"{option} {pair!r} was given; write key=value")
         options[key] = value if isinstance(known.get(key), str) else value_of(value)
     return options
 

@@ -19,6 +19,7 @@ from elicit.cli.options import (
     DeviceMap,
     Dtype,
     EngineName,
+    EngineSetting,
     Json,
     Limit,
     Seeds,
@@ -69,6 +70,7 @@ def run(
     device: Device = "auto",
     device_map: DeviceMap = None,
     engine: EngineName = "hf",
+    engine_setting: EngineSetting = None,
     trainer: Annotated[
         str, typer.Option(help="What trains, where the method does: own, or trl (any number of processes).")
     ] = "",

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, Json, ModelName, TaskName, load_given
+from elicit.cli.options import (
+    Device,
+    DeviceMap,
+    Dtype,
+    EngineName,
+    EngineSetting,
+    Json,
+    ModelName,
+    TaskName,
+    load_given,
+)
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
 
@@ -61,6 +71,7 @@ def steer(
     device: Device = "auto",
     device_map: DeviceMap = None,
     engine: EngineName = "hf",
+    engine_setting: EngineSetting = None,
     as_json: Json = False,
 ) -> None:
     """Steer along a direction at several strengths: answers side by side, dose and response, and what it costs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,7 @@ class Engine(ABC):
     Attributes:
         name: by which it is asked for.
         can: what it can do.
+        options: what it may be told (`load_model(…, engine_options=…)`), each with its default.
         rounds: how many times the rows that an evaluation decodes together it is given at once; one that fills the
             place of rows that ended with the next questions is given several.
         notes: what it did otherwise than it was asked, each once; a run keeps them.
@@ -121,6 +122,7 @@ class Engine(ABC):
 
     name: str
     can: Can
+    options: Mapping[str, Any] = {}
     rounds: int = 1
 
     def __init__(self, model: Model) -> None:
@@ -154,6 +156,7 @@ ENGINES: dict[str, str | type[Engine]] = {
     "transformer-lens": "elicit.decoding.engines.lens:TransformerLensEngine",
     "nnsight": "elicit.decoding.engines.nnsight:NNsightEngine",
     "nnsight-remote": "elicit.decoding.engines.nnsight:RemoteEngine",
+    "vllm": "elicit.decoding.engines.vllm:VLLMEngine",
 }
 """Name → class, or where it lies as `module:Class`; that is imported when a model asks for it."""
 
@@ -179,6 +182,21 @@ def check_engine(name: str) -> None:
         raise unknown("engine", name, ENGINES, hint="(or module:Class, of one's own)")
 
 
+def check_engine_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that an engine does not take.
+
+    Raises:
+        UserError: an unknown name, a value of another type.
+    """
+    known = _class_of(name).options if options else {}
+    for key, value in options.items():
+        if key not in known:
+            raise unknown(f"option of the {name} engine", key, known, hint="" if known else "(it takes none)")
+        kind = type(known[key])
+        if not isinstance(value, int | float if kind is float else kind) or isinstance(value, bool) != (kind is bool):
+            raise UserError(f"{key} = {value!r} was given to the {name} engine; give a value like {known[key]!r}")
+
+
 def engine_of(model: Model) -> Engine:
     """The engine that decodes this model, made when it is first asked for.
 
@@ -187,7 +205,9 @@ def engine_of(model: Model) -> Engine:
     """
     kept: dict[str, Engine] = model.kept
     if "engine" not in kept:
-        kept["engine"] = _class_of(model.engine)(model)
+        engine = _class_of(model.engine)
+        check_engine_options(model.engine, model.engine_options)
+        kept["engine"] = engine(model)
     return kept["engine"]
 
 

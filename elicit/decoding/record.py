@@ -145,9 +145,28 @@ class Record:
         values: Float[np.ndarray, "columns some"],
     ) -> Bool[np.ndarray, " some"]:
         """Write a token each for some rows, and what was `measured`, at a step of their own; which ended by it."""
+        self.measure(target, step, values)
+        return self.emit(target, step, emitted)
+
+    def measure(
+        self,
+        target: Int[np.ndarray, " some"],
+        step: Int[np.ndarray, " some"],
+        values: Float[np.ndarray, "columns some"],
+    ) -> None:
+        """Write what was `measured` for some rows, at a step of their own.
+
+        Raises:
+            NotFiniteError: some of it is NaN or infinite.
+        """
         self._check_finite(values, target, step)
-        self.tokens[target, step] = emitted
         self.values[: len(values) - 1, target, step] = values[1:]
+
+    def emit(
+        self, target: Int[np.ndarray, " some"], step: Int[np.ndarray, " some"], emitted: Int[np.ndarray, " some"]
+    ) -> Bool[np.ndarray, " some"]:
+        """Write a token each for some rows, at a step of their own; which ended by it."""
+        self.tokens[target, step] = emitted
         self.length[target] = step + 1
         ended = np.isin(emitted, self.eos)
         self.finish[target[ended]] = "eos"

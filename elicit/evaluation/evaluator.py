@@ -144,6 +144,7 @@ def _evaluate(
             "batch_rows": batch_rows or BATCH_ROWS,
             "together": True,
             "decoded_by": _engines(arms),
+            **({"engine_options": dict(handle.model.engine_options)} if handle.model.engine_options else {}),
             **({} if processes is None else {"processes": processes.count}),
             **_rounds(arms),
             **_weights(arms),

