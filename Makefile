@@ -47,9 +47,9 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --jaxtyping-packages=elicit,probes,steering,beartype.beartype
 
 # vLLM in an environment of its own; after `make test`, which fetches the real model that it also runs.
-test-vllm:
+test-vllm: $(STAMP)
 	PYTHON=$(PYTHON) tests/vllm/install.sh
-	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=probes,steering,beartype.beartype tests/vllm
+	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/vllm
 
 # lm-eval in an environment of its own, laid over this one.
 test-lm-eval: $(STAMP)

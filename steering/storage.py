@@ -41,7 +41,8 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         data = value.detach().cpu().contiguous()
         key = hashlib.sha256(str((data.dtype, tuple(data.shape))).encode() + _bytes(data)).hexdigest()[:24]
-        tensors[key] = data
+        held = {one.untyped_storage().data_ptr() for one in tensors.values()}
+        tensors[key] = data.clone() if data.untyped_storage().data_ptr() in held else data  # safetensors shares nothing
         return {"tensor": key}
     if is_dataclass(value) and not isinstance(value, type):
         name = type(value).__name__

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -445,3 +446,13 @@ def test_every_point_can_be_written() -> None:
     for point in STREAM:
         plan = (Intervention(Add(direction(point=point)), 2.0),)
         assert effect(tiny_model("llama"), plan, IDS, LENGTH).mean_kl > 0
+
+
+def test_vectors_that_share_memory_are_kept_apart() -> None:
+    """A column of a matrix, and the matrix: safetensors refuses tensors that lie in one memory."""
+    both = torch.arange(6.0).reshape(1, 6)
+    tensors: dict[str, torch.Tensor] = {}
+    packed = storage.pack([both, both[0]], tensors)
+    one, other = storage.unpack(packed, safetensors.torch.load(safetensors.torch.save(tensors)))
+    assert torch.equal(one, both)
+    assert torch.equal(other, both[0])

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -34,6 +34,7 @@ from elicit.decoding.loop import Rows as Opened
 from elicit.decoding.ready import check_prompts
 from elicit.decoding.vllm.calls import MARK
 from elicit.models.download import cache_dir
+from elicit.models.memory import free_bytes
 from elicit.models.model import Model
 from probes.errors import UserError
 from probes.files import locked, make_folder
@@ -60,7 +61,7 @@ OPTIONS = {
 class _Workers(VLLM):
     """vLLM's `LLM` with the suite's methods in its workers."""
 
-    fixed: ClassVar = {name: given for name, given in FIXED.items() if name != "enable_prefix_caching"}
+    fixed = {name: given for name, given in FIXED.items() if name != "enable_prefix_caching"}  # noqa: RUF012  # as its class has it
     extension = "elicit.decoding.vllm.worker.EngineExtension"
 
     def number(self) -> int:
@@ -97,7 +98,7 @@ class _Answered:
     steps: Int[np.ndarray, " kept"]
     tokens: Int[np.ndarray, "kept width"]
     values: Float[np.ndarray, "5 kept width"]
-    moved: list[Float[np.ndarray, " pos"]]
+    moved: list[Float[np.ndarray, " _"]]
 
     def once(self) -> _Answered:
         """Each row and step once, as it was last computed: a prompt that comes in chunks is asked at each."""
@@ -125,7 +126,7 @@ class VLLMEngine(Engine):
         self.workers: _Workers | None = None
         self.rank = 0  # of adapters that the workers take
         self.adapters: dict[str, int] = {}
-        self.remembered: dict[tuple[str, bytes], Float[np.ndarray, " pos"]] = {}
+        self.remembered: dict[tuple[str, bytes], Float[np.ndarray, " _"]] = {}
 
     @property
     def how(self) -> str:
@@ -311,7 +312,7 @@ class VLLMEngine(Engine):
         answered: _Answered,
         cached: Mapping[int, int],
         table: Mapping[str, Any],
-    ) -> list[Float[np.ndarray, " pos"]]:
+    ) -> list[Float[np.ndarray, " _"]]:
         """How far each row's positions were moved, those that lay in the cache included."""
         assert self.workers is not None
         block = self.workers.llm.llm_engine.vllm_config.cache_config.block_size
@@ -364,6 +365,9 @@ class VLLMEngine(Engine):
         given = {name: value for name, value in self.model.engine_options.items() if value != OPTIONS[name]}
         if self.model.lm.device.type == "cpu":
             given.setdefault("block_size", 32)  # of 128 tokens by default, so that short prompts are never shared
+            free = free_bytes(self.model.lm.device)
+            if "gpu_memory_utilization" not in given:  # of all memory 0.92, where others may work beside it
+                os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, (free or 8 << 30) // 4 >> 30)))
         if self.rank:
             given |= {"enable_lora": True, "max_lora_rank": self.rank, "max_loras": 1}
         place = _folder(self.model)
