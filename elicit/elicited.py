@@ -177,6 +177,9 @@ class Elicited:
         """
         batch = _batch([(self, prompts, rng_streams)], limit, stop, partner_prompts)
         return self._found(prompts, kinds, respond(self.model, batch, kinds, on_step, begun))
+        put = [(self, prompts, rng_streams)]
+        (drafts,) = respond_together(put, [kinds], limit=limit, stop=stop, begun=begun, on_step=on_step)
+        return drafts
 
     @property
     def _needs(self) -> frozenset[str]:
@@ -306,6 +309,8 @@ class Elicited:
         )
 
 
+Put = Sequence[tuple[Elicited, Sequence[Sequence[int]], Sequence[RngStream | str]]]
+"""Handles that share a `batch_key`, each with prompts and their random streams."""
 Asked = Sequence[tuple[Elicited, Items]]
 """Handles that share a `batch_key`, each with the questions that it is asked."""
 
@@ -345,8 +350,35 @@ def answer_together(
     ]
 
 
+def respond_together(
+    put: Put,
+    kinds: Sequence[Sequence[Kind]],
+    *,
+    limit: int | None = None,
+    stop: Sequence[str] | None = None,
+    begun: Sequence[str] | None = None,
+    on_step: OnStep | None = None,
+) -> list[list[list[Draft]]]:
+    """Answer in one batch prompts that are put to several handles: for each handle and prompt the branches, ungraded.
+
+    Args:
+        put: handles that share a `batch_key`, each with the token ids of its prompts and their streams.
+        kinds: of the answer that is looked for, for each handle one a prompt.
+        limit, stop, begun, on_step: as `Elicited.respond`; `begun` of all prompts, in their order.
+
+    Raises:
+        UserError: as `Elicited.respond`, of any of the handles.
+    """
+    batch = _batch(put, limit, stop)
+    drafts = iter(respond(put[0][0].model, batch, [kind for some in kinds for kind in some], on_step, begun))
+    return [
+        handle._found(prompts, some, [next(drafts) for _ in prompts])
+        for (handle, prompts, _), some in zip(put, kinds, strict=True)
+    ]
+
+
 def _batch(
-    put: Sequence[tuple[Elicited, Sequence[Sequence[int]], Sequence[RngStream | str]]],
+    put: Put,
     limit: int | None = None,
     stop: Sequence[str] | StopRule | None = None,
     partner_prompts: Sequence[Sequence[int]] | None = None,

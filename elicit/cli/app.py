@@ -26,6 +26,7 @@ from elicit.cli.presets import presets
 from elicit.cli.report import report
 from elicit.cli.run import run
 from elicit.cli.sae import sae
+from elicit.cli.serve import serve
 from elicit.cli.steer import steer
 from probes.errors import ToldElsewhere, UserError, unknown
 
@@ -57,6 +58,7 @@ app.command()(regrade)
 app.command("import")(import_)
 app.command()(export)
 app.command()(steer)
+app.command()(serve)
 app.command()(analyse)
 app.command()(analyses)
 # All that follows is another command line's, `--help` too.
