@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load
 
@@ -363,9 +364,11 @@ class VLLMEngine(Engine):
         if self.model.engine_options.get("tensor_parallel_size", 1) == 1:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process: it starts sooner
         given = {name: value for name, value in self.model.engine_options.items() if value != OPTIONS[name]}
-        if self.model.lm.device.type == "cpu":
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
             given.setdefault("block_size", 32)  # of 128 tokens by default, so that short prompts are never shared
-            free = free_bytes(self.model.lm.device)
+            free = free_bytes(torch.device("cpu"))
             if "gpu_memory_utilization" not in given:  # of all memory 0.92, where others may work beside it
                 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, (free or 8 << 30) // 4 >> 30)))
         if self.rank:

@@ -13,7 +13,8 @@ from elicit.integrations.serve.served import Answers, Job
 from probes.errors import UserError
 
 LOG = logging.getLogger("elicit.serve")
-GATHER = 0.01  # seconds that the first of a batch waits for others
+GATHER = (0.01, 0.1)  # least and most seconds that the first of a batch waits for others
+PATIENCE = 0.05  # of the seconds of the batch before: those whom it answered send their next request meanwhile
 
 
 class Refused(Exception):
@@ -101,6 +102,7 @@ class Queue:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
+        took = 0.0
         while True:
             await self._arrived.wait()
             if self.closing:
@@ -108,13 +110,16 @@ class Queue:
             if not self.waiting:
                 self._arrived.clear()
                 continue
-            await asyncio.sleep(GATHER)
+            last = loop.time() + min(max(PATIENCE * took, GATHER[0]), GATHER[1])
+            while sum(one.job.rows for one in self.waiting) < self.rows and loop.time() < last:
+                await asyncio.sleep(GATHER[0] / 2)
             self.running = self._taken()
             if not self.running:
                 continue
             begun = loop.time()
             await loop.run_in_executor(self._thread, self._decode, loop, self.running)
-            self.seen([one.job for one in self.running], loop.time() - begun)
+            took = loop.time() - begun
+            self.seen([one.job for one in self.running], took)
             self.running = []
 
     def _taken(self) -> list[_Waiting]:
