@@ -210,7 +210,9 @@ class Elicited:
         """
         adapter = None if self.adapter is None else self.adapter.sha256
         alone = None if self.partner is None else self.decode_key
-        shared = [decoder_to_dict(self.decoder), self.prompt.stop, adapter, alone]
+        shared: list[Any] = [decoder_to_dict(self.decoder), self.prompt.stop, adapter, alone]
+        if self.prompt.thought_tokens:
+            shared.append(self.prompt.thought_tokens)
         return _hash([shared, *self._model_key])
 
     @property
@@ -393,6 +395,7 @@ def _batch(
         rng_streams=[one for _, _, rng_streams in put for one in rng_streams],
         decoder=first.decoder if limit is None else replace(first.decoder, max_new_tokens=limit),  # type: ignore[type-var]
         stop=stop,
+        stop=StopRule(model.eos_ids, ends, model.tokenizer, first.prompt.thought_tokens),
         arms=[(handle.method, handle.interventions) for handle, _, _ in put],
         arm_of=[number for number, (_, prompts, _) in enumerate(put) for _ in prompts],
         adapter=first.adapter,

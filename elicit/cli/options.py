@@ -52,8 +52,8 @@ Setting = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="An option of what is run, as key=value; of its prompt: system, begin, trigger, and template.NAME, an "
-        "argument of the chat template. Repeatable.",
+        help="An option of what is run, as key=value; of its prompt: system, begin, trigger, thought_tokens, and "
+        "template.NAME, an argument of the chat template. Repeatable.",
     ),
 ]
 PROMPT_DETAILS = {"system": "", "begin": "", "trigger": ""}  # texts, of any method that puts a prompt
@@ -130,13 +130,13 @@ def with_prompt_details(options: Mapping[str, Any], known: Mapping[str, Any]) ->
     Raises:
         UserError: `template` without names.
     """
-    from elicit.models.prompts import with_details
+    from elicit.models.prompts import THOUGHT_TOKENS, with_details
 
     if "prompt" not in known:
         return dict(options)
     rest, details = dict(options), {}
     for key in options.keys() - known.keys():
-        if key in PROMPT_DETAILS:
+        if key in PROMPT_DETAILS or key == THOUGHT_TOKENS:
             details[key] = rest.pop(key)
         elif key == "template":
             table = rest.pop(key)

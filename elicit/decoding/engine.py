@@ -17,6 +17,7 @@ from elicit.decoding.decoders import Decoder, Hybrid, decoder_name
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Generation, OnStep, Policy, StopRule
+from elicit.decoding.thought import Budgeted
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
 from steering.adapters import Tuned
@@ -80,7 +81,14 @@ class Batch:
     def policy(self, model: Model) -> Policy:
         """What chooses the tokens of these prompts."""
         if self.partner is None:
-            return self.decoder.policy(self.rng_streams, model.choices)
+            policy = self.decoder.policy(self.rng_streams, model.choices)
+            if not self.stop.thought_tokens:
+                return policy
+            assert self.stop.tokenizer is not None
+            branches, budget = self.decoder.branches, self.stop.thought_tokens
+            return Budgeted(policy, self.prompts, branches, self.stop.tokenizer, budget)
+        if self.stop.thought_tokens:
+            raise UserError("thought_tokens was given with hybrid decoding, which ends no thoughts; leave it out")
         assert isinstance(self.decoder, Hybrid)
         return self.decoder.joint(model, self.partner, self.rng_streams, self.partner_prompts)
 

@@ -34,15 +34,18 @@ class StopRule:
 
     A string ends an answer after something was said, or with `anywhere` also before that.
     """
+    """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text; and where its
+    thoughts do: after `thought_tokens` tokens of them (`elicit.decoding.thought`), 0: where the model ends them."""
 
     eos_ids: frozenset[int]
     strings: tuple[str, ...] = ()
     tokenizer: PreTrainedTokenizerBase | None = None
     anywhere: bool = False
+    thought_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.strings and self.tokenizer is None:
-            raise ValueError("stop strings need a tokenizer")
+        if (self.strings or self.thought_tokens) and self.tokenizer is None:
+            raise ValueError("stop strings and thoughts need a tokenizer")
 
 
 def stop_at(text: str, strings: Sequence[str], anywhere: bool = False) -> int | None:

@@ -43,7 +43,14 @@ FORMATS: dict[str, str] = {
     "FILE": "a text file with {question} where the question goes",
 }
 SYSTEM, BEGIN, TRIGGER, TEMPLATE = "system", "begin", "trigger", "template"
-_LATER = {"ends": (), "form": "", "system": None, "arguments": ""}  # fields that prompts of older runs lack
+THOUGHT_TOKENS = "thought_tokens"
+_LATER = {
+    "ends": (),
+    "form": "",
+    "system": None,
+    "arguments": "",
+    THOUGHT_TOKENS: 0,
+}  # fields that prompts of older runs lack
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Prompt:
         form: how the answer is to be written, a line that stays with the question whatever the trigger.
         system: the system message of `chat`; None: none, so that a template may put one of its own.
         arguments: of the chat template, a JSON object as text, like `{"enable_thinking": false}`.
+        thought_tokens: after so many tokens of thought the mark that ends it is written; 0: never
+            (`elicit.decoding.thought`).
     """
 
     base: str = "qa"
@@ -71,8 +80,11 @@ class Prompt:
     form: str = ""
     system: str | None = None
     arguments: str = ""
+    thought_tokens: int = 0
 
     def __post_init__(self) -> None:
+        if self.thought_tokens < 0:
+            raise UserError(f"thought_tokens = {self.thought_tokens} was given; give 1 or more, or 0 for no limit")
         if self.base != "chat" and (self.system is not None or self.arguments):
             raise UserError(
                 f"a system message or template arguments were given with a {self.base} prompt; they go with chat "
@@ -156,7 +168,8 @@ def named_prompt(name: str, tokenizer: PreTrainedTokenizerBase, solved: Sequence
     Args:
         name: one of `FORMATS`, or the path of a template file; `key=value` may follow a colon, joined by commas, or a
             JSON object: `system` (the system message), `begin` (words that the answer is made to begin with), `trigger`
-            (a sentence in place of the format's own), and the chat template's own arguments:
+            (a sentence in place of the format's own), `thought_tokens` (a budget of them), and the chat template's own
+            arguments:
             `chat:enable_thinking=false`, `chat:{"system": "Be brief, please."}`.
         tokenizer: chat formats need its chat template.
         solved: (question, answer) pairs for `few-shot`; the first four are used.
@@ -247,6 +260,10 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
         if name in rest:
             value = rest.pop(name)
             out[name] = value if isinstance(value, str) else json.dumps(value)
+    if THOUGHT_TOKENS in rest:
+        out[THOUGHT_TOKENS] = limit = rest.pop(THOUGHT_TOKENS)
+        if type(limit) is not int:
+            raise UserError(f"thought_tokens = {limit!r} was given; give a whole number of tokens, 0 for no limit")
     return out | ({"arguments": json.dumps(rest, sort_keys=True)} if rest else {})
 
 

@@ -77,6 +77,8 @@ class GraphEngine(Engine):
         """Why a batch goes to the reference, or ""."""
         if not isinstance(batch.decoder, Greedy | Branching | Sampling):
             return f"{decoder_name(batch.decoder)} decoding looks into the cache of the reference"
+        if batch.stop.thought_tokens:
+            return "where a thought is to end is seen in its text"
         return reason_against(self.model.lm, steered=batch.steered)
 
     @torch.inference_mode()

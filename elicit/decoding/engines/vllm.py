@@ -33,6 +33,7 @@ from elicit.decoding.engines.hf import checked
 from elicit.decoding.loop import Generation, OnStep, Record
 from elicit.decoding.loop import Rows as Opened
 from elicit.decoding.ready import check_prompts
+from elicit.decoding.thought import begun_in
 from elicit.decoding.vllm.calls import MARK
 from elicit.models.download import cache_dir
 from elicit.models.memory import free_bytes
@@ -77,6 +78,7 @@ class _Asked:
     Args:
         texts, arm_of, lengths: token ids, the number of its arm, and how much of it is question, of each.
         streams: of its random numbers, of each; none where nothing is drawn.
+        sizes: tokens of its prompt, of each: what follows them was chosen by an earlier phase.
         record, target: where tokens are written, and in which of its rows.
         first: the step of the record that the first new token is.
     """
@@ -85,6 +87,7 @@ class _Asked:
     arm_of: list[int]
     lengths: list[int]
     streams: list[tuple[Any, ...]]
+    sizes: list[int]
     record: Record | None = None
     target: Sequence[int] = ()
     first: int = 0
@@ -220,7 +223,8 @@ class VLLMEngine(Engine):
         call = workers.begin(rows, decoder.max_new_tokens) if batch.steered else workers.number()
         moved = [np.zeros(len(text), dtype=np.float32) for text in asked.texts]
         try:
-            workers.rpc("choosing_begin", call, decoder_to_dict(decoder), opened, list(self.model.unlisted))
+            thoughts = self._thoughts(batch, asked)
+            workers.rpc("choosing_begin", call, decoder_to_dict(decoder), opened, list(self.model.unlisted), *thoughts)
             try:
                 cached = self._run(workers, batch, decoder, asked, call, lora, on_step)
             finally:
@@ -294,6 +298,20 @@ class VLLMEngine(Engine):
             if waiting:  # an error, or an interruption
                 engine.abort_request(sorted(waiting))
         return cached
+
+    def _thoughts(self, batch: Batch, asked: _Asked) -> tuple[Any, ...]:
+        """What the workers need to end thoughts: the budget, a folder with the tokenizer, what each row has begun."""
+        if not batch.stop.thought_tokens:
+            return ()
+        folder = make_folder(cache_dir() / "vllm" / f"tokenizer-{self.model.encoding_sha256[:32]}")
+        with locked(folder, "writing a tokenizer to"):
+            if not (folder / "whole").is_file():
+                self.model.tokenizer.save_pretrained(folder)
+                (folder / "whole").touch()
+        begun = []
+        for text, length in zip(asked.texts, asked.sizes, strict=True):
+            begun.append((begun_in(self.model.tokenizer, text[:length]), text[length:]))
+        return batch.stop.thought_tokens, str(folder), begun
 
     def _salts(self, batch: Batch, asked: _Asked) -> list[str]:
         """Of each row: the hash of its plan and adapter, and its question's length; "" where nothing is steered."""
@@ -397,6 +415,7 @@ def _rows(batch: Batch, question: Sequence[int], streams: list[tuple[Any, ...]])
         [arm_of[n] for n in question],
         [int(lengths[n]) for n in question],
         streams,
+        [len(batch.prompts[n]) for n in question],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from elicit.decoding.decoders import Greedy, RngStream, Sampling
 from elicit.decoding.decoders.sampling import SamplingPolicy
 from elicit.decoding.parts import without
+from elicit.decoding.thought import Thought
 from probes.confidence import Top2, token_statistics, top2
 
 MARK = "elicit"
@@ -28,9 +29,19 @@ class Call:
         opened: 0, or how many of the likeliest tokens are kept instead, of a first step that branches.
         unlisted: ids that are never chosen.
         device: of the logits.
+        thoughts: what a row has thought when its request begins; None: thoughts are not ended.
     """
 
-    def __init__(self, decoder: Greedy | Sampling, opened: int, unlisted: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self,
+        decoder: Greedy | Sampling,
+        opened: int,
+        unlisted: Sequence[int],
+        device: torch.device,
+        thoughts: Callable[[int], Thought] | None = None,
+    ) -> None:
+        self.thoughts = thoughts
+        self.thinking: dict[int, tuple[int, Thought]] = {}  # steps of each row, and its thought after them
         self.decoder, self.opened = decoder, opened
         self.never = torch.tensor(list(unlisted), dtype=torch.long, device=device)
         self.uniform: dict[int, Float[np.ndarray, " steps"]] = {}
@@ -47,9 +58,10 @@ class Call:
             self.uniform[row] = drawn.uniform(self.decoder.max_new_tokens)
 
     def choose(
-        self, logits: Float[Tensor, "rows vocab"], rows: Sequence[int], steps: Sequence[int]
+        self, logits: Float[Tensor, "rows vocab"], rows: Sequence[int], outputs: Sequence[Sequence[int]]
     ) -> Int[Tensor, " rows"]:
-        """The token of each row, each at a step of its own; statistics are kept."""
+        """The token of each row after what it has written; statistics are kept."""
+        steps = [len(output) for output in outputs]
         logits = without(logits, self.never)
         top = top2(logits)
         if self.opened:
@@ -65,8 +77,23 @@ class Call:
         else:
             numbers = np.array([self.uniform[row][step] for row, step in zip(rows, steps, strict=True)])
             tokens = self.sampling.chosen(logits, torch.from_numpy(numbers).to(logits.device))
+        if self.thoughts is not None:
+            pairs = zip(rows, outputs, tokens.tolist(), strict=True)
+            tokens = torch.tensor([self._written(*one) for one in pairs], device=logits.device)
         self._keep(rows, steps, tokens, logits, top)
         return tokens
+
+    def _written(self, row: int, output: Sequence[int], chosen: int) -> int:
+        """The token that a row writes, where its thought may have to end."""
+        assert self.thoughts is not None
+        steps, thought = self.thinking.get(row, (-1, None))
+        if thought is None or steps != len(output):  # it begins, or this step is computed again
+            thought = self.thoughts(row)
+            for token in output:
+                thought.token(token)
+        written = thought.token(chosen)
+        self.thinking[row] = len(output) + 1, thought
+        return written
 
     def _keep(self, rows: Sequence[int], steps: Sequence[int], tokens: Tensor, logits: Tensor, top: Top2) -> None:
         values = torch.stack([top.values[:, 0].float(), *token_statistics(logits, top, tokens)])

@@ -44,9 +44,9 @@ class Chooser(LogitsProcessor):
         for call in {call for call, _, _ in self.places.values()}:
             mine = sorted(place for place, one in self.places.items() if one[0] == call and place < len(logits))
             # Where a prompt comes in chunks this is asked before its end; what is kept then is kept again at its end.
-            rows, steps = [self.places[p][1] for p in mine], [len(self.places[p][2]) for p in mine]
+            rows, outputs = [self.places[p][1] for p in mine], [self.places[p][2] for p in mine]
             whole = mine == list(range(len(logits)))
-            tokens = CALLS[call].choose(logits if whole else logits[mine], rows, steps)
+            tokens = CALLS[call].choose(logits if whole else logits[mine], rows, outputs)
             places = torch.tensor(mine, device=logits.device)
             logits[places] = float("-inf")
             logits[places, tokens] = 0.0
