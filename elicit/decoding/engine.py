@@ -249,14 +249,17 @@ def decode_batch(model: Model, batch: Batch, on_step: OnStep | None = None) -> l
     return engine.decode(batch, on_step)
 
 
-def check_training(model: Model) -> None:
+def check_training(model: Model, *, adapter: bool = False) -> None:
     """Refuse to train a model whose engine would continue with the weights as they were.
+
+    Args:
+        adapter: an adapter alone is trained, and handed to engines that can put one on.
 
     Raises:
         UserError: it would.
     """
     engine = _class_of(model.engine)
-    if not engine.can.training:
+    if not engine.can.training and not (adapter and engine.can.adapters):
         raise UserError(f"the {engine.name} engine does not see weights that are trained; train with the hf engine")
 
 

@@ -1,4 +1,4 @@
-"""Thoughts that end by a budget: as a slow version written here, on every way of decoding, and nothing where none is."""
+"""Thoughts that end by a budget: as a slow version written here, however they are decoded."""
 
 from __future__ import annotations
 

@@ -19,6 +19,10 @@ from elicit.decoding.engine import Batch, decode_batch, engine_of
 from elicit.decoding.engines.vllm import VLLMEngine
 from elicit.decoding.loop import Generation, StopRule
 from elicit.models.model import Model
+from elicit.training.rl.log import LOG
+from elicit.training.rl.loop import train
+from elicit.training.rl.rewards import Rollout
+from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from probes.finite import NotFiniteError
 from probes.sites import Site
@@ -173,6 +177,25 @@ def test_an_adapter_is_put_on_for_a_batch(reference: Model, model: Model, tmp_pa
     (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps({**described, "use_dora": True}))
     with pytest.raises(UserError, match="no adapter on with use_dora"):
         decode_batch(model, batch_of(model, Greedy(2), adapter=Adapter(tmp_path / "lora")))
+
+
+def test_a_training_samples_here_what_it_samples_there(reference: Model, model: Model, tmp_path: Path) -> None:
+    def length(rollouts: Sequence[Rollout], context: Any) -> list[float | None]:
+        return [float(len(one.text) % 3) for one in rollouts]
+
+    items = elicit.load_task("chain-sum:min_terms=2,max_terms=2", limit=2).fit
+    settings = Settings(
+        updates=2, group=4, rollouts=4, part=4, max_new_tokens=8, lr=1e-3, preflight=4, reward="length", rank=4
+    )
+    logs, curves = [], []
+    for one in (reference, model):
+        made = train(one, items[:1], settings, tmp_path / one.engine, rewards={"length": length}, checked=False)
+        lines = [json.loads(line) for line in (made.folder / LOG).read_text().splitlines()]
+        logs.append([(line["update"], line["tokens"], line["reward"]) for line in lines])
+        curves.append([point.loss for point in made.curve])
+    assert logs[0] == logs[1]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+    assert len({tuple(tokens) for _, tokens, _ in logs[0]}) > 2
 
 
 def test_an_evaluation_is_the_references(reference: Model, model: Model, tmp_path: Path) -> None:

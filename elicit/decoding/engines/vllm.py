@@ -127,6 +127,7 @@ class VLLMEngine(Engine):
             )
         if model.stored is not None:
             raise UserError(f"the vllm engine reads no weights that are stored as {model.quantised}; use the hf engine")
+        self.place = _folder(model)
         self.workers: _Workers | None = None
         self.rank = 0  # of adapters that the workers take
         self.adapters: dict[str, int] = {}
@@ -391,10 +392,9 @@ class VLLMEngine(Engine):
                 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, (free or 8 << 30) // 4 >> 30)))
         if self.rank:
             given |= {"enable_lora": True, "max_lora_rank": self.rank, "max_loras": 1}
-        place = _folder(self.model)
         try:
             return _Workers(
-                place,
+                self.place,
                 dtype=self.model.dtype,
                 enable_prefix_caching=True,
                 async_scheduling=False,  # a step's tokens are written before the next is begun

@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from elicit.decoding.engine import engine_of
 from elicit.models.model import Model
+from elicit.training.lora import save_adapter
 from elicit.training.recipe import Recipe
 from elicit.training.saved import save_trained
 from elicit.training.sft import prepare, quick
-from steering.adapters import Tuned, borrowed
+from steering.adapters import Adapter, Tuned, borrowed
 from steering.exchange import Swap, exchanged
 
 
@@ -45,10 +48,20 @@ class Learner:
             yield self.base.lm
 
     @contextmanager
-    def decoding(self) -> Iterator[Model]:
-        """The model to sample from: without autocast, which would cast all weights at every step."""
+    def decoding(self) -> Iterator[tuple[Model, Tuned | None]]:
+        """The model to sample from: without autocast, which would cast all weights at every step.
+
+        Returns:
+            With it the adapter that is to be put on, where an engine has weights of its own: what is trained, as a file
+            for as long as the context is open.
+        """
         with torch.autocast(self.lm.device.type, enabled=False):
-            yield self.model
+            if engine_of(self.base).can.training:
+                yield self.model, None
+                return
+            with TemporaryDirectory() as folder:
+                save_adapter(self.lm, self.recipe, Path(folder) / "adapter", self.base.name, torch.float32)
+                yield self.base, Adapter(Path(folder) / "adapter")
 
     def save(self, folder: Path) -> Tuned:
         """The adapter in fp32 under `adapter/`, or all weights and the tokenizer under `model/`."""
@@ -58,6 +71,7 @@ class Learner:
 @contextmanager
 def learner(model: Model, recipe: Recipe) -> Iterator[Learner]:
     """What the recipe trains, ready to compute; the model is as it was afterwards."""
+    engine_of(model)  # one with weights of its own takes them before anything is put into the base
     if not recipe.rank:
         lm = copy.deepcopy(model.lm).float()
         with quick(lm, recipe):

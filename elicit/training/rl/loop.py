@@ -123,7 +123,7 @@ def train(
         UserError: no usable example; no signal; a reward that fails; a folder with another training or with a process
             that trains; a loss that is not finite; no room to write.
     """
-    check_training(model)
+    check_training(model, adapter=settings.recipe.rank > 0)
     prompt = prompt or Prompt()
     usable(items)
     settings.plan(len(items), 0)
@@ -230,8 +230,8 @@ class _Run:
         )  # fmt: skip
 
     def preflight(self) -> Preflight:
-        with self.student.decoding() as model:
-            return measured(model, self.items, self.prompt, self.settings, self.rewards, self.reward_context)
+        with self.student.decoding() as (model, adapter):
+            return measured(model, self.items, self.prompt, self.settings, self.rewards, self.reward_context, adapter)
 
     def roll_out(self, number: int) -> Buffer:
         """Sample, grade, advantage."""
@@ -242,8 +242,8 @@ class _Run:
             samples, settings.temperature, seed=settings.seed, max_new_tokens=settings.max_new_tokens,
             first_sample=number * samples,
         )  # fmt: skip
-        with self.student.decoding() as model:
-            rollouts = sample(model, some, self.prompt, decoder, settings.rollout_rows, self.sampled)
+        with self.student.decoding() as (model, adapter):
+            rollouts = sample(model, some, self.prompt, decoder, settings.rollout_rows, self.sampled, adapter)
         graded = [one for group in rollouts for one in self.rewards.grade(group, self.context)]
         flat = [r for group in rollouts for r in group]
         totals = torch.tensor([one.total for one in graded]).view(settings.groups, settings.group)
@@ -371,6 +371,6 @@ class _Run:
 
     def accuracy(self, items: Items, tokens: int) -> list[float]:
         """Of each item whether it is answered rightly, greedily, in at most so many tokens."""
-        with self.student.decoding() as model:
-            handle = Elicited(model, "check", self.prompt, Greedy(tokens))
+        with self.student.decoding() as (model, adapter):
+            handle = Elicited(model, "check", self.prompt, Greedy(tokens), adapter=adapter)
             return [float(trace.correct) for (trace,) in handle.answer(items)]

@@ -23,6 +23,7 @@ from elicit.training.rl.rollouts import sample
 from elicit.training.rl.settings import Settings
 from probes.at_k import pass_at_k
 from probes.errors import UserError
+from steering.adapters import Tuned
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,15 @@ class Preflight:
             )
 
 
-def first_samples(model: Model, items: Items, prompt: Prompt, settings: Settings) -> list[list[Rollout]]:
+def first_samples(
+    model: Model, items: Items, prompt: Prompt, settings: Settings, adapter: Tuned | None = None
+) -> list[list[Rollout]]:
     """The base's answers to each example, of random numbers that training never draws."""
     count = -(-settings.preflight // settings.group) * settings.group  # whole groups
     decoder = Sampling(
         count, settings.temperature, seed=settings.seed, max_new_tokens=settings.max_new_tokens, first_sample=-count
     )
-    return sample(model, items, prompt, decoder, settings.rollout_rows)
+    return sample(model, items, prompt, decoder, settings.rollout_rows, adapter=adapter)
 
 
 def wrong_answers(items: Items, rollouts: Sequence[Sequence[Rollout]]) -> dict[str, str]:
@@ -99,9 +102,10 @@ def measured(
     settings: Settings,
     rewards: Rewards,
     reward_context: Callable[[Mapping[str, str]], RewardContext],
+    adapter: Tuned | None = None,
 ) -> Preflight:
     """Sample, grade, report; `reward_context` says what rewards may look at, given the wrong answers."""
-    rollouts = first_samples(model, items, prompt, settings)
+    rollouts = first_samples(model, items, prompt, settings, adapter)
     wrong = wrong_answers(items, rollouts)
     context = reward_context(wrong)
     graded = [rewards.grade(some, context) for some in rollouts]

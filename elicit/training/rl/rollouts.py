@@ -13,10 +13,17 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
 from elicit.training.rl.rewards import Rollout
 from elicit.training.rl.sampled import Sampled
+from steering.adapters import Tuned
 
 
 def sample(
-    model: Model, items: Items, prompt: Prompt, decoder: Sampling, rows: int = 0, kept: Sampled | None = None
+    model: Model,
+    items: Items,
+    prompt: Prompt,
+    decoder: Sampling,
+    rows: int = 0,
+    kept: Sampled | None = None,
+    adapter: Tuned | None = None,
 ) -> list[list[Rollout]]:
     """For each item its rollouts. A prompt is computed once, and sample s of an item is the same in any batch.
 
@@ -24,13 +31,14 @@ def sample(
         model, items, prompt, decoder: what answers what, how it is asked and how it samples.
         rows: rollouts that are in memory together; 0: all of them.
         kept: where those that are finished are written, and found again.
+        adapter: on the model meanwhile.
     """
     if 0 < rows < len(items) * decoder.samples:
         out: list[list[Rollout]] = []
         for start in range(0, len(items), rows):
             some = items[start : start + rows]
             each = in_parts(decoder, max(1, rows // len(some)))
-            parts = [sample(model, some, prompt, part, kept=kept) for part in each]
+            parts = [sample(model, some, prompt, part, kept=kept, adapter=adapter) for part in each]
             out += [[one for group in groups for one in group] for groups in zip(*parts, strict=True)]
         return out
     if kept is not None and (found := kept.find(items, decoder)) is not None:
@@ -42,6 +50,7 @@ def sample(
         decoder=decoder,
         stop=StopRule(model.eos_ids, prompt.stop, tokenizer, prompt.thought_tokens),
         needs=frozenset({"logprob"}),
+        adapter=adapter,
     )
     begun = [prompt.begun(item.question, tokenizer) for item in items]
     drafts = respond(model, batch, [items.task.kind_of(item) for item in items], begun=begun)
