@@ -28,6 +28,7 @@ from elicit.cli.run import run
 from elicit.cli.sae import sae
 from elicit.cli.serve import serve
 from elicit.cli.steer import steer
+from elicit.cli.sweep import sweep
 from probes.errors import ToldElsewhere, UserError, unknown
 
 app = typer.Typer(
@@ -78,6 +79,7 @@ sae.command()(feature)
 sae.command()(convert)
 sae.command()(dashboard)
 app.add_typer(sae)
+app.add_typer(sweep)
 
 
 def main() -> None:

@@ -1,0 +1,190 @@
+"""`elicit sweep`: many runs as a folder of jobs, which any number of workers empty."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicit.cli.options import Json
+from probes.errors import UserError, unknown
+
+sweep = typer.Typer(
+    name="sweep", help="Many runs as a folder of jobs, which any number of workers empty.", no_args_is_help=True
+)
+Place = Annotated[Path, typer.Argument(help="The sweep's folder.")]
+
+
+@sweep.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="A TOML file: axes, run, options, analyses.")],
+    out: Annotated[Path | None, typer.Option(help="The sweep's folder. Unless given: sweeps/NAME.")] = None,
+) -> None:
+    """Write the jobs that a file stands for into a folder; nothing is computed yet."""
+    from elicit.analysis import ANALYSES, takes_runs
+    from elicit.methods import check_options, options_of
+    from elicit.sweeps.folder import Folder
+    from elicit.sweeps.plan import jobs_of, read
+
+    read_sweep = read(file)
+    for name in read_sweep.analyses:
+        if name not in ANALYSES or not takes_runs(name):
+            raise unknown("analysis of runs", name, [one for one in ANALYSES if takes_runs(one)])
+    jobs = jobs_of(read_sweep, options_of, defaults())
+    for job in jobs:
+        if job.kind == "run":
+            check_options(job.given["method"], job.given["options"])
+    folder = Folder.plan(out or Path("sweeps") / file.stem, jobs)
+    runs = sum(job.kind == "run" for job in jobs)
+    print(f"{folder.path}: {runs} runs and {len(jobs) - runs} analyses; elicit sweep work {folder.path}")
+
+
+@sweep.command()
+def work(
+    folder: Place,
+    workers: Annotated[int, typer.Option(min=1, help="With --launcher: how many.")] = 1,
+    launcher: Annotated[
+        str, typer.Option(help="Unless given this process works; local, slurm or ray start several that do.")
+    ] = "",
+    stale: Annotated[
+        float, typer.Option(min=1.0, help="Seconds after which the job of a worker that is silent is taken over.")
+    ] = 120.0,
+) -> None:
+    """Do jobs until none is left; any number of workers may, on any machine that sees the folder."""
+    from elicit.sweeps import launch
+    from elicit.sweeps.folder import Folder
+    from elicit.sweeps.worker import work as work_on
+
+    if launcher and launcher not in launch.LAUNCHERS:
+        raise unknown("launcher", launcher, launch.LAUNCHERS)
+    if workers > 1 and not launcher:
+        raise UserError(f"--workers {workers} was given without --launcher; give local, slurm or ray")
+    opened = Folder(folder, stale)
+    more = ["--stale", str(stale)]
+    if launcher == "local":
+        if code := launch.local(folder, workers, more):
+            raise typer.Exit(code)
+    elif launcher == "slurm":
+        print(f"{launch.slurm(folder, workers, more)}: give it to sbatch where it is a script; else it is submitted")
+    elif launcher == "ray":
+        print(json.dumps({"workers by exit code": launch.ray(folder, workers, more)}))
+    else:
+        signal.signal(signal.SIGTERM, _interrupted)
+        counts = work_on(opened, Doer().do, told=lambda line: print(f"elicit: {line}", file=sys.stderr))
+        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@sweep.command()
+def status(
+    folder: Place,
+    out: Annotated[Path | None, typer.Option(help="A file for the joined table, as CSV.")] = None,
+    page: Annotated[Path | None, typer.Option(help="A file for the page over all runs that are done.")] = None,
+    as_json: Json = False,
+) -> None:
+    """How far a sweep is, what failed and why, and what its results say together, with seeds as a factor."""
+    from elicit.sweeps import joined
+    from elicit.sweeps.folder import Folder
+    from probes.files import check_folder, write_whole
+
+    opened = Folder(folder)
+    counts, failures = opened.counts(), opened.failures()
+    for file in (out, page):
+        if file is not None:
+            check_folder(file.parent)
+    table = list(joined.rows(opened))
+    if as_json:
+        print(json.dumps({**counts, "failures": failures, "results": table}, indent=2))
+    else:
+        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        for key, told in failures.items():
+            given = opened.by_key[key].given
+            print(f"{key} {given.get('method') or given.get('name')}: {told.strip().splitlines()[-1]}")
+        _show(table)
+    if out is not None:
+        write_whole(out, joined.table(opened))
+    if page is not None:
+        from elicit.cli.report import report
+
+        report(joined.folders(opened), out=page)
+
+
+@sweep.command()
+def schema() -> None:
+    """The JSON schema of a sweep's file, for editors."""
+    from elicit.sweeps.plan import Sweep
+
+    print(json.dumps(Sweep.model_json_schema(), indent=2))
+
+
+def defaults() -> dict[str, Any]:
+    """The options of `elicit run` with their defaults."""
+    from elicit.cli.run import run
+
+    found = {name: one.default for name, one in inspect.signature(run).parameters.items()}
+    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
+
+
+class Doer:
+    """Does jobs; the model of the last run stays in memory for the next."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.named = ""
+
+    def do(self, job: Any, folder: Path) -> Mapping[str, Any]:
+        """What came out of a job, in a folder of its own."""
+        return self._run(job, folder) if job.kind == "run" else self._analyse(job, folder)
+
+    def _run(self, job: Any, folder: Path) -> Mapping[str, Any]:
+        from elicit.cli.options import load_given
+        from elicit.cli.run import run_one
+        from elicit.methods import get
+
+        given = {**defaults(), **job.given, "out": folder}
+        options = given.pop("options")
+        given["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()]
+        given["model"] = given["model"] or get(given["method"]).model
+        named = json.dumps([job.model, given["model"]])
+        if self.named != named:
+            self.model, self.named = None, ""  # before the next is read
+            self.model, self.named = load_given(given, quiet=True), named
+        run = run_one(given, quiet=True, show=lambda run: None, model=self.model)
+        return {"bottom_line": run.bottom_line, "digest": run.metrics["model"]["sha256"]}
+
+    def _analyse(self, job: Any, folder: Path) -> Mapping[str, Any]:
+        from elicit.analysis import analyse
+        from elicit.analysis.base import save
+        from elicit.evaluation.run.run import Run
+        from probes.files import make_folder
+
+        made = analyse(job.given["name"], [Run.load(folder.parent / key) for key in job.needs])
+        runs = [str(folder.parent / key) for key in job.needs]
+        save(made, make_folder(folder), {"command": shlex.join(["elicit", "analyse", job.given["name"], *runs])})
+        return {"file": f"{job.given['name']}.json"}
+
+
+def _interrupted(number: int, _: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _show(table: list[dict[str, Any]]) -> None:
+    from elicit.cli.terminal import show_table
+    from elicit.sweeps.joined import HEAD
+
+    if table:
+        head = [name for name in HEAD if name not in ("low", "high")]
+        rows = [
+            [
+                f"{row[name]:.1%} [{row['low']:.1%}, {row['high']:.1%}]" if name == "accuracy" else str(row[name])
+                for name in head
+            ]
+            for row in table
+        ]
+        show_table(head, rows)

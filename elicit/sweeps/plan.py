@@ -1,0 +1,162 @@
+"""What a sweep's file says, and the jobs that it stands for.
+
+[axes]                       # every combination of these is a run
+method = ["direct", "cot-decoding"]
+model = ["smollm2-135m-latent"]
+seed = [0, 1, 2]
+
+[axes.options]               # options of methods; one that a method lacks is left out for it
+k = [4, 8]
+
+[run]                        # options of `elicit run`, the same for all
+limit = 32
+
+analyses = ["pass-at-k"]     # over all runs of a model and a task, when these are done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from probes.errors import UserError, unknown
+
+Value = bool | int | float | str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Axes(_Strict):
+    """Lists whose every combination is a run."""
+
+    method: list[str] = Field(min_length=1)
+    model: list[str] = Field(default=[""], min_length=1)
+    task: list[str] = Field(default=[""], min_length=1)
+    seed: list[int] = Field(default=[0], min_length=1)
+    options: dict[str, list[Value]] = {}
+
+
+class Sweep(_Strict):
+    """A sweep's file; `elicit sweep schema` prints its JSON schema for editors."""
+
+    axes: Axes
+    run: dict[str, Value] = {}
+    options: dict[str, Value] = {}
+    analyses: list[str] = []
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to do.
+
+    Args:
+        kind: `run` or `analyse`.
+        given: of a run the options of `elicit run`; of an analysis its `name`.
+        needs: keys of the jobs that have to be done before.
+    """
+
+    kind: str
+    given: Mapping[str, Any]
+    needs: Sequence[str] = field(default=())
+
+    @property
+    def key(self) -> str:
+        """A hash of all that it is."""
+        said = json.dumps([self.kind, dict(self.given), list(self.needs)], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    @property
+    def model(self) -> str:
+        """What a worker holds in memory for it; jobs of one follow each other."""
+        return "" if self.kind != "run" else json.dumps([self.given.get(k) for k in MODEL])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"key": self.key, **asdict(self)}
+
+
+MODEL = ("model", "dtype", "device", "device_map", "engine")
+
+
+def read(file: Path) -> Sweep:
+    """A sweep from its TOML file.
+
+    Raises:
+        UserError: it cannot be read, a key that is unknown or holds something else than it is for.
+    """
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"sweep {str(file)!r} cannot be read ({error.strerror}); give a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"sweep {str(file)!r} is not TOML ({error}); mend it") from error
+    try:
+        return Sweep.model_validate(data)
+    except ValidationError as error:
+        first, *rest = error.errors(include_url=False, include_input=False)
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            fields = Axes.model_fields if where.startswith("axes.") else Sweep.model_fields
+            raise unknown(
+                f"key of {file.name}", where, [f"axes.{k}" if "axes" in where else k for k in fields]
+            ) from None
+        more = f" (and {len(rest)} more)" if rest else ""
+        raise UserError(f"{file.name}: {where}: {first['msg'].lower()}{more}") from None
+
+
+def jobs_of(sweep: Sweep, options_of: Callable[[str], Mapping[str, Any]], known: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a sweep, those of one model together.
+
+    Args:
+        sweep: as read.
+        options_of: the options of a method with their defaults; refuses an unknown one.
+        known: the options of `elicit run`, with their defaults.
+
+    Raises:
+        UserError: an option that no method has or that is given twice, two equal jobs.
+    """
+    for key in sweep.run:
+        taken = {"method", "model", "task", "seed", "seeds", "setting", "config", "out", "as_json", "fresh"}
+        if key not in known or key in taken:
+            raise unknown("key of run", key, [k for k in known if k not in taken])
+        if known[key] is not None and not isinstance(sweep.run[key], type(known[key])):
+            raise UserError(f"run.{key} = {sweep.run[key]!r} was given; expected a value like {known[key]!r}")
+    axes = sweep.axes
+    has = {method: options_of(method) for method in axes.method}
+    for name in (*axes.options, *sweep.options):
+        if not any(name in options for options in has.values()):
+            raise unknown("option of these methods", name, {key for options in has.values() for key in options})
+    if twice := sorted(axes.options.keys() & sweep.options.keys()):
+        raise UserError(f"option {twice[0]} stands in options and in axes.options; give it once")
+    found: dict[str, Job] = {}
+    for model, task, method, seed in itertools.product(axes.model, axes.task, axes.method, axes.seed):
+        crossed = {name: values for name, values in axes.options.items() if name in has[method]}
+        fixed = {name: value for name, value in sweep.options.items() if name in has[method]}
+        for values in itertools.product(*crossed.values()):
+            options = {**fixed, **dict(zip(crossed, values, strict=True))}
+            given = {**sweep.run, "method": method, "model": model, "task": task, "seed": seed, "options": options}
+            job = Job("run", given)
+            if job.key in found:
+                raise UserError(
+                    f"two jobs are equal: {method} on {model or 'its model'}, seed {seed}, {options}; give each once"
+                )
+            found[job.key] = job
+    runs = sorted(found.values(), key=lambda job: job.model)
+    together: dict[tuple[str, str], list[str]] = {}
+    for job in runs:
+        together.setdefault((job.given["model"], job.given["task"]), []).append(job.key)
+    analyses = [
+        Job("analyse", {"name": name, "model": model, "task": task}, tuple(keys))
+        for name in sweep.analyses
+        for (model, task), keys in together.items()
+    ]
+    return [*runs, *analyses]
