@@ -171,28 +171,35 @@ class Folder:
         return Lease(path, token)
 
     def _take_over(self, key: str, path: Path) -> bool:
-        """Move a stale lease out of the way; of several who try one succeeds. Whether the job may be leased now."""
+        """Move a stale lease out of the way; whether the job may be leased now.
+
+        One worker at a time looks and moves, so that none moves a lease that began meanwhile. The lock goes with its
+        process.
+        """
+        from filelock import FileLock, Timeout
+
+        if not self._stale(path):
+            return not path.exists()
         try:
-            before, touched = path.read_bytes(), path.stat().st_mtime
-        except FileNotFoundError:
-            return True
-        if self._now() - touched < self.stale:
+            with FileLock(self.path / "lease" / ".taking-over", timeout=0):
+                if not self._stale(path):
+                    return not path.exists()
+                path.rename(self.path / "dead" / f"{key}-{uuid.uuid4().hex[:8]}")
+                deaths = len(list((self.path / "dead").glob(f"{key}-*")))
+                if deaths >= DEATHS:
+                    why = f"its worker died {deaths} times, for want of memory perhaps"
+                    self.fail(key, f"{why}; run it by itself to see why")
+                    return False
+                return True
+        except (Timeout, FileNotFoundError):  # another is at it, or its worker has just ended
             return False
-        dead = self.path / "dead" / f"{key}-{uuid.uuid4().hex[:8]}"
+
+    def _stale(self, path: Path) -> bool:
         try:
-            path.rename(dead)
+            touched = path.stat().st_mtime
         except FileNotFoundError:
             return False
-        if dead.read_bytes() != before:  # a lease that began meanwhile: give it back
-            with suppress(FileExistsError):
-                os.link(dead, path)
-            dead.unlink()
-            return False
-        deaths = len(list((self.path / "dead").glob(f"{key}-*")))
-        if deaths >= DEATHS:
-            self.fail(key, f"its worker died {deaths} times, for want of memory perhaps; run it by itself to see why")
-            return False
-        return True
+        return self._now() - touched >= self.stale
 
     def _now(self) -> float:
         """The time as the folder's files have it."""

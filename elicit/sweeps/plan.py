@@ -102,7 +102,8 @@ def read(file: Path) -> Sweep:
     try:
         return Sweep.model_validate(data)
     except ValidationError as error:
-        first, *rest = error.errors(include_url=False, include_input=False)
+        found = error.errors(include_url=False, include_input=False)
+        first, *rest = sorted(found, key=lambda one: one["type"] != "extra_forbidden")  # what is misspelt lacks, too
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             fields = Axes.model_fields if where.startswith("axes.") else Sweep.model_fields
