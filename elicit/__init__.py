@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from elicit.tasks.base import Item, Items, Task
     from elicit.tasks.registry import load_task
     from probes.errors import UserError
+    from steering.check import check_steering
 
 _HOMES = {
     "Elicited": "elicit.elicited",
@@ -49,6 +50,7 @@ _HOMES = {
     "Task": "elicit.tasks",
     "Trace": "elicit.decoding.trace",
     "UserError": "probes.errors",
+    "check_steering": "steering.check",
     "load_model": "elicit.models",
     "load_task": "elicit.tasks",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "Task",
     "Trace",
     "UserError",
+    "check_steering",
     "evaluate",
     "load_model",
     "load_task",

@@ -1,0 +1,210 @@
+"""Check steering that a server does, from outside: an OpenAI-compatible `/v1/completions` with log-probabilities.
+
+The unsteered and the steered request differ in the fields of a plan. Half the prompts are asked unsteered first, the
+other half steered first, each begun with digits of its own: a cache of prefixes that forgets who was steered then shows
+as a decoding that is not the whole text of it (`echo`), whose prompt a server computes anew. Hook points, single
+positions and scale lie inside the server and are said to be so.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.errors import UserError
+from steering.check.completions import Said, Server
+from steering.check.model import PROMPTS
+from steering.check.report import FAILS, HOLDS, UNTOLD, Answer, SteeringReport
+from steering.interventions import When
+
+TOKENS = 6
+SILENT = 1e-4  # nats; or ten times what the same request gives the second time
+SAME, OTHER = 0.05, 0.2  # of what steering does: a smaller difference is none, a larger one a fault
+INSIDE = "lies inside the server; check the model that it serves with its hooks"
+
+
+def check_endpoint(
+    url: str,
+    model: str,
+    plan: Mapping[str, Any],
+    *,
+    expect: str = "everywhere",
+    prompts: Sequence[str] = PROMPTS,
+    tokens: int = TOKENS,
+    timeout: float = 60.0,
+    key: str = "",
+) -> SteeringReport:
+    """Whether a server steers the requests that ask for it, batched as singly, and no others.
+
+    Args:
+        url: of the server, with or without `/v1`.
+        model: its name there.
+        plan: the fields of a steered request, which an unsteered one lacks (or `{"model": …}` of the steered one).
+        expect: where it is to act, as of `check_steering`.
+        prompts: at least two.
+        tokens: that are generated for each.
+        timeout: seconds for one answer.
+        key: a bearer token.
+
+    Raises:
+        UserError: no connection, no answer in time, an answer that is no JSON or holds no log-probabilities.
+    """
+    when = When.parse(expect)
+    if not plan:
+        raise UserError("an empty plan was given; give the fields that a steered request has")
+    if len(prompts) < 2 or tokens < 2:
+        raise UserError(f"{len(prompts)} prompts and {tokens} tokens were given; give at least 2 of each")
+    texts = [f"{secrets.randbelow(90_000) + 10_000}. {one}" for one in prompts]
+    with Server(url, model, plan, timeout=timeout, key=key) as server:
+        plain, steered = _asked(server, texts, tokens)
+        again = server.one(texts[0], tokens)
+        whole = _whole(server, texts, plain, steered)
+        batches = [server.ask(texts, tokens, steered=one) for one in (False, True)]
+    noise = _apart(plain[:1], [again])
+    effect = max([_apart(plain, steered), *([_echo_change(whole)] if whole else [])])
+    about = f"{model} at {server.url}: {len(texts)} prompts, {tokens} tokens each"
+    if effect <= max(SILENT, 10 * noise):
+        figure = f"log-probabilities change by {effect:.1e} nats (the same request twice: {noise:.1e})"
+        return SteeringReport(about, (Answer("anything moved", FAILS, figure, "nothing moved"),))
+    answers = [
+        Answer("anything moved", HOLDS, f"log-probabilities change by up to {effect:.3g} nats", "", {"nats": effect}),
+        _first_position(when, whole, effect),
+        *_decoded(when, whole, plain, steered, effect),
+        _judged("batched = single", _apart(steered, batches[1]), effect, "batch differs"),
+        _judged("unsteered, batched = single", _apart(plain, batches[0]), effect, "unsteered rows steered"),
+        Answer("each position, hook point, scale", UNTOLD, INSIDE),
+        _size(plain, steered, whole),
+    ]
+    return SteeringReport(about, tuple(answers))
+
+
+def _asked(server: Server, texts: Sequence[str], tokens: int) -> tuple[list[Said], list[Said]]:
+    """Each prompt unsteered and steered, in turn first."""
+    plain, steered = [], []
+    for n, text in enumerate(texts):
+        order = (False, True) if n % 2 == 0 else (True, False)
+        said = {one: server.one(text, tokens, steered=one) for one in order}
+        plain.append(said[False])
+        steered.append(said[True])
+    return plain, steered
+
+
+class _Echo:
+    """Whole texts, of the unsteered and of the steered answer, as the server reads them unsteered and steered."""
+
+    def __init__(self, plain: list[Said], steered: list[Said], steered_by_plain: list[Said]) -> None:
+        self.plain, self.steered, self.steered_by_plain = plain, steered, steered_by_plain
+
+
+def _whole(server: Server, texts: Sequence[str], plain: Sequence[Said], steered: Sequence[Said]) -> _Echo | None:
+    if not server.echoes(texts[0]):
+        return None
+    pairs = list(zip(texts, plain, steered, strict=True))
+    return _Echo(
+        [server.echo(text + p.text, steered=False) for text, p, _ in pairs],
+        [server.echo(text + s.text, steered=True) for text, _, s in pairs],
+        [server.echo(text + s.text, steered=False) for text, _, s in pairs],
+    )
+
+
+def _tops(one: Said, two: Said) -> Iterable[tuple[Mapping[str, float], Mapping[str, float]]]:
+    """The likeliest tokens of both wherever they have read the same."""
+    for n, (a, b) in enumerate(zip(one.top, two.top, strict=False)):
+        yield a, b
+        if one.tokens[n] != two.tokens[n]:
+            return
+
+
+def _apart(one: Sequence[Said], two: Sequence[Said]) -> float:
+    """The largest difference of a log-probability that both sides say."""
+    found = [0.0]
+    for a, b in zip(one, two, strict=True):
+        for p, q in _tops(a, b):
+            found += [abs(p[token] - q[token]) for token in p.keys() & q.keys()]
+            if not p.keys() & q.keys():  # not one of the likeliest is the same
+                found.append(max(p.values()) - min(q.values()))
+    return max(found)
+
+
+def _echo_change(whole: _Echo) -> float:
+    return max(
+        abs(a - b)
+        for one, two in zip(whole.steered, whole.steered_by_plain, strict=True)
+        for a, b in zip(one.logprobs, two.logprobs, strict=True)
+        if a is not None and b is not None
+    )
+
+
+def _judged(name: str, nats: float, effect: float, fault: str) -> Answer:
+    """A difference, in what steering does."""
+    share = nats / effect
+    verdict = HOLDS if share <= SAME else FAILS if share > OTHER else UNTOLD
+    figure = f"log-probabilities differ by {nats:.1e} nats, {share:.1%} of what steering does"
+    return Answer(name, verdict, figure, fault if verdict == FAILS else "", {"nats": nats, "share": share})
+
+
+def _first_position(when: When, whole: _Echo | None, effect: float) -> Answer:
+    """The first position that is steered: the first whose next token has another log-probability."""
+    name = "first position of the prompt"
+    if whole is None:
+        return Answer(name, UNTOLD, "the server echoes no prompt with log-probabilities")
+    if when.positions is not None or (when.first is not None and when.first > 0):
+        return Answer(name, UNTOLD, "asked for `everywhere`, `prompt`, `last-prompt-token` and `every-step` alone")
+    found, wanted = [], []
+    for one, two in zip(whole.steered, whole.steered_by_plain, strict=True):
+        pairs = list(zip(one.logprobs, two.logprobs, strict=True))
+        known = [n for n, (a, b) in enumerate(pairs) if a is not None and b is not None]
+        changed = [n for n in known if abs(pairs[n][0] - pairs[n][1]) > max(SILENT, 1e-3 * effect)]  # type: ignore[operator]
+        found.append(min(changed) - 1 if changed else None)
+        wanted.append(known[0] - 1)
+    if when.first is not None:
+        said = "an echo holds prompt and answer in one forward, which does not know where the prompt ends"
+        return Answer(name, UNTOLD, said, "", {"first": found})
+    early = sum(a == b for a, b in zip(found, wanted, strict=True))
+    figure = f"position 0 is steered in {early} of {len(found)} prompts; whether each later one is cannot be seen"
+    good = early == len(found)
+    return Answer(name, HOLDS if good else FAILS, figure, "" if good else "positions missing", {"first": found})
+
+
+def _decoded(
+    when: When, whole: _Echo | None, plain: Sequence[Said], steered: Sequence[Said], effect: float
+) -> list[Answer]:
+    """A decoding, with whatever the server cached, against the whole text in one forward."""
+    out = []
+    for name, asked, echoed, fault in (
+        ("decoding = whole text", steered, whole and whole.steered, "cached steps differ"),
+        ("unsteered decoding = whole text", plain, whole and whole.plain, "unsteered request steered"),
+    ):
+        if not echoed:
+            out.append(Answer(name, UNTOLD, "the server echoes no prompt with log-probabilities"))
+        elif asked is steered and when.kind != "everywhere":
+            out.append(Answer(name, UNTOLD, "a whole text does not say where its prompt ends"))
+        elif not all(e.tokens[-len(a.tokens) :] == a.tokens for a, e in zip(asked, echoed, strict=True)):
+            out.append(Answer(name, UNTOLD, "the server reads its own answers as other tokens"))
+        else:
+            pairs = zip(asked, echoed, strict=True)
+            found = [(x, y) for a, e in pairs for x, y in zip(a.logprobs, e.logprobs[-len(a.tokens) :], strict=True)]
+            nats = max(abs(x - y) for x, y in found if x is not None and y is not None)
+            out.append(_judged(name, nats, effect, fault))
+    return out
+
+
+def least_kl(steered: Mapping[str, float], plain: Mapping[str, float]) -> float:
+    """A lower bound of KL(steered ‖ unsteered) in nats, from the tokens that both name and all others as one."""
+    both = sorted(steered.keys() & plain.keys())
+    p, q = [math.exp(steered[t]) for t in both], [math.exp(plain[t]) for t in both]
+    rest = max(1 - sum(p), 0.0), max(1 - sum(q), 1e-12)
+    out = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0 and b > 0)
+    return max(out + (rest[0] * math.log(rest[0] / rest[1]) if rest[0] > 0 else 0.0), 0.0)
+
+
+def _size(plain: Sequence[Said], steered: Sequence[Said], whole: _Echo | None) -> Answer:
+    sides = (steered, plain) if whole is None else (whole.steered, whole.steered_by_plain)
+    found = [least_kl(a, b) for one, two in zip(*sides, strict=True) for a, b in _tops(one, two) if a and b]
+    median, most = (float(np.quantile(found, q)) for q in (0.5, 0.95))
+    figure = f"KL at least {median:.2g} nats (95%: {most:.2g}), from the likeliest tokens of {len(found)} positions"
+    return Answer("size", HOLDS, figure, "", {"kl_median": median, "kl_95": most, "positions": len(found)})
