@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from elicit.cli.analyse import analyse, analyses
+from elicit.cli.check_steering import check_steering
 from elicit.cli.compare import compare
 from elicit.cli.convert import convert
 from elicit.cli.dashboard import dashboard
@@ -60,6 +61,7 @@ app.command("import")(import_)
 app.command()(export)
 app.command()(steer)
 app.command()(serve)
+app.command()(check_steering)
 app.command()(analyse)
 app.command()(analyses)
 # All that follows is another command line's, `--help` too.

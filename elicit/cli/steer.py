@@ -106,7 +106,7 @@ def steer(
     items = free_text(prompt) if prompt else source.split(split)[:limit]
     loaded = load_given(given, quiet=as_json)
     if direction is not None:
-        plan = _read_plan(direction, loaded)
+        plan = read_plan(direction, loaded)
         series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
     elif sae and is_transcoder(Path(sae).expanduser()):
         series = _transcoder_series(given, loaded, source, window)
@@ -137,7 +137,7 @@ def _strengths(text: str) -> list[float]:
         raise UserError(f"--strength {text!r} was given; give numbers separated by commas, like 0.5,1,2") from error
 
 
-def _read_plan(path: Path, model: Any) -> Any:
+def read_plan(path: Path, model: Any) -> Any:
     """A plan from a GGUF file or a bundle."""
     from elicit.elicited import Elicited
     from steering.formats import from_gguf

@@ -100,10 +100,14 @@ class Server:
                 for part in response.iter_bytes():
                     content += part
                     if len(content) > MOST_BYTES:
-                        raise UserError(f"{self.url} answered with more than {MOST_BYTES >> 20} MiB; ask another server")
+                        raise UserError(
+                            f"{self.url} answered with more than {MOST_BYTES >> 20} MiB; ask another server"
+                        )
                 return response.status_code, content
         except httpx2.ConnectError as error:
-            raise UserError(f"{self.url} took no connection ({error}); start the server, or give its address") from error
+            raise UserError(
+                f"{self.url} took no connection ({error}); start the server, or give its address"
+            ) from error
         except httpx2.TimeoutException as error:
             raise UserError(f"{self.url} gave no answer in {self.timeout:g} s; give a longer --timeout") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -116,9 +120,11 @@ class Server:
         try:
             found = json.loads(content)
         except ValueError as error:
-            raise UserError(f"{self.url} answered what is no JSON: {shown}; give an OpenAI-compatible server") from error
+            raise UserError(
+                f"{self.url} answered what is no JSON: {shown}; give an OpenAI-compatible server"
+            ) from error
         if not isinstance(found, dict):
-            raise UserError(f"{self.url} answered JSON that is no object: {shown}; give an OpenAI-compatible server")
+            raise UserError(f"{self.url} answered JSON that is no object: {shown}; look at the server")
         return found
 
 
@@ -136,7 +142,7 @@ def _choices(answer: Mapping[str, Any], count: int, url: str) -> list[Said]:
     found = answer.get("choices")
     if not isinstance(found, list) or len(found) != count:
         given = len(found) if isinstance(found, list) else "no"
-        raise UserError(f"{url} gave {given} choices for {count} prompts; give an OpenAI-compatible server")
+        raise UserError(f"{url} gave {given} choices for {count} prompts; look at the server")
     out = []
     for choice in sorted(found, key=lambda one: one.get("index", 0) if isinstance(one, dict) else 0):
         of = choice.get("logprobs") if isinstance(choice, dict) else None

@@ -24,6 +24,7 @@ from steering.interventions import When
 TOKENS = 6
 SILENT = 1e-4  # nats; or ten times what the same request gives the second time
 SAME, OTHER = 0.05, 0.2  # of what steering does: a smaller difference is none, a larger one a fault
+FELT = 1e-3  # likewise: what the first steered position does at least
 INSIDE = "lies inside the server; check the model that it serves with its hooks"
 
 
@@ -152,18 +153,15 @@ def _first_position(when: When, whole: _Echo | None, effect: float) -> Answer:
     name = "first position of the prompt"
     if whole is None:
         return Answer(name, UNTOLD, "the server echoes no prompt with log-probabilities")
-    if when.positions is not None or (when.first is not None and when.first > 0):
-        return Answer(name, UNTOLD, "asked for `everywhere`, `prompt`, `last-prompt-token` and `every-step` alone")
+    if when.positions is not None or when.first is not None:
+        return Answer(name, UNTOLD, "an echo holds prompt and answer in one forward, and does not say where one ends")
     found, wanted = [], []
     for one, two in zip(whole.steered, whole.steered_by_plain, strict=True):
-        pairs = list(zip(one.logprobs, two.logprobs, strict=True))
-        known = [n for n, (a, b) in enumerate(pairs) if a is not None and b is not None]
-        changed = [n for n in known if abs(pairs[n][0] - pairs[n][1]) > max(SILENT, 1e-3 * effect)]  # type: ignore[operator]
+        pairs = enumerate(zip(one.logprobs, two.logprobs, strict=True))
+        change = {n: abs(a - b) for n, (a, b) in pairs if a is not None and b is not None}
+        changed = [n for n, nats in change.items() if nats > max(SILENT, FELT * effect)]
         found.append(min(changed) - 1 if changed else None)
-        wanted.append(known[0] - 1)
-    if when.first is not None:
-        said = "an echo holds prompt and answer in one forward, which does not know where the prompt ends"
-        return Answer(name, UNTOLD, said, "", {"first": found})
+        wanted.append(min(change) - 1)
     early = sum(a == b for a, b in zip(found, wanted, strict=True))
     figure = f"position 0 is steered in {early} of {len(found)} prompts; whether each later one is cannot be seen"
     good = early == len(found)

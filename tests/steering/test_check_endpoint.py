@@ -1,0 +1,95 @@
+"""`check_endpoint` against a real model behind a real server on the loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from probes.errors import UserError
+from steering.check import SteeringReport, check_endpoint
+from steering.check.endpoint import least_kl
+from tests.support.completions import serving
+
+PLAN = {"steer": {"strength": 1.0}}
+PROMPTS = ("Two birds sat", "The road to the lake")
+
+
+def checked(folder: Path, fault: str = "", **options: Any) -> SteeringReport:
+    with serving(folder, fault) as url:
+        return check_endpoint(url, "tiny", PLAN, **{"prompts": PROMPTS, "tokens": 4, **options})
+
+
+def test_a_right_server_holds(tiny_folder: Path) -> None:
+    report = checked(tiny_folder)
+    untold = {one.name for one in report.answers if one.verdict != "holds"}
+    assert untold == {"each position, hook point, scale"} and report.ok, str(report)
+    assert report["size"].numbers["kl_95"] > report["size"].numbers["kl_median"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "named", "question"),
+    [
+        ("ignores the plan", "nothing moved", "anything moved"),
+        ("prefill only", "cached steps differ", "decoding = whole text"),
+        ("first row only", "batch differs", "batched = single"),
+        ("others in the batch", "unsteered rows steered", "unsteered, batched = single"),
+        ("prefixes shared", "unsteered request steered", "unsteered decoding = whole text"),
+        ("last position only", "positions missing", "first position of the prompt"),
+    ],
+)
+def test_each_fault_is_found_by_name(tiny_folder: Path, fault: str, named: str, question: str) -> None:
+    report = checked(tiny_folder, fault)
+    assert named in report.faults and report[question].verdict == "fails" and report.exit_code == 1, str(report)
+
+
+def test_without_an_echo_what_stands_on_it_cannot_be_told(tiny_folder: Path) -> None:
+    report = checked(tiny_folder, "no echo")
+    untold = {one.name for one in report.answers if one.verdict == "cannot be told"}
+    assert report.ok and untold >= {"first position of the prompt", "decoding = whole text"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("no logprobs", "gave no logprobs"),
+        ("no JSON", r"answered what is no JSON: <html>\?\[2J"),
+        ("a list", "JSON that is no object"),
+        ("one choice", "gave 1 choices for 2 prompts"),
+        ("an error", r'answered 404: no model "\?\[31mx\?\[0m" at all; check --model and --plan'),
+        ("slow", "gave no answer in 0.2 s"),
+    ],
+)
+def test_what_a_server_lacks_is_one_harmless_line(tiny_folder: Path, fault: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        checked(tiny_folder, fault, **({"timeout": 0.2} if fault == "slow" else {}))
+    assert "\x1b" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"url": "http://127.0.0.1:9"}, "took no connection"),
+        ({"url": "localhost:8000"}, "give an address like"),
+        ({"plan": {}}, "an empty plan"),
+        ({"prompts": ("one",)}, "at least 2 of each"),
+        ({"timeout": 0.0}, "seconds above 0"),
+    ],
+)
+def test_wrong_input_is_one_line(options: dict[str, Any], said: str) -> None:
+    given = {"url": "http://127.0.0.1:9", "model": "tiny", "plan": PLAN, **options}
+    with pytest.raises(UserError, match=said):
+        check_endpoint(**given)
+
+
+def test_the_kl_of_the_likeliest_is_a_lower_bound() -> None:
+    noise = torch.randn(2, 30, generator=torch.Generator().manual_seed(3))
+    said = torch.stack([2 * noise[0], 2 * noise[0] + 0.3 * noise[1]]).log_softmax(-1)
+    whole = float((said[0].exp() * (said[0] - said[1])).sum())
+    bounds = []
+    for k in (3, 10, 30):
+        tops = [{str(i): float(row[i]) for i in row.topk(k).indices.tolist()} for row in said]
+        bounds.append(least_kl(*tops))
+    assert 0 < bounds[0] <= bounds[1] <= bounds[2] and bounds[2] == pytest.approx(whole, rel=1e-4)
