@@ -16,8 +16,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 DOCS := .venv-docs
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm test-lm-eval docs lint bench clean
-.PHONY: install run test test-slow test-vllm test-inspect docs lint bench clean
+.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect docs lint bench clean
 
 install: $(STAMP)
 
@@ -55,6 +54,7 @@ test-vllm: $(STAMP)
 test-lm-eval: $(STAMP)
 	PYTHON=$(PYTHON) tests/lm_eval/install.sh
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-lm-eval/bin/python -m pytest --confcutdir=tests/lm_eval --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/lm_eval
+
 # Inspect in an environment of its own, laid over this one.
 test-inspect: $(STAMP)
 	tests/inspect/install.sh
@@ -91,5 +91,4 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.rl --memory
 
 clean:
-	rm -rf $(VENV) .venv-vllm .venv-lm-eval $(DOCS) build dist *.egg-info
-	rm -rf $(VENV) .venv-vllm .venv-inspect $(DOCS) build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-lm-eval .venv-inspect $(DOCS) build dist *.egg-info

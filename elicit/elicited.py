@@ -175,10 +175,10 @@ class Elicited:
         Raises:
             UserError: as `answer`; a partner with a prompt of its own that is not asked by it.
         """
-        batch = _batch([(self, prompts, rng_streams)], limit, stop, partner_prompts)
-        return self._found(prompts, kinds, respond(self.model, batch, kinds, on_step, begun))
-        put = [(self, prompts, rng_streams)]
-        (drafts,) = respond_together(put, [kinds], limit=limit, stop=stop, begun=begun, on_step=on_step)
+        (drafts,) = respond_together(
+            [(self, prompts, rng_streams)], [kinds], limit=limit, stop=stop, begun=begun, on_step=on_step,
+            partner_prompts=partner_prompts,
+        )  # fmt: skip
         return drafts
 
     @property
@@ -357,21 +357,22 @@ def respond_together(
     kinds: Sequence[Sequence[Kind]],
     *,
     limit: int | None = None,
-    stop: Sequence[str] | None = None,
+    stop: Sequence[str] | StopRule | None = None,
     begun: Sequence[str] | None = None,
     on_step: OnStep | None = None,
+    partner_prompts: Sequence[Sequence[int]] | None = None,
 ) -> list[list[list[Draft]]]:
     """Answer in one batch prompts that are put to several handles: for each handle and prompt the branches, ungraded.
 
     Args:
         put: handles that share a `batch_key`, each with the token ids of its prompts and their streams.
         kinds: of the answer that is looked for, for each handle one a prompt.
-        limit, stop, begun, on_step: as `Elicited.respond`; `begun` of all prompts, in their order.
+        limit, stop, begun, on_step, partner_prompts: as `Elicited.respond`; of all prompts, in their order.
 
     Raises:
         UserError: as `Elicited.respond`, of any of the handles.
     """
-    batch = _batch(put, limit, stop)
+    batch = _batch(put, limit, stop, partner_prompts)
     drafts = iter(respond(put[0][0].model, batch, [kind for some in kinds for kind in some], on_step, begun))
     return [
         handle._found(prompts, some, [next(drafts) for _ in prompts])
@@ -389,13 +390,13 @@ def _batch(
     first, *_ = (handle for handle, _, _ in put)
     model = first.model
     if not isinstance(stop, StopRule):
-        stop = StopRule(model.eos_ids, first.prompt.stop if stop is None else tuple(stop), model.tokenizer)
+        ends = first.prompt.stop if stop is None else tuple(stop)
+        stop = StopRule(model.eos_ids, ends, model.tokenizer, thought_tokens=first.prompt.thought_tokens)
     return Batch(
         prompts=[ids for _, prompts, _ in put for ids in prompts],
         rng_streams=[one for _, _, rng_streams in put for one in rng_streams],
         decoder=first.decoder if limit is None else replace(first.decoder, max_new_tokens=limit),  # type: ignore[type-var]
         stop=stop,
-        stop=StopRule(model.eos_ids, ends, model.tokenizer, first.prompt.thought_tokens),
         arms=[(handle.method, handle.interventions) for handle, _, _ in put],
         arm_of=[number for number, (_, prompts, _) in enumerate(put) for _ in prompts],
         adapter=first.adapter,

@@ -32,10 +32,9 @@ class Rows:
 class StopRule:
     """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text.
 
-    A string ends an answer after something was said, or with `anywhere` also before that.
+    A string ends an answer after something was said, or with `anywhere` also before that. Its thoughts are ended after
+    `thought_tokens` tokens of them (`elicit.decoding.thought`); 0: where the model ends them.
     """
-    """Where an answer ends: at any of the end tokens, or where one of the strings appears in its text; and where its
-    thoughts do: after `thought_tokens` tokens of them (`elicit.decoding.thought`), 0: where the model ends them."""
 
     eos_ids: frozenset[int]
     strings: tuple[str, ...] = ()

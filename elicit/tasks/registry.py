@@ -22,8 +22,8 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
 
     Args:
         name: a reasoning-gym data set (`chain-sum`), a benchmark (`gsm8k`), or the path of a JSON Lines file;
-            parameters may follow a colon: `chain-sum:min_terms=3,max_terms=3`. `lm-eval:NAME` is a task of lm-eval. What
-            another module holds is written as `elicit.tasks.outside` says.
+            parameters may follow a colon: `chain-sum:min_terms=3,max_terms=3`. `lm-eval:NAME` is a task of lm-eval.
+            What another module holds is written as `elicit.tasks.outside` says.
         limit: items of each split (for a generated task 256 unless given).
         seed: another set of generated items; benchmarks and files have none.
         params: the task's own parameters.

@@ -5,8 +5,8 @@
 
 - share: sleeping jobs by one worker and by two: how many times as fast.
 - empty: 10,000 jobs that do nothing, by one worker: milliseconds each, and the process's memory at its largest.
-- kills: workers that are killed at random moments, twenty times, and the plan written again after each: jobs that are done
-  and right, and work that was done twice.
+- kills: workers that are killed at random moments, twenty times, and the plan written again after each: jobs that are
+  done and right, and work that was done twice.
 - runs: twelve evaluations by workers of which four are killed, each at another job (a job that is killed twice is set
   aside), beside the same sweep undisturbed: equal results.
 """

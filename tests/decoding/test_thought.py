@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def batch_of(model: Model, decoder: Decoder, budget: int) -> Batch:
     prompts = [model.tokenizer(text)["input_ids"] for text in PROMPTS]
-    stop = StopRule(frozenset(), (), model.tokenizer, budget)
+    stop = StopRule(frozenset(), (), model.tokenizer, thought_tokens=budget)
     return Batch(prompts, [f"item {n}" for n in range(len(prompts))], decoder, stop)  # type: ignore[arg-type]
 
 

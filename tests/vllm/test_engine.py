@@ -146,7 +146,7 @@ def test_paths_that_begin_an_answer_are_steered_from_their_question(reference: M
 
 def test_thoughts_end_by_their_budget(reference: Model, model: Model) -> None:
     prompts = [model.tokenizer(f"{text} <think>")["input_ids"] for text in QUESTIONS]
-    rule = StopRule(model.eos_ids, ("\nQ:",), model.tokenizer, 7)
+    rule = StopRule(model.eos_ids, ("\nQ:",), model.tokenizer, thought_tokens=7)
     for decoder in (Greedy(16), Branching(3, 14), Sampling(2, 1.2, max_new_tokens=14)):
         batch = Batch(prompts, ["a", "b", "c", "d"], decoder, rule)  # type: ignore[arg-type]
         made = decode_batch(model, batch)

@@ -48,7 +48,7 @@ def sample(
         prompts=[prompt.ids(item.question, tokenizer) for item in items],
         rng_streams=[item.id for item in items],
         decoder=decoder,
-        stop=StopRule(model.eos_ids, prompt.stop, tokenizer, prompt.thought_tokens),
+        stop=StopRule(model.eos_ids, prompt.stop, tokenizer, thought_tokens=prompt.thought_tokens),
         needs=frozenset({"logprob"}),
         adapter=adapter,
     )
