@@ -21,6 +21,7 @@ EngineName = Annotated[
         "--engine",
         help="What decodes: hf, graph, vllm, transformer-lens, nnsight, or module:Class of one's own; hf and graph do "
         "all.",
+        help="What decodes: hf, int8, graph, transformer-lens, nnsight, or module:Class of one's own; hf and graph do all.",
     ),
 ]
 EngineSetting = Annotated[

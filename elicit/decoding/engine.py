@@ -160,6 +160,7 @@ class Engine(ABC):
 
 ENGINES: dict[str, str | type[Engine]] = {
     "hf": "elicit.decoding.engines.hf:HuggingFaceEngine",
+    "int8": "elicit.decoding.engines.int8:Int8Engine",
     "graph": "elicit.decoding.engines.graph:GraphEngine",
     "transformer-lens": "elicit.decoding.engines.lens:TransformerLensEngine",
     "nnsight": "elicit.decoding.engines.nnsight:NNsightEngine",

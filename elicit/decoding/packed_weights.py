@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +35,7 @@ _PACKED: weakref.WeakKeyDictionary[nn.Linear, tuple[int, int, Tensor]] = weakref
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
     """Linear layers read packed weights inside the context; the modules are the same before and after it."""
-    linears = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
-    linears = [m for m in linears if type(m.weight) is nn.Parameter]  # not one that a quantised weight stands behind
-    linears = [m for m in linears if m.weight.device.type == "cpu" and _pays(m.weight)]
+    linears = [m for m in model.modules() if is_plain(m) and _pays(m.weight)]
     if not _room(linears):
         linears = []
     for module in linears:
@@ -46,6 +45,13 @@ def packed(model: nn.Module) -> Iterator[None]:
     finally:
         for module in linears:
             del module.forward
+
+
+def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """A linear layer on a CPU that computes what torch's own does, from a weight that is held in full."""
+    if type(module) is not nn.Linear or "forward" in vars(module):
+        return False
+    return type(module.weight) is nn.Parameter and module.weight.device.type == "cpu"
 
 
 def _pays(weight: Tensor) -> bool:

@@ -163,6 +163,7 @@ def load_model(
         revision: branch, tag or commit of a hub repository.
         engine: what decodes it: `hf`, `graph`, `vllm`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
         engine_options: what the engine is told, such as `tensor_parallel_size` of `vllm`.
+        engine: what decodes it: `hf`, `int8`, `graph`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
         progress: called while weights are fetched.
 
     Raises:

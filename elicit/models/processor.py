@@ -7,6 +7,7 @@ torch tells what is built into the processor, oneDNN what it may use of it: `ONE
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -17,7 +18,9 @@ def has(capability: str) -> bool:
     Args:
         capability: `avx2`; `bf16-packing` (oneDNN keeps bfloat16 weights in its own layout: AVX512, AVX-NE-CONVERT);
             `fp32-packing` (oneDNN keeps float32 weights likewise: AVX2);
-            `bf16-products` (bfloat16 is multiplied natively, faster than float32: AVX512-BF16, AMX).
+            `bf16-products` (bfloat16 is multiplied natively, faster than float32: AVX512-BF16, AMX);
+            `int8-products` (oneDNN multiplies 8-bit weights in its own layout); `int8-sums` (it adds them in 32 bits,
+            where none is too large: VNNI, AMX).
 
     Raises:
         KeyError: an unknown capability.
@@ -46,9 +49,35 @@ def _bf16_products() -> bool:
     return torch.cpu._is_avx512_bf16_supported() and _bf16_packing()
 
 
+def _int8_products() -> bool:
+    # Without AVX2 oneDNN has these as well, slower than float32.
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.onednn, "qlinear_prepack")
+        and torch.cpu._is_avx2_supported()
+    )
+
+
+@cache
+def _int8_sums() -> bool:
+    """Tried, since no name says what oneDNN may use: the largest sums, which 16 bits do not hold."""
+    if not _int8_products():
+        return False
+    weight = torch.full((64, 64), 127, dtype=torch.int8)
+    given = torch.full((32, 64), 255, dtype=torch.uint8)
+    scale, zero = torch.ones(64), torch.zeros(64, dtype=torch.int32)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    out = torch.ops.onednn.qlinear_pointwise(
+        given, 1.0, 0, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return bool((out == 64 * 127 * 255).all())
+
+
 CAPABILITIES: dict[str, Callable[[], bool]] = {
     "avx2": torch.cpu._is_avx2_supported,
     "bf16-packing": _bf16_packing,
     "bf16-products": _bf16_products,
     "fp32-packing": _fp32_packing,
+    "int8-products": _int8_products,
+    "int8-sums": _int8_sums,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from elicit.decoding.decoders import DECODERS
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery, named
@@ -28,9 +28,13 @@ class HuggingFaceEngine(Engine):
     def how(self) -> str:
         return way_of(self.model.lm)
 
+    def computed(self, batch: Batch) -> AbstractContextManager[None]:
+        """Around the decoding of a batch, its adapter on: how the model's layers are computed meanwhile."""
+        return nullcontext()
+
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         lm = self.model.lm
-        with applied(lm, batch.adapter):
+        with applied(lm, batch.adapter), self.computed(batch):
             policy = batch.policy(self.model)
             steered = attached(lm, batch.plans, of_row=batch.arm_of, lengths=batch.lengths)
             with (
