@@ -22,6 +22,7 @@ EngineName = Annotated[
         help="What decodes: hf, graph, vllm, transformer-lens, nnsight, or module:Class of one's own; hf and graph do "
         "all.",
         help="What decodes: hf, int8, graph, transformer-lens, nnsight, or module:Class of one's own; hf and graph do all.",
+        help="What decodes: hf, int8, graph, transformer-lens, nnsight, or module:Class of one's own; hf does all.",
     ),
 ]
 EngineSetting = Annotated[

@@ -1,7 +1,7 @@
 """Tokens a second of CoT-decoding: our loop, a peer, and the limit of the machine, in one run.
 
     python -m experiments.benchmarks.decoding            # about six minutes on two cores
-    python -m experiments.benchmarks.decoding --dtype float32
+    python -m experiments.benchmarks.decoding --dtype float32 --engine int8   # and this engine's row
     python -m experiments.benchmarks.decoding --memory   # peak memory of 16 questions x 10 branches x 256 tokens
 
 All contenders decode the same questions into ten branches of 48 tokens with the same model.
@@ -9,7 +9,7 @@ All contenders decode the same questions into ten branches of 48 tokens with the
 - peer: `cot_decode` of optillm, called as its users call it, one question after the other. It is optional:
   `pip install --no-deps optillm==0.4.0`; only its one file is loaded, since the package imports a server.
 - one question: our loop, one question at a time.
-- batched: our loop, all questions together; once more with weights that are not packed.
+- batched: our loop, all questions together; once more with weights that are not packed, and by another engine.
 - limit: what no decoder of these steps can avoid, on the model's own weights (packed, as our loop packs them): the
   product of every linear layer at every step with that step's rows, and attention's two products over every cached
   key and value that the step attends to, read once (the prompt's once a question), by PyTorch's fused kernel. No
@@ -29,6 +29,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
@@ -38,6 +39,7 @@ from torch import nn
 
 import elicit
 from elicit.decoding import Branching, StopRule, decode
+from elicit.decoding.engine import Batch, decode_batch, engine_of
 from elicit.decoding.packed_weights import PACKING, packed
 from elicit.models import Model
 
@@ -60,6 +62,12 @@ def ours(model: Model, prompts: list[list[int]], together: int) -> int:
         out = decode(model.lm, part, policy, max_new_tokens=NEW_TOKENS, stop=StopRule(frozenset()))
         tokens += sum(len(branch.tokens) for branches in out for branch in branches)
     return tokens
+
+
+def through(model: Model, prompts: list[list[int]]) -> int:
+    """The same, all together, by the model's engine."""
+    batch = Batch(prompts, [str(i) for i in range(len(prompts))], Branching(K, NEW_TOKENS), StopRule(frozenset()))
+    return sum(len(branch.tokens) for branches in decode_batch(model, batch) for branch in branches)
 
 
 def load_peer() -> ModuleType | None:
@@ -151,12 +159,15 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
     model = elicit.load_model("smollm2-135m", dtype=arguments.dtype, device="cpu")
     texts = questions(arguments.questions)
     prompts = [list(model.tokenizer(f"Q: {t}\nA:")["input_ids"]) for t in texts]
+    other = replace(model, engine=arguments.engine)
     ours(model, prompts[:2], 2)
+    through(other, prompts[:2])
     rounds = []
     total = len(prompts) * K * NEW_TOKENS
     for _ in range(arguments.rounds):
         before = limit(model, prompts)
         batched = timed(lambda: ours(model, prompts, len(prompts)))
+        engine = timed(lambda: through(other, prompts))
         after = limit(model, prompts)
         with patch.dict(PACKING, clear=True):
             unpacked = timed(lambda: ours(model, prompts, len(prompts)))
@@ -167,6 +178,7 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
                 "batched": batched,
                 "one question": single,
                 "batched, weights not packed": unpacked,
+                f"batched, engine {other.engine}": engine,
                 "limit": total / sum(floor.values()),
                 "limit, linear layers alone": total / floor["linear"],
             }
@@ -183,6 +195,9 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
     result["batched / one question"] = round(statistics.median(r["batched"] / r["one question"] for r in rounds), 2)
     packing = statistics.median(r["batched"] / r["batched, weights not packed"] for r in rounds)
     result["batched / weights not packed"] = round(packing, 2)
+    by_engine = statistics.median(r[f"batched, engine {other.engine}"] / r["batched"] for r in rounds)
+    result[f"engine {other.engine} / batched"] = round(by_engine, 2)
+    result["notes"] = engine_of(other).notes
     result["batched / limit"] = round(statistics.median(r["batched"] / r["limit"] for r in rounds), 3)
     module = None if arguments.no_peer else load_peer()
     if module is not None:
@@ -219,6 +234,7 @@ def main() -> None:
     parser.add_argument("--peer-questions", type=int, default=0, help="let the peer answer only so many (0: all)")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--engine", default="hf", help="decodes all questions together as well")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     print(json.dumps(memory() if arguments.memory else speed(arguments), indent=2))

@@ -178,7 +178,7 @@ def test_a_run_tells_how_far_it_departs(tiny: Model, tmp_path: Path) -> None:
     assert (told.mean, told.largest) == pytest.approx((float(off.mean()), float(off.max())), rel=0.1)
     assert told.same == pytest.approx(float((exact.argmax(-1) == rounded.argmax(-1)).float().mean()), abs=0.03)
     (decoded,) = run.store.config["execution"]["decoded_by"]
-    assert decoded.startswith("int8 (shared-prefix, ") and decoded.endswith(f"of weights in 8 bits; {told})")
+    assert decoded.startswith("int8 (shared-prefix, 99% of weights in 8 bits") and decoded.endswith(f"; {told})")
     assert run.metrics["decoding_notes"] == [f"linear layers were computed in int8: {told}"]
     assert f"Decoding: linear layers were computed in int8: {told}." in notes(run.metrics)  # below the table
     assert run.store.config["identity"]["engines"] == ["int8"]

@@ -20,6 +20,7 @@ from elicit.decoding.decoders import DECODERS
 from elicit.decoding.engine import STATISTICS, Batch, Can
 from elicit.decoding.engines.hf import HuggingFaceEngine
 from elicit.decoding.int8_weights import Channels, channels_of, check_room, int8, layers
+from elicit.decoding.ready import check_prompts
 from elicit.decoding.trial import way_of
 from elicit.models.model import Model
 from elicit.models.processor import has
@@ -140,8 +141,15 @@ class Int8Engine(HuggingFaceEngine):
 
     def _ids(self, text: str) -> Int[Tensor, "one pos"]:
         lm = self.model.lm
-        most = min(MOST, getattr(lm.config.get_text_config(), "max_position_embeddings", None) or MOST)
-        return torch.tensor([self.model.tokenizer(text)["input_ids"][:most]], device=lm.device)
+        most = min(MOST, (getattr(lm.config.get_text_config(), "max_position_embeddings", None) or MOST + 1) - 1)
+        ids = self.model.tokenizer(text)["input_ids"][:most]
+        if len(ids) < 2:
+            raise UserError(
+                f"the tokenizer of {self.model.name} makes {len(ids)} tokens of a text, by which the int8 engine could "
+                "not say how far it departs; use the hf engine"
+            )
+        check_prompts(lm, [ids], 1, self.model.tokenizer)
+        return torch.tensor([ids], device=lm.device)
 
 
 @torch.inference_mode()
