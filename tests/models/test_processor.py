@@ -40,7 +40,10 @@ def test_held_to_avx2_it_is_a_processor_with_avx2_alone() -> None:
     )  # fmt: skip
     assert json.loads(done.stdout) == {
         "torch": "AVX2", "left as it is": [True, False],
-        "has": {"avx2": True, "bf16-packing": False, "bf16-products": False, "fp32-packing": True},
+        "has": {
+            "avx2": True, "bf16-packing": False, "bf16-products": False, "fp32-packing": True, "int8-products": True,
+            "int8-sums": False,
+        },
     }  # fmt: skip
 
 
