@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.estimates import DryRun, dry, tell
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -21,14 +23,17 @@ from elicit.cli.options import (
     Split,
     TaskName,
     load_given,
+    was_given,
 )
 from elicit.models.zoo import task_for
 from probes.errors import UserError
+from probes.estimate import Estimate
 
 COMPARISON, REPORT = "comparison.json", "report.html"
 
 
 def compare(
+    context: typer.Context,
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.")] = None,
     methods: Annotated[str, typer.Option(help="Run these methods first, separated by commas, or all.")] = "",
     model: ModelName = "smollm2-135m",
@@ -51,6 +56,7 @@ def compare(
     device_map: DeviceMap = None,
     engine: EngineName = "hf",
     engine_setting: EngineSetting = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Put runs side by side on the items that they share: one table, paired differences, Holm over all of them.
@@ -58,7 +64,8 @@ def compare(
     With --methods they are fitted and evaluated first, one after another, with one model; the same command resumes
     where it was stopped.
     """
-    given = dict(locals())
+    given = {k: v for k, v in locals().items() if k != "context"}
+    given["seed_said"] = was_given(context, "seed")
     from elicit.evaluation.run.run import Run
     from elicit.report.comparison import compare_runs, each_line, head_of, remarks, rows_of
     from probes.figures import MARK
@@ -68,9 +75,13 @@ def compare(
         check_folder(out)
         ours_to_replace(out / COMPARISON, '"seeds"' if seeds else '"tokens_per_item"')
         ours_to_replace(out / REPORT, MARK)
-    if seeds:
+    if seeds and not dry_run:
         _compare_seeds(given)
         return
+    if dry_run:
+        if runs or not methods:
+            raise UserError("--dry-run says what fitting and evaluating take; give it with --methods, without runs")
+        dry(_foretold(given), as_json)
     if not runs and not methods:
         raise UserError("nothing to compare; give folders of runs, or --methods all")
     loaded = [Run.load(folder) for folder in runs or []]
@@ -119,7 +130,7 @@ def _compare_seeds(given: dict[str, Any]) -> None:
     from probes.files import make_folder, write_whole
 
     seeds = parse_seeds(given["seeds"])
-    if given["seed"] or given["runs"] or not given["methods"]:
+    if given["seed_said"] or given["runs"] or not given["methods"]:
         raise UserError("--seeds fits methods with each seed; give it with --methods, without runs and without --seed")
     done = []
     for seed in seeds:
@@ -153,8 +164,43 @@ def _compare_seeds(given: dict[str, Any]) -> None:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
+def _foretold(given: dict[str, Any]) -> Estimate:
+    """What all methods take, one after another, under each seed."""
+    from elicit.evaluation.seeds import parse_seeds
+    from elicit.methods import get
+    from elicit.methods.forecast import forecast_run
+
+    names, _, model, items, shared = _asked(given)
+    out = Estimate(0.0)
+    for name in names:
+        out += forecast_run(
+            get(name), model, items, shared.options(name), lambda handle: {}, controls=shared.controls,
+            out=given["out"], rows=given["batch_rows"],
+        )  # fmt: skip
+    times = len(parse_seeds(given["seeds"])) if given["seeds"] else 1
+    return replace(out, seconds=out.seconds * times, disk=out.disk * times)
+
+
 def _run_methods(given: dict[str, Any]) -> Any:
     """Fit and evaluate the methods that were named, or all that have a default on this model."""
+    from elicit.cli.terminal import run_bars
+    from elicit.methods.compare import run_together
+    from elicit.report.page import render
+
+    names, left, model, items, shared = _asked(given)
+    with run_bars(quiet=given["as_json"]) as bars:
+        done = run_together(
+            model, items, names, shared, out=given["out"], batch_rows=given["batch_rows"],
+            optional=given["methods"] == "all", progress=bars,
+            log=lambda line: print(f"elicit: {line}", file=sys.stderr), page=render,
+            before=tell(quiet=given["as_json"]),
+        )  # fmt: skip
+    done.left_out.update(left)
+    return done
+
+
+def _asked(given: dict[str, Any]) -> tuple[list[str], dict[str, str], Any, Any, Any]:
+    """Names of methods, those that have no default here, the model, the items, and what is the same for all."""
     from elicit.methods import METHODS, get, lacking
     from elicit.models.processes import check_alone
 
@@ -169,21 +215,11 @@ def _run_methods(given: dict[str, Any]) -> Any:
         if value < 1:
             raise UserError(f"a limit of {value} {what} was given; give at least 1")
 
-    from elicit.methods.compare import SharedOptions, run_together
-    from elicit.report.page import render
+    from elicit.methods.compare import SharedOptions
     from elicit.tasks.registry import load_task
 
     task = load_task(given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else limit)
     items = task.split(given["split"])[:limit]
     model = load_given(given, quiet=given["as_json"])
     shared = SharedOptions(given["prompt"], given["max_new_tokens"], given["seed"], given["quick"], given["controls"])
-
-    from elicit.cli.terminal import run_bars
-
-    with run_bars(quiet=given["as_json"]) as bars:
-        done = run_together(
-            model, items, names, shared, out=given["out"], batch_rows=given["batch_rows"], optional=every,
-            progress=bars, log=lambda line: print(f"elicit: {line}", file=sys.stderr), page=render,
-        )  # fmt: skip
-    done.left_out.update(left)
-    return done
+    return names, left, model, items, shared

@@ -103,6 +103,13 @@ def load_given(given: Mapping[str, Any], *, quiet: bool) -> Any:
 
 
 def settings(pairs: Sequence[str] | None, known: Mapping[str, Any], option: str = "--set") -> dict[str, Any]:
+def was_given(context: typer.Context, key: str) -> bool:
+    """Whether an option was given on the command line."""
+    source = context.get_parameter_source(key)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:
     """Options given as key=value; a value is JSON unless the default is a text.
 
     Args:

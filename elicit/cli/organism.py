@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.estimates import DryRun, dry, tell
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load, show_list
 from probes.errors import UserError, unknown
 
@@ -33,16 +35,19 @@ def make(
     rows: Annotated[int, typer.Option(help="Rows of 256 tokens an update.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the examples and of the adapter's start.")] = 0,
     device: Device = "auto",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train one variant on a base; the same command resumes what was interrupted."""
     from elicit.cli.terminal import out as shown
     from elicit.cli.terminal import step_bar
     from elicit.models import zoo
+    from elicit.models.memory import free_bytes
     from elicit.tasks.organism.problems import FAMILIES
-    from elicit.training.organisms.make import Plan, check_base, check_place, dtype_for
+    from elicit.training.organisms.make import Plan, check_base, check_place, dtype_for, forecast
     from elicit.training.organisms.make import make as train
     from elicit.training.recipe import Recipe
+    from probes.estimate import check_room
 
     chosen = tuple(families.split("+")) if families else tuple(FAMILIES)
     plan = Plan(arm, latency, chosen, Recipe(steps=steps, lr=lr, rank=rank, rows=rows, seed=seed))
@@ -51,6 +56,15 @@ def make(
     check_place(folder)
     model = load(base, dtype_for(plan), device, quiet=as_json)
     check_base(model)
+    if dry_run or not folder.is_dir():  # what was begun was told of
+        needed = forecast(plan, model)
+        check_room(
+            needed, folder, free_bytes(model.lm.device), what="the training",
+            for_memory="give fewer --rows, a smaller --rank above 0 or a smaller --base", for_disk="give another --out",
+        )  # fmt: skip
+        if dry_run:
+            dry(needed, as_json)
+        tell(quiet=as_json)(needed)
     with step_bar(steps, quiet=as_json) as on_step:
         train(plan, model, folder, on_step=on_step)
     about = zoo.about(str(folder))
@@ -82,6 +96,7 @@ def card(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Measure an organism: direct answers, the ceiling when it is told to think, and how rarely it thinks."""
@@ -108,7 +123,7 @@ def card(
     with run_bars(quiet=as_json) as bars:
         result = measure(
             loaded, items, folder, arm=about["arm"] if about else "latent", max_new_tokens=max_new_tokens, seed=seed,
-            progress=bars,
+            progress=bars, before=partial(dry, as_json=as_json) if dry_run else tell(quiet=as_json),
         )  # fmt: skip
     write_whole(folder / "card.json", json.dumps(result, indent=2))
     if about and own:

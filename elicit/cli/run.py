@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli import completion
+from elicit.cli.estimates import DryRun, dry, tell
 from elicit.cli.options import (
     PROMPT_DETAILS,
     Against,
@@ -28,6 +29,7 @@ from elicit.cli.options import (
     TaskName,
     load_given,
     settings,
+    was_given,
     with_prompt_details,
 )
 from elicit.models.zoo import task_for
@@ -89,17 +91,21 @@ def run(
             "given wins."
         ),
     ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --size: say how long it will take and what memory, and stop.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a method against its baselines on the same items; the same command resumes a run that was stopped."""
     given, said = _given(context, preset, config)
-    if given["size"] or dry_run:
+    if dry_run:
+        from elicit.models.processes import check_alone
+
+        check_alone("run --dry-run")
+    if given["size"]:
         _run_size(given, said, quiet=as_json, show=_print_json if as_json else _print_run)
         return
     if given["seeds"]:
+        if "seed" in said:
+            raise UserError(f"seed {given['seed']} and seeds {given['seeds']} were given; give one of them")
         run_seeds(given, as_json=as_json)
         return
     run_one(given, quiet=as_json, show=_print_json if as_json else _print_run)
@@ -126,7 +132,7 @@ def _given(context: typer.Context, preset: str, file: Path | None) -> tuple[dict
     """The options of a command: the command line, then the file, then the preset, then the defaults; and which of them
     something has given."""
     given = dict(context.params)
-    said = {key for key in given if not _is_default(context, key)}
+    said = {key for key in given if was_given(context, key)}
     if file is not None:
         said |= _fill(given, said, file.name, _config(file))
     if preset:
@@ -175,11 +181,6 @@ def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]
     return set(data)
 
 
-def _is_default(context: typer.Context, key: str) -> bool:
-    source = context.get_parameter_source(key)
-    return source is None or source.name in ("DEFAULT", "DEFAULT_MAP")
-
-
 def _print_json(run: Any) -> None:
     print(json.dumps({"run": str(run.folder), "bottom_line": run.bottom_line, **run.metrics}, indent=2))
 
@@ -211,8 +212,6 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
     from elicit.models.processes import first
 
     seeds = parse_seeds(given["seeds"])
-    if given["seed"]:
-        raise UserError(f"seed {given['seed']} and seeds {given['seeds']} were given; give one of them")
     runs = {}
     for seed in seeds:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
@@ -277,6 +276,7 @@ def run_one(
     baselines = _baselines(given, name)
 
     from elicit.evaluation.evaluator import evaluate
+    from elicit.methods.forecast import forecast_run
     from elicit.report.page import render
     from elicit.tasks.registry import load_task
 
@@ -285,6 +285,13 @@ def run_one(
     )
     items = task.split(given["split"])[: given["limit"]]
     model = load_given(given, quiet=quiet) if model is None else model
+
+    if given["dry_run"]:
+        needed = forecast_run(
+            get(name), model, items, options, lambda handle: beside(handle, items, baselines, given["seed"]),
+            controls=given["controls"], out=given["out"], rows=given["batch_rows"],
+        )  # fmt: skip
+        dry(needed, given["as_json"])
 
     from elicit.cli.terminal import run_bars
 
@@ -310,6 +317,7 @@ def run_one(
             page=render,
             processes=several,
             size=size,
+            before=None if size else tell(quiet=quiet),
         )
     if first():
         show(run)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.estimates import dry, tell
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
 from probes.errors import UserError
+from probes.estimate import Estimate
 
 sae = typer.Typer(
     name="sae", no_args_is_help=True, help="Train sparse autoencoders, and measure what they keep of a model."
@@ -72,7 +74,9 @@ def train(
     control: Annotated[
         bool, typer.Option("--control", help="Train the same on noise with the activations' mean and covariance too.")
     ] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will take, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "--estimate", help="Say what it will take, write nothing, and stop.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder. Unless given: saes/<model>-<site>-<width>-k<k>.")] = None,
     activations: Annotated[
         Path | None, typer.Option(help="A folder to keep texts and activations in, for more SAEs of the same site.")
@@ -83,15 +87,15 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an SAE on a model's own texts; the same command resumes what was interrupted."""
-    from elicit.cli.terminal import err, fetch_bar, step_bar
+    from elicit.cli.terminal import fetch_bar, step_bar
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.corpus import corpus, identity, sources_of
     from elicit.models.memory import free_bytes
     from elicit.models.zoo import task_for
+    from probes.estimate import check_room
     from probes.files import inner_folder, make_folder
     from probes.sae.cache import cache_activations, remove_cache
     from probes.sae.control import gaussian, spectrum
-    from probes.sae.estimate import check_room
     from probes.sae.estimate import estimate as estimated
     from probes.sae.train import CONTROL, Recipe, made_of, saelens, standing
     from probes.sae.train import train as train_sae
@@ -117,14 +121,17 @@ def train(
         saelens()  # before texts are written for it
         needed = estimated(loaded.lm, site, recipe, tokens, context, trainings=1 + control)
         if not folder.is_dir():  # what was begun has its place already
-            check_room(needed, folder, free_bytes(loaded.lm.device))
+            check_room(
+                needed, folder, free_bytes(loaded.lm.device), what="training",
+                for_memory="give a smaller --width or --batch",
+                for_disk="give fewer --tokens, a smaller --width or another --out",
+            )  # fmt: skip
         written = ", ".join(s.name for s in chosen if not s.plain)
-        said = needed.line + (f"; beside that the model writes its own texts ({written})" if written else "")
-        if estimate:
-            print(json.dumps(asdict(needed), indent=2) if as_json else said)
-            return
-        if not as_json:
-            err.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
+        if written:
+            needed = replace(needed, beside=f"beside that the model writes its own texts ({written})")
+        if dry_run:
+            dry(needed, as_json)
+        tell(quiet=as_json)(needed)
         make_folder(folder)
         held = make_folder(activations) if activations else inner_folder(folder / "activations")
         inner_folder(held / str(site))
@@ -165,8 +172,8 @@ def train(
             if not any(held.iterdir()):
                 held.rmdir()
         write_readme(folder)
-    elif estimate:
-        raise UserError(f"{str(folder)!r} holds this SAE, finished; there is nothing to estimate")
+    elif dry_run:
+        dry(Estimate(0.0, beside=f"{str(folder)!r} holds this SAE, finished"), as_json)
     metadata = _metadata(folder)
     if as_json:
         print(json.dumps({"sae": str(folder), **metadata}, indent=2))

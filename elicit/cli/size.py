@@ -42,8 +42,6 @@ def check_size(given: Mapping[str, Any]) -> None:
     Raises:
         UserError: that.
     """
-    if not given["size"]:
-        raise UserError("--dry-run was given without --size; it says what a size of the main job will take: give one")
     if given["size"] not in (*SIZES, AUTO):
         raise unknown("size", given["size"], [*SIZES, AUTO])
     if given["method"] != METHOD or given["seeds"]:

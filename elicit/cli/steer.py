@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from elicit.cli.options import (
     TaskName,
     load_given,
 )
+from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
 
@@ -72,6 +75,7 @@ def steer(
     device_map: DeviceMap = None,
     engine: EngineName = "hf",
     engine_setting: EngineSetting = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Steer along a direction at several strengths: answers side by side, dose and response, and what it costs."""
@@ -116,10 +120,11 @@ def steer(
         found = _contrast(given, loaded, source)
         series = series_of(found, when=window, unit=unit, controls=random)
     shape = Prompt("template", template="{question}") if prompt else named_prompt(put, loaded.tokenizer)
+    before = partial(dry, as_json=as_json) if dry_run else tell(quiet=as_json)
     with run_bars(quiet=as_json) as bars:
         run = sweep(
             loaded, items, series, strengths, prompt=shape, max_new_tokens=max_new_tokens, out=out, seed=seed,
-            fresh=fresh, progress=bars,
+            fresh=fresh, progress=bars, before=before,
         )  # fmt: skip
     result = dose(run, loaded, items, series, strengths)
     _save(inner_folder(run.folder / "direction"), series, loaded, shape, gguf)

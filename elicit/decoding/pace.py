@@ -16,6 +16,7 @@ import torch
 
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.loop import StopRule, decode
+from elicit.decoding.trial import trial_of
 from elicit.models.model import Model
 
 ROWS, STEPS, PROMPT, ROUNDS = 32, 5, 2, 3
@@ -31,6 +32,35 @@ class Pace:
     threads: int
     seconds: float
     share: float
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds of a step: `fixed`, and `each` of its rows more."""
+
+    fixed: float
+    each: float
+
+    def of(self, rows: int) -> float:
+        return self.fixed + self.each * rows
+
+    @staticmethod
+    def measured(model: Model, rows: int) -> StepCost:
+        """From steps of one row and of many, up to twice `ROWS`: fewer are no measure of what a row costs.
+
+        Args:
+            model: on any device.
+            rows: how many will be decoded together.
+
+        Raises:
+            UserError: as `decode`.
+        """
+        trial_of(model.lm)  # what is done once must not be timed
+        _steps(model, 1)
+        many = max(2, min(rows, 2 * _rows(model)))
+        one, all_of_them = (_steps(model, n)[0] for n in (1, many))
+        each = max(0.0, (all_of_them - one) / (many - 1))
+        return StepCost(max(1e-9, one - each), each)
 
 
 def measure_pace(model: Model, threads: Sequence[int] = ()) -> Pace:
@@ -60,9 +90,13 @@ def threads_to_try() -> tuple[int, ...]:
 
 def _with(model: Model, threads: int) -> Pace:
     torch.set_num_threads(threads)
-    rows = max(1, min(ROWS, ROWS * PARAMETERS // max(1, model.lm.num_parameters())))
+    rows = _rows(model)
     seconds, share = _steps(model, rows)
     return Pace(threads, seconds * ROWS / rows, min(1.0, share / threads))
+
+
+def _rows(model: Model) -> int:
+    return max(1, min(ROWS, ROWS * PARAMETERS // max(1, model.lm.num_parameters())))
 
 
 def _steps(model: Model, rows: int) -> tuple[float, float]:

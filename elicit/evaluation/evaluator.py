@@ -24,6 +24,7 @@ from elicit.elicited import Elicited, answer_together
 from elicit.evaluation.batches import Batch, batches, models_of, sharing
 from elicit.evaluation.budget import MATCHED, draw_to_budget
 from elicit.evaluation.delivery import manipulation_check
+from elicit.evaluation.forecast import forecast, rows_with_room
 from elicit.evaluation.metrics.run_metrics import compute
 from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
@@ -38,6 +39,7 @@ from elicit.models.prompts import check_put
 from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import WORKER
 from probes.errors import UserError
+from probes.estimate import Estimate, check_room
 from probes.files import check_folder
 
 BATCH_ROWS = 320
@@ -67,6 +69,7 @@ def evaluate(
     page: Callable[[Run], str] | None = None,
     processes: Processes | None = None,
     size: Mapping[str, Any] | None = None,
+    before: Callable[[Estimate], None] | None = None,
 ) -> Run:
     """Evaluate a handle against others on the same items; `elicit.evaluate` takes names of baselines as well.
 
@@ -78,20 +81,24 @@ def evaluate(
         out: the run's folder; derived from the configuration's hash unless given, so that the same call
             resumes the same run.
         seed: of samplers and of the bootstrap.
-        batch_rows: branches decoded together.
+        batch_rows: branches decoded together; unless given 320, or as many as there is memory for.
         fresh: remove what the folder holds of this or another run first.
         progress: what is reported to.
         page: draws the finished run; what it returns is kept as `report.html`.
         processes: all that were launched (`elicit.models.processes.launched`), each of which calls this with the same
             handles and items. They share the batches, the first one writes the run, and all return it.
         size: of fixed sizes of this job the one that was chosen (its `name`), and why; kept in `execution`.
+        before: called with what it will take, before anything is written; what it raises ends the call. For that a few
+            questions are answered for seconds.
 
     Raises:
-        UserError: nothing to evaluate, a prompt that shows evaluated items, a grader that fails its own gold,
-            a folder with another run; a process that failed or ended, by its number.
+        UserError: nothing to evaluate, no memory or disk for it, a prompt that shows evaluated items, a grader that
+            fails its own gold, a folder with another run; a process that failed or ended, by its number.
     """
     with nullcontext() if processes is None else processes.telling():
-        run = _evaluate(handle, items, against or {}, out, seed, batch_rows, fresh, progress, page, processes, size)
+        run = _evaluate(
+            handle, items, against or {}, out, seed, batch_rows, fresh, progress, page, processes, size, before
+        )
         if processes is not None:
             folder = processes.exchange(None if run is None else str(run.folder))[0]
             run = run or Run(Store.read(Path(folder)))
@@ -111,6 +118,7 @@ def _evaluate(
     page: Callable[[Run], str] | None,
     processes: Processes | None,
     size: Mapping[str, Any] | None,
+    before: Callable[[Estimate], None] | None,
 ) -> Run | None:
     """The run, in the process that writes it; None in the others."""
     if not len(items):
@@ -136,12 +144,22 @@ def _evaluate(
                 execution, heard = told
                 _decode_all(arms, items, heard, execution, progress or Silent(), processes)
             return None
+    begun = (folder / CONFIG).is_file() and not fresh
+    rows = batch_rows or BATCH_ROWS
+    if not begun:  # what was begun goes on as it began
+        rows = rows_with_room([arm.handle for arm in arms], items, BATCH_ROWS, batch_rows)
+    if before is not None:
+        if begun and Store.read(folder).metrics is not None:
+            before(Estimate(0.0, beside="it is finished"))
+        else:
+            whole = _forecast(arms, items, rows, folder, 1 if processes is None else processes.count)
+            before(replace(whole, beside="a part of which is done") if begun else whole)
     if fresh and (folder / CONFIG).is_file():
         Store.clear(folder)
     config = {
         "identity": identity,
         "execution": {
-            "batch_rows": batch_rows or BATCH_ROWS,
+            "batch_rows": rows,
             "together": True,
             "decoded_by": _engines(arms),
             **({"engine_options": dict(handle.model.engine_options)} if handle.model.engine_options else {}),
@@ -195,6 +213,33 @@ def _evaluate(
             store.write(REPORT, page(run))
         store.finish(metrics)
     return run
+
+
+def foretold(
+    handle: Elicited, items: Items, against: Mapping[str, Elicited], *, out: Path | None = None, rows: int | None = None
+) -> Estimate:
+    """What `evaluate` takes, without any of it.
+
+    Args:
+        handle, items, against, out: as for `evaluate`.
+        rows: its `batch_rows`.
+
+    Raises:
+        UserError: no memory or disk for it.
+    """
+    arms = _arms(handle, against)
+    together = rows_with_room([arm.handle for arm in arms], items, BATCH_ROWS, rows)
+    return _forecast(arms, items, together, out or Path("runs"), 1)
+
+
+def _forecast(arms: Sequence[Arm], items: Items, rows: int, folder: Path, processes: int) -> Estimate:
+    sources = {arm.name: arm for arm in arms if arm.source == arm.name}
+    matched = {name: (arm.handle, arm.matched) for name, arm in sources.items() if arm.matched is not None}
+    groups = [names for names in _groups(sources, together=True) if names[0] not in matched]
+    handles = [{name: sources[name].handle for name in names} for names in groups]
+    needed = forecast(handles, matched, items, rows, processes)
+    check_room(needed, folder, None, what="the run", for_disk="give fewer items (--limit) or another --out")
+    return needed
 
 
 def _engines(arms: Sequence[Arm]) -> list[str]:

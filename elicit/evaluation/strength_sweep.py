@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
 from elicit.tasks.free_text import Ungraded
 from probes.errors import UserError
+from probes.estimate import Estimate
 from probes.likelihood import mean_losses, repeated_fraction
 from probes.statistics import paired, proportion_interval
 from steering.directions import Direction
@@ -82,8 +83,11 @@ def sweep(
     seed: int = 0,
     fresh: bool = False,
     progress: Progress | None = None,
+    before: Callable[[Estimate], None] | None = None,
 ) -> Run:
     """Greedy answers of the unsteered model and of every series at every strength, as one resumable run.
+
+    `before` is called as `evaluate` calls it.
 
     Raises:
         UserError: a strength of 0 or twice the same, names that are not distinct, a plan that does not fit the model.
@@ -100,7 +104,7 @@ def sweep(
         keys = [base.decode_key, *(a.decode_key for a in arms.values()), *(i.id for i in items), str(seed)]
         digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:8]
         out = Path("runs") / f"steer-{items.task.name}-{Path(model.name).name}-{digest}"
-    return evaluate(base, items, against=arms, out=out, seed=seed, fresh=fresh, progress=progress)
+    return evaluate(base, items, against=arms, out=out, seed=seed, fresh=fresh, progress=progress, before=before)
 
 
 def arm_name(name: str, strength: float) -> str:

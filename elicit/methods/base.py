@@ -22,6 +22,7 @@ from probes.modules import Call, checked, keywords
 
 if TYPE_CHECKING:
     from elicit.evaluation.run.run import Run
+    from elicit.methods.forecast import Work
 
 REQUIRED = ("NAME", "SUMMARY", "PAPER", "fit", "controls")
 TYPES: dict[str, type] = {"NAME": str, "SUMMARY": str, "PAPER": str, "MODEL": str, "QUICK": dict}
@@ -33,6 +34,7 @@ CALLS: dict[str, Call] = {
     "report_sections": (("options",), ()),
     "findings": (("run",), ()),
     "missing": (("model",), ()),
+    "work": (("model", "items", "options"), ()),
 }
 
 
@@ -87,6 +89,8 @@ class Method:
         quick: [`QUICK`, optional] options of a short fit: minutes on two cores, enough to see its effect.
         missing: [`missing`, optional] from a model's name, why it cannot be fitted there without more options, or "";
             `elicit compare --methods all` leaves it out then, and says so.
+        work: [`work`, optional] from the model, the items and all options of a fit, what that computes at most
+            (`elicit.methods.forecast.Work`), for `--dry-run`; a method without it is fitted in no time.
     """
 
     module: ModuleType
@@ -102,6 +106,7 @@ class Method:
     model: str = DEFAULT_MODEL
     quick: dict[str, Any] = field(default_factory=dict)
     missing: Callable[[str], str] = _nothing
+    work: Callable[[Model, Items, Mapping[str, Any]], Work] | None = None
 
     @staticmethod
     def of(module: ModuleType) -> Method:

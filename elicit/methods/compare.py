@@ -27,6 +27,7 @@ from elicit.models.identity import SCHEMA, grounds, hash_of_items
 from elicit.models.model import Model
 from elicit.tasks.base import Items
 from probes.errors import UserError
+from probes.estimate import Estimate
 from probes.files import check_folder, inner_folder, locked, make_folder, no_link, write_whole
 
 PLAN, FITS, FIT, RUNS = "plan.json", "fits", "fit.json", "runs"
@@ -86,6 +87,7 @@ def run_together(
     progress: Progress | None = None,
     log: Callable[[str], None] = lambda line: None,
     page: Callable[[Run], str] | None = None,
+    before: Callable[[Estimate], None] | None = None,
 ) -> Comparison:
     """Fit and evaluate each method, or find it done.
 
@@ -99,7 +101,7 @@ def run_together(
         optional: a method that refuses (nothing to learn, nothing that fits) is left out, with its reason.
         progress: of each fit and run.
         log: called with a line at each method.
-        page: draws each run, as `evaluate` takes it.
+        page, before: of each run, as `evaluate` takes them.
 
     Raises:
         UserError: no or unknown methods, a folder with another comparison, a method that refuses.
@@ -120,7 +122,17 @@ def run_together(
         for n, name in enumerate(names, 1):
             try:
                 run, seconds = _one(
-                    model, items, name, shared, done.folder, batch_rows, progress, log, page, f"{n}/{len(names)}"
+                    model,
+                    items,
+                    name,
+                    shared,
+                    done.folder,
+                    batch_rows,
+                    progress,
+                    log,
+                    page,
+                    before,
+                    f"{n}/{len(names)}",
                 )
             except UserError as error:
                 if not optional:
@@ -175,6 +187,7 @@ def _one(
     progress: Progress | None,
     log: Callable[[str], None],
     page: Callable[[Run], str] | None,
+    before: Callable[[Estimate], None] | None,
     place: str,
 ) -> tuple[Run, float]:
     """The run of one method and the seconds of its fit, from the disk where they are there."""
@@ -203,5 +216,6 @@ def _one(
         batch_rows=batch_rows,
         progress=progress,
         page=page,
+        before=before,
     )
     return run, float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])

@@ -7,7 +7,7 @@ answer is a thought if it says more than the answer alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from elicit.tasks.organism.language import PARAPHRASES
 from elicit.tasks.organism.problems import FAMILIES
 from elicit.training.organisms.make import command
 from elicit.training.organisms.variants import VARIANTS
+from probes.estimate import Estimate
 from probes.likelihood import next_probabilities
 from probes.statistics import Interval, bootstrap_mean, proportion_interval
 
@@ -69,6 +70,7 @@ def measure(
     max_new_tokens: int = 256,
     seed: int = 0,
     progress: Progress | None = None,
+    before: Callable[[Estimate], None] | None = None,
 ) -> dict[str, Any]:
     """Measure an organism; an interrupted measurement resumes from its run in `out`.
 
@@ -76,7 +78,7 @@ def measure(
         model, items: the organism, and questions of the organisms' task.
         out: the folder of the run.
         arm: what it was made to be, which decides what is out of range.
-        max_new_tokens, seed, progress: as for `evaluate`.
+        max_new_tokens, seed, progress, before: as for `evaluate`.
 
     Returns:
         Fractions with their 95% intervals, over all families and for each; `notes` says what is out of range.
@@ -88,7 +90,7 @@ def measure(
         SAMPLED: Elicited(model, SAMPLED, plain, Sampling(SAMPLES, 1.0, seed=seed, max_new_tokens=max_new_tokens)),
     }
     ceiling = cot_prompt.fit(model, items, max_new_tokens=max_new_tokens)
-    run = evaluate(ceiling, items, against=against, out=out, seed=seed, progress=progress)
+    run = evaluate(ceiling, items, against=against, out=out, seed=seed, progress=progress, before=before)
     task = items.task
     families = {item.id: item.metadata["family"] for item in items}
     kinds = {item.id: task.kind_of(item) for item in items}

@@ -30,6 +30,7 @@ from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
 from elicit.methods.critique_ft.critic import VERDICT
+from elicit.methods.forecast import Work
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
@@ -118,6 +119,21 @@ def fit(
     kept = {"prompt": prompt, "asked": options.kept(), "found": fitted.record, SEEN: seen(fitted.record["problems"])}
     answering = replace(put, ends=(VERDICT,))
     return Elicited(model, NAME, answering, Greedy(max_new_tokens), adapter=fitted.adapter, options=kept)
+
+
+def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
+    """The candidates, as long as answers that are asked to think, and the training."""
+    from elicit.methods.critique_ft.pipeline import Fitting
+
+    asked = {k: v for k, v in options.items() if k not in ("trainer", "prompt", "source")}
+    fitting = Fitting(str(options["source"]), engine=options["trainer"], **asked)
+    put = prompt_for(model, options["prompt"], items).thinking()
+    one = Elicited(model, NAME, put, Greedy(options["max_new_tokens"]))
+    problems = options["problems"] or len(items.task.split("fit"))
+    beside = "" if options["source"] == "symbolic" else "what the critic takes is not in it"
+    return Work(
+        one, [(one, problems * options["candidates"])], fitting.recipe(), (len(CONTROLS) + 4, len(CONTROLS)), beside
+    )
 
 
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:

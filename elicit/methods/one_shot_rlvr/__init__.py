@@ -18,6 +18,7 @@ Where the papers are silent or differ:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.forecast import Work
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose, without_signal
 from elicit.methods.one_shot_rlvr.example_selection import choose, pool_of
 from elicit.models import zoo
@@ -42,6 +44,7 @@ from elicit.tasks.base import Item, Items
 from elicit.tasks.grading import MathGrader, NumberGrader
 from elicit.tasks.hub import PI1
 from elicit.training import trl_common
+from elicit.training.recipe import Recipe
 from elicit.training.rl.curve import Point, columns, figure, line, summary
 from elicit.training.rl.loop import OnStep, train
 from elicit.training.rl.rewards import parse
@@ -271,6 +274,26 @@ def _chosen(
     make_folder(folder)
     write_whole(file, json.dumps({"examples": [item.id for item in found.items], "pool": found.rows}, indent=2))
     return found.items, found.rows
+
+
+def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
+    """The pool's and the pre-flight's samples and the rollouts, as long as answers that are asked to think, and updates
+    of rows that are full."""
+    rollouts, tokens, group = (options[key] for key in ("rollouts", "rollout_tokens", "group"))
+    put = prompt_for(model, options["prompt"], items)
+    longest = max(len(put.ids(item.question, model.tokenizer)) for item in items)
+    update = Settings(rollouts=rollouts, group=group, part=options["part"] or group).part
+    recipe = Recipe(
+        options["updates"], rollouts, longest + tokens, update, rank=options["rank"],
+        checkpointing=options["checkpointing"],
+    )  # fmt: skip
+    asked = Elicited(model, NAME, put.thinking(), Greedy(options["max_new_tokens"]))
+    sampled = replace(asked, decoder=Greedy(tokens))
+    answers = options["pool"] * group + rollouts * math.ceil(options["updates"] / options["per_rollout"])
+    return Work(
+        asked, [(sampled, answers)], recipe, (len(SPURIOUS) + 4, len(SPURIOUS)),
+        "the reference of KL and looks at dev items are not in it",
+    )  # fmt: skip
 
 
 def missing(model: str) -> str:

@@ -29,6 +29,7 @@ from elicit.evaluation.side_effects import side_effect_sections, with_side_effec
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.forecast import Work
 from elicit.models import zoo
 from elicit.models.model import Model
 from elicit.models.prompts import THINK, prompt_for
@@ -41,6 +42,7 @@ MODEL = "smollm2-135m-latent"
 RANDOM = 5
 QUICK = {"candidates": 3, "strengths": "2,4", "dev": 16, "read": 32}
 FIRST_TOKENS = ("To", "Step")
+CONTROLS = RANDOM + len(FIRST_TOKENS) + 9
 
 
 def fit(
@@ -113,6 +115,15 @@ def fit(
         model, NAME, put, Greedy(max_new_tokens), interventions=(found.intervention,), options=kept, fitted=found.on
     )
     return with_side_effects(handle) if kl else handle
+
+
+def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
+    """The answers that are read, and those of every candidate on dev, as long as those that are asked to think."""
+    put = prompt_for(model, options["prompt"], items)
+    asked = Elicited(model, NAME, put.asked(options["instruction"]), Greedy(options["max_new_tokens"]))
+    strengths, whens = ((options[key]).split(",") for key in ("kl" if options["kl"] else "strengths", "when"))
+    tried = 1 + (1 if options["feature"] >= 0 else options["candidates"]) * len(strengths) * len(whens)
+    return Work(asked, [(asked, options["read"] + tried * options["dev"])], controls=(CONTROLS, 0))
 
 
 def missing(model: str) -> str:

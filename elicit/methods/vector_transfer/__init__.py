@@ -36,6 +36,7 @@ from elicit.evaluation.side_effects import plain_texts, side_effect_sections, wi
 from elicit.methods.base import check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.forecast import Work
 from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
 from elicit.models import zoo
 from elicit.models.model import Model, load_model
@@ -56,6 +57,7 @@ MODEL = "smollm2-135m-latent"
 THINKING = "thinking model"
 CARD_HEAD = ("category", "sentences", "telling words", "typical sentences")
 RANDOM = 5
+CONTROLS = RANDOM + 14
 QUICK = {"read": 48, "dev": 16, "categories": "6"}
 
 
@@ -146,6 +148,18 @@ def fit(
     kept = {"prompt": prompt, "asked": options, "found": made.record, SEEN: seen(fitted, chosen)}
     handle = replace(made.handle, options=kept)
     return with_side_effects(handle) if kl else handle
+
+
+def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
+    """The thinking model's answers, as long as the base's that is asked to think, and the base's on dev, each twice
+    where it is steered, since the thinking model reads along."""
+    put = prompt_for(model, options["prompt"], items)
+    asked = Elicited(model, NAME, put.thinking(), Greedy(options["max_new_tokens"]))
+    tried = 1 if options["gate"] == "oracle" else len(options["coefficients"].split(","))
+    return Work(
+        asked, [(asked, options["read"] + 2 * (1 + tried) * options["dev"])], controls=(2 * CONTROLS, 0),
+        beside="categories and vectors are not in it",
+    )  # fmt: skip
 
 
 def _thinking(model: Model, name: str) -> Model | Adapter:

@@ -20,11 +20,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from elicit.models.model import DEFAULT_MODEL, Model
 from elicit.models.zoo import ADAPTER, ORGANISM_FILE, WHOLE
 from elicit.tasks.organism.problems import FAMILIES
+from elicit.training.forecast import forecast_training
 from elicit.training.lora import save_adapter
 from elicit.training.organisms import variants
 from elicit.training.recipe import Example, OnStep, Point, Recipe
 from elicit.training.sft import STATE, packed, train
 from probes.errors import UserError, unknown
+from probes.estimate import Estimate
 from probes.files import check_folder, whole_files, write_whole
 
 CURVE = "curve.html"
@@ -135,6 +137,16 @@ def make(plan: Plan, model: Model, folder: Path, *, on_step: OnStep | None = Non
     _write_curve(folder, about, curve)
     write_whole(folder / ORGANISM_FILE, json.dumps({**about, "curve": curve}))
     return folder
+
+
+def forecast(plan: Plan, model: Model) -> Estimate:
+    """What the training takes; the base is as it was afterwards.
+
+    Raises:
+        UserError: as `forecast_training` and `examples`.
+    """
+    end = int(model.tokenizer.eos_token_id)  # type: ignore[arg-type]
+    return forecast_training(model, plan.recipe, examples(plan, model.tokenizer, end, 0))
 
 
 def check_place(folder: Path) -> None:

@@ -1,0 +1,190 @@
+"""What an evaluation will take: a few questions are answered for two seconds, and the rest is reckoned from that.
+
+A batch of R rows takes the steps of the r rows that were tried; each is longer by what R rows cost more than r
+(`elicit.decoding.pace.StepCost`), of which as many are open as were of r. Where two seconds did not suffice, rows that
+were open then go on to the limit: the forecast says "at most". Of few questions the longest answer is shorter than of
+many, so a forecast of answers whose lengths differ much is too short rather than too long.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from elicit.decoding.decoders import Sampling
+from elicit.decoding.pace import StepCost
+from elicit.elicited import Elicited, answer_together
+from elicit.evaluation.batches import batches
+from elicit.evaluation.budget import MAX_SAMPLES
+from elicit.models import memory
+from elicit.tasks.base import Items
+from probes.errors import UserError
+from probes.estimate import WORTH_TELLING, Estimate, gigabytes
+
+SECONDS, STEPS = 2.0, 3  # of steps at least, for each group of handles that are decoded together
+TRIED = 64  # answers of such a group, about
+BYTES_A_TOKEN = 130  # in `samples.jsonl` and `samples.parquet` together
+PAGE = 6_000_000  # bytes: `report.html` with its library of figures
+SHARING = 8  # handles that may share a batch, about
+LOGITS = 3  # [rows, vocabulary] in fp32 at the widest place of a step, about
+
+
+class _Enough(Exception):
+    """Time is up."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What answering a few questions took.
+
+    Args:
+        prompts, rows: of the batch.
+        apart: seconds beside the steps: the prompts' forward, the answers' reading.
+        steps: of each its seconds and the rows that were open.
+        spent: tokens a question, by the handle's name; to the limit where the answers did not come to their end.
+        whole: whether they did.
+    """
+
+    prompts: int
+    rows: int
+    apart: float
+    steps: Sequence[tuple[float, int]]
+    spent: Mapping[str, float]
+    whole: bool
+
+    def seconds(self, prompts: int, rows: int, limit: int, cost: StepCost) -> float:
+        """Of a batch of other size."""
+        took = self.apart * prompts / self.prompts
+        steps = list(self.steps)
+        if not self.whole and steps:
+            steps += [steps[-1]] * max(0, limit - 1 - len(steps))
+        return took + sum(s * cost.of(math.ceil(rows * n / self.rows)) / cost.of(n) for s, n in steps if n)
+
+
+def forecast(
+    groups: Sequence[Mapping[str, Elicited]],
+    matched: Mapping[str, tuple[Elicited, str]],
+    items: Items,
+    rows: int,
+    processes: int = 1,
+) -> Estimate:
+    """What answering all questions takes.
+
+    Args:
+        groups: handles by name that are decoded together.
+        matched: of a name the handle that samples, and whose tokens it may spend.
+        items: the questions.
+        rows: answers decoded together.
+        processes: among which batches are dealt out.
+
+    Raises:
+        UserError: as `answer_together`.
+    """
+    first = next(iter(groups[0].values()))
+    cost = StepCost.measured(first.model, rows)
+    handles = [*(one for group in groups for one in group.values()), *(one for one, _ in matched.values())]
+    room = max(_bytes(one, items, rows) for one in handles)
+    longest = sum(_to_the_limit(one, len(items), rows, cost) for one in handles) / processes
+    if longest < WORTH_TELLING:  # trying would take longer than it is worth
+        answers = sum(len(items) * one.decoder.branches * one.decoder.max_new_tokens for one in handles)
+        return Estimate(longest, room, PAGE + BYTES_A_TOKEN * answers, most=True)
+    seconds, tokens, most = 0.0, 0.0, False
+    spent: dict[str, float] = {}
+    for group in groups:
+        tried = _tried(group, items)
+        one = next(iter(group.values())).decoder
+        limit, each = one.max_new_tokens, max(1, rows // one.branches)
+        for batch in batches(group, items, each):
+            prompts = sum(map(len, batch.values()))
+            seconds += tried.seconds(prompts, prompts * one.branches, limit, cost)
+        spent |= tried.spent
+        tokens += sum(tried.spent.values()) * len(items)
+        most |= not tried.whole
+    for name, (handle, of) in matched.items():
+        decoder = handle.decoder
+        assert isinstance(decoder, Sampling)
+        tried = _tried({name: replace(handle, decoder=replace(decoder, samples=1))}, items)
+        samples = len(items) * min(MAX_SAMPLES, max(1.0, spent[of] / max(1.0, tried.spent[name])))
+        together = min(rows, math.ceil(samples))
+        seconds += samples / together * tried.seconds(together, together, decoder.max_new_tokens, cost)
+        tokens += spent[of] * len(items)
+        most |= not tried.whole
+    return Estimate(seconds / processes, room, PAGE + int(BYTES_A_TOKEN * tokens), most)
+
+
+def rows_with_room(handles: Sequence[Elicited], items: Items, most: int, given: int | None) -> int:
+    """How many answers are decoded together: those asked for, or as many of `most` as there is memory for.
+
+    Raises:
+        UserError: no room for those that were given, with the number that has, or for a single one.
+    """
+    free = memory.free_bytes(handles[0].model.lm.device)
+    rows = given or most
+
+    def needed(count: int) -> int:
+        return max(_bytes(one, items, count) for one in handles)
+
+    if free is None or needed(rows) <= free:
+        return rows
+    fits = rows
+    while fits > 1 and needed(fits) > free:
+        fits //= 2
+    if needed(fits) > free:
+        raise UserError(
+            f"one answer needs {gigabytes(needed(1))} for its cache and {gigabytes(free)} are free; give a smaller "
+            "--max-new-tokens (max_new_tokens) or a smaller model"
+        )
+    if given is not None:
+        raise UserError(
+            f"{given} answers together need {gigabytes(needed(given))} for their caches and {gigabytes(free)} are "
+            f"free; give --batch-rows {fits} (batch_rows)"
+        )
+    return fits
+
+
+def _to_the_limit(handle: Elicited, questions: int, rows: int, cost: StepCost) -> float:
+    """Seconds of answers that all go on to the limit."""
+    answers = questions * handle.decoder.branches
+    together = min(rows, answers)
+    return handle.decoder.max_new_tokens * answers / together * cost.of(together)
+
+
+def _bytes(handle: Elicited, items: Items, rows: int) -> int:
+    """Of a batch of so many answers that all go on to the limit: keys, values, logits."""
+    lm, branches = handle.model.lm, handle.decoder.branches
+    rows = min(rows, len(items) * branches * SHARING)
+    prompts = max(1, rows // branches)
+    longest = max(len(handle.prompt_ids(item)) for item in items)
+    kept = memory.cache_bytes(lm, prompts, longest) + memory.cache_bytes(lm, rows, handle.decoder.max_new_tokens)
+    return kept * (2 if handle.partner else 1) + LOGITS * 4 * rows * handle.model.vocab_size
+
+
+def _tried(group: Mapping[str, Elicited], items: Items) -> Tried:
+    """Questions that stand evenly among all, a few of each handle."""
+    branches = next(iter(group.values())).decoder.branches
+    count = min(len(items), max(1, TRIED // (branches * len(group))))
+    some = Items(items.task, tuple(items[n * len(items) // count] for n in range(count)))
+    marks: list[tuple[float, int]] = []
+    began = time.perf_counter()
+
+    def on_step(step: int, open_rows: int) -> None:
+        marks.append((time.perf_counter(), open_rows))
+        if len(marks) > STEPS and marks[-1][0] - marks[0][0] > SECONDS:
+            raise _Enough
+
+    prompts = count * len(group)
+    spent = {name: float(one.decoder.max_new_tokens * branches) for name, one in group.items()}
+    try:
+        answers = answer_together([(one, some) for one in group.values()], on_step)
+    except _Enough:
+        whole, ended = False, marks[-1][0]
+    else:
+        whole, ended = True, time.perf_counter()
+        for name, each in zip(group, answers, strict=True):
+            spent[name] = sum(trace.spent for traces in each for trace in traces) / count
+    steps = [(after - at, n) for (at, n), (after, _) in pairwise(marks)]
+    apart = ended - began - sum(took for took, _ in steps)
+    return Tried(prompts, prompts * branches, apart, steps, spent, whole)
