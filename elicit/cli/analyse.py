@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.estimates import DryRun, Watched
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -50,6 +51,7 @@ def analyse(
     device: Device = "auto",
     device_map: DeviceMap = None,
     engine: EngineName = "hf",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Look into a model or into finished runs: a page with figures, the numbers as JSON, and a short table."""
@@ -79,6 +81,10 @@ def analyse(
 
     from elicit.cli.terminal import fetch_bar
 
+    if dry_run:
+        watch = Watched(as_json)
+        run(name, subject, **options, **({"progress": watch} if get(name).tells_progress else {}))
+        watch.ended()
     with fetch_bar(quiet=as_json) as progress:
         watched = {"progress": progress} if get(name).tells_progress else {}
         result = run(name, subject, **options, **watched)

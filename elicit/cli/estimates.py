@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, NoReturn
 
 import typer
 
-from probes.estimate import WORTH_TELLING, Estimate
+from probes.estimate import WORTH_TELLING, Estimate, spoken
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what time, memory and disk it will take, write nothing, and stop.")
@@ -33,3 +34,27 @@ def dry(needed: Estimate, as_json: bool) -> NoReturn:
     """Say what a command would take, and end it."""
     print(json.dumps(asdict(needed), indent=2) if as_json else needed.line)
     raise typer.Exit(0)
+
+
+class Watched:
+    """`progress` of a job that counts what it does, for a dry run of it: after `SECONDS` it is ended, and the whole of
+    what was being counted reckoned from its part."""
+
+    SECONDS = 5.0
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.began = time.perf_counter()
+        self.steps: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        now = time.perf_counter()
+        began, from_done = self.steps.setdefault(what, (now, done))
+        if now - self.began > self.SECONDS and done > from_done:
+            left = (now - began) / (done - from_done) * (of - done)
+            beside = f"{what} {done} of {of} were done in {spoken(now - began)}, what follows them is not counted"
+            dry(Estimate(now - self.began + left, beside=beside), self.as_json)
+
+    def ended(self) -> NoReturn:
+        """The job came to its end before that."""
+        dry(Estimate(time.perf_counter() - self.began), self.as_json)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -17,12 +17,12 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.models.model import DEFAULT_MODEL, Model
 from elicit.tasks.base import Items
+from elicit.training.recipe import Recipe
 from probes.errors import UserError, unknown
 from probes.modules import Call, checked, keywords
 
 if TYPE_CHECKING:
     from elicit.evaluation.run.run import Run
-    from elicit.methods.forecast import Work
 
 REQUIRED = ("NAME", "SUMMARY", "PAPER", "fit", "controls")
 TYPES: dict[str, type] = {"NAME": str, "SUMMARY": str, "PAPER": str, "MODEL": str, "QUICK": dict}
@@ -69,6 +69,25 @@ def _nothing(model: str) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a fit and its controls compute, at most.
+
+    Args:
+        handle: stands for what will be evaluated, since that is not there yet.
+        answers: handles that answer while the method is fitted, each with a number of questions.
+        training: as it will be run.
+        controls: arms that stand beside the method where its controls are asked for, and how many of them train.
+        beside: what is not counted.
+    """
+
+    handle: Elicited
+    answers: Sequence[tuple[Elicited, int]] = ()
+    training: Recipe | None = None
+    controls: tuple[int, int] = (0, 0)
+    beside: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """A method of the registry. The name of each attribute in the author's module stands in brackets.
@@ -90,7 +109,7 @@ class Method:
         missing: [`missing`, optional] from a model's name, why it cannot be fitted there without more options, or "";
             `elicit compare --methods all` leaves it out then, and says so.
         work: [`work`, optional] from the model, the items and all options of a fit, what that computes at most
-            (`elicit.methods.forecast.Work`), for `--dry-run`; a method without it is fitted in no time.
+            (`Work`), for `--dry-run`; a method without it is fitted in no time.
     """
 
     module: ModuleType

@@ -6,41 +6,18 @@ update is computed, as `elicit.evaluation.forecast` and `elicit.training.forecas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elicit.elicited import Elicited
 from elicit.evaluation.evaluator import BATCH_ROWS, foretold
 from elicit.evaluation.forecast import forecast
+from elicit.methods.base import Method, Work
+from elicit.models.model import Model
 from elicit.tasks.base import Items
 from elicit.training.forecast import forecast_training
-from elicit.training.recipe import Recipe
 from probes.estimate import Estimate
-
-if TYPE_CHECKING:
-    from elicit.methods.base import Method
-    from elicit.models.model import Model
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a fit and its controls compute, at most.
-
-    Args:
-        handle: stands for what will be evaluated, since that is not there yet.
-        answers: handles that answer while the method is fitted, each with a number of questions.
-        training: as it will be run.
-        controls: arms that stand beside the method where its controls are asked for, and how many of them train.
-        beside: what is not counted.
-    """
-
-    handle: Elicited
-    answers: Sequence[tuple[Elicited, int]] = ()
-    training: Recipe | None = None
-    controls: tuple[int, int] = (0, 0)
-    beside: str = ""
 
 
 def forecast_run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -19,7 +18,7 @@ from probes.sae import cache as sae_cache
 from probes.sae import train as sae_train
 from probes.sae.cache import Cached, cache_activations
 from probes.sae.control import gaussian, spectrum
-from probes.sae.estimate import check_room, estimate
+from probes.sae.estimate import estimate
 from probes.sae.train import ARCHITECTURES, CONFIG, CONTROL, STATE, WEIGHTS, Recipe, saelens, train
 from probes.sites import Site
 from tests.support.shell import shell
@@ -340,15 +339,11 @@ def test_controls_are_components_and_noise_of_the_same_covariance(cached: Cached
     assert real > control  # some hundred tokens of a vocabulary of few are learnt by heart, noise is not
 
 
-def test_what_a_training_takes_is_told_and_refused_where_there_is_no_room(tmp_path: Path) -> None:
+def test_what_a_training_takes_is_told() -> None:
     needed = estimate(tiny_model("llama"), SITE, SMALL, 10_000, 16, trainings=2)
     assert needed.disk == 2 * 10_000 * 32 + 2 * 4 * 4 * (2 * 32 * 48 + 48 + 32)
     assert needed.capture_seconds > 0 and needed.training_seconds > 0 and "GB of disk" in needed.line
-    check_room(needed, tmp_path / "a" / "b", None)
-    with pytest.raises(UserError, match="GB of memory beside"):
-        check_room(needed, tmp_path, 1000)
-    with pytest.raises(UserError, match="GB of disk"):
-        check_room(dataclasses.replace(needed, disk=1 << 60), tmp_path, None)
+    assert needed.seconds == needed.capture_seconds + needed.training_seconds
 
 
 # --- the command ---
@@ -364,7 +359,7 @@ def arguments(model: Path, out: Path, *more: str) -> tuple[str, ...]:
 
 def test_the_command_trains_saves_and_measures(tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "sae"
-    code, said, err = shell(*arguments(tiny_folder, out, "--estimate", "--control"))
+    code, said, err = shell(*arguments(tiny_folder, out, "--dry-run", "--control"))
     assert code == 0 and "to read the activations" in said and not out.exists()
     code, said, err = shell(*arguments(tiny_folder, out, "--control", "--json"))
     assert code == 0, err

@@ -26,11 +26,10 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import check_own
+from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
 from elicit.methods.critique_ft.critic import VERDICT
-from elicit.methods.forecast import Work
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items

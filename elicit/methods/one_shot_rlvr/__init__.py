@@ -30,10 +30,9 @@ from elicit.elicited import Elicited
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import check_own
+from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
-from elicit.methods.forecast import Work
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose, without_signal
 from elicit.methods.one_shot_rlvr.example_selection import choose, pool_of
 from elicit.models import zoo

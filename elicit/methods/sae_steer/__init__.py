@@ -26,10 +26,9 @@ from elicit.elicited import Elicited
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.seen import SEEN, seen
 from elicit.evaluation.side_effects import side_effect_sections, with_side_effects
-from elicit.methods.base import check_own
+from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
-from elicit.methods.forecast import Work
 from elicit.models import zoo
 from elicit.models.model import Model
 from elicit.models.prompts import THINK, prompt_for

@@ -33,10 +33,9 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.seen import SEEN, seen
 from elicit.evaluation.side_effects import plain_texts, side_effect_sections, with_side_effects
-from elicit.methods.base import check_own
+from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
-from elicit.methods.forecast import Work
 from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
 from elicit.models import zoo
 from elicit.models.model import Model, load_model

@@ -1,0 +1,199 @@
+"""What a job will take, told before it begins: commands that say it alone, and those that refuse for want of room."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from elicit.cli import estimates
+from elicit.decoding.decoders import Greedy, Sampling
+from elicit.decoding.pace import StepCost
+from elicit.elicited import Elicited
+from elicit.evaluation import forecast as forecasts
+from elicit.evaluation.evaluator import evaluate, foretold
+from elicit.evaluation.forecast import Tried, forecast
+from elicit.methods import options_of
+from elicit.models import Model, memory
+from elicit.tasks.registry import load_task
+from elicit.training.forecast import forecast_training
+from elicit.training.recipe import Recipe
+from probes.errors import UserError
+from probes.estimate import Estimate, check_room
+from tests.support.shell import shell
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+KEYS = {"seconds", "memory", "disk", "most", "beside"}
+
+
+class Free(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def bare(model: Model, limit: int = 8) -> Elicited:
+    return Elicited(model, "direct", decoder=Greedy(limit))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_an_estimate_is_one_line_and_adds_up() -> None:
+    first, then = Estimate(90.0, 2 * 10**9, 10**9, beside="x"), Estimate(30.0, 10**9, 10**9, most=True)
+    both = first + then
+    assert both.line == "at most 2.0 min, 2.00 GB of memory beside the model's, 2.00 GB of disk; x"
+    assert first.line.startswith("about 1.5 min")
+
+
+def test_what_has_no_room_is_refused_with_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = Estimate(1.0, 1000, 1000)
+    room: dict[str, Any] = {"what": "the job", "for_disk": "give less", "for_memory": "give fewer"}
+    check_room(needed, tmp_path / "a" / "b", None, **room)
+    with pytest.raises(UserError, match=r"the job needs .* of memory .*; give fewer"):
+        check_room(needed, tmp_path, 999, **room)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Free(1000, 1, 999))
+    with pytest.raises(UserError, match=r"of disk and .* are free at .*; give less"):
+        check_room(needed, tmp_path / "a" / "b", None, **room)
+
+
+def test_a_batch_takes_the_steps_that_were_tried() -> None:
+    cost = StepCost(1.0, 0.5)  # of 2 rows 2 s, of 20 rows 11 s, of 10 rows 6 s
+    tried = Tried(2, 2, 3.0, [(2.0, 2), (1.5, 1)], {}, whole=True)
+    assert tried.seconds(20, 20, 99, cost) == pytest.approx(30.0 + 11.0 + 6.0)
+    cut = Tried(2, 2, 3.0, [(2.0, 2), (1.5, 1)], {}, whole=False)
+    assert cut.seconds(2, 2, 6, cost) == pytest.approx(3.0 + 2.0 + 4 * 1.5)  # five steps after the first token
+
+
+def test_a_forecast_grows_with_questions_and_branches(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasts, "WORTH_TELLING", 0.0)
+    monkeypatch.setattr(StepCost, "measured", staticmethod(lambda model, rows: StepCost(0.0, 1.0)))
+    monkeypatch.setattr(
+        forecasts, "_tried", lambda group, items: Tried(1, 1, 0.0, [(1.0, 1)], dict.fromkeys(group, 10.0), whole=True)
+    )
+    items = load_task("chain-sum", limit=40).test
+    one = {"direct": bare(tiny)}
+    few, many = (forecast([one], {}, items[:n], 8) for n in (8, 32))
+    assert many.seconds == pytest.approx(4 * few.seconds) and many.memory == few.memory
+    shared = forecast([{**one, "other": bare(tiny)}], {}, items[:8], 8)
+    assert shared.seconds == pytest.approx(2 * few.seconds)
+    sampler = Elicited(tiny, "direct@budget", decoder=Sampling(1, max_new_tokens=8), select="vote")
+    matched = forecast([one], {"direct@budget": (sampler, "direct")}, items[:8], 8)
+    assert matched.seconds > few.seconds and matched.disk > few.disk
+
+
+def test_a_forecast_leaves_the_samples_as_they_are(tiny: Model, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasts, "WORTH_TELLING", 0.0)
+    items, told = load_task("chain-sum", limit=3).test, []
+    run = evaluate(bare(tiny), items, out=here / "a", before=told.append)
+    again = evaluate(bare(tiny), items, out=here / "b")
+    assert run.traces == again.traces
+    assert len(told) == 1 and told[0].seconds > 0 and not told[0].most
+    evaluate(bare(tiny), items, out=here / "a", before=told.append)
+    assert told[-1].beside == "it is finished"
+
+
+def test_batches_are_as_large_as_there_is_memory_for(tiny: Model, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = load_task("chain-sum", limit=4).test
+    one = forecasts._bytes(bare(tiny), items, 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 3 * one)
+    run = evaluate(bare(tiny), items, out=here / "a")
+    assert run.store.config["execution"]["batch_rows"] == 2
+    with pytest.raises(UserError, match=r"--batch-rows 2 \(batch_rows\)"):
+        evaluate(bare(tiny), items, out=here / "b", batch_rows=4)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: one - 1)
+    with pytest.raises(UserError, match="max-new-tokens"):
+        evaluate(bare(tiny), items, out=here / "b")
+    assert not (here / "b").exists()
+
+
+def test_a_run_without_disk_is_refused_before_it_begins(
+    tiny: Model, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Free(10, 9, 1))
+    items = load_task("chain-sum", limit=4).test
+    with pytest.raises(UserError, match="of disk"):
+        foretold(bare(tiny), items, {})
+    with pytest.raises(UserError, match="of disk"):
+        evaluate(bare(tiny), items, out=here / "a", before=lambda needed: None)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(("rank", "checkpointing"), [(2, False), (0, False), (2, True)])
+def test_a_training_is_forecast_and_leaves_the_base(tiny: Model, rank: int, checkpointing: bool) -> None:
+    before = {name: p.detach().clone() for name, p in tiny.lm.named_parameters()}
+    recipe = Recipe(steps=10, rows=4, width=16, part=2, rank=rank, checkpointing=checkpointing)
+    needed = forecast_training(tiny, recipe)
+    assert needed.seconds > 0 and not needed.most
+    after = dict(tiny.lm.named_parameters())
+    assert after.keys() == before.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    if rank == 0:
+        assert needed.memory > 16 * tiny.lm.num_parameters()
+
+
+def test_keeping_inputs_alone_takes_less_memory(tiny: Model) -> None:
+    whole, inputs = (
+        forecast_training(tiny, Recipe(steps=2, rows=2, width=64, part=2, rank=2, checkpointing=on)).memory
+        for on in (False, True)
+    )
+    assert inputs < whole
+
+
+def test_all_weights_without_room_are_refused(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+    with pytest.raises(UserError, match="rank above 0"):
+        forecast_training(tiny, Recipe(steps=2, rank=0))
+
+
+COMMANDS = [
+    ("run", "--limit", "2", "--set", "k=2"),
+    ("run", "--method", "direct", "--against", "none", "--limit", "2"),
+    ("run", "--method", "critique-ft", "--limit", "2", "--controls", "--set", "steps=2", "--set", "width=64"),
+    ("run", "--method", "one-shot-rlvr", "--limit", "2", "--set", "rollout_tokens=4"),
+    ("run", "--method", "sae-steer", "--limit", "2", "--controls"),
+    ("run", "--method", "vector-transfer", "--limit", "2"),
+    ("compare", "--methods", "direct,cot-decoding", "--limit", "2", "--seeds", "0,1"),
+    ("steer", "--limit", "2", "--layer", "1", "--strength", "0.1", "--random", "1"),
+    ("organism", "card", "--limit", "2"),
+    ("organism", "make", "--arm", "latent", "--rows", "1", "--steps", "2"),
+    ("analyse", "layers", "--limit", "8"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c[:3]))
+def test_a_dry_run_says_what_a_command_takes_and_writes_nothing(
+    command: tuple[str, ...], tiny_folder: Path, here: Path
+) -> None:
+    model = "--base" if command[1] == "make" else "--model"
+    short = () if command[1] == "make" or command[0] == "analyse" else ("--max-new-tokens", "4")
+    code, said, err = shell(*command, model, str(tiny_folder), *short, "--device", "cpu", "--dry-run", "--json")
+    assert code == 0, err
+    found = json.loads(said)
+    assert found.keys() == KEYS and found["seconds"] > 0
+    assert not list(here.iterdir())
+
+
+def test_work_is_asked_with_the_options_of_its_fit() -> None:
+    """What a fit takes is reckoned from options that it has."""
+    for name in ("sae-steer", "vector-transfer", "critique-ft", "one-shot-rlvr"):
+        assert {"prompt", "max_new_tokens"} <= options_of(name).keys()
+
+
+def test_a_job_that_counts_is_ended_when_enough_was_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([0.0, 1.0, 3.0, 6.0])
+    monkeypatch.setattr(estimates.time, "perf_counter", lambda: next(now))
+    watch = estimates.Watched(as_json=True)
+    watch("questions", 0, 10)
+    watch("questions", 1, 10)
+    with pytest.raises(estimates.typer.Exit):
+        watch("questions", 2, 10)
+    assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(6.0 + 8 * 2.5)
