@@ -318,7 +318,12 @@ Asked = Sequence[tuple[Elicited, Items]]
 
 
 def answer_together(
-    asked: Asked, on_step: OnStep | None = None, rows_at_once: int | None = None
+    asked: Asked,
+    on_step: OnStep | None = None,
+    rows_at_once: int | None = None,
+    *,
+    rng_streams: Sequence[Sequence[RngStream]] | None = None,
+    budgets: Sequence[int] | None = None,
 ) -> list[list[list[Trace]]]:
     """Answer in one batch what several handles are asked, each row with the prompt and the plan of its own handle.
 
@@ -328,6 +333,8 @@ def answer_together(
         asked: handles with their items.
         on_step: called after every step.
         rows_at_once: see `Batch`.
+        rng_streams: for each handle and question where its random numbers come from; the decoder's own unless given.
+        budgets: see `Batch`; of all questions of the first handle, then of the next.
 
     Returns:
         For each handle and question the branches, graded.
@@ -341,9 +348,11 @@ def answer_together(
     first, _ = asked[0]
     prompts = [[handle.prompt_ids(item) for item in items] for handle, items in asked]
     kinds = [[items.task.kind_of(item) for item in items] for _, items in asked]
-    rows = [(h, some, [i.id for i in items]) for (h, items), some in zip(asked, prompts, strict=True)]
+    streams: Sequence[Sequence[RngStream | str]] = rng_streams or [[item.id for item in items] for _, items in asked]
+    rows = [(h, some, own) for (h, _), some, own in zip(asked, prompts, streams, strict=True)]
     # With a partner it shares its batch with no other.
-    batch = replace(_batch(rows, partner_prompts=first.partner_prompts(asked[0][1])), rows_at_once=rows_at_once)
+    batch = _batch(rows, partner_prompts=first.partner_prompts(asked[0][1]))
+    batch = replace(batch, rows_at_once=rows_at_once, budgets=budgets)
     begun = [mark for handle, items in asked for mark in handle.begun(items)]
     drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], on_step, begun))
     return [

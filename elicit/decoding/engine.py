@@ -47,6 +47,8 @@ class Batch:
         partner: of hybrid decoding, and of no other.
         partner_prompts: of a partner with a prompt of its own: token ids of each, as it is asked.
         needs: those of `STATISTICS` without which the caller can do nothing with the generations.
+        budgets: of each prompt the tokens that its branches may spend, in their order. Who asks for it keeps no branch
+            that spends more with those before it; an engine may end such a branch, or decode it whole.
         rows_at_once: the most branches in flight, of an engine that refills (`Engine.rounds`); None: as it likes.
     """
 
@@ -62,6 +64,7 @@ class Batch:
     partner_prompts: Sequence[Sequence[int]] | None = None
     needs: frozenset[str] = frozenset()
     rows_at_once: int | None = None
+    budgets: Sequence[int] | None = None
 
     @property
     def plans(self) -> list[Plan]:

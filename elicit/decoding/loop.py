@@ -105,6 +105,7 @@ def decode(
     on_step: OnStep | None = None,
     shared: bool = True,
     unlisted: Sequence[int] = (),
+    budgets: Sequence[int] | None = None,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
 
@@ -120,6 +121,8 @@ def decode(
         shared: whether branches may share their prompt's cache, for which the attention is exchanged meanwhile.
             Which way is taken, `elicit.decoding.trial` found for this model.
         unlisted: ids that are never chosen and count for nothing (`Model.unlisted`).
+        budgets: of each prompt the tokens that its branches may spend, in their order: a branch ends when it and those
+            before it have spent more.
 
     Returns:
         For each prompt its branches, in the policy's order.
@@ -136,7 +139,9 @@ def decode(
         raise UserError("this decoder tries steered tokens itself; give it no interventions and no recorder")
     shared = shared and (recorder is None or not recorder.needs_patterns)
     way = way_of(model, steered=steering is not None or joint, shared=shared)
-    batch = _Batch(model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted))
+    batch = _Batch(
+        model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets
+    )
     parts = of_one_length(prompts) if way not in PADDED else [list(range(len(prompts)))]
     if len(parts) == 1:
         return batch.decode(prompts, parts[0], policy)
@@ -166,6 +171,7 @@ class _Batch:
     recorder: Recorder | None
     on_step: OnStep | None
     unlisted: tuple[int, ...]
+    budgets: Sequence[int] | None
 
     def decode(
         self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], policy: Policy
@@ -186,7 +192,8 @@ class _Batch:
             tokens = policy.first(logits)
             questions, branches = tokens.shape
             rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
-            record = Record(rows, max_new_tokens, self.stop, model, numbers)
+            budgets = None if self.budgets is None else [self.budgets[n] for n in numbers]
+            record = Record(rows, max_new_tokens, self.stop, model, numbers, budgets)
             question = torch.from_numpy(rows.question).to(model.device)
             tokens = tokens.reshape(-1)
             live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished

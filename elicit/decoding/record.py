@@ -99,13 +99,20 @@ class Record:
     """Tokens and statistics of every row, [rows, limit], and which rows are finished."""
 
     def __init__(
-        self, opened: Rows, limit: int, stop: StopRule, model: PreTrainedModel, numbers: Sequence[int] | None = None
+        self,
+        opened: Rows,
+        limit: int,
+        stop: StopRule,
+        model: PreTrainedModel,
+        numbers: Sequence[int] | None = None,
+        budgets: Sequence[int] | None = None,
     ) -> None:
         rows = len(opened.question)
         self.question = opened.question
         self.numbers = range(rows) if numbers is None else numbers
         self.dtype = model.dtype
         self.head = _head_zero(model)
+        self.budgets = None if budgets is None else np.array(budgets)
         self.tokens = np.zeros((rows, limit), dtype=np.int64)
         self.values = np.zeros((5, rows, limit), dtype=np.float32)
         self.notes: np.ndarray | None = None  # [rows, limit, 5]
@@ -137,7 +144,14 @@ class Record:
                 self.notes = np.zeros((*self.tokens.shape, notes.shape[1]), dtype=np.int64)
             self.notes[target, step] = notes.cpu().numpy()[computed]
         ended = self.write(target, np.full(len(target), step), emitted[computed], values[:, computed])
-        return target[~ended]
+        return self._within(target[~ended])
+
+    def _within(self, still: Int[np.ndarray, " some"]) -> Int[np.ndarray, " kept"]:
+        """Of open rows those that may still be within their prompt's budget, with all branches before them."""
+        if self.budgets is None:
+            return still
+        spent = self.length.reshape(len(self.budgets), -1).cumsum(1)
+        return still[(spent <= self.budgets[:, None]).reshape(-1)[still]]
 
     def write(
         self,

@@ -161,6 +161,7 @@ def _evaluate(
         "execution": {
             "batch_rows": rows,
             "together": True,
+            "budgets_together": True,
             "decoded_by": _engines(arms),
             **({"engine_options": dict(handle.model.engine_options)} if handle.model.engine_options else {}),
             **({} if processes is None else {"processes": processes.count}),
@@ -316,9 +317,12 @@ def _decode_all(
     sources = {a.name: replace(a, handle=replace(a.handle, method=a.name)) for a in arms if a.source == a.name}
     seconds = dict.fromkeys(sources, 0.0)
     # A run that was begun before arms shared batches continues as it began.
-    for group in _groups(sources, together=bool(execution.get("together"))):
+    together, budgets = (bool(execution.get(key)) for key in ("together", "budgets_together"))
+    for group in _groups(sources, together=together, budgets=budgets):
         first, *others = group
-        branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
+        branches = sources[first].handle.decoder.branches
+        if sources[first].matched:
+            branches = max(1, SAMPLES_A_ROUND // len(group))
         refills = engine_of(sources[first].handle.model).rounds > 1 and not sources[first].matched
         questions = max(1, rows // branches) * (int(execution.get("rounds", 1)) if refills else 1)
         plan = batches({name: sources[name].handle for name in group}, items, questions, shares)
@@ -339,12 +343,14 @@ def _decode_all(
     return {name: round(value, 2) for name, value in seconds.items()}
 
 
-def _groups(sources: Mapping[str, Arm], *, together: bool) -> list[list[str]]:
-    """The sources that are decoded together; one that spends a budget has rounds of its own."""
+def _groups(sources: Mapping[str, Arm], *, together: bool, budgets: bool = True) -> list[list[str]]:
+    """The sources that are decoded together; those that spend a budget in rounds of their own."""
     if not together:
         return [[name] for name in sources]
-    free = {name: arm.handle for name, arm in sources.items() if arm.matched is None}
-    return sharing(free) + [[name] for name in sources if name not in free]
+    free, matched = (
+        {name: arm.handle for name, arm in sources.items() if (arm.matched is None) is which} for which in (True, False)
+    )
+    return sharing(free) + (sharing(matched) if budgets else [[name] for name in matched])
 
 
 def _answer(
@@ -358,10 +364,11 @@ def _answer(
 ) -> dict[str, list[Trace]]:
     batch = plan[number]
     asked = [(sources[name], Items(items.task, tuple(items[i] for i in chosen))) for name, chosen in batch.items()]
-    arm, some = asked[0]
-    if arm.matched is not None:
-        budget = {item.id: journal.spent[arm.matched][item.id] for item in some}
-        drawn = draw_to_budget(arm.handle, some, budget, rows, progress)
-        return {arm.name: [t for item in some for t in drawn[item.id]]}
+    if asked[0][0].matched is not None:
+        budgets = [journal.spent[str(arm.matched)] for arm, _ in asked]
+        drawn = draw_to_budget([(arm.handle, some) for arm, some in asked], budgets, rows, progress)
+        return {
+            arm.name: [t for item in some for t in own[item.id]] for (arm, some), own in zip(asked, drawn, strict=True)
+        }
     found = answer_together([(arm.handle, some) for arm, some in asked], progress.step, rows)
     return {name: [t for traces in each for t in traces] for name, each in zip(batch, found, strict=True)}

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import elicit
 from elicit.decoding.progress import Silent
+from elicit.decoding.record import Record
 from elicit.evaluation.budget import draw_to_budget
 from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import SAMPLES
@@ -87,9 +88,9 @@ def test_a_budget_is_never_exceeded_and_is_used(run: elicit.Run) -> None:
 def test_samples_for_a_budget_do_not_depend_on_the_batch(tiny: Model, task: Task) -> None:
     one = elicit.methods.self_consistency.matched(tiny, max_new_tokens=8, seed=3)
     budget = {item.id: 40 + 13 * n for n, item in enumerate(task.test)}
-    together = draw_to_budget(one, task.test, budget, rows=64)
+    (together,) = draw_to_budget([(one, task.test)], [budget], rows=64)
     for n in range(len(task.test)):
-        alone = draw_to_budget(one, task.test[n : n + 1], budget, rows=5)
+        (alone,) = draw_to_budget([(one, task.test[n : n + 1])], [budget], rows=5)
         item = task.test[n].id
         assert [t.tokens for t in alone[item]] == [t.tokens for t in together[item]]
 
@@ -109,11 +110,39 @@ def test_no_sample_for_a_budget_is_drawn_further_than_it_could_be_kept(tiny: Mod
     whole = replace(one, decoder=replace(one.decoder, samples=6)).answer(some)
     budget = {item.id: traces[0].spent + left for item, traces in zip(some, whole, strict=True)}
     steps = Steps()
-    drawn = draw_to_budget(one, some, budget, rows=64, progress=steps)
+    (drawn,) = draw_to_budget([(one, some)], [budget], rows=64, progress=steps)
     assert len(steps.rounds) > 1 and max(steps.rounds[1:]) <= left
     for item, traces in zip(some, whole, strict=True):
         kept = [n for n in range(6) if not n or sum(t.spent for t in traces[: n + 1]) <= budget[item.id]]
         assert len(kept) < 6 and [t.tokens for t in drawn[item.id]] == [traces[n].tokens for n in kept]
+
+
+def test_samples_beyond_a_budget_are_ended_early(tiny: Model, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples that are kept of ones drawn whole, for fewer tokens; of two handles as of each by itself."""
+
+    class Tokens(Silent):
+        computed = 0
+
+        def step(self, step: int, open_rows: int) -> None:
+            self.computed += open_rows
+
+    def drawn(*numbers: int) -> tuple[list[list[list[int]]], int]:
+        asked, tokens = [(handles[n], some) for n in numbers], Tokens()
+        found = draw_to_budget(asked, [budgets[n] for n in numbers], rows=64, progress=tokens)
+        return [[t.tokens for t in one[item.id]] for one in found for item in some], tokens.computed
+
+    some = task.test[:4]
+    handles = [m.matched(tiny, max_new_tokens=24, seed=3) for m in (elicit.methods.direct, elicit.methods.cot_prompt)]
+    budgets = [{item.id: 40 + 17 * n + 5 * m for n, item in enumerate(some)} for m in range(2)]
+    (first, few), (second, _), (both, _) = drawn(0), drawn(1), drawn(0, 1)
+    assert both == first + second
+    whole = replace(handles[0], decoder=replace(handles[0].decoder, samples=16)).answer(some)
+    for item, traces, found in zip(some, whole, first, strict=True):
+        kept = [n for n in range(16) if not n or sum(t.spent for t in traces[: n + 1]) <= budgets[0][item.id]]
+        assert 1 < len(kept) < 16 and found == [traces[n].tokens for n in kept]
+    monkeypatch.setattr(Record, "_within", lambda self, still: still)
+    again, many = drawn(0)
+    assert again == first and few < many
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
