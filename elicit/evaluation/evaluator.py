@@ -161,7 +161,6 @@ def _evaluate(
         "execution": {
             "batch_rows": rows,
             "together": True,
-            "budgets_together": True,
             "decoded_by": _engines(arms),
             **({"engine_options": dict(handle.model.engine_options)} if handle.model.engine_options else {}),
             **({} if processes is None else {"processes": processes.count}),
@@ -317,12 +316,9 @@ def _decode_all(
     sources = {a.name: replace(a, handle=replace(a.handle, method=a.name)) for a in arms if a.source == a.name}
     seconds = dict.fromkeys(sources, 0.0)
     # A run that was begun before arms shared batches continues as it began.
-    together, budgets = (bool(execution.get(key)) for key in ("together", "budgets_together"))
-    for group in _groups(sources, together=together, budgets=budgets):
+    for group in _groups(sources, together=bool(execution.get("together"))):
         first, *others = group
-        branches = sources[first].handle.decoder.branches
-        if sources[first].matched:
-            branches = max(1, SAMPLES_A_ROUND // len(group))
+        branches = SAMPLES_A_ROUND if sources[first].matched else sources[first].handle.decoder.branches
         refills = engine_of(sources[first].handle.model).rounds > 1 and not sources[first].matched
         questions = max(1, rows // branches) * (int(execution.get("rounds", 1)) if refills else 1)
         plan = batches({name: sources[name].handle for name in group}, items, questions, shares)
@@ -343,14 +339,12 @@ def _decode_all(
     return {name: round(value, 2) for name, value in seconds.items()}
 
 
-def _groups(sources: Mapping[str, Arm], *, together: bool, budgets: bool = True) -> list[list[str]]:
-    """The sources that are decoded together; those that spend a budget in rounds of their own."""
+def _groups(sources: Mapping[str, Arm], *, together: bool) -> list[list[str]]:
+    """The sources that are decoded together; one that spends a budget has rounds of its own."""
     if not together:
         return [[name] for name in sources]
-    free, matched = (
-        {name: arm.handle for name, arm in sources.items() if (arm.matched is None) is which} for which in (True, False)
-    )
-    return sharing(free) + (sharing(matched) if budgets else [[name] for name in matched])
+    free = {name: arm.handle for name, arm in sources.items() if arm.matched is None}
+    return sharing(free) + [[name] for name in sources if name not in free]
 
 
 def _answer(
