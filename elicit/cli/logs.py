@@ -16,8 +16,8 @@ def import_(
     logs: Annotated[
         list[str],
         typer.Argument(
-            help="Logs of Inspect, verl, TRL, each FILE or NAME=FILE: the first is under test, the second what it is "
-            "held against."
+            help="Logs of lm-eval, Inspect, verl, TRL, each FILE or NAME=FILE: the first is under test, the second "
+            "what it is held against."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: derived from the logs.")] = None,

@@ -19,10 +19,7 @@ EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="What decodes: hf, graph, vllm, transformer-lens, nnsight, or module:Class of one's own; hf and graph do "
-        "all.",
-        help="What decodes: hf, int8, graph, transformer-lens, nnsight, or module:Class of one's own; hf and graph do all.",
-        help="What decodes: hf, int8, graph, transformer-lens, nnsight, or module:Class of one's own; hf does all.",
+        help="What decodes: hf, int8, graph, vllm, transformer-lens, nnsight, or a module:Class; hf does all.",
     ),
 ]
 EngineSetting = Annotated[
@@ -102,14 +99,13 @@ def load_given(given: Mapping[str, Any], *, quiet: bool) -> Any:
     return load(given["model"], given["dtype"], *where, quiet=quiet)
 
 
-def settings(pairs: Sequence[str] | None, known: Mapping[str, Any], option: str = "--set") -> dict[str, Any]:
 def was_given(context: typer.Context, key: str) -> bool:
     """Whether an option was given on the command line."""
     source = context.get_parameter_source(key)
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
-def settings(pairs: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:
+def settings(pairs: Sequence[str] | None, known: Mapping[str, Any], option: str = "--set") -> dict[str, Any]:
     """Options given as key=value; a value is JSON unless the default is a text.
 
     Args:

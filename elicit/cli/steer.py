@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.estimates import DryRun, dry, tell
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -22,8 +23,6 @@ from elicit.cli.options import (
     TaskName,
     load_given,
 )
-from elicit.cli.estimates import DryRun, dry, tell
-from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
 

@@ -161,9 +161,8 @@ def load_model(
         device_map: passed on, e.g. `"auto"` to spread a model over several GPUs, or the device of each module (`"cpu"`,
             `"disk"`); the embedding's is that of the inputs.
         revision: branch, tag or commit of a hub repository.
-        engine: what decodes it: `hf`, `graph`, `vllm`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
+        engine: what decodes it: a name of `elicit.decoding.engine.ENGINES`, or `module:Class` of one's own.
         engine_options: what the engine is told, such as `tensor_parallel_size` of `vllm`.
-        engine: what decodes it: `hf`, `int8`, `graph`, `transformer-lens`, `nnsight`, or `module:Class` of one's own.
         progress: called while weights are fetched.
 
     Raises:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elicit.evaluation.run.foreign_inspect import is_inspect, read_inspect
+from elicit.evaluation.run.foreign_lm_eval import is_lm_eval, read_lm_eval
 from elicit.evaluation.run.foreign_rl import is_trl, is_verl, read_trl, read_verl
 from probes.errors import UserError, unknown
 
@@ -88,6 +89,7 @@ class Format(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
+    "lm-eval": Format("samples of lm-eval (log_samples), JSON Lines", is_lm_eval, read_lm_eval),
     "inspect": Format("a log of Inspect, .eval or .json of version 2", is_inspect, read_inspect),
     "trl": Format("a file of completions of TRL (log_completions), Parquet", is_trl, read_trl),
     "verl": Format("a file of verl's rollout_data_dir or validation_data_dir, JSON Lines", is_verl, read_verl),
