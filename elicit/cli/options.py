@@ -55,7 +55,7 @@ Setting = Annotated[
         "template.NAME, an argument of the chat template. Repeatable.",
     ),
 ]
-PROMPT_DETAILS = {"system": "", "begin": "", "trigger": ""}  # texts, of any method that puts a prompt
+PROMPT_DETAILS = {"system": "", "begin": "", "trigger": "", "thought_tokens": 0}  # of any method that puts a prompt
 
 
 def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
@@ -135,13 +135,13 @@ def with_prompt_details(options: Mapping[str, Any], known: Mapping[str, Any]) ->
     Raises:
         UserError: `template` without names.
     """
-    from elicit.models.prompts import THOUGHT_TOKENS, with_details
+    from elicit.models.prompts import with_details
 
     if "prompt" not in known:
         return dict(options)
     rest, details = dict(options), {}
     for key in options.keys() - known.keys():
-        if key in PROMPT_DETAILS or key == THOUGHT_TOKENS:
+        if key in PROMPT_DETAILS:
             details[key] = rest.pop(key)
         elif key == "template":
             table = rest.pop(key)
