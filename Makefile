@@ -16,7 +16,7 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 DOCS := .venv-docs
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect docs lint bench clean
+.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-everywhere docs lint bench clean
 
 install: $(STAMP)
 
@@ -59,6 +59,10 @@ test-lm-eval: $(STAMP)
 test-inspect: $(STAMP)
 	tests/inspect/install.sh
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-inspect/bin/python -m pytest --confcutdir=tests/inspect --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/inspect
+
+# One bundle, the same texts by every one of them; after the three above.
+test-everywhere: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --confcutdir=tests/everywhere tests/everywhere
 
 # The documentation site, in $(SITE)/site; its tools in an environment of their own.
 docs: $(STAMP) $(DOCS)/.installed

@@ -16,18 +16,17 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import repeat
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import load
 
-from elicit.decoding.decoders import Branching, Greedy, RngStream, Sampling, decoder_to_dict
+from elicit.decoding.decoders import Branching, Greedy, Sampling, decoder_to_dict
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery
 from elicit.decoding.engines.hf import checked
 from elicit.decoding.loop import Generation, OnStep, Record
@@ -35,6 +34,7 @@ from elicit.decoding.loop import Rows as Opened
 from elicit.decoding.ready import check_prompts
 from elicit.decoding.thought import begun_in
 from elicit.decoding.vllm.calls import MARK
+from elicit.decoding.vllm.phases import Answered, Asked, columns, rows_of, stopped, streams_of, write
 from elicit.models.download import cache_dir
 from elicit.models.memory import free_bytes
 from elicit.models.model import Model
@@ -69,46 +69,6 @@ class _Workers(VLLM):
     def number(self) -> int:
         """Of a call that steers nothing."""
         return next(self._calls)
-
-
-@dataclass
-class _Asked:
-    """Requests of one phase: a row each.
-
-    Args:
-        texts, arm_of, lengths: token ids, the number of its arm, and how much of it is question, of each.
-        streams: of its random numbers, of each; none where nothing is drawn.
-        sizes: tokens of its prompt, of each: what follows them was chosen by an earlier phase.
-        record, target: where tokens are written, and in which of its rows.
-        first: the step of the record that the first new token is.
-    """
-
-    texts: list[list[int]]
-    arm_of: list[int]
-    lengths: list[int]
-    streams: list[tuple[Any, ...]]
-    sizes: list[int]
-    record: Record | None = None
-    target: Sequence[int] = ()
-    first: int = 0
-
-
-@dataclass
-class _Answered:
-    """What came back of a phase: tokens [kept, width] and values [5, kept, width] of each row and step, and how far
-    each row's positions were moved."""
-
-    rows: Int[np.ndarray, " kept"]
-    steps: Int[np.ndarray, " kept"]
-    tokens: Int[np.ndarray, "kept width"]
-    values: Float[np.ndarray, "5 kept width"]
-    moved: list[Float[np.ndarray, " _"]]
-
-    def once(self) -> _Answered:
-        """Each row and step once, as it was last computed: a prompt that comes in chunks is asked at each."""
-        last = {pair: place for place, pair in enumerate(zip(self.rows.tolist(), self.steps.tolist(), strict=True))}
-        kept = np.array(sorted(last.values()), dtype=np.int64)
-        return _Answered(self.rows[kept], self.steps[kept], self.tokens[kept], self.values[:, kept], self.moved)
 
 
 class VLLMEngine(Engine):
@@ -158,11 +118,11 @@ class VLLMEngine(Engine):
             if isinstance(decoder, Branching):
                 self._branches(batch, decoder, record, lora, deliveries, on_step)
             else:
-                asked = _rows(batch, opened.question.tolist(), _streams(batch, decoder))
+                asked = rows_of(batch, opened.question.tolist(), streams_of(batch, decoder))
                 asked.record, asked.target = record, range(len(opened.question))
                 assert isinstance(decoder, Greedy | Sampling)  # the door lets in nothing else
                 kept = self._decoded(batch, decoder, asked, lora, deliveries, on_step)
-                _write(record, asked, kept)
+                write(record, asked, kept)
         if batch.steered:
             check_delivery(batch, deliveries)
         return record.finished()
@@ -178,13 +138,13 @@ class VLLMEngine(Engine):
     ) -> None:
         """First tokens of all branches from one step of each prompt, then each branch's continuation."""
         every = list(range(len(batch.prompts)))
-        first = _rows(batch, every, [()] * len(every))
+        first = rows_of(batch, every, [()] * len(every))
         start = self._decoded(batch, Greedy(1), first, lora, deliveries, None, decoder.k)
         target = (start.rows[:, None] * decoder.k + np.arange(decoder.k)).reshape(-1)
         chosen, steps = start.tokens.reshape(-1), np.zeros(len(target), dtype=np.int64)
         ends = [len(text) - 1 for text in first.texts]
         moved = np.array([start.moved[row][ends[row]] for row in start.rows]).repeat(decoder.k)
-        record.measure(target, steps, _columns(record, start.values.reshape(5, -1), moved))
+        record.measure(target, steps, columns(record, start.values.reshape(5, -1), moved))
         ended = record.emit(target, steps, chosen)
         for row in every:
             record.prompt_moved[row * decoder.k : (row + 1) * decoder.k] = int(
@@ -195,23 +155,23 @@ class VLLMEngine(Engine):
         if decoder.max_new_tokens == 1 or not open_:
             return
         question = [int(target[i]) // decoder.k for i in open_]
-        asked = _rows(batch, question, [()] * len(open_))
+        asked = rows_of(batch, question, [()] * len(open_))
         for text, i in zip(asked.texts, open_, strict=True):
             text.append(int(chosen[i]))
         asked.record, asked.target, asked.first = record, [int(target[i]) for i in open_], 1
         rest = self._decoded(batch, Greedy(decoder.max_new_tokens - 1), asked, lora, deliveries, on_step)
-        _write(record, asked, rest)
+        write(record, asked, rest)
 
     def _decoded(
         self,
         batch: Batch,
         decoder: Greedy | Sampling,
-        asked: _Asked,
+        asked: Asked,
         lora: Any,
         deliveries: list[Delivery],
         on_step: OnStep | None,
         opened: int = 0,
-    ) -> _Answered:
+    ) -> Answered:
         """One phase, from the requests to what was kept of them."""
         assert self.workers is not None
         workers, rows = self.workers, Rows(asked.texts, batch.plans, asked.arm_of, asked.lengths)
@@ -230,7 +190,7 @@ class VLLMEngine(Engine):
                 cached = self._run(workers, batch, decoder, asked, call, lora, on_step)
             finally:
                 kept = load(workers.rpc("choosing_end", call))
-            answered = _Answered(**{name: value.numpy() for name, value in kept.items()}, moved=moved).once()
+            answered = Answered(**{name: value.numpy() for name, value in kept.items()}, moved=moved).once()
             if batch.steered:
                 table, done = workers.rpc("steering_moved")
                 moved = answered.moved = self._moves(batch, asked, answered, cached, load(table))
@@ -248,7 +208,7 @@ class VLLMEngine(Engine):
         workers: _Workers,
         batch: Batch,
         decoder: Greedy | Sampling,
-        asked: _Asked,
+        asked: Asked,
         call: int,
         lora: Any,
         on_step: OnStep | None,
@@ -287,7 +247,7 @@ class VLLMEngine(Engine):
                     written[row] += out.outputs[0].token_ids
                     if out.finished:
                         waiting.discard(out.request_id)
-                    elif asked.record is not None and _stopped(asked, row, written[row], out.outputs[0].token_ids):
+                    elif asked.record is not None and stopped(asked, row, written[row], out.outputs[0].token_ids):
                         ended.add(out.request_id)
                 if ended:
                     engine.abort_request(sorted(ended))
@@ -300,7 +260,7 @@ class VLLMEngine(Engine):
                 engine.abort_request(sorted(waiting))
         return cached
 
-    def _thoughts(self, batch: Batch, asked: _Asked) -> tuple[Any, ...]:
+    def _thoughts(self, batch: Batch, asked: Asked) -> tuple[Any, ...]:
         """What the workers need to end thoughts: the budget, a folder with the tokenizer, what each row has begun."""
         if not batch.stop.thought_tokens:
             return ()
@@ -314,7 +274,7 @@ class VLLMEngine(Engine):
             begun.append((begun_in(self.model.tokenizer, text[:length]), text[length:]))
         return batch.stop.thought_tokens, str(folder), begun
 
-    def _salts(self, batch: Batch, asked: _Asked) -> list[str]:
+    def _salts(self, batch: Batch, asked: Asked) -> list[str]:
         """Of each row: the hash of its plan and adapter, and its question's length; "" where nothing is steered."""
         put_on = "" if batch.adapter is None else batch.adapter.sha256
         plans = [
@@ -328,8 +288,8 @@ class VLLMEngine(Engine):
     def _moves(
         self,
         batch: Batch,
-        asked: _Asked,
-        answered: _Answered,
+        asked: Asked,
+        answered: Answered,
         cached: Mapping[int, int],
         table: Mapping[str, Any],
     ) -> list[Float[np.ndarray, " _"]]:
@@ -404,70 +364,6 @@ class VLLMEngine(Engine):
         except (ValueError, RuntimeError, NotImplementedError) as error:
             told = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"vLLM cannot be started for {self.model.name} ({told}); use the hf engine") from error
-
-
-def _rows(batch: Batch, question: Sequence[int], streams: list[tuple[Any, ...]]) -> _Asked:
-    """Requests for the prompts of these numbers."""
-    arms = repeat(0, len(batch.prompts)) if batch.arm_of is None else batch.arm_of
-    arm_of, lengths = list(arms), batch.lengths or [len(prompt) for prompt in batch.prompts]
-    return _Asked(
-        [[int(token) for token in batch.prompts[n]] for n in question],
-        [arm_of[n] for n in question],
-        [int(lengths[n]) for n in question],
-        streams,
-        [len(batch.prompts[n]) for n in question],
-    )
-
-
-def _streams(batch: Batch, decoder: Any) -> list[tuple[Any, ...]]:
-    """Of each branch: the numbers of its random stream."""
-    if not isinstance(decoder, Sampling):
-        return [()] * len(batch.prompts)
-    first = [RngStream.of(given, decoder.seed, decoder.first_sample) for given in batch.rng_streams]
-    return [tuple(one._replace(choice=one.choice + n)) for one in first for n in range(decoder.samples)]
-
-
-def _stopped(asked: _Asked, row: int, written: Sequence[int], new: Sequence[int]) -> bool:
-    """Write a row's new tokens down; whether a stop string ended it."""
-    assert asked.record is not None
-    target = np.array([asked.target[row]])
-    for step in range(len(written) - len(new), len(written)):
-        if asked.record.emit(target, np.array([asked.first + step]), np.array([written[step]]))[0]:
-            return True
-    return False
-
-
-def _columns(record: Record, values: Float[np.ndarray, "5 some"], moved: Float[np.ndarray, " some"]) -> np.ndarray:
-    """What `Record.measure` takes."""
-    values = values.copy()
-    values[0] += record.head.item()
-    return np.concatenate([values, moved[None]])
-
-
-def _write(record: Record, asked: _Asked, kept: _Answered) -> None:
-    """Tokens and statistics of a phase, where they belong."""
-    target = np.array(asked.target)[kept.rows]
-    lengths = np.array([len(text) for text in asked.texts])
-    moved = np.array(
-        [
-            kept.moved[row][place] if place < len(kept.moved[row]) else 0.0
-            for row, place in zip(kept.rows, lengths[kept.rows] - 1 + kept.steps, strict=True)
-        ],
-        dtype=np.float32,
-    )
-    columns, steps = _columns(record, kept.values[:, :, 0], moved), asked.first + kept.steps
-    record.length[list(asked.target)] = asked.first  # emitted again, in order, with what ends them
-    record.finish[list(asked.target)] = "length"
-    done = np.zeros(len(record.length), dtype=bool)
-    order = np.lexsort((target, steps))
-    for now in np.split(order, np.flatnonzero(np.diff(steps[order])) + 1):
-        now = now[~done[target[now]]]
-        record.measure(target[now], steps[now], columns[:, now])
-        ended = record.emit(target[now], steps[now], kept.tokens[now, 0])
-        done[target[now][ended]] = True
-    if asked.first == 0:
-        for row, at in enumerate(asked.target):
-            record.prompt_moved[at] = int((kept.moved[row][: lengths[row] - 1] > 0).sum())
 
 
 def _both(one: Delivery, other: Delivery) -> Delivery:

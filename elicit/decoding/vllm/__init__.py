@@ -1,4 +1,5 @@
-"""What of this suite runs inside vLLM's workers: the choice of tokens, their statistics, and what plans moved.
+"""What the vllm engine (`elicit.decoding.engines.vllm`) is made of.
 
-Imported by the workers, where vLLM is installed; the engine is `elicit.decoding.engines.vllm`.
+`calls`, `chooser` and `worker` run inside vLLM's workers: the choice of tokens, their statistics, and what plans moved.
+`phases` turns what comes back into generations.
 """
