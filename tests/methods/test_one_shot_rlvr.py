@@ -12,7 +12,7 @@ from elicit import evaluate
 from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
 from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
-from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose, without_signal
+from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose, decompose_completions, without_signal
 from elicit.models import Model
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
@@ -84,6 +84,13 @@ def test_it_is_fitted_resumed_and_compared(tiny: Model, task: Task, here: Path) 
     assert sum(found[n].value for n in COMPONENTS[1:] if n in found) == pytest.approx(found["gain"].value)
     arms = run.metrics["arms"]
     assert found["gain"].value == pytest.approx(arms["one-shot-rlvr"]["accuracy"] - arms["direct"]["accuracy"])
+    sampled = {
+        name: [run.traces[arm][item.id][0].text for item in task.test]
+        for name, arm in {"trained": "one-shot-rlvr", "direct": "direct", "entropy only": "entropy only"}.items()
+    }
+    (answer,) = set(handle.options["found"]["answers"])
+    golds = [item.answer or "" for item in task.test]
+    assert decompose_completions(sampled, golds, answer, kind=task.kind) == found
     loaded = Elicited.load(run.folder / "elicited", tiny)
     assert loaded.adapter is not None and loaded.adapter.sha256 == handle.adapter.sha256
 
@@ -96,6 +103,26 @@ def test_it_is_fitted_resumed_and_compared(tiny: Model, task: Task, here: Path) 
     with pytest.raises(UserError, match="run one-shot-rlvr with --controls"):
         decompose(plain)
     assert "Where the gain comes from" not in (plain.folder / "report.html").read_text()
+
+
+def test_the_parts_of_a_gain_from_completions() -> None:
+    said = {
+        "trained": ["It is 4.", "It is 9.", "It is 7.", "It is 7."],
+        "direct": ["It is 5.", "Well.", "It is 7.", "It is 1."],
+        "format reward": ["It is 4.", "Well.", "It is 7.", "It is 1."],
+    }
+    golds = ["4", "9", "7", "7"]
+    found = decompose_completions(said, golds, "7.0", kind="number")
+    values = {name: part.value for name, part in found.items()}
+    # Three questions are gained: one by the format alone, one is the example's own answer, one remains.
+    assert values == {"gain": 0.75, "format": 0.25, "answer copying": 0.25, "remainder": 0.25, "copied": 0.5}
+    for broken, words in (
+        ({"trained": said["trained"]}, "arms trained were given; give trained and direct"),
+        (said | {"chance": said["direct"]}, "arms trained, direct, format reward, chance were given"),
+        (said | {"direct": ["It is 5."]}, "1 completions of direct were given for 4 gold answers"),
+    ):
+        with pytest.raises(UserError, match=words):
+            decompose_completions(broken, golds, "7", kind="number")
 
 
 def test_the_format_is_that_of_the_task(tiny: Model, task: Task, here: Path) -> None:

@@ -15,16 +15,22 @@ remainder can be negative: then what truth taught was to be had without it.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from elicit.evaluation.metrics.gap import scores_of
 from elicit.evaluation.run.run import Run
+from elicit.tasks.answers import KINDS, Kind, find_answer
+from elicit.tasks.base import Item
+from elicit.tasks.grading import check_kind, grader_for
 from probes.errors import UserError
 from probes.statistics import Interval, bootstrap_mean
 
 DIRECT, FORMAT, ENTROPY = "direct", "format reward", "entropy only"
+TRAINED = "trained"
 COMPONENTS = ("gain", "format", "entropy", "answer copying", "remainder")
 
 
@@ -57,10 +63,66 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Fraction]:
     outcomes = run.outcomes[main]
     scores = {name: scores_of(run.metrics, name) for name in (main, DIRECT, FORMAT, ENTROPY)}
     copies = np.array([float(outcomes[item][0].answer in found["answers"]) for item in arms[main]["scores"]])
-    gain = scores[main] - scores[DIRECT]
-    parts = {"format": scores[FORMAT] - scores[DIRECT], "entropy": scores[ENTROPY] - scores[DIRECT]}
-    for name in without_signal(run):
-        del parts[name]
+    return _parts(scores[main], scores, copies, without_signal(run), seed)
+
+
+def decompose_completions(
+    completions: Mapping[str, Sequence[str]],
+    golds: Sequence[str],
+    example_answer: str,
+    *,
+    kind: Kind = "math",
+    seed: int = 0,
+) -> dict[str, Fraction]:
+    """The same of completions that anybody sampled, from whatever trainings.
+
+    Args:
+        completions: by arm, one completion a question, in the same order: `trained` (on the truth) and `direct` (the
+            base); `format reward` and `entropy only` where there are such trainings that had a signal.
+        golds: the questions' right answers.
+        example_answer: the answer of the example that `trained` was trained on.
+        kind: of the answers.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: an arm that is missing, unknown or of another length; no questions.
+    """
+    check_kind(kind, KINDS)
+    lost, more = {TRAINED, DIRECT} - set(completions), set(completions) - {TRAINED, DIRECT, FORMAT, ENTROPY}
+    if lost or more:
+        given = ", ".join(completions) or "none"
+        raise UserError(f"arms {given} were given; give {TRAINED} and {DIRECT}, and maybe {FORMAT} and {ENTROPY}")
+    for name, some in completions.items():
+        if len(some) != len(golds) or not golds:
+            raise UserError(
+                f"{len(some)} completions of {name} were given for {len(golds)} gold answers; give one each"
+            )
+    grader = grader_for(kind)
+    items = [Item(str(n), "", gold, "test") for n, gold in enumerate(golds)]
+    answers = {
+        name: [found.text if (found := find_answer(text, kind)) else None for text in some]
+        for name, some in completions.items()
+    }
+    scores = {
+        name: np.array([grader.grade(item, answer).score for item, answer in zip(items, some, strict=True)])
+        for name, some in answers.items()
+    }
+    example = Item("example", "", example_answer, "fit")
+    copies = np.array([float(grader.grade(example, answer).correct) for answer in answers[TRAINED]])
+    without = {part for part, arm in (("format", FORMAT), ("entropy", ENTROPY)) if arm not in completions}
+    return _parts(scores[TRAINED], scores, copies, without, seed)
+
+
+def _parts(
+    trained: Float[np.ndarray, " questions"],
+    scores: Mapping[str, Float[np.ndarray, " questions"]],
+    copies: Float[np.ndarray, " questions"],
+    without: Collection[str],
+    seed: int,
+) -> dict[str, Fraction]:
+    gain = trained - scores[DIRECT]
+    arms = {"format": FORMAT, "entropy": ENTROPY}
+    parts = {name: scores[arm] - scores[DIRECT] for name, arm in arms.items() if name not in without}
     parts["answer copying"] = gain * copies
     values = {"gain": gain, **parts, "remainder": gain - sum(parts.values())}
     found_parts = {name: Fraction(float(v.mean()), bootstrap_mean(v, seed=seed)) for name, v in values.items()}

@@ -7,6 +7,7 @@ refused here and says why, instead of training for nothing.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +37,7 @@ class Preflight:
         reward: the mean reward.
         mixed: the fraction of groups whose rewards differ.
         expected: the same from each example's p, for a reward of 0 and 1 (else −1).
-        right: the fraction of right answers.
+        right: the fraction of right answers; −1 where rewards do not say which are.
         pass_at_k: of the base, by k.
         wrong: each example's most frequent wrong answer, the label of reward `incorrect`.
     """
@@ -53,8 +54,12 @@ class Preflight:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def check(self, reward: str) -> None:
+    def check(self, reward: str, otherwise: str = "checked=false trains all the same") -> None:
         """Refuse a run without a signal.
+
+        Args:
+            reward: its name.
+            otherwise: how one would train all the same.
 
         Raises:
             UserError: the reward is read nowhere, or no group is mixed.
@@ -62,14 +67,14 @@ class Preflight:
         if self.read == 0:
             raise UserError(
                 f"pre-flight: reward {reward!r} could be read in none of {self.answers} answers of the base, so "
-                "nothing would be learned; give another reward or prompt, or a larger limit (checked=false trains all "
-                "the same)"
+                f"nothing would be learned; give another reward or prompt, or a larger limit ({otherwise})"
             )
         if self.mixed == 0:
+            right = f" ({self.right:.0%} right)" if self.right >= 0 else ""
             raise UserError(
                 f"pre-flight: reward {reward!r} is {self.reward:.2f} in every group of {self.answers} answers of the "
-                f"base ({self.right:.0%} right), so no group has a difference to learn from; give another reward or "
-                "example, a higher temperature or larger groups (checked=false trains all the same)"
+                f"base{right}, so no group has a difference to learn from; give another reward or example, a higher "
+                f"temperature or larger groups ({otherwise})"
             )
 
 
@@ -116,24 +121,67 @@ def report(
     rollouts: Sequence[Sequence[Rollout]], graded: Sequence[Sequence[Graded]], wrong: Mapping[str, str], group: int
 ) -> Preflight:
     """The figures of a pre-flight, from the rollouts of each example."""
-    totals = np.array([[one.total for one in some] for some in graded])
-    right = np.array([[float(r.score >= 1) for r in some] for some in rollouts])
-    groups = totals.reshape(-1, group)
+    return _figures(
+        [[one.total for one in some] for some in graded],
+        [[float(r.score >= 1) for r in some] for some in rollouts],
+        float(np.mean([one.read for some in graded for one in some])),
+        group,
+        wrong,
+    )
+
+
+def of_rewards(rewards: Sequence[Sequence[float | int | None]], group: int = 0) -> Preflight:
+    """The figures of a pre-flight, from rewards that anybody gave.
+
+    Args:
+        rewards: of the answers to each example, in the order in which they were sampled; None or NaN where there is
+            none, which is compared with nothing, as in TRL. All groups of one example in one row tell `expected` apart
+            from `mixed`.
+        group: generations that are compared with each other; 0: each row is one group.
+
+    Raises:
+        UserError: no rewards, a group of one, a row that is no whole number of groups, an infinite reward.
+    """
+    if not rewards:
+        raise UserError("no rewards were given; give a list of groups, each a list of numbers")
+    for n, row in enumerate(rewards):
+        if len(row) < 2 or group == 1 or (group and len(row) % group):
+            groups = f"groups of {group}" if group else "one group"
+            raise UserError(f"row {n} holds {len(row)} rewards for {groups}; give whole groups of at least two")
+        if any(value is not None and math.isinf(value) for value in row):
+            raise UserError(f"row {n} holds an infinite reward; give finite numbers, or None where there is none")
+    totals = [[math.nan if value is None else float(value) for value in row] for row in rewards]
+    told = all(value in (0, 1) for row in totals for value in row)
+    read = float(np.mean([not math.isnan(value) for row in totals for value in row]))
+    return _figures(totals, totals if told else None, read, group, {})
+
+
+def _figures(
+    totals: Sequence[Sequence[float]],
+    right: Sequence[Sequence[float]] | None,
+    read: float,
+    group: int,
+    wrong: Mapping[str, str],
+) -> Preflight:
+    rows = [np.array(row, dtype=float) for row in totals]
+    every = np.concatenate(rows)
+    known = every[~np.isnan(every)]
+    groups = [row[n : n + size] for row in rows for size in [group or len(row)] for n in range(0, len(row), size)]
     expected = -1.0
-    if np.isin(totals, (0, 1)).all():
-        p = totals.mean(1)
-        expected = float(np.mean(1 - p**group - (1 - p) ** group))
-    n = right.shape[1]
-    counts = right.sum(1).astype(int)
+    if np.isin(every, (0, 1)).all():
+        apart = [1 - p**size - (1 - p) ** size for row in rows for p, size in [(row.mean(), group or len(row))]]
+        expected = float(np.mean(apart))
+    at_k: dict[str, float] = {}
+    if right is not None:
+        n, counts = np.array([len(row) for row in right]), np.array([int(sum(row)) for row in right])
+        at_k = {str(k): float(pass_at_k(n, counts, k).mean()) for k in (1, 2, 4, 8, 16, 32) if k <= n.min()}
     return Preflight(
-        answers=totals.size,
-        read=float(np.mean([one.read for some in graded for one in some])),
-        reward=float(totals.mean()),
-        mixed=float(np.mean(groups.max(1) > groups.min(1))),
+        answers=every.size,
+        read=read,
+        reward=float(known.mean()) if known.size else 0.0,
+        mixed=float(np.mean([len(set(some[~np.isnan(some)])) > 1 for some in groups])),
         expected=expected,
-        right=float(right.mean()),
-        pass_at_k={
-            str(k): float(pass_at_k(np.full(len(counts), n), counts, k).mean()) for k in (1, 2, 4, 8, 16, 32) if k <= n
-        },
+        right=-1.0 if right is None else float(np.mean(np.concatenate([np.array(row) for row in right]))),
+        pass_at_k=at_k,
         wrong=dict(wrong),
     )
