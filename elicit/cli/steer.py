@@ -26,6 +26,8 @@ from elicit.cli.options import (
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
 
+STRENGTHS = "0.1,0.2,0.4,0.8"
+
 
 def steer(
     model: ModelName = "smollm2-135m",
@@ -45,7 +47,15 @@ def steer(
     how: Annotated[str, typer.Option("--how", help="means, pca or probe.")] = "means",
     layer: Annotated[int | None, typer.Option(help="Of the direction; two thirds of the depth unless given.")] = None,
     point: Annotated[str, typer.Option(help="resid_pre, attn_out, mlp_out or resid_post.")] = "resid_post",
-    strength: Annotated[str, typer.Option(help="Strengths, separated by commas.")] = "0.1,0.2,0.4,0.8",
+    strength: Annotated[
+        str, typer.Option(help=f"Strengths, separated by commas; {STRENGTHS} unless given.", show_default=False)
+    ] = "",
+    kl: Annotated[
+        str,
+        typer.Option(
+            "--kl", help="Instead of strengths: nats by which they move plain text (95th percentile), like 0.1,0.5."
+        ),
+    ] = "",
     unit: Annotated[
         str,
         typer.Option(
@@ -79,7 +89,9 @@ def steer(
 ) -> None:
     """Steer along a direction at several strengths: answers side by side, dose and response, and what it costs."""
     given = dict(locals())
-    strengths = _strengths(strength)
+    if strength and kl:
+        raise UserError(f"--strength {strength} and --kl {kl} were given; give one of them")
+    strengths = _strengths(strength or STRENGTHS)
     if limit < 1 or max_new_tokens < 1 or random < 0:
         raise UserError(f"limit {limit}, max-new-tokens {max_new_tokens}, random {random}: give at least 1, 1 and 0")
     from elicit.cli.terminal import run_bars
@@ -91,7 +103,11 @@ def steer(
     from probes.sae.transcoder import is_transcoder
     from steering.formats import ARCHITECTURE
     from steering.interventions import UNITS, When
+    from steering.strength import parse_budgets
 
+    budgets = parse_budgets(kl)
+    if kl and not budgets:
+        raise UserError(f"--kl {kl!r} was given; give numbers of nats like 0.1,0.5")
     if out is not None:
         check_folder(out)
     if gguf is not None:
@@ -118,6 +134,9 @@ def steer(
     else:
         found = _contrast(given, loaded, source)
         series = series_of(found, when=window, unit=unit, controls=random)
+    if budgets:
+        strengths = _at_budgets(loaded, series[0].plan, budgets)
+    by_nats = dict(zip(budgets, strengths, strict=True)) if budgets else {}
     shape = Prompt("template", template="{question}") if prompt else named_prompt(put, loaded.tokenizer)
     before = partial(dry, as_json=as_json) if dry_run else tell(quiet=as_json)
     with run_bars(quiet=as_json) as bars:
@@ -129,9 +148,11 @@ def steer(
     _save(inner_folder(run.folder / "direction"), series, loaded, shape, gguf)
     _write_page(run, items, result, series, strengths)
     if as_json:
-        print(json.dumps({"run": str(run.folder), **result}, indent=2))
+        print(json.dumps({"run": str(run.folder), **result, **({"kl": by_nats} if kl else {})}, indent=2))
         return
     _show(run, items, result, series, strengths)
+    for nats, found in by_nats.items():
+        print(f"strength {found:g} moves plain text by {nats:g} nats (95th percentile)")
 
 
 def _strengths(text: str) -> list[float]:
@@ -142,6 +163,16 @@ def _strengths(text: str) -> list[float]:
 
 
 def read_plan(path: Path, model: Any) -> Any:
+def _at_budgets(model: Any, plan: Any, budgets: list[float]) -> list[float]:
+    """The strengths at which a plan moves plain text by so many nats; its random directions get the same ones."""
+    from elicit.evaluation.side_effects import plain_texts
+    from steering.strength import at_kl
+
+    texts = plain_texts(model)
+    return [at_kl(model.lm, plan, nats, texts)[0].strength / plan[0].strength for nats in budgets]
+
+
+def _read_plan(path: Path, model: Any) -> Any:
     """A plan from a GGUF file or a bundle."""
     from elicit.elicited import Elicited
     from steering.formats import from_gguf

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from elicit import load_task
+from elicit.elicited import Elicited
+from elicit.evaluation.side_effects import plain_texts
 from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of, sweep
-from elicit.models import Model, Prompt
+from elicit.models import Model, Prompt, load_model
 from elicit.report.dose_response import dose_response
 from elicit.tasks.free_text import free_text
 from probes.likelihood import repeated_fraction
@@ -19,6 +21,7 @@ from probes.sites import Site
 from steering.directions import Direction
 from steering.formats import from_gguf, to_gguf
 from steering.interventions import When
+from steering.strength import CLOSE, plain_kl
 from tests.support.shell import shell
 
 
@@ -120,3 +123,24 @@ def test_a_vector_of_another_width_is_refused(tiny: Model, tiny_folder: Path, tm
     code, _, err = shell("steer", "--model", str(tiny_folder), "--direction", str(file), "--limit", "2", "--out",
                          str(tmp_path / "run"))  # fmt: skip
     assert code == 2 and "width 16" in err and not (tmp_path / "run").exists()
+
+
+def test_a_strength_by_budget(tiny_folder: Path, tmp_path: Path) -> None:
+    common = ("steer", "--model", str(tiny_folder), "--dtype", "float32", "--limit", "2", "--max-new-tokens", "2")
+    where = ("--random", "0", "--layer", "1", "--out", str(tmp_path / "kl"))
+    code, out, _ = shell(*common, *where, "--kl", "0.1", "--json")
+    result = json.loads(out)
+    (strength,) = {row["strength"] for row in result["rows"]} - {0.0}
+    assert code == 0 and result["kl"] == {"0.1": strength}
+    model = load_model(str(tiny_folder), dtype="float32", device="cpu")
+    plan = Elicited.load(tmp_path / "kl" / "direction", model).interventions
+    assert plain_kl(model.lm, tuple(one.times(strength) for one in plan), plain_texts(model)) == pytest.approx(
+        0.1, rel=CLOSE
+    )
+    for words, told in (
+        (["--kl", "0.1", "--strength", "0.2"], "--strength 0.2 and --kl 0.1 were given; give one of them"),
+        (["--kl", "much"], "kl 'much' was given; give numbers of nats"),
+        (["--kl", ","], "--kl ',' was given; give numbers of nats"),
+    ):
+        code, out, err = shell(*common, *words)
+        assert code == 2 and told in err and err.count("\n") == 1 and not out
