@@ -162,7 +162,6 @@ def _strengths(text: str) -> list[float]:
         raise UserError(f"--strength {text!r} was given; give numbers separated by commas, like 0.5,1,2") from error
 
 
-def read_plan(path: Path, model: Any) -> Any:
 def _at_budgets(model: Any, plan: Any, budgets: list[float]) -> list[float]:
     """The strengths at which a plan moves plain text by so many nats; its random directions get the same ones."""
     from elicit.evaluation.side_effects import plain_texts
@@ -172,7 +171,7 @@ def _at_budgets(model: Any, plan: Any, budgets: list[float]) -> list[float]:
     return [at_kl(model.lm, plan, nats, texts)[0].strength / plan[0].strength for nats in budgets]
 
 
-def _read_plan(path: Path, model: Any) -> Any:
+def read_plan(path: Path, model: Any) -> Any:
     """A plan from a GGUF file or a bundle."""
     from elicit.elicited import Elicited
     from steering.formats import from_gguf

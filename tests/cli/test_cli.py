@@ -203,7 +203,7 @@ def test_the_shell_completes_names() -> None:
     from elicit.methods import METHODS
 
     assert sorted(completion.methods()) == sorted(METHODS)
-    assert completed("elicit s", 1) == ["steer", "serve", "sae"]
+    assert completed("elicit s", 1) == ["steer", "serve", "sae", "sweep"]
     assert completed("elicit run --method co", 3) == ["cot-decoding", "cot-prompt"]
     assert "smollm2-135m-latent" in completed("elicit steer --model smol", 3)
     assert completed("elicit tasks org", 2) == ["organism"]

@@ -303,7 +303,7 @@ def test_a_member_that_claims_to_be_small_is_not_unpacked(tmp_path: Path) -> Non
 
 def test_a_file_of_no_format_is_told_which_there_are(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("hello", encoding="utf-8")
-    with pytest.raises(UserError, match=r"of no known format .inspect: .*trl: .*verl: "):
+    with pytest.raises(UserError, match=r"of no known format .lm-eval: .*inspect: .*trl: .*verl: "):
         read_log(tmp_path / "x.txt")
     with pytest.raises(UserError, match="unknown format 'inspct'; did you mean inspect"):
         read_log(LOGS / "base.eval", "inspct")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -219,14 +220,13 @@ def test_a_sweep_that_is_cut_is_the_sweep_that_is_not(tmp_path: Path) -> None:
     assert (code, json.loads(out)["done"]) == (0, 7)
 
 
-def test_the_same_command_by_every_launcher(tmp_path: Path) -> None:
-    command = launch.command_of(tmp_path)
-    script = launch.slurm(Folder.plan(tmp_path, jobs(1)).path, 4)
-    if script.suffix == ".sbatch":
-        text = script.read_text()
-        assert "--array=0-3" in text
-        assert text.rstrip().endswith(" ".join(command[1:5]) + f" {tmp_path.resolve()}")
-    assert launch.environment(1, 2)["OMP_NUM_THREADS"]
+def test_without_submitit_a_script_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    script = launch.slurm(Folder.plan(tmp_path, jobs(1)).path, 4, ["--stale", "60"])
+    text = script.read_text()
+    assert "--array=0-3" in text
+    assert text.endswith(f"-m elicit sweep work {tmp_path.resolve()} --stale 60\n")
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
 
 
 def test_an_interruption_reaches_the_workers(tmp_path: Path) -> None:
