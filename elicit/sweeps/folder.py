@@ -1,7 +1,7 @@
 """A sweep's folder: what is to be done, who does it, and what is done.
 
     jobs.json         the jobs, in order of model; written last, by `elicit sweep plan`
-    lease/KEY         made with O_EXCL by the worker that does a job, and touched while it lives
+    lease/KEY         linked into place by the worker that does a job, and touched while it lives
     dead/KEY-…        leases that were taken over from workers that died
     done/KEY.json     what came out, linked into place whole: a job is finished once, whoever else finishes it too
     failed/KEY.json   jobs that were refused, and those that are set aside since their worker died twice
@@ -90,6 +90,7 @@ class Folder:
 
     def __init__(self, path: Path, stale: float = STALE) -> None:
         self.path, self.stale = path, stale
+        self._held: Lease | None = None  # what was claimed last
         try:
             data = json.loads((path / "jobs.json").read_text(encoding="utf-8"))
             self.jobs = [Job(one["kind"], one["given"], tuple(one["needs"])) for one in data["jobs"]]
@@ -133,6 +134,9 @@ class Folder:
             ) from error
 
     def close(self) -> None:
+        """Drop what is held."""
+        if self._held is not None:
+            self._held.drop()
         self._clock.unlink(missing_ok=True)
 
     def run_folder(self, key: str) -> Path:
@@ -159,16 +163,19 @@ class Folder:
         path, token = self.path / "lease" / key, uuid.uuid4().hex
         if path.exists() and not self._take_over(key, path):
             return None
+        part = path.with_name(f".{key}-{token}")
+        self._held = Lease(path, token)  # from here on an interruption drops it
+        part.write_text(json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid()}))
         try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            os.link(part, path)  # one of several succeeds, and what it says is whole
         except FileExistsError:
             return None
-        with os.fdopen(file, "w") as lease:
-            json.dump({"token": token, "host": socket.gethostname(), "pid": os.getpid()}, lease)
+        finally:
+            part.unlink()
         if self.done(key):  # by another, between the look and the lease
-            path.unlink()
+            self._held.drop()
             return None
-        return Lease(path, token)
+        return self._held
 
     def _take_over(self, key: str, path: Path) -> bool:
         """Move a stale lease out of the way; whether the job may be leased now.
