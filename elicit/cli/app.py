@@ -18,6 +18,7 @@ from elicit.cli.convert import convert
 from elicit.cli.dashboard import dashboard
 from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
+from elicit.cli.hub import hub
 from elicit.cli.lists import methods, tasks
 from elicit.cli.lm_eval import lm_eval
 from elicit.cli.logs import export, import_
@@ -82,6 +83,7 @@ sae.command()(convert)
 sae.command()(dashboard)
 app.add_typer(sae)
 app.add_typer(sweep)
+app.add_typer(hub)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
 )
 # All that lies in a run's folder: what `--fresh` removes, and what may not be a link while a run is written.
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
-_BUNDLE = (
+BUNDLE = (
     "elicited.json",
     *(f"{name}.{kind}" for name in ("interventions", "partner") for kind in ("json", "safetensors")),
     *(f"{name}/{file}" for name in ("adapter", "partner") for file in _ADAPTER),
@@ -46,7 +46,7 @@ _BUNDLE = (
 )
 MEMBERS = (
     METRICS, ITEMS, SAMPLES, PARQUET, REPORT, "card.json", "steer.html", "dose.json",
-    *(f"{name}/{file}" for name in ("elicited", "direction") for file in _BUNDLE),
+    *(f"{name}/{file}" for name in ("elicited", "direction") for file in BUNDLE),
     CONFIG,
 )  # fmt: skip
 ROWS = 4096  # of the table, written together
