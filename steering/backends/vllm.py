@@ -76,12 +76,15 @@ class VLLM:
         # Ids go in and come out: no tokenizer is needed, and no sampling default of the model's own applies.
         given = {"max_logprobs": -1, "skip_tokenizer_init": True, "generation_config": "vllm", **options}
         fixed = {option: value for option, (value, _) in self.fixed.items()}
-        self.llm = LLM(
-            model=str(model),
-            dtype=dtype,
-            worker_extension_cls=self.extension,
-            **{**given, **fixed},
-        )
+        try:
+            self.llm = LLM(model=str(model), dtype=dtype, worker_extension_cls=self.extension, **{**given, **fixed})
+        except AssertionError as error:
+            if "worker extension" not in str(error):
+                raise
+            raise UserError(
+                "the vllm backend and the vllm engine were both asked for in one process, whose worker takes one of "
+                "them; use a process for each"
+            ) from error
         self.delivery = Delivery()
         config = self.llm.llm_engine.model_config
         self.vocabulary: int = config.get_vocab_size()
