@@ -55,6 +55,12 @@ class SharedPrefixCache(DynamicCache):
         return entry.keys, entry.values
 
     @property
+    def attending(self) -> list[int]:
+        """The layers that have kept anything of the prompts; one that was left out has not."""
+        left_out = [isinstance(layer, DynamicLayer) and layer.keys is None for layer in self.layers]
+        return [index for index, out in enumerate(left_out) if not out]
+
+    @property
     def columns(self) -> int:
         """Positions of each row, where each prompt has one row."""
         return self.length if self.forked else self.prefix_length

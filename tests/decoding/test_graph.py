@@ -148,6 +148,9 @@ def test_no_memory_in_the_middle_halves_the_rows(monkeypatch: pytest.MonkeyPatch
         "cpu had no memory left for 14 rows: decoded again with 7",
         "cpu had no memory left for 7 rows: decoded again with 3",
     ]
+    coarse = Model("llama", copy.deepcopy(model.lm).bfloat16(), tokenizer(), model.provenance, "graph")
+    decode_batch(coarse, given)
+    assert engine_of(coarse).notes[1].endswith("again with 3, which in bfloat16 may change a token")
     room = 1
     with pytest.raises(UserError, match="cpu has no memory for llama with 2 rows of up to 16 tokens; lower max_new"):
         decode_batch(graph, given)
@@ -185,29 +188,38 @@ def test_what_it_cannot_do_goes_to_the_reference_by_name(architecture: str, why:
 
 
 def test_in_bfloat16_it_is_no_further_from_float32_than_generate() -> None:
-    """Log-probabilities of each side's own tokens, against a forward in fp32 without a cache."""
-    fine = tiny_model("llama")
-    coarse = copy.deepcopy(fine).bfloat16()
+    """Log-probabilities of each side's own tokens, against a forward in fp32 without a cache: the mean error may be
+    above `generate`'s by two standard errors of their difference over prompts, which are few percent of it."""
+    coarse = copy.deepcopy(tiny_model("llama")).bfloat16()
     fine = copy.deepcopy(coarse).float()
     graph = Model("llama", coarse, tokenizer(), Provenance("llama", "", "", ""), "graph")
+    new, draw = 64, torch.Generator().manual_seed(0)
 
-    def far(prompt: list[int], tokens: list[int], kept: torch.Tensor) -> torch.Tensor:
+    def far(prompts: torch.Tensor, tokens: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            own = torch.log_softmax(fine(torch.tensor([prompt + tokens[:-1]])).logits[0, -len(tokens) :], -1)
-        return (own.gather(1, torch.tensor(tokens)[:, None])[:, 0] - kept).abs()
+            own = torch.log_softmax(fine(torch.cat([prompts, tokens[:, :-1]], 1)).logits[:, -new:], -1)
+        return (own.gather(2, tokens[..., None])[..., 0] - kept).abs().mean(1)
 
     ours, theirs = [], []
-    made = decode_batch(graph, asked(Greedy(24), StopRule(frozenset()), rows_at_once=3))
-    for prompt, (one,) in zip(PROMPTS, made, strict=True):
-        ours.append(far(prompt, one.tokens.tolist(), torch.from_numpy(one.logprob)))
+    for length in (3, 40):
+        prompts = torch.randint(3, 60, (48, length), generator=draw)
+        given = Batch(
+            prompts.tolist(), [str(n) for n in range(48)], Greedy(new), StopRule(frozenset()), rows_at_once=32
+        )
+        made = [one for (one,) in decode_batch(graph, given)]
+        tokens, kept = (torch.from_numpy(np.stack([getattr(g, name) for g in made])) for name in ("tokens", "logprob"))
+        ours.append(far(prompts, tokens, kept))
         out = coarse.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=24,
-            do_sample=False, eos_token_id=None, pad_token_id=0, return_dict_in_generate=True, output_logits=True,
+            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=new, do_sample=False, eos_token_id=None,
+            pad_token_id=0, return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
-        tokens = out.sequences[0, len(prompt) :]
-        kept = torch.log_softmax(torch.cat(out.logits).float(), -1).gather(1, tokens[:, None])[:, 0]
-        theirs.append(far(prompt, tokens.tolist(), kept))
-    assert float(torch.cat(ours).mean()) <= 1.25 * float(torch.cat(theirs).mean())
+        tokens = out.sequences[:, length:]
+        kept = torch.log_softmax(torch.stack(out.logits, 1).float(), -1).gather(2, tokens[..., None])[..., 0]
+        theirs.append(far(prompts, tokens, kept))
+    further, whole = torch.cat(ours) - torch.cat(theirs), float(torch.cat(theirs).mean())
+    error = float(further.std()) / len(further) ** 0.5
+    assert error < 0.04 * whole  # it can tell
+    assert float(further.mean()) <= 2 * error
 
 
 def test_errors_name_the_arm() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from experiments.compatibility import graph
 from experiments.compatibility.__main__ import alone, counts, main, page
 from experiments.compatibility.census import CHECKS, TYPES, Found
 
@@ -39,3 +41,30 @@ def test_a_type_is_examined_in_a_process_of_its_own(
         main()
     assert ended.value.code == 0 and "gpt2" in capsys.readouterr().out
     assert len(TYPES) > 150
+
+
+def test_a_census_of_the_graph_engine_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`mllama` leaves a layer out without an image; `dbrx` cannot be built."""
+    place, asked = tmp_path / "kept.json", []
+
+    def apart(work: object, kind: str) -> graph.Found:
+        asked.append(kind)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return graph.examined(kind)
+
+    monkeypatch.setattr(graph, "TYPES", ("dbrx", "mllama"))
+    monkeypatch.setattr(graph, "HERE", tmp_path)
+    monkeypatch.setattr(graph, "apart", apart)
+    monkeypatch.setattr(sys, "argv", ["graph", "--kept", str(place)])
+    with pytest.raises(KeyboardInterrupt):
+        graph.main()
+    graph.main()
+    assert asked == ["dbrx", "mllama", "mllama"]
+    text = (tmp_path / "graph.md").read_text()
+    assert "Of 2 types of transformers 1 are decoded" in text
+    assert "| exact | 1 | 1 |" in text and "| WRONG | 0 | 0 |" in text and "| no | 0 | 0 |" in text
+    assert "- cannot be built: AttributeError: `dbrx`" in text
+    assert graph.kept(place, "other code") == {}

@@ -29,7 +29,7 @@ from probes.clock import Count
 from probes.sites import paused
 from steering.directions import Direction
 from steering.hooks import attached
-from steering.interventions import Add, Intervention, When
+from steering.interventions import Add, Intervention, Plan, When
 
 SMALL_PAGE = 4  # several a row within the twin's few steps
 AT_ONCE = 2  # prompts in flight, of three
@@ -80,11 +80,10 @@ def off(lm: PreTrainedModel, *, steered: bool = False) -> float:
     """How far log-probabilities are from those of the model's own forward without a cache, the largest difference."""
     prompts = Rows.of(lm).prompts
     ids = [str(n) for n in range(len(prompts))]
-    one = Intervention(Add(Direction(vector(lm), middle(lm))), when=When.every_step())
     worst = 0.0
     for decoder in (Greedy(STEPS), Branching(2, STEPS)):
         batch = Batch(prompts, ids, decoder, StopRule(frozenset()))
-        steering = attached(lm, [(one,)], clock=Count()) if steered else nullcontext()
+        steering = attached(lm, [_push(lm)], clock=Count()) if steered else nullcontext()
         with paged(lm), steering as session:
             made = Schedule(
                 lm, batch, choices=len(lm.get_input_embeddings().weight), rows=AT_ONCE * decoder.branches, every=2,  # type: ignore[union-attr,arg-type]
@@ -94,6 +93,10 @@ def off(lm: PreTrainedModel, *, steered: bool = False) -> float:
             with added(lm, len(prompt)) if steered else nullcontext():
                 worst = max(worst, *(_off(lm, prompt, one_branch) for one_branch in branches))
     return worst
+
+
+def _push(lm: PreTrainedModel) -> Plan:
+    return (Intervention(Add(Direction(vector(lm), middle(lm))), when=When.every_step()),)
 
 
 def _off(lm: PreTrainedModel, prompt: list[int], made: Generation) -> float:
