@@ -191,7 +191,8 @@ def tables(found: Sequence[dict[str, Any]], about: dict[str, Any], options: str 
             ("parts", "ms", "of it statistics, ms"), ("parts", "sampling_ms", "the sampler, ms"),
             ("profile", "kernels", "kernels"), ("profile", "launches", "started one by one"),
             ("profile", "graphs", "graphs"), ("profile", "synchronisations", "synchronisations"),
-            ("profile", "copies_to_host", "copies to the host"), ("profile", "operators", "operators"), ("profile", "busy", "busy"),
+            ("profile", "copies_to_host", "copies to the host"), ("profile", "operators", "operators"),
+            ("profile", "busy", "busy"),
             ("same-tokens", "alike", "tokens as hf's"), ("cot-decoding", "peak_gib", "peak, GiB"),
             ("capture", "of_plain", "capture to disk / plain forward"),
             ("capture", "memory_of_plain", "capture of one layer / plain forward")]  # fmt: skip
