@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # lm-eval 0.4.13: HFLM's cache of logits (on by default) scores a text wrongly where the same text is split at two places.
 #
-# Documented: logits_cache reuses one forward for requests that share "context + continuation[:-1]", for tasks whose continuations are one
-# token (docstring of Collator and HFLM's own comment). Seen: a request with a continuation of one token is answered from the forward of a
-# request with a longer continuation over the same tokens, whose logits begin at another place: the first of them is read where the last is
-# meant. A valid pair of requests is scored otherwise than with logits_cache=False, by many nats, and nothing is said. For a user: turn the
-# cache off where choices can be each other's beginnings.
+# Documented: "Whether to cache and reuse logits across requests that share the same context" (logits_cache, docstring of HFLM). Seen: requests
+# are grouped by context + continuation[:-1], wherever the context ends; a request for one token is answered from the forward of one for a
+# longer continuation over the same tokens, whose logits begin at another place, and the first of them is read where the last is meant. So
+# a valid pair of requests is scored otherwise than with logits_cache=False, by many nats, and nothing is said. For a user: turn the cache
+# off where a choice can begin as another one's context goes on.
 # Output, 2026-11-28:
-#     OUTPUT
+#     lm_eval 0.4.13: log p(w10 | w5 w6 w7 w8) is -227.1; with the cache -245.8, without -227.1
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,7 +31,7 @@ with torch.no_grad():
         p.mul_(20)
 words = Tokenizer(WordLevel({f"w{i}": i for i in range(50)}, unk_token="w0"))
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", pad_token="w0")
-# The same five tokens before the last one: asked for three tokens after two, and for one after four.
+# The same four tokens before the last one: asked for three tokens after two, and for one after four.
 asked = [(("", "a"), [5, 6], [7, 8, 9]), (("", "b"), [5, 6, 7, 8], [10])]
 with torch.no_grad():
     right = float(torch.log_softmax(lm(torch.tensor([[5, 6, 7, 8]])).logits[0, -1], -1)[10])
