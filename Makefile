@@ -62,7 +62,7 @@ test-inspect: $(STAMP)
 	tests/inspect/install.sh
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-inspect/bin/python -m pytest --confcutdir=tests/inspect --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/inspect
 
-# One bundle, the same texts by every one of them; after the three above.
+# One bundle, the same texts by every one of them; after the three above, and no part of CI, whose time it would take.
 test-everywhere: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --confcutdir=tests/everywhere tests/everywhere
 
