@@ -27,12 +27,14 @@ from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.engine import STATISTICS, Batch, check_engine
 from elicit.decoding.loop import OnStep, StopRule
 from elicit.decoding.progress import Progress, Silent
-from elicit.decoding.selection import SELECTABLE
+from elicit.decoding.selection import SELECTABLE, Verdict, select
 from elicit.decoding.trace import Trace
 from elicit.models.model import Model, load_same
 from elicit.models.prompts import Prompt
 from elicit.tasks.answers import Kind
-from elicit.tasks.base import Item, Items
+from elicit.tasks.base import Grader, Item, Items, Task
+from elicit.tasks.free_text import Ungraded
+from elicit.tasks.grading import grader_for
 from probes.errors import UserError, unknown
 from probes.files import inner_folder, make_folder, sha256_of, whole, write_whole
 from probes.finite import errors_of
@@ -201,6 +203,21 @@ class Elicited:
         how = {"filters": self.filters, "steered": "moved" in self._needs, "branching": branching}
         pairs = zip(items, drafts, strict=True)
         return [[graded(one, items.task, item, **how) for one in some] for item, some in pairs]
+
+    def chosen(
+        self, drafts: Sequence[Draft], kind: Kind, *, item: str = "", grader: Grader | None = None
+    ) -> tuple[list[Trace], Verdict]:
+        """The branches of one question that nobody grades here, and what the handle's selection takes among them.
+
+        Args:
+            drafts: in their order.
+            kind: of the answer that was looked for.
+            item: the question's id.
+            grader: says which answers are equivalent; that of the kind unless given.
+        """
+        asked = Item(item, "", None, "test", kind=kind)
+        (traces,) = self._graded(Items(Task("", (asked,), Ungraded(), kind, {}), (asked,)), [list(drafts)])
+        return traces, select(self.select, traces, grader or grader_for(kind))
 
     @property
     def batch_key(self) -> str:

@@ -55,7 +55,6 @@ OPTIONS = {
     "max_num_seqs": 0,
     "max_num_batched_tokens": 0,
     "block_size": 0,
-    "swap_space": 0,
 }
 """What vLLM may be told; 0: as it likes."""
 

@@ -20,16 +20,13 @@ from inspect_ai.model import (
 )
 
 import elicit
-from elicit.decoding.answering import Draft, graded
-from elicit.decoding.decoders import Branching
-from elicit.decoding.selection import Verdict, select
+from elicit.decoding.answering import Draft
+from elicit.decoding.selection import Verdict
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.integrations.inspect.arguments import Asked
 from elicit.integrations.inspect.reading import Position, keep, positions
 from elicit.integrations.inspect.requests import Request
-from elicit.tasks.base import Item, Task
-from elicit.tasks.grading import grader_for
 from probes.offsets import decoded
 
 FINISH: dict[str, StopReason] = {"eos": "stop", "stop": "stop", "length": "max_tokens"}
@@ -49,7 +46,8 @@ def output(
         together: requests of the batch.
         seconds: that the batch took.
     """
-    traces, verdict = _chosen(asked, handle, request, drafts)
+    kind = request.kind or "whole"
+    traces, verdict = handle.chosen(drafts, kind, item=request.stream.sample, grader=asked.grader)
     first = 0 if verdict.branch is None else next(n for n, t in enumerate(traces) if t.index == verdict.branch)
     order = [first, *(n for n in range(len(traces)) if n != first)]
     read: dict[int, list[Position]] = {}
@@ -76,18 +74,6 @@ def output(
         time=seconds,
         metadata={"elicit": json.loads(json.dumps(about, allow_nan=False))},
     )
-
-
-def _chosen(asked: Asked, handle: Elicited, request: Request, drafts: Sequence[Draft]) -> tuple[list[Trace], Verdict]:
-    """The branches with the answers in them, and the one that the handle's rule chooses. Inspect's scorers grade."""
-    kind = request.kind or "whole"
-    grader = asked.grader or grader_for(kind)
-    item = Item(request.stream.sample, "", None, "test", kind=kind)
-    task = Task("inspect", (item,), grader_for(kind), kind, {})
-    steered = bool(handle.interventions) or handle.partner is not None
-    how = {"filters": handle.filters, "steered": steered, "branching": isinstance(handle.decoder, Branching)}
-    traces = [graded(draft, task, item, **how) for draft in drafts]
-    return traces, select(handle.select, traces, grader)
 
 
 def _choice(

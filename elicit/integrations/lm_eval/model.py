@@ -20,7 +20,6 @@ from lm_eval import utils
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from elicit.decoding.choosing import chosen
 from elicit.decoding.decoders import Branching, Sampling
 from elicit.decoding.loop import StopRule
 from elicit.elicited import Elicited
@@ -272,11 +271,8 @@ class ElicitLM(HFLM):
                     begun=[one.begun for one in batch],
                 )
                 for one, some in zip(batch, drafts, strict=True):
-                    handle = one.handle
-                    best = chosen(
-                        some, handle.select, one.kind,
-                        filters=handle.filters, branching=isinstance(handle.decoder, Branching),
-                    )  # fmt: skip
+                    _, verdict = one.handle.chosen(some, one.kind)
+                    best = next(draft for draft in some if draft.choice == verdict.branch)
                     text = best.said.text
                     if stop.anywhere:
                         text = self._cut(best.generation.tokens.tolist(), stop.strings)

@@ -76,10 +76,6 @@ class Common(_Strict):
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    @property
-    def wants_logprobs(self) -> bool:
-        raise NotImplementedError
-
 
 class Part(_Strict):
     type: Literal["text"]

@@ -12,31 +12,18 @@ from typing import Any
 
 import torch
 
-from elicit.decoding.answering import Draft, graded
+from elicit.decoding.answering import Draft
 from elicit.decoding.decoders import Greedy, RngStream, Sampling
-from elicit.decoding.selection import select
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited, respond_together
 from elicit.integrations.serve.requests import Asked, Chat, Completion, Steering
 from elicit.models.chat import written
 from elicit.tasks.answers import KINDS, Kind
-from elicit.tasks.base import Grade, Item, Task
-from elicit.tasks.grading import grader_for
 from probes.encoding import encoded
 from probes.errors import UserError, unknown
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, Plan, ProjectOut, When
-
-
-class _Unknown:
-    """The grader of questions whose answer nobody knows: it says alone which answers mean the same."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.groups = grader_for(kind).groups
-
-    def grade(self, item: Item, answer: str | None) -> Grade:
-        return Grade(0.0)
 
 
 @dataclass(frozen=True)
@@ -168,15 +155,10 @@ class UnknownModel(UserError):
 
 
 def _chosen(job: Job, drafts: Sequence[Draft]) -> Answers:
-    grader = _Unknown(job.kind)
-    item = Item(job.stream.sample or "asked", "", None, "test", kind=job.kind)
-    task = Task("served", (item,), grader, job.kind, {})
-    steered = bool(job.handle.interventions) or job.handle.partner is not None
-    traces = [graded(one, task, item, filters=job.handle.filters, steered=steered) for one in drafts]
-    if job.choices > 1 or len(traces) == 1:
+    traces, verdict = job.handle.chosen(drafts, job.kind, item=job.stream.sample)
+    if job.choices > 1:
         return Answers(job, traces, list(range(len(traces))))
-    branch = select(job.handle.select, traces, grader).branch
-    return Answers(job, traces, [next(n for n, t in enumerate(traces) if t.index == branch)])
+    return Answers(job, traces, [next(n for n, t in enumerate(traces) if t.index == verdict.branch)])
 
 
 def _seed(handle: Elicited, asked: Asked) -> int:
