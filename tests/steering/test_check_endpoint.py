@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from steering.check.endpoint import least_kl
 from tests.support.completions import serving
 
 PLAN = {"steer": {"strength": 1.0}}
-PROMPTS = ("Two birds sat", "The road to the lake")
+
+@pytest.fixture(autouse=True)
+def same_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts begin with the same digits each time: how far a fault moves the tiny model hangs on them."""
+    digits = count()
+    monkeypatch.setattr("steering.check.endpoint.secrets.randbelow", lambda most: 7919 * next(digits) % most)
 
 
 def checked(folder: Path, fault: str = "", **options: Any) -> SteeringReport:
     with serving(folder, fault) as url:
-        return check_endpoint(url, "tiny", PLAN, **{"prompts": PROMPTS, "tokens": 4, **options})
+        return check_endpoint(url, "tiny", PLAN, **options)
 
 
 def test_a_right_server_holds(tiny_folder: Path) -> None:
@@ -57,7 +63,7 @@ def test_without_an_echo_what_stands_on_it_cannot_be_told(tiny_folder: Path) -> 
         ("no logprobs", "gave no logprobs"),
         ("no JSON", r"answered what is no JSON: <html>\?\[2J"),
         ("a list", "JSON that is no object"),
-        ("one choice", "gave 1 choices for 2 prompts"),
+        ("one choice", "gave 1 choices for 4 prompts"),
         ("an error", r'answered 404: no model "\?\[31mx\?\[0m" at all; check --model and --plan'),
         ("slow", "gave no answer in 0.2 s"),
     ],
