@@ -16,6 +16,7 @@ from tests.support.completions import serving
 
 PLAN = {"steer": {"strength": 1.0}}
 
+
 @pytest.fixture(autouse=True)
 def same_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts begin with the same digits each time: how far a fault moves the tiny model hangs on them."""
