@@ -3,29 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Plain torch brings several GB of CUDA packages where no GPU is: take the release that the lock names.
+# Which build of torch fits hangs on the machine: the release that stands in constraints.txt, without a hash.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
-# The tests compare with these libraries, two of which ask for older versions of what stands here.
-PEER := steering-vectors==0.12.2 dictionary-learning==0.1.0 eai-sparsify==1.3.3 natsort==8.4.0 schedulefree==1.4.1 \
-	simple-parsing==0.1.9 docstring-parser==0.18.0
-# Asks for torchvision, which only its examples use: left out here, as its wheel is made for CUDA.
-INFLUENCE := kronfluence==1.0.1 einconv==0.1.0 opt_einsum==3.4.0
+# What is locked is installed as it was when it was locked, to the hash, and nothing besides.
+LOCKED := -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 # Holds torch and oneDNN to what a processor with AVX2 alone can do.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
 DOCS := .venv-docs
+TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-everywhere docs lint bench clean
+.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-everywhere docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt locked/project.txt locked/peers.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "elicit needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PEER) $(INFLUENCE)
+	$(BIN)/python $(LOCKED) locked/project.txt
+	$(BIN)/python $(LOCKED) locked/peers.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 run: $(STAMP)
@@ -75,10 +74,9 @@ docs: $(STAMP) $(DOCS)/.installed
 	@! grep '^griffe:' $(SITE)/log  # a docstring names a parameter that is not there
 	$(DOCS)/bin/python docs/site/check.py $(SITE)/site
 
-$(DOCS)/.installed: pyproject.toml
+$(DOCS)/.installed: locked/docs.txt
 	$(PYTHON) -m venv $(DOCS)
-	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(DOCS)/requirements.txt
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $(DOCS)/requirements.txt
+	$(DOCS)/bin/python $(LOCKED) locked/docs.txt
 	@touch $@
 
 bench: $(STAMP)
@@ -96,5 +94,21 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.rl
 	$(BIN)/python -m experiments.benchmarks.rl --memory
 
+# Hashes anew, of the versions in constraints.txt and locked/*.in.
+lock: $(TOOLS)/.installed
+	TOOLS=$(TOOLS) locked/lock.sh
+
+# Known weaknesses of what is locked, asked of the package index, which must answer; and the licences of what is installed.
+audit: $(STAMP) $(TOOLS)/.installed
+	for list in locked/*.txt; do $(TOOLS)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r $$list || exit 1; done
+
+licences: $(STAMP) $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-licenses --python $(BIN)/python --from mixed --order license --format markdown
+
+$(TOOLS)/.installed: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit pip-licenses
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-vllm .venv-lm-eval .venv-inspect $(DOCS) build dist *.egg-info
+	rm -rf $(VENV) $(TOOLS) .venv-vllm .venv-lm-eval .venv-inspect $(DOCS) build dist *.egg-info

@@ -7,13 +7,13 @@ cd "$(dirname "$0")/../.."
 environment=.venv-inspect
 below=${VENV:-.venv}
 stamp=$environment/.installed
-[[ $stamp -nt tests/inspect/install.sh && $stamp -nt tests/inspect/requirements.txt && $stamp -nt pyproject.toml ]] && exit 0
+[[ $stamp -nt tests/inspect/install.sh && $stamp -nt locked/inspect.txt && $stamp -nt pyproject.toml ]] && exit 0
 
 rm -rf "$environment"
 "$below/bin/python" -m venv --without-pip "$environment"
 purelib() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 pip() { "$below/bin/python" -m pip --python "$environment/bin/python" install --quiet --disable-pip-version-check --no-deps "$@"; }
-pip -r tests/inspect/requirements.txt
+pip --require-hashes -r locked/inspect.txt
 purelib "$below" > "$(purelib "$environment")/zz-below.pth"
 pip --no-build-isolation -e .
 touch "$stamp"
