@@ -5,6 +5,7 @@
     python -m experiments.claims 8 --model Qwen/Qwen2.5-Math-1.5B --set task=gsm8k --set limit=200
     python -m experiments.claims 7 --quick --seeds 0,1,2    # measured with each seed, judged over seeds and questions
     python -m experiments.claims --page claims.html         # all figures on one page
+    python -m experiments.claims --plan                     # questions, seeds and minutes for 80% power, and commands
     python -m experiments.claims --judge                    # what is kept, by the rules as they are now; nothing is run
     python -m experiments.claims --index                    # experiments/README.md anew, as after each finding
 
@@ -23,8 +24,11 @@ import torch
 
 from elicit.cli.options import settings
 from elicit.cli.terminal import run_bars, show_table
+from elicit.decoding.pace import measure_pace
 from elicit.evaluation.seeds import parse_seeds
+from elicit.models import load_model
 from experiments.claims.base import Claim, claim, claims, study_of
+from experiments.claims.plan import plans
 from experiments.claims.record import INDEX, Record, cells, index, judge, kept, measured, whole_page
 from probes.errors import UserError
 from probes.files import write_whole
@@ -41,6 +45,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, help="write all figures as one page")
     parser.add_argument("--judge", action="store_true", help="judge all that is kept anew, and write its pages")
     parser.add_argument("--index", action="store_true", help="write the list of all claims to experiments/README.md")
+    parser.add_argument("--plan", action="store_true", help="what each claim needs for 80%% power, and its cost")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
@@ -50,6 +55,8 @@ def main(given: list[str] | None = None) -> None:
         elif args.page:
             write_whole(args.page, whole_page())
             print(f"page: {args.page}")
+        elif args.plan:
+            show_plan(args.model or "smollm2-135m-latent")
         elif args.judge:
             judge_all()
         elif args.index:
@@ -94,6 +101,14 @@ def judge_all() -> None:
         after.write(one.folder)
         print(f"{one.number}. {one.name}: {after.verdict}" + ("" if after == record else f" (was {record.verdict})"))
     write_whole(INDEX, index())
+
+
+def show_plan(model: str) -> None:
+    """What each claim needs, cheapest first; the model is decoded for a second, to tell this machine's pace."""
+    pace = measure_pace(load_model(model)).seconds
+    found = [plan.row() for plan in plans(pace)]
+    show_table(list(found[0]), [list(row.values()) for row in found])
+    print(f"a step of decoding takes {pace:.3f} s here")
 
 
 def show(record: Record) -> None:

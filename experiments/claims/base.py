@@ -56,6 +56,7 @@ class Claim:
         against: what would speak against it.
         here: what it is tested on here, and what that stands for.
         settings, quick: of the experiment, and what `--quick` changes.
+        seeds: that its verdict asks for: several where something is trained or fitted.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Claim:
     here: str
     settings: dict[str, Any]
     quick: dict[str, Any]
+    seeds: int = 1
 
     @property
     def folder(self) -> Path:

@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from elicit.analysis.base import plain
+from elicit.decoding.pace import measure_pace
 from elicit.evaluation.run.provenance import environment
 from experiments.claims.base import HERE, Claim, Study, claim, claims
 from experiments.claims.rules import NOT_TESTABLE, OPEN, UNDECIDED, VERDICTS, Judgement
@@ -61,6 +62,7 @@ class Record:
         environment: versions and processor.
         figure: for Plotly; kept beside the rest.
         seeds: that the verdict is over, where it is over several.
+        pace: seconds of a step of decoding on that machine then; 0 where it was not measured.
     """
 
     number: int
@@ -79,6 +81,7 @@ class Record:
     judged: dict[str, Any]
     figure: dict[str, Any]
     seeds: list[int] = field(default_factory=list)
+    pace: float = 0.0
 
     @property
     def judgement(self) -> Judgement:
@@ -97,7 +100,11 @@ class Record:
 
     def write(self, folder: Path) -> None:
         make_folder(folder)
-        rest = {key: value for key, value in asdict(self).items() if key != "figure" and (key != "seeds" or value)}
+        rest = {
+            key: value
+            for key, value in asdict(self).items()
+            if key != "figure" and (key not in ("seeds", "pace") or value)
+        }
         write_whole(folder / RESULT, json.dumps(rest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         write_whole(folder / FIGURE, json.dumps(self.figure, allow_nan=False) + "\n")
         write_whole(folder / README, _readme(self))
@@ -130,6 +137,7 @@ def measured(study: Study, seeds: Sequence[int] = ()) -> Record:
         dict(study.settings), {key: model[key] for key in ("name", "sha256", "dtype")},
         round(time.perf_counter() - began, 1), date.today().isoformat(), environment(),
         plain(found.judged.to_dict()), figure, list(seeds) if len(seeds) > 1 else [],
+        round(measure_pace(study.model).seconds, 4),
     )  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +28,9 @@ from experiments.claims import (
     reflection,
     rules,
 )
+from experiments.claims.__main__ import main
 from experiments.claims.base import claims
+from experiments.claims.plan import plans, questions_for
 from experiments.claims.rules import (
     CONFIRMED,
     FAILS,
@@ -239,3 +243,28 @@ def test_a_row_is_judged_at_face_value() -> None:
     exact = simulations.Row("a verdict", 32, 1, "0", 0.025, 0, most=simulations.FALSELY_CONFIRMED)
     assert exact.holds and exact.cells()[5] == "exact"
     assert simulations.Row("a limit", 32, 1, "0", 0.1, 0).holds is None
+
+
+def test_questions_that_a_plan_asks_for_see_the_smallest_effect_of_interest() -> None:
+    """Of a paired lead that is truly at its smallest effect of interest 80% are seen with so many questions."""
+    change = np.repeat([-1.0, 0.0, 1.0], [4, 28, 8])
+    pilot = Condition("it leads", float(change.mean()), bootstrap_mean(change))
+    n = round(questions_for(pilot, 40))
+    rng = np.random.default_rng(0)
+    seen = sum(bootstrap_mean(rng.choice(change, n), resamples=400).low > 0 for _ in range(200))
+    assert 0.72 < seen / 200 < 0.92, (n, seen)
+    assert questions_for(replace(pilot, interest=pilot.bound), 40) == 0  # counted
+    assert math.isnan(questions_for(replace(pilot, value=math.nan), 40))
+
+
+def test_full_settings_have_the_power_that_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plans()
+    assert len(found) == 19 and all(plan.limit > 32 for plan in found)
+    assert [plan.minutes for plan in found] == sorted(plan.minutes for plan in found)
+    few = {plan.claim.name for plan in found if plan.limit < plan.n}
+    assert few == {"distribution", "convergence", "less_information", "gain_as_reward"}  # and the table says so
+    slow = {plan.claim.name: plan.minutes for plan in plans(pace=1.0)}
+    assert slow == {plan.claim.name: plan.minutes for plan in found}  # records of an unknown pace are taken as they are
+    assert main(["--plan"]) is None
+    told = capsys.readouterr().out
+    assert all(plan.command in told for plan in found) and told.count("too few") == len(few)
