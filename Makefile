@@ -9,6 +9,8 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 LOCKED := -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 # Holds torch and oneDNN to what a processor with AVX2 alone can do.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+# Tests start dozens of processes: what one compiles the others read, also where the environment would not have it kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 DOCS := .venv-docs
 TOOLS := .venv-tools

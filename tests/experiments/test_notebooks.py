@@ -116,6 +116,7 @@ def test_steering(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_natural_model(tmp_path: Path) -> None:
     notebook, facts = executed("natural_model", tmp_path)
