@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from itertools import pairwise
 from typing import Any
@@ -268,33 +269,31 @@ def on_site(lm: nn.Module, site: Site, hook: Hook) -> RemovableHandle:
     eager, since fused kernels hold no pattern.
     """
     module = module_of(lm, site)
-    hook = _guarded(lm, site, hook)
+    hook = partial(_guarded, lm, site, hook)
     if site.point == "resid_pre":
+        return module.register_forward_pre_hook(partial(_before, hook), with_kwargs=True)
+    return module.register_forward_hook(partial(_weights if site.point == "pattern" else _after, hook))
 
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            changed = hook(args[0] if args else kwargs["hidden_states"])
-            if changed is None:
-                return None
-            return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
-        return module.register_forward_pre_hook(before, with_kwargs=True)
+# Functions of the module and not of each call: under type checks a function within another is compiled anew each time.
+def _before(hook: Hook, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    changed = hook(args[0] if args else kwargs["hidden_states"])
+    if changed is None:
+        return None
+    return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
-    if site.point == "pattern":
 
-        def weights(_: nn.Module, __: Any, output: Any) -> None:
-            if not isinstance(output, tuple) or output[1] is None:
-                raise UserError("this attention returns no pattern; capture patterns with attn_implementation='eager'")
-            hook(output[1])
+def _weights(hook: Hook, _: nn.Module, __: Any, output: Any) -> None:
+    if not isinstance(output, tuple) or output[1] is None:
+        raise UserError("this attention returns no pattern; capture patterns with attn_implementation='eager'")
+    hook(output[1])
 
-        return module.register_forward_hook(weights)
 
-    def after(_: nn.Module, __: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            changed = hook(output[0])
-            return None if changed is None else (changed, *output[1:])
-        return hook(output)
-
-    return module.register_forward_hook(after)
+def _after(hook: Hook, _: nn.Module, __: Any, output: Any) -> Any:
+    if isinstance(output, tuple):
+        changed = hook(output[0])
+        return None if changed is None else (changed, *output[1:])
+    return hook(output)
 
 
 _PAUSED: set[int] = set()
@@ -316,17 +315,13 @@ def is_paused(lm: nn.Module) -> bool:
     return id(lm) in _PAUSED
 
 
-def _guarded(lm: nn.Module, site: Site, hook: Hook) -> Hook:
+def _guarded(lm: nn.Module, site: Site, hook: Hook, h: Tensor) -> Tensor | None:
     """Pass by where hooks are paused; refuse activations that are no residual stream of one vector a position."""
-
-    def guarded(h: Tensor) -> Tensor | None:
-        if is_paused(lm):
-            return None
-        if h.ndim != 3 and site.point != "pattern":
-            raise UserError(
-                f"{type(lm).__name__} keeps several residual streams at {site} (activations of shape {list(h.shape)}); "
-                "it can be decoded, and neither captured nor steered there"
-            )
-        return hook(h)
-
-    return guarded
+    if is_paused(lm):
+        return None
+    if h.ndim != 3 and site.point != "pattern":
+        raise UserError(
+            f"{type(lm).__name__} keeps several residual streams at {site} (activations of shape {list(h.shape)}); "
+            "it can be decoded, and neither captured nor steered there"
+        )
+    return hook(h)

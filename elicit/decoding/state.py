@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -73,16 +74,16 @@ def adding(
 ) -> Iterator[list[Float[Tensor, "rows pos"]]]:
     """Add to the activations of the forward inside; the list gets ‖Δh‖ / ‖h‖ of each position, as it was rounded."""
     moved: list[Tensor] = []
-
-    def hook(h: Tensor) -> Tensor:
-        new = h + delta.to(h)
-        before = h.float()
-        share = (new.float() - before).norm(dim=-1) / before.norm(dim=-1).clamp(min=1e-12)
-        moved.append(share.to(delta.device))
-        return new
-
-    handle = on_site(model, site, hook)
+    handle = on_site(model, site, partial(_add, delta, moved))
     try:
         yield moved
     finally:
         handle.remove()
+
+
+def _add(delta: Float[Tensor, "rows pos d_model"], moved: list[Tensor], h: Tensor) -> Tensor:
+    new = h + delta.to(h)
+    before = h.float()
+    share = (new.float() - before).norm(dim=-1) / before.norm(dim=-1).clamp(min=1e-12)
+    moved.append(share.to(delta.device))
+    return new
