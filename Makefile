@@ -16,7 +16,7 @@ DOCS := .venv-docs
 TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-everywhere docs lint bench lock audit licences clean
+.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-wheel test-everywhere wheel docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
@@ -62,6 +62,16 @@ test-lm-eval: $(STAMP)
 test-inspect: $(STAMP)
 	tests/inspect/install.sh
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-inspect/bin/python -m pytest --confcutdir=tests/inspect --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/inspect
+
+# The wheel, and the source archive that it is made from, in dist.
+wheel: $(TOOLS)/.installed
+	rm -rf dist elicit.egg-info
+	$(TOOLS)/bin/python -m build --no-isolation --outdir dist . > /dev/null
+
+# The wheel in an environment of its own, laid over this one; after `make test`, which fetches the real model that it runs.
+test-wheel: $(STAMP) wheel
+	tests/package/install.sh
+	$(BIN)/python -m pytest --confcutdir=tests/package tests/package
 
 # One bundle, the same texts by every one of them; after the three above, and no part of CI, whose time it would take.
 test-everywhere: $(STAMP)
@@ -109,8 +119,8 @@ licences: $(STAMP) $(TOOLS)/.installed
 
 $(TOOLS)/.installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit pip-licenses
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1 setuptools==84.2.1 uv==0.13.9 pip-audit pip-licenses
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .venv-vllm .venv-lm-eval .venv-inspect $(DOCS) build dist *.egg-info
+	rm -rf $(VENV) $(TOOLS) .venv-vllm .venv-lm-eval .venv-inspect .venv-wheel .venv-newest $(DOCS) build dist *.egg-info
