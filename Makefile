@@ -16,7 +16,7 @@ DOCS := .venv-docs
 TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-wheel test-everywhere wheel docs lint bench lock audit licences clean
+.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
@@ -76,6 +76,10 @@ test-wheel: $(STAMP) wheel
 # One bundle, the same texts by every one of them; after the three above, and no part of CI, whose time it would take.
 test-everywhere: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --confcutdir=tests/everywhere tests/everywhere
+
+# The tests, or those of PART, beside the newest releases of all but torch; no part of CI, since what is new changes.
+newest: $(STAMP) $(TOOLS)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.newest $(abspath $(TOOLS))/bin/uv $(PART)
 
 # The documentation site, in $(SITE)/site; its tools in an environment of their own.
 docs: $(STAMP) $(DOCS)/.installed
