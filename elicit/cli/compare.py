@@ -25,6 +25,7 @@ from elicit.cli.options import (
     load_given,
     was_given,
 )
+from elicit.cli.track import Track, check_track, measure_arms, tracked
 from elicit.models.zoo import task_for
 from probes.errors import UserError
 from probes.estimate import Estimate
@@ -56,6 +57,7 @@ def compare(
     device_map: DeviceMap = None,
     engine: EngineName = "hf",
     engine_setting: EngineSetting = None,
+    track: Track = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -65,6 +67,9 @@ def compare(
     where it was stopped.
     """
     given = {k: v for k, v in locals().items() if k != "context"}
+    check_track(track)
+    if track and not methods:
+        raise UserError("--track tells what fits and evaluations measure; give it with --methods")
     given["seed_said"] = was_given(context, "seed")
     from elicit.evaluation.run.run import Run
     from elicit.report.comparison import compare_runs, each_line, head_of, remarks, rows_of
@@ -188,13 +193,15 @@ def _run_methods(given: dict[str, Any]) -> Any:
     from elicit.report.page import render
 
     names, left, model, items, shared = _asked(given)
-    with run_bars(quiet=given["as_json"]) as bars:
+    with run_bars(quiet=given["as_json"]) as shown, tracked(shown, given, "compare") as bars:
         done = run_together(
             model, items, names, shared, out=given["out"], batch_rows=given["batch_rows"],
             optional=given["methods"] == "all", progress=bars,
             log=lambda line: print(f"elicit: {line}", file=sys.stderr), page=render,
             before=tell(quiet=given["as_json"]),
         )  # fmt: skip
+        for one in done.runs:
+            measure_arms(bars, one)
     done.left_out.update(left)
     return done
 

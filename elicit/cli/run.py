@@ -32,6 +32,7 @@ from elicit.cli.options import (
     was_given,
     with_prompt_details,
 )
+from elicit.cli.track import Track, check_track, measure_arms, tracked
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
 
@@ -91,6 +92,7 @@ def run(
             "given wins."
         ),
     ] = "",
+    track: Track = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -263,6 +265,7 @@ def run_one(
         raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
     if given["out"] is not None:
         check_folder(given["out"])
+    check_track(given["track"])
     check_launch()
     quiet = quiet or not first()
     name = given["method"]
@@ -298,6 +301,8 @@ def run_one(
     several = launched(model.lm.device)
     with ExitStack() as stack:
         bars = stack.enter_context(run_bars(quiet=quiet))
+        if first():
+            bars = stack.enter_context(tracked(bars, given, name))
         with ExitStack() as fitting:
             if several is not None and options.get("trainer") != "trl":
                 stack.enter_context(several.telling())
@@ -319,6 +324,7 @@ def run_one(
             size=size,
             before=None if size else tell(quiet=quiet),
         )
+        measure_arms(bars, run)
     if first():
         show(run)
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 
@@ -16,6 +17,19 @@ class Progress(Protocol):
     def advance(self, questions: int, tokens: int) -> None: ...
 
     def training(self, name: str, done: int, updates: int, note: str) -> None: ...
+
+
+@runtime_checkable
+class Measured(Progress, Protocol):
+    """Progress that also takes numbers, of a step of a training or of an arm that is done."""
+
+    def measure(self, name: str, step: int, values: Mapping[str, float]) -> None: ...
+
+
+def measure(progress: Progress | None, name: str, step: int, values: Mapping[str, float | None]) -> None:
+    """Tell numbers to whom takes them; those that are None are not there."""
+    if isinstance(progress, Measured):
+        progress.measure(name, step, {key: value for key, value in values.items() if value is not None})
 
 
 class Silent:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from elicit.decoding.progress import Progress, Silent
+from elicit.decoding.progress import Progress, Silent, measure
 from elicit.evaluation.run.store import folder_for
 from elicit.methods.critique_ft import critique_file
 from elicit.methods.critique_ft import examples as data
@@ -287,28 +287,38 @@ def _train(
 ) -> list[Point]:
     """Train an adapter or all weights and save them; the base is given back as it was."""
     batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
-    progress.arm(f"critique-ft: {identity['targets']}", recipe.steps, 0)
+    name = f"critique-ft: {identity['targets']}"
+    progress.arm(name, recipe.steps, 0)
     if options.engine == "trl":
         from elicit.training import trl_sft as trl
 
-        return trl.train(
+        curve = trl.train(
             model, batch, recipe, place, identity=identity, given=options.trl, save_every=options.save_every,
-            on_step=_Steps(progress),
+            on_step=_Steps(progress, name),
         )  # fmt: skip
+        return _told(progress, name, curve)
 
     def save(lm: PreTrainedModel, folder: Path) -> None:
         save_trained(lm, model.tokenizer, recipe, folder, model.name, torch.bfloat16)
 
     def trained(lm: PreTrainedModel) -> list[Point]:
-        steps = _Steps(progress, lambda done: save(lm, step_folder(place, done)), options.save_every)
+        steps = _Steps(progress, name, lambda done: save(lm, step_folder(place, done)), options.save_every)
         curve = train(lm, batch, recipe, place, identity=identity, on_step=steps)
         save(lm, place)
         return curve
 
     if not recipe.rank:
-        return trained(copy.deepcopy(model.lm).float())
+        return _told(progress, name, trained(copy.deepcopy(model.lm).float()))
     with borrowed(model.lm):
-        return trained(model.lm)
+        return _told(progress, name, trained(model.lm))
+
+
+def _told(progress: Progress, name: str, curve: list[Point]) -> list[Point]:
+    """The curve, after all of it was measured: a process that was killed may have kept a step that it did not tell."""
+    for point in curve:
+        values = {"loss": point.loss, "norm": point.norm, "tokens_per_second": point.tokens / point.seconds}
+        measure(progress, name, point.step, values)
+    return curve
 
 
 @dataclass(frozen=True)
@@ -316,6 +326,7 @@ class _Steps:
     """Training steps, as a progress bar counts questions; those of an earlier call at once. Some are saved."""
 
     progress: Progress
+    name: str
     save: Callable[[int], None] | None = None
     every: int = 0
     began: list[int] = field(default_factory=list)
@@ -325,6 +336,7 @@ class _Steps:
             self.save(step + 1)
         self.progress.advance(1 if self.began else step + 1, 0)
         self.began.append(step)
+        measure(self.progress, self.name, step, {"loss": loss, "tokens_per_second": tokens_per_second})
 
 
 def _folder(model: Model, items: Items, decides: list[Any]) -> Path:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from elicit.decoding.decoders import Greedy
-from elicit.decoding.progress import Progress
+from elicit.decoding.progress import Progress, measure
 from elicit.elicited import Elicited
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
@@ -214,9 +214,15 @@ def _fitted(
 def _on_step(name: str, updates: int, progress: Progress | None) -> OnStep | None:
     if progress is None:
         return None
+    told: list[int] = []
 
     def on_step(curve: Sequence[Point]) -> None:
         progress.training(name, len(curve), updates, line(curve))
+        for point in curve if not told else curve[-1:]:  # what was kept before comes first
+            values = {key: getattr(point, key) for key in ("loss", "reward", "accuracy", "kl", "entropy", "norm")}
+            values |= {"held_out": point.right, "tokens_per_second": point.tokens / point.seconds}
+            measure(progress, name, point.update, values)
+        told.append(len(curve))
 
     return on_step
 

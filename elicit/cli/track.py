@@ -1,0 +1,201 @@
+"""`--track`: what a run measures, also as a track of TensorBoard or Trackio; off unless it is asked for.
+
+A track is named after the command, so the same command, which resumes a run, goes on in the same track; of each series
+a step that is there is not written again. Nothing leaves this machine. A tracker that fails while a run
+works is told once and left; the run goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from elicit.decoding.progress import Progress, measure
+from probes.errors import UserError, unknown
+
+Track = Annotated[
+    str,
+    typer.Option(
+        help="Also write losses, rewards and accuracies as a track on this machine: tensorboard:FOLDER or "
+        "trackio:PROJECT."
+    ),
+]
+LEFT_OUT = ("track", "as_json", "dry_run", "fresh")  # of a command, what makes no other track
+
+
+class Tracker(Protocol):
+    """Where series go; `kept` has the steps of each that were there when it was opened."""
+
+    kept: dict[str, set[int]]
+
+    def log(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """A run of TensorBoard: event files in a folder of its own. Each step is on the disk before the next begins."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from torch.utils.tensorboard import SummaryWriter
+
+        place = Path(folder).expanduser() / name
+        self.kept: dict[str, set[int]] = {}
+        try:
+            if place.is_dir():
+                read = EventAccumulator(str(place), size_guidance={"scalars": 0})
+                read.Reload()
+                self.kept = {tag: {one.step for one in read.Scalars(tag)} for tag in read.Tags()["scalars"]}
+            self.writer = SummaryWriter(str(place))
+        except OSError as error:
+            raise UserError(f"no track can be written in {folder!r} ({error.strerror}); give another folder") from error
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Trackio:
+    """A run in Trackio's database on this machine; what it says goes to standard error."""
+
+    def __init__(self, project: str, name: str) -> None:
+        import trackio
+        from trackio.sqlite_storage import SQLiteStorage
+
+        try:
+            with redirect_stdout(sys.stderr):
+                self.run = trackio.init(
+                    project, name, resume="allow", embed=False, auto_log_cpu=False, auto_log_gpu=False
+                )
+            self.kept: dict[str, set[int]] = {}
+            for entry in SQLiteStorage.get_logs(project, name):
+                for key in entry.keys() - {"step", "timestamp"}:
+                    self.kept.setdefault(key, set()).add(entry["step"])
+        except (OSError, ValueError) as error:
+            raise UserError(f"Trackio cannot write the project {project!r} ({error}); give another") from error
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        with redirect_stdout(sys.stderr):
+            self.run.finish()
+
+
+TRACKERS: dict[str, Callable[[str, str], Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio}
+
+
+class Tracked:
+    """Progress that is shown, and measured by a tracker besides."""
+
+    def __init__(self, shown: Progress, tracker: Tracker) -> None:
+        self.shown, self.tracker = shown, tracker
+        self.failed = False
+
+    def arm(self, name: str, questions: int, done: int) -> None:
+        self.shown.arm(name, questions, done)
+
+    def step(self, step: int, open_rows: int) -> None:
+        self.shown.step(step, open_rows)
+
+    def advance(self, questions: int, tokens: int) -> None:
+        self.shown.advance(questions, tokens)
+
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
+        self.shown.training(name, done, updates, note)
+
+    def measure(self, name: str, step: int, values: Mapping[str, float]) -> None:
+        """Write it to the series that do not have this step yet."""
+        if self.failed:
+            return
+        new = {}
+        for key, value in values.items():
+            steps = self.tracker.kept.setdefault(f"{name}/{key}", set())
+            if step not in steps:
+                steps.add(step)
+                new[f"{name}/{key}"] = float(value)
+        if new:
+            self._try(lambda: self.tracker.log(new, step))
+
+    def close(self) -> None:
+        self._try(self.tracker.close)
+
+    def _try(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001  # told; a run is not lost for its track
+            if not self.failed:
+                print(
+                    f"elicit: the track ends here ({type(error).__name__}: {error}); the run goes on", file=sys.stderr
+                )
+            self.failed = True
+
+
+@contextmanager
+def tracked(shown: Progress, given: Mapping[str, Any], name: str) -> Iterator[Progress]:
+    """Progress of a command, with the tracker that its options ask for.
+
+    Args:
+        shown: what is shown.
+        given: the command's options; its `track` is what was given for `--track`.
+        name: what the track is called, before a hash of the options.
+
+    Raises:
+        UserError: an unknown tracker, one that is not installed, a place that cannot be written to.
+    """
+    if not given["track"]:
+        yield shown
+        return
+    both = Tracked(shown, opened(given, name))
+    try:
+        yield both
+    finally:
+        both.close()
+
+
+def check_track(track: str) -> None:
+    """Refuse what cannot be tracked to, before anything is loaded.
+
+    Raises:
+        UserError: an unknown tracker, one that is not installed or would send what it is given away; no place.
+    """
+    if not track:
+        return
+    kind, _, place = track.partition(":")
+    if kind not in TRACKERS:
+        raise unknown("tracker", kind, TRACKERS)
+    if not place:
+        raise UserError(f"--track {track} was given; write tensorboard:FOLDER or trackio:PROJECT")
+    if importlib.util.find_spec(kind) is None:
+        raise UserError(f"{kind} is not installed here; pip install 'elicit[{kind}]'")
+    for key in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
+        if kind == "trackio" and os.environ.get(key):
+            raise UserError(f"{key} is set, and --track sends nothing away; unset it")
+
+
+def measure_arms(progress: Progress, run: Any) -> None:
+    """Tell what a finished run found of each arm."""
+    for name, arm in run.metrics["arms"].items():
+        measure(progress, name, 0, {key: arm[key] for key in ("accuracy", "tokens_per_item")})
+
+
+def opened(given: Mapping[str, Any], name: str) -> Tracker:
+    """The tracker of a command; see `tracked`."""
+    check_track(given["track"])
+    kind, _, place = given["track"].partition(":")
+    said = json.dumps({k: v for k, v in given.items() if k not in LEFT_OUT}, sort_keys=True, default=str)
+    return TRACKERS[kind](place, f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}")

@@ -1,0 +1,149 @@
+"""`--track`: what is written of a run, once a step, and what a tracker that fails costs."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from elicit.cli.track import TRACKERS, Tracked, measure_arms, opened
+from elicit.decoding.progress import Silent
+from elicit.evaluation.evaluator import evaluate
+from elicit.methods import fit
+from elicit.models import Model
+from elicit.tasks.registry import load_task
+from tests.support.shell import shell
+
+TRAINING = {
+    "reward": "exact+random:0.5", "updates": 3, "rollouts": 8, "group": 4, "rollout_tokens": 6, "rank": 2, "pool": 3,
+    "max_new_tokens": 6, "check_every": 0, "state_every": 1,
+}  # fmt: skip
+Read = Callable[[Path], dict[str, list[int]]]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def of_tensorboard(folder: Path) -> dict[str, list[int]]:
+    """Each series' steps, as TensorBoard's own reader has them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (place,) = folder.iterdir()
+    read = EventAccumulator(str(place), size_guidance={"scalars": 0})
+    read.Reload()
+    return {tag: [one.step for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+
+
+def of_trackio(_: Path) -> dict[str, list[int]]:
+    """Likewise, as Trackio's command line says it."""
+    words = ["list", "runs", "--project", "sums", "--json"]
+    (run,) = json.loads(_trackio(*words))["runs"]
+    name = run["name"] if isinstance(run, dict) else run
+    words = ["list", "metrics", "--project", "sums", "--run", name, "--json"]
+    found = {}
+    for metric in json.loads(_trackio(*words))["metrics"]:
+        words = ["get", "metric", "--project", "sums", "--run", name, "--metric", metric, "--json"]
+        found[metric] = [one["step"] for one in json.loads(_trackio(*words))["values"]]
+    return found
+
+
+def _trackio(*words: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "trackio.cli", *words], check=True, capture_output=True, text=True
+    ).stdout
+
+
+class Stops(Silent):
+    """Is killed while the second update is told."""
+
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("kind", "read"), [("tensorboard", of_tensorboard), ("trackio", of_trackio)])
+def test_a_step_is_tracked_once_and_a_resumed_training_goes_on(
+    kind: str, read: Read, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when Trackio is imported
+    pytest.importorskip(kind)
+    monkeypatch.chdir(tmp_path)
+    place = "sums" if kind == "trackio" else str(tmp_path / "logs")
+    given = {"track": f"{kind}:{place}", "method": "one-shot-rlvr", "seed": 0}
+    task = load_task("chain-sum", limit=3)
+
+    def track(shown: Silent) -> None:
+        both = Tracked(shown, opened(given, "rl"))
+        try:
+            handle = fit("one-shot-rlvr", tiny, task.solved, both, **TRAINING)
+            measure_arms(both, evaluate(handle, task.test, out=tmp_path / "run"))
+        finally:
+            both.close()
+
+    out = io.StringIO()
+    with redirect_stdout(out):
+        with pytest.raises(KeyboardInterrupt):
+            track(Stops())
+        assert read(tmp_path / "logs")["one-shot-rlvr/loss"] == [0]
+        track(Silent())  # the second update is kept and was not told
+        track(Silent())  # all is there
+    found = read(tmp_path / "logs")
+    assert found["one-shot-rlvr/loss"] == [0, 1, 2]
+    assert {f"one-shot-rlvr/{key}" for key in ("reward", "accuracy", "kl", "tokens_per_second")} <= found.keys()
+    assert found["one-shot-rlvr/tokens_per_item"] == [0]
+    assert all(len(steps) == len(set(steps)) for steps in found.values())
+    assert not out.getvalue()  # which is for JSON
+
+
+class Broken:
+    """A tracker whose disk is full."""
+
+    def __init__(self, place: str, name: str) -> None:
+        self.kept: dict[str, set[int]] = {}
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRACKERS, "tensorboard", Broken)
+    both, err = Tracked(Silent(), Broken("", "")), io.StringIO()
+    with redirect_stderr(err):
+        for step in range(3):
+            both.measure("rl", step, {"loss": 1.0})
+        both.close()
+    assert err.getvalue().count("the track ends here") == 1 and "No space left" in err.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("run", "--track", "tensorbord:x"), "did you mean tensorboard"),
+        (("run", "--track", "tensorboard"), "write tensorboard:FOLDER"),
+        (("run", "--track", "trackio:"), "write tensorboard:FOLDER or trackio:PROJECT"),
+        (("run", "--track", "trackio:sums"), "TRACKIO_SPACE_ID is set" if find_spec("trackio") else "pip install"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/else")
+    code, out, err = shell(*words)
+    assert (code, out) == (2, "") and told in err and err.strip().count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_comparing_finished_runs_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = shell("compare", "runs/a", "--track", "tensorboard:logs")
+    assert code == 2 and "give it with --methods" in err
