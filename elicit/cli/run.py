@@ -300,7 +300,7 @@ def run_one(
 
     several = launched(model.lm.device)
     with ExitStack() as stack:
-        bars = stack.enter_context(run_bars(quiet=quiet))
+        bars: Any = stack.enter_context(run_bars(quiet=quiet))
         if first():
             bars = stack.enter_context(tracked(bars, given, name))
         with ExitStack() as fitting:

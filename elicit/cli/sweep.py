@@ -98,7 +98,8 @@ def status(
     for file in (out, page):
         if file is not None:
             check_folder(file.parent)
-    table = list(joined.rows(opened))
+    found = joined.groups(opened)
+    table = list(joined.rows(found))
     if as_json:
         print(json.dumps({**counts, "failures": failures, "results": table}, indent=2))
     else:
@@ -108,11 +109,11 @@ def status(
             print(f"{key} {given.get('method') or given.get('name')}: {told.strip().splitlines()[-1]}")
         _show(table)
     if out is not None:
-        write_whole(out, joined.table(opened))
+        write_whole(out, joined.table(table))
     if page is not None:
         from elicit.cli.report import report
 
-        report(joined.folders(opened), out=page)
+        report(joined.folders(found), out=page)
 
 
 @sweep.command()

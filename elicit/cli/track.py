@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
@@ -32,6 +32,7 @@ Track = Annotated[
 LEFT_OUT = ("track", "as_json", "dry_run", "fresh")  # of a command, what makes no other track
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Where series go; `kept` has the steps of each that were there when it was opened."""
 

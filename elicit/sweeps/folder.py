@@ -165,13 +165,13 @@ class Folder:
             return None
         part = path.with_name(f".{key}-{token}")
         self._held = Lease(path, token)  # from here on an interruption drops it
-        part.write_text(json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid()}))
         try:
+            part.write_text(json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid()}))
             os.link(part, path)  # one of several succeeds, and what it says is whole
         except FileExistsError:
             return None
         finally:
-            part.unlink()
+            part.unlink(missing_ok=True)
         if self.done(key):  # by another, between the look and the lease
             self._held.drop()
             return None
@@ -217,16 +217,16 @@ class Folder:
         """Keep what came out; false where another had finished it before, which is counted."""
         place = self.path / "done" / f"{key}.json"
         part = place.with_name(f".{key}-{lease.token}")
-        part.write_text(json.dumps(dict(result), indent=1), encoding="utf-8")
         try:
+            part.write_text(json.dumps(dict(result), indent=1), encoding="utf-8")
             os.link(part, place)
             first = True
         except FileExistsError:
             first = False
             (self.path / "again" / f"{key}-{lease.token[:8]}").write_text(json.dumps(dict(result)), encoding="utf-8")
         finally:
-            part.unlink()
-        lease.drop()
+            part.unlink(missing_ok=True)
+            lease.drop()
         return first
 
     def fail(self, key: str, told: str) -> None:

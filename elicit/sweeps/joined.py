@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from elicit.sweeps.folder import Folder
 HEAD = ("model", "task", "method", "options", "arm", "seeds", "items", "accuracy", "low", "high")
 
 
-def groups(folder: Folder) -> dict[tuple[str, ...], dict[int, Run]]:
-    """The finished runs, by all but their seed."""
+Groups = Mapping[tuple[str, ...], Mapping[int, Run]]
+
+
+def groups(folder: Folder) -> Groups:
+    """The finished runs, by all but their seed; what follows is given them, since reading them takes time."""
     found: dict[tuple[str, ...], dict[int, Run]] = {}
     for key in folder.results():
         job = folder.by_key[key]
@@ -30,9 +33,9 @@ def groups(folder: Folder) -> dict[tuple[str, ...], dict[int, Run]]:
     return found
 
 
-def rows(folder: Folder) -> Iterator[dict[str, Any]]:
+def rows(found: Groups) -> Iterator[dict[str, Any]]:
     """The table: each arm of each group, its accuracy over seeds and questions with its 95% interval."""
-    for (model, task, method, options, _), runs in groups(folder).items():
+    for (model, task, method, options, _), runs in found.items():
         metrics = next(iter(runs.values())).metrics
         arms = pooled([scores_by_arm(run) for run in runs.values()], metrics["method"], lead=True)
         for arm in arms:
@@ -47,15 +50,15 @@ def rows(folder: Folder) -> Iterator[dict[str, Any]]:
             )  # fmt: skip
 
 
-def table(folder: Folder) -> str:
-    """As CSV."""
+def table(some: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV."""
     out = io.StringIO()
     writer = csv.DictWriter(out, HEAD)
     writer.writeheader()
-    writer.writerows(rows(folder))
+    writer.writerows(some)
     return out.getvalue()
 
 
-def folders(folder: Folder) -> list[Path]:
+def folders(found: Groups) -> list[Path]:
     """Of all finished runs."""
-    return [run.folder for runs in groups(folder).values() for run in runs.values()]
+    return [run.folder for runs in found.values() for run in runs.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -24,7 +25,8 @@ def work(
     """Do jobs until all are done, failed or in the hands of workers that live.
 
     Jobs of the model that was loaded last come first. A job that is refused (`UserError`) or fails is set aside with
-    the reason, and the others go on. An interruption lets its job go to others.
+    the reason, and the others go on. An interruption lets its job go to others; so does a disk that is full, which
+    ends this worker: no job is to blame for it.
 
     Args:
         folder: of the sweep.
@@ -34,6 +36,9 @@ def work(
 
     Returns:
         How many jobs this worker did, how many of them somebody had done already, and how many failed.
+
+    Raises:
+        UserError: no room to write.
     """
     folder.check_writable()
     counts = {"done": 0, "again": 0, "failed": 0}
@@ -50,10 +55,18 @@ def work(
                 if folder.hopeless(job):
                     folder.fail(key, "a job that it needs has failed")
                     continue
-                lease = folder.claim(key) if folder.ready(job) else None
-                if lease is None:
-                    continue
-                state = _one(folder, job, lease, do)
+                try:
+                    lease = folder.claim(key) if folder.ready(job) else None
+                    if lease is None:
+                        continue
+                    state = _one(folder, job, lease, do)
+                except Exception as error:
+                    if full(error):
+                        raise UserError(
+                            f"no room to write in {str(folder.path)!r}, at job {key}, which is left to be done; make "
+                            "room and work on the sweep again"
+                        ) from error
+                    raise
                 if state:
                     counts[state] += 1
                     told(f"{state} {key} {job.kind} {job.given.get('method') or job.given.get('name')}")
@@ -76,15 +89,15 @@ def _one(folder: Folder, job: Job, lease: Lease, do: Do) -> str:
     try:
         with lease.alive(folder.stale / 4):
             found = dict(do(job, folder.run_folder(key)))
-    except UserError as error:
-        if BUSY in str(error):  # who was thought dead still writes there
+    except Exception as error:
+        if full(error):
+            lease.drop()
+            raise
+        told = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-3)
+        if isinstance(error, UserError) and BUSY in str(error):  # who was thought dead still writes there
             lease.drop()
             return ""
-        folder.fail(key, str(error))
-        lease.drop()
-        return "failed"
-    except Exception:  # noqa: BLE001  # it is kept with the job, and the others go on
-        folder.fail(key, traceback.format_exc(limit=-3))
+        folder.fail(key, told)  # the others go on
         lease.drop()
         return "failed"
     except BaseException:  # an interruption
@@ -93,3 +106,14 @@ def _one(folder: Folder, job: Job, lease: Lease, do: Do) -> str:
     worker = f"{socket.gethostname()} {os.getpid()}"
     about = {"seconds": time.time() - begun, "worker": worker, **found}
     return "done" if folder.finish(lease, key, about) else "again"
+
+
+def full(error: BaseException | None) -> bool:
+    """Whether it comes of a disk, a quota or a file's size that is used up; libraries tell it in their own errors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

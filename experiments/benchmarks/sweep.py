@@ -136,7 +136,7 @@ def runs(scratch: Path) -> dict[str, Any]:
                     os.kill(worker.pid, signal.SIGKILL)
                     killed += 1
             worker.wait()
-        tables.append(joined.table(folder))
+        tables.append(joined.table(joined.rows(joined.groups(folder))))
         counts = folder.counts()
     return {"evaluations": 12, "kills": killed, "equal": tables[0] == tables[1], **counts}
 

@@ -174,6 +174,41 @@ def test_what_fails_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path: Path)
     assert folder.done(after[1].key)
 
 
+def work_without_room(place: Path, bytes_left: int) -> subprocess.CompletedProcess[str]:
+    """A worker of jobs that write 64 kB each, where no file may become larger than so many bytes."""
+    code = f"""
+import resource, sys
+from pathlib import Path
+from elicit.cli import main
+from elicit.cli.sweep import Doer
+
+def do(self, job, folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "part").write_bytes(bytes(65536 if job.given["number"] else 16))
+    return dict(job.given)
+
+Doer.do = do
+resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left}, {bytes_left}))
+sys.argv = ["elicit", "sweep", "work", {str(place)!r}]
+main()
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_a_full_disk_ends_the_worker_and_no_job(tmp_path: Path) -> None:
+    folder = Folder.plan(tmp_path, jobs(3, models=1))
+    for bytes_left, done in ((65535, 1), (16, 1), (0, 1)):  # the second job's file; a lease
+        ended = work_without_room(tmp_path, bytes_left)
+        last = ended.stderr.strip().splitlines()[-1]
+        assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
+        assert "no room to write" in last and last.startswith("elicit: "), last
+        counts = folder.counts()
+        assert (counts["done"], counts["failed"], counts["running"], counts["waiting"]) == (done, 0, 0, 2)
+        assert not [one for part in ("done", "failed") for one in (tmp_path / part).glob(".*")]
+    assert work_without_room(tmp_path, 1 << 20).returncode == 0
+    check_whole(folder)
+
+
 PLAN = """
 analyses = ["format-share"]
 [axes]
@@ -213,7 +248,7 @@ def test_a_sweep_that_is_cut_is_the_sweep_that_is_not(tmp_path: Path) -> None:
                 work(Folder(place), do)
         work(Folder(place), do)
         assert folder.counts()["done"] == len(folder.jobs)
-        tables.append(joined.table(folder))
+        tables.append(joined.table(joined.rows(joined.groups(folder))))
     assert tables[0] == tables[1]
     assert tables[0].count("\n") == 4
     code, out, _ = shell("sweep", "status", str(tmp_path / "cut"), "--json")
