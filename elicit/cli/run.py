@@ -240,8 +240,47 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
         console.print(f"run: {folder}", highlight=False, soft_wrap=True)
 
 
+def options_given(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the method that a command names.
+
+    Raises:
+        UserError: one that the method does not have, or whose value does not fit.
+    """
+    from elicit.methods import check_options, current, options_of
+
+    name = given["method"]
+    options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
+    options |= current(name, settings(given["setting"], {"engine": "", **PROMPT_DETAILS, **options_of(name)}))
+    options = with_prompt_details(options, options_of(name))
+    if given["trainer"]:
+        options["trainer"] = given["trainer"]
+    check_options(name, options)
+    return options
+
+
+def task_given(given: dict[str, Any]) -> Any:
+    """The task that a command names, or that of its model."""
+    from elicit.tasks.registry import load_task
+
+    limit = None if given["split"] == "all" else given["limit"]
+    return load_task(given["task"] or task_for(given["model"]), limit=limit)
+
+
+def fit_one(given: dict[str, Any], model: Any) -> Any:
+    """The handle of a command's method, as `run_one` would fit it; nothing is evaluated."""
+    from elicit.methods import fit
+
+    return fit(given["method"], model, task_given(given).solved, **options_given(given))
+
+
 def run_one(
-    given: dict[str, Any], *, quiet: bool, show: Any, model: Any = None, size: dict[str, Any] | None = None
+    given: dict[str, Any],
+    *,
+    quiet: bool,
+    show: Any,
+    model: Any = None,
+    size: dict[str, Any] | None = None,
+    handle: Any = None,
 ) -> Any:
     """One run from the options of the command line; returns it after `show` has shown it.
 
@@ -251,11 +290,12 @@ def run_one(
         show: is given the run.
         model: loaded; by the options' name unless given.
         size: what `elicit.cli.size` chose.
+        handle: fitted before; fitted here unless given.
 
     Of several processes the first one fits before the others, or all train together; all share the questions, and the
     first one shows the run.
     """
-    from elicit.methods import beside, check_options, current, fit, get, options_of
+    from elicit.methods import beside, fit, get
     from elicit.models.processes import check_launch, first, launched
     from probes.files import check_folder
 
@@ -270,22 +310,14 @@ def run_one(
     quiet = quiet or not first()
     name = given["method"]
     given["model"] = given["model"] or get(name).model
-    options: dict[str, Any] = {k: given[k] for k in ("prompt", "max_new_tokens", "seed") if k in options_of(name)}
-    options |= current(name, settings(given["setting"], {"engine": "", **PROMPT_DETAILS, **options_of(name)}))
-    options = with_prompt_details(options, options_of(name))
-    if given["trainer"]:
-        options["trainer"] = given["trainer"]
-    check_options(name, options)
+    options = options_given(given)
     baselines = _baselines(given, name)
 
     from elicit.evaluation.evaluator import evaluate
     from elicit.methods.forecast import forecast_run
     from elicit.report.page import render
-    from elicit.tasks.registry import load_task
 
-    task = load_task(
-        given["task"] or task_for(given["model"]), limit=None if given["split"] == "all" else given["limit"]
-    )
+    task = task_given(given)
     items = task.split(given["split"])[: given["limit"]]
     model = load_given(given, quiet=quiet) if model is None else model
 
@@ -307,7 +339,8 @@ def run_one(
             if several is not None and options.get("trainer") != "trl":
                 stack.enter_context(several.telling())
                 fitting.enter_context(several.first_alone())
-            handle = fit(name, model, task.solved, bars, **options)
+            if handle is None:
+                handle = fit(name, model, task.solved, bars, **options)
             controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
             others = beside(handle, items, baselines, given["seed"])
         run = evaluate(

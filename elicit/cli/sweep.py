@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +20,13 @@ from probes.errors import UserError, unknown
 sweep = typer.Typer(
     name="sweep", help="Many runs as a folder of jobs, which any number of workers empty.", no_args_is_help=True
 )
+BUNDLE = "bundle"  # in a fit's folder
 Place = Annotated[Path, typer.Argument(help="The sweep's folder.")]
 
 
 @sweep.command()
 def plan(
-    file: Annotated[Path, typer.Argument(help="A TOML file: axes, run, options, analyses.")],
+    file: Annotated[Path, typer.Argument(help="A TOML file: axes, run, options, fit, analyses.")],
     out: Annotated[Path | None, typer.Option(help="The sweep's folder. Unless given: sweeps/NAME.")] = None,
 ) -> None:
     """Write the jobs that a file stands for into a folder; nothing is computed yet."""
@@ -39,11 +41,13 @@ def plan(
             raise unknown("analysis of runs", name, [one for one in ANALYSES if takes_runs(one)])
     jobs = jobs_of(read_sweep, options_of, defaults())
     for job in jobs:
-        if job.kind == "run":
+        if job.kind != "analyse":
             check_options(job.given["method"], job.given["options"])
     folder = Folder.plan(out or Path("sweeps") / file.stem, jobs)
-    runs = sum(job.kind == "run" for job in jobs)
-    print(f"{folder.path}: {runs} runs and {len(jobs) - runs} analyses; elicit sweep work {folder.path}")
+    counts = Counter(job.kind for job in jobs)
+    fits = f"{counts['fit']} fits, " if counts["fit"] else ""
+    told = f"{fits}{counts['run']} runs and {counts['analyse']} analyses"
+    print(f"{folder.path}: {told}; elicit sweep work {folder.path}")
 
 
 @sweep.command()
@@ -141,11 +145,12 @@ class Doer:
 
     def do(self, job: Any, folder: Path) -> Mapping[str, Any]:
         """What came out of a job, in a folder of its own."""
-        return self._run(job, folder) if job.kind == "run" else self._analyse(job, folder)
+        doers = {"fit": self._fit, "run": self._run, "analyse": self._analyse}
+        return doers[job.kind](job, folder)
 
-    def _run(self, job: Any, folder: Path) -> Mapping[str, Any]:
+    def _given(self, job: Any, folder: Path) -> dict[str, Any]:
+        """The options of a fit or a run; its model is loaded."""
         from elicit.cli.options import load_given
-        from elicit.cli.run import run_one
         from elicit.methods import get
 
         given = {**defaults(), **job.given, "out": folder}
@@ -156,7 +161,22 @@ class Doer:
         if self.named != named:
             self.model, self.named = None, ""  # before the next is read
             self.model, self.named = load_given(given, quiet=True), named
-        run = run_one(given, quiet=True, show=lambda run: None, model=self.model)
+        return given
+
+    def _fit(self, job: Any, folder: Path) -> Mapping[str, Any]:
+        from elicit.cli.run import fit_one
+        from probes.files import make_folder
+
+        given = self._given(job, folder)
+        return {"bundle": str(fit_one(given, self.model).save(make_folder(folder) / BUNDLE).relative_to(folder))}
+
+    def _run(self, job: Any, folder: Path) -> Mapping[str, Any]:
+        from elicit.cli.run import run_one
+        from elicit.elicited import Elicited
+
+        given = self._given(job, folder)
+        handle = Elicited.load(folder.parent / job.needs[0] / BUNDLE, self.model) if job.needs else None
+        run = run_one(given, quiet=True, show=lambda run: None, model=self.model, handle=handle)
         return {"bottom_line": run.bottom_line, "digest": run.metrics["model"]["sha256"]}
 
     def _analyse(self, job: Any, folder: Path) -> Mapping[str, Any]:

@@ -11,6 +11,9 @@ k = [4, 8]
 [run]                        # options of `elicit run`, the same for all
 limit = 32
 
+[fit]                        # unless given each run fits its method on its own task
+task = "chain-sum"           # all methods are fitted on this one, and their bundles evaluated on every task
+
 analyses = ["pass-at-k"]     # over all runs of a model and a task, when these are done
 """
 
@@ -46,12 +49,19 @@ class Axes(_Strict):
     options: dict[str, list[Value]] = {}
 
 
+class Fit(_Strict):
+    """Fits as jobs of their own, whose bundles the runs evaluate."""
+
+    task: str = Field(min_length=1)
+
+
 class Sweep(_Strict):
     """A sweep's file; `elicit sweep schema` prints its JSON schema for editors."""
 
     axes: Axes
     run: dict[str, Value] = {}
     options: dict[str, Value] = {}
+    fit: Fit | None = None
     analyses: list[str] = []
 
 
@@ -60,8 +70,8 @@ class Job:
     """One thing to do.
 
     Args:
-        kind: `run` or `analyse`.
-        given: of a run the options of `elicit run`; of an analysis its `name`.
+        kind: `fit`, `run` or `analyse`.
+        given: of a fit and of a run the options of `elicit run`; of an analysis its `name`.
         needs: keys of the jobs that have to be done before.
     """
 
@@ -78,7 +88,7 @@ class Job:
     @property
     def model(self) -> str:
         """What a worker holds in memory for it; jobs of one follow each other."""
-        return "" if self.kind != "run" else json.dumps([self.given.get(k) for k in MODEL])
+        return "" if self.kind == "analyse" else json.dumps([self.given.get(k) for k in MODEL])
 
     def to_dict(self) -> dict[str, Any]:
         return {"key": self.key, **asdict(self)}
@@ -106,10 +116,9 @@ def read(file: Path) -> Sweep:
         first, *rest = sorted(found, key=lambda one: one["type"] != "extra_forbidden")  # what is misspelt lacks, too
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            fields = Axes.model_fields if where.startswith("axes.") else Sweep.model_fields
-            raise unknown(
-                f"key of {file.name}", where, [f"axes.{k}" if "axes" in where else k for k in fields]
-            ) from None
+            table, dot, _ = where.rpartition(".")
+            fields = {"axes": Axes, "fit": Fit}.get(table, Sweep).model_fields
+            raise unknown(f"key of {file.name}", where, [table + dot + k for k in fields]) from None
         more = f" (and {len(rest)} more)" if rest else ""
         raise UserError(f"{file.name}: {where}: {first['msg'].lower()}{more}") from None
 
@@ -138,14 +147,22 @@ def jobs_of(sweep: Sweep, options_of: Callable[[str], Mapping[str, Any]], known:
             raise unknown("option of these methods", name, {key for options in has.values() for key in options})
     if twice := sorted(axes.options.keys() & sweep.options.keys()):
         raise UserError(f"option {twice[0]} stands in options and in axes.options; give it once")
+    if sweep.fit is not None and sweep.run.get("controls"):
+        raise UserError("run.controls and a table fit were given, and controls are fitted with their run; give one")
     found: dict[str, Job] = {}
+    fits: dict[str, Job] = {}
     for model, task, method, seed in itertools.product(axes.model, axes.task, axes.method, axes.seed):
         crossed = {name: values for name, values in axes.options.items() if name in has[method]}
         fixed = {name: value for name, value in sweep.options.items() if name in has[method]}
         for values in itertools.product(*crossed.values()):
             options = {**fixed, **dict(zip(crossed, values, strict=True))}
             given = {**sweep.run, "method": method, "model": model, "task": task, "seed": seed, "options": options}
-            job = Job("run", given)
+            needs: tuple[str, ...] = ()
+            if sweep.fit is not None:
+                fitted = Job("fit", {**given, "task": sweep.fit.task})
+                fits[fitted.key] = fitted  # one for all tasks
+                needs = (fitted.key,)
+            job = Job("run", given, needs)
             if job.key in found:
                 raise UserError(
                     f"two jobs are equal: {method} on {model or 'its model'}, seed {seed}, {options}; give each once"
@@ -160,4 +177,4 @@ def jobs_of(sweep: Sweep, options_of: Callable[[str], Mapping[str, Any]], known:
         for name in sweep.analyses
         for (model, task), keys in together.items()
     ]
-    return [*runs, *analyses]
+    return [*sorted([*fits.values(), *runs], key=lambda job: job.model), *analyses]

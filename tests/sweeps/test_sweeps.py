@@ -255,6 +255,48 @@ def test_a_sweep_that_is_cut_is_the_sweep_that_is_not(tmp_path: Path) -> None:
     assert (code, json.loads(out)["done"]) == (0, 7)
 
 
+def test_a_fit_is_a_job_whose_bundle_is_evaluated_on_every_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = save_tiny(tmp_path / "tiny")
+    Path("plan.toml").write_text(f"""
+[axes]
+method = ["one-shot-rlvr"]
+model = ["{model}"]
+task = ["chain-sum:min_terms=2,max_terms=2", "chain-sum:min_terms=3,max_terms=3"]
+[options]
+reward = "exact+random:0.5"
+updates = 1
+rollouts = 4
+group = 4
+rollout_tokens = 4
+rank = 2
+pool = 2
+check_every = 0
+[run]
+limit = 2
+max_new_tokens = 4
+against = "none"
+dtype = "float32"
+[fit]
+task = "chain-sum:min_terms=2,max_terms=2"
+""")
+    assert "1 fits, 2 runs and 0 analyses" in shell("sweep", "plan", "plan.toml", "--out", "sweep")[1]
+    assert shell("sweep", "work", "sweep")[0] == 0
+    folder = Folder(Path("sweep"))
+    assert folder.counts()["done"] == 3
+    fitted, *runs = folder.jobs
+    assert fitted.kind == "fit" and all(job.needs == (fitted.key,) for job in runs)
+    bundle = folder.run_folder(fitted.key) / "bundle"
+    weights = (bundle / "adapter" / "adapter_model.safetensors").read_bytes()
+    for job in runs:
+        kept = folder.run_folder(job.key) / "elicited" / "adapter" / "adapter_model.safetensors"
+        assert kept.read_bytes() == weights
+    assert len(list(Path("runs").glob("one-shot-rlvr-fit-*"))) == 1  # trained once
+    assert len(list(joined.rows(joined.groups(folder)))) == 2
+
+
 def test_without_submitit_a_script_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     script = launch.slurm(Folder.plan(tmp_path, jobs(1)).path, 4, ["--stale", "60"])
@@ -288,6 +330,8 @@ def test_an_interruption_reaches_the_workers(tmp_path: Path) -> None:
         ("[axes]\nmethod = ['direct']\n[run]\nout = 'x'", "unknown key of run"),
         ("[axes]\nmethod = ['direct']\n[axes.options]\nk = [3]", "unknown option of these methods"),
         ("[axes]\nmethod = ['cot-decoding']\n[options]\nk = 'x'", "k"),
+        ("[axes]\nmethod = ['direct']\n[fit]\ntsk = 'chain-sum'", "did you mean fit.task"),
+        ("[axes]\nmethod = ['direct']\n[run]\ncontrols = true\n[fit]\ntask = 'chain-sum'", "give one"),
         ("analyses = ['pas-at-k']\n[axes]\nmethod = ['direct']", "did you mean pass-at-k"),
         ("[axes", "is not TOML"),
     ],
