@@ -117,7 +117,8 @@ def read(file: Path) -> Sweep:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             table, dot, _ = where.rpartition(".")
-            fields = {"axes": Axes, "fit": Fit}.get(table, Sweep).model_fields
+            tables: dict[str, type[_Strict]] = {"axes": Axes, "fit": Fit}
+            fields = tables.get(table, Sweep).model_fields
             raise unknown(f"key of {file.name}", where, [table + dot + k for k in fields]) from None
         more = f" (and {len(rest)} more)" if rest else ""
         raise UserError(f"{file.name}: {where}: {first['msg'].lower()}{more}") from None
