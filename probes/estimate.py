@@ -18,8 +18,8 @@ class Estimate:
 
     Args:
         seconds: of all of it.
-        memory: bytes at its peak, beside what the process holds before.
-        disk: bytes that it writes.
+        memory: bytes at its peak, beside what the process holds before; 0 where that is not reckoned.
+        disk: bytes that it writes; likewise.
         most: whether less may do, since what was tried did not come to its end.
         beside: what is not in it, in words.
     """
@@ -42,10 +42,10 @@ class Estimate:
 
     @property
     def line(self) -> str:
-        return (
-            f"{'at most' if self.most else 'about'} {spoken(self.seconds)}, {gigabytes(self.memory)} of memory beside "
-            f"the model's, {gigabytes(self.disk)} of disk" + (f"; {self.beside}" if self.beside else "")
-        )
+        said = f"{'at most' if self.most else 'about'} {spoken(self.seconds)}"
+        said += f", {gigabytes(self.memory)} of memory beside the model's" if self.memory else ""
+        said += f", {gigabytes(self.disk)} of disk" if self.disk else ""
+        return said + (f"; {self.beside}" if self.beside else "")
 
 
 def check_room(

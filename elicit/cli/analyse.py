@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, Watched
+from elicit.cli.estimates import DryRun, counted
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -79,13 +79,7 @@ def analyse(
     if takes_runs(name) and not runs:
         raise UserError(f"{name} is an analysis of runs, and none was given; give folders of finished runs")
 
-    from elicit.cli.terminal import fetch_bar
-
-    if dry_run:
-        watch = Watched(as_json)
-        run(name, subject, **options, **({"progress": watch} if get(name).tells_progress else {}))
-        watch.ended()
-    with fetch_bar(quiet=as_json) as progress:
+    with counted(dry_run=dry_run, as_json=as_json) as progress:
         watched = {"progress": progress} if get(name).tells_progress else {}
         result = run(name, subject, **options, **watched)
     about = {

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from elicit.cli.estimates import DryRun, dry, tell
 from elicit.cli.options import Json
 from probes.errors import UserError
 
@@ -27,19 +28,35 @@ def convert(
     python: Annotated[
         str, typer.Option(help="What opens a pickled file: an interpreter with torch and safetensors.")
     ] = sys.executable,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Bring an SAE of another library into SAELens's form; what is pickled is opened by the interpreter named."""
-    from elicit.cli.terminal import err
+    import torch
+
+    from elicit.cli.terminal import err, fetch_bar
     from elicit.cli.terminal import out as shown
+    from elicit.models.memory import free_bytes
+    from probes.estimate import check_room
     from probes.sae.convert import convert as converted
+    from probes.sae.convert import forecast
 
     if k < 0:
         raise UserError(f"k {k} was given; give at least 1")
-    made = converted(
-        source, out, site=site, model=model, k=k, python=python,
-        say=lambda line: err.print(line, style="dim", markup=False, highlight=False, soft_wrap=True),
+    needed = forecast(source)
+    check_room(
+        needed, out, free_bytes(torch.device("cpu")), what="converting", for_disk="give an --out that has room",
+        for_memory="convert it on a machine with more",
     )  # fmt: skip
+    if dry_run:
+        dry(needed, as_json)
+    tell(quiet=as_json)(needed)
+    with fetch_bar(quiet=as_json) as progress:
+        progress("conversion", 0, 0)
+        made = converted(
+            source, out, site=site, model=model, k=k, python=python,
+            say=lambda line: err.print(line, style="dim", markup=False, highlight=False, soft_wrap=True),
+        )  # fmt: skip
     origin = made.about["converted_from"]
     if as_json:
         about = {"sae": str(out), "site": str(made.site), "model": made.model, "features": made.d_sae}

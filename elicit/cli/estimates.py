@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, NoReturn
 
@@ -36,14 +37,33 @@ def dry(needed: Estimate, as_json: bool) -> NoReturn:
     raise typer.Exit(0)
 
 
+@contextmanager
+def counted(*, dry_run: bool, as_json: bool, disk: int = 0) -> Iterator[Callable[[str, int, int], None]]:
+    """`progress` of a job that counts what it does: shown while it works, or for a dry run `Watched`. What the job
+    writes is written after it.
+
+    Args:
+        dry_run, as_json: as the command was asked.
+        disk: bytes that will be written.
+    """
+    if dry_run:
+        watch = Watched(as_json, disk)
+        yield watch
+        watch.ended()
+    from elicit.cli.terminal import fetch_bar
+
+    with fetch_bar(quiet=as_json) as progress:
+        yield progress
+
+
 class Watched:
     """`progress` of a job that counts what it does, for a dry run of it: after `SECONDS` it is ended, and the whole of
     what was being counted reckoned from its part."""
 
     SECONDS = 5.0
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool, disk: int = 0) -> None:
+        self.as_json, self.disk = as_json, disk
         self.began = time.perf_counter()
         self.steps: dict[str, tuple[float, int]] = {}
 
@@ -53,8 +73,8 @@ class Watched:
         if now - self.began > self.SECONDS and done > from_done:
             left = (now - began) / (done - from_done) * (of - done)
             beside = f"{what} {done} of {of} were done in {spoken(now - began)}, what follows them is not counted"
-            dry(Estimate(now - self.began + left, beside=beside), self.as_json)
+            dry(Estimate(now - self.began + left, disk=self.disk, beside=beside), self.as_json)
 
     def ended(self) -> NoReturn:
         """The job came to its end before that."""
-        dry(Estimate(time.perf_counter() - self.began), self.as_json)
+        dry(Estimate(time.perf_counter() - self.began, disk=self.disk), self.as_json)

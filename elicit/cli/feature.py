@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.estimates import DryRun, dry, tell
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError
@@ -34,6 +35,7 @@ def find(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Rank an SAE's features by what they answer to."""
@@ -87,11 +89,13 @@ def feature(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """One feature's card: where it fires, what it writes, what could falsify it."""
     sae, index = _which(which, sae)
     given = {**locals(), "how": "contrast", "words": ""}
+    from elicit.cli.terminal import fetch_bar
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.falsification import falsify
     from elicit.methods.sae_steer.feature_card import card_page, written
@@ -108,7 +112,9 @@ def feature(
         raise UserError(f"{len(on.saes)} SAEs were given; a card is of a feature of one")
     (one,) = pick(on, options, 1)
     feature = one.feature()
-    card = falsify(loaded, feature, items, on.prompt, options.instruction, one.activations, on.thoughts, seed=seed)
+    with fetch_bar(quiet=as_json) as progress:
+        progress("what could falsify it", 0, 0)
+        card = falsify(loaded, feature, items, on.prompt, options.instruction, one.activations, on.thoughts, seed=seed)
     up, down = written(loaded, feature)
     file = out or Path("runs") / f"feature-{Path(one.sae.name).name}-{index}.html"
     address = page_of(one.sae, index)
@@ -147,11 +153,15 @@ def _which(feature: str, sae: str) -> tuple[str, int]:
 
 def _ground(given: dict[str, Any]) -> Any:
     """What a search stands on, from the options of a command; the fit check is left to `elicit run`."""
+    from elicit.cli.terminal import run_bars
     from elicit.methods import options_of
+    from elicit.methods.sae_steer.forecast import search
     from elicit.methods.sae_steer.options import Search
-    from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, search_data
+    from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, load_saes, search_data
+    from elicit.models.memory import free_bytes
     from elicit.models.prompts import named_prompt
     from elicit.tasks.registry import load_task
+    from probes.estimate import check_room
 
     task = load_task(given["task"] or task_for(given["model"]), limit=given["read"])
     loaded = load_given(given, quiet=given["as_json"])
@@ -159,5 +169,18 @@ def _ground(given: dict[str, Any]) -> Any:
     asked |= {k: given[k] for k in ("sae", "words", "read", "max_new_tokens")}
     asked |= {"feature": given.get("index", -1), "find": given["how"], "checked": False}
     options = Search(**asked)
-    on = search_data(loaded, task.fit, named_prompt(given["prompt"], loaded.tokenizer), options)
+    put = named_prompt(given["prompt"], loaded.tokenizer)
+    site = max((one.site for one in load_saes(options.sae, loaded)), key=lambda site: site.layer)
+    needed = search(
+        loaded, task.fit[: options.read], put, options.instruction, options.max_new_tokens, site, card="index" in given
+    )
+    check_room(
+        needed, given.get("out") or Path("runs"), free_bytes(loaded.lm.device), what="the search",
+        for_memory="give a smaller --read or --max-new-tokens", for_disk="give another --out",
+    )  # fmt: skip
+    if given["dry_run"]:
+        dry(needed, given["as_json"])
+    tell(quiet=given["as_json"])(needed)
+    with run_bars(quiet=given["as_json"]) as bars:
+        on = search_data(loaded, task.fit, put, options, progress=bars)
     return on, options, loaded, task.fit[:FALSIFIED_ON]

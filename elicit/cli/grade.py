@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.estimates import DryRun, counted, dry, tell
 from elicit.cli.options import Json
 
 
@@ -26,6 +27,7 @@ def grade(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON Lines, one object a response, and nothing else.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Find the answer in each response and judge it, in the order of the file; without a model."""
     from elicit.tasks.answers import KINDS
@@ -34,7 +36,9 @@ def grade(
 
     if kind:
         check_kind(kind, KINDS)
-    judged = judge(read_responses(file), kind or None)  # type: ignore[arg-type]
+    responses = read_responses(file)
+    with counted(dry_run=dry_run, as_json=as_json) as progress:
+        judged = judge(responses, kind or None, progress)  # type: ignore[arg-type]
     if as_json:
         for one in judged:
             print(json.dumps(one._asdict()))
@@ -55,18 +59,24 @@ def regrade(
     out: Annotated[
         Path | None, typer.Option(help="The new run's folder. Unless given: beside the run, where `elicit run` looks.")
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Find and judge the answers of a finished run anew, by the present version, into a new run; the old one stays."""
+    from elicit.cli.terminal import fetch_bar, show_table
     from elicit.cli.terminal import out as console
-    from elicit.cli.terminal import show_table
-    from elicit.evaluation.regrade import changes
+    from elicit.evaluation.regrade import changes, forecast
     from elicit.evaluation.regrade import regrade as again
     from elicit.evaluation.run.run import Run
     from elicit.report.page import render
 
     old = Run.load(run)
-    new = again(old, out, render)
+    needed = forecast(old, out)
+    if dry_run:
+        dry(needed, as_json)
+    tell(quiet=as_json)(needed)
+    with fetch_bar(quiet=as_json) as progress:
+        new = again(old, out, render, progress)
     found: dict[str, dict[str, Any]] = changes(old, new)
     if as_json:
         print(json.dumps({"run": str(new.folder), "of": str(old.folder), "changes": found, **new.metrics}, indent=2))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, counted, dry, tell
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load, show_list
 from probes.errors import UserError, unknown
 
@@ -222,6 +222,7 @@ def taxonomy(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """How well behaviours are discovered in activations: true labels, baselines, the supervised ceiling."""
@@ -238,16 +239,12 @@ def taxonomy(
     check_names(kinds, poolings)
     loaded = load(model, dtype, device, device_map, quiet=as_json)
     chosen = layer if layer is not None else round(depth(loaded.lm) * 2 / 3)
-    rows = bench(
-        loaded.lm,
-        corpus(loaded.tokenizer, thoughts, seed=seed),
-        chosen,
-        clusters=clusters,
-        kinds=kinds,
-        poolings=poolings,
-        seed=seed,
-        resamples=resamples,
-    )
+    with counted(dry_run=dry_run, as_json=as_json) as progress:
+        texts = corpus(loaded.tokenizer, thoughts, seed=seed)
+        rows = bench(
+            loaded.lm, texts, chosen, clusters=clusters, kinds=kinds, poolings=poolings, seed=seed,
+            resamples=resamples, progress=progress,
+        )  # fmt: skip
     if as_json:
         print(json.dumps(rows, indent=2))
         return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from elicit.cli.estimates import DryRun, counted
+from elicit.cli.options import Json
 from probes.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,12 +38,17 @@ def report(
             help="Of those: csv (the numbers), svg, png, pdf, separated by commas; all but csv need a Chromium."
         ),
     ] = "csv",
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """One HTML page: the summary over all runs, each figure with its null, every sample, how it was made."""
     from elicit.cli.terminal import out as console
+    from elicit.evaluation.forecast import PAGE
     from elicit.evaluation.run.run import Run
+    from elicit.evaluation.run.store import PARQUET
     from elicit.report.comparison import compare_runs, entries
     from elicit.report.page import reference, render_all, run_parts, summary_parts
+    from probes.estimate import Estimate, check_room
     from probes.figure_files import check_place, figures_of, formats_of, write_figures
     from probes.figures import MARK
     from probes.files import check_folder, make_folder, ours_to_replace, write_whole
@@ -50,15 +58,36 @@ def report(
         check_place(figures)
     check_folder(out.parent)
     ours_to_replace(out, MARK)
-    loaded = [Run.load(folder) for one in runs for folder in _folders(one)]
+    folders = [folder for one in runs for folder in _folders(one)]
+    loaded = [Run.load(folder) for folder in folders]
+    needed = Estimate(0.0, disk=PAGE + sum((folder / PARQUET).stat().st_size for folder in folders))
+    check_room(needed, out, None, what="the page", for_disk="give another --out")
     fitted = [one for folder in runs for one in _fit_seconds(folder)]
-    result = compare_runs(loaded, baseline=baseline or reference(entries(loaded)), seed=seed, fit_seconds=dict(fitted))
-    made, refused = _analyses(analyses, loaded, baseline)
+    against = baseline or reference(entries(loaded))
+    with counted(dry_run=dry_run, as_json=as_json, disk=needed.disk) as progress:
+        asked = _asked(analyses)
+        parts = len(asked.names) + 2  # the comparison, each analysis, the page
+        progress("parts of the page", 0, parts)
+        result = compare_runs(loaded, baseline=against, seed=seed, fit_seconds=dict(fitted))
+        made, refused = _analyses(asked, loaded, baseline, lambda n: progress("parts of the page", 1 + n, parts))
+        progress("parts of the page", parts - 1, parts)
+        page = render_all(loaded, result, made, refused)
     make_folder(out.parent)
-    write_whole(out, render_all(loaded, result, made, refused))
+    write_whole(out, page)
     if figures is not None:
         drawn = list(figures_of([*summary_parts(result, made), *run_parts(loaded)]))
         files = write_figures(drawn, figures, kinds)
+    if as_json:
+        said = {
+            "page": str(out),
+            "bottom_line": result["bottom_line"],
+            "runs": [str(folder) for folder in folders],
+            "analyses": [one.name for one in made],
+            "refused": refused,
+            "figures": [] if figures is None else [str(file) for file in files],
+        }
+        print(json.dumps(said, indent=2))
+        return
     console.print(result["bottom_line"], style="bold", markup=False, highlight=False)
     for name, reason in refused.items():
         console.print(f"{name}: {reason}", style="dim", markup=False, highlight=False)
@@ -92,9 +121,16 @@ def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
     ]
 
 
-def _analyses(asked: str, runs: list[Any], baseline: str) -> tuple[list[Analysis], dict[str, str]]:
-    """The analyses, and of those that were not asked for by name the ones that these runs do not allow, and why."""
-    from elicit.analysis import ANALYSES, analyse, load, of_samples, options_of, takes_runs
+class _Asked(NamedTuple):
+    """Files of analyses, names of analyses, and which of these were said one by one."""
+
+    files: list[str]
+    names: list[str]
+    by_name: set[str]
+
+
+def _asked(asked: str) -> _Asked:
+    from elicit.analysis import ANALYSES, of_samples, takes_runs
 
     given = [name.strip() for name in asked.split(",") if name.strip() and name.strip() != "none"]
     files = [name for name in given if name.endswith(".json")]
@@ -110,14 +146,24 @@ def _analyses(asked: str, runs: list[Any], baseline: str) -> tuple[list[Analysis
         names = [name for name in ANALYSES if takes_runs(name)]
     elif not asked:
         names = of_samples()
-    made = [load(Path(file)) for file in files]
+    return _Asked(files, names, by_name)
+
+
+def _analyses(
+    asked: _Asked, runs: list[Any], baseline: str, progress: Callable[[int], None]
+) -> tuple[list[Analysis], dict[str, str]]:
+    """The analyses, and of those that were not asked for by name the ones that these runs do not allow, and why."""
+    from elicit.analysis import analyse, load, options_of
+
+    made = [load(Path(file)) for file in asked.files]
     refused: dict[str, str] = {}
-    for name in names:
+    for number, name in enumerate(asked.names):
+        progress(number)
         try:
             chosen = {"baseline": baseline} if baseline and "baseline" in options_of(name) else {}
             made.append(analyse(name, runs, **chosen))
         except UserError as error:
-            if name in by_name:
+            if name in asked.by_name:
                 raise UserError(f"{name}: {error}") from error
             refused[name] = str(error)
     return made, refused

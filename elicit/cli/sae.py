@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import dry, tell
+from elicit.cli.estimates import DryRun, dry, tell
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
 from probes.errors import UserError
 from probes.estimate import Estimate
@@ -90,6 +90,7 @@ def train(
     from elicit.cli.terminal import fetch_bar, step_bar
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.corpus import corpus, identity, sources_of
+    from elicit.methods.sae_steer.forecast import writing
     from elicit.models.memory import free_bytes
     from elicit.models.zoo import task_for
     from probes.estimate import check_room
@@ -126,9 +127,8 @@ def train(
                 for_memory="give a smaller --width or --batch",
                 for_disk="give fewer --tokens, a smaller --width or another --out",
             )  # fmt: skip
-        written = ", ".join(s.name for s in chosen if not s.plain)
-        if written:
-            needed = replace(needed, beside=f"beside that the model writes its own texts ({written})")
+        wrote = writing(loaded, chosen, tokens, context).seconds
+        needed = replace(needed, seconds=needed.seconds + wrote, most=wrote > 0, writing_seconds=wrote)
         if dry_run:
             dry(needed, as_json)
         tell(quiet=as_json)(needed)
@@ -201,14 +201,18 @@ def card(
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Measure an SAE on held-out texts, at the positions that would be steered and on plain text."""
     from elicit.cli.terminal import fetch_bar, show_table
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.corpus import corpus, identity, sources_of
+    from elicit.methods.sae_steer.forecast import card as forecast
+    from elicit.models.memory import free_bytes
     from elicit.models.saes import open_sae
     from elicit.models.zoo import task_for
+    from probes.estimate import check_room
     from probes.files import ours_to_replace, write_whole
     from probes.sae.card import check_model, fit_check, sae_card, similarity
 
@@ -224,6 +228,14 @@ def card(
     loaded = load(model, dtype, device, device_map, quiet=as_json)
     check_model(loaded.lm, one)
     one = one.to(loaded.lm.device)
+    needed = forecast(loaded, one, chosen, tokens, context, batch_tokens)
+    check_room(
+        needed, folder if own else Path(), free_bytes(loaded.lm.device), what="the card",
+        for_memory="give a smaller --batch-tokens", for_disk="make room",
+    )  # fmt: skip
+    if dry_run:
+        dry(needed, as_json)
+    tell(quiet=as_json)(needed)
     cards: dict[str, Any] = {}
     about = identity(chosen, tokens, context, seed)
     with fetch_bar(quiet=as_json) as progress:

@@ -7,6 +7,7 @@ metrics. The new run has the identity that `evaluate` would give it now, so that
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from elicit.tasks.answers import token_span
 from elicit.tasks.base import Items, check_grader, validate
 from elicit.tasks.grading import identity_of
 from probes.errors import UserError
+from probes.estimate import Estimate, check_room
 from probes.files import check_folder
 
 # Of the old metrics, beside what is computed anew.
@@ -47,6 +49,9 @@ _KEPT = (
 )
 
 
+SECONDS = 2.0  # of judging, before it is told how long all of it takes
+
+
 @dataclass(frozen=True)
 class _Chosen:
     """What metrics need of a handle."""
@@ -55,13 +60,49 @@ class _Chosen:
     decoder: Decoder
 
 
-def regrade(run: Run, out: Path | None = None, page: Callable[[Run], str] | None = None) -> Run:
+def forecast(run: Run, out: Path | None = None) -> Estimate:
+    """What regrading takes, after judging answers for `SECONDS`.
+
+    Args:
+        run: a finished run.
+        out: as for `regrade`.
+
+    Raises:
+        UserError: no disk for a second run of this size; items without a gold answer.
+    """
+    items, config = _with_gold(run), run.store.config
+    disk = sum(file.stat().st_size for file in run.folder.rglob("*") if file.is_file())
+    check_room(
+        Estimate(0.0, disk=disk), out or run.folder, None, what="the new run", for_disk="give an --out that has room"
+    )
+    if as_kept(identity_of(items.task.grader)) == config["identity"].get("grader"):
+        return Estimate(0.0, beside="it is graded by the present version already")
+    handles = {handle["source"]: handle for handle in config["arms"].values()}
+    by_id = {item.id: item for item in items}
+    answers = sum(len(traces) for of in run.outcomes.values() for traces in of.values())
+    began, done = time.perf_counter(), 0
+    for source, trace in ((source, trace) for source, _, traces in run.store.batches() for trace in traces):
+        _read(trace, items, by_id[trace.item], handles[source])
+        done += 1
+        if time.perf_counter() - began > SECONDS:
+            break
+    each = (time.perf_counter() - began) / max(1, done)
+    return Estimate(each * answers, disk=disk, beside="the statistics and the page follow")
+
+
+def regrade(
+    run: Run,
+    out: Path | None = None,
+    page: Callable[[Run], str] | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> Run:
     """The run with its answers found and judged by the present version.
 
     Args:
         run: a finished run.
         out: the new run's folder; unless given, where `evaluate` would put it, beside the old one.
         page: draws the new run.
+        progress: called with the answers done, and of how many.
 
     Returns:
         The new run; the given one where it is of the present version already.
@@ -69,13 +110,7 @@ def regrade(run: Run, out: Path | None = None, page: Callable[[Run], str] | None
     Raises:
         UserError: a run that keeps no questions, a grader that fails its own gold, a folder with something else.
     """
-    items = run.items
-    without = sum(item.answer is None for item in items)
-    if without and "imported" in run.metrics:
-        raise UserError(
-            f"{without} items of {str(run.folder)!r} have no gold answer in the log, so they cannot be judged; "
-            "import it again with --gold, where the log has them"
-        )
+    items = _with_gold(run)
     found = validate(items)
     check_grader(items, found)
     config = run.store.config
@@ -97,7 +132,11 @@ def regrade(run: Run, out: Path | None = None, page: Callable[[Run], str] | None
         store.write_items(items)
         if (run.folder / "elicited").is_dir():
             shutil.copytree(run.folder / "elicited", folder / "elicited", dirs_exist_ok=True)
+        answers = sum(len(traces) for of in run.outcomes.values() for traces in of.values())
+        done = 0
         for source, batch, traces in run.store.batches():
+            progress("answers", done, answers)
+            done += len(traces)
             if (source, batch) not in journal.done:
                 read = [_read(t, items, by_id[t.item], handles[source]) for t in traces]
                 journal.append(source, batch, read)
@@ -115,6 +154,17 @@ def regrade(run: Run, out: Path | None = None, page: Callable[[Run], str] | None
             store.write(REPORT, page(new))
         store.finish(metrics)
     return new
+
+
+def _with_gold(run: Run) -> Items:
+    """The items of a run, each of which has a gold answer where it is from a log."""
+    without = sum(item.answer is None for item in run.items)
+    if without and "imported" in run.metrics:
+        raise UserError(
+            f"{without} items of {str(run.folder)!r} have no gold answer in the log, so they cannot be judged; "
+            "import it again with --gold, where the log has them"
+        )
+    return run.items
 
 
 def changes(old: Run, new: Run) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,15 +37,24 @@ class Judged(NamedTuple):
     why: str
 
 
-def judge(responses: Sequence[Response], kind: Kind | None = None) -> list[Judged]:
+def judge(
+    responses: Sequence[Response],
+    kind: Kind | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> list[Judged]:
     """Find and judge the answer of each response.
 
     Args:
         responses: to be graded.
         kind: of those that have none of their own; unless given, what their gold answers show.
+        progress: called with the responses done, and of how many.
     """
     kind = kind or infer_kind([one.gold for one in responses if one.kind is None])
-    return [_judged(one, one.kind or kind) for one in responses]
+    out = []
+    for number, one in enumerate(responses):
+        progress("responses", number, len(responses))
+        out.append(_judged(one, one.kind or kind))
+    return out
 
 
 def _judged(one: Response, kind: Kind) -> Judged:

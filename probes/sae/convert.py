@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from probes.errors import UserError
+from probes.estimate import Estimate
 from probes.files import ours_to_replace, sha256_of, whole_files
 from probes.namings import name_of, site_named
 from probes.sae.autoencoder import SAE, assemble
@@ -32,6 +34,8 @@ from probes.sites import Site
 
 SPARSIFY, GEMMA, PICKLED = "sae.safetensors", "params.npz", (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+TRIED, PASSES = 1 << 26, 8  # bytes that are read to time it; passes over the file, the slower ones counted twice
+WIDENED = 2  # fp32 over 16 bits
 POINTS = {"res": "resid_post", "mlp": "mlp_out"}
 
 
@@ -67,6 +71,21 @@ def load_foreign(file: Path) -> SAE:
     sha256 = sha256_of(file)
     made["metadata"] = _metadata(one, layout, one.hook, one.model, sha256)
     return assemble(made, tensors, what=one.what, name=file.parent.name, sha256=sha256)
+
+
+def forecast(source: Path) -> Estimate:
+    """What converting takes at most: the file is read, hashed, written in fp32 and read back.
+
+    Raises:
+        UserError: no such file, or several.
+    """
+    file = _file(source)
+    size = file.stat().st_size
+    began = time.perf_counter()
+    with file.open("rb") as opened:
+        tried = len(opened.read(TRIED))
+    each = (time.perf_counter() - began) / max(1, tried)
+    return Estimate(PASSES * each * size, memory=2 * WIDENED * size, disk=WIDENED * size, most=True)
 
 
 def convert(

@@ -22,16 +22,19 @@ HIDDEN = 6  # [batch, d_sae] in fp32 at the widest place of a step, about
 
 @dataclass(frozen=True)
 class Training(Estimate):
-    """With the seconds of its two parts."""
+    """With the seconds of its parts."""
 
+    writing_seconds: float = 0.0
     capture_seconds: float = 0.0
     training_seconds: float = 0.0
 
     @property
     def line(self) -> str:
+        writing = f"at most {spoken(self.writing_seconds)} to write the texts, " if self.writing_seconds else ""
         return (
-            f"about {spoken(self.capture_seconds)} to read the activations and {spoken(self.training_seconds)} to "
-            f"train; {gigabytes(self.disk)} of disk, {gigabytes(self.memory)} of memory beside the model's"
+            f"{writing}about {spoken(self.capture_seconds)} to read the activations and "
+            f"{spoken(self.training_seconds)} to train; {gigabytes(self.disk)} of disk, "
+            f"{gigabytes(self.memory)} of memory beside the model's"
         ) + (f"; {self.beside}" if self.beside else "")
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import typer.main
+from safetensors.torch import save_file
 
 from elicit.cli import estimates
+from elicit.cli.app import app
 from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.pace import StepCost
 from elicit.elicited import Elicited
@@ -24,6 +28,7 @@ from elicit.training.forecast import forecast_training
 from elicit.training.recipe import Recipe
 from probes.errors import UserError
 from probes.estimate import Estimate, check_room
+from tests.support.saes import save_random_sae
 from tests.support.shell import shell
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -164,20 +169,88 @@ COMMANDS = [
     ("organism", "card", "--limit", "2"),
     ("organism", "make", "--arm", "latent", "--rows", "1", "--steps", "2"),
     ("analyse", "layers", "--limit", "8"),
+    ("organism", "taxonomy", "--thoughts", "30", "--resamples", "2"),
+    ("sae", "find", "--read", "2", "--task", "chain-sum"),
+    ("sae", "feature", "3", "--read", "2", "--task", "chain-sum"),
+    ("sae", "card", "--tokens", "500", "--context", "16", "--sources", "chain-sum+samples"),
+    ("sae", "dashboard", "--tokens", "500", "--context", "16", "--sources", "samples"),
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c[:3]))
 def test_a_dry_run_says_what_a_command_takes_and_writes_nothing(
-    command: tuple[str, ...], tiny_folder: Path, here: Path
+    command: tuple[str, ...], tiny_folder: Path, sae: str, here: Path
 ) -> None:
     model = "--base" if command[1] == "make" else "--model"
-    short = () if command[1] == "make" or command[0] == "analyse" else ("--max-new-tokens", "4")
+    without = ("analyse layers", "organism make", "organism taxonomy", "sae card", "sae dashboard")
+    short = () if " ".join(command[:2]) in without else ("--max-new-tokens", "4")
+    if command[0] == "sae":
+        short += (sae,) if command[1] == "dashboard" else ("--sae", sae)
     code, said, err = shell(*command, model, str(tiny_folder), *short, "--device", "cpu", "--dry-run", "--json")
     assert code == 0, err
     found = json.loads(said)
     assert found.keys() == KEYS and found["seconds"] > 0
     assert not list(here.iterdir())
+
+
+@pytest.fixture(scope="module")
+def sae(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_random_sae(tmp_path_factory.mktemp("sae") / "random"))
+
+
+FILES = [
+    ("grade", "responses.jsonl"),
+    ("report", "run"),
+    ("regrade", "run"),
+    ("sae", "convert", "ae.safetensors", "--site", "1.resid_post", "--out", "made"),
+]
+
+
+@pytest.fixture(scope="module")
+def with_files(tmp_path_factory: pytest.TempPathFactory, tiny: Model) -> Path:
+    """A folder with what those commands read."""
+    folder = tmp_path_factory.mktemp("files")
+    gold = [{"gold": n, "response": f"The answer is {n}."} for n in range(20)]
+    (folder / "responses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in gold))
+    evaluate(bare(tiny), load_task("chain-sum", limit=4).test, out=folder / "run")
+    save_file({name: torch.randn(4, 4) for name in ("encoder.weight", "decoder.weight")}, folder / "ae.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("command", FILES, ids=lambda c: " ".join(c[:2]))
+def test_a_dry_run_of_what_reads_files_writes_nothing(
+    command: tuple[str, ...], with_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_files)
+    before = {str(path): path.stat().st_mtime_ns for path in with_files.rglob("*")}
+    code, said, err = shell(*command, "--dry-run", "--json")
+    assert code == 0, err
+    assert json.loads(said).keys() == KEYS
+    assert {str(path): path.stat().st_mtime_ns for path in with_files.rglob("*")} == before
+
+
+ENDS_IN_SECONDS = {
+    "a list of what there is": "tasks, methods, presets, analyses, models, organism arms, sweep schema",
+    "a few forwards": "check-steering, models check",
+    "reads each line of a file once": "import, export, organism score, sweep status, sweep plan",
+    "as long as the network": "hub push, hub pull",
+    "until it is stopped, or as long as its jobs": "serve, sweep work",
+    "another command line": "lm-eval",
+}
+
+
+def test_each_command_says_what_it_takes_or_ends_in_seconds() -> None:
+    def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+        if name and (not hasattr(group, "commands") or group.invoke_without_command):
+            yield name, group
+        for word, one in getattr(group, "commands", {}).items():
+            yield from commands(one, f"{name} {word}".strip())
+
+    found = dict(commands(typer.main.get_command(app)))
+    short = [name for names in ENDS_IN_SECONDS.values() for name in names.split(", ")]
+    without = {name for name, one in found.items() if not any("--dry-run" in p.opts for p in one.params)}
+    assert sorted(short) == sorted(without)
+    assert {"run", "compare", "sae card", "report", "grade"} <= found.keys() - without
 
 
 def test_work_is_asked_with_the_options_of_its_fit() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -235,6 +235,7 @@ def bench(
     poolings: Sequence[str] = (),
     seed: int = 0,
     resamples: int = RESAMPLES,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
 ) -> list[dict[str, Any]]:
     """k-means on a layer's activations, the baselines and the ceiling: a row of `score_discovered` each.
 
@@ -243,6 +244,7 @@ def bench(
     Args:
         kinds, poolings: rows of their own for taxonomies of these kinds (`steering.categories.taxonomy.KINDS`) on these
             poolings (`steering.categories.sentences.POOLINGS`); one alone goes with k-means or with means.
+        progress: called with the rows that are scored, and of how many.
 
     Raises:
         UserError: no such layer, kind or reading; clusters, thoughts or resamples that do not fit.
@@ -266,10 +268,12 @@ def bench(
     if corpus.split == "all":
         among["supervised probe"], found["supervised probe"] = supervised(values, corpus, seed)
         among["supervised, words"], found["supervised, words"] = supervised_words(corpus, seed)
-    return [
-        score_discovered(labels, corpus, method=name, among=among.get(name), seed=seed, resamples=resamples)
-        for name, labels in found.items()
-    ]
+    rows = []
+    for number, (name, labels) in enumerate(found.items()):
+        progress("rows of the table", number, len(found))
+        one = score_discovered(labels, corpus, method=name, among=among.get(name), seed=seed, resamples=resamples)
+        rows.append(one)
+    return rows
 
 
 STRATA = ("wording", "position", "form")

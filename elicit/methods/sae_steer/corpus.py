@@ -31,6 +31,7 @@ from elicit.methods.sae_steer.documents import documents
 from elicit.methods.sae_steer.documents import identity as identity_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
+from elicit.tasks.base import Items
 from elicit.tasks.registry import load_task
 from elicit.training.organisms.variants import PROMPTS
 from probes.encoding import encoded
@@ -248,11 +249,7 @@ def _task(
     model: Model, name: str, share: int, split: TextSplit, seed: int, context: int, start: int
 ) -> Iterator[list[Text]]:
     """Questions in all prompts, with the model's answers."""
-    task = load_task(name, limit=min(MOST_ITEMS, max(2, share // ITEM_TOKENS + 1)))
-    items = task.split("fit" if split == "train" else "dev")
-    forms: list[tuple[Kind, Prompt]] = [
-        ("cot" if mode == "think" else "direct", prompt) for mode, prompts in PROMPTS.items() for prompt in prompts
-    ]
+    items, forms = _questions(name, share, split), _forms()
     stop = StopRule(model.eos_ids, Prompt().stop, model.tokenizer)
     size = min(ITEMS, len(items))
     rounds = -(-len(items) // size)
@@ -269,6 +266,23 @@ def _task(
             for prompt, (one,), (_, _, kind, _) in zip(prompts, answers, asked, strict=True)
             if len(one.tokens)
         ]
+
+
+def asked(tokenizer: PreTrainedTokenizerBase, name: str, share: int, split: TextSplit) -> tuple[int, float]:
+    """How many prompts of a task are answered together, and their tokens in the mean."""
+    items = _questions(name, share, split)[:ITEMS]
+    ids = [prompt.ids(item.question, tokenizer) for item in items for _, prompt in _forms()]
+    return len(ids), sum(map(len, ids)) / len(ids)
+
+
+def _questions(name: str, share: int, split: TextSplit) -> Items:
+    task = load_task(name, limit=min(MOST_ITEMS, max(2, share // ITEM_TOKENS + 1)))
+    return task.split("fit" if split == "train" else "dev")
+
+
+def _forms() -> list[tuple[Kind, Prompt]]:
+    """The prompts in which each question is put, and the kind of text that follows."""
+    return [("cot" if mode == "think" else "direct", prompt) for mode, prompts in PROMPTS.items() for prompt in prompts]
 
 
 def _samples(model: Model, split: TextSplit, seed: int, context: int, start: int) -> Iterator[list[Text]]:
