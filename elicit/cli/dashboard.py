@@ -80,7 +80,7 @@ def dashboard(
         dry(needed, as_json)
     tell(quiet=as_json)(needed)
     with fetch_bar(quiet=as_json) as progress:
-        made = corpus(loaded, given, tokens, seed=seed, context=context, progress=progress)
+        made = corpus(loaded, given, tokens, seed=seed, context=context, progress=progress, short=True)
         texts, _ = made.of()
         activity = read_activity(
             loaded.lm, one, texts, numbers, contexts=contexts,
@@ -97,8 +97,10 @@ def dashboard(
             strict=True,
         )
         found = [dict(zip(("feature", "fires", "mean", "largest"), row, strict=True)) for row in rows]
-        print(json.dumps({"page": str(file), "features": found}, indent=2))
+        print(json.dumps({"page": str(file), "tokens": made.tokens, "features": found}, indent=2))
         return
+    if made.tokens < tokens:
+        shown.print(f"these sources have {made.tokens} tokens of the {tokens} that were asked for", highlight=False)
     shown.print(
         f"{len(activity.features)} features over {activity.positions} positions of {len(texts)} texts\npage: {file}",
         markup=False, highlight=False, soft_wrap=True,

@@ -162,6 +162,7 @@ def _ground(given: dict[str, Any]) -> Any:
     from elicit.models.prompts import named_prompt
     from elicit.tasks.registry import load_task
     from probes.estimate import check_room
+    from probes.sae.autoencoder import check_feature
 
     task = load_task(given["task"] or task_for(given["model"]), limit=given["read"])
     loaded = load_given(given, quiet=given["as_json"])
@@ -170,7 +171,11 @@ def _ground(given: dict[str, Any]) -> Any:
     asked |= {"feature": given.get("index", -1), "find": given["how"], "checked": False}
     options = Search(**asked)
     put = named_prompt(given["prompt"], loaded.tokenizer)
-    site = max((one.site for one in load_saes(options.sae, loaded)), key=lambda site: site.layer)
+    saes = load_saes(options.sae, loaded)
+    if options.feature >= 0:
+        for one in saes:
+            check_feature(options.feature, one.d_sae)
+    site = max((one.site for one in saes), key=lambda site: site.layer)
     needed = search(
         loaded, task.fit[: options.read], put, options.instruction, options.max_new_tokens, site, card="index" in given
     )

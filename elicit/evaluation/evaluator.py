@@ -143,6 +143,7 @@ def _evaluate(
             if told := hear(processes):
                 execution, heard = told
                 _decode_all(arms, items, heard, execution, progress or Silent(), processes)
+                _notes(arms, processes)
             return None
     begun = (folder / CONFIG).is_file() and not fresh
     rows = batch_rows or BATCH_ROWS
@@ -201,7 +202,7 @@ def _evaluate(
             extra["size"] = execution["size"]["name"]
         if WORKER.missing:
             extra["scorer_unbounded"] = list(WORKER.missing)
-        if notes := sorted({note for engine in _engines_of(arms) for note in engine.notes}):
+        if notes := _notes(arms, processes):
             extra["decoding_notes"] = notes
         steered = [arm for arm in arms if arm.handle.interventions]
         if steered:
@@ -249,6 +250,12 @@ def _engines(arms: Sequence[Arm]) -> list[str]:
 
 def _engines_of(arms: Sequence[Arm]) -> list[Engine]:
     return [engine_of(model) for model in {id(arm.handle.model): arm.handle.model for arm in arms}.values()]
+
+
+def _notes(arms: Sequence[Arm], processes: Processes | None) -> list[str]:
+    """What engines did otherwise than they were asked, in any of the processes."""
+    own = sorted({note for engine in _engines_of(arms) for note in engine.notes})
+    return own if processes is None else sorted({note for notes in processes.exchange(own) for note in notes})
 
 
 def _rounds(arms: Sequence[Arm]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ import torch
 import typer.main
 from safetensors.torch import save_file
 
+from elicit import cli
 from elicit.cli import estimates
 from elicit.cli.app import app
+from elicit.cli.terminal import Lines
 from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.pace import StepCost
 from elicit.elicited import Elicited
@@ -213,7 +216,8 @@ def with_files(tmp_path_factory: pytest.TempPathFactory, tiny: Model) -> Path:
     gold = [{"gold": n, "response": f"The answer is {n}."} for n in range(20)]
     (folder / "responses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in gold))
     evaluate(bare(tiny), load_task("chain-sum", limit=4).test, out=folder / "run")
-    save_file({name: torch.randn(4, 4) for name in ("encoder.weight", "decoder.weight")}, folder / "ae.safetensors")
+    shapes = {"encoder.weight": (8, 4), "encoder.bias": (8,), "decoder.weight": (4, 8), "bias": (4,)}
+    save_file({name: torch.randn(shape) for name, shape in shapes.items()}, folder / "ae.safetensors")
     return folder
 
 
@@ -227,6 +231,36 @@ def test_a_dry_run_of_what_reads_files_writes_nothing(
     assert code == 0, err
     assert json.loads(said).keys() == KEYS
     assert {str(path): path.stat().st_mtime_ns for path in with_files.rglob("*")} == before
+
+
+@pytest.mark.parametrize("command", [FILES[0], FILES[1], FILES[3]], ids=lambda c: " ".join(c[:2]))
+def test_what_reads_files_shows_what_it_does(
+    command: tuple[str, ...], with_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(with_files, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    shown: list[str] = []
+    monkeypatch.setattr(Lines, "add_task", lambda self, what, *more, **fields: shown.append(what))
+    monkeypatch.setattr(Lines, "update", lambda self, task, **fields: None)
+    code, _, err = shell(*command)
+    assert code == 0, err
+    assert shown
+
+
+PIECES = {"counted", "fetch_bar", "run_bars", "step_bar"}  # of elicit/cli/terminal.py, and what is made of them
+
+
+def test_each_long_command_shows_its_work_in_the_one_way() -> None:
+    for file in Path(cli.__path__[0]).glob("*.py"):
+        functions = {f.name: f for f in ast.walk(ast.parse(file.read_text())) if isinstance(f, ast.FunctionDef)}
+        named = {name: {n.id for n in ast.walk(one) if isinstance(n, ast.Name)} for name, one in functions.items()}
+        for name, one in functions.items():
+            if not any(a.arg == "dry_run" for a in one.args.args):
+                continue
+            reached = {name}
+            while more := {f for r in reached for f in named[r] & functions.keys()} - reached:
+                reached |= more
+            assert PIECES & set().union(*(named[r] for r in reached)), f"{file.name}: {name}"
 
 
 ENDS_IN_SECONDS = {

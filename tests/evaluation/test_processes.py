@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 import torch
 
 import elicit
-from elicit.evaluation.evaluator import evaluate
+from elicit.decoding.engine import engine_of
+from elicit.evaluation.evaluator import _arms, _notes, evaluate
 from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model
 from elicit.models.processes import Processes, check_alone, launched, processes
@@ -119,6 +121,13 @@ def test_processes_share_a_run(count: int, given: dict[str, Any], alone: elicit.
     )
     again = by(2, lambda some: evaluate(**given, out=tmp_path / "run", processes=some))
     assert again[1].metrics == runs[0].metrics
+
+
+def test_what_any_process_did_otherwise_is_told(tiny: Model) -> None:
+    models = [replace(tiny) for _ in range(2)]
+    engine_of(models[1]).note("on the reference loop: a decoder")
+    arms = [_arms(elicit.Elicited(model, "direct"), {}) for model in models]
+    assert by(2, lambda some: _notes(arms[some.rank], some)) == [["on the reference loop: a decoder"]] * 2
 
 
 def test_any_number_of_processes_resumes_a_run(given: dict[str, Any], alone: elicit.Run, tmp_path: Path) -> None:

@@ -142,3 +142,12 @@ def test_mistakes_are_one_line(folder: Path, tiny_folder: Path, more: list[str],
     code, out, err = shell(*arguments(folder, tiny_folder, *more))
     assert code == 2 and said in err and err.count("\n") == 1 and not out
     assert not Path("runs").exists()
+
+
+def test_a_file_with_fewer_tokens_is_read_whole(folder: Path, tiny_folder: Path, words: None) -> None:
+    command = arguments(folder, tiny_folder, "--tokens", "1000000")
+    code, out, _ = shell(*command, "--json")
+    tokens = json.loads(out)["tokens"]
+    assert code == 0 and 2000 < tokens < 1_000_000
+    code, out, _ = shell(*command)
+    assert code == 0 and f"these sources have {tokens} tokens of the 1000000 that were asked for" in out

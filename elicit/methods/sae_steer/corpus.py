@@ -135,6 +135,7 @@ def corpus(
     context: int = 128,
     journal: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    short: bool = False,
 ) -> Corpus:
     """Texts of all sources, each with its share of the tokens.
 
@@ -147,6 +148,7 @@ def corpus(
         context: the most tokens of an answer, a sample or a piece.
         journal: a file to which whole batches are appended, and from which an interrupted call resumes.
         progress: called with what is written, the tokens done, and of how many.
+        short: whether a source may have fewer tokens than its share, of which there must be some.
 
     Raises:
         UserError: a source with too few tokens, a journal of another corpus, a model that answers nothing.
@@ -172,7 +174,7 @@ def corpus(
                 progress(f"texts: {source.name}", min(share, done), share)
             if done >= share:
                 break
-        texts += _cut(have, share, source, split)
+        texts += _cut(have, share, source, split, least=1 if short else share)
     return Corpus(texts)
 
 
@@ -207,7 +209,7 @@ def _batches(
         yield batch
 
 
-def _cut(texts: Sequence[Text], share: int, source: Source, split: TextSplit) -> list[Text]:
+def _cut(texts: Sequence[Text], share: int, source: Source, split: TextSplit, least: int) -> list[Text]:
     out: list[Text] = []
     tokens = 0
     for text in texts:
@@ -215,7 +217,7 @@ def _cut(texts: Sequence[Text], share: int, source: Source, split: TextSplit) ->
             break
         out.append(text)
         tokens += len(text.ids)
-    if tokens < share:
+    if tokens < least:
         kept = "for training" if split == "train" else "held out"
         raise UserError(
             f"source {source.name!r} has {tokens} tokens {kept} and {share} are asked of it; "
