@@ -2,6 +2,7 @@
 
     python -m experiments.benchmarks.decoding            # about six minutes on two cores
     python -m experiments.benchmarks.decoding --dtype float32 --engine int8   # and this engine's row
+    python -m experiments.benchmarks.decoding --dtype float32 --profile   # where a step goes, one thread
     python -m experiments.benchmarks.decoding --memory   # peak memory of 16 questions x 10 branches x 256 tokens
 
 All contenders decode the same questions into ten branches of 48 tokens with the same model.
@@ -36,6 +37,7 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 import elicit
 from elicit.decoding import Branching, StopRule, decode
@@ -43,7 +45,7 @@ from elicit.decoding.engine import Batch, decode_batch, engine_of
 from elicit.decoding.packed_weights import PACKING, packed
 from elicit.models import Model
 
-K, NEW_TOKENS = 10, 48
+K, NEW_TOKENS, PROFILED = 10, 48, 16
 PEER = "optillm"
 
 
@@ -208,6 +210,25 @@ def speed(arguments: argparse.Namespace) -> dict[str, object]:
     return result
 
 
+def profiled(dtype: str, count: int) -> dict[str, object]:
+    """Each operation's share of the processor's time of all steps, with one thread."""
+    torch.set_num_threads(1)
+    model = elicit.load_model("smollm2-135m", dtype=dtype, device="cpu")
+    prompts = [list(model.tokenizer(f"Q: {t}\nA:")["input_ids"]) for t in questions(count)]
+
+    def work() -> None:
+        policy = Branching(K, PROFILED).policy([str(i) for i in range(count)], model.vocab_size)
+        decode(model.lm, prompts, policy, max_new_tokens=PROFILED, stop=StopRule(frozenset()))
+
+    work()
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        work()
+    events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    whole = sum(event.self_cpu_time_total for event in events)
+    shares = {event.key: round(event.self_cpu_time_total / whole, 4) for event in events[:24]}
+    return {"model": model.describe(), "questions": count, "seconds": round(whole / 1e6, 2), "shares": shares}
+
+
 def memory() -> dict[str, object]:
     """Peak resident memory of this whole process, model and libraries included."""
     import resource
@@ -236,8 +257,13 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--engine", default="hf", help="decodes all questions together as well")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
-    print(json.dumps(memory() if arguments.memory else speed(arguments), indent=2))
+    if arguments.profile:
+        result = profiled(arguments.dtype, arguments.questions)
+    else:
+        result = memory() if arguments.memory else speed(arguments)
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

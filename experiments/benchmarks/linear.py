@@ -1,9 +1,9 @@
 """What an evaluation costs as its questions and its branches double: seconds of each answer, and the process's peak.
 
-    python -m experiments.benchmarks.linear      # about two minutes on one core
+    python -m experiments.benchmarks.linear      # about a minute on one core
 
 A Llama of random weights (two layers of width 64, SmolLM2's tokenizer) answers word problems by branching, in batches
-of the same 64 rows, and the run is written, judged and summed up as any other. Seconds are the processor's. The peak is
+of 32 rows, and the run is written, judged and summed up as any other. Seconds are the processor's. The peak is
 that of the process up to there, so that a step upward is what this doubling needed beyond all before it.
 """
 
@@ -25,7 +25,7 @@ import elicit
 from elicit.models import Model
 
 DOUBLINGS = 4
-FEWEST, BRANCHES, ROWS, NEW_TOKENS = 16, 4, 64, 32
+FEWEST, BRANCHES, ROWS, NEW_TOKENS = 8, 4, 32, 16
 
 
 def random_model(folder: Path) -> Model:
