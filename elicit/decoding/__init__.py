@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from elicit.decoding.decoders import Decoder as Decoder
     from elicit.decoding.decoders import Greedy as Greedy
     from elicit.decoding.decoders import Hybrid as Hybrid
+    from elicit.decoding.decoders import Power as Power
     from elicit.decoding.decoders import Sampling as Sampling
     from elicit.decoding.loop import Generation as Generation
     from elicit.decoding.loop import Policy as Policy
@@ -25,6 +26,7 @@ __getattr__, __dir__ = lazily(
         "Decoder": "elicit.decoding.decoders",
         "Greedy": "elicit.decoding.decoders",
         "Hybrid": "elicit.decoding.decoders",
+        "Power": "elicit.decoding.decoders",
         "Sampling": "elicit.decoding.decoders",
         "Generation": "elicit.decoding.loop",
         "Policy": "elicit.decoding.loop",

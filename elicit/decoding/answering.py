@@ -261,5 +261,7 @@ def graded(
         forwards=draft.forwards + draft.asked,
         delta_greedy=others[0],
         delta_zero=others[1],
+        moves=generation.moves or None,
+        accepted=generation.accepted if generation.moves else None,
         **notes,
     )

@@ -67,6 +67,8 @@ class Generation:
 
     `beside` counts the forward passes that choosing the tokens took beside the model's own, which are one a token: the
     partner's, and one for each steered candidate that was tried.
+
+    `moves` counts the other answers that a Markov chain tried (`elicit.decoding.power`), `accepted` those that it took.
     """
 
     tokens: Int[np.ndarray, " tokens"]
@@ -81,6 +83,8 @@ class Generation:
     end: int | None = None  # the end token, where finish is "eos"
     notes: Int[np.ndarray, "tokens 4"] | None = None
     beside: int = 0
+    moves: int = 0
+    accepted: int = 0
 
 
 def measured(

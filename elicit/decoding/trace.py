@@ -15,7 +15,8 @@ from elicit.tasks.answers import Answer, token_span
 from probes.offsets import decoded, token_ends
 
 DIGITS = 6
-_LATER = ("unjudged", "found_by", "begun", "delta_greedy", "delta_zero")  # fields that older samples lack
+# Fields that older samples lack.
+_LATER = ("unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted")
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Trace:
     where the prompt ended in one (`<think>`). `forwards` counts the forward passes of one sequence that it took: one a
     token, the first branch's prefill among them; in hybrid decoding the thinking model's as well, and one for each
     steered candidate that was tried; −1 in runs that were made before they were counted. `delta_greedy` and
-    `delta_zero` are Δ by the other readings of a branching token that the answer holds (`other_deltas`). What may be
-    empty from `unjudged` on is written only where it says something. Of an answer that another program decoded no token
-    is known, and `spent` and `prompt_tokens` are −1 where its log did not count them.
+    `delta_zero` are Δ by the other readings of a branching token that the answer holds (`other_deltas`). `moves` and
+    `accepted` count the answers that a chain tried and took, and `spent` the tokens of them all
+    (`elicit.decoding.power`). What may be empty from `unjudged` on is written only where it says something. Of an
+    answer that another program decoded no token is known, and `spent` and `prompt_tokens` are −1 where its log did not
+    count them.
     """
 
     item: str
@@ -69,6 +72,8 @@ class Trace:
     forwards: int = -1
     delta_greedy: float | None = None
     delta_zero: float | None = None
+    moves: int | None = None
+    accepted: int | None = None
 
     @property
     def correct(self) -> bool:

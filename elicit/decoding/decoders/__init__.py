@@ -10,6 +10,7 @@ from elicit.decoding.decoders.branching import Branching
 from elicit.decoding.decoders.elsewhere import Elsewhere
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
+from elicit.decoding.decoders.power import Power
 from elicit.decoding.decoders.sampling import RngStream, Sampling
 from elicit.decoding.loop import Policy
 from probes.errors import unknown
@@ -34,7 +35,13 @@ class Decoder(Protocol):
         ...
 
 
-DECODERS: dict[str, type[Any]] = {"greedy": Greedy, "branching": Branching, "sampling": Sampling, "hybrid": Hybrid}
+DECODERS: dict[str, type[Any]] = {
+    "greedy": Greedy,
+    "branching": Branching,
+    "sampling": Sampling,
+    "hybrid": Hybrid,
+    "power": Power,
+}
 ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
 _READ = {**DECODERS, ELSEWHERE: Elsewhere}
 
@@ -68,6 +75,7 @@ __all__ = [
     "Elsewhere",
     "Greedy",
     "Hybrid",
+    "Power",
     "RngStream",
     "Sampling",
     "decoder_from_dict",

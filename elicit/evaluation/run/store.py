@@ -348,7 +348,7 @@ def table_schema() -> Any:
 
     whole, real, text = pa.int64(), pa.float64(), pa.string()
     kinds = {
-        "int": whole, "float": real, "str": text, "str | None": text, "float | None": real,
+        "int": whole, "float": real, "str": text, "str | None": text, "float | None": real, "int | None": whole,
         "list[int]": pa.list_(whole), "list[float]": pa.list_(real), "tuple[int, int] | None": pa.list_(whole),
     }  # fmt: skip
     return pa.schema([("source", text), *((field.name, kinds[str(field.type)]) for field in fields(Trace))])
