@@ -17,7 +17,7 @@ token to any cached position is the same in every row, and a sliding window is o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from elicit.decoding.own_cache import SOFTMAX_LAYERS, PerRowState, UncachedState, layer_kinds
 from elicit.decoding.shared_prefix import ATTENTION_NAME, SharedPrefixCache, Tree
@@ -34,6 +34,7 @@ from probes.errors import unknown
 
 WAYS = ("shared-prefix", "per-row", "equal-lengths", "uncached")
 PADDED = frozenset(WAYS[:2])
+FORWARD_TOKENS = 64  # of padding, beyond which one more forward on a CPU costs less
 
 
 def ways(model: PreTrainedModel) -> tuple[str, ...]:
@@ -94,7 +95,15 @@ class SharedPrefixState:
     def prefill(
         self, ids: Int[Tensor, "questions pos"], mask: Bool[Tensor, "questions pos"]
     ) -> Float[Tensor, "questions vocab"]:
-        logits, self.next_position = _prefill(self.model, ids, mask, self.cache, shared_prefix=self.cache)
+        """As `KVState`; on a CPU in several forwards of prompts of similar length, where nobody has put a hook on the
+        model, which would see the parts."""
+        parts = [list(range(len(ids)))]
+        if ids.device.type == "cpu" and not _hooked(self.model):
+            parts = similar_lengths(mask.sum(-1).tolist(), FORWARD_TOKENS)
+        if len(parts) == 1:
+            logits, self.next_position = _prefill(self.model, ids, mask, self.cache, shared_prefix=self.cache)
+        else:
+            logits, self.next_position = _prefill_parts(self.model, ids, mask, self.cache, parts)
         if not mask.all():
             self.cache.prefix_mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=ids.device)
             self.cache.prefix_mask.masked_fill_(~mask, float("-inf"))
@@ -159,6 +168,61 @@ def _prefill(
     return out.logits[:, -1], positions[:, -1] + 1
 
 
+def _prefill_parts(
+    model: PreTrainedModel,
+    ids: Int[Tensor, "questions pos"],
+    mask: Bool[Tensor, "questions pos"],
+    cache: SharedPrefixCache,
+    parts: list[list[int]],
+) -> tuple[Float[Tensor, "questions vocab"], Int[Tensor, " questions"]]:
+    """As `_prefill`, each part padded to its own longest prompt."""
+    found: list[tuple[Tensor, Tensor]] = []
+    whole: dict[int, tuple[Tensor, Tensor]] = {}
+    for part in parts:
+        start = ids.shape[1] - int(mask[part].sum(-1).max())
+        own = DynamicCache()
+        found.append(_prefill(model, ids[part, start:], mask[part, start:], own))
+        for index, layer in enumerate(own.layers):
+            assert isinstance(layer, DynamicLayer)
+            if layer.keys is None or layer.values is None:
+                continue
+            if index not in whole:
+                shapes = [(len(ids), x.shape[1], ids.shape[1], x.shape[3]) for x in (layer.keys, layer.values)]
+                whole[index] = layer.keys.new_zeros(shapes[0]), layer.values.new_zeros(shapes[1])
+            whole[index][0][part, :, start:], whole[index][1][part, :, start:] = layer.keys, layer.values
+    for index in sorted(whole):
+        cache.update(*whole[index], index)
+    order = torch.tensor([number for part in parts for number in part]).argsort()
+    return torch.cat([logits for logits, _ in found])[order], torch.cat([following for _, following in found])[order]
+
+
+def similar_lengths(lengths: Sequence[int], forward: int) -> list[list[int]]:
+    """Numbers of the rows in parts, each padded to its longest row, so that padding and forwards cost least.
+
+    Args:
+        lengths: of the rows, in tokens.
+        forward: what one more part costs, in tokens.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    costs, starts = [0], [0]  # of the first rows in their best parts, and where the last of these begins
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        cost, start = min((costs[start] + forward + (end - start) * longest, start) for start in range(end))
+        costs.append(cost)
+        starts.append(start)
+    parts: list[list[int]] = []
+    end = len(order)
+    while end:
+        parts.insert(0, sorted(order[starts[end] : end]))
+        end = starts[end]
+    return parts
+
+
+def _hooked(model: PreTrainedModel) -> bool:
+    """Whether anybody looks at the model's forwards."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 __all__ = [
     "PADDED",
     "WAYS",
@@ -169,6 +233,7 @@ __all__ = [
     "SharedPrefixState",
     "UncachedState",
     "open_state",
+    "similar_lengths",
     "supports_shared_prefix",
     "ways",
 ]

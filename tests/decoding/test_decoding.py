@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from elicit.decoding import Branching, Decoder, Greedy, Sampling, StopRule, decode, packed_weights
-from elicit.decoding.cache import PerRowState, SharedPrefixState, open_state, supports_shared_prefix
-from elicit.decoding.loop import Rows
+from elicit.decoding import Branching, Decoder, Greedy, Sampling, StopRule, cache, decode, packed_weights
+from elicit.decoding.cache import (
+    PerRowState,
+    SharedPrefixState,
+    open_state,
+    similar_lengths,
+    supports_shared_prefix,
+)
+from elicit.decoding.loop import Generation, Rows
 from elicit.decoding.packed_weights import packed
 from probes.confidence import top2
 from probes.errors import UserError
@@ -91,6 +98,54 @@ def test_statistics_equal_a_full_forward(architecture: str) -> None:
     torch.testing.assert_close(torch.tensor(generation.entropy).double(), -(p * p.log()).sum(-1), **close)
     picked = p.gather(1, torch.tensor(generation.tokens)[:, None])[:, 0].log()
     torch.testing.assert_close(torch.tensor(generation.logprob).double(), picked, **close)
+
+
+@pytest.mark.parametrize("architecture", sorted(a for a in ARCHITECTURES if supports_shared_prefix(tiny_model(a))))
+@pytest.mark.parametrize("branches", [1, 2])
+def test_prompts_of_unequal_length_are_prefilled_in_parts(
+    architecture: str, branches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts have the answers and statistics of one forward, in which a hook sees every row."""
+    model, shapes = tiny_model(architecture), []
+    prefill = cache._prefill
+
+    def spied(model: PreTrainedModel, ids: torch.Tensor, *args: object, **more: object) -> object:
+        shapes.append(tuple(ids.shape))
+        return prefill(model, ids, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cache, "_prefill", spied)
+    monkeypatch.setattr(cache, "FORWARD_TOKENS", 1)
+    policy = Branching(branches) if branches > 1 else Greedy()
+
+    def answers() -> list[list[Generation]]:
+        return decode(model, PROMPTS, policy.policy([""] * 4, VOCAB), max_new_tokens=8, stop=NO_STOP)
+
+    seen: list[int] = []
+    handle = model.register_forward_hook(lambda _, __, out: seen.append(len(out.logits)))
+    whole = answers()
+    handle.remove()
+    parts = answers()
+    assert seen[0] == 4 and shapes == [(4, 10), (1, 1), (1, 3), (1, 6), (1, 10)]
+    for a, b in zip(chain(*whole), chain(*parts), strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()
+        np.testing.assert_allclose(a.logprob, b.logprob, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 12))
+def test_parts_of_similar_length_cost_least(lengths: list[int], forward: int) -> None:
+    """Beside all ways to cut the sorted rows, and each row is in one part."""
+    parts = similar_lengths(lengths, forward)
+    assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
+
+    def cost(some: list[list[int]]) -> int:
+        return sum(forward + len(one) * max(one) for one in some)
+
+    ordered, last = sorted(lengths), len(lengths) - 1
+    ways = []
+    for cuts in range(1 << last):
+        edges = [0, *(n + 1 for n in range(last) if cuts >> n & 1), len(lengths)]
+        ways.append(cost([ordered[a:b] for a, b in pairwise(edges)]))
+    assert cost([[lengths[row] for row in part] for part in parts]) == min(ways)
 
 
 def test_each_cache_is_used_where_it_should_be() -> None:
