@@ -22,6 +22,7 @@ from elicit.decoding.cache import (
 )
 from elicit.decoding.loop import Generation, Rows
 from elicit.decoding.packed_weights import packed
+from elicit.decoding.trial import way_of
 from probes.confidence import top2
 from probes.errors import UserError
 from tests.support.tiny import ARCHITECTURES, VOCAB, tiny_model
@@ -107,6 +108,7 @@ def test_prompts_of_unequal_length_are_prefilled_in_parts(
 ) -> None:
     """Parts have the answers and statistics of one forward, in which a hook sees every row."""
     model, shapes = tiny_model(architecture), []
+    assert way_of(model) == "shared-prefix"  # tried before it is spied upon
     prefill = cache._prefill
 
     def spied(model: PreTrainedModel, ids: torch.Tensor, *args: object, **more: object) -> object:
