@@ -6,10 +6,13 @@
 
 `direct`, greedy, fp32, 64 connections. Weights are random in the shape of SmolLM2-135M, so that no answer ends before
 its limit and all sides decode as many tokens, which is checked. Models are loaded before the clock starts; a round
-takes each side once, in a turning order; medians of the rounds.
+takes each side once, in a turning order; medians of the rounds. `processor` is the process's own time, which others on
+the machine disturb less, and in which waiting costs nothing.
 
 - `evaluate`: the suite's own, with its journal and metrics, no page.
 - `elicit`: this provider, the same questions; its texts are those of `evaluate`, which is checked.
+- `products`: what none of them avoids: the products of the linear layers alone, with packed weights, each prompt
+  without padding, and the output head at chosen places alone.
 - `hf`: Inspect's own provider, `do_sample=false`, the same prompts; it puts `user: ` before each, so that texts differ.
 """
 
@@ -35,9 +38,11 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import get_model
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 import elicit
+from elicit.decoding.packed_weights import packed
 from elicit.evaluation.evaluator import evaluate
 from elicit.tasks.base import Items
 
@@ -58,6 +63,26 @@ def asked(items: Items, words: Callable[[str], str]) -> Task:
     return Task(dataset=MemoryDataset(samples), solver=generate(), scorer=includes())
 
 
+@torch.inference_mode()
+def products(lm: nn.Module, head: nn.Module, prompts: list[int], tokens: int) -> None:
+    """The products of the linear layers alone.
+
+    Args:
+        lm, head: the model and its output head.
+        prompts: tokens of each.
+        tokens: of each answer.
+    """
+    linears = [module for module in lm.modules() if isinstance(module, nn.Linear) and module is not head]
+    sizes = [sum(prompts), *[len(prompts)] * (tokens - 1)]
+    inputs = {module.in_features: torch.randn(sizes[0], module.in_features) for module in linears}
+    last = torch.randn(len(prompts), head.in_features)  # type: ignore[arg-type]
+    with packed(lm):
+        for rows in sizes:
+            for module in linears:
+                module(inputs[module.in_features][:rows])
+            head(last)
+
+
 def measure(questions: int, tokens: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = saved(Path(place) / "model")
@@ -67,7 +92,8 @@ def measure(questions: int, tokens: int, rounds: int) -> dict[str, Any]:
             "hf/local", model_path=str(folder), device="cpu", do_sample=False, use_chat_template=False, dtype="float32"
         )
         handle = ours.api.asked.handle  # type: ignore[attr-defined]
-        prompt = handle.prompt
+        prompt, lm = handle.prompt, handle.model.lm
+        lengths = [len(handle.prompt_ids(item)) for item in items]
 
         def by_inspect(model: Any, words: Callable[[str], str]) -> dict[str, str]:
             (log,) = inspect_eval(
@@ -84,25 +110,32 @@ def measure(questions: int, tokens: int, rounds: int) -> dict[str, Any]:
             assert all(trace.spent == tokens for (trace,) in traces.values())
             return {name: trace.text for name, (trace,) in traces.items()}
 
+        def alone() -> dict[str, str]:
+            products(lm, lm.get_output_embeddings(), lengths, tokens)
+            return {}
+
         sides: dict[str, Callable[[], dict[str, str]]] = {
             "evaluate": own,
             "elicit": lambda: by_inspect(ours, str),
             "hf": lambda: by_inspect(theirs, prompt.text),
+            "products": alone,
         }
         seconds: dict[str, list[float]] = {name: [] for name in sides}
+        processor: dict[str, list[float]] = {name: [] for name in sides}
         said: dict[str, dict[str, str]] = {}
         for number in range(rounds):
             names = list(sides)
-            for name in names[number % 3 :] + names[: number % 3]:
-                began = time.perf_counter()
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                began, busy = time.perf_counter(), time.process_time()
                 said[name] = sides[name]()
                 seconds[name].append(time.perf_counter() - began)
-                print(number, name, f"{seconds[name][-1]:.2f} s", flush=True)
+                processor[name].append(time.process_time() - busy)
+                print(number, name, f"{seconds[name][-1]:.2f} s, processor {processor[name][-1]:.2f} s", flush=True)
     assert said["elicit"] == said["evaluate"]
 
-    def ratio(one: str, other: str) -> list[float]:
+    def ratio(one: str, other: str, of: dict[str, list[float]] = seconds) -> list[float]:
         """Of the median, least and most of the rounds."""
-        found = [a / b for a, b in zip(seconds[one], seconds[other], strict=True)]
+        found = [a / b for a, b in zip(of[one], of[other], strict=True)]
         return [round(value, 2) for value in (statistics.median(found), min(found), max(found))]
 
     return {
@@ -110,8 +143,11 @@ def measure(questions: int, tokens: int, rounds: int) -> dict[str, Any]:
         "tokens": tokens,
         "threads": torch.get_num_threads(),
         "seconds": {name: round(statistics.median(some), 2) for name, some in seconds.items()},
+        "processor": {name: round(statistics.median(some), 2) for name, some in processor.items()},
         "elicit's rate / evaluate's": ratio("evaluate", "elicit"),
         "elicit's rate / hf's": ratio("hf", "elicit"),
+        "elicit's rate / hf's, processor": ratio("hf", "elicit", processor),
+        "the most that rate could be": ratio("hf", "products"),
     }
 
 
