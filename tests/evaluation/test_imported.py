@@ -197,6 +197,20 @@ def test_a_sample_without_a_score_counts_as_wrong_and_is_counted(tmp_path: Path)
     assert "counted as incorrect: a 1 without one in the log" in render(run)
 
 
+def test_an_invalidated_sample_has_no_verdict(tmp_path: Path) -> None:
+    def invalidate(log: dict[str, Any]) -> None:
+        log["samples"][0].update(invalidation={"author": "a", "reason": "wrong target"})
+
+    before, after = (read_log(path).records for path in (LOGS / "reasoning.json", changed(tmp_path, invalidate)))
+    assert before[0].score is not None and after[0].score is None and after[1:] == before[1:]
+
+
+def test_a_score_that_is_a_list_under_its_key_is_refused(tmp_path: Path) -> None:
+    log = changed(tmp_path, lambda log: log["samples"][0]["scores"]["match"].update(value={"a": [1]}))
+    with pytest.raises(UserError, match="sample 1: the score is a list, expected a number"):
+        read_log(log, wanted=Wanted("match/a"))
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

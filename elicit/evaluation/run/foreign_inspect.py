@@ -2,7 +2,7 @@
 
 A sample is one question in one epoch, so epochs are a question's answers. The text is the message that Inspect scored:
 the first choice of the last output; reasoning that a provider kept apart stands before it in `<think>` tags. Letters of
-a score are numbers as Inspect's `value_to_float` makes them.
+a score are numbers as Inspect's `value_to_float` makes them. A sample that failed, or was invalidated, has no verdict.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _record(sample: Mapping[str, Any], scores: Mapping[str, Any], where: str, sc
         "sample": epoch - 1,
         "prompt": _asked(sample, attached, where),
         "text": text,
-        "score": None if sample.get("error") else _number(value, where),
+        "score": None if sample.get("error") or sample.get("invalidation") else _number(value, where),
         "answer": answer,
         "gold": str(targets[0]) if len(targets) == 1 else None,
         "tokens": _tokens(output),
@@ -176,6 +176,10 @@ def _tokens(output: Mapping[str, Any]) -> Any:
 def _number(value: Any, where: str) -> float | None:
     if value is None or isinstance(value, bool | int | float):
         return None if value is None else float(value)
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: the score is a {type(value).__name__}, expected a number; choose another with --score"
+        )
     if value in LETTERS:
         return LETTERS[value]
     if value.lower() in WORDS:
