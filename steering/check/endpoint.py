@@ -4,6 +4,9 @@ The unsteered and the steered request differ in the fields of a plan. Half the p
 other half steered first, each begun with digits of its own: a cache of prefixes that forgets who was steered then shows
 as a decoding that is not the whole text of it (`echo`), whose prompt a server computes anew. Hook points, single
 positions and scale lie inside the server and are said to be so.
+
+A difference is judged beside what steering does to the same tokens. What a right server's rounding may
+do is no fault: before anything is steered, other prompts are decoded and echoed, and how far these are apart says it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,10 @@ from steering.check.report import FAILS, HOLDS, UNTOLD, Answer, SteeringReport
 from steering.interventions import When
 
 TOKENS = 6
+CALM = 4  # prompts that are asked before anything is steered
 SILENT = 1e-4  # nats; or ten times what the same request gives the second time
-SAME, OTHER = 0.05, 0.2  # of what steering does: a smaller difference is none, a larger one a fault
+SAME, OTHER = 0.05, 0.2  # of what steering does to the same tokens: less is no difference, more a fault
+ROUNDING, LEAST = 8.0, 0.02  # unless it is rounding: so often what that did, or so much of what steering does at most
 FELT = 1e-3  # likewise: what the first steered position does at least
 INSIDE = "lies inside the server; check the model that it serves with its hooks"
 
@@ -59,8 +65,12 @@ def check_endpoint(
         raise UserError("an empty plan was given; give the fields that a steered request has")
     if len(prompts) < 2 or tokens < 2:
         raise UserError(f"{len(prompts)} prompts and {tokens} tokens were given; give at least 2 of each")
-    texts = [f"{secrets.randbelow(90_000) + 10_000}. {one}" for one in prompts]
+    texts, calm = (
+        [f"{secrets.randbelow(90_000) + 10_000}. {one}" for one in some]
+        for some in (prompts, [prompts[n % len(prompts)] for n in range(CALM)])
+    )
     with Server(url, model, plan, timeout=timeout, key=key) as server:
+        rounding = _rounding(server, calm, tokens)
         plain, steered = _asked(server, texts, tokens)
         again = server.one(texts[0], tokens)
         whole = _whole(server, texts, plain, steered)
@@ -71,16 +81,40 @@ def check_endpoint(
     if effect <= max(SILENT, 10 * noise):
         figure = f"log-probabilities change by {effect:.1e} nats (the same request twice: {noise:.1e})"
         return SteeringReport(about, (Answer("anything moved", FAILS, figure, "nothing moved"),))
+    floor = max(SILENT, ROUNDING * max(noise, rounding), LEAST * effect)
+    moved = [_apart([a], [b]) for a, b in zip(plain, steered, strict=True)]
+    apart = [
+        [_apart([a], [b]) for a, b in zip(singly, together, strict=True)]
+        for singly, together in zip((plain, steered), batches, strict=True)
+    ]
     answers = [
         Answer("anything moved", HOLDS, f"log-probabilities change by up to {effect:.3g} nats", "", {"nats": effect}),
         _first_position(when, whole, effect),
-        *_decoded(when, whole, plain, steered, effect),
-        _judged("batched = single", _apart(steered, batches[1]), effect, "batch differs"),
-        _judged("unsteered, batched = single", _apart(plain, batches[0]), effect, "unsteered rows steered"),
+        *_decoded(when, whole, plain, steered, floor),
+        _judged("batched = single", apart[1], moved, floor, "batch differs"),
+        _judged("unsteered, batched = single", apart[0], moved, floor, "unsteered rows steered"),
         Answer("each position, hook point, scale", UNTOLD, INSIDE),
         _size(plain, steered, whole),
     ]
     return SteeringReport(about, tuple(answers))
+
+
+def _rounding(server: Server, texts: Sequence[str], tokens: int) -> float:
+    """How far unsteered decodings are from the whole texts of them, in nats; 0 where the server echoes nothing."""
+    if not server.echoes(texts[0]):
+        return 0.0
+    said = [server.one(text, tokens) for text in texts]
+    whole = [server.echo(text + one.text, steered=False) for text, one in zip(texts, said, strict=True)]
+    pairs = zip(said, whole, strict=True)
+    return max([0.0, *(nats for a, e in pairs if e.tokens[-len(a.tokens) :] == a.tokens for nats in _ends_apart(a, e))])
+
+
+def _ends_apart(answer: Said, *echoes: Said) -> list[float]:
+    """The difference of each token of an answer: from its echo, or of two echoes; 0 where one has no figure."""
+    one, two = echoes if len(echoes) == 2 else (answer, *echoes)
+    count = len(answer.tokens)
+    pairs = zip(one.logprobs[-count:], two.logprobs[-count:], strict=True)
+    return [0.0 if a is None or b is None else abs(a - b) for a, b in pairs]
 
 
 def _asked(server: Server, texts: Sequence[str], tokens: int) -> tuple[list[Said], list[Said]]:
@@ -94,11 +128,14 @@ def _asked(server: Server, texts: Sequence[str], tokens: int) -> tuple[list[Said
     return plain, steered
 
 
+@dataclass(frozen=True)
 class _Echo:
     """Whole texts, of the unsteered and of the steered answer, as the server reads them unsteered and steered."""
 
-    def __init__(self, plain: list[Said], steered: list[Said], steered_by_plain: list[Said]) -> None:
-        self.plain, self.steered, self.steered_by_plain = plain, steered, steered_by_plain
+    plain: list[Said]
+    plain_by_steered: list[Said]
+    steered: list[Said]
+    steered_by_plain: list[Said]
 
 
 def _whole(server: Server, texts: Sequence[str], plain: Sequence[Said], steered: Sequence[Said]) -> _Echo | None:
@@ -107,6 +144,7 @@ def _whole(server: Server, texts: Sequence[str], plain: Sequence[Said], steered:
     pairs = list(zip(texts, plain, steered, strict=True))
     return _Echo(
         [server.echo(text + p.text, steered=False) for text, p, _ in pairs],
+        [server.echo(text + p.text, steered=True) for text, p, _ in pairs],
         [server.echo(text + s.text, steered=True) for text, _, s in pairs],
         [server.echo(text + s.text, steered=False) for text, _, s in pairs],
     )
@@ -140,12 +178,14 @@ def _echo_change(whole: _Echo) -> float:
     )
 
 
-def _judged(name: str, nats: float, effect: float, fault: str) -> Answer:
-    """A difference, in what steering does."""
-    share = nats / effect
+def _judged(name: str, nats: Sequence[float], moved: Sequence[float], floor: float, fault: str) -> Answer:
+    """Differences of prompts or tokens, in what steering does to each."""
+    shares = [one / max(by, floor) if one > floor else 0.0 for one, by in zip(nats, moved, strict=True)]
+    share, most = max(shares), max(nats)
     verdict = HOLDS if share <= SAME else FAILS if share > OTHER else UNTOLD
-    figure = f"log-probabilities differ by {nats:.1e} nats, {share:.1%} of what steering does"
-    return Answer(name, verdict, figure, fault if verdict == FAILS else "", {"nats": nats, "share": share})
+    told = f"{share:.1%} of what steering does there" if share else "no more than rounding"
+    figure = f"log-probabilities differ by {most:.1e} nats, {told}"
+    return Answer(name, verdict, figure, fault if verdict == FAILS else "", {"nats": most, "share": share})
 
 
 def _first_position(when: When, whole: _Echo | None, effect: float) -> Answer:
@@ -169,25 +209,27 @@ def _first_position(when: When, whole: _Echo | None, effect: float) -> Answer:
 
 
 def _decoded(
-    when: When, whole: _Echo | None, plain: Sequence[Said], steered: Sequence[Said], effect: float
+    when: When, whole: _Echo | None, plain: Sequence[Said], steered: Sequence[Said], floor: float
 ) -> list[Answer]:
     """A decoding, with whatever the server cached, against the whole text in one forward."""
     out = []
-    for name, asked, echoed, fault in (
-        ("decoding = whole text", steered, whole and whole.steered, "cached steps differ"),
-        ("unsteered decoding = whole text", plain, whole and whole.plain, "unsteered request steered"),
+    sides = ((None, None), (None, None))
+    if whole is not None:
+        sides = ((whole.steered, whole.steered_by_plain), (whole.plain, whole.plain_by_steered))
+    for name, asked, (echoed, otherwise), fault in (
+        ("decoding = whole text", steered, sides[0], "cached steps differ"),
+        ("unsteered decoding = whole text", plain, sides[1], "unsteered request steered"),
     ):
-        if not echoed:
+        if echoed is None or otherwise is None:
             out.append(Answer(name, UNTOLD, "the server echoes no prompt with log-probabilities"))
         elif asked is steered and when.kind != "everywhere":
             out.append(Answer(name, UNTOLD, "a whole text does not say where its prompt ends"))
         elif not all(e.tokens[-len(a.tokens) :] == a.tokens for a, e in zip(asked, echoed, strict=True)):
             out.append(Answer(name, UNTOLD, "the server reads its own answers as other tokens"))
         else:
-            pairs = zip(asked, echoed, strict=True)
-            found = [(x, y) for a, e in pairs for x, y in zip(a.logprobs, e.logprobs[-len(a.tokens) :], strict=True)]
-            nats = max(abs(x - y) for x, y in found if x is not None and y is not None)
-            out.append(_judged(name, nats, effect, fault))
+            nats = [one for a, e in zip(asked, echoed, strict=True) for one in _ends_apart(a, e)]
+            moved = [one for three in zip(asked, echoed, otherwise, strict=True) for one in _ends_apart(*three)]
+            out.append(_judged(name, nats, moved, floor, fault))
     return out
 
 
