@@ -213,16 +213,18 @@ def _decoded(
 ) -> list[Answer]:
     """A decoding, with whatever the server cached, against the whole text in one forward."""
     out = []
-    sides = ((None, None), (None, None))
+    sides: list[tuple[list[Said], list[Said]] | None] = [None, None]
     if whole is not None:
-        sides = ((whole.steered, whole.steered_by_plain), (whole.plain, whole.plain_by_steered))
-    for name, asked, (echoed, otherwise), fault in (
+        sides = [(whole.steered, whole.steered_by_plain), (whole.plain, whole.plain_by_steered)]
+    for name, asked, echoes, fault in (
         ("decoding = whole text", steered, sides[0], "cached steps differ"),
         ("unsteered decoding = whole text", plain, sides[1], "unsteered request steered"),
     ):
-        if echoed is None or otherwise is None:
+        if echoes is None:
             out.append(Answer(name, UNTOLD, "the server echoes no prompt with log-probabilities"))
-        elif asked is steered and when.kind != "everywhere":
+            continue
+        echoed, otherwise = echoes
+        if asked is steered and when.kind != "everywhere":
             out.append(Answer(name, UNTOLD, "a whole text does not say where its prompt ends"))
         elif not all(e.tokens[-len(a.tokens) :] == a.tokens for a, e in zip(asked, echoed, strict=True)):
             out.append(Answer(name, UNTOLD, "the server reads its own answers as other tokens"))
