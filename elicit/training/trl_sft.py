@@ -56,6 +56,8 @@ def trainer(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    if recipe.checkpointing:
+        given = {**given, "activation_checkpointing": True}
     part = given.get(trl_common.PART, recipe.part)
     data, each = rows(batch, recipe.steps, part * processes())
     decided = {

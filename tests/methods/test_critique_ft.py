@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.utils.checkpoint import checkpoint
 
 from elicit import evaluate, methods
 from elicit.decoding.progress import Silent
@@ -19,6 +21,7 @@ from elicit.methods.critique_ft.critic import Critique
 from elicit.models import Model
 from elicit.tasks import load_task
 from elicit.tasks.base import Item, Task
+from elicit.training import sft
 from probes.errors import UserError
 from probes.weights import differences
 from steering.adapters import applied, borrowed
@@ -85,6 +88,32 @@ def test_an_adapter_is_trained_kept_in_the_run_and_gone_from_the_base(tiny: Mode
     ]
     page = (run.folder / "report.html").read_text()
     assert "Some candidates and their critiques" in page and "nats a token" in page
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_layers_that_are_computed_again_train_to_the_same_weights(
+    tiny: Model, task: Task, file: str, here: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    again: list[Any] = []
+
+    def counted(*args: Any, **more: Any) -> Any:
+        again.append(args[0])
+        return checkpoint(*args, **more)
+
+    monkeypatch.setattr(sft, "checkpoint", counted)
+    kept, layers = [], []
+    for checkpointing in (False, True):
+        handle = fitted(tiny, task, source=file, rank=rank, checkpointing=checkpointing)
+        assert handle.adapter is not None
+        assert ("checkpointing" in handle.options["asked"]) == checkpointing
+        folder = handle.adapter.folder
+        kept.append((folder, {path.name: load_file(path) for path in folder.rglob("*.safetensors")}))
+        layers.append(len(again))
+    assert layers[0] == 0 and layers[1] >= OPTIONS["steps"]
+    (one, plain), (other, recomputed) = kept
+    assert one != other and plain and set(plain) == set(recomputed)
+    for name, tensors in plain.items():
+        assert all(torch.equal(tensor, recomputed[name][key]) for key, tensor in tensors.items())
 
 
 def test_rows_are_written_in_the_authors_format_and_serve_as_a_source(tiny: Model, task: Task, here: Path) -> None:

@@ -166,8 +166,10 @@ def adapter(lm: Any) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in lm.named_parameters() if "lora_" in name}
 
 
-def test_critiques_have_the_same_loss_gradient_and_weights(tiny: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_critiques_have_the_same_loss_gradient_and_weights(tiny: Model, tmp_path: Path, checkpointing: bool) -> None:
     recipe = Recipe(steps=4, rows=6, width=48, part=2, lr=1e-2, warmup=2, rank=2, alpha=4, clip=0.5, seed=5)
+    recipe = dataclasses.replace(recipe, checkpointing=checkpointing)
     with borrowed(tiny.lm):
         curve = train(tiny.lm, steps, recipe, tmp_path / "ours", identity={})
         ours = adapter(tiny.lm)
@@ -180,6 +182,7 @@ def test_critiques_have_the_same_loss_gradient_and_weights(tiny: Model, tmp_path
                 logged.append(dict(logs))
 
     made, lm = critiques.trainer(tiny, steps, recipe, tmp_path / "trl", {}, callbacks=[Listener()])
+    assert made.args.activation_checkpointing == checkpointing
     assert len(made.train_dataset) == 4 * 6  # the longest step has six examples
     trl_common.run(made, 4)
     assert [row["loss"] for row in logged] == pytest.approx([p.loss for p in curve], rel=1e-4)

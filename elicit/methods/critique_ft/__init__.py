@@ -60,6 +60,7 @@ def fit(
     rank: int = 8,
     rows: int = 2,
     width: int = 512,
+    checkpointing: bool = False,
     save_every: int = 0,
     prompt: str = "qa",
     max_new_tokens: int = 256,
@@ -83,6 +84,8 @@ def fit(
         temperature: of the candidates.
         steps, lr, rank, rows, width: of the training (`elicit.training.Recipe`); rows of `width` tokens a step; rank 0
             trains all weights.
+        checkpointing: keep only each layer's input for the backward pass and compute the rest again: the same gradients
+            for less memory.
         save_every: steps between two savings of what is trained, each a handle of its own then
             (`elicit.training.saved.saved_steps`, `elicit analyse saved-steps`); 0: none.
         prompt, max_new_tokens, seed: as for the other methods.
@@ -112,6 +115,7 @@ def fit(
         trainer,
         trl,
         save_every,
+        checkpointing,
     )
     put = prompt_for(model, prompt, items)
     fitted = pipeline.fit(model, items, put, options, None if isinstance(source, str) else source, progress)

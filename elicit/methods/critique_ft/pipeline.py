@@ -71,6 +71,7 @@ class Fitting:
     engine: str = "own"
     trl: dict[str, Any] = field(default_factory=dict)
     save_every: int = 0
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.candidates < 1 or min(self.problems, self.first, self.rank, self.save_every) < 0:
@@ -86,13 +87,14 @@ class Fitting:
         self.recipe()
 
     def kept(self) -> dict[str, Any]:
-        """As records hold it: `save_every` where it says something."""
-        return {k: v for k, v in vars(self).items() if k != "save_every" or v}
+        """As records hold it: `save_every` and `checkpointing` where they say something."""
+        return {k: v for k, v in vars(self).items() if k not in ("save_every", "checkpointing") or v}
 
     def recipe(self) -> Recipe:
         return Recipe(
             steps=self.steps, rows=self.rows, width=self.width, part=min(5, self.rows), lr=self.lr,
             warmup=max(1, self.steps // 10), rank=self.rank, alpha=max(1, 2 * self.rank), seed=self.seed,
+            checkpointing=self.checkpointing,
         )  # fmt: skip
 
     def problems_of(self, items: Items) -> Items:
