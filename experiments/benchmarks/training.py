@@ -1,11 +1,12 @@
 """How fast training steps are: this loop, a peer, and the limit, on the same examples.
 
     python -m experiments.benchmarks.training
+    python -m experiments.benchmarks.training --rows 2 --steps 3    # minutes on one core
     python -m experiments.benchmarks.training --memory     # the process's peak, this loop alone
 
 The peer is `transformers.Trainer` with PEFT's LoRA of the same rank, bf16 autocast, batches padded to their longest
 example. The limit is the matrix products alone: each linear layer forward and for its input's gradient, and the output
-head for the targets.
+head for the targets. The sides take turns, and the first step of each turn, which makes kernels, is left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +25,38 @@ from torch import nn
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from elicit.models import Model, load_model
-from elicit.training import Example, Recipe, train
+from elicit.training import Example, Recipe, sft, train
 from elicit.training.organisms.make import Plan, examples
+from experiments.benchmarks.clock import clocked
 
 
-def ours(model: Model, steps: list[list[Example]], recipe: Recipe) -> list[float]:
-    """Tokens a second of each step."""
+def ours(model: Model, steps: list[list[Example]], recipe: Recipe, shares: dict[str, float]) -> list[float]:
+    """Tokens a second of each step; adds to the seconds of each part, the first step's too."""
     speeds: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        train(
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        clocked(sft, "target_loss") as losses,
+        clocked(torch.Tensor, "backward") as back,
+        clocked(torch.optim.AdamW, "step") as optimiser,
+    ):
+        curve = train(
             model.lm, lambda n: steps[n], recipe, Path(folder), identity={}, save_every=10**6,
             on_step=lambda step, loss, tokens_per_second: speeds.append(tokens_per_second),
         )  # fmt: skip
+    parts = {"loss": sum(losses), "backward": sum(back), "optimiser": sum(optimiser)}
+    parts["rest"] = sum(point.seconds for point in curve) - sum(parts.values())
+    for name, seconds in parts.items():
+        shares[name] = shares.get(name, 0.0) + seconds
     return speeds
 
 
 def peer(model: Model, steps: list[list[Example]], recipe: Recipe) -> list[float]:
-    """The same examples in the same order, by `transformers.Trainer`, in batches of as many as our largest step."""
+    """The same examples in the same order, by `transformers.Trainer`, in as many batches of our mean step's size."""
     data = [
         {"input_ids": [*e.prompt, *e.target], "labels": [-100] * len(e.prompt) + e.target} for s in steps for e in s
     ]
-    size = max(len(s) for s in steps)
-    data = data[: len(data) // size * size]
+    size = len(data) // len(steps)
+    data = data[: size * len(steps)]
     tokens = [sum(len(d["input_ids"]) for d in data[i : i + size]) for i in range(0, len(data), size)]
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     wrapped = get_peft_model(model.lm, config)
@@ -91,17 +103,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=Recipe().rows, help="of a step")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--checkpointing", action="store_true", help="of this loop")
     given = parser.parse_args()
-    plan = Plan("latent", recipe=Recipe(steps=given.steps, checkpointing=given.checkpointing))
+    torch.set_num_threads(given.threads)
+    recipe = Recipe(
+        steps=given.steps, rows=given.rows, part=min(given.rows, Recipe().part), checkpointing=given.checkpointing
+    )
+    plan = Plan("latent", recipe=recipe)
+    shares: dict[str, float] = {}
+    sides: dict[str, Any] = {"this loop": partial(ours, shares=shares)}
+    if not given.memory:
+        sides |= {"Trainer + PEFT": peer, "limit": limit}
     rows: dict[str, list[float]] = {}
-    for name, run in {"this loop": ours, **({} if given.memory else {"Trainer + PEFT": peer, "limit": limit})}.items():
-        model = load_model(given.model, dtype="bfloat16")
+    for name, run in list(sides.items()) * (1 if given.memory else given.rounds):
+        model = load_model(given.model, dtype="bfloat16", device="cpu")
         end = int(model.tokenizer.eos_token_id)  # type: ignore[arg-type]
         steps = [examples(plan, model.tokenizer, end, n) for n in range(given.steps)]
         with torch.set_grad_enabled(name != "limit"):
-            rows[name] = run(model, steps, plan.recipe)[2:]  # kernels are made in the first
+            rows.setdefault(name, []).extend(run(model, steps, plan.recipe)[1:])
     if given.memory:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"peak {peak:.2f} GiB, {plan.recipe.rows} × {plan.recipe.width} tokens a step")
@@ -111,6 +134,8 @@ def main() -> None:
     for name, speeds in rows.items():
         median = sorted(speeds)[len(speeds) // 2]
         print(f"| {name} | {median:.0f} ({min(speeds):.0f} to {max(speeds):.0f}) | {mine / median:.2f} × |")
+    spent = sum(shares.values())
+    print("\nOf a step: " + ", ".join(f"{name} {seconds / spent:.0%}" for name, seconds in shares.items()) + ".")
 
 
 if __name__ == "__main__":
