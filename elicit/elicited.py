@@ -25,7 +25,7 @@ from elicit.decoding.answering import Draft, asked_again, graded, respond
 from elicit.decoding.decoders import Branching, Decoder, Greedy, Hybrid, RngStream, decoder_from_dict, decoder_to_dict
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.engine import STATISTICS, Batch, check_engine
-from elicit.decoding.loop import OnStep, StopRule
+from elicit.decoding.loop import Listener, OnStep, StopRule
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.selection import SELECTABLE, Verdict, select
 from elicit.decoding.trace import Trace
@@ -387,6 +387,7 @@ def respond_together(
     begun: Sequence[str] | None = None,
     on_step: OnStep | None = None,
     partner_prompts: Sequence[Sequence[int]] | None = None,
+    listeners: Sequence[Listener] | None = None,
 ) -> list[list[list[Draft]]]:
     """Answer in one batch prompts that are put to several handles: for each handle and prompt the branches, ungraded.
 
@@ -394,11 +395,12 @@ def respond_together(
         put: handles that share a `batch_key`, each with the token ids of its prompts and their streams.
         kinds: of the answer that is looked for, for each handle one a prompt.
         limit, stop, begun, on_step, partner_prompts: as `Elicited.respond`; of all prompts, in their order.
+        listeners: who waits for the answer to each prompt, and is told what is written.
 
     Raises:
         UserError: as `Elicited.respond`, of any of the handles.
     """
-    batch = _batch(put, limit, stop, partner_prompts)
+    batch = replace(_batch(put, limit, stop, partner_prompts), listeners=listeners)
     drafts = iter(respond(put[0][0].model, batch, [kind for some in kinds for kind in some], on_step, begun))
     return [
         handle._found(prompts, some, [next(drafts) for _ in prompts])

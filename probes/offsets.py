@@ -17,6 +17,33 @@ WINDOW = 32
 CUT = "\ufffd"  # what decodes a character that is not whole yet
 
 
+class Growing:
+    """The text of tokens that come one by one, in linear time.
+
+    Attributes:
+        ids: the tokens so far.
+        text: their characters that are whole.
+        cut: whether they end within a character.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.text, self.cut = "", False
+        # A window begins with token `begin`; up to token `known`, a whole character's end, it is known: its first
+        # `before` characters are the last ones of `head`.
+        self.begin, self.known, self.head, self.before = 0, 0, "", 0
+
+    def add(self, token: int) -> None:
+        self.ids.append(token)
+        piece = decoded(self.tokenizer, self.ids[self.begin :])
+        kept = piece.rstrip(CUT)
+        self.text, self.cut = self.head + kept[self.before :], len(kept) < len(piece)
+        if len(self.ids) - self.known >= WINDOW and not self.cut:
+            self.begin, self.known, self.head = self.known, len(self.ids), self.text
+            self.before = len(decoded(self.tokenizer, self.ids[self.begin :]))
+
+
 class Offsets(NamedTuple):
     """For each token how many characters of the text are whole with it, and how many are at least begun."""
 
@@ -42,19 +69,11 @@ def offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -
     if "".join(pieces) == text:
         ends = list(accumulate(map(len, pieces)))
         return Offsets(ends, ends)
-    out = Offsets([], [])
-    # A window begins with token `begin`; up to token `known`, a whole character's end, it is known: its first `before`
-    # characters end at `at` in the text.
-    begin, known, at, before = 0, 0, 0, 0
-    for i in range(1, len(ids) + 1):
-        piece = decoded(tokenizer, ids[begin:i])
-        kept = piece.rstrip(CUT)
-        end = at + len(kept) - before
-        out.whole.append(max(end, out.whole[-1] if out.whole else 0))
-        out.begun.append(out.whole[-1] + (len(kept) < len(piece)))
-        if i - known >= WINDOW and len(kept) == len(piece):
-            begin, known, at = known, i, end
-            before = len(decoded(tokenizer, ids[begin:i]))
+    out, growing = Offsets([], []), Growing(tokenizer)
+    for token in ids:
+        growing.add(token)
+        out.whole.append(max(len(growing.text), out.whole[-1] if out.whole else 0))
+        out.begun.append(out.whole[-1] + growing.cut)
     return out
 
 

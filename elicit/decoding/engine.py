@@ -16,7 +16,7 @@ from typing import Any
 from elicit.decoding.decoders import Decoder, Hybrid, decoder_name
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.decoders.sampling import RngStream
-from elicit.decoding.loop import Generation, OnStep, Policy, StopRule
+from elicit.decoding.loop import Generation, Listener, OnStep, Policy, StopRule
 from elicit.decoding.thought import Budgeted
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
@@ -49,6 +49,8 @@ class Batch:
         needs: those of `STATISTICS` without which the caller can do nothing with the generations.
         budgets: of each prompt the tokens that its branches may spend, in their order. Who asks for it keeps no branch
             that spends more with those before it; an engine may end such a branch, or decode it whole.
+        listeners: who waits for the answer to each prompt. An engine tells them what it writes as soon as it can; it
+            may end the branches of those that are gone, or decode them whole.
         rows_at_once: the most branches in flight, of an engine that refills (`Engine.rounds`); None: as it likes.
     """
 
@@ -65,6 +67,7 @@ class Batch:
     needs: frozenset[str] = frozenset()
     rows_at_once: int | None = None
     budgets: Sequence[int] | None = None
+    listeners: Sequence[Listener] | None = None
 
     @property
     def plans(self) -> list[Plan]:

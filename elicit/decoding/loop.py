@@ -25,6 +25,7 @@ from elicit.decoding.parts import Part, of_one_length, without
 from elicit.decoding.ready import check_prompts
 from elicit.decoding.record import NOTES as NOTES
 from elicit.decoding.record import Generation as Generation
+from elicit.decoding.record import Listener as Listener
 from elicit.decoding.record import Record as Record
 from elicit.decoding.record import Rows as Rows
 from elicit.decoding.record import StopRule as StopRule
@@ -106,6 +107,7 @@ def decode(
     shared: bool = True,
     unlisted: Sequence[int] = (),
     budgets: Sequence[int] | None = None,
+    listeners: Sequence[Listener] | None = None,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
 
@@ -123,6 +125,7 @@ def decode(
         unlisted: ids that are never chosen and count for nothing (`Model.unlisted`).
         budgets: of each prompt the tokens that its branches may spend, in their order: a branch ends when it and those
             before it have spent more.
+        listeners: who waits for the answer to each prompt.
 
     Returns:
         For each prompt its branches, in the policy's order.
@@ -140,7 +143,7 @@ def decode(
     shared = shared and (recorder is None or not recorder.needs_patterns)
     way = way_of(model, steered=steering is not None or joint, shared=shared)
     batch = _Batch(
-        model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets
+        model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets, listeners
     )
     parts = of_one_length(prompts) if way not in PADDED else [list(range(len(prompts)))]
     if len(parts) == 1:
@@ -172,6 +175,7 @@ class _Batch:
     on_step: OnStep | None
     unlisted: tuple[int, ...]
     budgets: Sequence[int] | None
+    listeners: Sequence[Listener] | None
 
     def decode(
         self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], policy: Policy
@@ -193,7 +197,8 @@ class _Batch:
             questions, branches = tokens.shape
             rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
             budgets = None if self.budgets is None else [self.budgets[n] for n in numbers]
-            record = Record(rows, max_new_tokens, self.stop, model, numbers, budgets)
+            listeners = None if self.listeners is None else [self.listeners[n] for n in numbers]
+            record = Record(rows, max_new_tokens, self.stop, model, numbers, budgets, listeners)
             question = torch.from_numpy(rows.question).to(model.device)
             tokens = tokens.reshape(-1)
             live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -45,6 +45,27 @@ class StopRule:
     def __post_init__(self) -> None:
         if (self.strings or self.thought_tokens) and self.tokenizer is None:
             raise ValueError("stop strings and thoughts need a tokenizer")
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Somebody who waits for the answer to one prompt; asked and told in the thread that decodes."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits any more: the prompt's branches end where they are."""
+        ...
+
+    def hear(self, branch: int, step: int, token: int, logprob: float | None, ended: bool) -> None:
+        """A token was written, the end token included. A prompt that is decoded anew is heard again from step 0.
+
+        Args:
+            branch, step: where.
+            token: its id.
+            logprob: in the model's own distribution; None where the engine says so only with the whole answer.
+            ended: whether the branch ended by it, at an end token or a stop string.
+        """
+        ...
 
 
 def stop_at(text: str, strings: Sequence[str], anywhere: bool = False) -> int | None:
@@ -110,9 +131,11 @@ class Record:
         model: PreTrainedModel,
         numbers: Sequence[int] | None = None,
         budgets: Sequence[int] | None = None,
+        listeners: Sequence[Listener] | None = None,
     ) -> None:
         rows = len(opened.question)
-        self.question = opened.question
+        self.question, self.branch = opened.question, opened.branch
+        self.listeners = listeners
         self.numbers = range(rows) if numbers is None else numbers
         self.dtype = model.dtype
         self.head = _head_zero(model)
@@ -164,9 +187,9 @@ class Record:
         emitted: Int[np.ndarray, " some"],
         values: Float[np.ndarray, "columns some"],
     ) -> Bool[np.ndarray, " some"]:
-        """Write a token each for some rows, and what was `measured`, at a step of their own; which ended by it."""
+        """Write a token each for some rows, and what was `measured`, at a step of their own; which end."""
         self.measure(target, step, values)
-        return self.emit(target, step, emitted)
+        return self.emit(target, step, emitted, values[4])
 
     def measure(
         self,
@@ -183,9 +206,13 @@ class Record:
         self.values[: len(values) - 1, target, step] = values[1:]
 
     def emit(
-        self, target: Int[np.ndarray, " some"], step: Int[np.ndarray, " some"], emitted: Int[np.ndarray, " some"]
+        self,
+        target: Int[np.ndarray, " some"],
+        step: Int[np.ndarray, " some"],
+        emitted: Int[np.ndarray, " some"],
+        logprob: Float[np.ndarray, " some"] | None = None,
     ) -> Bool[np.ndarray, " some"]:
-        """Write a token each for some rows, at a step of their own; which ended by it."""
+        """Write a token each for some rows, at a step of their own; which end, by it or since nobody waits for them."""
         self.tokens[target, step] = emitted
         self.length[target] = step + 1
         ended = np.isin(emitted, self.eos)
@@ -196,7 +223,20 @@ class Record:
                 if self._ends_with_stop(int(target[i]), int(step[i])):
                     self.finish[target[i]] = "stop"
                     ended[i] = True
-        return ended
+        return ended if self.listeners is None else self._told(target, step, emitted, logprob, ended)
+
+    def _told(
+        self, target: np.ndarray, step: np.ndarray, emitted: np.ndarray, logprob: np.ndarray | None, ended: np.ndarray
+    ) -> np.ndarray:
+        """Tell who listens what was written; also the rows of those who do so no more end."""
+        assert self.listeners is not None
+        end = ended.copy()
+        for i, row in enumerate(target.tolist()):
+            listener = self.listeners[self.question[row]]
+            said = None if logprob is None else float(logprob[i])
+            listener.hear(int(self.branch[row]), int(step[i]), int(emitted[i]), said, bool(ended[i]))
+            end[i] |= listener.gone
+        return end
 
     def _check_finite(self, values: np.ndarray, target: np.ndarray, step: np.ndarray) -> None:
         """Refuse a step by what is copied of it anyway: the largest logit, the statistics, and what was moved."""

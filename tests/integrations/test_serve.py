@@ -217,11 +217,11 @@ def test_what_is_lost_or_breaks_is_noticed_by_nobody_else(model: Model, monkeypa
     served = Served(handles(model))
     answer, gate, breaks = served.answer, threading.Event(), threading.Event()
 
-    def slow(jobs: Sequence[Job]) -> list[Answers]:
+    def slow(jobs: Sequence[Job], listeners: Any) -> list[Answers]:
         gate.wait(20)
         if breaks.is_set():
             raise RuntimeError("the device fell off")
-        return answer(jobs)
+        return answer(jobs, listeners)
 
     monkeypatch.setattr(served, "answer", slow)
     running = Running(served, most=2, seconds=3.0)

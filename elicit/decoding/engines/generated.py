@@ -40,7 +40,7 @@ class Chooser(LogitsProcessor):
         prompts = len(batch.prompts)
         self.policy = batch.policy(model)
         self.rows = Rows(np.repeat(np.arange(prompts), self.branches), np.tile(np.arange(self.branches), prompts))
-        self.record = Record(self.rows, batch.decoder.max_new_tokens, batch.stop, model.lm)
+        self.record = Record(self.rows, batch.decoder.max_new_tokens, batch.stop, model.lm, listeners=batch.listeners)
         self.live = np.arange(len(self.rows.question))
         self.never = torch.tensor(model.unlisted, dtype=torch.long)
         self.step = 0
@@ -122,7 +122,7 @@ def replayed(
         moved: how far each step's forward was moved, where plans were carried.
     """
     rows = Rows(np.arange(len(tokens)), np.zeros(len(tokens), dtype=np.int64))
-    record = Record(rows, batch.decoder.max_new_tokens, batch.stop, model.lm)
+    record = Record(rows, batch.decoder.max_new_tokens, batch.stop, model.lm, listeners=batch.listeners)
     live = np.arange(len(tokens))
     logits = without(logits, torch.tensor(model.unlisted, dtype=torch.long))
     for step in range(tokens.shape[1]):

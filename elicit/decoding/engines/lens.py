@@ -29,5 +29,5 @@ class TransformerLensEngine(Engine):
             return decode(
                 self.lens.bridge.original_model, batch.prompts, batch.policy(self.model),
                 max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop, steering=session, on_step=on_step,
-                shared=False, unlisted=self.model.unlisted,
+                shared=False, unlisted=self.model.unlisted, listeners=batch.listeners,
             )  # fmt: skip

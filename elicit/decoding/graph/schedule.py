@@ -68,7 +68,7 @@ class Schedule:
         self.waiting, self.branches, self.steps, self.peak = list(range(count)), branches, 0, 0
         self.limits = np.array([batch.decoder.max_new_tokens] * count if limits is None else limits)
         opened = Opened(np.repeat(np.arange(count), branches), np.tile(np.arange(branches), count))
-        self.record = Record(opened, int(self.limits.max()), batch.stop, lm)
+        self.record = Record(opened, int(self.limits.max()), batch.stop, lm, listeners=batch.listeners)
         self.head = self.record.head.to(self.device)
         self.never = torch.tensor(list(unlisted), dtype=torch.long, device=self.device)
 

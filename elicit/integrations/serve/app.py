@@ -11,9 +11,9 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
@@ -21,16 +21,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from elicit.integrations.serve.queue import Queue, Refused
+from elicit.integrations.serve.events import Events
+from elicit.integrations.serve.queue import Hear, Queue, Refused, deaf
 from elicit.integrations.serve.requests import Chat, Completion, read
-from elicit.integrations.serve.responses import streamed, whole
+from elicit.integrations.serve.responses import refusal, whole
 from elicit.integrations.serve.served import Answers, Job, Served, UnknownModel
 from probes.errors import UserError
 
 LARGEST = 4 << 20  # bytes of a request
+T = TypeVar("T")
 GONE = 499  # the client vanished: nobody reads the status
 
 
@@ -92,12 +94,19 @@ def application(
         async def endpoint(request: Request) -> Response:
             begun = time.perf_counter()
             asked = read(kind, await _json(request, largest))
-            found = await _unless_gone(request, queue.submit(served.job(asked)))
-            metrics.seconds.observe(time.perf_counter() - begun)
-            metrics.tokens.inc(found.spent)
-            if asked.stream:
-                return StreamingResponse(streamed(asked, found), media_type="text/event-stream")
-            return JSONResponse(whole(asked, found))
+            job = served.job(asked)
+
+            async def answer(hear: Hear) -> Answers:
+                found = await queue.submit(job, hear)
+                metrics.seconds.observe(time.perf_counter() - begun)
+                metrics.tokens.inc(found.spent)
+                return found
+
+            if not asked.stream:
+                return JSONResponse(whole(asked, await _unless_gone(request, answer(deaf))))
+            events = Events(asked, job, answer)
+            await _unless_gone(request, events.begin())  # what fails before the first has a status of its own
+            return events
 
         return guarded(endpoint)
 
@@ -156,7 +165,7 @@ async def _json(request: Request, largest: int) -> Any:
         raise UserError(f"the request is not JSON ({str(error).splitlines()[0]}); send a JSON object") from None
 
 
-async def _unless_gone(request: Request, answer: Any) -> Answers:
+async def _unless_gone(request: Request, answer: Coroutine[Any, Any, T]) -> T:
     """Wait for the answer, and give it up where the client vanishes."""
 
     async def gone() -> None:
@@ -168,8 +177,7 @@ async def _unless_gone(request: Request, answer: Any) -> Answers:
         await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             raise Refused(GONE, "the client is gone")
-        found: Answers = waiting.result()
-        return found
+        return waiting.result()
     finally:
         waiting.cancel()
         watching.cancel()
@@ -188,10 +196,8 @@ def _refusal(error: Exception) -> Response:
         status, told = error.status, str(error)
     else:
         status, told = (404 if isinstance(error, UnknownModel) else 400), str(error)
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"error": {"message": told, "type": kind, "param": None, "code": None}}
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "5"}}
-    return JSONResponse(body, status, headers.get(status))
+    return JSONResponse(refusal(status, told), status, headers.get(status))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

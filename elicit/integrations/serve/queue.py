@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from elicit.decoding.loop import Listener
 from elicit.integrations.serve.served import Answers, Job
 from probes.errors import UserError
 
@@ -25,17 +26,29 @@ class Refused(Exception):
         self.status = status
 
 
+Hear = Callable[[int, int, int, float | None, bool], None]
+"""Called in the decoding thread: branch, step, token, log-probability, whether the branch ended by it."""
+
+
 @dataclass(eq=False)
 class _Waiting:
+    """A request, and the listener of its prompt."""
+
     job: Job
     done: asyncio.Future[Answers] = field(repr=False)
+    hear: Hear
+    gone: bool = False
+
+
+def deaf(branch: int, step: int, token: int, logprob: float | None, ended: bool) -> None:
+    """Of a request that waits for the whole answer."""
 
 
 class Queue:
     """Answers jobs, batch after batch, in a thread of its own.
 
     Args:
-        answer: answers a batch of jobs that share a key.
+        answer: answers a batch of jobs that share a key, each with its listener.
         rows: the most branches of a batch; a job that has more is answered alone.
         most: requests that may wait; more are refused.
         seconds: after which a request is given up.
@@ -45,7 +58,7 @@ class Queue:
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Job]], list[Answers]],
+        answer: Callable[[Sequence[Job], Sequence[Listener]], list[Answers]],
         *,
         rows: int,
         most: int,
@@ -78,8 +91,8 @@ class Queue:
             await self._worker
         self._thread.shutdown()
 
-    async def submit(self, job: Job) -> Answers:
-        """Wait for the answer.
+    async def submit(self, job: Job, hear: Hear = deaf) -> Answers:
+        """Wait for the answer; its tokens are heard as they are decoded. Who stops to wait ends the decoding of it.
 
         Raises:
             Refused: too many wait, it took too long, the server stops, or its worker failed.
@@ -89,7 +102,7 @@ class Queue:
             raise Refused(503, "the server is stopping; send it again later")
         if len(self.waiting) >= self.most:
             raise Refused(429, f"{self.most} requests wait already; send it again later")
-        one = _Waiting(job, asyncio.get_running_loop().create_future())
+        one = _Waiting(job, asyncio.get_running_loop().create_future(), hear)
         self.waiting.append(one)
         self._arrived.set()
         try:
@@ -97,6 +110,7 @@ class Queue:
         except TimeoutError:
             raise Refused(504, f"no answer in {self.seconds:g} seconds; ask for fewer tokens") from None
         finally:
+            one.gone = True
             if one in self.waiting:  # given up, by the clock or by who sent it
                 self.waiting.remove(one)
 
@@ -137,7 +151,7 @@ class Queue:
     def _decode(self, loop: asyncio.AbstractEventLoop, some: Sequence[_Waiting]) -> None:
         """Answer a batch; where a request spoils it, each of it alone."""
         try:
-            found = self.answer([one.job for one in some])
+            found = self.answer([one.job for one in some], some)
         except UserError as error:
             if len(some) == 1:
                 _give(loop, some[0], error)

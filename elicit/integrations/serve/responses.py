@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
-from elicit.decoding.trace import Trace
+from elicit.integrations.serve.flow import Part, finish_of
 from elicit.integrations.serve.requests import Asked, Chat
 from elicit.integrations.serve.served import Answers
 
@@ -24,27 +23,40 @@ def whole(asked: Asked, answers: Answers) -> dict[str, Any]:
     }
 
 
-def streamed(asked: Asked, answers: Answers) -> Iterator[str]:
-    """The events of a stream: the answer token by token, sent when all of it is there."""
-    chat = isinstance(asked, Chat)
-    head = _head(asked, "chat.completion.chunk" if chat else "text_completion")
-    counted = bool((asked.stream_options or {}).get("include_usage"))
-    for place, number in enumerate(answers.chosen):
-        trace = answers.traces[number]
-        pieces = [*trace.pieces, ""]
-        for n, piece in enumerate(pieces):
-            last = n == len(trace.pieces)
-            found = _logprobs(trace, chat, n, n + 1) if asked.wants_logprobs and not last else None
-            said: dict[str, Any] = {"content": piece} if piece else {}
-            if chat and n == 0:
-                said["role"] = "assistant"
-            part = {"delta": said} if chat else {"text": piece}
-            finish = _finish(trace) if last else None
-            choice = {"index": place, **part, "logprobs": found, "finish_reason": finish}
-            yield _event({**head, "choices": [choice]})
-    last_event: dict[str, Any] = {**head, "choices": [], "elicit": beside(answers)}
-    yield _event({**last_event, "usage": usage(answers)} if counted else last_event)
-    yield "data: [DONE]\n\n"
+class Stream:
+    """The events of one response that is sent in parts."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked, self.chat = asked, isinstance(asked, Chat)
+        self.head = _head(asked, "chat.completion.chunk" if self.chat else "text_completion")
+        self.begun: set[int] = set()
+
+    def part(self, place: int, part: Part) -> str:
+        """The next part of a choice."""
+        said: dict[str, Any] = {"content": part.text} if part.text else {}
+        if place not in self.begun:
+            said["role"] = "assistant"
+        self.begun.add(place)
+        found = _logprobs(part.pieces, part.logprobs, part.starts, self.chat) if self.asked.wants_logprobs else None
+        choice = {"index": place, "logprobs": found, "finish_reason": part.finish}
+        return _event({**self.head, "choices": [choice | ({"delta": said} if self.chat else {"text": part.text})]})
+
+    def end(self, answers: Answers) -> str:
+        """After the last part of every choice: how the answer came about, and its usage where that was asked for."""
+        last: dict[str, Any] = {**self.head, "choices": [], "elicit": beside(answers)}
+        if (self.asked.stream_options or {}).get("include_usage"):
+            last["usage"] = usage(answers)
+        return _event(last) + "data: [DONE]\n\n"
+
+    def broken(self, status: int, told: str) -> str:
+        """The last event of a stream whose answer does not come."""
+        return _event(refusal(status, told))
+
+
+def refusal(status: int, told: str) -> dict[str, Any]:
+    """What is said instead of an answer."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": told, "type": kind, "param": None, "code": None}}
 
 
 def usage(answers: Answers) -> dict[str, int]:
@@ -80,18 +92,13 @@ def _head(asked: Asked, kind: str) -> dict[str, Any]:
 
 def _choice(asked: Asked, answers: Answers, place: int, chat: bool) -> dict[str, Any]:
     trace = answers.traces[answers.chosen[place]]
-    found = _logprobs(trace, chat, 0, len(trace.tokens)) if asked.wants_logprobs else None
+    found = _logprobs(trace.pieces, trace.logprob, [0, *trace.ends][:-1], chat) if asked.wants_logprobs else None
     said = {"message": {"role": "assistant", "content": trace.text}} if chat else {"text": trace.text}
-    return {"index": place, **said, "logprobs": found, "finish_reason": _finish(trace)}
+    return {"index": place, **said, "logprobs": found, "finish_reason": finish_of(trace)}
 
 
-def _finish(trace: Trace) -> str:
-    return "length" if trace.finish == "length" else "stop"
-
-
-def _logprobs(trace: Trace, chat: bool, first: int, stop: int) -> dict[str, Any]:
-    """Of the tokens [first, stop) in the model's own distribution, before temperature and filters."""
-    pieces, values = trace.pieces[first:stop], trace.logprob[first:stop]
+def _logprobs(pieces: list[str], values: list[float], starts: list[int], chat: bool) -> dict[str, Any]:
+    """Of tokens, in the model's own distribution, before temperature and filters."""
     if chat:
         return {
             "content": [
@@ -99,7 +106,6 @@ def _logprobs(trace: Trace, chat: bool, first: int, stop: int) -> dict[str, Any]
                 for piece, value in zip(pieces, values, strict=True)
             ]
         }
-    starts = [0, *trace.ends][first:stop]
     return {"tokens": pieces, "token_logprobs": values, "top_logprobs": None, "text_offset": starts}
 
 

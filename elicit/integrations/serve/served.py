@@ -14,6 +14,7 @@ import torch
 
 from elicit.decoding.answering import Draft
 from elicit.decoding.decoders import Greedy, RngStream, Sampling
+from elicit.decoding.loop import Listener
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited, respond_together
 from elicit.integrations.serve.requests import Asked, Chat, Completion, Steering
@@ -56,6 +57,11 @@ class Job:
     @property
     def rows(self) -> int:
         return self.handle.decoder.branches
+
+    @property
+    def flows(self) -> bool:
+        """Whether every branch is given back, so that its text can be sent before the answer is whole."""
+        return self.rows == self.choices
 
 
 @dataclass(frozen=True)
@@ -139,13 +145,14 @@ class Served:
         what = Add(direction) if one.what == "add" else ProjectOut(direction)
         return Intervention(what, one.strength, when=when)
 
-    def answer(self, jobs: Sequence[Job]) -> list[Answers]:
-        """Answer requests that share a `Job.key`, in one batch."""
+    def answer(self, jobs: Sequence[Job], listeners: Sequence[Listener]) -> list[Answers]:
+        """Answer requests that share a `Job.key`, in one batch; each has somebody who waits for it."""
         drafts = respond_together(
             [(job.handle, [job.prompt], [job.stream]) for job in jobs],
             [[job.kind] for job in jobs],
             stop=jobs[0].stop,
             begun=[job.begun for job in jobs],
+            listeners=listeners,
         )
         return [_chosen(job, found) for job, (found,) in zip(jobs, drafts, strict=True)]
 
