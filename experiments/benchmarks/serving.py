@@ -1,14 +1,15 @@
 """`elicit serve` under many clients, beside the same questions in one evaluation.
 
     python -m experiments.benchmarks.serving                              # 64 clients, five minutes
+    python -m experiments.benchmarks.serving --seconds 60 --stream
     python -m experiments.benchmarks.serving --seconds 30 --engine graph
 
 Each client sends the next question when it has the answer to the last; plans of two strengths and none take turns, so
 that steered and unsteered requests share batches. Before and after, the same questions are answered by the same handles
 in batches of as many rows without a server: their rate is what the server's is compared with. Told are requests that
 failed, answers that differ from those of the batches (in float32 there are none), tokens/s, the median and the 95th
-percentile of seconds, and what the server's process holds in memory and open files after a tenth of the time and at the
-end.
+percentile of seconds, with `--stream` also to the first part of an answer, and what the server's process holds in
+memory and open files: before the first request, after a tenth of the time, and near the end.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--max-new-tokens", type=int, default=32)
+    parser.add_argument("--stream", action="store_true")
     given = parser.parse_args()
     model = elicit.load_model(given.model, dtype=given.dtype, device="cpu", engine=given.engine)
     items = elicit.load_task(given.task, limit=given.clients).test
@@ -60,14 +62,17 @@ def main() -> None:
     before = rate(arms, items)
     found = served(given, [item.question for item in items], vector, expected)
     after = rate(arms, items)
-    alone = (before + after) / 2
-    print(json.dumps({
-        "model": given.model, "sha256": model.provenance.sha256, "method": given.method, "engine": given.engine,
-        "dtype": model.dtype, "clients": given.clients, "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(), **found,
-        "evaluation_tokens_per_second": [round(before, 1), round(after, 1)],
-        "of_the_evaluation": round(found["tokens_per_second"] / alone, 3),
-    }, indent=2))  # fmt: skip
+    share = found["tokens/s"] / ((before + after) / 2)
+    print(f"{given.model} {model.provenance.sha256[:12]}, {given.method}, {given.engine}, {model.dtype}, "
+          f"{given.max_new_tokens} tokens, {platform.processor() or platform.machine()}, "
+          f"{torch.get_num_threads()} threads\n")  # fmt: skip
+    found |= {
+        "tokens/s of an evaluation, before and after": f"{before:.1f}, {after:.1f}",
+        "share of it": f"{share:.3f}",
+    }
+    print(f"| {given.clients} clients{' with streams' if given.stream else ''} | |\n| --- | --- |")
+    for name, value in found.items():
+        print(f"| {name} | {value} |")
 
 
 def plan(vector: torch.Tensor, strength: float | None) -> tuple[Intervention, ...]:
@@ -115,8 +120,9 @@ async def clients(
     given: Any, base: str, questions: list[str], vector: torch.Tensor, expected: list[list[str]], server: psutil.Process
 ) -> dict[str, Any]:
     took: list[float] = []
+    first: list[float] = []
     spent, failed, differ = 0, 0, 0
-    held: list[tuple[int, int]] = []
+    held = [(server.memory_info().rss, server.num_fds())]
     steering = [None, *({"vector": vector.tolist(), "layer": 10, "strength": s, "first": 0} for s in STRENGTHS[1:])]
     begun = time.perf_counter()
 
@@ -128,19 +134,30 @@ async def clients(
             body: dict[str, Any] = {
                 "model": given.method, "max_tokens": given.max_new_tokens, "kind": "text",
                 "messages": [{"role": "user", "content": questions[place]}],
+                "stream": given.stream, "stream_options": {"include_usage": True},
             }  # fmt: skip
             if steering[arm] is not None:
                 body["plan"] = [steering[arm]]
             sent = time.perf_counter()
-            answer = await http.post(f"{base}/v1/chat/completions", json=body)
+            text, usage = "", None
+            async with http.stream("POST", f"{base}/v1/chat/completions", json=body) as answer:
+                if answer.status_code == 200 and not given.stream:
+                    said = json.loads(await answer.aread())
+                    text, usage = said["choices"][0]["message"]["content"], said["usage"]
+                elif answer.status_code == 200:
+                    async for line in answer.aiter_lines():
+                        part = json.loads(line[6:]) if line.startswith("data: {") else {}
+                        if part.get("choices") and not text:
+                            first.append(time.perf_counter() - sent)
+                        text += "".join(one["delta"].get("content", "") for one in part.get("choices", ()))
+                        usage = part.get("usage", usage)
             took.append(time.perf_counter() - sent)
             turn += 1
-            if answer.status_code != 200:
+            if usage is None:
                 failed += 1
                 continue
-            said = answer.json()
-            spent += said["usage"]["completion_tokens"]
-            differ += said["choices"][0]["message"]["content"] != expected[arm][place]
+            spent += usage["completion_tokens"]
+            differ += text != expected[arm][place]
 
     async def watch() -> None:
         await asyncio.sleep(given.seconds / 10)
@@ -152,13 +169,17 @@ async def clients(
     async with httpx.AsyncClient(timeout=600, limits=limits) as http:
         await asyncio.gather(watch(), *(client(number, http) for number in range(given.clients)))
     seconds = time.perf_counter() - begun
+    begins = {"seconds to the first part, median and 95%": _middle(first)} if given.stream else {}
     return {
-        "seconds": round(seconds, 1), "requests": len(took), "failed": failed, "differ": differ,
-        "tokens_per_second": round(spent / seconds, 1), "median_seconds": round(float(np.median(took)), 3),
-        "p95_seconds": round(float(np.quantile(took, 0.95)), 3),
-        "megabytes_early_and_late": [round(rss / 1e6) for rss, _ in held],
-        "open_files_early_and_late": [n for _, n in held],
+        "seconds": round(seconds, 1), "requests": len(took), "failed": failed, "texts that differ": differ,
+        **begins, "seconds to an answer, median and 95%": _middle(took), "tokens/s": round(spent / seconds, 1),
+        "MB held before, early, late": ", ".join(f"{rss / 1e6:.0f}" for rss, _ in held),
+        "open files before, early, late": ", ".join(str(count) for _, count in held),
     }  # fmt: skip
+
+
+def _middle(values: list[float]) -> str:
+    return ", ".join(f"{found:.2f}" for found in np.quantile(values, [0.5, 0.95]))
 
 
 if __name__ == "__main__":

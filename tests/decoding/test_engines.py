@@ -31,6 +31,7 @@ from probes.errors import UserError
 from probes.sites import Site
 from steering.interventions import Add, Gate, Intervention, Plan, ProjectOut, SetFeature, When
 from tests.steering.test_backends import PROMPTS, direction, feature, random, tokenizer
+from tests.support.ears import Ear
 from tests.support.tiny import tiny_model
 
 OTHERS = ("transformer-lens", "nnsight")
@@ -100,6 +101,22 @@ def test_rows_end_where_they_should(models: Any, engine: str) -> None:
     same(out, decode_batch(models["llama", "hf"], replace(batch(Greedy(NEW)), stop=ends)))
     endless = decode_batch(model, replace(batch(Greedy(40)), stop=StopRule(frozenset())))
     assert [g.finish for (g,) in endless] == ["length"] * 3
+
+
+@pytest.mark.parametrize("engine", ["hf", "graph", *OTHERS])
+def test_who_waits_hears_every_token_and_rows_of_nobody_end(models: Any, engine: str) -> None:
+    model = replace(models["llama", "hf"], engine=engine)
+    for decoder in (Greedy(NEW), Sampling(2, max_new_tokens=NEW), Branching(2, NEW)):
+        plain = decode_batch(model, batch(decoder))
+        ends = StopRule(frozenset({int(plain[0][0].tokens[3])}))
+        ears = [Ear(), Ear(), Ear()]
+        made = decode_batch(model, replace(batch(decoder), stop=ends, listeners=ears))
+        for ear, branches in zip(ears, made, strict=True):
+            ear.check(branches)
+        same(made, decode_batch(model, replace(batch(decoder), stop=ends)))
+        made = decode_batch(model, replace(batch(decoder), listeners=[Ear(), Ear(3), Ear()]))
+        assert sum(one.spent for one in made[1]) < sum(one.spent for one in plain[1])
+        same([made[0], made[2]], [plain[0], plain[2]])
 
 
 @pytest.mark.parametrize("engine", ["hf", *OTHERS])

@@ -29,6 +29,7 @@ from probes.sites import Site
 from steering.adapters import Adapter
 from steering.directions import Direction
 from steering.interventions import Add, Gate, Intervention, Plan, ProjectOut, Replace, When
+from tests.support.ears import Ear
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -142,6 +143,19 @@ def test_paths_that_begin_an_answer_are_steered_from_their_question(reference: M
             decode_batch(model, batch_of(model, Greedy(6), **given)),
             decode_batch(reference, batch_of(reference, Greedy(6), **given)),
         )
+
+
+@pytest.mark.parametrize("decoder", [Greedy(12), Branching(3, 8), Sampling(2, max_new_tokens=8)], ids=str)
+def test_who_waits_hears_every_token_and_rows_of_nobody_end(model: Model, decoder: Decoder) -> None:
+    ears = [Ear() for _ in QUESTIONS]
+    plain = decode_batch(model, batch_of(model, decoder, ("3", "is"), listeners=ears))
+    for ear, made in zip(ears, plain, strict=True):
+        ear.check(made, logprobs=False)
+    assert any(ear.ended for ear in ears)
+    whole = decode_batch(model, batch_of(model, decoder))
+    made = decode_batch(model, batch_of(model, decoder, listeners=[Ear(4), *(Ear() for _ in QUESTIONS[1:])]))
+    assert sum(one.spent for one in made[0]) < sum(one.spent for one in whole[0])
+    check_equal(made[1:], whole[1:])
 
 
 def test_thoughts_end_by_their_budget(reference: Model, model: Model) -> None:

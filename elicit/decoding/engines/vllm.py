@@ -18,7 +18,6 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,8 @@ from elicit.decoding.loop import Rows as Opened
 from elicit.decoding.ready import check_prompts
 from elicit.decoding.thought import begun_in
 from elicit.decoding.vllm.calls import MARK
-from elicit.decoding.vllm.phases import Answered, Asked, columns, rows_of, stopped, streams_of, write
+from elicit.decoding.vllm.phases import Answered, Asked, columns, emitted, rows_of, streams_of, write
+from elicit.decoding.vllm.weights import folder_of, rank_of
 from elicit.models.download import cache_dir
 from elicit.models.memory import free_bytes
 from elicit.models.model import Model
@@ -46,7 +46,6 @@ from steering.backends.vllm import FIXED, VLLM
 from steering.backends.vllm_worker import MARK as STEERED
 from steering.delivery import Delivery
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM has kernels for
 REMEMBERED = 100_000  # blocks of steered positions whose moves are remembered, as long as vLLM's cache may hold them
 OPTIONS = {
     "tensor_parallel_size": 1,
@@ -86,7 +85,7 @@ class VLLMEngine(Engine):
             )
         if model.stored is not None:
             raise UserError(f"the vllm engine reads no weights that are stored as {model.quantised}; use the hf engine")
-        self.place = _folder(model)
+        self.place = folder_of(model)
         self.workers: _Workers | None = None
         self.rank = 0  # of adapters that the workers take
         self.adapters: dict[str, int] = {}
@@ -111,7 +110,7 @@ class VLLMEngine(Engine):
         lora = self._ready(batch.adapter)
         branches, prompts = decoder.branches, len(batch.prompts)
         opened = Opened(np.repeat(np.arange(prompts), branches), np.tile(np.arange(branches), prompts))
-        record = Record(opened, decoder.max_new_tokens, batch.stop, model.lm)
+        record = Record(opened, decoder.max_new_tokens, batch.stop, model.lm, listeners=batch.listeners)
         deliveries: list[Delivery] = [Delivery()] * len(batch.arms)
         with checked(batch, None):
             if isinstance(decoder, Branching):
@@ -244,9 +243,10 @@ class VLLMEngine(Engine):
                     row = number[out.request_id]
                     cached.setdefault(row, int(out.num_cached_tokens or 0))
                     written[row] += out.outputs[0].token_ids
+                    over = asked.record is not None and emitted(asked, row, written[row], out.outputs[0].token_ids)
                     if out.finished:
                         waiting.discard(out.request_id)
-                    elif asked.record is not None and stopped(asked, row, written[row], out.outputs[0].token_ids):
+                    elif over:
                         ended.add(out.request_id)
                 if ended:
                     engine.abort_request(sorted(ended))
@@ -322,7 +322,7 @@ class VLLMEngine(Engine):
 
     def _ready(self, adapter: Tuned | None) -> Any:
         """The workers, started where they are not, and vLLM's name of an adapter."""
-        rank = 0 if adapter is None else _rank(adapter)
+        rank = 0 if adapter is None else rank_of(adapter)
         if self.workers is not None and rank > self.rank:
             self.close()
         if self.workers is None:
@@ -375,39 +375,3 @@ def _both(one: Delivery, other: Delivery) -> Delivery:
         gate_fired=one.gate_fired + other.gate_fired,
         gate_asked=one.gate_asked + other.gate_asked,
     )
-
-
-def _rank(adapter: Tuned) -> int:
-    """The rank that vLLM is started for, so that it takes an adapter.
-
-    Raises:
-        UserError: a kind that it does not take.
-    """
-    if not isinstance(adapter, Adapter):
-        raise UserError("the vllm engine exchanges no whole weights; use the hf engine, or load the trained folder")
-    config = adapter.config
-    lacks = [name for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if config.get(name)]
-    if config["peft_type"] != "LORA":
-        lacks.append(str(config["peft_type"]))
-    if config.get("bias", "none") != "none":
-        lacks.append(f"bias = {config['bias']}")
-    if config["peft_type"] == "LORA" and config["r"] > RANKS[-1]:
-        lacks.append(f"rank {config['r']}")
-    if lacks:
-        raise UserError(f"the vllm engine puts no adapter on with {', '.join(lacks)}; use the hf engine")
-    return next(rank for rank in RANKS if rank >= config["r"])
-
-
-def _folder(model: Model) -> Path:
-    """A folder that vLLM reads the model's weights from."""
-    kind, _, rest = model.provenance.source.partition(" ")
-    own = Path(model.lm.name_or_path or "")
-    if kind in ("folder", "hub") and " + adapter" not in rest and (own / "config.json").is_file():
-        return own
-    made = cache_dir() / "vllm" / f"{model.provenance.sha256[:32]}-{model.dtype}"
-    make_folder(made)
-    with locked(made, "writing weights to"):
-        if not (made / "whole").is_file():
-            model.lm.save_pretrained(made)
-            (made / "whole").touch()
-    return made

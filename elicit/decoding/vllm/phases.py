@@ -76,8 +76,8 @@ def streams_of(batch: Batch, decoder: Any) -> list[tuple[Any, ...]]:
     return [tuple(one._replace(choice=one.choice + n)) for one in first for n in range(decoder.samples)]
 
 
-def stopped(asked: Asked, row: int, written: Sequence[int], new: Sequence[int]) -> bool:
-    """Write a row's new tokens down; whether a stop string ended it."""
+def emitted(asked: Asked, row: int, written: Sequence[int], new: Sequence[int]) -> bool:
+    """Write a row's new tokens down; whether it ends by them, or since nobody waits for it."""
     assert asked.record is not None
     target = np.array([asked.target[row]])
     for step in range(len(written) - len(new), len(written)):
@@ -94,7 +94,7 @@ def columns(record: Record, values: Float[np.ndarray, "5 some"], moved: Float[np
 
 
 def write(record: Record, asked: Asked, kept: Answered) -> None:
-    """Tokens and statistics of a phase, where they belong."""
+    """The statistics of a phase, where they belong: its tokens are `emitted` already."""
     target = np.array(asked.target)[kept.rows]
     lengths = np.array([len(text) for text in asked.texts])
     moved = np.array(
@@ -104,16 +104,10 @@ def write(record: Record, asked: Asked, kept: Answered) -> None:
         ],
         dtype=np.float32,
     )
-    values, steps = columns(record, kept.values[:, :, 0], moved), asked.first + kept.steps
-    record.length[list(asked.target)] = asked.first  # emitted again, in order, with what ends them
-    record.finish[list(asked.target)] = "length"
-    done = np.zeros(len(record.length), dtype=bool)
-    order = np.lexsort((target, steps))
-    for now in np.split(order, np.flatnonzero(np.diff(steps[order])) + 1):
-        now = now[~done[target[now]]]
-        record.measure(target[now], steps[now], values[:, now])
-        ended = record.emit(target[now], steps[now], kept.tokens[now, 0])
-        done[target[now][ended]] = True
+    steps = asked.first + kept.steps
+    said = steps < record.length[target]  # vLLM may have gone on after a stop string
+    values = columns(record, kept.values[:, :, 0], moved)
+    record.measure(target[said], steps[said], values[:, said])
     if asked.first == 0:
         for row, at in enumerate(asked.target):
             record.prompt_moved[at] = int((kept.moved[row][: lengths[row] - 1] > 0).sum())

@@ -77,8 +77,8 @@ class Events(StreamingResponse):
         """What can be sent of what was heard."""
         self.arrived.clear()
         while self.heard:
-            branch, *said = self.heard.popleft()
-            self.flows[branch].hear(*said)
+            branch, step, token, logprob, ended = self.heard.popleft()
+            self.flows[branch].hear(step, token, logprob, ended)
         parts = [(place, flow.take()) for place, flow in enumerate(self.flows)]
         return [self.stream.part(place, part) for place, part in parts if part is not None]
 
