@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 import time
@@ -247,4 +248,20 @@ def test_a_stream_that_breaks_says_so(held: tuple[Running, Held]) -> None:
     assert found[-1]["error"]["type"] == "server_error" and "RuntimeError" in found[-1]["error"]["message"]
     assert running.ask("dirct", "a", stream=True).status_code == 404  # before the first part: a status of its own
     assert running.ask("direct", "a", stream=True, plan=[{**STEER, "layer": 99}]).status_code == 400
+    assert text(running.ask("direct", "a b c"))
+
+
+def test_a_worker_that_is_killed_begins_anew(held: tuple[Running, Held]) -> None:
+    """The exit is raised in the decoding thread itself, within a step."""
+    running, holding = held
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(running.ask, "direct", "a b c")
+        until(running, decoding=1)
+        (worker,) = (one for one in threading.enumerate() if one.name.startswith("decoding"))
+        assert worker.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident), ctypes.py_object(SystemExit))
+        holding.gate.set()
+        response = lost.result()
+    message = response.json()["error"]["message"]
+    assert (response.status_code, "SystemExit" in message, "\n" in message) == (500, True, False)
     assert text(running.ask("direct", "a b c"))

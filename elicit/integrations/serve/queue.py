@@ -158,7 +158,7 @@ class Queue:
             else:
                 for one in some:
                     self._decode(loop, [one])
-        except Exception as error:
+        except BaseException as error:  # also what would end the thread: the server goes on
             LOG.exception("a batch of %d failed", len(some))
             for one in some:
                 _give(loop, one, Refused(500, f"the worker failed ({type(error).__name__}); it begins anew"))
