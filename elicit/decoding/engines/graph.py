@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 
@@ -18,6 +19,7 @@ from elicit.decoding.decoders import Branching, Greedy, Sampling, decoder_name
 from elicit.decoding.engine import Batch, Engine
 from elicit.decoding.engines.hf import HuggingFaceEngine, checked
 from elicit.decoding.graph.fit import paged, reason_against
+from elicit.decoding.graph.fused import Fused
 from elicit.decoding.graph.schedule import Schedule
 from elicit.decoding.loop import Generation, OnStep
 from elicit.decoding.ready import check_prompts
@@ -28,6 +30,7 @@ from steering.adapters import applied
 from steering.hooks import attached
 
 ROWS = 320  # in flight, unless the batch says fewer
+OPTIONS = MappingProxyType({"fuse": False})
 LOOK = 16  # steps between two looks on a GPU; on a CPU a look costs nothing
 
 
@@ -36,6 +39,7 @@ class GraphEngine(Engine):
 
     name = "graph"
     can = HuggingFaceEngine.can
+    options = OPTIONS
     rounds = 8
 
     def __init__(self, model: Model) -> None:
@@ -43,12 +47,14 @@ class GraphEngine(Engine):
         self.reference = HuggingFaceEngine(model)
         self.graphs = model.lm.device.type == "cuda"
         self.every = LOOK if self.graphs else 1
+        self.fuse: bool = {**self.options, **model.engine_options}["fuse"]
 
     @property
     def how(self) -> str:
         if against := reason_against(self.model.lm):
             return f"as hf, {self.reference.how}: {against}"
-        return "one CUDA graph a step" if self.graphs else f"no graphs on {self.model.lm.device.type}"
+        graphs = "one CUDA graph a step" if self.graphs else f"no graphs on {self.model.lm.device.type}"
+        return f"{graphs}, fused" if self.fuse else graphs
 
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         if against := self._against(batch):
@@ -91,14 +97,19 @@ class GraphEngine(Engine):
                 plans if batch.steered else nullcontext() as session,
                 checked(batch, None if session is None else session.editor),
             ):
+                fused = Fused(lm) if self.fuse else None
                 schedule = Schedule(
                     lm, batch, choices=self.model.choices, unlisted=self.model.unlisted, rows=rows,
                     every=self.every, graphs=self.graphs, steering=session, on_step=on_step,
+                    fused=fused,
                 )  # fmt: skip
                 made = schedule.decode()
         if schedule.run.refused:
             self.graphs = False
             self.note(f"steps were computed without CUDA graphs: {schedule.run.refused}")
+        for piece in fused.pieces if fused else ():
+            if piece.refused:
+                self.note(f"{piece.name} was not fused: {piece.refused}")
         return made
 
 

@@ -168,9 +168,7 @@ class PagedCache(DynamicCache):
         found = from_grid(found, self.slot, rows, group)
         weight = from_grid(weight[..., None], self.slot, rows, group)[..., 0]
 
-        every = torch.cat([out[self.table], found[:, None]], 1)
-        share = torch.softmax(torch.cat([lse[self.table], weight[:, None]], 1), 1)
-        merged = (every.float() * share[..., None]).sum(1).to(query.dtype)
+        merged = _merged(out, lse, self.table, found, weight).to(query.dtype)
         return merged.reshape(rows, 1, heads, merged.shape[-1])
 
     def _by_page(self, own: Float[Tensor, "positions kv_heads d"]) -> Float[Tensor, "pages kv_heads size d"]:
@@ -199,6 +197,19 @@ class PagedCache(DynamicCache):
 
     def _mask(self, seen: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return torch.zeros(seen.shape, dtype=self.dtype, device=seen.device).masked_fill_(~seen, self.hidden)
+
+
+def _merged(
+    out: Float[Tensor, "pages kv_heads group dv"],
+    lse: Float[Tensor, "pages kv_heads group"],
+    table: Int[Tensor, "rows most"],
+    found: Float[Tensor, "rows kv_heads group dv"],
+    weight: Float[Tensor, "rows kv_heads group"],
+) -> Float[Tensor, "rows kv_heads group dv"]:
+    """What each row's pages (`out`) and its prompt (`found`) said, by their log-sum-exp; fp32."""
+    every = torch.cat([out[table], found[:, None]], 1)
+    share = torch.softmax(torch.cat([lse[table], weight[:, None]], 1), 1)
+    return (every.float() * share[..., None]).sum(1)
 
 
 def _attention(

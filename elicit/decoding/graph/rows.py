@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from elicit.decoding.graph.fused import Fused
 from elicit.decoding.graph.paged_cache import PagedCache
 from elicit.decoding.parts import without
 from elicit.decoding.record import measured
@@ -83,6 +85,7 @@ class Step:
         head: see `elicit.decoding.record.Record`.
         every: the most steps between two looks.
         steering: plans on the model, whose clock is told which positions a forward computes.
+        fused: the model's compiled pieces, or None.
 
     Attributes:
         tokens, values: what the steps since the last look chose and measured, [every, rows] and
@@ -92,9 +95,11 @@ class Step:
     def __init__(
         self, lm: PreTrainedModel, cache: PagedCache, rows: Rows, choose: Choose, ends: Int[Tensor, " ends"],
         never: Int[Tensor, " never"], head: Float[Tensor, ""], every: int, steering: Session | None,
+        fused: Fused | None = None,
     ) -> None:  # fmt: skip
         self.lm, self.cache, self.rows, self.choose = lm, cache, rows, choose
         self.ends, self.never, self.head, self.steering = ends, never, head, steering
+        self.pieces = nullcontext() if fused is None else fused
         device = rows.token.device
         self.every, self.now = every, torch.zeros(1, dtype=torch.long, device=device)  # steps since the last look
         self.tokens, self.values = self._kept()
@@ -118,14 +123,15 @@ class Step:
         if self.steering is not None:
             steps = (rows.first + number)[:, None]
             self.steering.clock.frame = Frame(steps, None, rows.alive[:, None], None, rows.question)
-        logits = self.lm(
-            input_ids=rows.token[:, None],
-            attention_mask=self.no_mask,
-            position_ids=(rows.length + rows.position)[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-            paged=self.cache,
-        ).logits[:, -1]
+        with self.pieces:
+            logits = self.lm(
+                input_ids=rows.token[:, None],
+                attention_mask=self.no_mask,
+                position_ids=(rows.length + rows.position)[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+                paged=self.cache,
+            ).logits[:, -1]
         logits = without(logits, self.never)
         top = top2(logits)
         uniform = rows.uniform.gather(1, number[:, None])[:, 0] if rows.uniform.shape[1] else rows.uniform.new_empty(0)

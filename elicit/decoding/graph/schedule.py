@@ -20,6 +20,7 @@ from elicit.decoding.decoders.greedy import GreedyPolicy
 from elicit.decoding.decoders.sampling import SamplingPolicy
 from elicit.decoding.engine import Batch
 from elicit.decoding.graph.captured import Captured
+from elicit.decoding.graph.fused import Fused
 from elicit.decoding.graph.paged_cache import PagedCache
 from elicit.decoding.graph.pages import PAGE, Pages
 from elicit.decoding.graph.rows import Choose, Rows, Step
@@ -50,6 +51,7 @@ class Schedule:
         on_step: called before every step.
         limits: of each prompt's answers, where they differ; else the decoder's.
         page: positions of a page.
+        fused: the model's compiled pieces, by which steps are computed, or None.
 
     Attributes:
         steps: that were computed.
@@ -60,7 +62,7 @@ class Schedule:
     def __init__(
         self, lm: PreTrainedModel, batch: Batch, *, choices: int, unlisted: Sequence[int] = (), rows: int, every: int,
         graphs: bool, steering: Session | None = None, on_step: OnStep | None = None,
-        limits: Sequence[int] | None = None, page: int = PAGE,
+        limits: Sequence[int] | None = None, page: int = PAGE, fused: Fused | None = None,
     ) -> None:  # fmt: skip
         self.lm, self.batch, self.choices, self.device = lm, batch, choices, lm.device
         self.every, self.graphs, self.steering, self.on_step = every, graphs, steering, on_step
@@ -88,7 +90,7 @@ class Schedule:
         ends = torch.tensor(sorted(batch.stop.eos_ids), dtype=torch.long, device=self.device)
         in_flight = Rows.empty(size, numbers, self.device)
         self.step = Step(
-            lm, self.cache, in_flight, _choice(policy), ends, self.never, self.head, every, steering
+            lm, self.cache, in_flight, _choice(policy), ends, self.never, self.head, every, steering, fused
         )  # fmt: skip
         self.run = Captured(self.step, graphs)
 
