@@ -14,7 +14,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import elicit
-from elicit.decoding.decoders import Branching, Decoder, Greedy, Sampling
+from elicit.decoding.decoders import Branching, Decoder, Greedy, Hybrid, Sampling
+from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.engine import Batch, decode_batch, engine_of
 from elicit.decoding.graph import schedule
 from elicit.decoding.graph.captured import Captured
@@ -29,7 +30,7 @@ from probes.errors import UserError
 from steering.adapters import Adapter
 from tests.decoding.test_engines import batch, plan
 from tests.steering.test_backends import tokenizer
-from tests.support.hybrid_parts import save_lora
+from tests.support.hybrid_parts import directions, oracle, other, save_lora
 from tests.support.tiny import tiny_model
 
 PROMPTS = [[5, 9, 3], [7, 1, 2, 8, 40, 41, 42, 43, 44, 45], [11] * 6, [3], [4, 4, 8], [9, 8, 7, 6, 5], [33, 21]]
@@ -56,8 +57,8 @@ def run(model: Model, given: Batch, **more: Any) -> tuple[list[list[Generation]]
 
 
 def same(given: Sequence[Sequence[Generation]], wanted: Sequence[Sequence[Generation]]) -> None:
-    for one, other in zip(given, wanted, strict=True):
-        for g, w in zip(one, other, strict=True):
+    for ours, theirs in zip(given, wanted, strict=True):
+        for g, w in zip(ours, theirs, strict=True):
             assert g.tokens.tolist() == w.tokens.tolist()
             assert (g.finish, g.spent, g.end, g.prompt_moved) == (w.finish, w.spent, w.end, w.prompt_moved)
             for name in ("top1", "top2", "entropy", "logprob", "moved"):
@@ -173,18 +174,23 @@ def test_answers_end_where_they_should() -> None:
     assert {g.finish for (g,) in short} == {"length"} and done.steps < sum(limits)
 
 
-@pytest.mark.parametrize(("architecture", "why"), [("gpt_oss", "is decoded per-row"), ("llama", "hybrid decoding")])
-def test_what_it_cannot_do_goes_to_the_reference_by_name(architecture: str, why: str) -> None:
-    model, graph = model_of(architecture), model_of(architecture, "graph")
+def test_what_it_cannot_do_goes_to_the_reference_by_name() -> None:
+    model, graph = model_of("gpt_oss"), model_of("gpt_oss", "graph")
     engine: Any = engine_of(graph)
-    if architecture == "gpt_oss":
-        assert "as hf, per-row" in engine.how
-        given = asked(Greedy(6), rows_at_once=3)
-        same(decode_batch(graph, given), decode_batch(model, given))
-    else:
-        engine._against = lambda batch: "hybrid decoding looks into the cache of the reference"
-        same(decode_batch(graph, asked(Greedy(6))), decode_batch(model, asked(Greedy(6))))
-    assert len(engine.notes) == 1 and why in engine.notes[0]
+    assert "as hf, per-row" in engine.how
+    given = asked(Greedy(6), rows_at_once=3)
+    same(decode_batch(graph, given), decode_batch(model, given))
+    assert len(engine.notes) == 1 and "is decoded per-row" in engine.notes[0]
+
+
+def test_hybrid_decoding_goes_to_the_reference_and_the_run_says_so() -> None:
+    model, graph = model_of("llama"), model_of("llama", "graph")
+    partner = HybridSteering(directions(), oracle(), replace(model, lm=other("llama")))
+    given = asked(Hybrid(control="random-candidate", max_new_tokens=6), partner=partner)
+    wanted = decode_batch(model, given)
+    assert any((g.notes[:, 1] > 0).any() for (g,) in wanted if g.notes is not None)  # some positions are steered
+    same(decode_batch(graph, given), wanted)
+    assert engine_of(graph).notes == ["decoded as hf: hybrid decoding looks into the cache of the reference"]
 
 
 def test_in_bfloat16_it_is_no_further_from_float32_than_generate() -> None:

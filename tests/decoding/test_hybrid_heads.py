@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import elicit.decoding.cache
 from elicit import load_model, load_task
 from elicit.decoding import Hybrid
+from elicit.decoding.decoders.gates import Gate, GateInputs, OracleGate, ProbeGate, TokenLabels, placed
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.elicited import Elicited
 from elicit.models import Model
+from probes.confidence import top2
 from probes.errors import UserError
 from probes.sites import Site, reading
 from steering.adapters import Adapter, merge
@@ -120,3 +125,20 @@ def test_heads_are_one_a_vector_at_its_site() -> None:
         HybridSteering(directions(), oracle(), heads=heads(2))
     with pytest.raises(UserError, match="give one of that site for each"):
         HybridSteering(directions(), oracle(), heads=heads(site=Site(2)))
+
+
+def test_what_decides_lies_on_the_device_and_reads_no_value_of_it() -> None:
+    labels = TokenLabels(torch.randn(3, 32), torch.zeros(3), torch.zeros(32), (4, 0, 2))
+    nowhere, h = torch.device("meta"), torch.randn(5, 32)
+    there = placed(OracleGate(labels, Site(1)), nowhere)
+    assert isinstance(there.taxonomy, TokenLabels)
+    assert there.taxonomy.weight.device == there.taxonomy._names.device == nowhere and there.site == Site(1)
+    assert placed(heads()[0], nowhere).weight.device == nowhere
+    for gate in (OracleGate(labels, Site(1)), ProbeGate(torch.randn(3, 32), torch.zeros(3), Site(1), (4, 0, 2))):
+        assert placed(gate, h.device) is gate
+        traced = make_fx(partial(_category, gate))(h)  # refuses what reads a value of a tensor
+        assert traced(h).tolist() == _category(gate, h).tolist()
+
+
+def _category(gate: Gate, h: Tensor) -> Tensor:
+    return gate.decide(GateInputs(h, top2(h), h[:, 0] > 0, h)).category

@@ -18,6 +18,7 @@ def test_each_measurement_measures() -> None:
     assert all(found[row]["tok_s"] > 0 for row in found if row not in ("parts", "profile", "same-tokens"))
     assert found["same-tokens"] == {"alike": 1.0, "whole": 1.0}
     assert found["profile"]["operators"] > 50 and found["profile"]["ms"] > 0  # of one step of four layers
+    assert bench.of("graph+fuse").engine_options == {"fuse": True} and not bench.of("graph").engine_options
     assert found["unequal"]["rows"] == found["cot-decoding"]["rows"] == 6
 
 
@@ -48,11 +49,14 @@ def test_the_program_is_one_of_the_measurements(tiny_folder: Path) -> None:
 def test_measurements_stand_in_the_order_of_their_worth_and_stop_when_time_is_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = device.plan(["1.5b", "7b"], ["hf", "graph"], [*device.MOST, "compare", *device.LATER], before=True)
+    asked = device.plan(["1.5b", "7b"], device.ENGINES, [*device.MOST, "compare", *device.LATER], before=True)
     rows = [one.row for one in asked]
     assert rows.index("compare") > max(n for n, one in enumerate(asked) if one.row == "floor")
     assert rows.index("profile") > rows.index("compare")
-    assert [one.column for one in asked if (one.row, one.shape) == ("cot-decoding", "7b")] == ["hf", "graph", "before"]
-    assert [one.column for one in asked if (one.row, one.shape) == ("same-tokens", "7b")] == ["graph"]
+    assert [one.column for one in asked if (one.row, one.shape) == ("cot-decoding", "7b")] == [
+        *device.ENGINES, "before",
+    ]  # fmt: skip
+    assert [one.column for one in asked if (one.row, one.shape) == ("same-tokens", "7b")] == ["graph", "graph+fuse"]
+    assert [one.column for one in asked if one.row == "compare"] == ["hf", "graph"]
     device.main(["--device", "cpu", "--shapes", "tiny", "--engine", "hf", "--seconds", "0"])
     assert "- tiny cot-decoding (hf), tiny generate (hf), " in capsys.readouterr().out

@@ -12,8 +12,9 @@ names, of the partner or of the base. A gate that does not need the partner does
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +24,21 @@ from probes.confidence import Top2, token_statistics
 from probes.errors import UserError
 from probes.sites import Site
 from steering.storage import register
+
+T = TypeVar("T")
+
+
+def placed(data: T, device: torch.device) -> T:
+    """A dataclass with its tensors, and those of dataclasses in it, on a device: no step has to copy them there."""
+    if not is_dataclass(data) or isinstance(data, type):
+        return data
+    moved = {}
+    for one in (one for one in fields(data) if one.init):
+        before = getattr(data, one.name)
+        after = before.to(device) if isinstance(before, Tensor) else placed(before, device)
+        if after is not before:
+            moved[one.name] = after
+    return replace(data, **moved) if moved else data  # type: ignore[return-value,type-var]
 
 
 @runtime_checkable
@@ -52,7 +68,11 @@ class TokenLabels:
 
     def labels(self, x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         scores = (x.float() - self.center.to(x.device)) @ self.weight.to(x.device).T + self.bias.to(x.device)
-        return torch.tensor(self.categories, device=x.device)[scores.argmax(1)]
+        return self._names.to(x.device)[scores.argmax(1)]
+
+    @cached_property
+    def _names(self) -> Int[Tensor, " categories"]:
+        return torch.tensor(self.categories, device=self.weight.device)
 
 
 class GateInputs(NamedTuple):
@@ -160,8 +180,11 @@ class ProbeGate:
     def decide(self, inputs: GateInputs) -> Decision:
         assert inputs.residual is not None
         best = self.probability(inputs.residual).max(dim=-1)
-        names = torch.tensor(self.categories, device=best.indices.device)
-        return Decision(best.values > self.threshold, names[best.indices])
+        return Decision(best.values > self.threshold, self._names.to(best.indices.device)[best.indices])
+
+    @cached_property
+    def _names(self) -> Int[Tensor, " categories"]:
+        return torch.tensor(self.categories, device=self.weight.device)
 
 
 @register

@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from elicit.decoding.cache import Candidates, KVState
-from elicit.decoding.decoders.gates import GateInputs
+from elicit.decoding.decoders.gates import GateInputs, placed
 from elicit.decoding.decoders.hybrid_controls import (
     CONTROLS,
     DISTRIBUTIONS,
@@ -178,13 +178,14 @@ class HybridPolicy:
         self.index[list(partner.vectors)] = torch.arange(len(partner.vectors), device=device)
         bias = 0.0 if partner.bias is None else partner.bias.vector
         self.vectors = torch.stack([d.vector + bias for d in partner.vectors.values()]).to(device)
-        self.heads = list((partner.heads or {}).values())  # in the order of the vectors
+        self.heads = [placed(head, device) for head in (partner.heads or {}).values()]  # in the order of the vectors
+        self.gate = placed(partner.gate, partner.lm(base).device if partner.gate.asks else device)
         bias_alone = None if partner.bias is None else partner.bias.vector
         self.others = exchanged(settings.control, self.vectors, bias_alone, settings.seed)
-        self.uniform: np.ndarray | None = None
+        self.uniform: Tensor | None = None  # of each row
         if settings.control in DRAWN:
             own = [RngStream.of(given, settings.seed) for given in rng_streams]
-            self.uniform = np.stack([one.uniform(settings.max_new_tokens) for one in own])
+            self.uniform = torch.from_numpy(np.stack([one.uniform(settings.max_new_tokens) for one in own])).to(device)
         self.state: KVState | None = None
         self.thinking_model: ThinkingModel | None = None
         self.teacher_logits: Tensor | None = None  # the partner's logits after the prompts
@@ -222,14 +223,18 @@ class HybridPolicy:
             yield
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
-        self.tail, self.count = self.tail[question], self.count[question]
+        self._keep(question)
         if self.thinking_model is not None:
             self.thinking_model.state.fork(question.to(self.thinking_model.lm.device))
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        self.tail, self.count = self.tail[rows], self.count[rows]
+        self._keep(rows)
         if self.thinking_model is not None:
             self.thinking_model.state.keep(rows.to(self.thinking_model.lm.device))
+
+    def _keep(self, index: Int[Tensor, " rows"]) -> None:
+        self.tail, self.count = self.tail[index], self.count[index]
+        self.uniform = None if self.uniform is None else self.uniform[index]
 
     def moved(self) -> Float[Tensor, "rows 1"]:
         return self._moved[:, None]
@@ -238,7 +243,7 @@ class HybridPolicy:
         return self._notes
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
-        return self._choose(logits, top2(logits), np.arange(len(logits)), 0, self.teacher_logits)[:, None]
+        return self._choose(logits, top2(logits), 0, self.teacher_logits)[:, None]
 
     def next(self, logits: Float[Tensor, "rows vocab"], top: Top2, rows: Rows, step: int) -> Int[Tensor, " rows"]:
         # What is read of the base comes before the partner's forward, which may run on the same modules.
@@ -247,11 +252,9 @@ class HybridPolicy:
         last = last if self.tokens is None else self.tokens.to_partner(last).clamp(min=0)  # of rows that ended any
         teacher_logits = None if self.thinking_model is None else self.thinking_model.step(last)
         self.newest.value, self.own.value = residual, own
-        return self._choose(logits, top, rows.question, step, teacher_logits)
+        return self._choose(logits, top, step, teacher_logits)
 
-    def _choose(
-        self, logits: Tensor, top: Top2, question: np.ndarray, step: int, teacher_logits: Tensor | None
-    ) -> Int[Tensor, " rows"]:
+    def _choose(self, logits: Tensor, top: Top2, step: int, teacher_logits: Tensor | None) -> Int[Tensor, " rows"]:
         self.step = step
         base = top.argmax if self.tokens is None else top2(self._cut(logits)).argmax
         teacher = differs = None
@@ -264,10 +267,8 @@ class HybridPolicy:
             check_largest(theirs.values[:, 0], dtype, f"the partner's logits of step {step}")
             teacher = theirs.argmax
             differs = teacher != base
-        fires, category = self.partner.gate.decide(GateInputs(logits, top, differs, self._residual()))
-        uniform = torch.zeros(len(base), device=base.device)
-        if self.uniform is not None:
-            uniform = torch.from_numpy(self.uniform[question, step]).to(base.device)
+        fires, category = self.gate.decide(GateInputs(logits, top, differs, self._residual()))
+        uniform = torch.zeros(len(base), device=base.device) if self.uniform is None else self.uniform[:, step]
         control = self.settings.control
         if control == "random-position":
             fires = uniform < self.settings.share
@@ -374,9 +375,8 @@ class HybridPolicy:
         if not self.heads:
             return given
         assert self.own.value is not None
-        h, said = self.own.value[rows], torch.empty(len(rows), device=given.device)
-        for number in index.unique().tolist():
-            said[index == number] = self.heads[number](h[index == number])
+        h = self.own.value[rows]
+        said = torch.stack([head(h) for head in self.heads]).gather(0, index[None])[0]
         return given * said[:, None]
 
     def _try(
