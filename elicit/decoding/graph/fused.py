@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from elicit.decoding.graph import paged_cache
-from probes.sites import MLP, blocks
+from probes.sites import MLP
 
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave")
 VARIANTS = 64  # of one piece: widths, dtypes, one row or several; rows beyond that are no variant
@@ -66,26 +66,28 @@ class Piece:
             self.refused = next(iter(str(error).strip().splitlines()), type(error).__name__)
             return self.eager(*args, **kwargs)
         if not self._held_against:
-            self._held_against = True
             wanted = self.eager(*args, **kwargs)
-            if off := _off(made, wanted):
+            off = _off(made, wanted)
+            self._held_against = off is not None
+            if off:
                 self.refused = f"compiled, it differs by {off:.2g} of its largest value"
                 return wanted
         return made
 
 
-def _off(made: Any, wanted: Any) -> float:
-    """The largest difference as a share of the largest value, 0 where rounding explains it."""
+def _off(made: Any, wanted: Any) -> float | None:
+    """The largest difference as a share of the largest value, 0 where rounding explains it; None: a value has none."""
     if isinstance(wanted, Tensor):
         made, wanted = (made,), (wanted,)
     worst = 0.0
     for one, other in zip(made, wanted, strict=True):
         if one.shape != other.shape or one.dtype != other.dtype:
             return float("inf")
-        scale = float(other.abs().amax().float()) or 1.0
-        share = float((one.float() - other.float()).abs().amax()) / scale
+        if not bool(other.isfinite().all()):
+            return None
+        share = float((one.float() - other.float()).abs().amax()) / (float(other.abs().amax()) or 1.0)
         if not share <= SHARE * torch.finfo(other.dtype).eps:
-            worst = max(worst, share if share == share else float("inf"))
+            worst = max(worst, share) if share == share else float("inf")
     return worst
 
 
@@ -143,13 +145,8 @@ def _norms(lm: nn.Module) -> list[nn.Module]:
 
 def _mlps(lm: nn.Module) -> list[nn.Module]:
     """MLPs whose linear layers are torch's own, so that nothing is hooked, adapted or packed inside."""
-    found = []
-    for block in blocks(lm):
-        for name, m in block.named_children():
-            inside = list(m.children())
-            if name in MLP and inside and "forward" not in vars(m) and all(_plain(one) for one in inside):
-                found.append(m)
-    return found
+    named = [m for path, m in lm.named_modules() if path.rpartition(".")[2] in MLP and "forward" not in vars(m)]
+    return [m for m in named if not _leaf(m) and all(_plain(one) for one in m.children())]
 
 
 def _plain(module: nn.Module) -> bool:
