@@ -15,6 +15,7 @@ from scipy import stats
 from probes.at_k import NO_ANSWER, coverage_at_k, maj_at_k, pass_at_k
 from probes.auroc import auroc
 from probes.statistics import (
+    against_null,
     bootstrap_mean,
     clustered_standard_error,
     holm,
@@ -203,3 +204,18 @@ def test_clusters_widen_the_interval() -> None:
     assert many.interval.high - many.interval.low > 2 * (one.interval.high - one.interval.low)
     with pytest.raises(ValueError, match="0 and 0 observations"):
         paired(a[:0], b[:0])
+
+
+def test_pairs_are_of_the_same_question() -> None:
+    """Whoever is right where the other is wrong: means are equal, and every question is won or lost."""
+    a, b = np.array([1.0, 1.0, 0.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0, 1.0])
+    found = paired(a, b, resamples=200)
+    assert (found.difference, found.wins, found.losses, found.mcnemar_p) == (0.0, 2, 2, 1.0)
+    assert found.standard_error > 0.2 and found.interval.low < -0.5 and found.interval.high > 0.5
+
+
+@pytest.mark.parametrize("greater", [False, True])
+def test_a_null_of_n_draws_gives_no_p_below_one_in_n_and_one(greater: bool) -> None:
+    draws = np.linspace(-1.0, 1.0, 99)
+    assert against_null(50.0, draws, greater=greater).p == pytest.approx(1 / 100)
+    assert against_null(-50.0, draws, greater=greater).p == pytest.approx(1.0 if greater else 1 / 100)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from elicit.decoding import Branching, Greedy, StopRule, decode
 from probes.capture import capture
+from probes.clock import Frame
 from probes.errors import UserError
 from probes.sae import SAE
 from probes.sites import STREAM, Site, on_site
@@ -456,3 +457,13 @@ def test_vectors_that_share_memory_are_kept_apart() -> None:
     one, other = storage.unpack(packed, safetensors.torch.load(safetensors.torch.save(tensors)))
     assert torch.equal(one, both)
     assert torch.equal(other, both[0])
+
+
+@pytest.mark.parametrize(
+    "when", [When.everywhere(), When.prompt(), When.prompt(0, -1), When(first=-3), When.every_step()]
+)
+def test_padding_weighs_nothing(when: When) -> None:
+    steps = torch.arange(-4, 1).repeat(2, 1)
+    valid = torch.tensor([[True] * 5, [False, False, False, True, True]])
+    weight = when.weight(Frame(steps, torch.tensor([5, 2]), valid, None, None))
+    assert isinstance(weight, Tensor) and (weight[~valid] == 0).all() and (weight[valid] != 0).any()
