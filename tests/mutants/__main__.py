@@ -20,7 +20,7 @@ import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import spec_from_loader
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,9 @@ class _Finder:
         if name != self.name:
             return None
         where = str(self.path)
-        package = self.path.name == "__init__.py"
-        locations = {"submodule_search_locations": [str(self.path.parent)]} if package else {}
-        return spec_from_loader(name, _Changed(name, where, self.source), origin=where, is_package=package, **locations)
+        inside = [str(self.path.parent)] if self.path.name == "__init__.py" else None
+        loader = _Changed(name, where, self.source)
+        return spec_from_file_location(name, where, loader=loader, submodule_search_locations=inside)
 
 
 class _Seen:

@@ -300,6 +300,12 @@ def test_the_entropy_bonus_alone_raises_entropy(tiny: Model, tmp_path: Path) -> 
     assert curve[-1].entropy > curve[0].entropy + 0.1
 
 
+def test_kl_to_the_base_is_a_penalty(tiny: Model, tmp_path: Path) -> None:
+    curves = [trained(tiny, tmp_path / str(kl), dataclasses.replace(SMALL, kl=kl)).curve for kl in (1e-4, 3.0)]
+    free, held = (curve[-1].kl for curve in curves)
+    assert 0 < held < free / 2
+
+
 def test_several_examples_and_their_order(tiny: Model, tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, updates=3)
     trained(tiny, tmp_path / "two", settings, TASK.fit[:2])

@@ -254,3 +254,8 @@ def test_information_gain_as_a_measure_stands_beside_its_nulls(tiny: Model) -> N
     assert measure(tiny, TASK.test, traces) == found
     with pytest.raises(UserError, match="give at least two"):
         measure(tiny, TASK.test[:1], traces)
+
+
+def test_the_majority_is_the_largest_class_wherever_it_stands() -> None:
+    said = [rollout(f" {answer}", answer, n) for n, answer in enumerate(("9", "4", "4.0", "4", "9"))]
+    assert [one.total for one in parse("majority").grade(said, context())] == [0.0, 1.0, 1.0, 1.0, 0.0]
