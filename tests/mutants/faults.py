@@ -581,7 +581,7 @@ FAULTS = (
         "return {name: found for name, found in counts.items() if any(found.values())}",
         "return {name: found for name, found in counts.items() if found.get(FITTED)}",
         "items by which a handle was chosen are said",
-        ("tests/evaluation/test_evaluation.py", "tests/methods/test_one_shot_rlvr.py"),
+        ("tests/evaluation/test_seen.py",),
     ),
     Fault(
         "graph: position one late",
