@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.mutants.faults import FAULTS
 
 README = Path(__file__).parent / "README.md"
+NONE = "none"
 HEAD = "| fault | where | the property | seen by |"
 
 
@@ -16,7 +17,8 @@ def known() -> dict[str, str]:
     if not README.is_file():
         return {}
     rows = [line.split(" | ") for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    return {row[0].removeprefix("| "): row[3].removesuffix(" |").strip("`") for row in rows[2:] if len(row) == 4}
+    seen = {row[0].removeprefix("| "): row[3].removesuffix(" |").strip("`") for row in rows[2:] if len(row) == 4}
+    return {fault: test for fault, test in seen.items() if test != NONE}
 
 
 def write(seen: Mapping[str, str]) -> None:
@@ -29,5 +31,5 @@ def write(seen: Mapping[str, str]) -> None:
     ]  # fmt: skip
     for fault in FAULTS:
         where = fault.path.relative_to(Path(__file__).parents[2])
-        lines.append(f"| {fault.name} | `{where}` | {fault.breaks} | `{seen.get(fault.name, 'none')}` |")
+        lines.append(f"| {fault.name} | `{where}` | {fault.breaks} | `{seen.get(fault.name, NONE)}` |")
     README.write_text("\n".join(lines) + "\n", encoding="utf-8")
