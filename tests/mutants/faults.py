@@ -438,8 +438,8 @@ FAULTS = (
     Fault(
         "gates: at the threshold's other side",
         "elicit/decoding/decoders/gates.py",
-        "return Decision(best.values > self.threshold, names[best.indices])",
-        "return Decision(best.values <= self.threshold, names[best.indices])",
+        "return Decision(best.values > self.threshold, self._names.to(best.indices.device)[best.indices])",
+        "return Decision(best.values <= self.threshold, self._names.to(best.indices.device)[best.indices])",
         "a probe's gate fires above its threshold",
         (
             "tests/decoding/test_hybrid.py",
