@@ -11,7 +11,7 @@ import pytest
 
 from elicit.tasks import corrupt, hub, load_task, task_names, validate
 from elicit.tasks.base import Item
-from elicit.tasks.grading import DeadlineExceeded, MathGrader, NumberGrader, Worker, infer_kind
+from elicit.tasks.grading import DeadlineExceeded, MathGrader, NumberGrader, Worker, grader_for, infer_kind
 from probes.errors import UserError
 
 # Measured, not excused: these have no gold answer of their own, so only the corrupted one can be shown wrong.
@@ -129,6 +129,21 @@ def test_math_is_compared_by_meaning(gold: str, answer: str, right: bool) -> Non
     assert MathGrader().grade(item, answer).correct is right
     assert MathGrader().grade(item, None).correct is False
     assert (MathGrader().groups([gold, answer]) == [0, 0]) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("(3 + 5) * 3", True),
+        ("3 * 3 + 3 * 5", False),
+        ("5 * 5 - 3 / 3", False),
+        ("24", False),
+        ("(5 + 3) * 3 * 1", False),
+    ],
+)
+def test_an_expression_uses_each_of_its_numbers_once_at_most(answer: str, right: bool) -> None:
+    item = Item("i", "make 24 of 3, 3 and 5", None, "test", metadata={"target": 24, "numbers": [3, 3, 5]})
+    assert grader_for("expression").grade(item, answer).correct is right
 
 
 def test_groups_are_equivalence_classes() -> None:
