@@ -28,9 +28,10 @@ def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
         The schema of runs; hashes of the items (with gold answers and kinds) and of the tokenizers (with chat
         templates); the grader with its versions; the tokens that end an answer. Models that share them count once.
         Engines, where one is not `hf`; how many ids are never chosen, and how weights are quantised, where
-        there are any such.
+        there are any such. Of 16-bit models on a CPU how prompts are prefilled, which decides how they round.
     """
     models = list(models)
+    round_by_parts = any(m.lm.device.type == "cpu" and m.dtype in ("bfloat16", "float16") for m in models)
     engines = {model.engine for model in models}
     weights = sorted({model.quantised for model in models})
     unlisted = sorted({len(model.unlisted) for model in models})
@@ -43,6 +44,7 @@ def grounds(items: Items, models: Iterable[Model]) -> dict[str, Any]:
         **({"engines": sorted(engines)} if engines - {"hf"} else {}),
         **({"unlisted": unlisted} if any(unlisted) else {}),
         **({"quantised": weights} if any(weights) else {}),
+        **({"prefill": "parts"} if round_by_parts else {}),
     }
 
 

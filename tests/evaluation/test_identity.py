@@ -258,3 +258,19 @@ def test_an_older_run_is_no_commands_own(finished: bool, model: Model, tmp_path:
     assert "\n" not in str(error.value) and (made.folder / SAMPLES).read_bytes() == before
     again = elicit.evaluate(direct(model), task.test, against=(), out=made.folder, fresh=True)
     assert Store.read(again.folder).config["schema"] == SCHEMA
+
+
+def test_a_16_bit_run_on_a_cpu_that_was_prefilled_otherwise_is_another(tiny_folder: Path, tmp_path: Path) -> None:
+    """It would go on with other rounding than it began with; in float32 it goes on."""
+    task = load_task(str(task_file(tmp_path)))
+    for dtype in ("bfloat16", "float32"):
+        handle = direct(load_model(str(tiny_folder), dtype=dtype))
+        begun = run(handle, task, tmp_path / dtype).store
+        config = {**begun.config, "identity": {k: v for k, v in begun.config["identity"].items() if k != "prefill"}}
+        (begun.folder / "config.toml").write_text(tomli_w.dumps(config))
+        (begun.folder / METRICS).unlink()
+        if dtype == "float32":
+            assert run(handle, task, begun.folder).folder == begun.folder
+            continue
+        with pytest.raises(UserError, match="another prefill; give another --out, or --fresh"):
+            run(handle, task, begun.folder)
