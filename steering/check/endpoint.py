@@ -5,8 +5,9 @@ other half steered first, each begun with digits of its own: a cache of prefixes
 as a decoding that is not the whole text of it (`echo`), whose prompt a server computes anew. Hook points, single
 positions and scale lie inside the server and are said to be so.
 
-A difference is judged beside what steering does to the same tokens. What a right server's rounding may
-do is no fault: before anything is steered, other prompts are decoded and echoed, and how far these are apart says it.
+A difference is judged beside what steering does to the same tokens. What a right server's rounding may do is no fault:
+before anything is steered, other prompts are decoded and echoed, and how far these are apart says it. Where that is as
+much as steering does, nothing holds.
 """
 
 from __future__ import annotations
@@ -182,8 +183,10 @@ def _judged(name: str, nats: Sequence[float], moved: Sequence[float], floor: flo
     """Differences of prompts or tokens, in what steering does to each."""
     shares = [one / max(by, floor) if one > floor else 0.0 for one, by in zip(nats, moved, strict=True)]
     share, most = max(shares), max(nats)
-    verdict = HOLDS if share <= SAME else FAILS if share > OTHER else UNTOLD
+    hidden = max(moved) <= floor  # steering, by rounding: that nothing is seen says nothing
+    verdict = FAILS if share > OTHER else UNTOLD if hidden or share > SAME else HOLDS
     told = f"{share:.1%} of what steering does there" if share else "no more than rounding"
+    told += f", which may be {floor:.1e} and hides what steering does" if hidden and not share else ""
     figure = f"log-probabilities differ by {most:.1e} nats, {told}"
     return Answer(name, verdict, figure, fault if verdict == FAILS else "", {"nats": most, "share": share})
 

@@ -11,7 +11,7 @@ import torch
 
 from probes.errors import UserError
 from steering.check import SteeringReport, check_endpoint
-from steering.check.endpoint import least_kl
+from steering.check.endpoint import _judged, least_kl
 from tests.support.completions import serving
 
 PLAN = {"steer": {"strength": 1.0}}
@@ -50,6 +50,15 @@ def test_a_right_server_holds(tiny_folder: Path) -> None:
 def test_each_fault_is_found_by_name(tiny_folder: Path, fault: str, named: str, question: str) -> None:
     report = checked(tiny_folder, fault)
     assert named in report.faults and report[question].verdict == "fails" and report.exit_code == 1, str(report)
+
+
+@pytest.mark.parametrize(
+    ("nats", "floor", "verdict"),
+    [(0.0, 0.1, "holds"), (0.3, 0.4, "holds"), (0.3, 0.1, "fails"), (0.3, 4.0, "cannot be told"), (4.5, 4.0, "fails")],
+)
+def test_rounding_that_hides_steering_lets_nothing_hold(nats: float, floor: float, verdict: str) -> None:
+    """Of one token, which steering moves by a nat."""
+    assert _judged("batched = single", [nats, 0.0], [1.0, 0.5], floor, "batch differs").verdict == verdict
 
 
 def test_without_an_echo_what_stands_on_it_cannot_be_told(tiny_folder: Path) -> None:
