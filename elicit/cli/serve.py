@@ -90,7 +90,7 @@ def _served(given: dict[str, Any]) -> Any:
     if given["kind"] and given["kind"] not in KINDS:
         raise unknown("kind of answer", given["kind"], KINDS)
     bundles, files = _pairs(given["bundle"], "--bundle"), _pairs(given["vector"], "--vector")
-    free = [*methods.BASELINES, "cot-decoding"]
+    free = [*methods.BASELINES, "cot-decoding", "power-sampling"]
     names = given["method"] or free
     for name in names:
         methods.get(name)

@@ -26,7 +26,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from elicit.decoding.cache import PADDED, open_state
@@ -104,6 +104,7 @@ class _Chains:
         limit, count = decoder.max_new_tokens, len(self.prompts)
         # What each chain holds, and its next answer; with log z of every token.
         self.held, self.tried = (Record(self.rows, limit, batch.stop, self.lm) for _ in range(2))
+        self.listeners = batch.listeners  # they hear nothing: no token is sure before the last move
         self.held_z, self.tried_z = np.zeros((count, limit)), np.zeros((count, limit))
         self.spent, self.accepted, self.moved = (np.zeros(count, dtype=np.int64) for _ in range(3))
         self.steps = 0
@@ -112,18 +113,34 @@ class _Chains:
         """Of each chain its numbers of a block."""
         return np.stack([numbers_of(stream, block, self.decoder.moves, until) for stream in self.streams])
 
+    def _wanted(self, rows: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
+        """Which of these rows somebody waits for."""
+        if self.listeners is None:
+            return np.ones(len(rows), dtype=bool)
+        return np.array([not self.listeners[q].gone for q in self.rows.question[rows]], dtype=bool)
+
     def grow(self, numbers: Float[np.ndarray, "rows numbers"], until: int) -> None:
         """Continue what has not ended to a block's end."""
         rows = np.flatnonzero(self.held.finish == "length")
+        rows = rows[self._wanted(rows) | (self.held.length[rows] == 0)]  # an answer has a token
         if len(rows):
             self._continue(self.held, self.held_z, rows, self.held.length[rows].copy(), until, numbers[rows, 2:])
 
     def move(self, numbers: Float[np.ndarray, "rows numbers"], until: int) -> None:
         """Draw the end of every answer again, and take it by the rule."""
         rows = np.arange(len(self.prompts))
+        rows = rows[self._wanted(rows)]
+        if not len(rows):
+            return
         begins = (numbers[:, 0] * self.held.length).astype(np.int64)
-        self.tried.tokens[:], self.tried.values[:], self.tried_z[:] = self.held.tokens, self.held.values, self.held_z
-        self._continue(self.tried, self.tried_z, rows, begins, until, numbers[:, 2:])
+        for its, mine in (
+            (self.tried.tokens, self.held.tokens),
+            (self.tried.length, self.held.length),
+            (self.tried.values, self.held.values),
+            (self.tried_z, self.held_z),
+        ):
+            its[:] = mine
+        self._continue(self.tried, self.tried_z, rows, begins[rows], until, numbers[rows, 2:])
         taken = rows
         if self.decoder.accept == "metropolis":
             place = np.arange(self.decoder.max_new_tokens)
@@ -132,8 +149,8 @@ class _Chains:
                 for record, z in ((self.tried, self.tried_z), (self.held, self.held_z))
             ]
             log_ratio = gain[0] - gain[1] + np.log(self.held.length / self.tried.length)
-            taken = np.flatnonzero(np.log1p(-numbers[:, 1]) < log_ratio)  # 1 − u is above 0
-        self.moved += 1
+            taken = rows[np.log1p(-numbers[rows, 1]) < log_ratio[rows]]  # 1 − u is above 0
+        self.moved[rows] += 1
         self.accepted[taken] += 1
         for mine, its in (
             (self.held.tokens, self.tried.tokens),
@@ -173,10 +190,7 @@ class _Chains:
     ) -> None:
         device = self.lm.device
         ids, mask, _ = left_pad(prompts, device)
-        live, at = (
-            np.arange(len(rows)),
-            begins.copy(),
-        )  # each computed row's number and next place
+        live, at = np.arange(len(rows)), begins.copy()  # each computed row's number and next place
         is_open = np.ones(len(rows), dtype=bool)
         with open_state(self.lm, until - int(begins.min()), way=self.way) as state:
             logits = without(state.prefill(ids, mask), self.never)
@@ -191,7 +205,7 @@ class _Chains:
                 z[target, places] = normalisers(logits, self.decoder.alpha).double().cpu().numpy()[now]
                 ended = record.write(target, places, tokens.cpu().numpy()[now], values[:, now])
                 self.spent[target] += 1
-                is_open[live[now]] = ~ended & (places + 1 < until)
+                is_open[live[now]] = ~ended & (places + 1 < until) & self._wanted(target)
                 at += 1
                 self.steps += 1
                 still = is_open[live]

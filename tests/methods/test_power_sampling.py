@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,36 @@ def test_an_answer_is_the_same_beside_others_and_its_statistics_are_the_models()
             logits = model.lm(torch.tensor([[*prompt, *one.tokens.tolist()]])).logits[0, len(prompt) - 1 : -1]
         logp = logits.log_softmax(-1)[range(len(one.tokens)), one.tokens.tolist()]
         np.testing.assert_allclose(one.logprob, logp.numpy(), rtol=1e-3, atol=1e-4)
+
+
+class _Patience:
+    """Somebody who goes away after so many looks, and hears nothing."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def gone(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    def hear(self, *said: Any) -> None:
+        raise AssertionError(said)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 4, 20])
+def test_chains_of_who_goes_away_end_and_no_other_is_changed(looks: int) -> None:
+    model = as_model(tiny_model("llama"), "llama")
+    decoder = Power(1.5, block=4, moves=3, samples=2, seed=5, max_new_tokens=10)
+    batch = Batch(PROMPTS, NAMES, decoder, StopRule(frozenset({2, 3})))
+    whole = decode_batch(model, batch)
+    ears = [_Patience(looks), *(_Patience(10**9) for _ in PROMPTS[1:])]
+    made = decode_batch(model, replace(batch, listeners=ears))
+    for some, others in zip(made[1:], whole[1:], strict=True):
+        assert [(g.tokens.tolist(), g.spent, g.moves) for g in some] == [
+            (g.tokens.tolist(), g.spent, g.moves) for g in others
+        ]
+    assert sum(g.spent for g in made[0]) <= looks + 2 < sum(g.spent for g in whole[0])
 
 
 def test_a_run_has_it_beside_its_controls(tiny: Model, tmp_path: Path) -> None:
