@@ -106,9 +106,10 @@ def judge_all() -> None:
 def show_plan(model: str) -> None:
     """What each claim needs, cheapest first; the model is decoded for a second, to tell this machine's pace."""
     pace = measure_pace(load_model(model)).seconds
-    found = [plan.row() for plan in plans(pace)]
-    show_table(list(found[0]), [list(row.values()) for row in found])
-    print(f"a step of decoding takes {pace:.3f} s here")
+    found = plans(pace)
+    rows = [plan.row() for plan in found]
+    show_table(list(rows[0]), [list(row.values()) for row in rows])
+    print(f"a step of decoding takes {pace:.3f} s here", *(plan.command for plan in found), sep="\n")
 
 
 def show(record: Record) -> None:

@@ -63,7 +63,7 @@ class Plan:
             "n for 80%": f"{self.n:,}" if self.n else "–", "asked by": self.asks or "–",
             "n": f"{self.limit:,}" + (" (too few)" if self.limit < self.n else ""), "seeds": str(self.claim.seeds),
             "k": str(settings.get("samples", "–")), "updates": str(settings.get("updates", "–")),
-            "minutes": "unknown" if self.minutes is None else f"{self.minutes:,.0f}", "command": self.command,
+            "minutes": "unknown" if self.minutes is None else f"{self.minutes:,.0f}",
         }  # fmt: skip
 
 

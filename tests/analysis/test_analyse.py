@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,10 +14,10 @@ from elicit.analysis import ANALYSES, analyse, options_of, register
 from elicit.analysis.base import plain
 from elicit.analysis.internals.inputs import last_activations, one_token, token_ids
 from elicit.analysis.internals.layer_sweep import separation
-from elicit.cli import app as cli
 from elicit.models import Model
 from probes.errors import UserError
 from probes.sites import Site
+from tests.support.shell import shell
 from tests.support.tiny import tiny_model
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
@@ -27,15 +26,7 @@ CLEAN, CORRUPTED = "the sum of 2 and 3 is", "the sum of 4 and 3 is"
 
 def elicit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command."""
-    before, sys.argv = sys.argv, ["elicit", *arguments]
-    try:
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-    finally:
-        sys.argv = before
-    code = done.value.code
-    out, err = capsys.readouterr()
-    return code if isinstance(code, int) else 0, out, err
+    return shell(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from elicit.decoding.pace import Pace
 from experiments.claims import base
 from experiments.claims.base import Finding, Study, claim
 from experiments.claims.record import kept
@@ -80,6 +81,7 @@ def test_the_command_measures_with_each_seed(
 ) -> None:
     monkeypatch.setattr(base.Claim, "measure", property(lambda self: found))
     monkeypatch.setattr(base, "load_model", lambda *_, **__: Named)
+    monkeypatch.setattr("experiments.claims.record.measure_pace", lambda model: Pace(1, 0.25, 1.0))
     index = tmp_path / "index.md"
     index.write_text("<!-- claims --><!-- end of the claims -->")
     monkeypatch.setattr("experiments.claims.record.INDEX", index)
@@ -88,7 +90,7 @@ def test_the_command_measures_with_each_seed(
     assert code == 0, err
     record = kept(claim("held"))
     assert record is not None and record.verdict == CONFIRMED and record.scale["seeds"] == "0, 1, 2"
-    assert record.command == "python -m experiments.claims held --seeds 0,1,2"
+    assert record.command == "python -m experiments.claims held --seeds 0,1,2" and record.pace == 0.25
     assert [row["seed"] for row in record.table] == [0, 1, 2] and record.notes == ["as drawn"]
     assert set(record.data) == {"0", "1", "2"} and "0, 1, 2" in index.read_text() and "lead of seed 2" in out
     code, _, _ = command(capsys, "held", "--seeds", "0,1,3", "--runs", str(tmp_path / "runs"))

@@ -257,7 +257,10 @@ def test_questions_that_a_plan_asks_for_see_the_smallest_effect_of_interest() ->
     assert math.isnan(questions_for(replace(pilot, value=math.nan), 40))
 
 
-def test_full_settings_have_the_power_that_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_settings_have_the_power_that_they_say(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     found = plans()
     assert len(found) == 19 and all(plan.limit > 32 for plan in found)
     assert [plan.minutes for plan in found] == sorted(plan.minutes for plan in found)
