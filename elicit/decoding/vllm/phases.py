@@ -94,7 +94,11 @@ def columns(record: Record, values: Float[np.ndarray, "5 some"], moved: Float[np
 
 
 def write(record: Record, asked: Asked, kept: Answered) -> None:
-    """The statistics of a phase, where they belong: its tokens are `emitted` already."""
+    """The statistics of a phase, where they belong: its tokens are `emitted` already.
+
+    Raises:
+        RuntimeError: the workers measured other tokens than vLLM's stream brought.
+    """
     target = np.array(asked.target)[kept.rows]
     lengths = np.array([len(text) for text in asked.texts])
     moved = np.array(
@@ -106,6 +110,12 @@ def write(record: Record, asked: Asked, kept: Answered) -> None:
     )
     steps = asked.first + kept.steps
     said = steps < record.length[target]  # vLLM may have gone on after a stop string
+    wanted = np.maximum(record.length[list(asked.target)] - asked.first, 0).sum()
+    alike = kept.tokens[said, 0] == record.tokens[target[said], steps[said]]
+    if said.sum() != wanted or not alike.all():
+        raise RuntimeError(
+            f"vLLM's stream brought {wanted} tokens, its workers measured {said.sum()}, and {alike.sum()} are the same"
+        )
     values = columns(record, kept.values[:, :, 0], moved)
     record.measure(target[said], steps[said], values[:, said])
     if asked.first == 0:
