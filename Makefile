@@ -73,7 +73,7 @@ test-wheel: $(STAMP) wheel
 	tests/package/install.sh
 	$(BIN)/python -m pytest --confcutdir=tests/package tests/package
 
-# One bundle, the same texts by every one of them; after the three above, and no part of CI, whose time it would take.
+# One bundle, the same texts by every one of them; after the tests with vLLM, lm-eval and Inspect, and no part of CI, whose time it would take.
 test-everywhere: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --confcutdir=tests/everywhere tests/everywhere
 

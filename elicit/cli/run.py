@@ -268,9 +268,12 @@ def task_given(given: dict[str, Any]) -> Any:
 
 def fit_one(given: dict[str, Any], model: Any) -> Any:
     """The handle of a command's method, as `run_one` would fit it; nothing is evaluated."""
+    from elicit.cli.terminal import run_bars
     from elicit.methods import fit
 
-    return fit(given["method"], model, task_given(given).solved, **options_given(given))
+    name = given["method"]
+    with run_bars(quiet=True) as shown, tracked(shown, given, name) as progress:
+        return fit(name, model, task_given(given).solved, progress, **options_given(given))
 
 
 def run_one(

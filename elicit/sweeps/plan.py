@@ -1,5 +1,7 @@
 """What a sweep's file says, and the jobs that it stands for.
 
+analyses = ["pass-at-k"]     # over all runs of a model and a task, when these are done
+
 [axes]                       # every combination of these is a run
 method = ["direct", "cot-decoding"]
 model = ["smollm2-135m-latent"]
@@ -13,8 +15,6 @@ limit = 32
 
 [fit]                        # unless given each run fits its method on its own task
 task = "chain-sum"           # all methods are fitted on this one, and their bundles evaluated on every task
-
-analyses = ["pass-at-k"]     # over all runs of a model and a task, when these are done
 """
 
 from __future__ import annotations

@@ -279,6 +279,7 @@ limit = 2
 max_new_tokens = 4
 against = "none"
 dtype = "float32"
+track = "tensorboard:tracks"
 [fit]
 task = "chain-sum:min_terms=2,max_terms=2"
 """)
@@ -295,6 +296,9 @@ task = "chain-sum:min_terms=2,max_terms=2"
         assert kept.read_bytes() == weights
     assert len(list(Path("runs").glob("one-shot-rlvr-fit-*"))) == 1  # trained once
     assert len(list(joined.rows(joined.groups(folder)))) == 2
+    tracks = [file.read_bytes() for file in Path("tracks").rglob("events.*")]
+    assert sum(b"one-shot-rlvr/loss" in track for track in tracks) == 1  # of the fit
+    assert sum(b"one-shot-rlvr/tokens_per_item" in track for track in tracks) == 2  # of the runs
 
 
 def test_without_submitit_a_script_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
