@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -76,8 +77,10 @@ class Trackio:
     def __init__(self, project: str, name: str) -> None:
         import trackio
         from trackio.sqlite_storage import SQLiteStorage
+        from trackio.utils import TRACKIO_DIR
 
         try:
+            TRACKIO_DIR.mkdir(parents=True, exist_ok=True)  # which Trackio does beside the run, and only warns
             with redirect_stdout(sys.stderr):
                 self.run = trackio.init(
                     project, name, resume="allow", embed=False, auto_log_cpu=False, auto_log_gpu=False
@@ -86,8 +89,11 @@ class Trackio:
             for entry in SQLiteStorage.get_logs(project, name):
                 for key in entry.keys() - {"step", "timestamp"}:
                     self.kept.setdefault(key, set()).add(entry["step"])
-        except (OSError, ValueError) as error:
-            raise UserError(f"Trackio cannot write the project {project!r} ({error}); give another") from error
+        except (OSError, ValueError, sqlite3.Error) as error:
+            raise UserError(
+                f"Trackio cannot write the project {project!r} in {str(TRACKIO_DIR)!r} ({error}); give another, or set "
+                "TRACKIO_DIR to a folder"
+            ) from error
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self.run.log(dict(values), step=step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -140,6 +141,20 @@ def test_a_mistake_is_one_line(
     code, out, err = shell(*words)
     assert (code, out) == (2, "") and told in err and err.strip().count("\n") == 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["a file", "another's"])
+def test_a_place_that_trackio_cannot_write_to_is_refused(place: str, tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    text = tmp_path / "sums.db"
+    text.write_text("no database, and longer than the head of one. " * 4)
+    told = {"TRACKIO_DIR": str(text if place == "a file" else tmp_path)}  # read when Trackio is imported
+    words = ["-m", "elicit", "run", "--method", "direct", "--track", "trackio:sums", "--limit", "2"]
+    done = subprocess.run(
+        [sys.executable, *words], env={**os.environ, **told}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "Trackio cannot write the project 'sums'" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_comparing_finished_runs_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
