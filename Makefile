@@ -107,7 +107,7 @@ bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.capture --memory
 	$(BIN)/python -m experiments.benchmarks.training
 	$(BIN)/python -m experiments.benchmarks.training --memory
-	$(BIN)/python -m experiments.benchmarks.rl
+	$(BIN)/python -m experiments.benchmarks.rl --updates 4
 	$(BIN)/python -m experiments.benchmarks.rl --memory
 
 # Hashes anew, of the versions in constraints.txt and locked/*.in.

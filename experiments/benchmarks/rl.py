@@ -1,15 +1,16 @@
 """How fast an update of reinforcement learning is: this loop and TRL's `GRPOTrainer`, on the same work, in one run.
 
-    python -m experiments.benchmarks.rl               # about a quarter of an hour on two cores
-    python -m experiments.benchmarks.rl --memory      # the process's peak, this loop alone
+    python -m experiments.benchmarks.rl                            # about five minutes on two cores
+    python -m experiments.benchmarks.rl --updates 4                # the figures of README.md; twice as long
+    python -m experiments.benchmarks.rl --rollouts 8 --tokens 8    # whether it runs: a minute or two on one core
+    python -m experiments.benchmarks.rl --memory                   # the process's peak, this loop alone
 
 An update is 32 rollouts of one prompt, 48 tokens each (no end token is let through, so that both compute as many),
 their rewards, log-probabilities of the base for KL, loss, gradient and step of a LoRA adapter, in bf16.
 
 - TRL trains through `elicit.training.rl.trl_grpo`, with its own generation, without gradient checkpointing, in each of
-  the ways
-  that a CPU may like: all rollouts in one forward or eight at a time, fused attention or plain products. The fastest
-  of them counts.
+  the ways that a CPU may like: all rollouts in one forward or eight at a time, fused attention or plain products. The
+  fastest of them counts.
 - sampling is `decode` here and `generate` there; loss is all the rest of the update.
 - decoding: the same samples by the decoding loop, of the base without an adapter.
 """
@@ -22,8 +23,6 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,9 @@ from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge
 from elicit.training.trl_common import run
+from experiments.benchmarks.clock import clocked
 
-ROLLOUTS, TOKENS = 32, 48
+GROUP = 8
 ENDLESS = Prompt("template", template="{question}\n")  # without stop strings
 Times = list[tuple[float, float]]  # of each update: sampling, all of it
 
@@ -52,44 +52,26 @@ class Endless(Model):
         return frozenset()
 
 
-@contextmanager
-def clocked(owner: Any, name: str) -> Iterator[list[float]]:
-    """Seconds of each call of a function inside the context."""
-    spent: list[float] = []
-    function = getattr(owner, name)
-
-    def timed(*args: Any, **more: Any) -> Any:
-        began = time.perf_counter()
-        out = function(*args, **more)
-        spent.append(time.perf_counter() - began)
-        return out
-
-    setattr(owner, name, timed)
-    try:
-        yield spent
-    finally:
-        setattr(owner, name, function)
-
-
 def example() -> Items:
     return elicit.load_task("gsm-symbolic", limit=4).fit[:1]
 
 
-def settings(updates: int) -> Settings:
+def settings(updates: int, rollouts: int, tokens: int) -> Settings:
     return Settings(
-        updates=updates, rollouts=ROLLOUTS, group=8, part=8, max_new_tokens=TOKENS, reward="random:0.5", preflight=8
-    )
+        updates=updates, rollouts=rollouts, group=GROUP, part=GROUP, max_new_tokens=tokens, reward="random:0.5",
+        preflight=8,
+    )  # fmt: skip
 
 
-def ours(model: Model, updates: int) -> Times:
+def ours(model: Model, how: Settings) -> Times:
     """Updates of the loop."""
     with tempfile.TemporaryDirectory() as folder, clocked(loop, "sample") as sampling:
-        made = loop.train(model, example(), settings(updates), Path(folder), prompt=ENDLESS)
-    assert all(point.tokens == ROLLOUTS * TOKENS for point in made.curve)
+        made = loop.train(model, example(), how, Path(folder), prompt=ENDLESS)
+    assert all(point.tokens == how.rollouts * how.max_new_tokens for point in made.curve)
     return [(s, point.seconds) for s, point in zip(sampling, made.curve, strict=True)]
 
 
-def peer(model: Model, updates: int, part: int, attention: str) -> Times:
+def peer(model: Model, how: Settings, part: int, attention: str) -> Times:
     """The same by TRL, from one update's beginning to its end."""
     from transformers import TrainerCallback
 
@@ -103,31 +85,30 @@ def peer(model: Model, updates: int, part: int, attention: str) -> Times:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.perf_counter())
 
-    items, how = example(), settings(updates)
-    bridge = Bridge(model, items, how, ENDLESS, parse(how.reward), {}, own=False)
+    bridge = Bridge(model, example(), how, ENDLESS, parse(how.reward), {}, own=False)
     before = model.lm.config._attn_implementation
     model.lm.set_attn_implementation(attention)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            given = {"per_device_train_batch_size": part, "generation_kwargs": {"min_new_tokens": TOKENS}}
+            given = {"per_device_train_batch_size": part, "generation_kwargs": {"min_new_tokens": how.max_new_tokens}}
             made, _ = trl_grpo.trainer(model, bridge, Path(folder), given, callbacks=[Clock()])
             with clocked(made, "_generate_single_turn") as sampling:
-                run(made, updates)
+                run(made, how.updates)
     finally:
         model.lm.set_attn_implementation(before)
-    assert bridge.tokens == ROLLOUTS * TOKENS
+    assert bridge.tokens == how.rollouts * how.max_new_tokens
     return [(s, b - a) for s, a, b in zip(sampling, begins, ends, strict=True)]
 
 
-def decoding(model: Model, updates: int) -> list[float]:
+def decoding(model: Model, how: Settings) -> list[float]:
     """Seconds of the same samples without an adapter."""
     prompt = ENDLESS.ids(example()[0].question, model.tokenizer)
     out = []
-    for n in range(updates):
-        decoder = Sampling(ROLLOUTS, 1.0, max_new_tokens=TOKENS, first_sample=n * ROLLOUTS)
+    for n in range(how.updates):
+        decoder = Sampling(how.rollouts, 1.0, max_new_tokens=how.max_new_tokens, first_sample=n * how.rollouts)
         began = time.perf_counter()
         decode(
-            model.lm, [prompt], decoder.policy(["x"], model.vocab_size), max_new_tokens=TOKENS,
+            model.lm, [prompt], decoder.policy(["x"], model.vocab_size), max_new_tokens=how.max_new_tokens,
             stop=StopRule(frozenset()),
         )  # fmt: skip
         out.append(time.perf_counter() - began)
@@ -137,25 +118,34 @@ def decoding(model: Model, updates: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--updates", type=int, default=2, help="the first of each side makes kernels and is left out")
+    parser.add_argument("--rollouts", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", action="store_true")
     given = parser.parse_args()
+    if given.updates < 2 or given.rollouts < GROUP or given.rollouts % GROUP:
+        parser.error(
+            f"{given.updates} updates of {given.rollouts} rollouts were given; give at least 2 updates, and rollouts "
+            f"that are a multiple of {GROUP}"
+        )
+    how = settings(given.updates, given.rollouts, given.tokens)
     torch.set_num_threads(given.threads)
     loaded = load_model(given.model, dtype="bfloat16", device="cpu")
     model = Endless(loaded.name, loaded.lm, loaded.tokenizer, loaded.provenance)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    mine = ours(model, given.updates)[1:]  # kernels are made in the first
+    mine = ours(model, how)[1:]  # kernels are made in the first
     if given.memory:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"peak {peak:.2f} GiB, of it {before:.2f} before training; {ROLLOUTS} rollouts of {TOKENS} tokens, LoRA")
+        size = f"{how.rollouts} rollouts of {how.max_new_tokens} tokens"
+        print(f"peak {peak:.2f} GiB, of it {before:.2f} before training; {size}, LoRA")
         return
     rows: dict[str, Times] = {"this loop": mine}
-    for part in (ROLLOUTS, 8):
+    for part in dict.fromkeys((how.rollouts, GROUP)):
         for attention in ("sdpa", "eager"):
-            rows[f"TRL, {part} a forward, {attention}"] = peer(model, given.updates, part, attention)[1:]
-    again = ours(model, given.updates)[1:]
-    alone = statistics.median(decoding(model, given.updates)[1:])
+            rows[f"TRL, {part} a forward, {attention}"] = peer(model, how, part, attention)[1:]
+    again = ours(model, how)[1:]
+    alone = statistics.median(decoding(model, how)[1:])
     rows["this loop"] = [*mine, *again]
 
     def middle(times: Times, of: int) -> float:
@@ -171,10 +161,10 @@ def main() -> None:
             f"| {name} | {middle(times, 1):.1f} ({min(whole):.1f} to {max(whole):.1f}) | {middle(times, 0):.1f} | "
             f"{rest:.1f} | {middle(times, 1) / middle(rows['this loop'], 1):.2f} × |"
         )
-    sampled = middle(rows["this loop"], 0)
+    sampled, tokens = middle(rows["this loop"], 0), how.rollouts * how.max_new_tokens
     print(
         f"\nTRL at its best ({best}): {middle(rows[best], 1) / middle(rows['this loop'], 1):.2f} × our update. "
-        f"Sampling {ROLLOUTS * TOKENS / sampled:.0f} tokens/s with an adapter, {ROLLOUTS * TOKENS / alone:.0f} without "
+        f"Sampling {tokens / sampled:.0f} tokens/s with an adapter, {tokens / alone:.0f} without "
         f"({alone / sampled:.0%})."
     )
 

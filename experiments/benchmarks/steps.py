@@ -75,7 +75,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     model = elicit.load_model(given.model, dtype=given.dtype, device="cpu")
-    rows = [int(count) for count in given.rows.split(",")]
+    rows = sorted({int(count) for count in given.rows.split(",")})  # between them costs are interpolated
     step_of(model, rows[0])
     found: dict[int, list[float]] = {count: [] for count in rows}
     for _ in range(given.rounds):

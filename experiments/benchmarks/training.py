@@ -109,6 +109,8 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--checkpointing", action="store_true", help="of this loop")
     given = parser.parse_args()
+    if given.steps < 2 or given.rounds < 1:
+        parser.error(f"{given.steps} steps in {given.rounds} rounds were given; give at least 2 steps and 1 round")
     torch.set_num_threads(given.threads)
     recipe = Recipe(
         steps=given.steps, rows=given.rows, part=min(given.rows, Recipe().part), checkpointing=given.checkpointing
