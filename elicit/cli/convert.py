@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, foretold
 from elicit.cli.options import Json
 from probes.errors import UserError
 
@@ -32,25 +32,18 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Bring an SAE of another library into SAELens's form; what is pickled is opened by the interpreter named."""
-    import torch
-
     from elicit.cli.terminal import err, fetch_bar
     from elicit.cli.terminal import out as shown
-    from elicit.models.memory import free_bytes
-    from probes.estimate import check_room
     from probes.sae.convert import convert as converted
     from probes.sae.convert import forecast
 
     if k < 0:
         raise UserError(f"k {k} was given; give at least 1")
     needed = forecast(source)
-    check_room(
-        needed, out, free_bytes(torch.device("cpu")), what="converting", for_disk="give an --out that has room",
-        for_memory="convert it on a machine with more",
+    foretold(
+        needed, out, "cpu", what="converting", for_memory="convert it on a machine with more",
+        for_disk="give an --out that has room", dry_run=dry_run, as_json=as_json,
     )  # fmt: skip
-    if dry_run:
-        dry(needed, as_json)
-    tell(quiet=as_json)(needed)
     with fetch_bar(quiet=as_json) as progress:
         progress("conversion", 0, 0)
         made = converted(

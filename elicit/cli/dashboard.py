@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, foretold
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
 from elicit.cli.sae import Context, Sources
 from probes.errors import UserError
@@ -39,12 +39,10 @@ def dashboard(
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.corpus import corpus, sources_of
     from elicit.methods.sae_steer.forecast import dashboard as forecast
-    from elicit.models.memory import free_bytes
     from elicit.models.saes import open_sae
     from elicit.models.zoo import task_for
     from elicit.report.sae_dashboard import chosen, strongest
     from elicit.report.sae_dashboard import dashboard as made_page
-    from probes.estimate import check_room
     from probes.figures import MARK
     from probes.files import check_folder, make_folder, ours_to_replace, write_whole
     from probes.sae.activity import read_activity
@@ -69,16 +67,11 @@ def dashboard(
     loaded = load(named, dtype, device, device_map, quiet=as_json)
     check_model(loaded.lm, one)
     one = one.to(loaded.lm.device)
-    needed = forecast(
-        loaded, one, given, tokens, context, features=numbers, shown=count, contexts=contexts
+    needed = forecast(loaded, one, given, tokens, context, features=numbers, shown=count, contexts=contexts)
+    foretold(
+        needed, file, loaded.lm.device, what="the dashboard", for_disk="give another --out",
+        for_memory="give --features by number, or fewer --contexts", dry_run=dry_run, as_json=as_json,
     )  # fmt: skip
-    check_room(
-        needed, file, free_bytes(loaded.lm.device), what="the dashboard",
-        for_memory="give --features by number, or fewer --contexts", for_disk="give another --out",
-    )  # fmt: skip
-    if dry_run:
-        dry(needed, as_json)
-    tell(quiet=as_json)(needed)
     with fetch_bar(quiet=as_json) as progress:
         made = corpus(loaded, given, tokens, seed=seed, context=context, progress=progress, short=True)
         texts, _ = made.of()

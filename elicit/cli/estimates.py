@@ -7,11 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, NoReturn
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from probes.estimate import WORTH_TELLING, Estimate, spoken
+from probes.estimate import WORTH_TELLING, Estimate, check_room, spoken
+
+if TYPE_CHECKING:
+    import torch
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what time, memory and disk it will take, write nothing, and stop.")
@@ -35,6 +40,36 @@ def dry(needed: Estimate, as_json: bool) -> NoReturn:
     """Say what a command would take, and end it."""
     print(json.dumps(asdict(needed), indent=2) if as_json else needed.line)
     raise typer.Exit(0)
+
+
+def before(*, dry_run: bool, as_json: bool) -> Callable[[Estimate], None]:
+    """A function that is called with what a job takes before it begins: `tell`, or of a dry run `dry`."""
+    return partial(dry, as_json=as_json) if dry_run else tell(quiet=as_json)
+
+
+def foretold(
+    needed: Estimate, folder: Path, device: torch.device | str, *, what: str, for_memory: str, for_disk: str,
+    dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Refuse a job that there is no room for, and say what it takes.
+
+    Args:
+        needed: by the job.
+        folder: where it writes.
+        device: whose memory it takes.
+        what, for_memory, for_disk: as `probes.estimate.check_room`.
+        dry_run, as_json: as the command was asked.
+
+    Raises:
+        UserError: no room.
+    """
+    import torch
+
+    from elicit.models.memory import free_bytes
+
+    free = free_bytes(torch.device(device))
+    check_room(needed, folder, free, what=what, for_memory=for_memory, for_disk=for_disk)
+    before(dry_run=dry_run, as_json=as_json)(needed)
 
 
 @contextmanager

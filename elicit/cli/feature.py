@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, foretold
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError
@@ -158,10 +158,8 @@ def _ground(given: dict[str, Any]) -> Any:
     from elicit.methods.sae_steer.forecast import search
     from elicit.methods.sae_steer.options import Search
     from elicit.methods.sae_steer.pipeline import FALSIFIED_ON, load_saes, search_data
-    from elicit.models.memory import free_bytes
     from elicit.models.prompts import named_prompt
     from elicit.tasks.registry import load_task
-    from probes.estimate import check_room
     from probes.sae.autoencoder import check_feature
 
     task = load_task(given["task"] or task_for(given["model"]), limit=given["read"])
@@ -179,13 +177,11 @@ def _ground(given: dict[str, Any]) -> Any:
     needed = search(
         loaded, task.fit[: options.read], put, options.instruction, options.max_new_tokens, site, card="index" in given
     )
-    check_room(
-        needed, given.get("out") or Path("runs"), free_bytes(loaded.lm.device), what="the search",
+    foretold(
+        needed, given.get("out") or Path("runs"), loaded.lm.device, what="the search",
         for_memory="give a smaller --read or --max-new-tokens", for_disk="give another --out",
+        dry_run=given["dry_run"], as_json=given["as_json"],
     )  # fmt: skip
-    if given["dry_run"]:
-        dry(needed, given["as_json"])
-    tell(quiet=given["as_json"])(needed)
     with run_bars(quiet=given["as_json"]) as bars:
         on = search_data(loaded, task.fit, put, options, progress=bars)
     return on, options, loaded, task.fit[:FALSIFIED_ON]

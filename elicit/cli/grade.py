@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, counted, dry, tell
+from elicit.cli.estimates import DryRun, before, counted
 from elicit.cli.options import Json
 
 
@@ -72,9 +72,7 @@ def regrade(
 
     old = Run.load(run)
     needed = forecast(old, out)
-    if dry_run:
-        dry(needed, as_json)
-    tell(quiet=as_json)(needed)
+    before(dry_run=dry_run, as_json=as_json)(needed)
     with fetch_bar(quiet=as_json) as progress:
         new = again(old, out, render, progress)
     found: dict[str, dict[str, Any]] = changes(old, new)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, counted, dry, tell
+from elicit.cli.estimates import DryRun, before, counted, foretold
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load, show_list
 from probes.errors import UserError, unknown
 
@@ -42,12 +41,10 @@ def make(
     from elicit.cli.terminal import out as shown
     from elicit.cli.terminal import step_bar
     from elicit.models import zoo
-    from elicit.models.memory import free_bytes
     from elicit.tasks.organism.problems import FAMILIES
     from elicit.training.organisms.make import Plan, check_base, check_place, dtype_for, forecast
     from elicit.training.organisms.make import make as train
     from elicit.training.recipe import Recipe
-    from probes.estimate import check_room
 
     chosen = tuple(families.split("+")) if families else tuple(FAMILIES)
     plan = Plan(arm, latency, chosen, Recipe(steps=steps, lr=lr, rank=rank, rows=rows, seed=seed))
@@ -57,14 +54,11 @@ def make(
     model = load(base, dtype_for(plan), device, quiet=as_json)
     check_base(model)
     if dry_run or not folder.is_dir():  # what was begun was told of
-        needed = forecast(plan, model)
-        check_room(
-            needed, folder, free_bytes(model.lm.device), what="the training",
-            for_memory="give fewer --rows, a smaller --rank above 0 or a smaller --base", for_disk="give another --out",
+        foretold(
+            forecast(plan, model), folder, model.lm.device, what="the training", for_disk="give another --out",
+            for_memory="give fewer --rows, a smaller --rank above 0 or a smaller --base",
+            dry_run=dry_run, as_json=as_json,
         )  # fmt: skip
-        if dry_run:
-            dry(needed, as_json)
-        tell(quiet=as_json)(needed)
     with step_bar(steps, quiet=as_json) as on_step:
         train(plan, model, folder, on_step=on_step)
     about = zoo.about(str(folder))
@@ -123,7 +117,7 @@ def card(
     with run_bars(quiet=as_json) as bars:
         result = measure(
             loaded, items, folder, arm=about["arm"] if about else "latent", max_new_tokens=max_new_tokens, seed=seed,
-            progress=bars, before=partial(dry, as_json=as_json) if dry_run else tell(quiet=as_json),
+            progress=bars, before=before(dry_run=dry_run, as_json=as_json),
         )  # fmt: skip
     write_whole(folder / "card.json", json.dumps(result, indent=2))
     if about and own:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, before, dry, foretold
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
 from probes.errors import UserError
 from probes.estimate import Estimate
@@ -129,9 +129,7 @@ def train(
             )  # fmt: skip
         wrote = writing(loaded, chosen, tokens, context).seconds
         needed = replace(needed, seconds=needed.seconds + wrote, most=wrote > 0, writing_seconds=wrote)
-        if dry_run:
-            dry(needed, as_json)
-        tell(quiet=as_json)(needed)
+        before(dry_run=dry_run, as_json=as_json)(needed)
         make_folder(folder)
         held = make_folder(activations) if activations else inner_folder(folder / "activations")
         inner_folder(held / str(site))
@@ -209,10 +207,8 @@ def card(
     from elicit.cli.terminal import out as shown
     from elicit.methods.sae_steer.corpus import corpus, identity, sources_of
     from elicit.methods.sae_steer.forecast import card as forecast
-    from elicit.models.memory import free_bytes
     from elicit.models.saes import open_sae
     from elicit.models.zoo import task_for
-    from probes.estimate import check_room
     from probes.files import ours_to_replace, write_whole
     from probes.sae.card import check_model, fit_check, sae_card, similarity
 
@@ -229,13 +225,10 @@ def card(
     check_model(loaded.lm, one)
     one = one.to(loaded.lm.device)
     needed = forecast(loaded, one, chosen, tokens, context, batch_tokens)
-    check_room(
-        needed, folder if own else Path(), free_bytes(loaded.lm.device), what="the card",
-        for_memory="give a smaller --batch-tokens", for_disk="make room",
+    foretold(
+        needed, folder if own else Path(), loaded.lm.device, what="the card", for_disk="make room",
+        for_memory="give a smaller --batch-tokens", dry_run=dry_run, as_json=as_json,
     )  # fmt: skip
-    if dry_run:
-        dry(needed, as_json)
-    tell(quiet=as_json)(needed)
     cards: dict[str, Any] = {}
     about = identity(chosen, tokens, context, seed)
     with fetch_bar(quiet=as_json) as progress:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, before
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -138,11 +137,10 @@ def steer(
         strengths = _at_budgets(loaded, series[0].plan, budgets)
     by_nats = dict(zip(budgets, strengths, strict=True)) if budgets else {}
     shape = Prompt("template", template="{question}") if prompt else named_prompt(put, loaded.tokenizer)
-    before = partial(dry, as_json=as_json) if dry_run else tell(quiet=as_json)
     with run_bars(quiet=as_json) as bars:
         run = sweep(
             loaded, items, series, strengths, prompt=shape, max_new_tokens=max_new_tokens, out=out, seed=seed,
-            fresh=fresh, progress=bars, before=before,
+            fresh=fresh, progress=bars, before=before(dry_run=dry_run, as_json=as_json),
         )  # fmt: skip
     result = dose(run, loaded, items, series, strengths)
     _save(inner_folder(run.folder / "direction"), series, loaded, shape, gguf)
