@@ -85,6 +85,16 @@ def power_samples(model: Model, batch: Batch, on_step: OnStep | None = None) -> 
     return chains.finished()
 
 
+def _copy(source: tuple[Record, np.ndarray], target: tuple[Record, np.ndarray], rows: np.ndarray) -> None:
+    """The answers of some rows, with what was kept of their tokens."""
+    (its, its_z), (mine, mine_z) = source, target
+    for one, other in (
+        (its.tokens, mine.tokens), (its.length, mine.length), (its.finish, mine.finish), (its_z, mine_z),
+    ):  # fmt: skip
+        other[rows] = one[rows]
+    mine.values[:, rows] = its.values[:, rows]
+
+
 class _Chains:
     """The answer of each row, and what its moves have cost."""
 
@@ -133,33 +143,21 @@ class _Chains:
         if not len(rows):
             return
         begins = (numbers[:, 0] * self.held.length).astype(np.int64)
-        for its, mine in (
-            (self.tried.tokens, self.held.tokens),
-            (self.tried.length, self.held.length),
-            (self.tried.values, self.held.values),
-            (self.tried_z, self.held_z),
-        ):
-            its[:] = mine
+        held, tried = (self.held, self.held_z), (self.tried, self.tried_z)
+        _copy(held, tried, np.arange(len(self.prompts)))
         self._continue(self.tried, self.tried_z, rows, begins[rows], until, numbers[rows, 2:])
         taken = rows
         if self.decoder.accept == "metropolis":
             place = np.arange(self.decoder.max_new_tokens)
             gain = [
                 np.where((place >= begins[:, None]) & (place < record.length[:, None]), z, 0.0).sum(1)
-                for record, z in ((self.tried, self.tried_z), (self.held, self.held_z))
+                for record, z in (tried, held)
             ]
             log_ratio = gain[0] - gain[1] + np.log(self.held.length / self.tried.length)
             taken = rows[np.log1p(-numbers[rows, 1]) < log_ratio[rows]]  # 1 − u is above 0
         self.moved[rows] += 1
         self.accepted[taken] += 1
-        for mine, its in (
-            (self.held.tokens, self.tried.tokens),
-            (self.held_z, self.tried_z),
-            (self.held.length, self.tried.length),
-            (self.held.finish, self.tried.finish),
-        ):
-            mine[taken] = its[taken]
-        self.held.values[:, taken] = self.tried.values[:, taken]
+        _copy(tried, held, taken)
 
     def _continue(
         self,

@@ -79,7 +79,6 @@ def forecast(run: Run, out: Path | None = None) -> Estimate:
         return Estimate(0.0, beside="it is graded by the present version already")
     handles = {handle["source"]: handle for handle in config["arms"].values()}
     by_id = {item.id: item for item in items}
-    answers = sum(len(traces) for of in run.outcomes.values() for traces in of.values())
     began, done = time.perf_counter(), 0
     for source, trace in ((source, trace) for source, _, traces in run.store.batches() for trace in traces):
         _read(trace, items, by_id[trace.item], handles[source])
@@ -87,7 +86,7 @@ def forecast(run: Run, out: Path | None = None) -> Estimate:
         if time.perf_counter() - began > SECONDS:
             break
     each = (time.perf_counter() - began) / max(1, done)
-    return Estimate(each * answers, disk=disk, beside="the statistics and the page follow")
+    return Estimate(each * _answers(run), disk=disk, beside="the statistics and the page follow")
 
 
 def regrade(
@@ -132,8 +131,7 @@ def regrade(
         store.write_items(items)
         if (run.folder / "elicited").is_dir():
             shutil.copytree(run.folder / "elicited", folder / "elicited", dirs_exist_ok=True)
-        answers = sum(len(traces) for of in run.outcomes.values() for traces in of.values())
-        done = 0
+        done, answers = 0, _answers(run)
         for source, batch, traces in run.store.batches():
             progress("answers", done, answers)
             done += len(traces)
@@ -154,6 +152,10 @@ def regrade(
             store.write(REPORT, page(new))
         store.finish(metrics)
     return new
+
+
+def _answers(run: Run) -> int:
+    return sum(len(traces) for of in run.outcomes.values() for traces in of.values())
 
 
 def _with_gold(run: Run) -> Items:
