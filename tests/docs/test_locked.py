@@ -11,22 +11,22 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.newest.__main__ import pinned
+
 ROOT = Path(__file__).parents[2]
 LOCKED = ROOT / "locked"
 LISTS = {"project": ROOT / "constraints.txt"} | {one.stem: one for one in LOCKED.glob("*.in")}
 
 
-def pinned(file: Path) -> dict[str, str]:
-    """Versions by name."""
-    found = [Requirement(line.rstrip(" \\")) for line in file.read_text().splitlines() if re.match("[A-Za-z]", line)]
-    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in found}
+def versions(file: Path) -> dict[str, str]:
+    return pinned(file.read_text().splitlines())
 
 
 @pytest.mark.parametrize("name", sorted(LISTS))
 def test_hashes_are_of_the_versions_that_are_written_down(name: str) -> None:
-    asked = pinned(LISTS[name])
+    asked = versions(LISTS[name])
     asked.pop("torch", None)  # its build hangs on the machine
-    assert pinned(LOCKED / f"{name}.txt") == asked, "run make lock"
+    assert versions(LOCKED / f"{name}.txt") == asked, "run make lock"
 
 
 @pytest.mark.parametrize("file", sorted(LOCKED.glob("*.txt")), ids=lambda file: file.stem)
@@ -37,13 +37,13 @@ def test_every_package_has_a_hash(file: Path) -> None:
 
 def test_what_the_site_is_built_by_is_as_asked() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    locked = pinned(LOCKED / "docs.txt")
+    locked = versions(LOCKED / "docs.txt")
     for one in map(Requirement, extras["docs"]):
         assert one.specifier.contains(locked[canonicalize_name(one.name)]), "run make lock"
 
 
 def test_what_runs_here_is_what_is_written_down() -> None:
-    asked = pinned(LISTS["project"])
+    asked = versions(LISTS["project"])
     for name in ("numpy", "transformers", "safetensors", "plotly", "nnsight", "sae-lens", "transformer-lens"):
         assert version(name) == asked[name]
     assert version("torch").partition("+")[0] == asked["torch"]

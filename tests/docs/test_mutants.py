@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.faults import FAULTS, ROOT, Fault
+from tests.mutants.fault import ROOT, Fault
+from tests.mutants.faults import FAULTS
 from tests.mutants.table import README, known
 
 

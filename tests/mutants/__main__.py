@@ -4,9 +4,9 @@
     python -m tests.mutants delta,vote       # those whose names begin so
     python -m tests.mutants --write          # the table of tests/mutants/README.md anew
 
-A fault stands in `faults.py`: the lines that it changes, the property that it breaks, and the test files that state
-it. Each is tried in a process of its own, forked from one that has loaded torch and transformers: whoever imports the
-module gets the changed source, and no file is touched. The test that saw a fault the last time runs first. A fault
+A fault stands in a list of `faults.py`: the lines that it changes, the property that it breaks, and the test files that
+state it. Each is tried in a process of its own, forked from one that has loaded torch and transformers: whoever imports
+the module gets the changed source, and no file is touched. The test that saw a fault the last time runs first. A fault
 that no test sees is printed, as is one whose lines are no longer there.
 
 Tests that start the command line as a process of its own see no fault, and are no test of one.
@@ -24,10 +24,10 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.faults import FAULTS, Fault
+from tests.mutants.fault import ROOT, Fault
+from tests.mutants.faults import FAULTS
 from tests.mutants.table import known, write
 
-ROOT = Path(__file__).parents[2]
 PASSED, FAILED = 0, 1  # of pytest
 BROKEN = 70
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.mutants.fault import ROOT
 from tests.mutants.faults import FAULTS
 
 README = Path(__file__).parent / "README.md"
@@ -30,6 +31,6 @@ def write(seen: Mapping[str, str]) -> None:
         HEAD, "| --- | --- | --- | --- |",
     ]  # fmt: skip
     for fault in FAULTS:
-        where = fault.path.relative_to(Path(__file__).parents[2])
+        where = fault.path.relative_to(ROOT)
         lines.append(f"| {fault.name} | `{where}` | {fault.breaks} | `{seen.get(fault.name, NONE)}` |")
     README.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -29,7 +29,7 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 def pinned(lines: Iterable[str]) -> dict[str, str]:
     """Versions by name."""
-    found = [Requirement(line) for line in lines if line[:1].isalpha()]
+    found = [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalpha()]  # where hashes follow it goes on
     return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in found}
 
 
