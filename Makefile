@@ -123,7 +123,7 @@ licences: $(STAMP) $(TOOLS)/.installed
 
 $(TOOLS)/.installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1 setuptools==84.2.1 uv==0.13.9 pip-audit pip-licenses
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1 setuptools==84.2.1 uv==0.13.9 pip-audit==2.10.1 pip-licenses==5.5.5
 	@touch $@
 
 clean:
