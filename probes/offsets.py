@@ -7,6 +7,7 @@ SentencePiece, which drops a leading blank) they are decoded in windows whose be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -15,31 +16,37 @@ from transformers import PreTrainedTokenizerBase
 
 WINDOW = 32
 CUT = "\ufffd"  # what decodes a character that is not whole yet
+BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # a token of byte fallback: one that fits no character spoils its whole run
 
 
 class Growing:
-    """The text of tokens that come one by one, in linear time.
+    """The text of tokens that come one by one, in linear time but for runs of byte tokens.
 
     Attributes:
         ids: the tokens so far.
         text: their characters that are whole.
         cut: whether they end within a character.
+        undecided: whether they end in a run of byte tokens: its next one may change all its characters.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.ids: list[int] = []
-        self.text, self.cut = "", False
+        self.text, self.cut, self.undecided = "", False, False
         # A window begins with token `begin`; up to token `known`, a whole character's end, it is known: its first
         # `before` characters are the last ones of `head`.
         self.begin, self.known, self.head, self.before = 0, 0, "", 0
 
     def add(self, token: int) -> None:
         self.ids.append(token)
+        known = known_ids(self.tokenizer, [token])
+        name = self.tokenizer.convert_ids_to_tokens(known[0]) if known else None
+        if name is not None:  # an id beyond the tokenizer's ends no run
+            self.undecided = BYTE.fullmatch(name) is not None
         piece = decoded(self.tokenizer, self.ids[self.begin :])
         kept = piece.rstrip(CUT)
         self.text, self.cut = self.head + kept[self.before :], len(kept) < len(piece)
-        if len(self.ids) - self.known >= WINDOW and not self.cut:
+        if len(self.ids) - self.known >= WINDOW and not (self.cut or self.undecided):
             self.begin, self.known, self.head = self.known, len(self.ids), self.text
             self.before = len(decoded(self.tokenizer, self.ids[self.begin :]))
 

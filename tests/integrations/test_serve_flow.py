@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elicit.decoding.loop import Listener
@@ -36,6 +36,7 @@ from tests.support.tokenizers import FAMILIES
     st.booleans(),
     st.integers(1, 5),
 )
+@example([1, 299, 129], [], False, 1)  # an id beyond the tokenizer's between two bytes
 @settings(max_examples=100, deadline=None)
 def test_what_is_sent_is_always_the_beginning_of_the_answer(
     family: str, ids: list[int], stop: list[str], wants: bool, every: int

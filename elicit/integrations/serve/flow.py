@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,8 +11,6 @@ from transformers import PreTrainedTokenizerBase
 
 from elicit.decoding.trace import Trace, rounded, text_of
 from probes.offsets import Growing
-
-BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # a token of byte fallback: what it is depends on the bytes after it
 
 
 class Torn(Exception):
@@ -78,7 +75,7 @@ class Flow:
         if ended or len(self.ends) == self.limit:
             self.text, self.ends = text_of(self.tokenizer, self.growing.ids, self.stop)
             self.finish = "stop" if ended else "length"
-        elif BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token))) is None:
+        elif not self.growing.undecided:
             self.text = self.growing.text[: held_from(self.growing.text, self.stop)]
 
     def end(self, trace: Trace) -> None:
