@@ -31,6 +31,7 @@ def plan(
 ) -> None:
     """Write the jobs that a file stands for into a folder; nothing is computed yet."""
     from elicit.analysis import ANALYSES, takes_runs
+    from elicit.cli.track import check_track
     from elicit.methods import check_options, options_of
     from elicit.sweeps.folder import Folder
     from elicit.sweeps.plan import jobs_of, read
@@ -40,6 +41,7 @@ def plan(
         if name not in ANALYSES or not takes_runs(name):
             raise unknown("analysis of runs", name, [one for one in ANALYSES if takes_runs(one)])
     jobs = jobs_of(read_sweep, options_of, defaults())
+    check_track(read_sweep.run.get("track", ""))
     for job in jobs:
         if job.kind != "analyse":
             check_options(job.given["method"], job.given["options"])
@@ -61,7 +63,10 @@ def work(
         float, typer.Option(min=1.0, help="Seconds after which the job of a worker that is silent is taken over.")
     ] = 120.0,
 ) -> None:
-    """Do jobs until none is left; any number of workers may, on any machine that sees the folder."""
+    """Do jobs until none is left; any number of workers may, on any machine that sees the folder.
+
+    The exit code is 1 where jobs have failed.
+    """
     from elicit.sweeps import launch
     from elicit.sweeps.folder import Folder
     from elicit.sweeps.worker import work as work_on
@@ -83,6 +88,10 @@ def work(
         signal.signal(signal.SIGTERM, _interrupted)
         counts = work_on(opened, Doer().do, told=lambda line: print(f"elicit: {line}", file=sys.stderr))
         print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if launcher != "slurm" and (failed := opened.counts()["failed"]):
+        told = f"elicit: {failed} of {len(opened.jobs)} jobs failed; elicit sweep status {folder} says why"
+        print(told, file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @sweep.command()

@@ -1,7 +1,8 @@
 """`--track`: what a run measures, also as a track of TensorBoard or Trackio; off unless it is asked for.
 
 A track is named after the command, so the same command, which resumes a run, goes on in the same track; of each series
-a step that is there is not written again. Nothing leaves this machine. A tracker that fails while a run
+a step that is there is not written again. With `--fresh` another track begins, named with the next number, and the
+command goes on in the latest from then on. Nothing leaves this machine. A tracker that fails while a run
 works is told once and left; the run goes on.
 """
 
@@ -11,9 +12,10 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -35,7 +37,10 @@ LEFT_OUT = ("track", "as_json", "dry_run", "fresh")  # of a command, what makes 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Where series go; `kept` has the steps of each that were there when it was opened."""
+    """Where series go; `kept` has the steps of each that were there when it was opened.
+
+    Made of a place, what its tracks are called, and whether another one begins.
+    """
 
     kept: dict[str, set[int]]
 
@@ -47,13 +52,14 @@ class Tracker(Protocol):
 class TensorBoard:
     """A run of TensorBoard: event files in a folder of its own. Each step is on the disk before the next begins."""
 
-    def __init__(self, folder: str, name: str) -> None:
+    def __init__(self, folder: str, name: str, fresh: bool) -> None:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from torch.utils.tensorboard import SummaryWriter
 
-        place = Path(folder).expanduser() / name
+        above = Path(folder).expanduser()
         self.kept: dict[str, set[int]] = {}
         try:
+            place = above / numbered(name, [one.name for one in above.iterdir()] if above.is_dir() else [], fresh)
             if place.is_dir():
                 read = EventAccumulator(str(place), size_guidance={"scalars": 0})
                 read.Reload()
@@ -74,13 +80,14 @@ class TensorBoard:
 class Trackio:
     """A run in Trackio's database on this machine; what it says goes to standard error."""
 
-    def __init__(self, project: str, name: str) -> None:
+    def __init__(self, project: str, name: str, fresh: bool) -> None:
         import trackio
         from trackio.sqlite_storage import SQLiteStorage
         from trackio.utils import TRACKIO_DIR
 
         try:
             TRACKIO_DIR.mkdir(parents=True, exist_ok=True)  # which Trackio does beside the run, and only warns
+            name = numbered(name, SQLiteStorage.get_runs(project), fresh)
             with redirect_stdout(sys.stderr):
                 self.run = trackio.init(
                     project, name, resume="allow", embed=False, auto_log_cpu=False, auto_log_gpu=False
@@ -103,7 +110,7 @@ class Trackio:
             self.run.finish()
 
 
-TRACKERS: dict[str, Callable[[str, str], Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio}
+TRACKERS: dict[str, Callable[[str, str, bool], Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio}
 
 
 class Tracked:
@@ -205,4 +212,12 @@ def opened(given: Mapping[str, Any], name: str) -> Tracker:
     check_track(given["track"])
     kind, _, place = given["track"].partition(":")
     said = json.dumps({k: v for k, v in given.items() if k not in LEFT_OUT}, sort_keys=True, default=str)
-    return TRACKERS[kind](place, f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}")
+    return TRACKERS[kind](place, f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:8]}", given.get("fresh", False))
+
+
+def numbered(name: str, there: Iterable[str], fresh: bool) -> str:
+    """The latest of the tracks of a command, `name`, `name-2`, `name-3`; or, afresh, the one after it."""
+    found = re.compile(re.escape(name) + r"(?:-([0-9]+))?")
+    last = max((int(match[1] or 1) for one in there if (match := found.fullmatch(one))), default=0)
+    number = last + fresh if last else 1
+    return name if number == 1 else f"{name}-{number}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from elicit.cli.track import TRACKERS, Tracked, measure_arms, opened
+from elicit.cli.track import TRACKERS, Tracked, measure_arms, numbered, opened
 from elicit.decoding.progress import Silent
 from elicit.evaluation.evaluator import evaluate
 from elicit.methods import fit
@@ -34,8 +34,8 @@ def of_tensorboard(folder: Path) -> dict[str, list[int]]:
     """Each series' steps, as TensorBoard's own reader has them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (place,) = folder.iterdir()
-    read = EventAccumulator(str(place), size_guidance={"scalars": 0})
+    latest = max(folder.iterdir(), key=lambda place: len(place.name))
+    read = EventAccumulator(str(latest), size_guidance={"scalars": 0})
     read.Reload()
     return {tag: [one.step for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 
@@ -43,8 +43,8 @@ def of_tensorboard(folder: Path) -> dict[str, list[int]]:
 def of_trackio(_: Path) -> dict[str, list[int]]:
     """Likewise, as Trackio's command line says it."""
     words = ["list", "runs", "--project", "sums", "--json"]
-    (run,) = json.loads(_trackio(*words))["runs"]
-    name = run["name"] if isinstance(run, dict) else run
+    runs = [run["name"] if isinstance(run, dict) else run for run in json.loads(_trackio(*words))["runs"]]
+    name = max(runs, key=len)
     words = ["list", "metrics", "--project", "sums", "--run", name, "--json"]
     found = {}
     for metric in json.loads(_trackio(*words))["metrics"]:
@@ -98,13 +98,28 @@ def test_a_step_is_tracked_once_and_a_resumed_training_goes_on(
     assert {f"one-shot-rlvr/{key}" for key in ("reward", "accuracy", "kl", "tokens_per_second")} <= found.keys()
     assert found["one-shot-rlvr/tokens_per_item"] == [0]
     assert all(len(steps) == len(set(steps)) for steps in found.values())
+    given["fresh"] = True
+    with redirect_stdout(out):
+        for _ in range(2):  # afresh, and resumed
+            both = Tracked(Silent(), opened(given, "rl"))
+            both.measure("one-shot-rlvr", 0, {"loss": 2.0})
+            both.close()
+            assert read(tmp_path / "logs") == {"one-shot-rlvr/loss": [0]}  # a track of its own
+            given["fresh"] = False
     assert not out.getvalue()  # which is for JSON
+
+
+def test_the_latest_track_of_a_command_goes_on_and_a_fresh_one_follows_it() -> None:
+    there = ["rl-0f", "rl-0f-2", "rl-0f-10", "rl-0f-x", "rl-0f3-11", "sft-0f-12"]
+    assert numbered("rl-0f", there, False) == "rl-0f-10" and numbered("rl-0f", there, True) == "rl-0f-11"
+    assert numbered("rl-0f", ["rl-0f"], True) == "rl-0f-2"
+    assert numbered("rl-0f", [], False) == numbered("rl-0f", [], True) == "rl-0f"
 
 
 class Broken:
     """A tracker whose disk is full."""
 
-    def __init__(self, place: str, name: str) -> None:
+    def __init__(self, place: str, name: str, fresh: bool) -> None:
         self.kept: dict[str, set[int]] = {}
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -116,7 +131,7 @@ class Broken:
 
 def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "tensorboard", Broken)
-    both, err = Tracked(Silent(), Broken("", "")), io.StringIO()
+    both, err = Tracked(Silent(), Broken("", "", False)), io.StringIO()
     with redirect_stderr(err):
         for step in range(3):
             both.measure("rl", step, {"loss": 1.0})

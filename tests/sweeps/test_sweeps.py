@@ -337,6 +337,7 @@ def test_an_interruption_reaches_the_workers(tmp_path: Path) -> None:
         ("[axes]\nmethod = ['direct']\n[fit]\ntsk = 'chain-sum'", "did you mean fit.task"),
         ("[axes]\nmethod = ['direct']\n[run]\ncontrols = true\n[fit]\ntask = 'chain-sum'", "give one"),
         ("analyses = ['pas-at-k']\n[axes]\nmethod = ['direct']", "did you mean pass-at-k"),
+        ("[axes]\nmethod = ['direct']\n[run]\ntrack = 'tensorbord:x'", "did you mean tensorboard"),
         ("[axes", "is not TOML"),
     ],
 )
@@ -345,6 +346,25 @@ def test_what_is_refused(tmp_path: Path, text: str, told: str) -> None:
     code, _, error = shell("sweep", "plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "sweep"))
     assert (code, told in error, error.count("\n")) == (2, True, 1), error
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_with_failed_jobs_ends_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.toml").write_text(f"""
+[axes]
+method = ["direct"]
+model = ["{save_tiny(tmp_path / "tiny")}"]
+task = ["chain-sum:min_terms=2,max_terms=2", "gone.jsonl"]
+[run]
+limit = 2
+max_new_tokens = 4
+dtype = "float32"
+""")
+    assert shell("sweep", "plan", "plan.toml", "--out", "sweep")[0] == 0
+    for _ in range(2):  # also where nothing is left to do
+        code, _, error = shell("sweep", "work", "sweep")
+        assert code == 1 and "1 of 2 jobs failed; elicit sweep status sweep says why" in error
+    assert Folder(Path("sweep")).counts()["done"] == 1
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
