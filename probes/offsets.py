@@ -42,7 +42,7 @@ class Growing:
         known = known_ids(self.tokenizer, [token])
         name = self.tokenizer.convert_ids_to_tokens(known[0]) if known else None
         if name is not None:  # an id beyond the tokenizer's ends no run
-            self.undecided = BYTE.fullmatch(name) is not None
+            self.undecided = BYTE.fullmatch(str(name)) is not None
         piece = decoded(self.tokenizer, self.ids[self.begin :])
         kept = piece.rstrip(CUT)
         self.text, self.cut = self.head + kept[self.before :], len(kept) < len(piece)

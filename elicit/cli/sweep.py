@@ -41,7 +41,7 @@ def plan(
         if name not in ANALYSES or not takes_runs(name):
             raise unknown("analysis of runs", name, [one for one in ANALYSES if takes_runs(one)])
     jobs = jobs_of(read_sweep, options_of, defaults())
-    check_track(read_sweep.run.get("track", ""))
+    check_track(str(read_sweep.run.get("track", "")))
     for job in jobs:
         if job.kind != "analyse":
             check_options(job.given["method"], job.given["options"])
