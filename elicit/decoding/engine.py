@@ -119,6 +119,10 @@ class Can:
     training: bool = False
 
 
+class EngineDied(UserError):
+    """Processes that an engine decodes in have ended by themselves. It is closed; the next batch starts others."""
+
+
 class Engine(ABC):
     """What decodes a batch. One is made for a model when that is first decoded, and kept as long as the model.
 
@@ -161,7 +165,13 @@ class Engine(ABC):
             batch: asks for nothing that the engine does not claim.
             on_step: called after every step, with its number and the rows that are still open; an engine that cannot
                 say need not call it.
+
+        Raises:
+            EngineDied: its processes did.
         """
+
+    def close(self) -> None:  # noqa: B027  # most hold nothing
+        """End what it holds besides the model; it begins again when something is decoded."""
 
 
 ENGINES: dict[str, str | type[Engine]] = {

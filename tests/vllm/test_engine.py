@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 import elicit
 from elicit.decoding.decoders import Branching, Decoder, Greedy, Hybrid, Sampling
-from elicit.decoding.engine import Batch, decode_batch, engine_of
+from elicit.decoding.engine import Batch, EngineDied, decode_batch, engine_of
 from elicit.decoding.engines.vllm import VLLMEngine
 from elicit.decoding.loop import Generation, StopRule
 from elicit.models.model import Model
@@ -55,7 +56,7 @@ def reference() -> Model:
 def model(reference: Model) -> Iterator[Model]:
     made = replace(reference, engine="vllm", engine_options={"max_model_len": 512})
     yield made
-    engine_of(made).close()  # type: ignore[attr-defined]
+    engine_of(made).close()
 
 
 def batch_of(model: Model, decoder: Decoder, stop: tuple[str, ...] = (), **more: Any) -> Batch:
@@ -241,6 +242,26 @@ def test_an_interrupted_batch_leaves_nothing_behind(reference: Model, model: Mod
     check_equal(
         decode_batch(model, batch_of(model, Greedy(8))), decode_batch(reference, batch_of(reference, Greedy(8)))
     )
+
+
+def test_a_process_that_is_killed_is_one_line_and_others_are_started(
+    reference: Model, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_of(model).close()
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+
+    def kill(step: int, rows: int) -> None:
+        if step == 3:
+            for child in psutil.Process().children(recursive=True):
+                if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline()):
+                    child.kill()
+
+    with pytest.raises(EngineDied, match="vLLM's processes ended while they decoded"):
+        decode_batch(model, batch_of(model, Greedy(24), arms=[("", added())]), kill)
+    check_equal(
+        decode_batch(model, batch_of(model, Greedy(4))), decode_batch(reference, batch_of(reference, Greedy(4)))
+    )
+    engine_of(model).close()
 
 
 def test_what_it_cannot_do_is_refused(reference: Model, model: Model) -> None:

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from safetensors.torch import load
 
 from elicit.decoding.decoders import Branching, Greedy, Sampling, decoder_to_dict
-from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery
+from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, EngineDied, check_delivery
 from elicit.decoding.engines.hf import checked
 from elicit.decoding.loop import Generation, OnStep, Record
 from elicit.decoding.loop import Rows as Opened
@@ -104,6 +104,18 @@ class VLLMEngine(Engine):
         self.adapters, self.remembered = {}, {}
 
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
+        try:
+            return self._answers(batch, on_step)
+        except Exception as error:
+            if not _died(error):
+                raise
+            self.close()
+            raise EngineDied(
+                f"vLLM's processes ended while they decoded ({type(error).__name__}: killed, or out of memory); give "
+                "the same command again, with a smaller gpu_memory_utilization or max_num_seqs where memory ran out"
+            ) from error
+
+    def _answers(self, batch: Batch, on_step: OnStep | None) -> list[list[Generation]]:
         model, decoder = self.model, batch.decoder
         check_prompts(model.lm, batch.prompts, decoder.max_new_tokens, batch.stop.tokenizer)
         batch.policy(model)  # refuses what it cannot choose among
@@ -363,6 +375,15 @@ class VLLMEngine(Engine):
         except (ValueError, RuntimeError, NotImplementedError) as error:
             told = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"vLLM cannot be started for {self.model.name} ({told}); use the hf engine") from error
+
+
+def _died(error: BaseException | None) -> bool:
+    """Whether it is, or came while one handled, vLLM's word for its processes' end."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    while error is not None and not isinstance(error, EngineDeadError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _both(one: Delivery, other: Delivery) -> Delivery:

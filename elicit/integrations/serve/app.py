@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from elicit.integrations.serve.events import Events
-from elicit.integrations.serve.queue import Hear, Queue, Refused, deaf
+from elicit.integrations.serve.queue import LOG, Hear, Queue, Refused, deaf
 from elicit.integrations.serve.requests import Chat, Completion, read
 from elicit.integrations.serve.responses import refusal, whole
 from elicit.integrations.serve.served import Answers, Job, Served, UnknownModel
@@ -75,7 +75,12 @@ def application(
 
     def repair() -> None:
         for model in models.values():
-            model.kept.pop("engine", None)  # the next batch makes another
+            engine = model.kept.pop("engine", None)  # the next batch makes another
+            try:
+                if engine is not None:
+                    engine.close()
+            except Exception:  # noqa: BLE001  # it is broken; the server goes on
+                LOG.exception("the engine of %s could not be closed", model.name)
 
     def seen(jobs: Sequence[Job], took: float) -> None:
         metrics.batch.observe(sum(job.rows for job in jobs))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from elicit.decoding.engine import EngineDied
 from elicit.decoding.loop import Listener
 from elicit.integrations.serve.served import Answers, Job
 from probes.errors import UserError
@@ -154,7 +155,8 @@ class Queue:
             found = self.answer([one.job for one in some], some)
         except UserError as error:
             if len(some) == 1:
-                _give(loop, some[0], error)
+                died = isinstance(error, EngineDied)
+                _give(loop, some[0], Refused(500, "the engine ended; it begins anew") if died else error)
             else:
                 for one in some:
                     self._decode(loop, [one])
