@@ -82,6 +82,14 @@ _CHOICES: dict[str, Callable[[Sequence[Answered], Sequence[int]], int]] = {
 _GROUPED = ("sum", "vote")
 RULES: tuple[str, ...] = ("greedy", *_CHOICES, "random", "oracle")
 OF_ANSWERS: tuple[str, ...] = ("greedy", "vote", "random", "oracle")  # those that need no token's probability
+OF_LOGPROBS: tuple[str, ...] = (
+    "greedy",
+    "vote",
+    "mean-logprob",
+    "logprob",
+    "random",
+    "oracle",
+)  # and of no other token
 SELECTABLE: tuple[str, ...] = ("greedy", *_CHOICES)
 
 

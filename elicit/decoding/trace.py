@@ -16,7 +16,7 @@ from probes.offsets import decoded, token_ends
 
 DIGITS = 6
 # Fields that older samples lack.
-_LATER = ("unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted")
+_LATER = ("unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted", "logged")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Trace:
     `accepted` count the answers that a chain tried and took, and `spent` the tokens of them all
     (`elicit.decoding.power`). What may be empty from `unjudged` on is written only where it says something. Of an
     answer that another program decoded no token is known, and `spent` and `prompt_tokens` are −1 where its log did not
-    count them.
+    count them; `logged` is the log-probability of each of its tokens, by whatever tokenizer, where its log has them.
     """
 
     item: str
@@ -74,6 +74,7 @@ class Trace:
     delta_zero: float | None = None
     moves: int | None = None
     accepted: int | None = None
+    logged: list[float] = field(default_factory=list)
 
     @property
     def correct(self) -> bool:
@@ -91,14 +92,15 @@ class Trace:
 
     @property
     def mean_logprob(self) -> float:
-        return float(np.mean(self.logprob)) if self.logprob else float("-inf")
+        logprob = self.logprob or self.logged
+        return float(np.mean(logprob)) if logprob else float("-inf")
 
     @property
     def total_logprob(self) -> float:
-        return float(sum(self.logprob))
+        return float(sum(self.logprob or self.logged))
 
     def to_dict(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if k not in _LATER or v not in ("", None)}
+        return {k: v for k, v in asdict(self).items() if k not in _LATER or v not in ("", None, [])}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Trace:

@@ -253,5 +253,5 @@ def _trace(one: Record, score: float | None, kind: Kind) -> Trace:
         spent=-1 if one.spent is None else one.spent,
         prompt_tokens=-1 if one.prompt_tokens is None else one.prompt_tokens,
         dropped="" if answer is not None else "no answer", span=None, delta=None,
-        tokens=[], ends=[], top1=[], top2=[], entropy=[], logprob=[],
+        tokens=[], ends=[], top1=[], top2=[], entropy=[], logprob=[], logged=one.logprob or [],
     )  # fmt: skip

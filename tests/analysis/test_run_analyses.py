@@ -15,6 +15,7 @@ import torch
 
 import elicit
 from elicit.analysis import ANALYSES, analyse
+from elicit.analysis.behaviour.routing import SIGNALS
 from elicit.cli import app as cli
 from elicit.decoding import Branching, Greedy, Sampling, Trace
 from elicit.elicited import Elicited
@@ -200,7 +201,7 @@ def test_routing_finds_the_sure_answers(runs: list[Run]) -> None:
     result = analyse("routing", runs[:1])
     assert result.data["long"] == "cot-prompt" and sum(result.data["fitted"]) == 24
     rows = table(result, "gate")
-    assert set(rows) == {"Δ of the answer", "entropy of the answer", "entropy of all tokens"}
+    assert set(rows) == set(SIGNALS)
     for options, said in (
         ({"tolerance": -1.0}, "tolerance of -1.0"),
         ({"short": "cot-prompt", "long": "cot-prompt"}, "given for both arms"),

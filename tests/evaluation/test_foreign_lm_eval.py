@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
+from elicit.evaluation.run.foreign import read_log
 from elicit.evaluation.run.foreign_lm_eval import is_lm_eval, read_lm_eval
 from probes.errors import UserError
 
 
-def written(doc: int, texts: list[str], score: float, **changed: Any) -> dict[str, Any]:
+def written(number: int, texts: list[str], score: float, **changed: Any) -> dict[str, Any]:
     return {
-        "doc_id": doc,
-        "doc": {"question": f"{doc} + 1?", "answer": str(doc + 1)},
-        "target": f"so #### {doc + 1}",
-        "arguments": {"gen_args_0": {"arg_0": f"Q: {doc} + 1?\nA:", "arg_1": {"until": ["\n"]}}},
+        "doc_id": number,
+        "doc": {"question": f"{number} + 1?", "answer": str(number + 1)},
+        "target": f"so #### {number + 1}",
+        "arguments": {"gen_args_0": {"arg_0": f"Q: {number} + 1?\nA:", "arg_1": {"until": ["\n"]}}},
         "resps": [texts],
         "filtered_resps": [texts[0]],
         "filter": "last",
@@ -36,7 +37,8 @@ def chosen(likely: list[float], gold: int) -> dict[str, Any]:
 
 def log(tmp_path: Path, *lines: Any) -> Path:
     file = tmp_path / "samples_sums_of_one_2026-11-28T07-00-00.123456.jsonl"
-    file.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+    file.write_text(text, errors="surrogateescape")
     return file
 
 
@@ -87,9 +89,19 @@ def test_of_several_filters_one_is_read(tmp_path: Path) -> None:
     [
         ("{", "", "line 1: not JSON"),
         ("[]", "", "line 1: a list, expected an object"),
+        ("\udcff", "", "line 1: not JSON"),
         ({"doc_id": 1}, "", "line 1: it has no 'doc'"),
         (written(1, ["2"], 1.0, arguments=[]), "", "its arguments are not those of requests"),
         (written(1, ["2"], 1.0, resps=[]), "", "1 requests and other responses"),
+        (written(1, ["2"], 1.0, resps=[], arguments={}), "", "its arguments are not those of requests"),
+        (written(1, ["2"], 1.0, resps=["2"]), "", "its responses are no list of texts"),
+        (written(1, ["2"], 1.0, resps=[[None]]), "", "its responses are no list of texts"),
+        (written(1, ["2"], 1.0, metrics=[]), "", "its metrics are no list of names"),
+        (written(1, ["2"], 1.0, filter=["last"]), "", r"its filter is \"\['last'\]\", expected a name"),
+        (chosen([-1.0, float("nan")], 0), "acc", "line 1: a likelihood is nan"),
+        (chosen([float("inf"), -1.0], 0), "acc", "a likelihood is inf"),
+        (chosen([-float("inf")] * 2, 0), "acc", "no choice has a finite likelihood"),
+        ({**chosen([-1.0, -2.0], 0), "resps": [{}, {}]}, "acc", "its responses are no likelihoods"),
         (written(1, ["2"], 1.0), "acc", "unknown metric 'acc'"),
         (written(1, ["2"], 1.0, exact_match=[1, 2]), "", r"exact_match is \[1, 2\], expected a number"),
         (written(1, ["2"], 1.0, metrics=["f1", "acc"]), "", r"several metrics \(f1, acc\)"),
@@ -101,3 +113,50 @@ def test_of_several_filters_one_is_read(tmp_path: Path) -> None:
 def test_what_is_garbled_is_named_with_its_line(tmp_path: Path, line: Any, score: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(read_lm_eval(log(tmp_path, line), score)[0])
+
+
+@pytest.mark.parametrize("doc", ["three and one", ["3", "1"], None, 4])
+def test_a_document_need_not_be_an_object(tmp_path: Path, doc: Any) -> None:
+    file = log(tmp_path, written(3, [" 4"], 1.0, doc=doc), written(4, [" 4"], 1.0, doc=doc))
+    found = read_log(file).records
+    assert [one.metadata for one in found] == [{"doc": doc}] * 2
+    assert found[0].item != found[1].item
+    with pytest.raises(UserError, match="line 1: its document has no 'answer'; it has no fields"):
+        list(read_lm_eval(file, "", "answer")[0])
+
+
+def test_what_a_filter_made_of_a_text_is_the_answer(tmp_path: Path) -> None:
+    shapes: list[Any] = [["4"], [["4"]], "4", [], [" it is 4 "], ["[invalid]"], None]
+    lines = [written(n, [" it is 4"], 1.0, filtered_resps=shape) for n, shape in enumerate(shapes)]
+    lines.append(written(9, [" it is 4", " it is 5"], 1.0, filtered_resps=["4"]))  # of which answer is not said
+    file = log(tmp_path, *lines)
+    assert [one["answer"] for one in read_lm_eval(file)[0]] == ["4", *[None] * 4, "[invalid]", None, None, None]
+
+
+def test_one_document_twice_is_refused_and_two_of_one_content_are_two(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds answer 0 to item 'sums_of_one-\w+' twice"):
+        read_log(log(tmp_path, written(3, [" 4"], 1.0), written(3, [" 4"], 1.0)))
+    same = {"doc": {"question": "3 + 1?"}, "target": "4"}
+    found = read_log(log(tmp_path, written(3, [" 4"], 1.0, **same), written(5, [" 4"], 0.0, **same))).records
+    assert found[1].item == f"{found[0].item}-2"
+
+
+def test_a_log_that_was_cut_between_its_lines_has_blank_ones(tmp_path: Path) -> None:
+    file = log(tmp_path, "", written(3, [" 4"], 1.0), "  ", written(4, [" 4"], 0.0))
+    assert len(read_log(file, "lm-eval").records) == 2
+
+
+def test_bare_choices_that_mutual_information_asks_for_are_no_answers(tmp_path: Path) -> None:
+    line = chosen([-2.5, -1.5, -0.1, -0.2], 1)
+    for n in (2, 3):
+        line["arguments"][f"gen_args_{n}"] = {"arg_0": "", "arg_1": f"{n - 2}"}
+    (one,) = read_lm_eval(log(tmp_path, line), "acc")[0]
+    assert (one["text"], one["gold"], one["prompt"]) == ("1", "1", "Q: 1 + 1?\nA:")
+
+
+def test_choices_may_stand_in_the_context(tmp_path: Path) -> None:
+    line = chosen([-2.5, -1.5], 1)
+    for n, name in enumerate(("Edna", "Eve")):
+        line["arguments"][f"gen_args_{n}"] = {"arg_0": f"It was {name}", "arg_1": " who left."}
+    (one,) = read_lm_eval(log(tmp_path, {**line, "target": "who left."}), "acc")[0]
+    assert (one["prompt"], one["text"], one["answer"], one["gold"]) == ("It was", "Eve", "Eve", None)

@@ -6,7 +6,7 @@ import json
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -113,15 +113,78 @@ def test_analyses_of_texts_and_verdicts_apply_and_others_refuse_by_name(tmp_path
         assert analyse(
             name, [run], **({"baseline": "base"} if name in ("correction-harm", "format-share") else {})
         ).table
-    for name in ("routing", "where-it-acts"):
-        with pytest.raises(UserError, match=r"needs the tokens of each answer .*trained\.eval"):
-            analyse(name, [run])
+    with pytest.raises(UserError, match=r"needs the tokens of each answer .*trained\.eval"):
+        analyse("where-it-acts", [run])
     for name in ("commitment", "faithfulness", "thought-anchors", "convergence-shift", "saved-steps"):
         with pytest.raises(UserError, match=r"needs the model, .*trained\.eval"):
             analyse(name, [run])
     for name in (name for name, one in ANALYSES.items() if one.takes_runs):
         with suppress(UserError):  # any other exception is a fault
             analyse(name, [run])
+
+
+def of_inspect(path: Path, right: Sequence[int], logprobs: Sequence[Any], spent: int = 2) -> Path:
+    """A log of Inspect with a question for each of these; `logprobs` are those of its answer's tokens, or None."""
+    log = json.loads((LOGS / "reasoning.json").read_text())
+    first = log["samples"][0]
+    log["samples"] = []
+    for n, (is_right, some) in enumerate(zip(right, logprobs, strict=True)):
+        sample = json.loads(json.dumps(first))
+        (choice,) = sample["output"]["choices"]
+        choice["message"]["content"] = "7" if is_right else "8"
+        choice["logprobs"] = some and {"content": [{"token": "t", "logprob": p, "bytes": [116]} for p in some]}
+        sample["output"]["usage"] = {"input_tokens": 3, "output_tokens": spent, "total_tokens": 3 + spent}
+        scores = {"match": {"value": "C" if is_right else "I", "answer": "7" if is_right else "8"}}
+        log["samples"].append({**sample, "id": f"q{n}", "input": f"{n}?", "target": "7", "scores": scores})
+    path.write_text(json.dumps(log))
+    return path
+
+
+def test_log_probabilities_of_a_log_choose_among_its_answers_and_route(tmp_path: Path) -> None:
+    right = [n % 3 > 0 for n in range(24)]
+    sure = [[-0.1, -0.2] if is_right else [-2.0, -1.0 - n] for n, is_right in enumerate(right)]
+    brief = of_inspect(tmp_path / "brief.json", right, sure)
+    long = of_inspect(tmp_path / "long.json", [1] * 24, [None] * 24, spent=20)
+    run = import_logs({"short": brief, "long": long}, tmp_path / "run")
+    assert [run.traces["short"][f"q{n}"][0].logged for n in range(24)] == sure
+    assert run.outcomes["short"]["q0"][0].mean_logprob == pytest.approx(-1.5)  # q0 is wrong: -2 and -1
+    assert run.outcomes["short"]["q0"][0].total_logprob == pytest.approx(-3.0)
+    assert run.outcomes["long"]["q0"][0].mean_logprob == -float("inf")
+    found = analyse("routing", [run], short="short", long="long")
+    assert list(found.data["gates"]) == ["log-probability a token"]
+    gate = found.data["gates"]["log-probability a token"]
+    assert gate["accuracy"] == 1.0 and 0 < gate["rate"] < 0.6
+    with pytest.raises(UserError, match=r"\(long: 24 of 24 have none\).*brief\.json"):
+        analyse("routing", [run], short="long", long="short")
+    assert render(run)
+    (again,) = [path for path in write_inspect(run, tmp_path) if path.stem == "short"]
+    assert [one.score for one in read_log(again).records] == [float(is_right) for is_right in right]
+
+
+def test_samples_with_log_probabilities_are_chosen_by_them(tmp_path: Path) -> None:
+    log = json.loads(
+        of_inspect(tmp_path / "log.json", [0, 1, 1, 0], [[-1.0], [-0.1], [-0.2, -0.2], [-0.3]]).read_text()
+    )
+    for n, sample in enumerate(log["samples"]):
+        sample.update({"id": f"q{n // 2}", "epoch": n % 2 + 1, "input": f"{n // 2}?"})
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    run = import_logs({"sampled": tmp_path / "log.json"}, tmp_path / "run")
+    readings = {name: one["accuracy"] for name, one in run.metrics["readings"].items()}
+    assert readings["mean-logprob"] == 1.0 and readings["greedy"] == 0.5
+    assert readings["logprob"] == 0.5  # the shorter answer of the second question
+    plain = imported(tmp_path / "plain", trained="trained.eval")
+    assert "mean-logprob" not in plain.metrics["readings"]
+
+
+def test_log_probabilities_that_are_none_are_refused_by_their_place(tmp_path: Path) -> None:
+    for wrong in (float("nan"), 0.5, "-0.1", None, -float("inf"), True):
+        with pytest.raises(UserError, match=r"answer 2: a token's log-probability is .*expected a number of 0 or less"):
+            read_log(of_inspect(tmp_path / "log.json", [1, 1], [[-0.1], [-0.2, wrong]]))
+    log = json.loads(of_inspect(tmp_path / "log.json", [1], [[-0.1]]).read_text())
+    log["samples"][0]["output"]["choices"][0]["logprobs"] = [-0.1]
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    with pytest.raises(UserError, match="its logprobs are no list of tokens"):
+        read_log(tmp_path / "log.json")
 
 
 def test_several_logs_can_be_asked_for_convergence(tmp_path: Path) -> None:

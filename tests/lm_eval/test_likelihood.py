@@ -13,6 +13,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from elicit.elicited import Elicited
 from elicit.integrations.lm_eval.likelihood import Pair, fitting, likelihoods
@@ -83,6 +84,22 @@ def test_likelihoods_are_those_of_one_text_at_a_time(architecture: str, name: st
     assert max(abs(one.logprob - logprob) for one, (logprob, _) in zip(plain, wanted, strict=True)) > 0.05
 
 
+@pytest.mark.parametrize("plan", [False, True])
+def test_in_float32_on_a_cpu_a_text_is_rounded_as_in_a_forward_of_its_own(plan: bool) -> None:
+    """Deep enough that padding, or a product of one row, shows: it did, by 1e-6 to 1e-5."""
+    torch.manual_seed(0)
+    shape: dict[str, int] = {"hidden_size": 576, "intermediate_size": 640, "num_hidden_layers": 6}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
+    lm = LlamaForCausalLM(LlamaConfig(vocab_size=2000, initializer_range=0.08, **shape, **heads)).eval()
+    handle = steered(as_model(lm), WHENS["every step"])
+    handle = handle if plan else replace(handle, interventions=())
+    draw = torch.Generator().manual_seed(4)
+    texts = [torch.randint(1, 2000, (n,), generator=draw).tolist() for n in (40, 40, 40, 33, 27, 16, 16)]
+    given = [Pair(tuple(text[:cut]), tuple(text[cut:])) for text in texts for cut in (len(text) - 1, len(text) - 3)]
+    given.append(Pair(given[0].context, (7,)))
+    assert likelihoods(handle, given) == [likelihoods(handle, [pair], alone=True)[0] for pair in given]
+
+
 def test_likelihoods_under_an_adapter_are_pefts(tmp_path: Path) -> None:
     written(tmp_path, "llama", config("LORA"))
     plain = fit("direct", as_model(base("llama")))
@@ -107,10 +124,10 @@ def test_lm_evals_own_batches_steer_at_other_places() -> None:
     assert max(abs(one - other) for (one, _), other in zip(wrong, right, strict=True)) > 0.1
 
 
-def test_unsteered_it_is_lm_evals_own_model(organism: Model, manager: Any) -> None:
-    names = ["sums", "choices", "letters", "texts"]
+@pytest.mark.parametrize(("size", "names"), [(1, ["sums", "choices"]), ("auto", ["choices", "letters", "texts"])])
+def test_unsteered_it_is_lm_evals_own_model(organism: Model, manager: Any, size: Any, names: list[str]) -> None:
     lms = (
-        ElicitLM(fit("direct", organism), batch_size=1),
+        ElicitLM(fit("direct", organism), batch_size=size),
         HFLM(pretrained=organism.lm, tokenizer=copy.deepcopy(organism.tokenizer), batch_size=1, logits_cache=False),
     )
     ours, theirs = (simple_evaluate(lm, tasks=[*names], task_manager=manager, bootstrap_iters=0, limit=4) for lm in lms)

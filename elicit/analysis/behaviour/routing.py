@@ -41,10 +41,12 @@ def _entropy_of_answer(trace: Trace) -> float:
     return -float(np.mean(trace.entropy[first:last])) if last > first else -math.inf
 
 
+LOGGED = "log-probability a token"  # the one signal that logs of other programs may hold
 SIGNALS: dict[str, Callable[[Trace], float]] = {
     "Δ of the answer": lambda t: -math.inf if t.delta is None else t.delta,
     "entropy of the answer": _entropy_of_answer,
     "entropy of all tokens": lambda t: -float(np.mean(t.entropy)) if t.entropy else -math.inf,
+    LOGGED: lambda t: t.mean_logprob,
 }
 """How sure a short answer is, by name; an answer that is missing is not sure at all."""
 
@@ -115,11 +117,11 @@ def analyse(
         seed: of the halves, the bootstrap and the random gates.
 
     Raises:
-        UserError: no such arms, one twice, fewer than 8 questions, a negative tolerance.
+        UserError: no such arms, one twice, fewer than 8 questions, a negative tolerance; logs of other programs
+            without counted tokens, or without log-probabilities of the short answers.
     """
     if tolerance < 0:
         raise UserError(f"a tolerance of {tolerance} was given; give 0 or more")
-    check_ours(runs, "the tokens of each answer with their probabilities")
     arms = arms_of(runs)
     items = shared_items(arms)
     brief = named(arms, short, "short arm")
@@ -131,9 +133,14 @@ def analyse(
             f"the runs share {len(items)} questions; routing needs {LEAST}, half to choose and half to judge"
         )
     said = brief.chosen(items)
+    _check_logged(brief, thinking, items, said)
     pair = Pair(brief.right(items) * 1.0, thinking.right(items) * 1.0, _tokens(brief, items), _tokens(thinking, items))
     fit = halves(len(items), seed)
-    confidence = {name: np.array([signal(t) for t in said]) for name, signal in SIGNALS.items()}
+    confidence = {
+        name: np.array([signal(t) for t in said])
+        for name, signal in SIGNALS.items()
+        if name == LOGGED or not brief.foreign
+    }
     found = {
         name: judge(c[~fit], pair.of(~fit), choose(c[fit], pair.of(fit), tolerance), seed=seed)
         for name, c in confidence.items()
@@ -163,6 +170,19 @@ def _long(arms: Sequence[Arm], brief: Arm) -> Arm:
     if not others:
         raise UserError(f"{brief.name!r} is the only arm; give a run with a longer one, such as cot-prompt")
     return next((arm for arm in others if arm.key == "cot-prompt"), others[0])
+
+
+def _check_logged(brief: Arm, thinking: Arm, items: Sequence[str], said: Sequence[Trace]) -> None:
+    for arm in (brief, thinking):
+        if any(trace.spent < 0 for item in items for trace in arm.traces[item]):
+            check_ours([arm.run], f"the number of tokens of each answer ({arm.name})", "give logs that count them")
+    without = sum(not trace.logged for trace in said) if brief.foreign else 0
+    if without:
+        check_ours(
+            [brief.run],
+            f"log-probabilities of the tokens of each answer ({brief.name}: {without} of {len(said)} have none)",
+            "log them (in Inspect --logprobs), or give runs of elicit",
+        )
 
 
 def _tokens(arm: Arm, items: Sequence[str]) -> np.ndarray:

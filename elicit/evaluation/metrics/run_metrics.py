@@ -5,6 +5,7 @@ Everything here is a pure function of a run's samples, so that it can be compute
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from elicit.decoding.decoders import Branching, Decoder, Elsewhere
-from elicit.decoding.selection import OF_ANSWERS, RULES, Answered, Verdict, select, select_all
+from elicit.decoding.selection import OF_ANSWERS, OF_LOGPROBS, RULES, Answered, Verdict, select, select_all
 from elicit.decoding.trace import Outcome
 from elicit.evaluation.metrics.bottom_line import bottom_line
 from elicit.evaluation.metrics.gap import DIRECT, recovered_by_arm
@@ -74,7 +75,9 @@ def compute(
     if handle.decoder.branches > 1:
         reference = scores.get(start)
         known = not isinstance(handle.decoder, Elsewhere)  # of another program's answers no token is
-        result["readings"] = _selection_rules(branches, items, reference, seed, RULES if known else OF_ANSWERS)
+        logged = all(math.isfinite(trace.mean_logprob) for some in branches.values() for trace in some)
+        rules = RULES if known else OF_LOGPROBS if logged else OF_ANSWERS
+        result["readings"] = _selection_rules(branches, items, reference, seed, rules)
         if known:
             result["calibration"] = _calibration(branches, ids, seed)
         if isinstance(handle.decoder, Branching):

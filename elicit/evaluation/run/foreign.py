@@ -18,6 +18,8 @@ from elicit.evaluation.run.foreign_lm_eval import is_lm_eval, read_lm_eval
 from elicit.evaluation.run.foreign_rl import is_trl, is_verl, read_trl, read_verl
 from probes.errors import UserError, unknown
 
+ROUNDING = 1e-4  # by which the logarithm of a probability near 1 may lie above 0
+
 
 class Wanted(NamedTuple):
     """What a person says of a log: the score and the gold answer to read, by the log's names, "" where it has one."""
@@ -39,6 +41,7 @@ class Record:
         answer: that the scorer found; None where the log does not say.
         gold: the right answer, where the log has one text for it.
         tokens: ids of the answer's tokens.
+        logprob: the log-probability of each of the answer's tokens, where the log has them.
         spent, prompt_tokens: how many there are, where they were counted.
         finish: `stop`, `length`, or the log's own word.
         metadata: of the question.
@@ -52,6 +55,7 @@ class Record:
     answer: str | None = None
     gold: str | None = None
     tokens: list[int] | None = None
+    logprob: list[float] | None = None
     spent: int | None = None
     prompt_tokens: int | None = None
     finish: str = "unknown"
@@ -152,6 +156,11 @@ def _checked(found: Mapping[str, Any], where: str) -> Record:
             raise UserError(f"{where}: tokens are {_said(one['tokens'])}, expected a list of ids; write the log again")
         if one["spent"] is None:
             one["spent"] = len(one["tokens"])
+    if one["logprob"] is not None and not all(_is_logprob(value) for value in one["logprob"]):
+        wrong = next(value for value in one["logprob"] if not _is_logprob(value))
+        raise UserError(
+            f"{where}: a token's log-probability is {_said(wrong)}, expected a number of 0 or less; write the log again"
+        )
     return Record(**{**one, "finish": one["finish"] or "unknown", "metadata": one["metadata"] or {}})
 
 
@@ -165,6 +174,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "item": _TEXT, "sample": (int,), "prompt": _TEXT, "text": _TEXT, "score": _NUMBER, "answer": _TEXT_OR_NONE,
     "gold": _TEXT_OR_NONE, "spent": _COUNT, "prompt_tokens": _COUNT, "finish": _TEXT_OR_NONE,
 }  # fmt: skip
+
+
+def _is_logprob(value: Any) -> bool:
+    return type(value) in (int, float) and -math.inf < value < ROUNDING
 
 
 def plain_text(text: str) -> str:

@@ -155,6 +155,7 @@ def _record(sample: Mapping[str, Any], scores: Mapping[str, Any], where: str, sc
         "answer": answer,
         "gold": str(targets[0]) if len(targets) == 1 else None,
         "tokens": _tokens(output),
+        "logprob": _logprobs(first, where),
         "spent": usage.get("output_tokens"),
         "prompt_tokens": output.get("input_context_tokens", usage.get("input_tokens")),
         "finish": FINISH.get(str(first.get("stop_reason")), "unknown"),
@@ -171,6 +172,17 @@ def _tokens(output: Mapping[str, Any]) -> Any:
         return output["metadata"][OURS]["branches"][0]["tokens"]
     except (KeyError, IndexError, TypeError):  # another program's
         return None
+
+
+def _logprobs(choice: Mapping[str, Any], where: str) -> list[Any] | None:
+    """The log-probability of each token of the answer, where the provider gave them."""
+    logged = choice.get("logprobs")
+    if logged is None:
+        return None
+    content = logged.get("content") if isinstance(logged, dict) else None
+    if not isinstance(content, list) or not all(isinstance(one, dict) and "logprob" in one for one in content):
+        raise UserError(f"{where}: its logprobs are no list of tokens with their 'logprob'; write the log again")
+    return [one["logprob"] for one in content] or None
 
 
 def _number(value: Any, where: str) -> float | None:

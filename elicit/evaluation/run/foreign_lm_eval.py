@@ -1,19 +1,22 @@
 """What lm-eval logs of its samples (`--log_samples`): a line for each document and filter, in JSON Lines.
 
 lm-eval scores a document, not an answer: of one that was asked several times (`repeats`) the log does not say whose the
-score is. Such answers have scores where a person names the kind of answer, by which each is judged here. A task of
-choices has one answer, the continuation that was the likeliest. Documents have the ids that they have as items of this
-suite (`elicit.tasks.lm_eval`), so that runs of both are paired.
+score is. Such answers have scores where a person names the kind of answer, by which each is judged here. What a filter
+made of a text is the answer that was found. A task of choices has one answer, the continuation that was the likeliest;
+where choices stand in the context and all continue alike, the context's part that was, and the log has no gold answer.
+Documents have the ids that they have as items of this suite (`elicit.tasks.lm_eval`), so that runs of both are paired.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from elicit.evaluation.run.bounded import lines_of, opened
 from elicit.tasks.answers import KINDS, Kind, find_answer
 from elicit.tasks.base import Item
 from elicit.tasks.grading import check_kind, grader_for
@@ -29,7 +32,7 @@ def is_lm_eval(path: Path) -> bool:
     """Whether a file is such a log, by its first line."""
     if path.suffix not in (".jsonl", ".json"):
         return False
-    with path.open("rb") as file:
+    with opened(path) as file:
         begins = file.readline(1 << 20)
     return begins.startswith(b'{"doc_id": ') and b'"arguments": ' in begins
 
@@ -62,75 +65,110 @@ def _answers(path: Path, task: str, score: str, gold: str) -> Iterator[dict[str,
         check_kind(kind, KINDS)
     ids = SampleIds()
     filters: list[str] = []
-    with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            line = _line(text, where)
-            if line["filter"] not in filters:
-                filters.append(line["filter"])
-            if len(filters) > 1 and not wanted and not kind:
-                raise UserError(
-                    f"{where}: the task has several filters ({', '.join(filters)}, …); choose one, like "
-                    f"{metric or line['metrics'][0]},{filters[0]}"
-                )
-            if line["filter"] != (wanted or filters[0]):
-                continue
-            about = {"item": ids.of(task, line["doc_id"], line["doc"]), "metadata": line["doc"]}
-            for answer in _of_line(line, where, "" if kind else metric, kind, gold):
-                yield {**about, **answer}
+    for where, line in lines_of(path):
+        _check(line, where)
+        if line["filter"] not in filters:
+            filters.append(line["filter"])
+        if len(filters) > 1 and not wanted and not kind:
+            raise UserError(
+                f"{where}: the task has several filters ({', '.join(filters)}, …); choose one, like "
+                f"{metric or line['metrics'][0]},{filters[0]}"
+            )
+        if line["filter"] != (wanted or filters[0]):
+            continue
+        doc = line["doc"]
+        metadata = doc if isinstance(doc, dict) else {"doc": doc}
+        about = {"item": ids.of(task, line["doc_id"], doc), "metadata": metadata}
+        for answer in _of_line(line, where, "" if kind else metric, kind, gold):
+            yield {**about, **answer}
     if wanted and wanted not in filters:
         raise unknown("filter", wanted, filters)
 
 
-def _line(text: str, where: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({str(error)[:60]}); write the log again") from error
-    if not isinstance(line, dict):
-        raise UserError(f"{where}: a {type(line).__name__}, expected an object; give a file of samples of lm-eval")
+def _check(line: Mapping[str, Any], where: str) -> None:
     for key in _KEYS:
         if key not in line:
             raise UserError(f"{where}: it has no {key!r}; give a file of samples of lm-eval")
     requests = line["arguments"]
-    if not isinstance(requests, dict) or not all(isinstance(one, dict) and "arg_0" in one for one in requests.values()):
+    if (
+        not isinstance(requests, dict)
+        or not requests
+        or not all(isinstance(one, dict) and "arg_0" in one for one in requests.values())
+    ):
         raise UserError(f"{where}: its arguments are not those of requests; write the log again")
     if not isinstance(line["resps"], list) or len(line["resps"]) != len(requests):
         raise UserError(f"{where}: {len(requests)} requests and other responses; write the log again")
-    return line
+    names = line["metrics"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: its metrics are no list of names; write the log again")
+    if not isinstance(line["filter"], str):
+        raise UserError(f"{where}: its filter is {str(line['filter'])[:40]!r}, expected a name; write the log again")
 
 
 def _of_line(line: Mapping[str, Any], where: str, metric: str, kind: str, gold: str) -> Iterator[dict[str, Any]]:
-    requests, resps = list(line["arguments"].values()), line["resps"]
-    right = line["doc"].get(gold) if gold else line["target"]
-    if gold and right is None:
-        raise UserError(f"{where}: its document has no {gold!r}; it has {', '.join(line['doc'])}")
+    requests, resps, doc = list(line["arguments"].values()), line["resps"], line["doc"]
+    right = line["target"]
+    if gold:
+        fields = doc if isinstance(doc, dict) else {}
+        right = fields.get(gold)
+        if right is None:
+            raise UserError(f"{where}: its document has no {gold!r}; it has {', '.join(fields) or 'no fields'}")
     right = str(right)
     prompt = str(requests[0]["arg_0"])
     if isinstance(requests[0].get("arg_1"), dict):
-        texts = [str(text) for text in resps[0]]
+        texts = resps[0]
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{where}: its responses are no list of texts; write the log again")
         logged = None if kind or len(texts) > 1 else _score(line, where, metric)
+        found = _filtered(line, texts)
         for sample, text in enumerate(texts):
-            score, answer = (logged, None) if not kind else _judged(text, right, kind)  # type: ignore[arg-type]
+            score, answer = (logged, found) if not kind else _judged(text, right, kind)  # type: ignore[arg-type]
             yield {"sample": sample, "prompt": prompt, "text": text, "score": score, "answer": answer, "gold": right}
         return
-    if kind or len(requests) < 2 or "arg_1" not in requests[0]:
+    if kind or len(requests) < 2 or not all("arg_1" in one for one in requests):
         raise UserError(
             f"{where}: a task of likelihoods has no answers; give samples of generate_until or multiple_choice"
         )
-    said = [str(one["arg_1"]) for one in requests]
+    asked = [n for n, one in enumerate(requests) if one["arg_0"] != ""]  # acc_mutual_info asks for bare choices too
+    asked = asked or list(range(len(requests)))
+    contexts, said = ([str(requests[n][key]) for n in asked] for key in ("arg_0", "arg_1"))
+    likely = [_likelihood(resps[n], where) for n in asked]
+    if max(likely) == -math.inf:
+        raise UserError(f"{where}: no choice has a finite likelihood; write the log again")
+    best = likely.index(max(likely))
+    target: str | None = right
+    if len(set(said)) == 1 < len(set(contexts)):
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(min(contexts), max(contexts), strict=False))
+        prompt = "".join(letter for letter, _ in shared).rpartition(" ")[0]
+        said = [context[len(prompt) :] for context in contexts]
+        target = right if gold else None
+    elif right.isdecimal() and int(right) < len(said):
+        target = said[int(right)].strip()
+    score, text = _score(line, where, metric), said[best].strip()
+    yield {"sample": 0, "prompt": prompt, "text": text, "score": score, "answer": text, "gold": target}
+
+
+def _filtered(line: Mapping[str, Any], texts: Sequence[str]) -> str | None:
+    """What the filter made of one answer; None of several, where it is no text, and where it took the whole one."""
+    filtered = line.get("filtered_resps")
+    if len(texts) > 1 or not isinstance(filtered, list) or len(filtered) != 1 or not isinstance(filtered[0], str):
+        return None
+    return None if filtered[0].strip() == texts[0].strip() else filtered[0]
+
+
+def _likelihood(response: Any, where: str) -> float:
+    """The log-likelihood of a choice, which lm-eval writes as a number or a text."""
     try:
-        likely = [float(one[0][0]) for one in resps]
-    except (ValueError, TypeError, IndexError) as error:
+        found = float(response[0][0])
+    except (ValueError, TypeError, IndexError, KeyError) as error:
         raise UserError(f"{where}: its responses are no likelihoods; write the log again") from error
-    best = said[likely.index(max(likely))].strip()
-    right = said[int(right)].strip() if right.isdigit() and int(right) < len(said) else right
-    score = _score(line, where, metric)
-    yield {"sample": 0, "prompt": prompt, "text": best, "score": score, "answer": best, "gold": right}
+    if math.isnan(found) or found == math.inf:
+        raise UserError(f"{where}: a likelihood is {found}, of which none is the largest; score the task again")
+    return found
 
 
 def _score(line: Mapping[str, Any], where: str, metric: str) -> float:
-    names = [str(name) for name in line["metrics"]]
+    names = line["metrics"]
     if metric and metric not in names:
         raise unknown("metric", metric, names)
     if not metric and len(names) != 1:

@@ -5,8 +5,10 @@ masked, and whoever steers is told where each prompt ends; so a plan for the las
 last token, and one for later steps on the continuation's, as if that were being written. Requests that differ in the
 last token alone, at the same end of the prompt, share a row.
 
-In float32 the log-probability of a dozen tokens is rounded by some 1e-5 nats, in another way in each shape of a batch.
-Texts that are computed `alone` are rounded as the model's own forward of each is.
+In float32 a log-probability is rounded by 1e-5 to 1e-4 nats, and otherwise where attention is masked or a product has
+few rows, for which there are other kernels. So in float32 on a CPU texts of one length stand together, nothing padded,
+and the output head is given `HEAD_ROWS` rows at least: a text of a dozen tokens or more is then rounded as in a forward
+of its own, whatever stands beside it. Texts that are computed `alone` are so everywhere.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from steering.adapters import applied
 from steering.hooks import attached
 
 POSITIONS = 256  # whose logits are held at a time
+HEAD_ROWS = 32  # tried: products of fewer than 4 rows are rounded otherwise with one thread, of fewer than 12 with two
 
 
 class Pair(NamedTuple):
@@ -105,20 +108,21 @@ def likelihoods(
     plan = handle.interventions
     steered = attached(lm, [plan]) if plan else nullcontext()
     with errors_of(handle.method), applied(lm, handle.adapter), steered as session:
-        for batch in by_length(texts, 1 if alone else batch_tokens, ragged=alone or padding_is_unseen(lm)):
+        exact = lm.device.type == "cpu" and lm.dtype == torch.float32
+        ragged = alone or (not exact and padding_is_unseen(lm))
+        for batch in by_length(texts, 1 if alone else batch_tokens, ragged=ragged):
             if session is not None:
                 session.clock.given = torch.tensor([prompts[i] for i in batch])
-            found: list[tuple[int, Likelihood]] = []
+            said = [[pairs[n].continuation for n in numbers[i]] for i in batch]
+            counts = [len(some[0]) for some in said]
             if alone:
                 logits = lm(input_ids=torch.tensor([texts[batch[0]]], device=lm.device), use_cache=False).logits
                 check_logits(logits, lm.dtype, "the logits of given texts")
+                parts: Iterable[Tensor] = (part.float() for part in _split(logits[0, -counts[0] :]))
             else:
                 hidden = decoder(lm)(**inputs(lm, [texts[i] for i in batch]), use_cache=False)[0]
-            for row, i in enumerate(batch):
-                said = [pairs[n].continuation for n in numbers[i]]
-                last = slice(-len(said[0]), None)
-                parts = logits[0, last].float().split(POSITIONS) if alone else _parts(lm, hidden[row, last])
-                found += zip(numbers[i], _of_row(parts, said), strict=True)
+                parts = _logits(lm, torch.cat([row[-count:] for row, count in zip(hidden, counts, strict=True)]))
+            found = list(zip([n for i in batch for n in numbers[i]], _likelihoods(parts, said), strict=True))
             for n, likelihood in found:
                 out[n] = likelihood
             on_batch(found)
@@ -140,16 +144,30 @@ def check_scored(handle: Elicited) -> None:
         )
 
 
-def _parts(lm: PreTrainedModel, normed: Float[Tensor, "tokens d_model"]) -> Iterator[Float[Tensor, "some vocab"]]:
-    return (output_logits(lm, some) for some in normed.split(POSITIONS))
+def _split(positions: Tensor) -> Sequence[Tensor]:
+    """In equal parts of at most `POSITIONS`."""
+    return positions.tensor_split(-(-len(positions) // POSITIONS))
 
 
-def _of_row(parts: Iterable[Float[Tensor, "some vocab"]], said: Sequence[Sequence[int]]) -> list[Likelihood]:
-    """Of each continuation, all of as many tokens, from the logits that choose its tokens."""
-    tokens = torch.tensor(said)
-    logprob, greedy = torch.zeros(len(said), dtype=torch.float64), torch.ones(len(said), dtype=torch.bool)
-    for logits, some in zip(parts, tokens.split(POSITIONS, dim=1), strict=True):
-        logprobs = logits.log_softmax(-1)
-        logprob += logprobs[torch.arange(len(logprobs)), some.to(logits.device)].double().sum(-1).cpu()
-        greedy &= (logprobs.argmax(-1).cpu() == some).all(-1)
-    return [Likelihood(*one) for one in zip(logprob.tolist(), greedy.tolist(), strict=True)]
+def _logits(lm: PreTrainedModel, normed: Float[Tensor, "targets d_model"]) -> Iterator[Float[Tensor, "some vocab"]]:
+    for some in _split(normed):
+        yield output_logits(lm, some.repeat(-(-HEAD_ROWS // len(some)), 1))[: len(some)]
+
+
+def _likelihoods(
+    parts: Iterable[Float[Tensor, "some vocab"]], said: Sequence[Sequence[Sequence[int]]]
+) -> list[Likelihood]:
+    """Of each text's continuations, which are of one length, from the logits that choose their tokens, text by text."""
+    most = max(map(len, said))
+    tokens = torch.cat([torch.tensor([*some, *[some[0]] * (most - len(some))]).T for some in said])
+    logprobs, likeliest = [], []
+    for logits, own in zip(parts, _split(tokens), strict=True):
+        logprobs.append(logits.log_softmax(-1).gather(1, own.to(logits.device)).double().cpu())
+        likeliest.append(logits.argmax(-1).cpu())
+    counts = [len(some[0]) for some in said]
+    greedy = tokens == torch.cat(likeliest)[:, None]
+    out = []
+    for some, nats, same in zip(said, torch.cat(logprobs).split(counts), greedy.split(counts), strict=True):
+        totals, likely = nats.sum(0)[: len(some)].tolist(), same.all(0)[: len(some)].tolist()
+        out += [Likelihood(*one) for one in zip(totals, likely, strict=True)]
+    return out
