@@ -62,7 +62,7 @@ def _answers(path: Path, task: str, score: str, gold: str) -> Iterator[dict[str,
         check_kind(kind, KINDS)
     ids = SampleIds()
     filters: list[str] = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
             where = f"{path}, line {number}"
             line = _line(text, where)
@@ -82,7 +82,7 @@ def _answers(path: Path, task: str, score: str, gold: str) -> Iterator[dict[str,
         raise unknown("filter", wanted, filters)
 
 
-def _line(text: str, where: str) -> dict[str, Any]:
+def _line(text: bytes, where: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -95,6 +95,8 @@ def _line(text: str, where: str) -> dict[str, Any]:
     requests = line["arguments"]
     if not isinstance(requests, dict) or not all(isinstance(one, dict) and "arg_0" in one for one in requests.values()):
         raise UserError(f"{where}: its arguments are not those of requests; write the log again")
+    if not isinstance(line["doc"], dict) or not isinstance(line["metrics"], list) or not line["metrics"]:
+        raise UserError(f"{where}: its doc is no object or its metrics no list; write the log again")
     if not isinstance(line["resps"], list) or len(line["resps"]) != len(requests):
         raise UserError(f"{where}: {len(requests)} requests and other responses; write the log again")
     return line
@@ -108,6 +110,8 @@ def _of_line(line: Mapping[str, Any], where: str, metric: str, kind: str, gold: 
     right = str(right)
     prompt = str(requests[0]["arg_0"])
     if isinstance(requests[0].get("arg_1"), dict):
+        if not isinstance(resps[0], list):
+            raise UserError(f"{where}: its responses are {resps[0]!r}, expected a list; write the log again")
         texts = [str(text) for text in resps[0]]
         logged = None if kind or len(texts) > 1 else _score(line, where, metric)
         for sample, text in enumerate(texts):
