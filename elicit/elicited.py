@@ -35,8 +35,8 @@ from elicit.tasks.answers import Kind
 from elicit.tasks.base import Grader, Item, Items, Task
 from elicit.tasks.free_text import Ungraded
 from elicit.tasks.grading import grader_for
-from probes.errors import UserError, unknown
-from probes.files import inner_folder, make_folder, sha256_of, whole, write_whole
+from probes.errors import UserError, as_expected, unknown
+from probes.files import inner_folder, make_folder, read_json, sha256_of, whole, write_whole
 from probes.finite import errors_of
 from probes.sites import depth, width
 from steering import storage
@@ -297,10 +297,16 @@ class Elicited:
         folder = Path(folder)
         if not (folder / FILE).is_file():
             raise UserError(f"{str(folder)!r} holds no {FILE}; give the elicited/ folder of a run")
-        try:
-            data = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{str(folder / FILE)!r} is not JSON ({error}); save the bundle again") from error
+        data = read_json(folder / FILE, "save the bundle again")
+        broken = repr(str(folder / FILE)), "save the bundle again"
+        with as_expected(*broken):
+            about = {key: str(data["model"][key]) for key in ("name", "sha256")}
+        model = _named({**data["model"], **about}, model)
+        with as_expected(*broken):
+            return Elicited._of(folder, data, model, partner)
+
+    @staticmethod
+    def _of(folder: Path, data: dict[str, Any], model: Model, partner: Model | None) -> Elicited:
         plan = storage.read(folder, PLAN) if data.get("interventions") else ()
         if [one.digest for one in plan] != [one["digest"] for one in data.get("interventions", [])]:
             raise UserError(
@@ -309,7 +315,6 @@ class Elicited:
         adapter: Tuned | None = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
         if "weights" in data:
             adapter = _same(Weights(folder / WHOLE), data["weights"])
-        model = _named(data["model"], model)
         steering = _partner(folder, data["partner"], partner) if "partner" in data else None
         adapted = adapter is not None or (steering is not None and isinstance(steering.model, Adapter))
         _check_fit(data, model, bool(plan) or steering is not None, adapted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from probes.direct import DirectFile
 from probes.errors import UserError
-from probes.files import make_folder, write_whole
+from probes.files import make_folder, read_json, write_whole
 from probes.sites import Site
 
 SHARD_BYTES = 64 << 20
@@ -26,6 +27,7 @@ WRITERS = 4  # of a capture on a GPU, which computes faster than one thread writ
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64"}
 INDEX = ("row", "branch", "step")
 _MANIFEST = "activations.json"
+_SHARD = re.compile(r"\d{5,}\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,16 +85,28 @@ def shards(folder: Path | str) -> Iterator[dict[str, Tensor]]:
     folder = Path(folder)
     if not (folder / _MANIFEST).is_file():
         raise UserError(f"{str(folder)!r} holds no finished capture ({_MANIFEST} is missing); capture again")
-    for name in json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["shards"]:
+    for name in _shards_of(folder):
         try:
             yield load_file(folder / name)
-        except (SafetensorError, FileNotFoundError) as error:
+        except (SafetensorError, OSError) as error:
             raise UserError(f"shard {name!r} in {str(folder)!r} is broken ({error}); capture again") from error
+
+
+def _shards_of(folder: Path) -> list[str]:
+    """Names of the shards, each a file of the folder's own.
+
+    Raises:
+        UserError: the manifest is broken, or names something else.
+    """
+    named = read_json(folder / _MANIFEST, "capture again").get("shards")
+    if not isinstance(named, list) or not all(isinstance(one, str) and _SHARD.fullmatch(one) for one in named):
+        raise UserError(f"{str(folder / _MANIFEST)!r} names no shards of a capture; capture again")
+    return named
 
 
 def remove_shards(folder: Path) -> None:
     """Remove a finished capture's files, and its folder where nothing else lies in it."""
-    for name in json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["shards"]:
+    for name in _shards_of(folder):
         (folder / name).unlink(missing_ok=True)
     (folder / _MANIFEST).unlink()
     if not any(folder.iterdir()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -26,6 +27,29 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> User
         else f"known: {', '.join(names[:12])}" + (", …" if len(names) > 12 else "")
     )
     return UserError(f"unknown {kind} {given!r}; {offer}{' ' + hint if hint else ''}")
+
+
+GARBLED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
+"""What reading plain data raises where a value is missing, of another type or beyond its range."""
+
+
+@contextmanager
+def as_expected(what: str, todo: str) -> Iterator[None]:
+    """Around what takes apart the data of a file, and nothing else: what is not as expected there is one line.
+
+    Args:
+        what: names the file.
+        todo: what a person can do.
+
+    Raises:
+        UserError: something is missing, of another type or beyond its range.
+    """
+    try:
+        yield
+    except GARBLED as error:
+        said = " ".join(str(error).split())
+        why = f"no {said}" if isinstance(error, KeyError) else said or type(error).__name__
+        raise UserError(f"{what} is not as expected ({why[:200]}); {todo}") from error
 
 
 def at_least(settings: object, least: float | int, *names: str) -> None:

@@ -37,6 +37,25 @@ def write_whole(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def read_json(path: Path, todo: str) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        path: of the file.
+        todo: what a person can do where it holds none.
+
+    Raises:
+        UserError: not UTF-8, not JSON, nested too deep, or no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{str(path)!r} is not JSON ({error}); {todo}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{str(path)!r} holds a {type(found).__name__}, expected an object; {todo}")
+    return found
+
+
 @contextmanager
 def whole_files(folder: Path) -> Iterator[Path]:
     """A new folder to write files into; each of them then takes its place in `folder` in one rename.

@@ -17,7 +17,6 @@ a matrix at a time). One tensor is in memory at a time, with a few copies in fp3
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +31,8 @@ from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
+from probes.files import read_json
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-3
 SHARES = ("fp32", "absolute", "relative", "bf16")
@@ -63,7 +63,9 @@ class Folder:
         """
         index = self.path / INDEX
         if index.is_file():
-            shards = {self.path / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            with as_expected(repr(str(index)), "save or fetch the model again"):
+                named = read_json(index, "save or fetch the model again")["weight_map"].values()
+                shards = {self.path / name for name in named}
         else:
             shards = set(self.path.glob("*.safetensors"))
         if not shards:
@@ -124,7 +126,11 @@ class Adapted:
         file = self.folder / ADAPTER_CONFIG
         if not file.is_file():
             raise UserError(f"{str(self.folder)!r} holds no {ADAPTER_CONFIG}; give a folder that PEFT saved")
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file, "save or fetch the adapter again")
+        with as_expected(repr(str(file)), "save or fetch the adapter again"):
+            return self._pairs(config)
+
+    def _pairs(self, config: dict[str, Any]) -> dict[str, Pair]:
         if config.get("peft_type") != "LORA" or config.get("use_dora"):
             kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
             raise UserError(f"{str(self.folder)!r} is an adapter of kind {kind}; give LoRA, or merge it and give both")

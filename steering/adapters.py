@@ -75,7 +75,7 @@ class Adapter:
         """What its configuration says."""
         try:
             data = json.loads((self.folder / CONFIG).read_text(encoding="utf-8-sig"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self} has a {CONFIG} that is not JSON ({error}); save or fetch it again") from error
         if not isinstance(data, dict):
             raise UserError(f"{self} has a {CONFIG} that is no object; save or fetch it again")

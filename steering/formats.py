@@ -108,12 +108,12 @@ def from_gguf(path: Path | str) -> Plan:
     try:
         reader = GGUFReader(path)
         tensors = {t.name: _numbers(t) for t in reader.tensors if t.name.startswith("direction.")}
-    except (ValueError, IndexError, KeyError) as error:
+        field = reader.fields.get(f"{ARCHITECTURE}.model_hint")
+        hint = str(field.contents()) if field is not None else ""
+    except (ValueError, IndexError, KeyError, TypeError, ArithmeticError) as error:
         raise UserError(f"{str(path)!r} is not a whole GGUF file ({error}); fetch or export it again") from error
     if not tensors:
         raise UserError(f"{str(path)!r} holds no direction.N tensors; give a control vector, not a model")
-    field = reader.fields.get(f"{ARCHITECTURE}.model_hint")
-    hint = str(field.contents()) if field is not None else ""
     vectors = _checked([(name, site_named(name, "gguf"), v) for name, v in tensors.items()], repr(str(path)))
     return plan_of(vectors, path.stem, method="GGUF control vector", model_hint=hint)
 

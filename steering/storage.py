@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.files import make_folder, whole, write_whole
 
 
@@ -121,10 +121,12 @@ def read(folder: Path, name: str) -> Any:
         raise UserError(f"{str(folder)!r} holds no {file.name}; give a folder that was saved here")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{str(file)!r} is not JSON ({error}); save it again") from error
     held = folder / f"{name}.safetensors"
-    return unpack(data, read_tensors(held) if held.is_file() else {})
+    tensors = read_tensors(held) if held.is_file() else {}
+    with as_expected(repr(str(file)), "save it again"):
+        return unpack(data, tensors)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

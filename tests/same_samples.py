@@ -130,12 +130,13 @@ def check_complete(tree: Path, folder: Path) -> None:
 def contents(run: Path, but: list[str]) -> dict[str, Any]:
     """What is compared of a run: for each file its content, tensors as lists; of its metrics all but these fields."""
     lines = (run / "samples.jsonl").read_text().splitlines()
-    samples = {f"line {n}": json.loads(line) for n, line in enumerate(lines, start=1)}
+    samples = {f"line {n}": {**json.loads(line), "sum": None} for n, line in enumerate(lines, start=1)}
     tensors = {
         str(file.relative_to(run)): {name: [str(t.dtype), t.tolist()] for name, t in load_file(file).items()}
         for file in sorted((run / "elicited").rglob("*.safetensors"))
     }
     metrics = json.loads((run / "metrics.json").read_text())
+    but = [*but, "files", "sha256"]  # hashes of files that hold paths and seconds
     return {"samples.jsonl": samples, **tensors, "metrics.json": {k: v for k, v in metrics.items() if k not in but}}
 
 

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -146,11 +146,22 @@ def _given(context: typer.Context, preset: str, file: Path | None) -> tuple[dict
 
 def _config(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"configuration {str(file)!r} cannot be read ({error.strerror}); give a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"configuration {str(file)!r} is not TOML ({error}); mend it") from error
+
+
+def _type_of(key: str, default: Any) -> type:
+    """What an option takes in a file: what its default is, or what the command declares."""
+    if default is None:
+        told = get_type_hints(run)[key]
+        default_type = next((one for one in get_args(told) if one is not type(None)), told)
+        default_type = get_origin(default_type) or default_type
+    else:
+        default_type = type(default)
+    return str if issubclass(default_type, Path) else default_type
 
 
 def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]) -> set[str]:
@@ -165,7 +176,14 @@ def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]
     Returns:
         The options that the data give.
     """
-    data["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in data.pop("options", {}).items()]
+    options = data.pop("options", {})
+    if not isinstance(options, dict):
+        raise UserError(f"{name}: options = {options!r}; expected a table")
+    if others := [key for key, value in options.items() if not isinstance(value, bool | int | float | str | list)]:
+        raise UserError(f"{name}: options.{others[0]} = {options[others[0]]!r}; expected text, a number or a list")
+    data["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()]
+    if twice := [key for key in data if "-" in key and key.replace("-", "_") in data]:
+        raise UserError(f"{name}: {twice[0]} and {twice[0].replace('-', '_')} are one option; give one of them")
     data = {key.replace("-", "_"): value for key, value in data.items()}
     for key, value in data.items():
         if key not in given or key in ("config", "preset", "as_json"):
@@ -174,10 +192,10 @@ def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]
                 key,
                 [k for k in given if k not in ("config", "preset", "as_json", "setting")] + ["options"],
             )
-        default = given[key]
-        expected = str if isinstance(default, Path) else list if key == "setting" else type(default)
-        if default is not None and not isinstance(value, expected):
-            raise UserError(f"{name}: {key} = {value!r}; expected {expected.__name__}, like {default!r}")
+        expected: Any = _type_of(key, given[key])
+        if not (isinstance(value, expected) and (expected is bool or not isinstance(value, bool))):
+            like = "" if given[key] is None else f", like {given[key]!r}"
+            raise UserError(f"{name}: {key} = {value!r}; expected {expected.__name__}{like}")
         if key not in said or key == "setting":
             given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
     return set(data)

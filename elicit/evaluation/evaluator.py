@@ -26,9 +26,10 @@ from elicit.evaluation.budget import MATCHED, draw_to_budget
 from elicit.evaluation.delivery import manipulation_check
 from elicit.evaluation.forecast import forecast, rows_with_room
 from elicit.evaluation.metrics.run_metrics import compute
+from elicit.evaluation.run.journal import Journal
 from elicit.evaluation.run.provenance import made_by
 from elicit.evaluation.run.run import Run
-from elicit.evaluation.run.store import CONFIG, PARQUET, REPORT, Journal, Store, folder_for
+from elicit.evaluation.run.store import CONFIG, PARQUET, REPORT, Store, folder_for
 from elicit.evaluation.run.table import outcomes
 from elicit.evaluation.seen import SEEN, seen_among
 from elicit.evaluation.shared_work import Heard, agree, answered, hear, in_rounds, tell

@@ -130,7 +130,7 @@ def regrade(
     with store.writing() as journal:
         store.write_items(items)
         if (run.folder / "elicited").is_dir():
-            shutil.copytree(run.folder / "elicited", folder / "elicited", dirs_exist_ok=True)
+            shutil.copytree(run.store.bundle, folder / "elicited", dirs_exist_ok=True)
         done, answers = 0, _answers(run)
         for source, batch, traces in run.store.batches():
             progress("answers", done, answers)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from elicit.decoding.trace import Trace
-from elicit.evaluation.run.store import Journal
+from elicit.evaluation.run.journal import Journal
 from elicit.models.processes import Processes
 
 Answers = dict[str, list[Trace]]
@@ -21,7 +21,7 @@ Answers = dict[str, list[Trace]]
 
 @dataclass
 class Heard:
-    """What a process that writes nothing knows of `samples.jsonl`; see `elicit.evaluation.run.store.Journal`."""
+    """What a process that writes nothing knows of `samples.jsonl`; see `elicit.evaluation.run.journal.Journal`."""
 
     done: set[tuple[str, int]] = field(default_factory=set)
     spent: dict[str, dict[str, int]] = field(default_factory=dict)

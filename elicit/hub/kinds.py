@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from elicit.elicited import ADAPTER, FILE, PARTNER, PLAN, WHOLE
-from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS
+from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS, Store
 from elicit.training.rl.log import LOG, read_log
 from probes.errors import UserError
 from probes.files import LOCK
@@ -99,6 +99,8 @@ def found(folder: Path, scratch: Path) -> Found:
     if missing := [name for name in _needed(kind, about) if name not in files]:
         what = "the run is not finished" if missing == [METRICS] else "it is not whole"
         raise UserError(f"{str(folder)!r} holds no {missing[0]}: {what}; finish or save it again, then push")
+    if kind.name == "run":
+        Store.read(folder).check()
     for path in files.values():
         if path.suffix == ".safetensors":
             _check_tensors(path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -26,7 +27,7 @@ from elicit.models.loading import load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
 from elicit.models.quantised import Stored, cast_plain, quantised, reading_of, stored
-from probes.errors import UserError, unknown
+from probes.errors import GARBLED, UserError, unknown
 from probes.files import sha256_of
 from steering.adapters import Adapter, merge
 
@@ -366,9 +367,18 @@ def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
             "save one there with tokenizer.save_pretrained"
         )
     try:
-        return AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the tokenizer of {name!r} could not be read ({str(error).splitlines()[0]})") from error
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
+        return tokenizer
+    except Exception as error:  # tokenizers raises nothing more special
+        if type(error) is not Exception and not isinstance(error, (OSError, StrictDataclassError, *GARBLED)):
+            raise
+        raise UserError(f"the tokenizer of {name!r} could not be read ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _load_lm(
@@ -389,8 +399,11 @@ def _load_lm(
         raise UserError(
             f"weights of {name!r} are missing ({str(error).splitlines()[0]}); fetch or save them again"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{name!r} is not a causal language model ({str(error).splitlines()[0]})") from error
+    except (StrictDataclassError, *GARBLED) as error:
+        raise UserError(
+            f"{name!r} is not a causal language model, or its configuration is not whole ({_first_line(error)}); "
+            "fetch or save it again"
+        ) from error
     finally:
         if bar:
             logging.enable_progress_bar()

@@ -8,7 +8,6 @@ ones, and a run says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from probes.errors import UserError, unknown
+from probes.files import read_json
 
 # What reads a kind: the module that is looked for, and the package that brings it.
 READERS = {
@@ -66,9 +66,11 @@ def stored(place: Path, name: str) -> Stored | None:
     """
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-    about: Any = json.loads((place / "config.json").read_text(encoding="utf-8-sig")).get("quantization_config")
+    about: Any = read_json(place / "config.json", "fetch or save the model again").get("quantization_config")
     if not about:
         return None
+    if not isinstance(about, dict):
+        raise UserError(f"the quantization_config of {name!r} is no object; fetch or save the model again")
     kind = str(about.get("quant_method", ""))
     bits = about.get("bits") or (4 if about.get("load_in_4bit") else 8 if about.get("load_in_8bit") else None)
     if kind != "bitsandbytes" and kind not in AUTO_QUANTIZATION_CONFIG_MAPPING:

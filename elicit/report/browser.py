@@ -24,8 +24,6 @@ import numpy as np
 
 from elicit.decoding.trace import Trace, token_margins
 from elicit.evaluation.run.arms import Arm
-from elicit.evaluation.run.store import PARQUET
-from elicit.evaluation.run.table import traces
 
 LIMIT = 20_000
 MEASURES = {
@@ -85,7 +83,7 @@ def _chosen(arms: Sequence[Arm], limit: int) -> _Shown:
     samples: list[Trace] = []
     places: dict[tuple[str, str, str], tuple[int, int]] = {}
     for (folder, source), arm in sources.items():
-        found = traces(arm.run.folder / PARQUET, source, items)
+        found = arm.run.traces_of(source, *items)
         for item in items:
             if item in found:
                 places[folder, source, item] = len(samples), len(found[item])

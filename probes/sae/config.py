@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.namings import site_named
 from probes.sites import Site
 
@@ -68,7 +68,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} is not JSON ({error}); fetch or save the SAE again") from error
     if not isinstance(config, dict):
         raise UserError(f"{str(path)!r} holds a {type(config).__name__}; expected the settings that SAELens saves")
@@ -98,7 +98,11 @@ def check(config: Mapping[str, Any], what: str) -> None:
     Raises:
         UserError: another architecture, activations normalised on the way in, a hook point outside the residual stream.
     """
-    config = current(config)
+    with as_expected(f"the settings of {what}", "fetch or save the SAE again"):
+        _check(current(config), what)
+
+
+def _check(config: dict[str, Any], what: str) -> None:
     if (kind := config["architecture"]) not in ACTIVATIONS:
         why = f": {NOT_READ[kind]}" if kind in NOT_READ else ""
         raise UserError(f"{what} is of architecture {kind!r}{why}; read here: {', '.join(ACTIVATIONS)}")

@@ -201,6 +201,8 @@ def numbers(path: str, what: str) -> Tensors:
     try:
         with np.load(path, allow_pickle=False) as held:
             return {name: torch.from_numpy(np.ascontiguousarray(held[name])) for name in held.files}
-    except (ValueError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        ValueError, EOFError, OSError, AttributeError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
         raise UserError(f"{what} is cut or no file of arrays ({reason}); fetch it again") from error

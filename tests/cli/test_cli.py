@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from elicit.evaluation.run.store import Journal
+from elicit.evaluation.run.journal import Journal
 from tests.support.shell import shell
 
 TASK = "chain-sum:min_terms=2,max_terms=2"

@@ -27,6 +27,7 @@ from elicit.training.rl.settings import Settings
 from experiments.claims.base import claims, study_of
 from probes.errors import UserError
 from tests.support.shell import shell
+from tests.support.unsealed import unsealed
 
 OLDER = Path(__file__).parent / "older_run"
 GOLD = ("9999", "8888", "7777")
@@ -228,7 +229,7 @@ def test_an_older_run_stands_beside_a_new_one(model: Model, older: Path, tmp_pat
     handle = elicit.methods.direct.fit(model, max_new_tokens=6)
     new = elicit.evaluate(handle, load_task(str(file)).test, against=(), out=tmp_path / "new")
     for path in (older, new.folder):  # runs of one model
-        metrics = json.loads((path / METRICS).read_text())
+        metrics = json.loads((unsealed(path) / METRICS).read_text())
         metrics["model"] |= {"sha256": "0" * 64, "name": "tiny"}
         (path / METRICS).write_text(json.dumps(metrics))
     code, _, err = shell("compare", str(older), str(new.folder), "--out", str(tmp_path / "compared"))

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from elicit.evaluation import Run
 from elicit.evaluation.run import store as store_module
 from elicit.evaluation.run.store import PARQUET
 from elicit.evaluation.run.table import outcomes, traces
 from elicit.models import Model
 from probes.auroc import auroc, auroc_interval, auroc_within
 from probes.statistics import bootstrap_mean, resampled_means
+from tests.support.unsealed import unsealed
 from tests.support.written import written_run, written_task
 
 
@@ -22,6 +24,7 @@ def test_columns_hold_what_the_journal_holds(tiny: Model, tmp_path: Path, monkey
     items = written_task(5)
     arms = {"m": lambda item, b: f"so {b}", "direct": lambda item, b: f"it is {item.answer}"}
     run = written_run(tiny, tmp_path / "run", items, "m", arms, branches=4)
+    run = Run.load(unsealed(run.folder))
     with (run.folder / "samples.jsonl").open("a") as file:
         file.write('{"source": "m", "batch": 9, "of": 2')  # a line that a power cut left
     run.store.write_table([item.id for item in reversed(items.items)])
@@ -41,6 +44,7 @@ def test_columns_hold_what_the_journal_holds(tiny: Model, tmp_path: Path, monkey
 
 def test_an_answer_without_tokens_is_the_least_likely(tiny: Model, tmp_path: Path) -> None:
     run = written_run(tiny, tmp_path / "run", written_task(2), "direct", {"direct": lambda item, b: "x"})
+    run = Run.load(unsealed(run.folder))
     text = (run.folder / "samples.jsonl").read_text()
     for name in ("tokens", "ends", "top1", "top2", "entropy", "logprob"):
         start = text.index(f'"{name}": [')

@@ -19,6 +19,7 @@ from elicit.tasks import Task, load_task
 from probes.errors import UserError
 from tests.support.shell import shell
 from tests.support.tiny import save_tiny
+from tests.support.unsealed import unsealed
 from tests.support.written import written_run, written_task
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
@@ -134,7 +135,7 @@ def test_what_does_not_belong_together_is_said(tiny: Model, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"different models .*whole.*other"):
         compare_runs([whole, elsewhere])
 
-    text = (part.folder / "items.jsonl").read_text()
+    text = (unsealed(part.folder) / "items.jsonl").read_text()
     (part.folder / "items.jsonl").write_text(text.replace("What is 2", "How much is 2"))
     with pytest.raises(UserError, match=r"'q-2' is another question in .*part"):
         compare_runs([whole, Run.load(part.folder)])

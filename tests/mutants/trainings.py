@@ -119,7 +119,7 @@ TRAININGS = (
     ),
     Fault(
         "journal: half a batch kept",
-        "elicit/evaluation/run/store.py",
+        "elicit/evaluation/run/journal.py",
         "            whole = file.tell()\n        file.truncate(whole)",
         "            file.tell()\n        whole = file.seek(0, 2)\n        file.truncate(whole)",
         "what follows the last whole batch is cut off",
@@ -127,7 +127,7 @@ TRAININGS = (
     ),
     Fault(
         "journal: a batch is skipped",
-        "elicit/evaluation/run/store.py",
+        "elicit/evaluation/run/journal.py",
         "        self.done.add((source, batch))",
         "        self.done.add((source, batch))\n        self.done.add((source, batch + 1))",
         "a resumed run decodes every batch",

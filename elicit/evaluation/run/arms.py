@@ -274,7 +274,7 @@ def model_of(runs: Sequence[Run]) -> Model:
 def handle_of(run: Run, model: Model | None = None) -> Elicited:
     """The handle under test of a run, as the run saved it; its model is loaded by name unless it is given."""
     check_ours([run], "the model")
-    return Elicited.load(run.folder / "elicited", model)
+    return Elicited.load(run.store.bundle, model)
 
 
 def _check_questions(arms: Sequence[Arm], shared: Sequence[str]) -> None:

@@ -121,7 +121,7 @@ def _of_trl(path: Path, score: str, gold: str) -> Iterator[dict[str, Any]]:
                     "text": _messages(row["completion"], where), "score": _reward(row[score], score, where),
                     "gold": _gold(row[gold]) if gold else None,
                 })  # fmt: skip
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} cannot be read ({_line(error)}); write the log again") from error
 
 

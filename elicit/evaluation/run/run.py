@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from elicit.decoding.trace import Outcome, Trace
 from elicit.evaluation.metrics.bottom_line import of_run
 from elicit.evaluation.run.store import PARQUET, Store
-from elicit.evaluation.run.table import outcomes, traces
+from elicit.evaluation.run.table import outcomes, readable, traces
 from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
 
@@ -42,7 +42,7 @@ class Run:
         """Read a run.
 
         Raises:
-            UserError: there is none, or it is not finished.
+            UserError: there is none, it is not finished, or its files are not as it wrote them.
         """
         store = Store.read(Path(folder))
         if store.metrics is None:
@@ -82,12 +82,12 @@ class Run:
     def outcomes(self) -> dict[str, dict[str, list[Outcome]]]:
         """For each source and item what its traces came to, without their tokens."""
         if self._outcomes is None:
-            self._outcomes = outcomes(self.folder / PARQUET)
+            self._outcomes = outcomes(self.store.file(PARQUET))
         return self._outcomes
 
     def traces_of(self, source: str, *items: str) -> dict[str, list[Trace]]:
         """The traces of a few items, without reading the others."""
-        return traces(self.folder / PARQUET, source, items)
+        return traces(self.store.file(PARQUET), source, items)
 
     @property
     def items(self) -> Items:
@@ -98,7 +98,8 @@ class Run:
 
     def samples(self) -> pd.DataFrame:
         """One row a trace."""
-        return pd.read_parquet(self.folder / PARQUET)
+        with readable(self.store.file(PARQUET)) as file:
+            return pd.read_parquet(file)
 
     def summary(self) -> pd.DataFrame:
         """One row an arm: accuracy, its interval, tokens, and the paired difference of the first arm to it."""

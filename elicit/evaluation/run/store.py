@@ -1,26 +1,23 @@
 """A run is a folder: `config.toml`, `items.jsonl`, `samples.jsonl` (append-only) → `samples.parquet`, `elicited/`,
 `metrics.json`, `report.html`.
 
-Samples are appended a batch at a time and flushed to the disk. Each line carries its batch and the number
-of lines in it; when a run is opened again, whatever follows the last whole batch is cut off and computed
-anew *in the same batches*. So a run that was killed ends with the same samples as one that was not, to the bit.
+Samples are appended a batch at a time (`journal.py`), so a run that was killed ends with the same samples as one that
+was not, to the bit. All files carry hashes, to which a run is held whenever it is read (`seal.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import tomllib
-from array import array
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from elicit.decoding.trace import Trace
+from elicit.evaluation.run import seal
+from elicit.evaluation.run.journal import DAMAGED, Journal, batches_of, places_of, row_at
 from elicit.models.identity import SCHEMA
 from elicit.tasks.base import Item, Items
 from elicit.tasks.registry import restored
@@ -49,6 +46,7 @@ MEMBERS = (
     *(f"{name}/{file}" for name in ("elicited", "direction") for file in BUNDLE),
     CONFIG,
 )  # fmt: skip
+SEALED = (CONFIG, ITEMS, SAMPLES, PARQUET, *(name for name in MEMBERS if name.startswith("elicited/")))
 ROWS = 4096  # of the table, written together
 
 
@@ -63,6 +61,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config: dict[str, Any] = {}
+        self._kept: seal.Kept | None = None
+        self._checked: set[str] = set()
 
     @staticmethod
     def open(folder: Path, config: dict[str, Any]) -> Store:
@@ -138,9 +138,12 @@ class Store:
         if not (self.folder / CONFIG).is_file():
             raise UserError(f"{str(self.folder)!r} holds no run (no {CONFIG}); give a run's folder")
         none = f"{str(self.folder)!r} holds no run of ours: its {CONFIG}"
+        data = (self.folder / CONFIG).read_bytes()
+        if not seal.is_config_whole(data):
+            raise UserError(f"{none} was cut or changed; put it back from a copy, or give another folder")
         try:
-            found = tomllib.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            found = tomllib.loads(data.decode())
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{none} cannot be read ({error}); give another folder, or remove it by hand") from error
         kinds = {"schema": int, "identity": dict, "arms": dict}
         if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
@@ -151,7 +154,7 @@ class Store:
     def _write_config(self) -> None:
         import tomli_w
 
-        self.write(CONFIG, tomli_w.dumps(self.config))
+        self.write(CONFIG, seal.sealed_config(tomli_w.dumps(self.config)))
 
     def write_items(self, items: Items) -> None:
         """Keep the questions with their gold answers, so that the run can be looked into without its task."""
@@ -167,12 +170,15 @@ class Store:
         """The questions again, with their grader.
 
         Raises:
-            UserError: the run was written before runs kept them.
+            UserError: the run was written before runs kept them, or they are not as it kept them.
         """
         if not self.keeps_items:
             raise UserError(f"{str(self.folder)!r} holds no {ITEMS}, as older runs; run its command again with --fresh")
-        lines = (self.folder / ITEMS).read_text(encoding="utf-8").splitlines()
-        kept = tuple(Item(**json.loads(line)) for line in lines)
+        try:
+            lines = self.file(ITEMS).read_text(encoding="utf-8").splitlines()
+            kept = tuple(Item(**json.loads(line)) for line in lines)
+        except DAMAGED as error:
+            raise seal.not_whole(self.folder, f"its {ITEMS} cannot be read ({error})") from error
         return Items(restored(self.config["identity"]["task"], self.config["task"], kept), kept)
 
     def write(self, name: str, text: str) -> None:
@@ -193,24 +199,23 @@ class Store:
             for path in (*_members(self.folder), *_folders(self.folder)):
                 no_link(path)
             with (self.folder / SAMPLES).open("a+b") as file:
-                yield Journal(file)
+                yield Journal(file, self._key)
 
     def traces(self, sources: Collection[str] | None = None) -> dict[str, dict[str, list[Trace]]]:
         """All whole batches: for each source (or these) and item its traces, in order."""
         out: dict[str, dict[str, list[Trace]]] = {}
-        path = self.folder / SAMPLES
-        if not path.is_file():
+        if not (self.folder / SAMPLES).is_file() and self.metrics is None:
             return out
-        with path.open("rb") as file:
-            for source, _, traces in _batches(file):
+        with self.file(SAMPLES).open("rb") as file:
+            for source, _, traces in batches_of(file, self._key):
                 for trace in traces if sources is None or source in sources else ():
                     out.setdefault(source, {}).setdefault(trace.item, []).append(trace)
         return out
 
     def batches(self) -> Iterator[tuple[str, int, list[Trace]]]:
         """All whole batches as they were written: the source, the batch's number, its traces."""
-        with (self.folder / SAMPLES).open("rb") as file:
-            yield from _batches(file)
+        with self.file(SAMPLES).open("rb") as file:
+            yield from batches_of(file, self._key)
 
     def write_table(self, order: Sequence[str]) -> None:
         """Write the samples as Parquet, a source after another and each in the order of the items.
@@ -226,50 +231,67 @@ class Store:
             (self.folder / SAMPLES).open("rb") as file,
             pq.ParquetWriter(part, schema) as writer,
         ):
-            for places in _places(file, order).values():
+            for places in places_of(file, self._key, order).values():
                 for start in range(0, len(places), ROWS):
-                    rows = [_row_at(file, int(place)) for place in places[start : start + ROWS]]
+                    rows = [row_at(file, int(place)) for place in places[start : start + ROWS]]
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write the metrics, last of all: a run that has them is finished."""
-        self.write(METRICS, json.dumps(metrics, indent=2, allow_nan=False))
+        """Write the metrics and the hashes of all files, last of all: a run that has them is finished."""
+        self.write(METRICS, seal.sealed_metrics(metrics, seal.kept_of(self.folder, SEALED)))
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """The metrics of a finished run, else None."""
-        path = self.folder / METRICS
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        """The metrics of a finished run, else None.
 
+        Raises:
+            UserError: they are not as they were written, or a file of the run is missing or of another size.
+        """
+        if not (self.folder / METRICS).is_file():
+            return None
+        found, self._kept = seal.read_metrics(self.folder / METRICS)
+        return found
 
-class Journal:
-    """`samples.jsonl` while a run writes it."""
+    def file(self, name: str) -> Path:
+        """A file of the run, held to its hash when it is first asked for.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        file.seek(0)
-        self.done: set[tuple[str, int]] = set()
-        self.spent: dict[str, dict[str, int]] = {}
-        whole = 0
-        for source, batch, traces in _batches(file):
-            self._note(source, batch, traces)
-            whole = file.tell()
-        file.truncate(whole)
-        file.seek(whole)
+        Raises:
+            UserError: it is not there, or not as the run wrote it.
+        """
+        if self._kept is None and self.metrics is None:
+            return self.folder / name
+        if name not in self._checked:
+            seal.check_file(self.folder, name, self._kept or {})
+            self._checked.add(name)
+        return self.folder / name
 
-    def append(self, source: str, batch: int, traces: Sequence[Trace]) -> None:
-        head = {"source": source, "batch": batch, "of": len(traces)}
-        lines = [json.dumps({**head, **trace.to_dict()}) for trace in traces]
-        self.file.write(("\n".join(lines) + "\n").encode())
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self._note(source, batch, traces)
+    def check(self) -> None:
+        """Hold all files of a finished run to their hashes.
 
-    def _note(self, source: str, batch: int, traces: Sequence[Trace]) -> None:
-        self.done.add((source, batch))
-        spent = self.spent.setdefault(source, {})
-        for trace in traces:
-            spent[trace.item] = spent.get(trace.item, 0) + trace.spent
+        Raises:
+            UserError: the first that is not as the run wrote it.
+        """
+        if self.metrics is not None:
+            for name in self._kept or {}:
+                self.file(name)
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of what was evaluated, its files held to their hashes.
+
+        Raises:
+            UserError: the first that is not as the run wrote it.
+        """
+        if self.metrics is not None:
+            for name in self._kept or {}:
+                if name.startswith("elicited/"):
+                    self.file(name)
+        return self.folder / "elicited"
+
+    @property
+    def _key(self) -> str:
+        """What tells this run's samples from another's."""
+        return digest(as_kept(self.config["identity"]))
 
 
 def _members(folder: Path) -> list[Path]:
@@ -290,56 +312,6 @@ def _leaves(folder: Path) -> Iterator[Path]:
             yield from _leaves(path)
         else:
             yield path
-
-
-def _batches(file: BinaryIO) -> Iterator[tuple[str, int, list[Trace]]]:
-    """Whole batches from the file's position on; stops at the first line or batch that is not whole."""
-    for source, batch, lines in _whole_batches(file):
-        yield source, batch, [Trace.from_dict(data) for _, data in lines]
-
-
-def _whole_batches(file: BinaryIO) -> Iterator[tuple[str, int, list[tuple[int, dict[str, Any]]]]]:
-    """The same with each trace as it was written, and where its line begins."""
-    while True:
-        lines: list[tuple[int, dict[str, Any]]] = []
-        head: tuple[str, int, int] | None = None
-        while head is None or len(lines) < head[2]:
-            begins = file.tell()
-            line = file.readline()
-            if not line.endswith(b"\n"):
-                return
-            try:
-                data = json.loads(line)
-            except json.JSONDecodeError:
-                return
-            found = (data.pop("source"), data.pop("batch"), data.pop("of"))
-            if head is not None and found != head:
-                return
-            head = found
-            lines.append((begins, data))
-        yield head[0], head[1], lines
-
-
-def _places(file: BinaryIO, order: Sequence[str]) -> dict[str, np.ndarray]:
-    """For each source where the lines of its traces begin, in the order of the items."""
-    rank = {item: n for n, item in enumerate(order)}
-    found: dict[str, tuple[array[int], array[int]]] = {}
-    for source, _, lines in _whole_batches(file):
-        ranks, begins = found.setdefault(source, (array("q"), array("q")))
-        for begin, data in lines:
-            if data["item"] in rank:
-                ranks.append(rank[data["item"]])
-                begins.append(begin)
-    return {
-        source: np.array(begins)[np.argsort(np.array(ranks), kind="stable")]
-        for source, (ranks, begins) in found.items()
-    }
-
-
-def _row_at(file: BinaryIO, place: int) -> dict[str, Any]:
-    file.seek(place)
-    data: dict[str, Any] = json.loads(file.readline())
-    return data
 
 
 def table_schema() -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elicit.decoding.trace import Outcome, Trace
+from elicit.evaluation.run.seal import not_whole
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,9 +36,30 @@ from read_parquet($file)
 
 
 def outcomes(file: Path) -> dict[str, dict[str, list[Outcome]]]:
-    """For each source and item its outcomes, in order."""
-    with _uncollected():
+    """For each source and item its outcomes, in order.
+
+    Raises:
+        UserError: the table is cut, changed or of another program.
+    """
+    with readable(file), _uncollected():
         return _outcomes(file)
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[Path]:
+    """A table that is read; what its readers cannot make out is one line.
+
+    Raises:
+        UserError: the table is cut, changed or of another program.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        yield file
+    except (duckdb.Error, pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise not_whole(file.parent, f"its {file.name} cannot be read ({why})") from error
 
 
 @contextmanager
@@ -85,7 +107,16 @@ def _plain(columns: Sequence[np.ndarray]) -> list[list[Any]]:
 
 
 def traces(file: Path, source: str, items: Sequence[str]) -> dict[str, list[Trace]]:
-    """The whole traces of some items of one source."""
+    """The whole traces of some items of one source.
+
+    Raises:
+        UserError: the table is cut, changed or of another program.
+    """
+    with readable(file):
+        return _traces(file, source, items)
+
+
+def _traces(file: Path, source: str, items: Sequence[str]) -> dict[str, list[Trace]]:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq

@@ -89,7 +89,7 @@ def _parquet(path: Path) -> Iterator[str]:
                 raise _no_column(str(path), column, file.schema_arrow.names)
             for batch in file.iter_batches(columns=[column]):
                 yield from (_checked(text, str(path)) for text in batch.column(0).to_pylist() if text != "")
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} is cut or no Parquet file ({str(error)[:80]}); write it again") from error
 
 
@@ -174,7 +174,7 @@ def _is_task_file(path: Path) -> bool:
     with path.open("rb") as file:
         try:
             first = json.loads(file.readline())
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
     return isinstance(first, dict) and "question" in first
 
@@ -182,7 +182,7 @@ def _is_task_file(path: Path) -> bool:
 def _text_of(line: str, where: str) -> str:
     try:
         text = json.loads(line)["text"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{where}: no object with a text; mend or remove the line") from error
     if not isinstance(text, str):
         raise UserError(f"{where}: the text is a {type(text).__name__}; mend or remove the line")
