@@ -101,9 +101,8 @@ def power_samples(model: Model, batch: Batch, on_step: OnStep | None = None) -> 
     assert isinstance(decoder, Power)
     check_power(model, batch)
     chains = _Chains(model, batch, decoder, on_step)
-    limit = decoder.max_new_tokens
     with packed(model.lm):
-        for block, until in enumerate([*range(decoder.block, limit, decoder.block), limit]):
+        for block, until in enumerate(decoder.ends):
             numbers = chains.numbers(block, until)
             chains.grow(numbers[:, 0], until)
             for move in range(1, decoder.moves + 1):
