@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from elicit.decoding.decoders import Greedy as Greedy
     from elicit.decoding.decoders import Hybrid as Hybrid
     from elicit.decoding.decoders import Power as Power
+    from elicit.decoding.decoders import PowerRollouts as PowerRollouts
     from elicit.decoding.decoders import Sampling as Sampling
     from elicit.decoding.loop import Generation as Generation
     from elicit.decoding.loop import Policy as Policy
@@ -27,6 +28,7 @@ __getattr__, __dir__ = lazily(
         "Greedy": "elicit.decoding.decoders",
         "Hybrid": "elicit.decoding.decoders",
         "Power": "elicit.decoding.decoders",
+        "PowerRollouts": "elicit.decoding.decoders",
         "Sampling": "elicit.decoding.decoders",
         "Generation": "elicit.decoding.loop",
         "Policy": "elicit.decoding.loop",

@@ -108,6 +108,7 @@ def decode(
     unlisted: Sequence[int] = (),
     budgets: Sequence[int] | None = None,
     listeners: Sequence[Listener] | None = None,
+    said: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
 
@@ -126,6 +127,7 @@ def decode(
         budgets: of each prompt the tokens that its branches may spend, in their order: a branch ends when it and those
             before it have spent more.
         listeners: who waits for the answer to each prompt.
+        said: the tokens at the end of each prompt that belong to the answer: a stop string may begin in them.
 
     Returns:
         For each prompt its branches, in the policy's order.
@@ -143,8 +145,9 @@ def decode(
     shared = shared and (recorder is None or not recorder.needs_patterns)
     way = way_of(model, steered=steering is not None or joint, shared=shared)
     batch = _Batch(
-        model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets, listeners
-    )
+        model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets,
+        listeners, said,
+    )  # fmt: skip
     parts = of_one_length(prompts) if way not in PADDED else [list(range(len(prompts)))]
     if len(parts) == 1:
         return batch.decode(prompts, parts[0], policy)
@@ -176,6 +179,7 @@ class _Batch:
     unlisted: tuple[int, ...]
     budgets: Sequence[int] | None
     listeners: Sequence[Listener] | None
+    said: Sequence[Sequence[int]] | None
 
     def decode(
         self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], policy: Policy
@@ -198,7 +202,8 @@ class _Batch:
             rows = Rows(np.repeat(np.arange(questions), branches), np.tile(np.arange(branches), questions))
             budgets = None if self.budgets is None else [self.budgets[n] for n in numbers]
             listeners = None if self.listeners is None else [self.listeners[n] for n in numbers]
-            record = Record(rows, max_new_tokens, self.stop, model, numbers, budgets, listeners)
+            said = None if self.said is None else [self.said[n] for n in numbers]
+            record = Record(rows, max_new_tokens, self.stop, model, numbers, budgets, listeners, said)
             question = torch.from_numpy(rows.question).to(model.device)
             tokens = tokens.reshape(-1)
             live = np.arange(questions * branches)  # the record's row behind each computed row, -1 once finished

@@ -16,33 +16,36 @@ Departures:
 - an answer that has ended is still moved after the later blocks, as the target of those wants it: it may become longer.
 - a proposal goes to the end of the block, whatever the old answer's length.
 
-A move computes the prompt and what is kept in one forward, and then one forward a token for all rows.
+A move is decoded by the one loop (`elicit.decoding.loop`), from prompts that end in what is kept of the answers: one
+forward of those, and then one a token for all rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elicit.decoding.cache import PADDED, open_state
+from elicit.decoding.cache import PADDED
 from elicit.decoding.decoders.power import Power
 from elicit.decoding.decoders.sampling import RngStream, Sampling, SamplingPolicy
 from elicit.decoding.engine import Batch
-from elicit.decoding.loop import DEAD_SHARE, Generation, OnStep, Record, Rows
+from elicit.decoding.loop import Generation, Listener, OnStep, Rows, decode
 from elicit.decoding.packed_weights import packed
-from elicit.decoding.parts import of_one_length, without
+from elicit.decoding.parts import of_one_length
 from elicit.decoding.ready import check_prompts
-from elicit.decoding.record import measured
 from elicit.decoding.trial import way_of
 from elicit.models.model import Model
-from probes.batching import left_pad
-from probes.confidence import top2
+from probes.confidence import Top2
 from probes.errors import UserError
+from probes.finite import NotFiniteError
+
+OF_TOKENS = ("tokens", "top1", "top2", "entropy", "logprob", "moved")  # of a `Generation`, one entry a token
 
 
 def normalisers(logits: Float[Tensor, "rows vocab"], alpha: float) -> Float[Tensor, " rows"]:
@@ -60,6 +63,33 @@ def numbers_of(stream: RngStream, block: int, moves: int, until: int) -> Float[n
     return drawn.reshape(1 + moves, width)
 
 
+class Proposals:
+    """A policy of the loop that draws each token from pᵅ normalised at that token.
+
+    Args:
+        alpha: the power.
+        uniform: the number in [0, 1) of each token.
+
+    Attributes:
+        z: log Σ_v p(v)ᵅ where each token was drawn; beyond a branch's end it says nothing.
+    """
+
+    def __init__(self, alpha: float, uniform: Float[np.ndarray, "questions branches tokens"]) -> None:
+        self.alpha, self.uniform, self.z = alpha, uniform, np.zeros(uniform.shape)
+        self.sampling = SamplingPolicy(Sampling(1, 1 / alpha, max_new_tokens=1), [RngStream(0, "")])
+
+    def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
+        every = np.arange(len(logits))
+        return self.next(logits, None, Rows(every, np.zeros_like(every)), 0)[:, None]
+
+    def next(
+        self, logits: Float[Tensor, "rows vocab"], top: Top2 | None, rows: Rows, step: int
+    ) -> Int[Tensor, " rows"]:
+        at = rows.question, rows.branch, step
+        self.z[at] = normalisers(logits, self.alpha).double().cpu().numpy()
+        return self.sampling.chosen(logits, torch.from_numpy(self.uniform[at]).to(logits.device))
+
+
 @torch.inference_mode()
 def power_samples(model: Model, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
     """The last state of each chain, for each prompt those of its samples.
@@ -69,15 +99,10 @@ def power_samples(model: Model, batch: Batch, on_step: OnStep | None = None) -> 
     """
     decoder = batch.decoder
     assert isinstance(decoder, Power)
-    if batch.steered:
-        raise UserError("power sampling was given interventions, which its chains do not carry; leave one of them out")
-    if batch.stop.thought_tokens:
-        raise UserError("thought_tokens was given with power sampling, which ends no thoughts; leave it out")
-    limit = decoder.max_new_tokens
-    check_prompts(model.lm, batch.prompts, limit, batch.stop.tokenizer)
+    check_power(model, batch)
     chains = _Chains(model, batch, decoder, on_step)
     with packed(model.lm):
-        for block, until in enumerate([*range(decoder.block, limit, decoder.block), limit]):
+        for block, until in enumerate(decoder.ends):
             numbers = chains.numbers(block, until)
             chains.grow(numbers[:, 0], until)
             for move in range(1, decoder.moves + 1):
@@ -85,147 +110,182 @@ def power_samples(model: Model, batch: Batch, on_step: OnStep | None = None) -> 
     return chains.finished()
 
 
-def _copy(source: tuple[Record, np.ndarray], target: tuple[Record, np.ndarray], rows: np.ndarray) -> None:
-    """The answers of some rows, with what was kept of their tokens."""
-    (its, its_z), (mine, mine_z) = source, target
-    for one, other in (
-        (its.tokens, mine.tokens), (its.length, mine.length), (its.finish, mine.finish), (its_z, mine_z),
-    ):  # fmt: skip
-        other[rows] = one[rows]
-    mine.values[:, rows] = its.values[:, rows]
+def check_power(model: Model, batch: Batch) -> None:
+    """Refuse what decoding answers again and again does not carry.
+
+    Raises:
+        UserError: interventions, a budget of thoughts, prompts that cannot be decoded to the limit.
+    """
+    if batch.steered:
+        raise UserError("power sampling was given interventions, which it does not carry; leave one of them out")
+    if batch.stop.thought_tokens:
+        raise UserError("thought_tokens was given with power sampling, which ends no thoughts; leave it out")
+    check_prompts(model.lm, batch.prompts, batch.decoder.max_new_tokens, batch.stop.tokenizer)
 
 
-class _Chains:
-    """The answer of each row, and what its moves have cost."""
+class Answers:
+    """The rows of a batch, one a sample: whose they are, their random numbers, who waits for them, their tokens."""
 
-    def __init__(self, model: Model, batch: Batch, decoder: Power, on_step: OnStep | None) -> None:
-        self.lm, self.decoder, self.on_step = model.lm, decoder, on_step
-        questions, samples = len(batch.prompts), decoder.samples
+    def __init__(self, model: Model, batch: Batch, samples: int, seed: int, on_step: OnStep | None) -> None:
+        self.model, self.batch, self.on_step = model, batch, on_step
+        questions = len(batch.prompts)
         self.rows = Rows(np.repeat(np.arange(questions), samples), np.tile(np.arange(samples), questions))
-        self.prompts = [list(batch.prompts[n]) for n in self.rows.question]
-        first = [RngStream.of(given, decoder.seed) for given in batch.rng_streams]
+        first = [RngStream.of(given, seed) for given in batch.rng_streams]
         self.streams = [
             first[n]._replace(choice=first[n].choice + int(sample))
             for n, sample in zip(self.rows.question, self.rows.branch, strict=True)
         ]
-        self.way = way_of(self.lm)
-        self.never = torch.tensor(model.unlisted, dtype=torch.long, device=self.lm.device)
-        self.proposal = SamplingPolicy(Sampling(1, decoder.temperature, max_new_tokens=1), [RngStream(0, "")])
-        limit, count = decoder.max_new_tokens, len(self.prompts)
-        # What each chain holds, and its next answer; with log z of every token.
-        self.held, self.tried = (Record(self.rows, limit, batch.stop, self.lm) for _ in range(2))
-        self.listeners = batch.listeners  # they hear nothing: no token is sure before the last move
-        self.held_z, self.tried_z = np.zeros((count, limit)), np.zeros((count, limit))
-        self.spent, self.accepted, self.moved = (np.zeros(count, dtype=np.int64) for _ in range(3))
-        self.steps = 0
+        self.spent = np.zeros(len(self.streams), dtype=np.int64)
+
+    def wanted(self, rows: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
+        """Which of these rows somebody waits for."""
+        if self.batch.listeners is None:
+            return np.ones(len(rows), dtype=bool)
+        return np.array([not self.batch.listeners[q].gone for q in self.rows.question[rows]], dtype=bool)
+
+    def parts(self, rows: Int[np.ndarray, " some"], said: Sequence[Sequence[int]]) -> list[Int[np.ndarray, " part"]]:
+        """Numbers among `rows` of those that are decoded together, with what was `said` in each answer."""
+        if way_of(self.model.lm) in PADDED:
+            return [np.arange(len(rows))]
+        return [
+            np.array(part)
+            for part in of_one_length([self._prompt(*one) for one in zip(rows.tolist(), said, strict=True)])
+        ]
+
+    def _prompt(self, row: int, said: Sequence[int]) -> list[int]:
+        return [*self.batch.prompts[self.rows.question[row]], *said]
+
+    def decoded(
+        self,
+        rows: Int[np.ndarray, " some"],
+        said: Sequence[Sequence[int]],
+        policy: Proposals,
+        most: int,
+        budgets: Sequence[int] | None = None,
+    ) -> list[list[Generation]]:
+        """Continue what was said in the answers of some rows by at most so many tokens, in the branches of a policy."""
+        waiting = self.batch.listeners
+        try:
+            return decode(
+                self.model.lm, [self._prompt(*one) for one in zip(rows.tolist(), said, strict=True)], policy,
+                max_new_tokens=most, stop=self.batch.stop, on_step=self.on_step, unlisted=self.model.unlisted,
+                budgets=budgets, said=said,
+                listeners=None if waiting is None else [_Deaf(waiting[q]) for q in self.rows.question[rows]],
+            )  # fmt: skip
+        except NotFiniteError as error:
+            error.row = int(self.rows.question[rows[error.row]])
+            raise
+
+
+class _Deaf:
+    """Who waits for an answer, and does not hear tokens that may be drawn again."""
+
+    def __init__(self, other: Listener) -> None:
+        self.other = other
+
+    @property
+    def gone(self) -> bool:
+        return self.other.gone
+
+    def hear(self, branch: int, step: int, token: int, logprob: float | None, ended: bool) -> None:
+        pass
+
+
+class _Held(NamedTuple):
+    """An answer, and log z of its tokens, the end token's included."""
+
+    answer: Generation
+    z: Float[np.ndarray, " length"]
+
+    def then(self, begin: int, new: _Held) -> _Held:
+        """Its first tokens, and then what is new."""
+        pairs = {name: (getattr(self.answer, name)[:begin], getattr(new.answer, name)) for name in OF_TOKENS}
+        arrays: dict[str, Any] = {name: np.concatenate(pair) for name, pair in pairs.items()}
+        answer = replace(new.answer, **arrays, spent=begin + new.answer.spent)
+        return _Held(answer, np.concatenate([self.z[:begin], new.z]))
+
+
+class _Chains:
+    """What each chain holds, and what its moves have cost."""
+
+    def __init__(self, model: Model, batch: Batch, decoder: Power, on_step: OnStep | None) -> None:
+        self.decoder = decoder
+        self.answers = Answers(model, batch, decoder.samples, decoder.seed, on_step)
+        count = len(self.answers.streams)
+        self.held: list[_Held | None] = [None] * count
+        self.accepted, self.moved = (np.zeros(count, dtype=np.int64) for _ in range(2))
 
     def numbers(self, block: int, until: int) -> Float[np.ndarray, "rows draws numbers"]:
         """Of each chain its numbers of a block."""
-        return np.stack([numbers_of(stream, block, self.decoder.moves, until) for stream in self.streams])
-
-    def _wanted(self, rows: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
-        """Which of these rows somebody waits for."""
-        if self.listeners is None:
-            return np.ones(len(rows), dtype=bool)
-        return np.array([not self.listeners[q].gone for q in self.rows.question[rows]], dtype=bool)
+        return np.stack([numbers_of(stream, block, self.decoder.moves, until) for stream in self.answers.streams])
 
     def grow(self, numbers: Float[np.ndarray, "rows numbers"], until: int) -> None:
         """Continue what has not ended to a block's end."""
-        rows = np.flatnonzero(self.held.finish == "length")
-        rows = rows[self._wanted(rows) | (self.held.length[rows] == 0)]  # an answer has a token
-        if len(rows):
-            self._continue(self.held, self.held_z, rows, self.held.length[rows].copy(), until, numbers[rows, 2:])
+        length = np.array([0 if held is None else held.answer.spent for held in self.held])
+        unended = np.array([held is None or held.answer.finish == "length" for held in self.held])
+        rows = np.flatnonzero(unended)
+        rows = rows[self.answers.wanted(rows) | (length[rows] == 0)]  # an answer has a token
+        for row, new in zip(rows, self._drawn(rows, length[rows], until, numbers[rows, 2:]), strict=True):
+            self.held[row] = new
 
     def move(self, numbers: Float[np.ndarray, "rows numbers"], until: int) -> None:
         """Draw the end of every answer again, and take it by the rule."""
-        rows = np.arange(len(self.prompts))
-        rows = rows[self._wanted(rows)]
+        rows = np.arange(len(self.held))
+        rows = rows[self.answers.wanted(rows)]
+        old = [self._of(row) for row in rows.tolist()]
+        length = np.array([one.answer.spent for one in old], dtype=np.int64)
+        begins = (numbers[rows, 0] * length).astype(np.int64)
+        tried = self._drawn(rows, begins, until, numbers[rows, 2:])
+        for row, begin, one, other in zip(rows, begins, old, tried, strict=True):
+            gain = other.z[begin:].sum() - one.z[begin:].sum()
+            log_ratio = gain + np.log(one.answer.spent / other.answer.spent)
+            self.moved[row] += 1
+            if self.decoder.accept == "always" or np.log1p(-numbers[row, 1]) < log_ratio:  # 1 − u is above 0
+                self.accepted[row] += 1
+                self.held[row] = other
+
+    def _of(self, row: int) -> _Held:
+        held = self.held[row]
+        assert held is not None
+        return held
+
+    def _drawn(
+        self,
+        rows: Int[np.ndarray, " some"],
+        begins: Int[np.ndarray, " some"],
+        until: int,
+        uniform: Float[np.ndarray, "some until"],
+    ) -> list[_Held]:
+        """The answers of rows, drawn from their `begins` tokens on to an end or `until` tokens."""
+        out: list[_Held | None] = [self.held[row] for row in rows]
         if not len(rows):
-            return
-        begins = (numbers[:, 0] * self.held.length).astype(np.int64)
-        held, tried = (self.held, self.held_z), (self.tried, self.tried_z)
-        _copy(held, tried, np.arange(len(self.prompts)))
-        self._continue(self.tried, self.tried_z, rows, begins[rows], until, numbers[rows, 2:])
-        taken = rows
-        if self.decoder.accept == "metropolis":
-            place = np.arange(self.decoder.max_new_tokens)
-            gain = [
-                np.where((place >= begins[:, None]) & (place < record.length[:, None]), z, 0.0).sum(1)
-                for record, z in (tried, held)
-            ]
-            log_ratio = gain[0] - gain[1] + np.log(self.held.length / self.tried.length)
-            taken = rows[np.log1p(-numbers[rows, 1]) < log_ratio[rows]]  # 1 − u is above 0
-        self.moved[rows] += 1
-        self.accepted[taken] += 1
-        _copy(tried, held, taken)
-
-    def _continue(
-        self,
-        record: Record,
-        z: Float[np.ndarray, "all limit"],
-        rows: Int[np.ndarray, " some"],
-        begins: Int[np.ndarray, " some"],
-        until: int,
-        uniform: Float[np.ndarray, "some until"],
-    ) -> None:
-        """Draw rows of a record from their `begins` tokens on, to an end or `until` tokens."""
-        record.length[rows], record.finish[rows] = begins, "length"
-        prompts = [[*self.prompts[r], *record.tokens[r, :b].tolist()] for r, b in zip(rows, begins, strict=True)]
-        parts = [list(range(len(rows)))] if self.way in PADDED else of_one_length(prompts)
-        for part in parts:
-            some = np.array(part)
-            self._together(record, z, [prompts[n] for n in part], rows[some], begins[some], until, uniform[some])
-
-    def _together(
-        self,
-        record: Record,
-        z: Float[np.ndarray, "all limit"],
-        prompts: Sequence[Sequence[int]],
-        rows: Int[np.ndarray, " some"],
-        begins: Int[np.ndarray, " some"],
-        until: int,
-        uniform: Float[np.ndarray, "some until"],
-    ) -> None:
-        device = self.lm.device
-        ids, mask, _ = left_pad(prompts, device)
-        live, at = np.arange(len(rows)), begins.copy()  # each computed row's number and next place
-        is_open = np.ones(len(rows), dtype=bool)
-        with open_state(self.lm, until - int(begins.min()), way=self.way) as state:
-            logits = without(state.prefill(ids, mask), self.never)
-            state.fork(torch.arange(len(rows), device=device))
-            while True:
-                here = np.minimum(at, until - 1)  # a finished row is computed along
-                drawn = torch.from_numpy(uniform[live, here]).to(device)
-                tokens = self.proposal.chosen(logits, drawn)
-                values = measured(logits, top2(logits), tokens, record.head.to(device), None).cpu().numpy()
-                now = np.flatnonzero(is_open[live])
-                target, places = rows[live[now]], at[now]
-                z[target, places] = normalisers(logits, self.decoder.alpha).double().cpu().numpy()[now]
-                ended = record.write(target, places, tokens.cpu().numpy()[now], values[:, now])
-                self.spent[target] += 1
-                is_open[live[now]] = ~ended & (places + 1 < until) & self._wanted(target)
-                at += 1
-                self.steps += 1
-                still = is_open[live]
-                if self.on_step is not None:
-                    self.on_step(self.steps, int(still.sum()))
-                if not still.any():
-                    return
-                if still.sum() <= (1 - DEAD_SHARE) * len(live):
-                    index = torch.from_numpy(np.flatnonzero(still)).to(device)
-                    state.keep(index)
-                    tokens, live, at = tokens[index], live[still], at[still]
-                logits = without(state.step(tokens), self.never)
+            return []
+        said = [
+            [] if held is None else held.answer.tokens[:begin].tolist() for held, begin in zip(out, begins, strict=True)
+        ]
+        for part in self.answers.parts(rows, said):
+            room = until - begins[part]
+            at = np.minimum(begins[part, None] + np.arange(room.max()), until - 1)  # a finished row is computed along
+            policy = Proposals(self.decoder.alpha, uniform[part[:, None], at][:, None])
+            budgets = (room - 1).tolist()  # which a branch ends by passing
+            made = self.answers.decoded(rows[part], [said[n] for n in part], policy, int(room.max()), budgets)
+            for number, z, (new,) in zip(part, policy.z[:, 0], made, strict=True):
+                drawn, held = _Held(new, z[: new.spent]), out[number]
+                out[number] = drawn if held is None else held.then(int(begins[number]), drawn)
+                self.answers.spent[rows[number]] += new.spent
+        return [one for one in out if one is not None]
 
     def finished(self) -> list[list[Generation]]:
         """For each question its chains' answers, with all tokens that were drawn for them."""
-        made = self.held.finished()
-        for row, (question, sample) in enumerate(zip(self.rows.question, self.rows.branch, strict=True)):
-            made[question][sample] = replace(
-                made[question][sample],
-                spent=int(self.spent[row]),
-                beside=int(sample > 0),  # each chain computes its prompt by itself
-                moves=int(self.moved[row]),
-                accepted=int(self.accepted[row]),
+        rows, made = self.answers.rows, [list[Generation]() for _ in self.answers.batch.prompts]
+        for row, (question, sample) in enumerate(zip(rows.question, rows.branch, strict=True)):
+            made[question].append(
+                replace(
+                    self._of(row).answer,
+                    spent=int(self.answers.spent[row]),
+                    beside=int(sample > 0),  # each chain computes its prompt by itself
+                    moves=int(self.moved[row]),
+                    accepted=int(self.accepted[row]),
+                )
             )
         return made

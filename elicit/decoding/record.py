@@ -132,10 +132,11 @@ class Record:
         numbers: Sequence[int] | None = None,
         budgets: Sequence[int] | None = None,
         listeners: Sequence[Listener] | None = None,
+        said: Sequence[Sequence[int]] | None = None,
     ) -> None:
         rows = len(opened.question)
         self.question, self.branch = opened.question, opened.branch
-        self.listeners = listeners
+        self.listeners, self.said = listeners, said
         self.numbers = range(rows) if numbers is None else numbers
         self.dtype = model.dtype
         self.head = _head_zero(model)
@@ -252,11 +253,14 @@ class Record:
     def _ends_with_stop(self, row: int, step: int) -> bool:
         assert self.stop.tokenizer is not None
         longest = max(len(s) for s in self.stop.strings)
+        tokens = self.tokens[row, : step + 1].tolist()
+        if self.said is not None:
+            tokens = [*self.said[self.question[row]], *tokens]
         # A stop string that the newest token completes begins at most `longest` characters, so tokens, earlier.
-        tail = decoded(self.stop.tokenizer, self.tokens[row, max(0, step - longest) : step + 1].tolist())
+        tail = decoded(self.stop.tokenizer, tokens[-1 - longest :])
         if not any(s in tail for s in self.stop.strings):
             return False
-        text = decoded(self.stop.tokenizer, self.tokens[row, : step + 1].tolist())
+        text = decoded(self.stop.tokenizer, tokens)
         return stop_at(text, self.stop.strings, self.stop.anywhere) is not None
 
     def finished(self) -> list[list[Generation]]:

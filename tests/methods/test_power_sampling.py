@@ -57,15 +57,15 @@ def of_five() -> Model:
 
 
 @torch.inference_mode()
-def enumerated(model: Model, prompt: list[int]) -> dict[tuple[int, ...], float]:
-    """p(answer)ᵅ/Z of every answer of at most `LONGEST` tokens."""
+def enumerated(model: Model, prompt: list[int], longest: int = LONGEST) -> dict[tuple[int, ...], float]:
+    """p(answer)ᵅ/Z of every answer of at most `longest` tokens."""
     found: dict[tuple[int, ...], float] = {}
     open_ones = {(): 0.0}
-    for length in range(LONGEST):
+    for length in range(longest):
         logp = torch.log_softmax(model.lm(torch.tensor([[*prompt, *x] for x in open_ones])).logits[:, -1].double(), -1)
         pairs = zip(open_ones.items(), logp.tolist(), strict=True)
         grown = {(*x, v): w + of[v] for (x, w), of in pairs for v in range(FIVE)}
-        ended = {x: w for x, w in grown.items() if x[-1] == 0 or length == LONGEST - 1}
+        ended = {x: w for x, w in grown.items() if x[-1] == 0 or length == longest - 1}
         found |= ended
         open_ones = {x: w for x, w in grown.items() if x not in ended}
     weights = np.exp(ALPHA * np.array(list(found.values())))
@@ -73,15 +73,16 @@ def enumerated(model: Model, prompt: list[int]) -> dict[tuple[int, ...], float]:
 
 
 def p_value(decoder: Any, law: dict[tuple[int, ...], float], prompt: list[int]) -> float:
-    """Of the chains' answers under a law: Pearson's test, the rare answers as one."""
+    """Of a decoder's answers under a law: Pearson's test, the rare answers as one."""
     model = of_five()
     stop = StopRule(model.eos_ids)
     ((*made,),) = decode_batch(model, Batch([prompt], ["one"], decoder, stop))
     seen = Counter((*g.tokens.tolist(), *([] if g.end is None else [g.end])) for g in made)
     assert seen.keys() <= law.keys()
-    often = [x for x, p in law.items() if p * CHAINS >= 8]
-    counts, expected = [seen[x] for x in often], [law[x] * CHAINS for x in often]
-    return float(chisquare([*counts, CHAINS - sum(counts)], [*expected, CHAINS - sum(expected)]).pvalue)
+    count = len(made)
+    often = [x for x, p in law.items() if p * count >= 8]
+    counts, expected = [seen[x] for x in often], [law[x] * count for x in often]
+    return float(chisquare([*counts, count - sum(counts)], [*expected, count - sum(expected)]).pvalue)
 
 
 def test_chains_have_the_law_of_the_power_and_low_temperature_has_not() -> None:

@@ -10,7 +10,7 @@ from elicit.decoding.decoders.branching import Branching
 from elicit.decoding.decoders.elsewhere import Elsewhere
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
-from elicit.decoding.decoders.power import Power
+from elicit.decoding.decoders.power import Power, PowerRollouts
 from elicit.decoding.decoders.sampling import RngStream, Sampling
 from elicit.decoding.loop import Policy
 from probes.errors import unknown
@@ -41,6 +41,7 @@ DECODERS: dict[str, type[Any]] = {
     "sampling": Sampling,
     "hybrid": Hybrid,
     "power": Power,
+    "power-rollouts": PowerRollouts,
 }
 ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
 _READ = {**DECODERS, ELSEWHERE: Elsewhere}
@@ -76,6 +77,7 @@ __all__ = [
     "Greedy",
     "Hybrid",
     "Power",
+    "PowerRollouts",
     "RngStream",
     "Sampling",
     "decoder_from_dict",

@@ -1,6 +1,8 @@
-"""Samples of the power distribution pᵅ of a model by Metropolis–Hastings (arXiv 2510.14901, algorithm 1).
+"""Samples of the power distribution pᵅ of a model: by Metropolis–Hastings (arXiv 2510.14901, algorithm 1), and token
+by token with rollouts that look ahead (arXiv 2601.21590, algorithm 1).
 
-What is drawn, and how it departs from the paper, stands at `elicit.decoding.power`, which the engines call.
+What is drawn, and how it departs from the papers, stands at `elicit.decoding.power` and
+`elicit.decoding.rollouts`, which the engines call.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from elicit.decoding.loop import Policy
 from probes.errors import UserError
 
 ACCEPT = ("metropolis", "always")
+FUTURES = ("own", "exchanged")
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,12 @@ class Power:
     accept: str = "metropolis"
 
     def __post_init__(self) -> None:
-        for name, ok, expected in (
-            (
-                "alpha",
-                0 < self.alpha < float("inf"),
-                "a finite power above 0 (1 is the model itself)",
-            ),
+        _check(
+            self,
             ("block", self.block >= 1, "at least 1 token"),
             ("moves", self.moves >= 0, "0 (none) or more"),
-            ("samples", self.samples >= 1, "at least 1"),
             ("accept", self.accept in ACCEPT, f"one of {', '.join(ACCEPT)}"),
-        ):
-            if not ok:
-                raise UserError(f"{name} = {getattr(self, name)} was given to power sampling; give {expected}")
+        )
 
     @property
     def branches(self) -> int:
@@ -52,10 +48,72 @@ class Power:
         """Of the proposals, which are drawn from pᵅ normalised at each token."""
         return 1 / self.alpha
 
+    @property
+    def ends(self) -> list[int]:
+        """Of each block the tokens at which it ends."""
+        return [*range(self.block, self.max_new_tokens, self.block), self.max_new_tokens]
+
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         """None: a chain decodes many times.
 
         Raises:
             UserError: always.
         """
-        raise UserError("power sampling has no policy of one pass over an answer; decode it by the hf engine")
+        raise _no_policy()
+
+
+@dataclass(frozen=True)
+class PowerRollouts:
+    """Args: power of the model's probability of a whole answer, likeliest tokens that are candidates at each step,
+    rollouts of each (0: none, which is low temperature among the candidates), tokens of a rollout at most, answers a
+    question, seed, limit of tokens, and whose future a candidate is weighed by: its `own`, or the next one's
+    (`exchanged`, a control)."""
+
+    alpha: float = 4.0
+    candidates: int = 8
+    rollouts: int = 8
+    horizon: int = 64
+    samples: int = 1
+    seed: int = 0
+    max_new_tokens: int = 256
+    futures: str = "own"
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            ("candidates", self.candidates >= 1, "at least 1"),
+            ("rollouts", self.rollouts >= 0, "0 (none) or more"),
+            ("horizon", self.horizon >= 1, "at least 1 token"),
+            ("futures", self.futures in FUTURES, f"one of {', '.join(FUTURES)}"),
+        )
+
+    @property
+    def branches(self) -> int:
+        return self.samples
+
+    @property
+    def temperature(self) -> float:
+        """Of the rollouts, which are drawn from pᵅ normalised at each token."""
+        return 1 / self.alpha
+
+    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
+        """None: each token decodes its rollouts.
+
+        Raises:
+            UserError: always.
+        """
+        raise _no_policy()
+
+
+def _check(decoder: Power | PowerRollouts, *others: tuple[str, bool, str]) -> None:
+    for name, ok, expected in (
+        ("alpha", 0 < decoder.alpha < float("inf"), "a finite power above 0 (1 is the model itself)"),
+        ("samples", decoder.samples >= 1, "at least 1"),
+        *others,
+    ):
+        if not ok:
+            raise UserError(f"{name} = {getattr(decoder, name)} was given to power sampling; give {expected}")
+
+
+def _no_policy() -> UserError:
+    return UserError("power sampling has no policy of one pass over an answer; decode it by the hf engine")
