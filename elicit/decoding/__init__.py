@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from elicit.decoding.decoders import Hybrid as Hybrid
     from elicit.decoding.decoders import Power as Power
     from elicit.decoding.decoders import Sampling as Sampling
+    from elicit.decoding.decoders import Tools as Tools
     from elicit.decoding.loop import Generation as Generation
     from elicit.decoding.loop import Policy as Policy
     from elicit.decoding.loop import StopRule as StopRule
@@ -28,6 +29,7 @@ __getattr__, __dir__ = lazily(
         "Hybrid": "elicit.decoding.decoders",
         "Power": "elicit.decoding.decoders",
         "Sampling": "elicit.decoding.decoders",
+        "Tools": "elicit.decoding.decoders",
         "Generation": "elicit.decoding.loop",
         "Policy": "elicit.decoding.loop",
         "StopRule": "elicit.decoding.loop",

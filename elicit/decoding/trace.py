@@ -16,7 +16,10 @@ from probes.offsets import decoded, token_ends
 
 DIGITS = 6
 # Fields that older samples lack.
-_LATER = ("unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted")
+_LATER = (
+    "unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted", "calls", "unknown_calls",
+    "refused_calls",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,10 @@ class Trace:
     steered candidate that was tried; −1 in runs that were made before they were counted. `delta_greedy` and
     `delta_zero` are Δ by the other readings of a branching token that the answer holds (`other_deltas`). `moves` and
     `accepted` count the answers that a chain tried and took, and `spent` the tokens of them all
-    (`elicit.decoding.power`). What may be empty from `unjudged` on is written only where it says something. Of an
-    answer that another program decoded no token is known, and `spent` and `prompt_tokens` are −1 where its log did not
-    count them.
+    (`elicit.decoding.power`). `calls`, `unknown_calls` and `refused_calls` count calls of tools (see
+    `elicit.decoding.Generation`), whose tokens `spent` counts too; `tokens` then hold what they said as well. What may
+    be empty from `unjudged` on is written only where it says something. Of an answer that another program decoded no
+    token is known, and `spent` and `prompt_tokens` are −1 where its log did not count them.
     """
 
     item: str
@@ -74,6 +78,9 @@ class Trace:
     delta_zero: float | None = None
     moves: int | None = None
     accepted: int | None = None
+    calls: int | None = None
+    unknown_calls: int | None = None
+    refused_calls: int | None = None
 
     @property
     def correct(self) -> bool:
@@ -146,12 +153,16 @@ def other_deltas(
 
 
 def text_of(
-    tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], anywhere: bool = False
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], anywhere: bool = False, begins: int = 0
 ) -> tuple[str, list[int]]:
-    """The text of token ids up to a stop string, and for each token the character at which it ends."""
+    """The text of token ids up to a stop string, and for each token the character at which it ends.
+
+    With `begins` the stop string is looked for from that token on.
+    """
     text = decoded(tokenizer, ids)
     ends = token_ends(tokenizer, ids, text)
-    return text[: stop_at(text, stop, anywhere)], ends
+    before = ends[begins - 1] if begins else 0
+    return text[:before] + text[before:][: stop_at(text[before:], stop, anywhere or begins > 0)], ends
 
 
 def place(generation: Generation, ends: list[int], found: Answer | None) -> tuple[tuple[int, int] | None, float | None]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from elicit.decoding.decoders import DECODERS, Power
+from elicit.decoding.decoders import DECODERS, Power, Tools
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery, named
 from elicit.decoding.loop import Generation, OnStep, decode
 from elicit.decoding.power import power_samples
+from elicit.decoding.tools import tool_answers
 from elicit.decoding.trial import way_of
 from probes.errors import UserError
 from probes.finite import NotFiniteError
@@ -36,9 +37,10 @@ class HuggingFaceEngine(Engine):
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         lm = self.model.lm
         with applied(lm, batch.adapter), self.computed(batch):
-            if isinstance(batch.decoder, Power):
+            if isinstance(batch.decoder, Power | Tools):
+                decoded = power_samples if isinstance(batch.decoder, Power) else tool_answers
                 with checked(batch, None):
-                    return power_samples(self.model, batch, on_step)
+                    return decoded(self.model, batch, on_step)
             policy = batch.policy(self.model)
             steered = attached(lm, batch.plans, of_row=batch.arm_of, lengths=batch.lengths)
             with (
