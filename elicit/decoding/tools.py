@@ -42,7 +42,7 @@ from elicit.decoding.ready import check_ready
 from elicit.decoding.record import stop_at
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
-from elicit.tasks.statements import said
+from elicit.tasks.statements import without_thoughts
 from probes.encoding import encoded
 from probes.errors import UserError
 from probes.finite import NotFiniteError
@@ -98,7 +98,7 @@ def without_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 def tool_said(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: StopRule, begun: str = "") -> tuple[str, int]:
     """What a tool says, without thoughts, special tokens and marks, and the calls that were in it."""
     text = decoded(tokenizer, ids)
-    text = said(begun + text[: stop_at(text, stop.strings, stop.anywhere)], programs=True).strip()
+    text = without_thoughts(begun + text[: stop_at(text, stop.strings, stop.anywhere)])
     nested = text.count(END)
     while MARKS.search(text := without_special(tokenizer, text)):
         text = MARKS.sub("", text)
