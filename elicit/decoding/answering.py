@@ -73,20 +73,17 @@ def read(
         begins: the number of the first token in which the answer is looked for.
     """
     text, ends = text_of(tokenizer, ids, stop, anywhere, begins)
-    if not begins:
-        return Response(text, ends, found_in(text, kind, begun), begun)
-    start = ends[begins - 1]
-    found = find_answer(text[start:], kind)
-    found = found and found._replace(start=found.start + start, end=found.end + start)
-    return Response(text, ends, found, begun, start)
+    start = ends[begins - 1] if begins else 0
+    return Response(text, ends, found_in(text, kind, begun, start), begun, start)
 
 
-def found_in(text: str, kind: Kind, begun: str = "") -> Answer | None:
-    """The answer in a text, which may begin within a thought."""
-    found = find_answer(begun + text, kind)
-    if found is None or found.start < len(begun):
+def found_in(text: str, kind: Kind, begun: str = "", start: int = 0) -> Answer | None:
+    """The answer in a text from a character on; the text may begin within a thought."""
+    mark = "" if start else begun
+    found = find_answer(mark + text[start:], kind)
+    if found is None or found.start < len(mark):
         return None
-    return found._replace(start=found.start - len(begun), end=found.end - len(begun))
+    return found._replace(start=found.start - len(mark) + start, end=found.end - len(mark) + start)
 
 
 @dataclass(frozen=True)
@@ -279,5 +276,6 @@ def graded(
         calls=generation.calls,
         unknown_calls=generation.unknown_calls,
         refused_calls=generation.refused_calls,
+        begins=generation.begins or None,
         **notes,
     )

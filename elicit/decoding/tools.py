@@ -78,10 +78,13 @@ def call_text(question: str, instruction: str, attempt: str | None, *, system: b
 def call_context(
     prompt: Prompt, question: str, instruction: str, attempt: str | None, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], str]:
-    """The context of a tool, and the mark of the thought that it ends in: its instruction is the system message of a
-    chat, and follows the question elsewhere."""
+    """The context of a tool, and the mark of the thought that it ends in.
+
+    Its instruction is the only system message of a chat, and follows the question elsewhere; of the answer's prompt
+    there are no solved questions in it, no trigger and no words on the answer's form.
+    """
     chat = prompt.base == "chat"
-    own = replace(prompt, trigger="", form="", begin="", system=instruction if chat else None)
+    own = replace(prompt, trigger="", shots=(), form="", begin="", system=instruction if chat else None)
     text = call_text(question, instruction, attempt, system=chat)
     return own.ids(text, tokenizer), own.begun(text, tokenizer)
 

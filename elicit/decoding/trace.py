@@ -18,7 +18,7 @@ DIGITS = 6
 # Fields that older samples lack.
 _LATER = (
     "unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted", "calls", "unknown_calls",
-    "refused_calls",
+    "refused_calls", "begins",
 )  # fmt: skip
 
 
@@ -42,9 +42,10 @@ class Trace:
     `delta_zero` are Δ by the other readings of a branching token that the answer holds (`other_deltas`). `moves` and
     `accepted` count the answers that a chain tried and took, and `spent` the tokens of them all
     (`elicit.decoding.power`). `calls`, `unknown_calls` and `refused_calls` count calls of tools (see
-    `elicit.decoding.Generation`), whose tokens `spent` counts too; `tokens` then hold what they said as well. What may
-    be empty from `unjudged` on is written only where it says something. Of an answer that another program decoded no
-    token is known, and `spent` and `prompt_tokens` are −1 where its log did not count them.
+    `elicit.decoding.Generation`), whose tokens `spent` counts too; `tokens` then hold what they said as well, and the
+    answer is looked for from token `begins` on. What may be empty from `unjudged` on is written only where it says
+    something. Of an answer that another program decoded no token is known, and `spent` and `prompt_tokens` are −1 where
+    its log did not count them.
     """
 
     item: str
@@ -81,6 +82,7 @@ class Trace:
     calls: int | None = None
     unknown_calls: int | None = None
     refused_calls: int | None = None
+    begins: int | None = None
 
     @property
     def correct(self) -> bool:
@@ -90,6 +92,11 @@ class Trace:
     def chain_of_thought(self) -> list[int]:
         """The tokens before the answer (all of them where none was found)."""
         return self.tokens if self.span is None else self.tokens[: self.span[0]]
+
+    @property
+    def start(self) -> int:
+        """The character from which on the answer is looked for: behind the last result of a tool."""
+        return self.ends[self.begins - 1] if self.begins else 0
 
     @property
     def pieces(self) -> list[str]:

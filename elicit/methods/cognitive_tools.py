@@ -120,7 +120,7 @@ def fit(
         UserError: an unknown tool, a limit below 1, a schedule of more calls than `calls`; a chat template that takes
             no system message.
     """
-    names, order = _names(tools), _names(schedule)
+    names, order = tuple(dict.fromkeys(_names(tools))), _names(schedule)
     chosen = order or names
     decoder = Tools(
         tuple((name, INSTRUCTIONS[name]) for name in dict.fromkeys(chosen)), tuple(n for n in READS if n in chosen),

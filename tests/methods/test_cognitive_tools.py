@@ -19,14 +19,17 @@ from transformers import PreTrainedTokenizerFast
 
 import elicit
 from elicit.decoding import Sampling, StopRule, Tools
-from elicit.decoding.answering import read
+from elicit.decoding.answering import found_in, read
 from elicit.decoding.decoders import decoder_from_dict, decoder_to_dict, most_tokens
 from elicit.decoding.decoders.sampling import rng_stream
 from elicit.decoding.engine import Batch, Can, Engine, decode_batch
 from elicit.decoding.tools import NO_MORE, no_such, result, scheduled, tool_said
+from elicit.evaluation.regrade import regrade
 from elicit.methods import cognitive_tools
+from elicit.methods.cognitive_tools import NAME
 from elicit.models import Model
 from elicit.models.prompts import Prompt
+from elicit.tasks import grading
 from probes.errors import UserError
 from tests.support.hybrid_parts import as_model
 from tests.support.shell import shell
@@ -266,6 +269,21 @@ def test_a_run_has_it_beside_its_controls(tiny: Model, tmp_path: Path, schedule:
     assert f"{2 if schedule else 0} of 2" in page and "permuted tools" in page and "flat prompt" not in page
     loaded = elicit.Elicited.load(handle.save(tmp_path / "bundle"), tiny)
     assert loaded.decode_key == handle.decode_key and loaded.decoder == handle.decoder
+
+
+def test_regrading_finds_no_answer_in_what_tools_said(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = elicit.load_task(TASK, limit=3).test
+    monkeypatch.setattr("elicit.decoding.tools.scheduled", lambda name, text: f" The answer is 7. {text}\nAnswer:")
+    handle = cognitive_tools.fit(tiny, schedule="recall", call_tokens=4, max_new_tokens=2)
+    run = elicit.evaluate(handle, items, against=(), out=tmp_path / "run")
+    monkeypatch.setattr(grading, "VERSION", "another")
+    again = regrade(run, tmp_path / "again")
+    assert again.folder != run.folder
+    kept = [(a, b) for i in run.traces[NAME] for a, b in zip(run.traces[NAME][i], again.traces[NAME][i], strict=True)]
+    assert all((a.answer, a.span, a.score, a.dropped) == (b.answer, b.span, b.score, b.dropped) for a, b in kept)
+    assert any(a.answer is None and found_in(a.text, items.task.kind) for a, _ in kept)
 
 
 def test_it_is_forecast_and_compared(tiny_folder: Path, tmp_path: Path) -> None:
