@@ -374,7 +374,8 @@ def answer_together(
     rows = [(h, some, own) for (h, _), some, own in zip(asked, prompts, streams, strict=True)]
     # With a partner it shares its batch with no other.
     batch = _batch(rows, partner_prompts=first.partner_prompts(asked[0][1]))
-    batch = replace(batch, rows_at_once=rows_at_once, budgets=budgets)
+    questions = [(item.question, handle.prompt) for handle, items in asked for item in items]
+    batch = replace(batch, rows_at_once=rows_at_once, budgets=budgets, questions=questions)
     begun = [mark for handle, items in asked for mark in handle.begun(items)]
     drafts = iter(respond(first.model, batch, [kind for some in kinds for kind in some], on_step, begun))
     return [

@@ -15,6 +15,7 @@ from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, EngineSetti
 from probes.errors import UserError
 
 TOKEN = "ELICIT_SERVE_TOKEN"
+TOOLS = " puts the question to its tools again, and a request is one whole prompt; evaluate it with elicit run"
 Named = Annotated[list[str] | None, typer.Option(help="NAME=FOLDER, a bundle served under that name. Repeatable.")]
 
 
@@ -81,6 +82,7 @@ def _served(given: dict[str, Any]) -> Any:
         UserError: a method that needs a fit, a name that is given twice, what cannot be read.
     """
     from elicit import methods
+    from elicit.decoding.decoders import Tools
     from elicit.elicited import Elicited
     from elicit.integrations.serve.served import Served
     from elicit.tasks.answers import KINDS
@@ -94,6 +96,8 @@ def _served(given: dict[str, Any]) -> Any:
     names = given["method"] or free
     for name in names:
         methods.get(name)
+        if name == "cognitive-tools":
+            raise UserError(f"--method {name}{TOOLS}")
         if name not in free:
             raise UserError(f"--method {name} needs a fit; fit it with elicit run, and serve its --bundle")
     if twice := sorted(bundles.keys() & set(names)):
@@ -106,6 +110,8 @@ def _served(given: dict[str, Any]) -> Any:
     handles = {name: methods.fit(name, model, None, prompt=given["put"]) for name in names}
     for name, folder in bundles.items():
         handles[name] = Elicited.load(folder, model)
+        if isinstance(handles[name].decoder, Tools):
+            raise UserError(f"--bundle {name}=…{TOOLS}")
     return Served(handles, vectors, given["max_tokens"], given["kind"])
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from elicit.decoding.decoders import Power as Power
     from elicit.decoding.decoders import PowerRollouts as PowerRollouts
     from elicit.decoding.decoders import Sampling as Sampling
+    from elicit.decoding.decoders import Tools as Tools
     from elicit.decoding.loop import Generation as Generation
     from elicit.decoding.loop import Policy as Policy
     from elicit.decoding.loop import StopRule as StopRule
@@ -30,6 +31,7 @@ __getattr__, __dir__ = lazily(
         "Power": "elicit.decoding.decoders",
         "PowerRollouts": "elicit.decoding.decoders",
         "Sampling": "elicit.decoding.decoders",
+        "Tools": "elicit.decoding.decoders",
         "Generation": "elicit.decoding.loop",
         "Policy": "elicit.decoding.loop",
         "StopRule": "elicit.decoding.loop",

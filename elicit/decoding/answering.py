@@ -36,12 +36,14 @@ class Response:
         ends: for each token the character at which it ends.
         found: the answer in the text, if there is one.
         begun: the mark of the thought that the text begins within, where its prompt ended in one.
+        start: the character from which on the answer is looked for: behind the last result of a tool.
     """
 
     text: str
     ends: list[int]
     found: Answer | None
     begun: str = ""
+    start: int = 0
 
     @property
     def answer(self) -> str | None:
@@ -60,6 +62,7 @@ def read(
     kind: Kind,
     begun: str = "",
     anywhere: bool = False,
+    begins: int = 0,
 ) -> Response:
     """The text of token ids from any sampler, and the answer in it.
 
@@ -67,17 +70,20 @@ def read(
         stop, anywhere: as a `StopRule` has them.
         begun: the mark of a thought, where the prompt ended in one (`Prompt.begun`): what follows is read as a thought
             until that ends.
+        begins: the number of the first token in which the answer is looked for.
     """
-    text, ends = text_of(tokenizer, ids, stop, anywhere)
-    return Response(text, ends, found_in(text, kind, begun), begun)
+    text, ends = text_of(tokenizer, ids, stop, anywhere, begins)
+    start = ends[begins - 1] if begins else 0
+    return Response(text, ends, found_in(text, kind, begun, start), begun, start)
 
 
-def found_in(text: str, kind: Kind, begun: str = "") -> Answer | None:
-    """The answer in a text, which may begin within a thought."""
-    found = find_answer(begun + text, kind)
-    if found is None or found.start < len(begun):
+def found_in(text: str, kind: Kind, begun: str = "", start: int = 0) -> Answer | None:
+    """The answer in a text from a character on; the text may begin within a thought."""
+    mark = "" if start else begun
+    found = find_answer(mark + text[start:], kind)
+    if found is None or found.start < len(mark):
         return None
-    return found._replace(start=found.start - len(begun), end=found.end - len(begun))
+    return found._replace(start=found.start - len(mark) + start, end=found.end - len(mark) + start)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,10 @@ def respond(
     ):
         first = rng_stream.choice if isinstance(rng_stream, RngStream) else own
         rule = batch.stop
-        said = [read(model.tokenizer, g.tokens.tolist(), rule.strings, kind, mark, rule.anywhere) for g in branches]
+        said = [
+            read(model.tokenizer, g.tokens.tolist(), rule.strings, kind, mark, rule.anywhere, g.begins)
+            for g in branches
+        ]
         out.append(
             [
                 Draft(one, g, first + n, len(prompt), g.spent + g.beside - (n > 0))
@@ -199,7 +208,7 @@ def found_again(response: Response, answer: str | None) -> Response:
 
     Only as a whole: 5 does not stand in 15, 1.5 or 5/6, nor "cat" in "category".
     """
-    places = [] if answer is None else list(_by_itself(answer).finditer(response.text))
+    places = [] if answer is None else list(_by_itself(answer).finditer(response.text, response.start))
     found = Answer(places[-1].group(), *places[-1].span(), "asked") if places else None
     return replace(response, found=found)
 
@@ -232,8 +241,9 @@ def graded(
     response, generation = draft.said, draft.generation
     span, delta = place(generation, response.ends, response.found)
     others = other_deltas(generation.top1, generation.top2, delta, generation.logprob, span if branching else None)
-    dropped = filter_path(response.text, generation.finish, response.answer)
-    grade = task.judge(item, response.answer, response.text)
+    own = response.text[response.start :]
+    dropped = filter_path(own, generation.finish, response.answer)
+    grade = task.judge(item, response.answer, own)
     notes = {} if generation.notes is None else dict(zip(NOTES, generation.notes.T.tolist(), strict=True))
     return Trace(
         item=item.id,
@@ -263,5 +273,9 @@ def graded(
         delta_zero=others[1],
         moves=generation.moves or None,
         accepted=generation.accepted if generation.moves else None,
+        calls=generation.calls,
+        unknown_calls=generation.unknown_calls,
+        refused_calls=generation.refused_calls,
+        begins=generation.begins or None,
         **notes,
     )

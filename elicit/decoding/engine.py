@@ -19,6 +19,7 @@ from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Generation, Listener, OnStep, Policy, StopRule
 from elicit.decoding.thought import Budgeted
 from elicit.models.model import Model
+from elicit.models.prompts import Prompt
 from probes.errors import UserError, unknown
 from steering.adapters import Tuned
 from steering.backends import Claims, Rows
@@ -51,6 +52,7 @@ class Batch:
             that spends more with those before it; an engine may end such a branch, or decode it whole.
         listeners: who waits for the answer to each prompt. An engine tells them what it writes as soon as it can; it
             may end the branches of those that are gone, or decode them whole.
+        questions: of each prompt the question in it and how it was put, for decoders that put it again.
         rows_at_once: the most branches in flight, of an engine that refills (`Engine.rounds`); None: as it likes.
     """
 
@@ -68,6 +70,7 @@ class Batch:
     rows_at_once: int | None = None
     budgets: Sequence[int] | None = None
     listeners: Sequence[Listener] | None = None
+    questions: Sequence[tuple[str, Prompt]] | None = None
 
     @property
     def plans(self) -> list[Plan]:

@@ -90,6 +90,10 @@ class Generation:
     partner's, and one for each steered candidate that was tried.
 
     `moves` counts the other answers that a Markov chain tried (`elicit.decoding.power`), `accepted` those that it took.
+
+    Of an answer within which tools were called (`elicit.decoding.tools`), `begins` is the number of the first token
+    behind the last result, `calls` counts the tools that were called, `unknown_calls` the calls that named none, and
+    `refused_calls` those beyond the limit and in what tools said.
     """
 
     tokens: Int[np.ndarray, " tokens"]
@@ -106,6 +110,10 @@ class Generation:
     beside: int = 0
     moves: int = 0
     accepted: int = 0
+    begins: int = 0
+    calls: int | None = None
+    unknown_calls: int | None = None
+    refused_calls: int | None = None
 
 
 def measured(

@@ -16,7 +16,10 @@ from probes.offsets import decoded, token_ends
 
 DIGITS = 6
 # Fields that older samples lack.
-_LATER = ("unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted", "logged")
+_LATER = (
+    "unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted", "calls", "unknown_calls",
+    "refused_calls", "begins", "logged",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ class Trace:
     steered candidate that was tried; −1 in runs that were made before they were counted. `delta_greedy` and
     `delta_zero` are Δ by the other readings of a branching token that the answer holds (`other_deltas`). `moves` and
     `accepted` count the answers that a chain tried and took, and `spent` the tokens of them all
-    (`elicit.decoding.power`). What may be empty from `unjudged` on is written only where it says something. Of an
-    answer that another program decoded no token is known, and `spent` and `prompt_tokens` are −1 where its log did not
-    count them; `logged` is the log-probability of each of its tokens, by whatever tokenizer, where its log has them.
+    (`elicit.decoding.power`). `calls`, `unknown_calls` and `refused_calls` count calls of tools (see
+    `elicit.decoding.Generation`), whose tokens `spent` counts too; `tokens` then hold what they said as well, and the
+    answer is looked for from token `begins` on. What may be empty from `unjudged` on is written only where it says
+    something. Of an answer that another program decoded no token is known, and `spent` and `prompt_tokens` are −1 where
+    its log did not count them; `logged` is the log-probability of each of its tokens, by whatever tokenizer, where its
+    log has them.
     """
 
     item: str
@@ -74,6 +80,10 @@ class Trace:
     delta_zero: float | None = None
     moves: int | None = None
     accepted: int | None = None
+    calls: int | None = None
+    unknown_calls: int | None = None
+    refused_calls: int | None = None
+    begins: int | None = None
     logged: list[float] = field(default_factory=list)
 
     @property
@@ -84,6 +94,11 @@ class Trace:
     def chain_of_thought(self) -> list[int]:
         """The tokens before the answer (all of them where none was found)."""
         return self.tokens if self.span is None else self.tokens[: self.span[0]]
+
+    @property
+    def start(self) -> int:
+        """The character from which on the answer is looked for: behind the last result of a tool."""
+        return self.ends[self.begins - 1] if self.begins else 0
 
     @property
     def pieces(self) -> list[str]:
@@ -148,12 +163,16 @@ def other_deltas(
 
 
 def text_of(
-    tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], anywhere: bool = False
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], stop: tuple[str, ...], anywhere: bool = False, begins: int = 0
 ) -> tuple[str, list[int]]:
-    """The text of token ids up to a stop string, and for each token the character at which it ends."""
+    """The text of token ids up to a stop string, and for each token the character at which it ends.
+
+    With `begins` the stop string is looked for from that token on.
+    """
     text = decoded(tokenizer, ids)
     ends = token_ends(tokenizer, ids, text)
-    return text[: stop_at(text, stop, anywhere)], ends
+    before = ends[begins - 1] if begins else 0
+    return text[:before] + text[before:][: stop_at(text[before:], stop, anywhere or begins > 0)], ends
 
 
 def place(generation: Generation, ends: list[int], found: Answer | None) -> tuple[tuple[int, int] | None, float | None]:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from elicit.decoding.decoders import most_tokens
 from elicit.decoding.engine import Engine, engine_of
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.ready import check_ready
@@ -274,9 +275,9 @@ def _weights(arms: Sequence[Arm]) -> dict[str, list[str]]:
 def _check_room(arms: Sequence[Arm], items: Items) -> None:
     """Refuse prompts and limits beyond a model's positions before a folder is made for them."""
     handles = [arm.handle for arm in arms]
-    for one in {(id(h.model), h.prompt, h.decoder.max_new_tokens): h for h in handles}.values():
+    for one in {(id(h.model), h.prompt, most_tokens(h.decoder)): h for h in handles}.values():
         longest = max(len(one.prompt_ids(item)) for item in items)
-        check_ready(one.model.lm, longest + one.decoder.max_new_tokens)
+        check_ready(one.model.lm, longest + most_tokens(one.decoder))
     for one in handles:
         one.partner_prompts(items)
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from elicit.decoding.decoders import Sampling
+from elicit.decoding.decoders import Sampling, most_tokens
 from elicit.decoding.pace import StepCost
 from elicit.elicited import Elicited, answer_together
 from elicit.evaluation.batches import batches
@@ -89,14 +89,14 @@ def forecast(
     room = max(_bytes(one, items, rows) for one in handles)
     longest = sum(_to_the_limit(one, len(items), rows, cost) for one in handles) / processes
     if longest < WORTH_TELLING:  # trying would take longer than it is worth
-        answers = sum(len(items) * one.decoder.branches * one.decoder.max_new_tokens for one in handles)
+        answers = sum(len(items) * one.decoder.branches * most_tokens(one.decoder) for one in handles)
         return Estimate(longest, room, PAGE + BYTES_A_TOKEN * answers, most=True)
     seconds, tokens, most = 0.0, 0.0, False
     spent: dict[str, float] = {}
     for group in groups:
         tried = _tried(group, items)
         one = next(iter(group.values())).decoder
-        limit, each = one.max_new_tokens, max(1, rows // one.branches)
+        limit, each = most_tokens(one), max(1, rows // one.branches)
         for batch in batches(group, items, each):
             prompts = sum(map(len, batch.values()))
             seconds += tried.seconds(prompts, prompts * one.branches, limit, cost)
@@ -149,7 +149,7 @@ def _to_the_limit(handle: Elicited, questions: int, rows: int, cost: StepCost) -
     """Seconds of answers that all go on to the limit."""
     answers = questions * handle.decoder.branches
     together = min(rows, answers)
-    return handle.decoder.max_new_tokens * answers / together * cost.of(together)
+    return most_tokens(handle.decoder) * answers / together * cost.of(together)
 
 
 def _bytes(handle: Elicited, items: Items, rows: int) -> int:
@@ -158,7 +158,7 @@ def _bytes(handle: Elicited, items: Items, rows: int) -> int:
     rows = min(rows, len(items) * branches * SHARING)
     prompts = max(1, rows // branches)
     longest = max(len(handle.prompt_ids(item)) for item in items)
-    kept = memory.cache_bytes(lm, prompts, longest) + memory.cache_bytes(lm, rows, handle.decoder.max_new_tokens)
+    kept = memory.cache_bytes(lm, prompts, longest) + memory.cache_bytes(lm, rows, most_tokens(handle.decoder))
     return kept * (2 if handle.partner else 1) + LOGITS * 4 * rows * handle.model.vocab_size
 
 
@@ -176,7 +176,7 @@ def _tried(group: Mapping[str, Elicited], items: Items) -> Tried:
             raise _Enough
 
     prompts = count * len(group)
-    spent = {name: float(one.decoder.max_new_tokens * branches) for name, one in group.items()}
+    spent = {name: float(most_tokens(one.decoder) * branches) for name, one in group.items()}
     try:
         answers = answer_together([(one, some) for one in group.values()], on_step)
     except _Enough:

@@ -189,7 +189,7 @@ def changes(old: Run, new: Run) -> dict[str, dict[str, Any]]:
 def _read(trace: Trace, items: Items, item: Any, handle: Mapping[str, Any]) -> Trace:
     """A trace with its answer found and judged anew; one that was asked for its answer keeps it."""
     if handle["span"] != "prompted":
-        found = found_in(trace.text, items.task.kind_of(item), trace.begun)
+        found = found_in(trace.text, items.task.kind_of(item), trace.begun, trace.start)
         span = token_span(trace.ends, found) if found and trace.tokens else None
         delta = trace.delta  # of the unrounded statistics, where it is of the same tokens
         if span != trace.span:
@@ -201,8 +201,9 @@ def _read(trace: Trace, items: Items, item: Any, handle: Mapping[str, Any]) -> T
             greedy, zero = other_deltas(top1, top2, delta, logprob, branched)
             trace = replace(trace, delta_greedy=greedy, delta_zero=zero)
         trace = replace(trace, answer=answer, found_by=found_by, span=span, delta=delta)
-    dropped = filter_path(trace.text, trace.finish, trace.answer)
-    grade = items.task.judge(item, trace.answer, trace.text)
+    own = trace.text[trace.start :]
+    dropped = filter_path(own, trace.finish, trace.answer)
+    grade = items.task.judge(item, trace.answer, own)
     return replace(
         trace,
         dropped=dropped if handle["filters"] or trace.answer is None else "",

@@ -105,6 +105,11 @@ def _after_thoughts(text: str) -> int:
     return max((found.end() for found in _THOUGHT_ENDS.finditer(text)), default=0)
 
 
+def without_thoughts(text: str) -> str:
+    """What follows the last thought of a text; empty where one does not end."""
+    return "" if open_thought(text) else text[_after_thoughts(text) :]
+
+
 def said(text: str, *, programs: bool) -> str:
     """The text with all that is no part of the answer as blanks, as long as it was; empty where a thought does not end.
 

@@ -30,11 +30,13 @@ from tests.support.tiny import save_tiny
 
 NAMES = completion.presets()
 CLASSES = {  # of the model that each preset names
+    "cognitive-tools-qwen2.5-7b": "qwen2",
     "cot-decoding-mistral-7b": "mistral", "critique-ft-paper": "qwen2", "one-shot-rlvr-paper": "qwen2",
     "sae-steer-gemma-3-4b": "gemma3", "sae-steer-llama-3.1-8b": "llama", "vector-transfer-orz-0.5b": "qwen2",
 }  # fmt: skip
 # What makes a run of each small enough for a tiny model; everything else is the preset's.
 SMALL: dict[str, list[str]] = {
+    "cognitive-tools-qwen2.5-7b": ["call_tokens=6"],
     "cot-decoding-mistral-7b": [],
     "critique-ft-paper": ["steps=2", "rows=1", "width=600", "save_every=1", "lr=1e-3"],
     "one-shot-rlvr-paper": [
@@ -49,7 +51,7 @@ SMALL: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def test_the_six_are_there_and_refer_to_what_exists() -> None:
+def test_all_are_there_and_refer_to_what_exists() -> None:
     assert set(CLASSES) == set(NAMES) == set(SMALL)
     known = inspect.signature(cli.run).parameters
     for name in NAMES:

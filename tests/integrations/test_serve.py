@@ -297,6 +297,7 @@ def test_the_command_refuses_what_it_cannot_serve() -> None:
     for arguments, told in (
         (["--host", "0.0.0.0"], "ELICIT_SERVE_TOKEN"),
         (["--method", "sae-steer"], "needs a fit"),
+        (["--method", "cognitive-tools"], "--method cognitive-tools puts the question to its tools again"),
         (["--method", "dirct"], "did you mean direct"),
         (["--bundle", "x"], "write NAME=PATH"),
         (["--kind", "numbr"], "did you mean number"),

@@ -12,6 +12,7 @@ from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
 from elicit.decoding.decoders.power import Power, PowerRollouts
 from elicit.decoding.decoders.sampling import RngStream, Sampling
+from elicit.decoding.decoders.tools import Tools
 from elicit.decoding.loop import Policy
 from probes.errors import unknown
 
@@ -42,6 +43,7 @@ DECODERS: dict[str, type[Any]] = {
     "hybrid": Hybrid,
     "power": Power,
     "power-rollouts": PowerRollouts,
+    "tools": Tools,
 }
 ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
 _READ = {**DECODERS, ELSEWHERE: Elsewhere}
@@ -54,6 +56,11 @@ def decoder_name(decoder: Decoder) -> str:
 LATER = {"often": ()}  # written only where it says something, so that what was made before keeps its identity
 
 
+def most_tokens(decoder: Decoder) -> int:
+    """Tokens that may stand behind a prompt, about: the limit, and what tools put in."""
+    return decoder.most_tokens if isinstance(decoder, Tools) else decoder.max_new_tokens
+
+
 def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
     given = asdict(decoder)  # type: ignore[call-overload]
     kept = {key: value for key, value in given.items() if key not in LATER or value != LATER[key]}
@@ -61,11 +68,15 @@ def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
 
 
 def decoder_from_dict(data: dict[str, Any]) -> Decoder:
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}  # JSON has no tuples
+    arguments = {key: _as_tuples(value) for key, value in data.items()}  # JSON has no tuples
     name = str(arguments.pop("name"))
     if name not in _READ:
         raise unknown("decoder", name, DECODERS)
     return _READ[name](**arguments)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 __all__ = [
@@ -80,7 +91,9 @@ __all__ = [
     "PowerRollouts",
     "RngStream",
     "Sampling",
+    "Tools",
     "decoder_from_dict",
     "decoder_name",
     "decoder_to_dict",
+    "most_tokens",
 ]

@@ -118,7 +118,7 @@ def _parts(batch: Batch) -> list[Batch]:
     size = len(batch.prompts)
     if batch.rows_at_once is not None:
         size = max(1, batch.rows_at_once // batch.decoder.branches)
-    given = ("prompts", "rng_streams", "arm_of", "lengths", "partner_prompts", "budgets", "listeners")
+    given = ("prompts", "rng_streams", "arm_of", "lengths", "partner_prompts", "budgets", "listeners", "questions")
     parts = []
     for start in range(0, len(batch.prompts), size):
         some = {name: getattr(batch, name) for name in given}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from elicit.decoding.decoders import DECODERS, Power, PowerRollouts
+from elicit.decoding.decoders import DECODERS, Power, PowerRollouts, Tools
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery, named
 from elicit.decoding.loop import Generation, OnStep, decode
 from elicit.decoding.power import power_samples
 from elicit.decoding.rollouts import rollout_samples
+from elicit.decoding.tools import tool_answers
 from elicit.decoding.trial import way_of
 from probes.errors import UserError
 from probes.finite import NotFiniteError
@@ -18,6 +19,10 @@ from steering.backends import Claims
 from steering.editor import Editor
 from steering.hooks import attached
 from steering.interventions import Plan
+
+
+# Decoders whose answers take several calls of the loop.
+SEVERAL = {Power: power_samples, PowerRollouts: rollout_samples, Tools: tool_answers}
 
 
 class HuggingFaceEngine(Engine):
@@ -37,10 +42,10 @@ class HuggingFaceEngine(Engine):
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         lm = self.model.lm
         with applied(lm, batch.adapter), self.computed(batch):
-            if isinstance(batch.decoder, Power | PowerRollouts):
-                drawn = power_samples if isinstance(batch.decoder, Power) else rollout_samples
+            several = SEVERAL.get(type(batch.decoder))
+            if several is not None:
                 with checked(batch, None):
-                    return drawn(self.model, batch, on_step)
+                    return several(self.model, batch, on_step)
             policy = batch.policy(self.model)
             steered = attached(lm, batch.plans, of_row=batch.arm_of, lengths=batch.lengths)
             with (
