@@ -14,6 +14,7 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.methods import (
+    budget_forcing,
     cot_decoding,
     critique_ft,
     no_thinking,
@@ -51,7 +52,8 @@ def register(module: ModuleType) -> Method:
 
 
 for _module in (
-    *(cot_decoding, power_sampling, no_thinking, sae_steer, vector_transfer, critique_ft, one_shot_rlvr),
+    *(cot_decoding, power_sampling, no_thinking, budget_forcing),
+    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -14,6 +14,8 @@ from elicit.models import zoo
 from elicit.models.model import Model
 from elicit.tasks.statements import THOUGHTS
 
+CONCLUDES = "This is the answer:"  # how an organism's last sentence may begin (`elicit.tasks.organism.language`)
+
 
 @dataclass(frozen=True)
 class ThoughtForm:
