@@ -9,6 +9,7 @@ from probes.lazy import lazily
 if TYPE_CHECKING:
     from elicit.decoding.decoders import Branching as Branching
     from elicit.decoding.decoders import Decoder as Decoder
+    from elicit.decoding.decoders import Forced as Forced
     from elicit.decoding.decoders import Greedy as Greedy
     from elicit.decoding.decoders import Hybrid as Hybrid
     from elicit.decoding.decoders import Power as Power
@@ -26,6 +27,7 @@ __getattr__, __dir__ = lazily(
     {
         "Branching": "elicit.decoding.decoders",
         "Decoder": "elicit.decoding.decoders",
+        "Forced": "elicit.decoding.decoders",
         "Greedy": "elicit.decoding.decoders",
         "Hybrid": "elicit.decoding.decoders",
         "Power": "elicit.decoding.decoders",

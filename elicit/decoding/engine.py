@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elicit.decoding.decoders import Decoder, Hybrid, decoder_name
+from elicit.decoding.decoders import Decoder, Forced, Hybrid, decoder_name
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Generation, Listener, OnStep, Policy, StopRule
-from elicit.decoding.thought import Budgeted
+from elicit.decoding.thought import ANSWER, Budgeted, Forcing
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
+from elicit.models.thoughts import token_of
+from elicit.tasks.statements import THOUGHTS
 from probes.errors import UserError, unknown
 from steering.adapters import Tuned
 from steering.backends import Claims, Rows
@@ -91,6 +93,8 @@ class Batch:
         """What chooses the tokens of these prompts."""
         if self.partner is None:
             policy = self.decoder.policy(self.rng_streams, model.choices)
+            if isinstance(self.decoder, Forced):
+                return self._forced(model, policy, self.decoder)
             if not self.stop.thought_tokens:
                 return policy
             assert self.stop.tokenizer is not None
@@ -100,6 +104,19 @@ class Batch:
             raise UserError("thought_tokens was given with hybrid decoding, which ends no thoughts; leave it out")
         assert isinstance(self.decoder, Hybrid)
         return self.decoder.joint(model, self.partner, self.rng_streams, self.partner_prompts)
+
+    def _forced(self, model: Model, policy: Policy, decoder: Forced) -> Policy:
+        """A policy whose thoughts end as budget forcing says."""
+        if self.stop.thought_tokens:
+            raise UserError("a prompt with thought_tokens was given to budget forcing, which has its own; leave it out")
+        ends = dict.fromkeys((begin for begin, _ in THOUGHTS), self.stop.eos_ids)
+        for begin, mark in THOUGHTS:
+            if (end := token_of(model.tokenizer, mark)) is not None:
+                ends[begin] |= {end}
+        forcing = Forcing(
+            decoder.waits, decoder.word, decoder.final, {**ends, ANSWER: self.stop.eos_ids}, decoder.whole
+        )
+        return Budgeted(policy, self.prompts, 1, model.tokenizer, decoder.thought_tokens, forcing)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,20 @@
-"""A budget for chains of thought: after so many tokens of thought the mark that ends it (`</think>`) is written.
+"""Thoughts that end by a budget, and those whose end is put off.
 
 A row is within a thought from an opening mark, which its prompt may end in, to the closing one
-(`elicit.tasks.statements.THOUGHTS`). Tokens between them count, over all thoughts of an answer. When they are spent the
-closing mark's tokens are written in place of what the decoder chooses, and it goes on after them; their statistics are
-the model's own. As the budgets of arXiv 2501.19393 (section 3.1) and of vLLM's `thinking_token_budget`.
+(`elicit.tasks.statements.THOUGHTS`), or all of its answer is one. Tokens of it count, over all thoughts of an answer.
+
+- When the budget is spent the closing mark's tokens are written in place of what the decoder chooses, then `final`.
+- Where a token is chosen that ends the thought, that token is not written but those of a `word`, so many times.
+
+The decoder goes on after what was written; the statistics of all tokens are the model's own. As the maximum and the
+minimum of arXiv 2501.19393 (section 3.1), and the first as vLLM's `thinking_token_budget`. A word that has begun is
+written to its end before the budget is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +27,30 @@ from probes.confidence import Top2
 from probes.offsets import decoded
 
 LONGEST = max(len(mark) for pair in THOUGHTS for mark in pair)
+ANSWER = "the answer"  # is a thought from its first token on, and no mark ends it
+ENDS = {**dict(THOUGHTS), ANSWER: ""}
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """What is written beside the mark that ends a thought.
+
+    Args:
+        waits: how many ends of its own a row's thoughts are not given.
+        word: written in place of each.
+        final: written after an end that was forced.
+        ends: by opening mark, or `ANSWER`, the tokens that end a thought.
+        whole: whether all of an answer is a thought.
+    """
+
+    waits: int = 0
+    word: str = ""
+    final: str = ""
+    ends: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    whole: bool = False
+
+
+UNFORCED = Forcing()
 
 
 class Thought:
@@ -30,33 +60,60 @@ class Thought:
         tokenizer: of the model.
         budget: tokens of thought.
         begun: the opening mark that its prompt ends in, or "".
+        forcing: what else is written.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, budget: int, begun: str) -> None:
-        self.tokenizer, self.budget = tokenizer, budget
-        self.within = begun
-        self.spent = 0
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, budget: int, begun: str, forcing: Forcing = UNFORCED
+    ) -> None:
+        self.tokenizer, self.budget, self.forcing = tokenizer, budget, forcing
+        self.within = ANSWER if forcing.whole else begun
+        self.spent = self.waited = 0
         self.tail: list[int] = []
         self.forced: list[int] = []
 
     def token(self, chosen: int) -> int:
         """The token that is written where the decoder chose one."""
-        if self.within and not self.forced and self.spent >= self.budget:
-            end = dict(THOUGHTS)[self.within]
-            self.forced = [int(i) for i in self.tokenizer(end, add_special_tokens=False)["input_ids"]]  # type: ignore[union-attr]
-            self.tail = []  # a mark that the model had begun to write is no part of this one
+        if self.within and not self.forced:
+            if self.spent >= self.budget:
+                self._cut()
+            elif self.waited < self.forcing.waits and chosen in self.forcing.ends.get(self.within, ()):
+                self.waited += 1
+                self.forced = self._ids(self._spaced(self.forcing.word))
         written = self.forced.pop(0) if self.forced else chosen
         self.tail = [*self.tail, written][-LONGEST:]
         self.spent += bool(self.within)
-        text = decoded(self.tokenizer, self.tail)
-        if self.within:
-            if dict(THOUGHTS)[self.within].lower() in text.lower():
-                self.within, self.tail, self.forced = "", [], []
+        if not self.forcing.whole:
+            self._marks(decoded(self.tokenizer, self.tail))
+        return written
+
+    def _cut(self) -> None:
+        """The budget is spent."""
+        end, final = ENDS[self.within], self.forcing.final
+        if self.forcing.whole:
+            self.forced, self.within = self._ids(self._spaced(final)), ""
         else:
+            self.forced = self._ids(f"{end}\n\n{final}" if final else end)
+            self.tail = []  # a mark that the model had begun to write is no part of this one
+
+    def _marks(self, text: str) -> None:
+        """Whether the last tokens begin or end a thought."""
+        if self.within:
+            if ENDS[self.within].lower() in text.lower():
+                self.within, self.tail = "", []
+        elif not self.forced:
             self.within = next((mark for mark, _ in THOUGHTS if mark.lower() in text.lower()), "")
             if self.within:
                 self.tail = []
-        return written
+
+    def _spaced(self, words: str) -> str:
+        """Words with a blank before them, unless one was written."""
+        text = decoded(self.tokenizer, self.tail)
+        blank = self.forcing.whole if not text else not text[-1].isspace()
+        return f" {words}" if blank else words
+
+    def _ids(self, text: str) -> list[int]:
+        return [int(i) for i in self.tokenizer(text, add_special_tokens=False)["input_ids"]]  # type: ignore[union-attr]
 
 
 def begun_in(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> str:
@@ -72,7 +129,7 @@ class Budgeted:
         policy: chooses the tokens.
         prompts: token ids of each.
         branches: that the policy opens for each.
-        tokenizer, budget: as `Thought`.
+        tokenizer, budget, forcing: as `Thought`.
     """
 
     def __init__(
@@ -82,8 +139,10 @@ class Budgeted:
         branches: int,
         tokenizer: PreTrainedTokenizerBase,
         budget: int,
+        forcing: Forcing = UNFORCED,
     ) -> None:
         self.policy, self.branches, self.tokenizer, self.budget = policy, branches, tokenizer, budget
+        self.forcing = forcing
         self.marks = [begun_in(tokenizer, prompt) for prompt in prompts]
         self.thoughts: list[list[Thought]] = []
 
@@ -91,7 +150,8 @@ class Budgeted:
         chosen = self.policy.first(logits)
         # Prompts may be decoded part by part: each part begins here, and ends before the next.
         self.thoughts = [
-            [Thought(self.tokenizer, self.budget, mark) for _ in range(self.branches)] for mark in self.marks
+            [Thought(self.tokenizer, self.budget, mark, self.forcing) for _ in range(self.branches)]
+            for mark in self.marks
         ]
         written = [
             [one.token(token) for one, token in zip(thoughts, tokens, strict=True)]

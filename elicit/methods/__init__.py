@@ -14,9 +14,11 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.methods import (
+    budget_forcing,
     cognitive_tools,
     cot_decoding,
     critique_ft,
+    no_thinking,
     one_shot_rlvr,
     power_sampling,
     sae_steer,
@@ -51,7 +53,8 @@ def register(module: ModuleType) -> Method:
 
 
 for _module in (
-    *(cot_decoding, power_sampling, cognitive_tools, sae_steer, vector_transfer, critique_ft, one_shot_rlvr),
+    *(cot_decoding, power_sampling, no_thinking, budget_forcing, cognitive_tools),
+    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -100,6 +100,11 @@ def open_thought(text: str) -> str:
     return begun.group() if begun else ""
 
 
+def closes_thought(text: str) -> bool:
+    """Whether a text ends a thought, begun in it or before it."""
+    return _THOUGHT_ENDS.search(text) is not None
+
+
 def _after_thoughts(text: str) -> int:
     """The character after the last thought of a text that ends."""
     return max((found.end() for found in _THOUGHT_ENDS.finditer(text)), default=0)

@@ -31,14 +31,18 @@ from tests.support.tiny import save_tiny
 NAMES = completion.presets()
 CLASSES = {  # of the model that each preset names
     "cognitive-tools-qwen2.5-7b": "qwen2",
-    "cot-decoding-mistral-7b": "mistral", "critique-ft-paper": "qwen2", "one-shot-rlvr-paper": "qwen2",
+    "budget-forcing-r1-qwen-7b": "qwen2",
+    "cot-decoding-mistral-7b": "mistral", "critique-ft-paper": "qwen2", "no-thinking-r1-qwen-32b": "qwen2",
+    "one-shot-rlvr-paper": "qwen2",
     "sae-steer-gemma-3-4b": "gemma3", "sae-steer-llama-3.1-8b": "llama", "vector-transfer-orz-0.5b": "qwen2",
 }  # fmt: skip
 # What makes a run of each small enough for a tiny model; everything else is the preset's.
 SMALL: dict[str, list[str]] = {
     "cognitive-tools-qwen2.5-7b": ["call_tokens=6"],
+    "budget-forcing-r1-qwen-7b": ["thought_tokens=3", "waits=0"],  # the tiny tokenizer has no token </think>
     "cot-decoding-mistral-7b": [],
     "critique-ft-paper": ["steps=2", "rows=1", "width=600", "save_every=1", "lr=1e-3"],
+    "no-thinking-r1-qwen-32b": ["samples=2"],
     "one-shot-rlvr-paper": [
         "updates=2", "rollouts=8", "group=4", "part=4", "rollout_rows=5", "rollout_tokens=6", "save_every=1",
         "checked=false", "reward=exact+random:0.5", "example=pi1",
@@ -134,7 +138,8 @@ def served(name: str, folder: Path) -> Path:
     """A random model of the preset's class, with a chat template as that family has one."""
     made = save_tiny(folder, CLASSES[name])
     tokenizer = AutoTokenizer.from_pretrained(made)
-    family = "gemma" if CLASSES[name] == "gemma3" else "llama-3" if CLASSES[name] == "llama" else "qwen2.5"
+    family = {"gemma3": "gemma", "llama": "llama-3"}.get(CLASSES[name], "qwen2.5")
+    family = "deepseek-r1" if "-r1-" in name else family
     tokenizer.chat_template = FAMILIES[family].template.replace("{{ bos_token }}", "")
     tokenizer.save_pretrained(made)
     return made

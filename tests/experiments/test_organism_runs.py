@@ -31,8 +31,11 @@ FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
 # What it recovers has not been measured: a power favours short answers, and on this organism thoughts are long.
 UNMEASURED = ("power-sampling", "cognitive-tools")
-TRIED = [name for name in MECHANISMS if name not in UNMEASURED]
-LEAST = {"critique-ft": 0.1}  # of the gap, on so few questions: critiques wear what they open; of the others 0.4
+SKIPS = ("no-thinking",)  # thoughts, and so recovers nothing of what is in them (docs/mechanisms/no-thinking.md)
+TRIED = [name for name in MECHANISMS if name not in (*UNMEASURED, *SKIPS)]
+# Of the gap, on so few questions; of the others 0.4. Critiques wear what they open; a thought after an answer is often
+# about that answer.
+LEAST = {"critique-ft": 0.1, "budget-forcing": 0.1}
 # Smaller than the methods' own short fits (`QUICK`).
 SMALL: Mapping[str, dict[str, Any]] = {
     "cot-decoding": {"k": 5},

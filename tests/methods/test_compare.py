@@ -91,8 +91,8 @@ def test_every_methods_short_settings_are_options_that_it_has() -> None:
         options = SharedOptions(quick=True, max_new_tokens=9).options(name)
         assert options["max_new_tokens"] == 9 and options.items() >= quick_of(name).items()
         assert not quick_of(name).keys() & SharedOptions().options(name).keys()
-    unfitted = {"cot-decoding", "power-sampling", "cognitive-tools", *BASELINES}
-    assert {name for name in METHODS if quick_of(name)} == set(METHODS) - unfitted
+    fitless = {"cot-decoding", "power-sampling", "no-thinking", "budget-forcing", "cognitive-tools", *BASELINES}
+    assert {name for name in METHODS if quick_of(name)} == set(METHODS) - fitless
 
 
 def test_controls_stand_beside_their_mechanism(folder: Path) -> None:

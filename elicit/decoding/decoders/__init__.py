@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from elicit.decoding.decoders.branching import Branching
 from elicit.decoding.decoders.elsewhere import Elsewhere
+from elicit.decoding.decoders.forced import Forced
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
 from elicit.decoding.decoders.power import Power, PowerRollouts
@@ -44,6 +45,7 @@ DECODERS: dict[str, type[Any]] = {
     "power": Power,
     "power-rollouts": PowerRollouts,
     "tools": Tools,
+    "forced": Forced,
 }
 ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
 _READ = {**DECODERS, ELSEWHERE: Elsewhere}
@@ -85,6 +87,7 @@ __all__ = [
     "Branching",
     "Decoder",
     "Elsewhere",
+    "Forced",
     "Greedy",
     "Hybrid",
     "Power",

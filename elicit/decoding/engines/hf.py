@@ -20,7 +20,6 @@ from steering.editor import Editor
 from steering.hooks import attached
 from steering.interventions import Plan
 
-
 # Decoders whose answers take several calls of the loop.
 SEVERAL = {Power: power_samples, PowerRollouts: rollout_samples, Tools: tool_answers}
 

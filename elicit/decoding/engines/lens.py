@@ -18,7 +18,7 @@ class TransformerLensEngine(Engine):
     """Everything but adapters, training and hybrid decoding, which looks into the cache."""
 
     name = "transformer-lens"
-    can = Can(frozenset({"greedy", "sampling", "branching"}), frozenset(STATISTICS), TransformerLens.claims)
+    can = Can(frozenset({"greedy", "sampling", "branching", "forced"}), frozenset(STATISTICS), TransformerLens.claims)
 
     def __init__(self, model: Model, lens: TransformerLens | None = None) -> None:
         super().__init__(model)

@@ -25,7 +25,7 @@ class NNsightEngine(Engine):
     """Everything but adapters, training and hybrid decoding. Each branch computes its prompt."""
 
     name = "nnsight"
-    can = Can(frozenset({"greedy", "sampling", "branching"}), frozenset(STATISTICS), NNsight.claims)
+    can = Can(frozenset({"greedy", "sampling", "branching", "forced"}), frozenset(STATISTICS), NNsight.claims)
 
     def __init__(self, model: Model, nnsight: NNsight | None = None) -> None:
         super().__init__(model)
