@@ -50,7 +50,7 @@ class Batch:
         needs: those of `STATISTICS` without which the caller can do nothing with the generations.
         budgets: of each prompt the tokens that its branches may spend, in their order. Who asks for it keeps no branch
             that spends more with those before it; an engine may end such a branch, or decode it whole.
-        trunk: texts that the prompts share the beginnings of. An engine may compute those once; the answers are the same.
+        trunk: texts that prompts share the beginnings of. An engine may compute those once; the answers are the same.
         listeners: who waits for the answer to each prompt. An engine tells them what it writes as soon as it can; it
             may end the branches of those that are gone, or decode them whole.
         rows_at_once: the most branches in flight, of an engine that refills (`Engine.rounds`); None: as it likes.

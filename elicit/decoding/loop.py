@@ -146,8 +146,8 @@ def decode(
     shared = shared and (recorder is None or not recorder.needs_patterns)
     way = way_of(model, steered=steering is not None or joint, shared=shared)
     batch = _Batch(
-        model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets, listeners,
-        None if joint or steering is not None or recorder is not None else trunk,
+        model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets,
+        listeners, None if joint or steering is not None or recorder is not None else trunk,
     )  # fmt: skip
     parts = of_one_length(prompts) if way not in PADDED else [list(range(len(prompts)))]
     if len(parts) == 1:

@@ -13,7 +13,7 @@ from typing import Any
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
-from elicit.methods import cot_decoding, critique_ft, one_shot_rlvr, power_sampling, sae_steer, vector_transfer
+from elicit.methods import cot_decoding, critique_ft, one_shot_rlvr, power_sampling, rlp, sae_steer, vector_transfer
 from elicit.methods.base import Method
 from elicit.methods.baselines import cot_prompt, direct, self_consistency
 from elicit.models.model import Model
@@ -43,7 +43,7 @@ def register(module: ModuleType) -> Method:
 
 
 for _module in (
-    *(cot_decoding, power_sampling, sae_steer, vector_transfer, critique_ft, one_shot_rlvr),
+    *(cot_decoding, power_sampling, sae_steer, vector_transfer, critique_ft, one_shot_rlvr, rlp),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -17,9 +17,7 @@ PROMPTS = [[*TEXTS[n][:cut], *OWN] for n, cut in zip(OF, CUT, strict=True)]
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gpt_neox"])
 @pytest.mark.parametrize("texts", [1, 2])
-def test_answers_are_those_of_the_prompts_alone(
-    architecture: str, texts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_are_those_of_the_prompts_alone(architecture: str, texts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(architecture)
     count = OF.count(0) if texts == 1 else len(OF)
     trunk, prompts = Trunk(TEXTS[:texts], OF[:count], CUT[:count]), PROMPTS[:count]
