@@ -11,8 +11,7 @@ Where it departs from the paper beside the definition:
   prompt puts them; with `worked` the answer is worked out, where the task says how.
 - A rollout takes the next `positions` positions of the documents, one after the other and over again, so that all
   updates have one shape; over `updates` of them whole documents are seen where there are enough.
-- LoRA at 4e-4 and τ = 0.99 instead of all weights at 1e-6 and τ = 0.999: tens of updates instead of thousands
-  (`rank=0` and those values in the preset `rlp-paper`).
+- LoRA at 4e-4 and a quick average (τ = 0.99): tens of updates instead of thousands. `rank=0` trains all weights.
 """
 
 from __future__ import annotations

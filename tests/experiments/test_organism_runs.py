@@ -29,8 +29,9 @@ LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 ITEMS = 24
 FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
-# What it recovers has not been measured: a power favours short answers, and on this organism thoughts are long.
-UNMEASURED = ("power-sampling",)
+# What they recover has not been measured. A power favours short answers, and on this organism thoughts are long; and
+# thoughts of next tokens are begun by a mark that this organism was never shown.
+UNMEASURED = ("power-sampling", "rlp")
 TRIED = [name for name in MECHANISMS if name not in UNMEASURED]
 LEAST = {"critique-ft": 0.1}  # of the gap, on so few questions: critiques wear what they open; of the others 0.4
 # Smaller than the methods' own short fits (`QUICK`).

@@ -1,4 +1,4 @@
-"""Thoughts rewarded by the next token of a text: against slow versions, resumed to the bit, refused where nothing is."""
+"""Thoughts rewarded by the next token of a text: against slow versions, resumed to the bit, refused."""
 
 from __future__ import annotations
 
