@@ -9,9 +9,10 @@ command takes it up to the bit.
 Where it departs from the paper beside the definition:
 - The documents are those of a file (`text`), or the fit items of the task, each a question with its answer as the
   prompt puts them; with `worked` the answer is worked out, where the task says how.
-- A rollout takes the next `positions` positions of the documents, one after the other and over again, so that all
-  updates have one shape; over `updates` of them whole documents are seen where there are enough.
-- LoRA at 4e-4 and a quick average (τ = 0.99): tens of updates instead of thousands. `rank=0` trains all weights.
+- A rollout takes the next `positions` positions of the documents, one after the other and over again, so that whole
+  documents are seen and share their computation; the paper draws pairs of a context and a next token.
+- LoRA at 4e-4, a quick average (τ = 0.99, not 0.999), 4 thoughts and not 16, temperature 1 and not 0.7: tens of updates
+  instead of thousands. The preset `rlp-paper` has the paper's values (`rank=0` trains all weights).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """How fast thoughts of all positions of a document are: together, and one position after the other.
 
-    python -m experiments.benchmarks.thoughts               # one document of 64 tokens, three rounds, minutes on two cores
+    python -m experiments.benchmarks.thoughts     # one document of 64 tokens, three rounds, minutes on two cores
 
 Both sides sample the same thoughts (same model, marks, temperature, limit and random numbers, and nothing ends a
 thought) at the same positions of one document, by this suite's loop: once in one batch whose text is computed once, as
-`rlp` does; once as one prompt with its thoughts after the other; and beside them in one batch of prompts of their own, so
-that what sharing the text gives is told apart from what one batch gives. Sides take turns within one run; medians over
-rounds of tokens a second. Every round checks that all sides sampled the same tokens, where the model is in fp32.
+`rlp` does; once as one prompt with its thoughts after the other; and beside them in one batch of prompts of their own,
+so that what sharing the text gives is told apart from what one batch gives. Sides take turns within one run; medians
+over rounds of tokens a second. Every round checks that all sides sampled the same tokens, where the model is in fp32.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from elicit.models import Model
 from elicit.training.rl.positions import positions, put, tokenized
 
 TEXT = (
-    "A baker sells loaves in the morning and rolls in the afternoon. On Monday she bakes forty loaves and sells all but "
-    "seven of them. Each loaf costs three coins, and each roll costs one. By the evening she has sold fifty rolls as "
-    "well, so she counts her coins, pays the miller half of what she has, and puts the rest into a box under the stairs. "
+    "A baker sells loaves in the morning and rolls in the afternoon. On Monday she bakes forty loaves and sells all "
+    "but seven of them. Each loaf costs three coins, and each roll costs one. By the evening she has sold fifty rolls "
+    "as well, so she counts her coins, pays the miller half of what she has, and puts the rest under the stairs. "
 )
 
 Sampled = list[list[list[int]]]

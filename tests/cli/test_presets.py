@@ -31,6 +31,7 @@ from tests.support.tiny import save_tiny
 NAMES = completion.presets()
 CLASSES = {  # of the model that each preset names
     "cot-decoding-mistral-7b": "mistral", "critique-ft-paper": "qwen2", "one-shot-rlvr-paper": "qwen2",
+    "rlp-paper": "qwen3",
     "sae-steer-gemma-3-4b": "gemma3", "sae-steer-llama-3.1-8b": "llama", "vector-transfer-orz-0.5b": "qwen2",
 }  # fmt: skip
 # What makes a run of each small enough for a tiny model; everything else is the preset's.
@@ -41,6 +42,10 @@ SMALL: dict[str, list[str]] = {
         "updates=2", "rollouts=8", "group=4", "part=4", "rollout_rows=5", "rollout_tokens=6", "save_every=1",
         "checked=false", "reward=exact+random:0.5", "example=pi1",
     ],
+    "rlp-paper": [
+        "documents=4", "document_tokens=40", "thought_tokens=4", "positions=6", "group=2", "part=2", "rollout_rows=5",
+        "updates=2", "save_every=1",
+    ],
     "sae-steer-gemma-3-4b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],
     "sae-steer-llama-3.1-8b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],
     "vector-transfer-orz-0.5b": [
@@ -49,7 +54,7 @@ SMALL: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def test_the_six_are_there_and_refer_to_what_exists() -> None:
+def test_the_seven_are_there_and_refer_to_what_exists() -> None:
     assert set(CLASSES) == set(NAMES) == set(SMALL)
     known = inspect.signature(cli.run).parameters
     for name in NAMES:

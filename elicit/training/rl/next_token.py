@@ -1,6 +1,6 @@
 """Rewards of a thought by what comes next in a text: no verifier, and every position of a document has one.
 
-`rlp`, information gain (arXiv 2510.01265, section 2). At position t of a document a thought c is sampled from
+`rlp`, information gain (arXiv 2510.01265, eq. 2 to 8, algorithm 1). At position t of a document a thought c is sampled from
 π_θ(· | x_≤t). With φ the moving average of the weights,
 
     r(c) = log p_θ(x_{t+1} | x_≤t, c) − log p_φ(x_{t+1} | x_≤t)        in nats
@@ -8,7 +8,7 @@
 
 The baseline sees neither thought nor marks. Both terms are constants of the update: the gradient goes through the
 thought's tokens alone, by the clipped surrogate with the advantage G / (G − 1) (r − mean r) of the G thoughts of a
-position (`losses.advantages`, `rloo`) and the mean over each thought's tokens (`sequence-mean`).
+position (eq. 7; `rloo` of `losses.advantages`) and the mean over each thought's tokens (eq. 8; `sequence-mean`).
 
 Departures:
 - φ is the average of what is trained. For LoRA that is the factors A and B, whose product is not the average of

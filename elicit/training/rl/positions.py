@@ -142,6 +142,10 @@ def put(
         if not text.strip():
             raise UserError(f"{name} = {text!r} was given; give the words that {name[:-3]} a thought, like <think>")
     marks = [tuple(encoded(tokenizer, text, special=False)) for text in (opening, closing)]
+    if not all(marks):
+        raise UserError(
+            f"opening {opening!r} and closing {closing!r} were given; the tokenizer has none of one: give words"
+        )
     return Positions(
         "template", ends=(closing,), documents=tuple(map(tuple, documents)), opening=marks[0], closing=marks[1]
     )
