@@ -7,6 +7,8 @@ questions greedily, like any other handle. A fit lives in `runs/`, under a hash 
 command takes it up to the bit.
 
 Where it departs from the paper beside the definition:
+- `objective=rpt` is next-token reasoning instead (arXiv 2506.08007), with its filter: positions whose next token a
+  proxy model is sure of are left out (`min_entropy`).
 - The documents are those of a file (`text`), or the fit items of the task, each a question with its answer as the
   prompt puts them; with `worked` the answer is worked out, where the task says how.
 - A rollout takes the next `positions` positions of the documents, one after the other and over again, so that whole
@@ -35,7 +37,7 @@ from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
 from elicit.models import zoo
 from elicit.models.identity import grounds
-from elicit.models.model import Model
+from elicit.models.model import Model, load_model
 from elicit.models.prompts import Prompt, prompt_for
 from elicit.tasks.base import Item, Items, content_id
 from elicit.tasks.organism.language import write
@@ -43,14 +45,13 @@ from elicit.tasks.organism.solver import family_of, solve
 from elicit.training.recipe import Example, Recipe
 from elicit.training.rl.curve import Point, columns, figure, line, summary
 from elicit.training.rl.loop import OnStep, train
-from elicit.training.rl.next_token import InformationGain, Shuffled
+from elicit.training.rl.next_token import InformationGain, Looked, PrefixMatch, Shuffled, entropies
 from elicit.training.rl.positions import Positions, positions, put, read_texts, tokenized
-from elicit.training.rl.rewards import Reward
 from elicit.training.rl.settings import Settings
 from elicit.training.saved import save_trained
 from elicit.training.sft import batches
 from elicit.training.sft import train as train_on_targets
-from probes.errors import UserError
+from probes.errors import UserError, unknown
 from probes.files import digest
 from steering.adapters import Tuned, borrowed
 
@@ -59,6 +60,8 @@ SUMMARY = "reinforcement learning of thoughts that tell what comes next in any t
 PAPER = "2510.01265"
 MODEL = "smollm2-135m-latent"
 QUICK = {"updates": 4, "positions": 8, "documents": 8, "lr": 1e-3}
+# What a thought is rewarded for: the advantage within a position, and how the losses of tokens are put together.
+OBJECTIVES = {"rlp": ("rloo", "sequence-mean"), "rpt": ("grpo", "token-mean")}
 SHUFFLED, SUPERVISED = "reward of another position", "same tokens, supervised"
 
 
@@ -75,8 +78,18 @@ class Texts:
     thought_tokens: int
     decay: float
     checked: bool
+    objective: str
+    predicts: str
+    proxy: str
+    min_entropy: float
 
     def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective", self.objective, OBJECTIVES)
+        if self.min_entropy < 0:
+            raise UserError(f"min_entropy = {self.min_entropy} was given; give 0 (all positions) or more nats")
+        if self.proxy and not self.min_entropy:
+            raise UserError(f"proxy = {self.proxy!r} was given and min_entropy is 0, so it filters nothing; give both")
         for name in ("documents", "thought_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)} was given; give 1 or more")
@@ -92,6 +105,7 @@ def fit(
     items: Items | None = None,
     progress: Progress | None = None,
     *,
+    objective: str = "rlp",
     text: str = "",
     documents: int = 32,
     document_tokens: int = 128,
@@ -100,6 +114,9 @@ def fit(
     closing: str = "</think>",
     thought_tokens: int = 24,
     decay: float = 0.99,
+    predicts: str = "boxed",
+    proxy: str = "",
+    min_entropy: float = 0.0,
     positions: int = 16,
     group: int = 4,
     updates: int = 16,
@@ -127,13 +144,17 @@ def fit(
         model: the base; it is as it was afterwards.
         items: items of a task; the fit split makes the documents unless `text` does.
         progress: reports each update.
+        objective: what a thought is rewarded for, one of `OBJECTIVES`.
         text: a file of documents: JSON Lines with `text`, or text with blank lines between documents.
         documents: how many documents are read at most, the first ones.
         document_tokens: longer ones are cut into parts of at most so many tokens.
         worked: of the task's items their worked solutions instead of their bare answers.
         opening, closing: what begins and ends a thought.
         thought_tokens: the limit of a thought in training; `max_new_tokens` is that of an answer in evaluation.
-        decay: τ of the moving average that does not think.
+        decay: τ of the moving average that does not think (`rlp`).
+        predicts: where the prediction of `rpt` is looked for (`elicit.training.rl.next_token.PREDICTS`).
+        proxy, min_entropy: positions whose next token has less entropy (nats, of the 16 likeliest tokens) for the proxy
+            are left out; the proxy is a model by name, hub id or folder, "" the base itself; 0 leaves out none.
         positions, group: positions in a rollout, and thoughts of each.
         updates, per_rollout, temperature, clip_low, clip_high, kl, entropy, lr, rank, part, rollout_rows,
             checkpointing, save_every, state_every: as for `elicit.training.rl.settings.Settings`; a part of 0 is a
@@ -142,18 +163,21 @@ def fit(
         prompt, max_new_tokens, seed: as for the other methods.
 
     Raises:
-        UserError: no documents, or one that is empty or shorter than a thought; fewer positions than a rollout takes;
-            as `elicit.training.rl.loop.train`.
+        UserError: an unknown objective; a proxy with another tokenizer; no documents, or one that is empty or shorter
+            than a thought; fewer positions than a rollout takes; as `elicit.training.rl.loop.train`.
     """
+    advantage, aggregate = OBJECTIVES.get(objective, OBJECTIVES["rlp"])
     settings = Settings(
-        updates=updates, rollouts=positions * group, group=group, per_rollout=per_rollout, reward=NAME,
-        temperature=temperature, max_new_tokens=thought_tokens, advantage="rloo", aggregate="sequence-mean",
+        updates=updates, rollouts=positions * group, group=group, per_rollout=per_rollout, reward=objective,
+        temperature=temperature, max_new_tokens=thought_tokens, advantage=advantage, aggregate=aggregate,
         clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=part or group,
         preflight=group, seed=seed, checkpointing=checkpointing, rollout_rows=rollout_rows, save_every=save_every,
         state_every=state_every,
     )  # fmt: skip
     texts = Texts(
-        text, documents, document_tokens, worked, opening, closing, thought_tokens, decay, checked,
+        text=text, documents=documents, document_tokens=document_tokens, worked=worked, opening=opening,
+        closing=closing, thought_tokens=thought_tokens, decay=decay, checked=checked, objective=objective,
+        predicts=predicts, proxy=proxy, min_entropy=min_entropy,
     )  # fmt: skip
     return _fitted(NAME, model, items, progress, settings, texts, prompt, max_new_tokens)
 
@@ -172,8 +196,9 @@ def _fitted(
     put_to = prompt_for(model, prompt, items)
     told, read_items = _documents(model, items, texts, put_to)
     ids = tokenized(model.tokenizer, told, texts.document_tokens, texts.thought_tokens)
-    before = put(model.tokenizer, ids, texts.opening, texts.closing)
-    here = positions(model.tokenizer, ids)
+    beyond = texts.objective == "rpt" and texts.predicts == "boxed"
+    before = put(model.tokenizer, ids, texts.opening, texts.closing, beyond)
+    here = positions(model.tokenizer, ids, _kept(model, ids, texts))
     if len(here) < settings.groups:
         raise UserError(
             f"positions = {settings.groups} was given and the documents have {len(here)}; give fewer positions, or "
@@ -208,6 +233,23 @@ def _documents(model: Model, items: Items | None, texts: Texts, prompt: Prompt) 
     return told, Items(items.task, tuple(answered))
 
 
+def _kept(model: Model, documents: Sequence[Sequence[int]], texts: Texts) -> list[list[bool]] | None:
+    """Of each document whether the proxy is unsure enough of each next token; None where all are taken.
+
+    Raises:
+        UserError: a proxy with another tokenizer.
+    """
+    if not texts.min_entropy:
+        return None
+    proxy = load_model(texts.proxy, device=str(model.lm.device)) if texts.proxy else model
+    if proxy.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        raise UserError(
+            f"proxy {texts.proxy!r} has another tokenizer than {model.name!r}, so its positions are others; give a "
+            "proxy of the same family"
+        )
+    return [[h >= texts.min_entropy for h in one] for one in entropies(proxy.lm, documents)]
+
+
 def _answer(item: Item, worked: bool) -> str:
     """What stands after an item's question in its document."""
     if not worked:
@@ -223,15 +265,18 @@ def _answer(item: Item, worked: bool) -> str:
 def _reinforced(
     name: str, model: Model, here: Items, before: Positions, settings: Settings, texts: Texts, progress: Progress | None
 ) -> tuple[Tuned, dict[str, Any]]:
-    gain = InformationGain(before, settings.max_new_tokens, texts.decay)
-    reward: Reward = Shuffled(gain, settings.seed) if name == SHUFFLED else gain
+    reward: Looked = InformationGain(before, settings.max_new_tokens, texts.decay)
+    if texts.objective == "rpt":
+        reward = PrefixMatch(before, settings.max_new_tokens, texts.predicts)
+    if name == SHUFFLED:
+        reward = Shuffled(reward, settings.seed)
     decides = [
-        name, settings.kept(), texts.decay, before.to_dict(), model.provenance.sha256, model.dtype,
-        grounds(here[: settings.groups], [model]),
+        settings.kept(), reward.identity(), before.to_dict(), model.provenance.sha256, model.dtype,
+        grounds(here, [model]),
     ]  # fmt: skip
     folder = folder_for(f"{NAME}-fit", here.task.name, model.name, decides)
     made = train(
-        model, here, settings, folder, prompt=before, rewards={NAME: reward},
+        model, here, settings, folder, prompt=before, rewards={texts.objective: reward},
         checked=texts.checked and name == NAME, looked_at=settings.groups,
         on_step=_on_step(name, settings.updates, progress),
     )  # fmt: skip
@@ -330,11 +375,13 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     """What was trained on, and what thoughts told at the end."""
     found, settings = options["found"], options["settings"]
     before, after, curve = found["preflight"], found["summary"], found["curve"]
+    gain = options["asked"]["objective"] == "rlp"
+    told = "a thought told {:+.3f} nats about the next token" if gain else "{:.1%} of predictions were right"
     return [
         f"Trained on {found['documents']} documents with {found['positions']} positions: {after['updates']} updates of "
         f"{settings['rollouts']} thoughts, in {after['seconds']:.0f} s.",
-        f"Before: a thought told {before['reward']:+.3f} nats about the next token, {before['mixed']:.0%} of positions "
-        f"with a difference between thoughts; in the last update {curve['reward'][-1]:+.3f}.",
+        f"Before: {told.format(before['reward'])}, {before['mixed']:.0%} of positions with a difference between "
+        f"thoughts; in the last update {curve['reward'][-1]:+.3f}.",
         f"{after['clipped']:.1%} of tokens were clipped.",
     ]
 

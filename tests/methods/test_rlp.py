@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from elicit.models import Model
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.errors import UserError
+from tests.support.tokenizers import byte_level
 from tests.support.toys import toy_task
 
 TEXT = "the cat sat on the mat\n\na dog and a cat ran\n"
@@ -82,12 +84,38 @@ def test_documents_of_a_task_are_its_fit_items(tiny: Model, here: Path) -> None:
         ({"documents": 0}, "documents = 0 was given"),
         ({"text": "", "worked": True}, "no worked solution"),
         ({"closing": ""}, "closing = '' was given"),
+        ({"objective": "rlpt"}, "unknown objective 'rlpt'; did you mean"),
+        ({"proxy": "other"}, "filters nothing"),
+        ({"min_entropy": -1.0}, "min_entropy = -1.0"),
+        ({"min_entropy": 9.0}, "no position of the documents is left"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], words: str, tiny: Model, task: Task, here: Path) -> None:
     with pytest.raises(UserError, match=words) as error:
         fitted(tiny, task, **options)
     assert "\n" not in str(error.value) and not (here / "runs").exists()
+
+
+def test_next_token_reasoning_is_fitted_on_positions_that_are_not_sure(tiny: Model, task: Task, here: Path) -> None:
+    asked = {"objective": "rpt", "predicts": "greedy", "min_entropy": 0.4, "positions": 4, "checked": False}
+    handle = fitted(tiny, task, **asked)
+    found = handle.options["found"]
+    assert 4 <= found["positions"] < found["tokens"] - 2
+    assert handle.options["settings"]["advantage"] == "grpo"
+    assert set(found["curve"]["reward"]) <= {n / 8 for n in range(9)}
+    assert "of predictions were right" in rlp.notes(handle.options)[1]
+
+
+def test_a_reward_that_is_never_read_is_refused(tiny: Model, task: Task, here: Path) -> None:
+    with pytest.raises(UserError, match="reward 'rpt' could be read in none of"):
+        fitted(tiny, task, objective="rpt")
+
+
+def test_a_proxy_has_the_same_tokenizer(tiny: Model, task: Task, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = byte_level()
+    monkeypatch.setattr(rlp, "load_model", lambda name, device: replace(tiny, tokenizer=other))
+    with pytest.raises(UserError, match="proxy 'other' has another tokenizer than"):
+        fitted(tiny, task, objective="rpt", proxy="other", min_entropy=0.5)
 
 
 def test_texts_or_items_are_needed(tiny: Model, here: Path) -> None:

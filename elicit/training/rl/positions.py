@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from elicit.decoding.trunk import Trunk
 from elicit.models.prompts import Prompt
-from elicit.tasks.base import Grader, Item, Items, Task
+from elicit.tasks.base import Item, Items, Task
 from elicit.tasks.free_text import Ungraded
 from probes.encoding import encoded
 from probes.errors import UserError
@@ -36,13 +36,13 @@ class Positions(Prompt):
         documents: token ids of each.
         opening: token ids that begin a thought, at least one.
         closing: token ids that are put after a thought that did not write the end itself.
-
-    `ends` holds the closing as a string, at which a thought ends.
+        closed_by: the closing as a string; in `ends` as well where it is all that is waited for.
     """
 
     documents: tuple[tuple[int, ...], ...] = ()
     opening: tuple[int, ...] = ()
     closing: tuple[int, ...] = ()
+    closed_by: str = ""
 
     def ids(self, question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Of a position, as `positions` names it in an item's question."""
@@ -131,9 +131,13 @@ def tokenized(
 
 
 def put(
-    tokenizer: PreTrainedTokenizerBase, documents: Sequence[Sequence[int]], opening: str, closing: str
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[Sequence[int]],
+    opening: str,
+    closing: str,
+    beyond: bool = False,
 ) -> Positions:
-    """The prompt of all positions of some documents.
+    """The prompt of all positions of some documents; with `beyond` what follows a thought is sampled as well.
 
     Raises:
         UserError: an opening or a closing without text.
@@ -147,14 +151,18 @@ def put(
             f"opening {opening!r} and closing {closing!r} were given; the tokenizer has none of one: give words"
         )
     return Positions(
-        "template", ends=(closing,), documents=tuple(map(tuple, documents)), opening=marks[0], closing=marks[1]
+        "template",
+        ends=() if beyond else (closing,),
+        closed_by=closing,
+        documents=tuple(map(tuple, documents)),
+        opening=marks[0],
+        closing=marks[1],
     )
 
 
 def positions(
     tokenizer: PreTrainedTokenizerBase,
     documents: Sequence[Sequence[int]],
-    grader: Grader | None = None,
     kept: Sequence[Sequence[bool]] | None = None,
 ) -> Items:
     """Every position of the documents that has a next token, as items of the fit split.
@@ -162,7 +170,6 @@ def positions(
     Args:
         tokenizer: says what the next token is in words.
         documents: token ids of each.
-        grader: of what a thought comes to; unless given, nothing is right or wrong.
         kept: of each document, for each next token from its second one on, whether it is taken.
 
     Raises:
@@ -180,5 +187,5 @@ def positions(
             "no position of the documents is left to train on; give documents of more than one token, or a smaller "
             "min_entropy"
         )
-    task = Task(f"text-{digest(documents)[:8]}", tuple(items), grader or Ungraded(), "text", {"family": "text"})
+    task = Task(f"text-{digest(documents)[:8]}", tuple(items), Ungraded(), "text", {"family": "text"})
     return Items(task, task.items)
