@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from elicit.methods import rlp
 from elicit.models import Model
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
+from elicit.training.rl.next_token import entropies
+from elicit.training.rl.positions import tokenized
 from probes.errors import UserError
 from tests.support.tokenizers import byte_level
 from tests.support.toys import toy_task
@@ -97,10 +100,12 @@ def test_what_is_refused(options: dict[str, Any], words: str, tiny: Model, task:
 
 
 def test_next_token_reasoning_is_fitted_on_positions_that_are_not_sure(tiny: Model, task: Task, here: Path) -> None:
-    asked = {"objective": "rpt", "predicts": "greedy", "min_entropy": 0.4, "positions": 4, "checked": False}
+    documents = tokenized(tiny.tokenizer, TEXT.strip().split("\n\n"), 128, 4)
+    values = sorted(chain(*entropies(tiny.lm, documents)))
+    asked = {"objective": "rpt", "predicts": "greedy", "min_entropy": values[10], "positions": 4, "checked": False}
     handle = fitted(tiny, task, **asked)
     found = handle.options["found"]
-    assert 4 <= found["positions"] < found["tokens"] - 2
+    assert found["positions"] == len(values) - 10
     assert handle.options["settings"]["advantage"] == "grpo"
     assert set(found["curve"]["reward"]) <= {n / 8 for n in range(9)}
     assert "of predictions were right" in rlp.notes(handle.options)[1]
