@@ -44,12 +44,17 @@ def ways(model: PreTrainedModel) -> tuple[str, ...]:
 
 @contextmanager
 def open_state(
-    model: PreTrainedModel, max_new_tokens: int, *, way: str | None = None, peek: bool = False
+    model: PreTrainedModel,
+    max_new_tokens: int,
+    *,
+    way: str | None = None,
+    peek: bool = False,
+    made: KVState | None = None,
 ) -> Iterator[KVState]:
     """The state of a batch that is decoded in a way, the first of `ways` unless one is given.
 
     The model's attention implementation is exchanged for `shared-prefix` inside the context and put back after it.
-    `peek` says that `peek` will be asked for.
+    `peek` says that `peek` will be asked for; `made` is a state of the way `shared-prefix` that is opened instead.
 
     Raises:
         UserError: an unknown way; a look ahead is wanted of a model that keeps a recurrent state; no cache to hold.
@@ -65,7 +70,7 @@ def open_state(
         before = model.config._attn_implementation
         model.set_attn_implementation(ATTENTION_NAME)
         try:
-            yield SharedPrefixState(model, max_new_tokens)
+            yield made or SharedPrefixState(model, max_new_tokens)
         finally:
             model.set_attn_implementation(before)
 

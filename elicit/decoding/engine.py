@@ -18,6 +18,7 @@ from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Generation, Listener, OnStep, Policy, StopRule
 from elicit.decoding.thought import ANSWER, Budgeted, Forcing
+from elicit.decoding.trunk import Trunk
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.models.thoughts import token_of
@@ -52,6 +53,7 @@ class Batch:
         needs: those of `STATISTICS` without which the caller can do nothing with the generations.
         budgets: of each prompt the tokens that its branches may spend, in their order. Who asks for it keeps no branch
             that spends more with those before it; an engine may end such a branch, or decode it whole.
+        trunk: texts that prompts share the beginnings of. An engine may compute those once; the answers are the same.
         listeners: who waits for the answer to each prompt. An engine tells them what it writes as soon as it can; it
             may end the branches of those that are gone, or decode them whole.
         questions: of each prompt the question in it and how it was put, for decoders that put it again.
@@ -73,6 +75,7 @@ class Batch:
     budgets: Sequence[int] | None = None
     listeners: Sequence[Listener] | None = None
     questions: Sequence[tuple[str, Prompt]] | None = None
+    trunk: Trunk | None = None
 
     @property
     def plans(self) -> list[Plan]:

@@ -31,6 +31,7 @@ from elicit.decoding.record import Rows as Rows
 from elicit.decoding.record import StopRule as StopRule
 from elicit.decoding.record import stop_at as stop_at
 from elicit.decoding.trial import way_of
+from elicit.decoding.trunk import Trunk, TrunkState, can_leave
 from probes.batching import left_pad
 from probes.capture import Recorder
 from probes.confidence import Top2, top2
@@ -109,6 +110,7 @@ def decode(
     budgets: Sequence[int] | None = None,
     listeners: Sequence[Listener] | None = None,
     said: Sequence[Sequence[int]] | None = None,
+    trunk: Trunk | None = None,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
 
@@ -128,6 +130,7 @@ def decode(
             before it have spent more.
         listeners: who waits for the answer to each prompt.
         said: the tokens at the end of each prompt that belong to the answer: a stop string may begin in them.
+        trunk: texts that prompts share the beginnings of; it is used where nothing is steered or recorded.
 
     Returns:
         For each prompt its branches, in the policy's order.
@@ -146,7 +149,7 @@ def decode(
     way = way_of(model, steered=steering is not None or joint, shared=shared)
     batch = _Batch(
         model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets,
-        listeners, said,
+        listeners, said, None if joint or steering is not None or recorder is not None else trunk,
     )  # fmt: skip
     parts = of_one_length(prompts) if way not in PADDED else [list(range(len(prompts)))]
     if len(parts) == 1:
@@ -180,6 +183,16 @@ class _Batch:
     budgets: Sequence[int] | None
     listeners: Sequence[Listener] | None
     said: Sequence[Sequence[int]] | None
+    trunk: Trunk | None
+
+    def state(self, prompts: Sequence[Sequence[int]], peek: bool) -> AbstractContextManager[KVState]:
+        """What holds the prompts' keys and values."""
+        made = None
+        if self.trunk is not None and self.way == "shared-prefix":
+            after = self.trunk.after(prompts)
+            if can_leave(self.model, max(map(len, self.trunk.texts)) + after + self.max_new_tokens):
+                made = TrunkState(self.model, self.max_new_tokens, self.trunk, after)
+        return open_state(self.model, self.max_new_tokens, way=self.way, peek=peek, made=made)
 
     def decode(
         self, prompts: Sequence[Sequence[int]], numbers: Sequence[int], policy: Policy
@@ -193,7 +206,7 @@ class _Batch:
         for follower in (steering, self.recorder):
             if follower is not None:
                 follower.expect(None if self.way in PADDED else numbers, of=self.size, whole=self.way == "uncached")
-        opened = open_state(model, max_new_tokens, way=self.way, peek=joint is not None)
+        opened = self.state(prompts, joint is not None)
         with packed(model), opened as state, nullcontext() if joint is None else joint.joined(state, ids, mask):
             logits = without(state.prefill(ids, mask), never)
             moved = steering.moved() if steering is not None else None

@@ -47,6 +47,9 @@ class SharedPrefixCache(DynamicCache):
         self.question = torch.empty(0, dtype=torch.long)
         self.grid: Tensor | None = None
         self.slot: Tensor | None = None
+        # Of each row the positions of its prompt that it sees, where rows leave a text at places of their own.
+        self.cut: Tensor | None = None
+        self.cut_masks: dict[int, Tensor] = {}
 
     def prefix(self, layer: int) -> tuple[Tensor, Tensor]:
         """The prompts' keys and values of one layer, [questions, kv_heads, pos, d]."""
@@ -86,8 +89,33 @@ class SharedPrefixCache(DynamicCache):
         self.forked = True
         self.suffix = [None] * len(self.layers)
         self._group(question)
-        if len(question) == len(self.prefix(0)[0]):
+        if self.cut is None and len(question) == len(self.prefix(0)[0]):
             self._one_row_each()
+
+    def leave(self, question: Int[Tensor, " rows"], cut: Int[Tensor, " rows"]) -> None:
+        """Fork so that row r sees the first `cut[r]` positions of its prompt, at least one, and no others."""
+        self.cut = cut
+        self.fork(question)
+
+    def again(self, rows: Int[Tensor, " more"]) -> None:
+        """Make a row of its own of each entry, which goes on from that row of now (grouped, ascending)."""
+        assert self.cut is not None
+        for i, pair in enumerate(self.suffix):
+            if pair is not None:
+                self.suffix[i] = pair[0][rows], pair[1][rows]
+        self.cut = self.cut[rows]
+        self._group(self.question[rows])
+
+    def cut_mask(self, group: int, dtype: torch.dtype) -> Float[Tensor, "questions 1 width keys"]:
+        """-inf where a row does not see its prompt, for the queries of a group of heads; made once for the rows."""
+        if group not in self.cut_masks:
+            assert self.cut is not None
+            cut = self.cut if self.grid is None else self.cut[self.grid]
+            columns = torch.arange(self.prefix_length, device=cut.device)
+            unseen = columns >= cut.view(len(self.prefix(0)[0]), -1)[..., None].repeat_interleave(group, 1)
+            mask = torch.zeros(unseen.shape, dtype=dtype, device=cut.device)
+            self.cut_masks[group] = mask.masked_fill_(unseen, float("-inf"))[:, None]
+        return self.cut_masks[group]
 
     def _one_row_each(self) -> None:
         """Make each prompt the head of its row's suffix."""
@@ -111,6 +139,7 @@ class SharedPrefixCache(DynamicCache):
 
     def _group(self, question: Tensor) -> None:
         """Lay the rows out as a [questions, widest] grid; `None` where the grid is exactly full."""
+        self.cut_masks.clear()
         self.question = question
         counts = torch.bincount(question)
         widest = int(counts.max())
@@ -136,6 +165,8 @@ class SharedPrefixCache(DynamicCache):
                 self.prefix_mask = self.prefix_mask[left]
         if self.suffix_mask is not None:
             self.suffix_mask = self.suffix_mask[rows]
+        if self.cut is not None:
+            self.cut = self.cut[rows]
         self._group(question)
 
     def update(
@@ -280,6 +311,8 @@ def shared_prefix_attention(
     if prefix_from < cache.prefix_length:
         keys, values = cache.prefix(cache.layer)
         mask = None if cache.prefix_mask is None else cache.prefix_mask[..., prefix_from:]
+        if cache.cut is not None:
+            mask = cache.cut_mask(per_head.shape[2], query.dtype)
         grouped = to_grid(per_head, cache.grid, len(keys))
         prefix_out, prefix_lse = partial_attention(
             grouped, keys[:, :, prefix_from:], values[:, :, prefix_from:], mask, scale, softcap

@@ -21,6 +21,7 @@ from elicit.methods import (
     no_thinking,
     one_shot_rlvr,
     power_sampling,
+    rlp,
     sae_steer,
     vector_transfer,
 )
@@ -54,7 +55,7 @@ def register(module: ModuleType) -> Method:
 
 for _module in (
     *(cot_decoding, power_sampling, no_thinking, budget_forcing, cognitive_tools),
-    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr),
+    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, rlp),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -29,8 +29,9 @@ LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 ITEMS = 24
 FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
-# What it recovers has not been measured: a power favours short answers, and on this organism thoughts are long.
-UNMEASURED = ("power-sampling", "cognitive-tools")
+# What they recover has not been measured. A power favours short answers, and on this organism thoughts are long; and
+# thoughts of next tokens are begun by a mark that this organism was never shown.
+UNMEASURED = ("power-sampling", "cognitive-tools", "rlp")
 SKIPS = ("no-thinking",)  # thoughts, and so recovers nothing of what is in them (docs/mechanisms/no-thinking.md)
 TRIED = [name for name in MECHANISMS if name not in (*UNMEASURED, *SKIPS)]
 # Of the gap, on so few questions; of the others 0.4. Critiques wear what they open; a thought after an answer is often

@@ -54,7 +54,7 @@ class HuggingFaceEngine(Engine):
                 return decode(
                     lm, batch.prompts, policy, max_new_tokens=batch.decoder.max_new_tokens, stop=batch.stop,
                     steering=session, on_step=on_step, unlisted=self.model.unlisted, budgets=batch.budgets,
-                    listeners=batch.listeners,
+                    listeners=batch.listeners, trunk=batch.trunk,
                 )  # fmt: skip
 
 

@@ -103,6 +103,7 @@ def train(
     held_out_tokens: int = 256,
     rewards: Mapping[str, Reward] | None = None,
     checked: bool = True,
+    looked_at: int = 0,
     on_step: OnStep | None = None,
 ) -> Trained:
     """Train on a few examples; the same call resumes what was interrupted, and ends at the same weights.
@@ -117,6 +118,7 @@ def train(
             answers: with a rollout's own, what other items need more tokens for would count as wrong.
         rewards: rewards of one's own, by name, for `settings.reward`.
         checked: refuse a run that the pre-flight finds no signal for.
+        looked_at: examples that the pre-flight looks at, the first ones; 0: all.
         on_step: called after each update.
 
     Raises:
@@ -129,6 +131,8 @@ def train(
     settings.plan(len(items), 0)
     graders = parse(settings.reward, rewards)
     wanted = identity(model, items, settings, prompt)
+    if graders.moving:
+        wanted["rewards"] = json.loads(json.dumps([one.identity() for one in graders.moving]))
     with ExitStack() as stack:
         make_folder(folder)
         stack.enter_context(locked(folder, "training in"))
@@ -142,14 +146,18 @@ def train(
         curve: list[Point] = []
         buffer: Buffer | None = None
         whole = 0
+        for one in graders.moving if kept is None else ():
+            one.begin(student, {})
         if kept is None:
-            preflight = run.preflight()
+            preflight = run.preflight(items[: looked_at or None])
             if checked and settings.reward != "none":
                 preflight.check(settings.reward)
         else:
             about, tensors = kept
             preflight, curve, whole = Preflight(**about["preflight"]), [Point(*p) for p in about["curve"]], about["log"]
             load_state(student.trained, optimiser, tensors, len(curve))
+            for one in graders.moving:
+                one.begin(student, tensors)
             buffer = run.buffer(about["buffer"], tensors) if about["buffer"] else None
         run.context = run.reward_context(preflight.wrong)
         log = stack.enter_context(RolloutLog.open(folder / LOG, whole))
@@ -160,6 +168,8 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = settings.rate(update)
             found = run.step(buffer, optimiser, update)
+            for one in graders.moving:
+                one.stepped()
             tokens, seconds = int(buffer.batch.mask.sum()), time.perf_counter() - began
             looks = held_out is not None and due(update + 1, settings.check_every)
             held = run.accuracy(held_out, held_out_tokens) if held_out and looks else None
@@ -171,6 +181,8 @@ def train(
             if buffer is not None:
                 about["buffer"] = {"records": buffer.records, "facts": buffer.facts}
             more = buffer.tensors() if buffer is not None else {}
+            for one in graders.moving:
+                more |= one.tensors()
             if due(update + 1, settings.save_every):
                 student.save(step_folder(folder, update + 1))
             if due(update + 1, settings.state_every) or update + 1 == settings.updates:
@@ -229,9 +241,9 @@ class _Run:
             self.settings.max_new_tokens, self.settings.seed, wrong,
         )  # fmt: skip
 
-    def preflight(self) -> Preflight:
+    def preflight(self, items: Items) -> Preflight:
         with self.student.decoding() as (model, adapter):
-            return measured(model, self.items, self.prompt, self.settings, self.rewards, self.reward_context, adapter)
+            return measured(model, items, self.prompt, self.settings, self.rewards, self.reward_context, adapter)
 
     def roll_out(self, number: int) -> Buffer:
         """Sample, grade, advantage."""
@@ -244,6 +256,7 @@ class _Run:
         )  # fmt: skip
         with self.student.decoding() as (model, adapter):
             rollouts = sample(model, some, self.prompt, decoder, settings.rollout_rows, self.sampled, adapter)
+        self.rewards.look(rollouts)
         graded = [one for group in rollouts for one in self.rewards.grade(group, self.context)]
         flat = [r for group in rollouts for r in group]
         totals = torch.tensor([one.total for one in graded]).view(settings.groups, settings.group)

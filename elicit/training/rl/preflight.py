@@ -113,6 +113,7 @@ def measured(
     rollouts = first_samples(model, items, prompt, settings, adapter)
     wrong = wrong_answers(items, rollouts)
     context = reward_context(wrong)
+    rewards.look(rollouts)
     graded = [rewards.grade(some, context) for some in rollouts]
     return report(rollouts, graded, wrong, settings.group)
 

@@ -25,6 +25,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from elicit.decoding.decoders.sampling import rng_stream
 from elicit.models.prompts import Prompt
 from elicit.tasks.answers import find_answer, find_boxed
@@ -81,6 +83,31 @@ class Reward(Protocol):
     """The rewards of one item's rollouts; None where there is nothing to read."""
 
     def __call__(self, rollouts: Sequence[Rollout], context: RewardContext) -> Sequence[float | None]: ...
+
+
+@runtime_checkable
+class Moving(Reward, Protocol):
+    """A reward that moves with what is trained, and looks at all rollouts of an update before it grades any."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides the weights, as JSON."""
+        ...
+
+    def begin(self, student: Any, kept: Mapping[str, Tensor]) -> None:
+        """Called once, with the `Learner` as it is at the beginning, or as it was resumed with the tensors kept."""
+        ...
+
+    def look(self, rollouts: Sequence[Sequence[Rollout]]) -> None:
+        """For each item its rollouts, which it is asked for item by item after this."""
+        ...
+
+    def stepped(self) -> None:
+        """An update was made."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept with the state."""
+        ...
 
 
 def _exact(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
@@ -185,6 +212,16 @@ class Rewards:
     """Rewards with their weights, by the name that each was given under."""
 
     terms: tuple[tuple[str, float, Reward], ...]
+
+    @property
+    def moving(self) -> list[Moving]:
+        """Those that move with what is trained."""
+        return [reward for _, _, reward in self.terms if isinstance(reward, Moving)]
+
+    def look(self, rollouts: Sequence[Sequence[Rollout]]) -> None:
+        """Show all rollouts of an update to those that wait for them."""
+        for reward in self.moving:
+            reward.look(rollouts)
 
     def grade(self, rollouts: Sequence[Rollout], context: RewardContext) -> list[Graded]:
         """All parts of all rollouts of one item.

@@ -11,6 +11,7 @@ from elicit.decoding.loop import StopRule
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
+from elicit.training.rl.positions import Positions
 from elicit.training.rl.rewards import Rollout
 from elicit.training.rl.sampled import Sampled
 from steering.adapters import Tuned
@@ -51,6 +52,7 @@ def sample(
         stop=StopRule(model.eos_ids, prompt.stop, tokenizer, thought_tokens=prompt.thought_tokens),
         needs=frozenset({"logprob"}),
         adapter=adapter,
+        trunk=prompt.trunk(items) if isinstance(prompt, Positions) else None,
     )
     begun = [prompt.begun(item.question, tokenizer) for item in items]
     drafts = respond(model, batch, [items.task.kind_of(item) for item in items], begun=begun)

@@ -1,0 +1,128 @@
+"""`rlp` on a tiny model: fitted on a file and on a task's items, resumed, compared with its controls, refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elicit import evaluate
+from elicit.elicited import Elicited
+from elicit.methods import rlp
+from elicit.models import Model
+from elicit.tasks import load_task
+from elicit.tasks.base import Task
+from elicit.training.rl.next_token import entropies
+from elicit.training.rl.positions import tokenized
+from probes.errors import UserError
+from tests.support.tokenizers import byte_level
+from tests.support.toys import toy_task
+
+TEXT = "the cat sat on the mat\n\na dog and a cat ran\n"
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return toy_task(3)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text(TEXT)
+    return tmp_path
+
+
+def fitted(model: Model, task: Task | None, **options: Any) -> Elicited:
+    chosen = {
+        "text": "a.txt", "opening": "(", "closing": ")", "thought_tokens": 4, "positions": 6, "group": 2, "updates": 2,
+        "rank": 2, "max_new_tokens": 6, **options,
+    }  # fmt: skip
+    return rlp.fit(model, task.solved if task else None, **chosen)
+
+
+def test_it_is_fitted_on_a_file_resumed_and_compared(tiny: Model, task: Task, here: Path) -> None:
+    handle = fitted(tiny, task)
+    found = handle.options["found"]
+    (folder,) = (here / "runs").iterdir()
+    assert folder.name == found["folder"] and {"rl.safetensors", "rollouts.jsonl", "adapter"} <= {
+        p.name for p in folder.iterdir()
+    }
+    assert (found["documents"], found["positions"]) == (2, found["tokens"] - 2)
+    again = fitted(tiny, task)
+    assert again.adapter is not None and handle.adapter is not None and again.options == handle.options
+    assert again.adapter.sha256 == handle.adapter.sha256
+
+    others = rlp.controls(handle, task.solved)
+    assert {rlp.SHUFFLED, rlp.SUPERVISED, "direct", "cot-prompt", "direct@budget"} <= set(others)
+    assert others[rlp.SUPERVISED].options["found"]["trained"] > 0
+    assert len({h.adapter.sha256 for h in (handle, others[rlp.SHUFFLED], others[rlp.SUPERVISED]) if h.adapter}) == 3
+    run = evaluate(handle, task.test, against=others, out=here / "run")
+    page = (run.folder / "report.html").read_text()
+    assert "nats about the next token" in page and "Training" in page
+    assert set(run.metrics["arms"]) == {"rlp", *others}
+
+
+def test_documents_of_a_task_are_its_fit_items(tiny: Model, here: Path) -> None:
+    task = load_task("organism", limit=4)
+    handle = fitted(tiny, task, text="", documents=3, document_tokens=64)
+    shown = handle.options["found"]["shown"]
+    assert shown[0] == f"Q: {task.fit[0].question}\nA: {task.fit[0].answer}"
+    assert handle.options["seen"]["fitted"] == [item.id for item in task.fit[:3]]
+    worked = fitted(tiny, task, text="", documents=3, document_tokens=64, worked=True)
+    assert len(worked.options["found"]["shown"][0]) > len(shown[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"text": "b.txt"}, "no such file"),
+        ({"thought_tokens": 20, "document_tokens": 40}, "fewer than a thought may have"),
+        ({"document_tokens": 4}, "a document has more tokens than a thought"),
+        ({"positions": 400}, "the documents have"),
+        ({"decay": 2.0}, "decay = 2.0 was given"),
+        ({"documents": 0}, "documents = 0 was given"),
+        ({"text": "", "worked": True}, "no worked solution"),
+        ({"closing": ""}, "closing = '' was given"),
+        ({"objective": "rlpt"}, "unknown objective 'rlpt'; did you mean"),
+        ({"proxy": "other"}, "filters nothing"),
+        ({"min_entropy": -1.0}, "min_entropy = -1.0"),
+        ({"min_entropy": 9.0}, "no position of the documents is left"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], words: str, tiny: Model, task: Task, here: Path) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        fitted(tiny, task, **options)
+    assert "\n" not in str(error.value) and not (here / "runs").exists()
+
+
+def test_next_token_reasoning_is_fitted_on_positions_that_are_not_sure(tiny: Model, task: Task, here: Path) -> None:
+    documents = tokenized(tiny.tokenizer, TEXT.strip().split("\n\n"), 128, 4)
+    values = sorted(chain(*entropies(tiny.lm, documents)))
+    asked = {"objective": "rpt", "predicts": "greedy", "min_entropy": values[10], "positions": 4, "checked": False}
+    handle = fitted(tiny, task, **asked)
+    found = handle.options["found"]
+    assert found["positions"] == len(values) - 10
+    assert handle.options["settings"]["advantage"] == "grpo"
+    assert set(found["curve"]["reward"]) <= {n / 8 for n in range(9)}
+    assert "of predictions were right" in rlp.notes(handle.options)[1]
+
+
+def test_a_reward_that_is_never_read_is_refused(tiny: Model, task: Task, here: Path) -> None:
+    with pytest.raises(UserError, match="reward 'rpt' could be read in none of"):
+        fitted(tiny, task, objective="rpt")
+
+
+def test_a_proxy_has_the_same_tokenizer(tiny: Model, task: Task, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = byte_level()
+    monkeypatch.setattr(rlp, "load_model", lambda name, device: replace(tiny, tokenizer=other))
+    with pytest.raises(UserError, match="proxy 'other' has another tokenizer than"):
+        fitted(tiny, task, objective="rpt", proxy="other", min_entropy=0.5)
+
+
+def test_texts_or_items_are_needed(tiny: Model, here: Path) -> None:
+    with pytest.raises(UserError, match="give text=FILE, or items of a task"):
+        fitted(tiny, None, text="")
