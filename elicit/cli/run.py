@@ -192,7 +192,7 @@ def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]
                 key,
                 [k for k in given if k not in ("config", "preset", "as_json", "setting")] + ["options"],
             )
-        expected: Any = _type_of(key, given[key])
+        expected: Any = list if key == "setting" else _type_of(key, given[key])
         if not (isinstance(value, expected) and (expected is bool or not isinstance(value, bool))):
             like = "" if given[key] is None else f", like {given[key]!r}"
             raise UserError(f"{name}: {key} = {value!r}; expected {expected.__name__}{like}")
