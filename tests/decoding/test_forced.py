@@ -56,7 +56,7 @@ def slow(model: Model, prompt: str, how: Forced) -> tuple[str, int, bool]:
     return text, waits, cut
 
 
-@pytest.mark.parametrize("engine", ["hf", "graph", "nnsight"])
+@pytest.mark.parametrize("engine", ["hf", "graph", "nnsight", "transformer-lens"])
 @pytest.mark.parametrize("whole", [False, True])
 def test_it_is_the_slow_version(model: Model, engine: str, whole: bool) -> None:
     waited = 0
