@@ -112,7 +112,7 @@ def fit(
     worked: bool = False,
     opening: str = "<think>",
     closing: str = "</think>",
-    thought_tokens: int = 24,
+    thought_tokens: int = 16,
     decay: float = 0.99,
     predicts: str = "boxed",
     proxy: str = "",
