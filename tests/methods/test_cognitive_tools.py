@@ -243,7 +243,8 @@ def test_a_chat_names_tools_in_its_system_message_and_each_call_has_its_own() ->
 @pytest.mark.parametrize("schedule", ["", "understand,recall"])
 def test_a_run_has_it_beside_its_controls(tiny: Model, tmp_path: Path, schedule: str) -> None:
     task = elicit.load_task(TASK, limit=2)
-    handle = cognitive_tools.fit(tiny, schedule=schedule, call_tokens=6, max_new_tokens=8, calls=2)
+    few = {"schedule": schedule} if schedule else {"tools": "understand"}
+    handle = cognitive_tools.fit(tiny, **few, call_tokens=6, max_new_tokens=8, calls=2)
     beside = cognitive_tools.controls(handle, task.solved)
     assert list(beside) == [
         "flat prompt", "flat prompt@budget", "permuted tools", "another question", "direct@budget", "cot-prompt@budget",
