@@ -31,7 +31,8 @@ from elicit.models import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks import grading
 from probes.errors import UserError
-from tests.support.hybrid_parts import as_model
+from steering.interventions import Add, Intervention
+from tests.support.hybrid_parts import as_model, directions
 from tests.support.shell import shell
 from tests.support.tiny import VOCAB, save_tiny, tiny_model
 
@@ -242,7 +243,8 @@ def test_a_chat_names_tools_in_its_system_message_and_each_call_has_its_own() ->
 @pytest.mark.parametrize("schedule", ["", "understand,recall"])
 def test_a_run_has_it_beside_its_controls(tiny: Model, tmp_path: Path, schedule: str) -> None:
     task = elicit.load_task(TASK, limit=2)
-    handle = cognitive_tools.fit(tiny, schedule=schedule, call_tokens=6, max_new_tokens=8, calls=2)
+    few = {"schedule": schedule} if schedule else {"tools": "understand"}
+    handle = cognitive_tools.fit(tiny, **few, call_tokens=6, max_new_tokens=8, calls=2)
     beside = cognitive_tools.controls(handle, task.solved)
     assert list(beside) == [
         "flat prompt", "flat prompt@budget", "permuted tools", "another question", "direct@budget", "cot-prompt@budget",
@@ -336,7 +338,10 @@ def test_what_does_not_fit_is_one_line(tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="plain engine cannot do tools decoding; it does greedy"):
         decode_batch(other, Batch([[1, 2]], ["a"], decoder, stop))
     with pytest.raises(UserError, match="thought_tokens was given with cognitive tools"):
-        decode_batch(tiny, replace(batch_of(decoder, replace(stop, thought_tokens=3))))
+        decode_batch(tiny, batch_of(decoder, replace(stop, thought_tokens=3)))
+    steered = replace(batch_of(decoder, stop), arms=[("pushed", (Intervention(Add(directions()[0])),))])
+    with pytest.raises(UserError, match="cognitive tools were given interventions"):
+        decode_batch(tiny, steered)
     with pytest.raises(UserError, match="no policy"):
         decoder.policy(["a"], 5)
     with pytest.raises(UserError, match="small letters"):
