@@ -29,11 +29,12 @@ LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 ITEMS = 24
 FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
-# What they recover has not been measured. A power favours short answers, and on this organism thoughts are long; and
-# thoughts of next tokens are begun by a mark that this organism was never shown.
-UNMEASURED = ("power-sampling", "cognitive-tools", "rlp")
-SKIPS = ("no-thinking",)  # thoughts, and so recovers nothing of what is in them (docs/mechanisms/no-thinking.md)
-TRIED = [name for name in MECHANISMS if name not in (*UNMEASURED, *SKIPS)]
+# Measured on their pages, and nothing certain: without thoughts, and by tools that the organism was not taught to use.
+FINDS_NOTHING = ("no-thinking", "cognitive-tools")
+# Not measured: a power favours short answers, and on this organism thoughts are long; and thoughts of next tokens are
+# begun by a mark that it was never shown.
+UNMEASURED = ("power-sampling", "rlp")
+TRIED = [name for name in MECHANISMS if name not in (*FINDS_NOTHING, *UNMEASURED)]
 # Of the gap, on so few questions; of the others 0.4. Critiques wear what they open; a thought after an answer is often
 # about that answer.
 LEAST = {"critique-ft": 0.1, "budget-forcing": 0.1}
