@@ -30,11 +30,11 @@ LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 ITEMS = 24
 FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
-# What they recover has not been measured; thoughts of next tokens are begun by a mark that this organism was never shown.
+# What they recover has not been measured; thoughts of next tokens begin with a mark that this organism was never shown.
 UNMEASURED = ("cognitive-tools", "rlp")
 SKIPS = ("no-thinking",)  # thoughts, and so recovers nothing of what is in them (docs/mechanisms/no-thinking.md)
 TRIED = [name for name in MECHANISMS if name not in (*UNMEASURED, *SKIPS)]
-# What is known not to recover it: thoughts have a tenth of what it draws from at most (experiments/organisms/README.md).
+# Known not to recover it: thoughts have a tenth of what it draws from at most (experiments/organisms/README.md).
 NOTHING = ("power-sampling",)
 MOST = 0.25  # of the gap, on so few questions
 # Of the gap, on so few questions; of the others 0.4. Critiques wear what they open; a thought after an answer is often
