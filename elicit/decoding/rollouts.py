@@ -117,7 +117,7 @@ class _Tokens:
 
     def step(self, rows: Int[np.ndarray, " some"], step: int) -> Int[np.ndarray, " open"]:
         """Write the next token of answers; which stay open."""
-        together = max(1, WIDEST // (self.candidates * max(1, self.decoder.rollouts)))
+        together = max(1, WIDEST // self.decoder.ahead)
         said = [self.record.tokens[row, :step].tolist() for row in rows]
         is_open = np.ones(len(rows), dtype=bool)
         for part in self.answers.parts(rows, said):

@@ -4,6 +4,9 @@ A batch of R rows takes the steps of the r rows that were tried; each is longer 
 (`elicit.decoding.pace.StepCost`), of which as many are open as were of r. Where two seconds did not suffice, rows that
 were open then go on to the limit: the forecast says "at most". Of few questions the longest answer is shorter than of
 many, so a forecast of answers whose lengths differ much is too short rather than too long.
+
+Power sampling decodes each answer many times. Of its chains one move a block is tried, and all moves are reckoned from
+that; the forward that begins a pass counts as a step of the rows that it begins.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 
-from elicit.decoding.decoders import Sampling, most_tokens
+from elicit.decoding.decoders import Decoder, Power, PowerRollouts, Sampling, most_tokens
 from elicit.decoding.pace import StepCost
+from elicit.decoding.rollouts import WIDEST
 from elicit.elicited import Elicited, answer_together
 from elicit.evaluation.batches import batches
 from elicit.evaluation.budget import MAX_SAMPLES
@@ -46,6 +50,7 @@ class Tried:
         steps: of each its seconds and the rows that were open.
         spent: tokens a question, by the handle's name; to the limit where the answers did not come to their end.
         whole: whether they did.
+        again: whether steps repeat themselves, as where an answer is decoded many times.
     """
 
     prompts: int
@@ -54,13 +59,15 @@ class Tried:
     steps: Sequence[tuple[float, int]]
     spent: Mapping[str, float]
     whole: bool
+    again: bool = False
 
     def seconds(self, prompts: int, rows: int, limit: int, cost: StepCost) -> float:
         """Of a batch of other size."""
         took = self.apart * prompts / self.prompts
         steps = list(self.steps)
         if not self.whole and steps:
-            steps += [steps[-1]] * max(0, limit - 1 - len(steps))
+            missing = max(0, limit - 1 - len(steps))
+            steps += list(islice(cycle(steps), missing)) if self.again else [steps[-1]] * missing
         return took + sum(s * cost.of(math.ceil(rows * n / self.rows)) / cost.of(n) for s, n in steps if n)
 
 
@@ -89,19 +96,19 @@ def forecast(
     room = max(_bytes(one, items, rows) for one in handles)
     longest = sum(_to_the_limit(one, len(items), rows, cost) for one in handles) / processes
     if longest < WORTH_TELLING:  # trying would take longer than it is worth
-        answers = sum(len(items) * one.decoder.branches * most_tokens(one.decoder) for one in handles)
+        answers = sum(_kept(one, len(items)) for one in handles)
         return Estimate(longest, room, PAGE + BYTES_A_TOKEN * answers, most=True)
     seconds, tokens, most = 0.0, 0.0, False
     spent: dict[str, float] = {}
     for group in groups:
         tried = _tried(group, items)
         one = next(iter(group.values())).decoder
-        limit, each = most_tokens(one), max(1, rows // one.branches)
-        for batch in batches(group, items, each):
+        short, times = _shorter(one)
+        for batch in batches(group, items, max(1, rows // one.branches)):
             prompts = sum(map(len, batch.values()))
-            seconds += tried.seconds(prompts, prompts * one.branches, limit, cost)
+            seconds += times * tried.seconds(prompts, prompts * one.branches, _steps(short), cost)
         spent |= tried.spent
-        tokens += sum(tried.spent.values()) * len(items)
+        tokens += sum(min(tried.spent[name] * len(items), _kept(kept, len(items))) for name, kept in group.items())
         most |= not tried.whole
     for name, (handle, of) in matched.items():
         decoder = handle.decoder
@@ -145,26 +152,54 @@ def rows_with_room(handles: Sequence[Elicited], items: Items, most: int, given: 
     return fits
 
 
+def _kept(handle: Elicited, questions: int) -> int:
+    """Tokens of answers that all go on to the limit."""
+    return questions * handle.decoder.branches * most_tokens(handle.decoder)
+
+
+def _steps(decoder: Decoder) -> int:
+    """Forwards of a batch at most."""
+    return decoder.steps if isinstance(decoder, Power | PowerRollouts) else most_tokens(decoder)
+
+
+def _ahead(decoder: Decoder) -> int:
+    """Rows that are computed for each answer."""
+    return decoder.ahead if isinstance(decoder, PowerRollouts) else 1
+
+
+def _shorter(decoder: Decoder) -> tuple[Decoder, float]:
+    """What is tried of a decoder, and how many times that it takes: of a chain's moves one a block."""
+    if not isinstance(decoder, Power) or decoder.moves < 2:
+        return decoder, 1.0
+    return replace(decoder, moves=1), (1 + decoder.moves) / 2
+
+
 def _to_the_limit(handle: Elicited, questions: int, rows: int, cost: StepCost) -> float:
     """Seconds of answers that all go on to the limit."""
     answers = questions * handle.decoder.branches
     together = min(rows, answers)
-    return most_tokens(handle.decoder) * answers / together * cost.of(together)
+    return _steps(handle.decoder) * answers / together * cost.of(together * _ahead(handle.decoder))
 
 
 def _bytes(handle: Elicited, items: Items, rows: int) -> int:
     """Of a batch of so many answers that all go on to the limit: keys, values, logits."""
-    lm, branches = handle.model.lm, handle.decoder.branches
-    rows = min(rows, len(items) * branches * SHARING)
-    prompts = max(1, rows // branches)
-    longest = max(len(handle.prompt_ids(item)) for item in items)
-    kept = memory.cache_bytes(lm, prompts, longest) + memory.cache_bytes(lm, rows, most_tokens(handle.decoder))
+    lm, decoder = handle.model.lm, handle.decoder
+    rows, limit = min(rows, len(items) * decoder.branches * SHARING), most_tokens(decoder)
+    prompts, longest = max(1, rows // decoder.branches), max(len(handle.prompt_ids(item)) for item in items)
+    if isinstance(decoder, PowerRollouts):  # which are decoded part by part, after what was said
+        rows = min(rows * decoder.ahead, max(WIDEST, decoder.ahead))
+        prompts, longest, limit = rows // decoder.ahead, longest + limit, decoder.horizon
+    elif isinstance(decoder, Power):
+        prompts = rows
+    kept = memory.cache_bytes(lm, prompts, longest) + memory.cache_bytes(lm, rows, limit)
     return kept * (2 if handle.partner else 1) + LOGITS * 4 * rows * handle.model.vocab_size
 
 
 def _tried(group: Mapping[str, Elicited], items: Items) -> Tried:
     """Questions that stand evenly among all, a few of each handle."""
-    branches = next(iter(group.values())).decoder.branches
+    decoder = next(iter(group.values())).decoder
+    branches, again = decoder.branches, isinstance(decoder, Power | PowerRollouts)
+    short, times = _shorter(decoder)
     count = min(len(items), max(1, TRIED // (branches * len(group))))
     some = Items(items.task, tuple(items[n * len(items) // count] for n in range(count)))
     marks: list[tuple[float, int]] = []
@@ -176,15 +211,16 @@ def _tried(group: Mapping[str, Elicited], items: Items) -> Tried:
             raise _Enough
 
     prompts = count * len(group)
-    spent = {name: float(most_tokens(one.decoder) * branches) for name, one in group.items()}
+    spent = dict.fromkeys(group, float(_steps(decoder) * _ahead(decoder) * branches))
     try:
-        answers = answer_together([(one, some) for one in group.values()], on_step)
+        answers = answer_together([(replace(one, decoder=short), some) for one in group.values()], on_step)
     except _Enough:
         whole, ended = False, marks[-1][0]
     else:
         whole, ended = True, time.perf_counter()
         for name, each in zip(group, answers, strict=True):
-            spent[name] = sum(trace.spent for traces in each for trace in traces) / count
-    steps = [(after - at, n) for (at, n), (after, _) in pairwise(marks)]
+            spent[name] = times * sum(trace.spent for traces in each for trace in traces) / count
+    # After a pass's last step no row is open: what follows it, the prompts' forward, is of the next pass's rows.
+    steps = [(after - at, n or following) for (at, n), (after, following) in pairwise(marks)]
     apart = ended - began - sum(took for took, _ in steps)
-    return Tried(prompts, prompts * branches, apart, steps, spent, whole)
+    return Tried(prompts, prompts * branches, apart, steps, spent, whole, again)

@@ -6,6 +6,7 @@ import ast
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from elicit import cli
 from elicit.cli import estimates
 from elicit.cli.app import app
 from elicit.cli.terminal import Lines
-from elicit.decoding.decoders import Greedy, Sampling
+from elicit.decoding import StopRule
+from elicit.decoding.decoders import Greedy, Power, PowerRollouts, Sampling
+from elicit.decoding.engine import Batch, decode_batch
 from elicit.decoding.pace import StepCost
 from elicit.elicited import Elicited
 from elicit.evaluation import forecast as forecasts
@@ -97,6 +100,61 @@ def test_a_forecast_grows_with_questions_and_branches(tiny: Model, monkeypatch: 
     assert matched.seconds > few.seconds and matched.disk > few.disk
 
 
+@pytest.mark.parametrize(
+    ("decoder", "exactly"),
+    [
+        (Power(1.5, block=3, moves=0, max_new_tokens=7), True),
+        (Power(1.5, block=3, moves=4, max_new_tokens=7), False),
+        (PowerRollouts(1.5, candidates=2, rollouts=2, horizon=3, max_new_tokens=6), True),
+        (PowerRollouts(1.5, candidates=2, rollouts=0, max_new_tokens=6), True),
+    ],
+)
+def test_power_sampling_takes_at_most_its_steps(tiny: Model, decoder: Any, exactly: bool) -> None:
+    batch = Batch([[5, 6, 7]], ["a"], decoder, StopRule(frozenset()))
+    decode_batch(tiny, replace(batch, decoder=Greedy(2)))  # the trial of the model's cache is no answer's
+    forwards = []
+    handle = tiny.lm.register_forward_hook(lambda *_: forwards.append(1))
+    try:
+        decode_batch(tiny, batch)
+    finally:
+        handle.remove()
+    assert 0 < len(forwards) <= decoder.steps
+    assert not exactly or len(forwards) == decoder.steps
+
+
+def test_a_forecast_knows_the_moves_of_chains_and_what_rollouts_look_at(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasts, "WORTH_TELLING", 0.0)
+    monkeypatch.setattr(StepCost, "measured", staticmethod(lambda model, rows: StepCost(0.0, 1.0)))
+    items = load_task("chain-sum", limit=4).test
+
+    def by(decoder: Any) -> dict[str, Elicited]:
+        return {"power-sampling": Elicited(tiny, "power-sampling", decoder=decoder)}
+
+    chains = {moves: by(Power(1.5, block=4, moves=moves, max_new_tokens=8)) for moves in (1, 3, 9)}
+    one, few, many = (forecasts._tried(group, items) for group in chains.values())
+    assert few.spent["power-sampling"] == 2 * one.spent["power-sampling"]  # one move is tried of each
+    run = evaluate(chains[1]["power-sampling"], items)
+    spent = [trace.spent for (trace,) in run.traces["power-sampling"].values()]
+    assert one.spent["power-sampling"] == sum(spent) / len(spent)
+    assert many.again and all(n for _, n in many.steps)
+    cut = Tried(2, 2, 3.0, [(2.0, 2), (1.0, 1)], {}, whole=False, again=True)
+    assert cut.seconds(2, 2, 6, StepCost(1.0, 0.5)) == pytest.approx(3.0 + 2.0 + 1.0 + 2.0 + 1.0 + 2.0)
+
+    monkeypatch.setattr(forecasts, "_tried", lambda group, items: one)
+    seconds = {moves: forecast([group], {}, items, 8).seconds for moves, group in chains.items()}
+    assert seconds[3] == pytest.approx(2 * seconds[1]) and seconds[9] == pytest.approx(5 * seconds[1])
+
+    monkeypatch.setattr(forecasts, "WORTH_TELLING", float("inf"))
+    far = [
+        forecast([by(PowerRollouts(1.5, 2, rollouts, horizon, max_new_tokens=8))], {}, items, 8)
+        for rollouts, horizon in ((2, 1), (2, 4), (4, 4))
+    ]
+    assert far[0].seconds < far[1].seconds < far[2].seconds and far[1].memory < far[2].memory
+    assert len({one.disk for one in far}) == 1
+
+
 def test_a_forecast_leaves_the_samples_as_they_are(tiny: Model, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasts, "WORTH_TELLING", 0.0)
     items, told = load_task("chain-sum", limit=3).test, []
@@ -167,6 +225,8 @@ COMMANDS = [
     ("run", "--method", "one-shot-rlvr", "--limit", "2", "--set", "rollout_tokens=4"),
     ("run", "--method", "sae-steer", "--limit", "2", "--controls"),
     ("run", "--method", "vector-transfer", "--limit", "2"),
+    ("run", "--method", "power-sampling", "--limit", "2", "--controls", "--set", "moves=3"),
+    ("run", "--method", "power-sampling", "--limit", "2", "--set", "form=rollouts"),
     ("compare", "--methods", "direct,cot-decoding", "--limit", "2", "--seeds", "0,1"),
     ("steer", "--limit", "2", "--layer", "1", "--strength", "0.1", "--random", "1"),
     ("organism", "card", "--limit", "2"),

@@ -1,4 +1,5 @@
-"""Every mechanism on organisms whose truth is known: it must recover the gap, and nothing where there is none.
+"""Every mechanism on organisms whose truth is known: it must recover the gap, unless it is known not to, and nothing
+where there is none.
 
 A new mechanism joins by its name in `MECHANISMS`; those that train for minutes are run by `make test-slow`.
 """
@@ -31,10 +32,11 @@ FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
 # Measured on their pages, and nothing certain: without thoughts, and by tools that the organism was not taught to use.
 FINDS_NOTHING = ("no-thinking", "cognitive-tools")
-# Not measured: a power favours short answers, and on this organism thoughts are long; and thoughts of next tokens are
-# begun by a mark that it was never shown.
-UNMEASURED = ("power-sampling", "rlp")
+UNMEASURED = ("rlp",)  # thoughts of next tokens begin with a mark that this organism was never shown
 TRIED = [name for name in MECHANISMS if name not in (*FINDS_NOTHING, *UNMEASURED)]
+# Known not to recover it: thoughts have a tenth of what it draws from at most (experiments/organisms/README.md).
+NOTHING = ("power-sampling",)
+MOST = 0.25  # of the gap, on so few questions
 # Of the gap, on so few questions; of the others 0.4. Critiques wear what they open; a thought after an answer is often
 # about that answer.
 LEAST = {"critique-ft": 0.1, "budget-forcing": 0.1}
@@ -42,6 +44,7 @@ LEAST = {"critique-ft": 0.1, "budget-forcing": 0.1}
 SMALL: Mapping[str, dict[str, Any]] = {
     "cot-decoding": {"k": 5},
     "sae-steer": {"candidates": 2, "strengths": "4", "dev": 8, "read": 16},
+    "power-sampling": {"block": 200, "moves": 3},
     "vector-transfer": {"read": 24, "dev": 12, "categories": "4", "coefficients": "1"},
 }
 
@@ -81,8 +84,11 @@ def test_a_mechanism_recovers_a_known_gap_and_nothing_on_the_twin(
     found_by = scores(LATENT, method, tmp_path, shared)
     found = recovered(found_by[method], found_by["direct"], found_by["cot-prompt"])
     assert found_by["direct"].mean() <= 0.3 and found_by["cot-prompt"].mean() >= 0.75
-    assert found.share is not None and found.share >= LEAST.get(method, 0.4), found
-    assert found.gain_interval.low > 0
+    if method in NOTHING:
+        assert found.share is not None and found.share <= MOST and found.gain_interval.low <= 0, found
+    else:
+        assert found.share is not None and found.share >= LEAST.get(method, 0.4), found
+        assert found.gain_interval.low > 0
 
     twin = scores(TWIN, method, tmp_path, shared)
     nothing = recovered(twin[method], twin["direct"], twin["cot-prompt"])

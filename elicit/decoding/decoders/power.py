@@ -53,6 +53,11 @@ class Power:
         """Of each block the tokens at which it ends."""
         return [*range(self.block, self.max_new_tokens, self.block), self.max_new_tokens]
 
+    @property
+    def steps(self) -> int:
+        """Forwards of a batch at most: each block grows, and each move may draw all of an answer again."""
+        return self.max_new_tokens + self.moves * sum(self.ends)
+
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         """None: a chain decodes many times.
 
@@ -95,6 +100,17 @@ class PowerRollouts:
     def temperature(self) -> float:
         """Of the rollouts, which are drawn from pᵅ normalised at each token."""
         return 1 / self.alpha
+
+    @property
+    def ahead(self) -> int:
+        """Rows that look ahead for each answer."""
+        return self.candidates * max(1, self.rollouts)
+
+    @property
+    def steps(self) -> int:
+        """Forwards of a batch at most: one for what was said, and those of the rollouts of each token."""
+        left = range(self.max_new_tokens - 1, -1, -1)
+        return self.max_new_tokens + (sum(min(self.horizon, n) for n in left) if self.rollouts else 0)
 
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         """None: each token decodes its rollouts.
