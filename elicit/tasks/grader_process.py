@@ -280,7 +280,10 @@ def _reply(operation: str, arguments: dict[str, Any], seconds: float) -> dict[st
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library in C prints there without asking `sys`
-    for line in sys.stdin:
+    requests = os.fdopen(os.dup(0))
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # who asks a person is answered at once, and takes no request for an answer
+    for line in requests:
         replies.write(json.dumps(_reply(*json.loads(line))) + "\n")
         replies.flush()
 

@@ -142,7 +142,8 @@ def load(name: str, found: tuple[str, str, str], limit: int | None, seed: int, p
     try:
         told = _asked("rows", LOADING_S, **_where(source))
     except Unjudged as error:
-        raise UserError(f"task {name!r} cannot be loaded ({error}); mend it, or use another task") from error
+        why = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+        raise UserError(f"task {name!r} cannot be loaded ({why}); mend it, or use another task") from error
     if "refused" in told:
         raise UserError(f"task {name!r}: {told['refused']}; use another task")
     rows, own = told["rows"], told["own"]

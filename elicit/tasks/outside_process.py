@@ -5,6 +5,7 @@ Requests and replies, and the bounds within which they are answered, are those o
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import json
@@ -38,8 +39,10 @@ def member_of(place: str, root: str, name: str) -> Any:
     """What a module calls by a name."""
     module = module_of(place, root)
     if not hasattr(module, name):
-        known = ", ".join(one for one in vars(module) if not one.startswith("_"))
-        raise Refused(f"{place!r} has no {name!r}; it has {known[:200]}")
+        known = [one for one, what in vars(module).items() if callable(what) and not one.startswith("_")]
+        near = difflib.get_close_matches(name, known)
+        told = f"nearest are {', '.join(near)}" if near else f"it has {', '.join(known)[:200] or 'no function'}"
+        raise Refused(f"{place!r} has no {name!r}; {told}")
     return getattr(module, name)
 
 

@@ -11,7 +11,8 @@ truth value; without one answers are judged as those of a JSON Lines file.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from elicit.tasks.base import SPLITS
@@ -50,6 +51,8 @@ def opened(function: Any, params: dict[str, Any], seed: int, limit: int | None) 
     rows, grade = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if grade is not None and not callable(grade):
         raise Refused(f"its grader is a {type(grade).__name__}, expected a function of a response and a row")
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise Refused(f"it returns a {type(rows).__name__}, expected rows, or rows and a grader")
     return PythonTask(list(rows), grade)
 
 
@@ -57,8 +60,13 @@ def _row(row: Any, n: int) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise Refused(f"row {n} is a {type(row).__name__}, expected a mapping with question and answer")
     for key in ("question", "answer"):
-        if not isinstance(row.get(key), str | int | float) or not str(row[key]).strip():
+        value = row.get(key)
+        if not isinstance(value, str | int | float) or not str(value).strip():
             raise Refused(f"row {n} has no {key!r}, expected text or a number")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Refused(f"row {n} has {key!r} {value}, expected text or a finite number")
+        if any("\ud800" <= c <= "\udfff" for c in str(value)):
+            raise Refused(f"row {n} has half of a surrogate pair in its {key!r}, expected text that UTF-8 can hold")
     if row.get("split") not in (None, *SPLITS):
         raise Refused(f"row {n} has the split {row['split']!r}, expected one of {', '.join(SPLITS)}")
     answer = str(row["answer"])

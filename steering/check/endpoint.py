@@ -28,10 +28,12 @@ from steering.interventions import When
 
 TOKENS = 6
 CALM = 4  # prompts that are asked before anything is steered
-SILENT = 1e-4  # nats; or ten times what the same request gives the second time
+SILENT = 1e-4  # nats
+FAINT = 4.0  # unless rounding did so much: so often what it did is all that may be seen of a plan that is ignored
 SAME, OTHER = 0.05, 0.2  # of what steering does to the same tokens: less is no difference, more a fault
 ROUNDING, LEAST = 8.0, 0.02  # unless it is rounding: so often what that did, or so much of what steering does at most
 FELT = 1e-3  # likewise: what the first steered position does at least
+FEW = 1 / 8  # of what steering does at most: where rounding does more, the first position may do too little to be seen
 INSIDE = "lies inside the server; check the model that it serves with its hooks"
 
 
@@ -76,13 +78,16 @@ def check_endpoint(
         again = server.one(texts[0], tokens)
         whole = _whole(server, texts, plain, steered)
         batches = [server.ask(texts, tokens, steered=one) for one in (False, True)]
-    noise = _apart(plain[:1], [again])
+    noise = max(rounding, _apart(plain[:1], [again]))
     effect = max([_apart(plain, steered), *([_echo_change(whole)] if whole else [])])
     about = f"{model} at {server.url}: {len(texts)} prompts, {tokens} tokens each"
-    if effect <= max(SILENT, 10 * noise):
-        figure = f"log-probabilities change by {effect:.1e} nats (the same request twice: {noise:.1e})"
+    if effect <= max(SILENT, FAINT * noise):
+        figure = f"log-probabilities change by {effect:.1e} nats (unsteered, by rounding: {noise:.1e})"
+        if FAINT * noise > SILENT and effect > SILENT:
+            figure += ": the plan is ignored, or rounding hides what it does; ask for more of it"
+            return SteeringReport(about, (Answer("anything moved", UNTOLD, figure),))
         return SteeringReport(about, (Answer("anything moved", FAILS, figure, "nothing moved"),))
-    floor = max(SILENT, ROUNDING * max(noise, rounding), LEAST * effect)
+    floor = max(SILENT, ROUNDING * noise, LEAST * effect)
     moved = [_apart([a], [b]) for a, b in zip(plain, steered, strict=True)]
     apart = [
         [_apart([a], [b]) for a, b in zip(singly, together, strict=True)]
@@ -90,7 +95,7 @@ def check_endpoint(
     ]
     answers = [
         Answer("anything moved", HOLDS, f"log-probabilities change by up to {effect:.3g} nats", "", {"nats": effect}),
-        _first_position(when, whole, effect),
+        _first_position(when, whole, effect, noise),
         *_decoded(when, whole, plain, steered, floor),
         _judged("batched = single", apart[1], moved, floor, "batch differs"),
         _judged("unsteered, batched = single", apart[0], moved, floor, "unsteered rows steered"),
@@ -183,7 +188,9 @@ def _judged(name: str, nats: Sequence[float], moved: Sequence[float], floor: flo
     """Differences of prompts or tokens, in what steering does to each."""
     shares = [one / max(by, floor) if one > floor else 0.0 for one, by in zip(nats, moved, strict=True)]
     share, most = max(shares), max(nats)
-    hidden = max(moved) <= floor  # steering, by rounding: that nothing is seen says nothing
+    hidden = (
+        float(np.median(moved)) <= floor
+    )  # steering, by rounding, in half of them: that nothing is seen says nothing
     verdict = FAILS if share > OTHER else UNTOLD if hidden or share > SAME else HOLDS
     told = f"{share:.1%} of what steering does there" if share else "no more than rounding"
     told += f", which may be {floor:.1e} and hides what steering does" if hidden and not share else ""
@@ -191,24 +198,28 @@ def _judged(name: str, nats: Sequence[float], moved: Sequence[float], floor: flo
     return Answer(name, verdict, figure, fault if verdict == FAILS else "", {"nats": most, "share": share})
 
 
-def _first_position(when: When, whole: _Echo | None, effect: float) -> Answer:
+def _first_position(when: When, whole: _Echo | None, effect: float, noise: float) -> Answer:
     """The first position that is steered: the first whose next token has another log-probability."""
     name = "first position of the prompt"
     if whole is None:
         return Answer(name, UNTOLD, "the server echoes no prompt with log-probabilities")
     if when.positions is not None or when.first is not None:
         return Answer(name, UNTOLD, "an echo holds prompt and answer in one forward, and does not say where one ends")
+    felt = max(SILENT, FELT * effect, FAINT * noise)
+    if felt > FEW * effect:
+        return Answer(name, UNTOLD, f"rounding of {noise:.1e} nats hides what one position does")
     found, wanted = [], []
     for one, two in zip(whole.steered, whole.steered_by_plain, strict=True):
         pairs = enumerate(zip(one.logprobs, two.logprobs, strict=True))
         change = {n: abs(a - b) for n, (a, b) in pairs if a is not None and b is not None}
-        changed = [n for n, nats in change.items() if nats > max(SILENT, FELT * effect)]
+        changed = [n for n, nats in change.items() if nats > felt]
         found.append(min(changed) - 1 if changed else None)
         wanted.append(min(change) - 1)
     early = sum(a == b for a, b in zip(found, wanted, strict=True))
     figure = f"position 0 is steered in {early} of {len(found)} prompts; whether each later one is cannot be seen"
-    good = early == len(found)
-    return Answer(name, HOLDS if good else FAILS, figure, "" if good else "positions missing", {"first": found})
+    chance = early and felt > max(SILENT, FELT * effect)  # that one prompt's first position does less than rounding
+    verdict = HOLDS if early == len(found) else UNTOLD if chance else FAILS
+    return Answer(name, verdict, figure, "positions missing" if verdict == FAILS else "", {"first": found})
 
 
 def _decoded(

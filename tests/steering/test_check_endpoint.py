@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.simulations.endpoint import case
 from probes.errors import UserError
 from steering.check import SteeringReport, check_endpoint
 from steering.check.endpoint import _judged, least_kl
@@ -59,6 +60,23 @@ def test_each_fault_is_found_by_name(tiny_folder: Path, fault: str, named: str, 
 def test_rounding_that_hides_steering_lets_nothing_hold(nats: float, floor: float, verdict: str) -> None:
     """Of one token, which steering moves by a nat."""
     assert _judged("batched = single", [nats, 0.0], [1.0, 0.5], floor, "batch differs").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("rounding", "steering", "fault", "verdict"),
+    [
+        (1e-5, 0.3, "none", "holds"),
+        (0.03, 0.03, "none", "untold"),  # "nothing moved", before
+        (1e-5, 0.3, "ignored", "fails"),
+        (0.03, 3.0, "ignored", "untold"),
+        (0.03, 3.0, "first positions unsteered", "fails"),  # rounding was taken for a first position that is steered
+        (0.03, 3.0, "first row only", "fails"),
+    ],
+)
+def test_servers_with_known_rounding_are_judged_as_they_are(
+    rounding: float, steering: float, fault: str, verdict: str
+) -> None:
+    assert case(rounding, steering, fault, 2)[verdict] == 2
 
 
 def test_without_an_echo_what_stands_on_it_cannot_be_told(tiny_folder: Path) -> None:

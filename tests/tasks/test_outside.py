@@ -74,7 +74,14 @@ def test_a_grader_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("none", "has no 'none'; it has sums, plain"),
         ("sums,size=3", "it takes no parameter 'size'; it takes terms, seed"),
+        ("summs", "has no 'summs'; nearest are sums; use another task"),
         ("garbled", "row 0 has no 'answer', expected text or a number"),
+        ("nothing", "it returns a NoneType, expected rows, or rows and a grader"),
+        ("by_split", "it returns a dict, expected rows"),
+        ("not_a_number", "row 1 has 'answer' nan, expected text or a finite number"),
+        ("half_a_pair", "row 0 has half of a surrogate pair in its 'question'"),
+        ("raises", r"cannot be loaded \(ValueError: one two \?\[31mred\); mend it"),
+        ("asks_a_person", r"cannot be loaded \(EOFError: EOF when reading a line\)"),
     ],
 )
 def test_what_cannot_be_is_one_line(name: str, says: str) -> None:

@@ -27,3 +27,27 @@ def for_ever():
 
 def garbled():
     return [{"question": "?"}]
+
+
+def nothing():
+    pass
+
+
+def by_split():
+    return {"test": plain()}
+
+
+def not_a_number():
+    return [{"question": "?", "answer": 7.5}, {"question": "!", "answer": float("nan")}]
+
+
+def half_a_pair():
+    return [{"question": "\udcff?", "answer": "7"}]
+
+
+def raises():
+    raise ValueError("one\ntwo \x1b[31mred")
+
+
+def asks_a_person():
+    return [{"question": input("what? "), "answer": "7"}]
