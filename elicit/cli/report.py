@@ -113,12 +113,9 @@ def _folders(folder: Path) -> list[Path]:
 
 def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
     """What a comparison says of its fits."""
-    from elicit.methods.compare import FIT, FITS
+    from elicit.methods.compare import FIT, FITS, fit_seconds
 
-    return [
-        (file.parent.name, float(json.loads(file.read_text(encoding="utf-8"))["seconds"]))
-        for file in sorted((folder / FITS).glob(f"*/{FIT}"))
-    ]
+    return [(file.parent.name, fit_seconds(file)) for file in sorted((folder / FITS).glob(f"*/{FIT}"))]
 
 
 class _Asked(NamedTuple):
