@@ -28,7 +28,7 @@ def report(
         ),
     ] = "",
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     figures: Annotated[
         Path | None, typer.Option(help="A folder to write every figure of the page into, as files of their own.")
     ] = None,

@@ -70,7 +70,7 @@ def train(
     lr: Annotated[float, typer.Option(help="The largest learning rate.")] = 1e-3,
     sparsity: Annotated[float, typer.Option(help="Coefficient of the sparsity loss (jumprelu, standard).")] = 1.0,
     autocast: Annotated[bool, typer.Option("--autocast", help="Matrix products of the training in bf16.")] = False,
-    seed: Annotated[int, typer.Option(help="Of texts, first weights and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of texts, first weights and order.")] = 0,
     half: Annotated[bool, typer.Option("--half/--full", help="Save matrices in 16 bits.")] = True,
     control: Annotated[
         bool, typer.Option("--control", help="Train the same on noise with the activations' mean and covariance too.")
@@ -196,7 +196,7 @@ def card(
     tokens: Annotated[int, typer.Option(help="Of all sources together.")] = 40_000,
     context: Context = 128,
     batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Of samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
