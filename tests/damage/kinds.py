@@ -13,6 +13,7 @@ BY_KIND: dict[str, tuple[str, ...]] = {
     "finished run: metrics.json": ("elicit/evaluation/run/seal.py:read_metrics",),
     "finished run: samples.parquet": (
         "elicit/evaluation/run/run.py:Run.samples",
+        "elicit/methods/cognitive_tools.py:findings",
         "elicit/evaluation/run/table.py:_query",
         "elicit/evaluation/run/table.py:_traces",
     ),
@@ -29,13 +30,13 @@ BY_KIND: dict[str, tuple[str, ...]] = {
         "elicit/methods/sae_steer/documents.py:_is_task_file",
         "elicit/methods/sae_steer/documents.py:_text_of",
     ),
+    "texts to predict (JSON Lines)": ("elicit/training/rl/positions.py:_text",),
     "texts (Parquet)": ("elicit/methods/sae_steer/documents.py:_parquet",),
     "manifest of the hub": ("elicit/hub/manifest.py:read",),
     "bundle to push": ("elicit/hub/kinds.py:_about",),
     "adapter to push: weights": ("elicit/hub/kinds.py:_check_tensors",),
-    "log of lm-eval": ("elicit/evaluation/run/foreign_lm_eval.py:_line",),
+    "log of lm-eval": ("elicit/evaluation/run/bounded.py:json_of",),
     "log of Inspect (.eval)": ("elicit/evaluation/run/bounded.py:Zipped.__init__",),
-    "log of Inspect (.json)": ("elicit/evaluation/run/bounded.py:json_of",),
     "completions of TRL": ("elicit/evaluation/run/foreign_rl.py:_table",),
     "step of verl": ("elicit/training/rl/callables.py:verl_log",),
     "SAE: cfg.json": (
