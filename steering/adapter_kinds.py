@@ -60,7 +60,8 @@ def check_kind(config: Mapping[str, Any], place: str) -> None:
     Raises:
         UserError: such a kind, option or initialisation, or none of PEFT's.
     """
-    kind = str(config.get("peft_type"))
+    kind = config.get("peft_type")
+    kind = kind if kind is None else str(kind)
     if kind not in LAYERS | set(REFUSED):
         raise UserError(
             f"{place} is of the kind {kind!r}, which is none of PEFT's that are known here; "

@@ -46,7 +46,7 @@ def analyse(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results. Unless given: analyses/<name>-<hash>.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of halves, random prompts and permutations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of halves, random prompts and permutations.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,

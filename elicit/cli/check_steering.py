@@ -155,10 +155,10 @@ def _of_endpoint(
     if not plan.lstrip().startswith("{"):
         if not Path(plan).is_file():
             raise UserError(f"--plan {plan!r} was given; give a JSON object, or the file that holds one")
-        text = Path(plan).read_text(encoding="utf-8")
+        text = ""
     try:
-        fields = json.loads(text)
-    except ValueError as error:
+        fields = json.loads(text or Path(plan).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--plan {plan!r} holds no JSON ({error}); give the fields of a steered request") from error
     if not isinstance(fields, dict):
         raise UserError(f"--plan {plan!r} holds no object; give the fields of a steered request, by name")

@@ -41,7 +41,7 @@ def compare(
     task: TaskName = "",
     split: Split = "test",
     limit: Annotated[int | None, typer.Option(help="Number of items of the split: 128, or 32 with --quick.")] = None,
-    seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of samplers and of the bootstrap.")] = 0,
     seeds: Seeds = "",
     quick: Annotated[bool, typer.Option("--quick", help="Fit each method with its short settings.")] = False,
     controls: Annotated[bool, typer.Option("--controls", help="Each mechanism's own controls beside it.")] = False,

@@ -26,7 +26,7 @@ def dashboard(
     tokens: Annotated[int, typer.Option(help="Of all sources together.")] = 100_000,
     context: Context = 128,
     contexts: Annotated[int, typer.Option(help="Texts that are shown of each feature.")] = 12,
-    seed: Annotated[int, typer.Option(help="Of answers and samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of answers and samples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The page. Unless given: runs/features-<sae>.html.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",

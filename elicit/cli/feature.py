@@ -85,7 +85,7 @@ def feature(
     prompt: Put = "qa",
     max_new_tokens: Annotated[int, typer.Option(help="Limit of the answers that are read.")] = 128,
     out: Annotated[Path | None, typer.Option(help="The page. Unless given: runs/feature-<sae>-<n>.html.")] = None,
-    seed: Annotated[int, typer.Option(help="Of where tokens are injected.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of where tokens are injected.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,

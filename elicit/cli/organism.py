@@ -32,7 +32,7 @@ def make(
     lr: Annotated[float, typer.Option(help="The largest learning rate (1e-4 suits all weights).")] = 3e-3,
     rank: Annotated[int, typer.Option(help="Of the LoRA adapter; 0 trains all weights.")] = 8,
     rows: Annotated[int, typer.Option(help="Rows of 256 tokens an update.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the examples and of the adapter's start.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the examples and of the adapter's start.")] = 0,
     device: Device = "auto",
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -86,7 +86,7 @@ def card(
     out: Annotated[
         Path | None, typer.Option(help="The folder of its run. Unless given: runs/card-<model>-<hash>.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of samples and bootstraps.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples and bootstraps.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
@@ -138,7 +138,7 @@ def score(
     twin: Annotated[
         list[Path] | None, typer.Option(help="Runs of the same methods on the absent twin. Repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
     """The fraction of the known gap that each arm of a run recovers, and what it gains on the twin without the
@@ -212,7 +212,7 @@ def taxonomy(
         ),
     ] = "",
     resamples: Annotated[int, typer.Option(help="Of the bootstrap over thoughts.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of thoughts, clusters and bootstraps.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of thoughts, clusters and bootstraps.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,

@@ -28,7 +28,7 @@ def report(
         ),
     ] = "",
     baseline: Annotated[str, typer.Option(help="The arm that differences are taken to.")] = "",
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     figures: Annotated[
         Path | None, typer.Option(help="A folder to write every figure of the page into, as files of their own.")
     ] = None,
@@ -113,12 +113,9 @@ def _folders(folder: Path) -> list[Path]:
 
 def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
     """What a comparison says of its fits."""
-    from elicit.methods.compare import FIT, FITS
+    from elicit.methods.compare import FIT, FITS, fit_seconds
 
-    return [
-        (file.parent.name, float(json.loads(file.read_text(encoding="utf-8"))["seconds"]))
-        for file in sorted((folder / FITS).glob(f"*/{FIT}"))
-    ]
+    return [(file.parent.name, fit_seconds(file)) for file in sorted((folder / FITS).glob(f"*/{FIT}"))]
 
 
 class _Asked(NamedTuple):

@@ -53,7 +53,7 @@ def run(
     task: TaskName = "",
     split: Split = "test",
     limit: Limit = 128,
-    seed: Annotated[int, typer.Option(help="Of samplers and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of samplers and of the bootstrap.")] = 0,
     seeds: Seeds = "",
     against: Against = "direct",
     controls: Annotated[bool, typer.Option("--controls", help="The method's own controls, beside --against.")] = False,
@@ -155,13 +155,12 @@ def _config(file: Path) -> dict[str, Any]:
 
 def _type_of(key: str, default: Any) -> type:
     """What an option takes in a file: what its default is, or what the command declares."""
+    found: Any = type(default)
     if default is None:
         told = get_type_hints(run)[key]
-        default_type = next((one for one in get_args(told) if one is not type(None)), told)
-        default_type = get_origin(default_type) or default_type
-    else:
-        default_type = type(default)
-    return str if issubclass(default_type, Path) else default_type
+        found = next((one for one in get_args(told) if one is not type(None)), told)
+        found = get_origin(found) or found
+    return str if issubclass(found, Path) else list if issubclass(found, tuple) else found
 
 
 def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]) -> set[str]:
@@ -324,6 +323,10 @@ def run_one(
         raise UserError(f"a limit of {given['limit']} items was given; give at least 1")
     if given["max_new_tokens"] < 1:
         raise UserError(f"a limit of {given['max_new_tokens']} new tokens was given; give at least 1")
+    if given["seed"] < 0:
+        raise UserError(f"seed {given['seed']} was given; give a number from 0 on")
+    if given["batch_rows"] is not None and given["batch_rows"] < 1:
+        raise UserError(f"batch_rows = {given['batch_rows']} was given; give at least 1")
     if given["out"] is not None:
         check_folder(given["out"])
     check_track(given["track"])

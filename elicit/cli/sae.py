@@ -13,8 +13,9 @@ import typer
 
 from elicit.cli.estimates import DryRun, before, dry, foretold
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.estimate import Estimate
+from probes.files import read_json
 
 sae = typer.Typer(
     name="sae", no_args_is_help=True, help="Train sparse autoencoders, and measure what they keep of a model."
@@ -69,7 +70,7 @@ def train(
     lr: Annotated[float, typer.Option(help="The largest learning rate.")] = 1e-3,
     sparsity: Annotated[float, typer.Option(help="Coefficient of the sparsity loss (jumprelu, standard).")] = 1.0,
     autocast: Annotated[bool, typer.Option("--autocast", help="Matrix products of the training in bf16.")] = False,
-    seed: Annotated[int, typer.Option(help="Of texts, first weights and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of texts, first weights and order.")] = 0,
     half: Annotated[bool, typer.Option("--half/--full", help="Save matrices in 16 bits.")] = True,
     control: Annotated[
         bool, typer.Option("--control", help="Train the same on noise with the activations' mean and covariance too.")
@@ -195,7 +196,7 @@ def card(
     tokens: Annotated[int, typer.Option(help="Of all sources together.")] = 40_000,
     context: Context = 128,
     batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Of samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
@@ -286,12 +287,13 @@ def _cell(value: int | float | None) -> str:
 def trained_here(folder: Path) -> bool:
     """Whether `elicit sae train` made this folder."""
     file = folder / "cfg.json"
-    return file.is_file() and "made" in (json.loads(file.read_text(encoding="utf-8")).get("metadata") or {})
+    metadata = read_json(file, "fetch or save the SAE again").get("metadata") if file.is_file() else None
+    return isinstance(metadata, dict) and "made" in metadata
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
     """What `cfg.json` says of the making of an SAE."""
-    found: dict[str, Any] = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))["metadata"]
+    found: dict[str, Any] = read_json(folder / "cfg.json", "fetch or save the SAE again")["metadata"]
     return found
 
 
@@ -328,10 +330,19 @@ def _line(name: str, **options: Any) -> str:
 
 
 def write_readme(folder: Path) -> None:
-    """What the SAE is, how it was made and what was measured, from `cfg.json` and `card.json`."""
+    """What the SAE is, how it was made and what was measured, from `cfg.json` and `card.json`.
+
+    Raises:
+        UserError: one of them is not as it was written.
+    """
     from probes.files import write_whole
 
-    config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
+    with as_expected(f"the SAE in {str(folder)!r}", f"remove its {CARD} and make the card again, or train it again"):
+        write_whole(folder / README, _readme(folder))
+
+
+def _readme(folder: Path) -> str:
+    config = read_json(folder / "cfg.json", "train it again")
     metadata = config["metadata"]
     made, read, last = metadata["made"], metadata["activations"], metadata["training"]
     sources = ", ".join(f"{name} ({tokens})" for name, tokens in metadata["tokens_by_source"].items())
@@ -352,7 +363,7 @@ def write_readme(folder: Path) -> None:
         *(f"\nControl: {line}." for line in control_lines(metadata)),
     ]
     if (folder / CARD).is_file():
-        measured = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        measured = read_json(folder / CARD, "remove it and make the card again")
         cards = measured["cards"]
         lines += [
             "",
@@ -367,7 +378,7 @@ def write_readme(folder: Path) -> None:
             *("| " + " | ".join(row) + " |" for row in rows_of(cards)),
         ]
         lines += ["", *(f"- {line}" for line in measured["below floor"])] if measured["below floor"] else []
-    write_whole(folder / README, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def _percent(share: float) -> str:

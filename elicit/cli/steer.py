@@ -77,7 +77,7 @@ def steer(
     out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: runs/steer-<name>-<hash>.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming a run.")] = False,
     gguf: Annotated[Path | None, typer.Option(help="Also write the direction as a control vector.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the probe and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the probe and of the bootstrap.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,

@@ -125,6 +125,8 @@ def _evaluate(
     """The run, in the process that writes it; None in the others."""
     if not len(items):
         raise UserError("no items to evaluate; give at least one")
+    if seed < 0:
+        raise UserError(f"seed {seed} was given; give a number from 0 on")
     if batch_rows is not None and batch_rows < 1:
         raise UserError(f"batch_rows = {batch_rows} was given; give at least 1")
     for one in (handle, *against.values()):

@@ -196,7 +196,7 @@ def findings(run: Run) -> list[str]:
     from probes.figures import table
 
     columns = ["calls", "unknown_calls", "refused_calls"]
-    counted = pd.read_parquet(run.folder / PARQUET, columns=["source", *columns]).dropna()
+    counted = pd.read_parquet(run.store.file(PARQUET), columns=["source", *columns]).dropna()
     rows = []
     for arm, about in run.store.config["arms"].items():
         some = counted[counted["source"] == about["source"]]

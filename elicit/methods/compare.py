@@ -26,7 +26,7 @@ from elicit.methods import BASELINES, check_options, fit, get, options_of, quick
 from elicit.models.identity import SCHEMA, grounds, hash_of_items
 from elicit.models.model import Model
 from elicit.tasks.base import Items
-from probes.errors import UserError
+from probes.errors import GARBLED, UserError, as_expected
 from probes.estimate import Estimate
 from probes.files import check_folder, inner_folder, locked, make_folder, no_link, write_whole
 
@@ -163,9 +163,10 @@ def _open(folder: Path, plan: dict[str, Any]) -> None:
     if (folder / PLAN).is_file():
         try:
             found = dict(json.loads((folder / PLAN).read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            older = int(found.get("schema", 0)) < SCHEMA
+        except GARBLED as error:
             raise UserError(f"{str(folder)!r} holds no comparison of ours ({PLAN}: {error}); give another") from error
-        if found.get("schema", 0) < SCHEMA:
+        if older:
             raise UserError(f"{str(folder)!r} holds a comparison of an older version; give another --out")
         changed = [key for key, value in plan.items() if found.get(key) != value]
         if changed:
@@ -194,7 +195,7 @@ def _one(
     kept, where = folder / FITS / name / FIT, folder / RUNS / name
     if (where / "metrics.json").is_file():
         log(f"{place} {name}: done")
-        return Run.load(where), float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])
+        return Run.load(where), fit_seconds(kept)
     solved = items.task.solved
     if kept.is_file():
         handle = Elicited.load(kept.parent, model)
@@ -218,4 +219,14 @@ def _one(
         page=page,
         before=before,
     )
-    return run, float(json.loads(kept.read_text(encoding="utf-8"))["seconds"])
+    return run, fit_seconds(kept)
+
+
+def fit_seconds(file: Path) -> float:
+    """How long a fit took.
+
+    Raises:
+        UserError: the file is not as it was written.
+    """
+    with as_expected(repr(str(file)), "remove it and run the comparison's command again"):
+        return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers.utils import logging
 
 from elicit.models.download import OnDownload, cache_dir
 from elicit.models.loading import check_whole, load_whole
-from probes.errors import UserError
+from probes.errors import GARBLED, UserError
 
 PROVENANCE_FILE = "elicit.json"
 READING = 2  # raised where files come to be read otherwise, so that what was converted before is not taken
@@ -72,9 +73,12 @@ def _convert(gguf: Path, out: Path) -> None:
         fresh.generation_config = lm.generation_config
         fresh.save_pretrained(out)
         tokenizer.save_pretrained(out)
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (OSError, struct.error, NotImplementedError, *GARBLED) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+            raise
+        why = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"GGUF file {gguf.name!r} could not be converted ({str(error).splitlines()[0]}); "
+            f"GGUF file {gguf.name!r} could not be converted ({why}); "
             "give a GGUF file of an architecture that transformers reads"
         ) from error
     finally:

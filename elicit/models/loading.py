@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from probes.errors import UserError
+from probes.errors import GARBLED, UserError
 
 TABLES = re.compile(r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.inv_freq|position_ids)$")
 UNJOINED = re.compile(r"^(\S+) +\| \S*CONVERSION", re.MULTILINE)
@@ -49,6 +50,33 @@ def load_whole(what: str, place: Path, **arguments: Any) -> PreTrainedModel:
     left_over = {key for key in found["unexpected_keys"] if not _harmless(lm, key)}
     check_whole(what, lm, {**found, "unexpected_keys": left_over})
     return lm
+
+
+def load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    if not any((place / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+        raise UserError(
+            f"model {name!r} has no tokenizer (no tokenizer.json or tokenizer.model in its folder); "
+            "save one there with tokenizer.save_pretrained"
+        )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
+        return tokenizer
+    except Exception as error:  # tokenizers raises nothing more special
+        if type(error) is not Exception and not isinstance(error, (OSError, StrictDataclassError, *GARBLED)):
+            raise
+        raise UserError(f"the tokenizer of {name!r} could not be read ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """Of what a library says of a fault."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def check_whole(what: str, lm: PreTrainedModel, found: Mapping[str, Any]) -> None:

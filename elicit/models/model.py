@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from elicit.models import zoo
 from elicit.models.download import OnDownload, SourceError, cache_dir, fetch, hub_snapshot
 from elicit.models.gguf import PROVENANCE_FILE, READING, converted, converted_folder
-from elicit.models.loading import load_whole
+from elicit.models.loading import first_line, load_tokenizer, load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
 from elicit.models.quantised import Stored, cast_plain, quantised, reading_of, stored
-from probes.errors import GARBLED, UserError, unknown
-from probes.files import sha256_of
+from probes.errors import GARBLED, UserError, as_expected, unknown
+from probes.files import read_json, sha256_of
 from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -175,7 +175,7 @@ def load_model(
     target = _device(device)
     grown = _organism(name)
     place, provenance = _resolve(grown.base if grown else name, revision, progress)
-    tokenizer = _load_tokenizer(name, place)
+    tokenizer = load_tokenizer(name, place)
     wanted = _dtype(dtype, target)
     arguments: dict[str, Any] = {"dtype": torch.float32 if grown else wanted, "use_safetensors": True}
     if device_map is not None:
@@ -248,7 +248,8 @@ def _organism(name: str) -> _Organism | None:
     adapter = Adapter(folder / zoo.ADAPTER)
     if name in zoo.ORGANISMS and adapter.sha256 != zoo.ORGANISMS[name].sha256:
         raise UserError(f"the adapter of {name!r} is not the one that was shipped; install elicit again")
-    return _Organism(about["base_name"], about["base"], adapter)
+    with as_expected(f"what {name!r} says of its base", "make or fetch the organism again"):
+        return _Organism(str(about["base_name"]), str(about["base"]), adapter)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -312,8 +313,8 @@ def _from_zoo(name: str, progress: OnDownload | None) -> tuple[Path, Provenance]
             gguf = Path(scratch) / weights.file
             source = fetch(name, weights, gguf, progress)
             converted(gguf, weights.sha256, name, progress, source)
-    source = json.loads((folder / PROVENANCE_FILE).read_text())["source"]
-    return folder, Provenance(name, source, "", weights.sha256)
+    about = read_json(folder / PROVENANCE_FILE, "remove its folder, and it is converted again")
+    return folder, Provenance(name, str(about.get("source")), "", weights.sha256)
 
 
 def _from_hub(name: str, revision: str | None) -> tuple[Path, Provenance]:
@@ -360,27 +361,6 @@ def _remembered_hash(file: Path) -> str:
     return digest
 
 
-def _load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
-    if not any((place / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
-        raise UserError(
-            f"model {name!r} has no tokenizer (no tokenizer.json or tokenizer.model in its folder); "
-            "save one there with tokenizer.save_pretrained"
-        )
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
-        if not isinstance(tokenizer.model_max_length, int | float):
-            raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
-        return tokenizer
-    except Exception as error:  # tokenizers raises nothing more special
-        if type(error) is not Exception and not isinstance(error, (OSError, StrictDataclassError, *GARBLED)):
-            raise
-        raise UserError(f"the tokenizer of {name!r} could not be read ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def _load_lm(
     name: str, place: Path, arguments: dict[str, Any], target: torch.device | None, kind: Stored | None
 ) -> PreTrainedModel:
@@ -401,7 +381,7 @@ def _load_lm(
         ) from error
     except (StrictDataclassError, *GARBLED) as error:
         raise UserError(
-            f"{name!r} is not a causal language model, or its configuration is not whole ({_first_line(error)}); "
+            f"{name!r} is not a causal language model, or its configuration is not whole ({first_line(error)}); "
             "fetch or save it again"
         ) from error
     finally:

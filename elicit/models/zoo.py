@@ -7,10 +7,11 @@ name for a hub repository.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from probes.files import read_json
 
 # What a new user sees first: sums that the embedded model gets wrong at once and right now and then.
 DEFAULT_TASK = "chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1"
@@ -180,9 +181,13 @@ def task_for(model: str) -> str:
 
 
 def about(name: str) -> dict[str, Any] | None:
-    """What is known of the making of an organism, by name or folder; None of any other model."""
+    """What is known of the making of an organism, by name or folder; None of any other model.
+
+    Raises:
+        UserError: the file that says so is broken.
+    """
     file = organism_folder(name) / ORGANISM_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return read_json(file, "make or fetch the organism again") if file.is_file() else None
 
 
 ALIASES: dict[str, str] = {

@@ -27,8 +27,8 @@ from threading import Event, Thread
 from typing import Any
 
 from elicit.sweeps.plan import Job
-from probes.errors import UserError
-from probes.files import make_folder, write_whole
+from probes.errors import GARBLED, UserError
+from probes.files import make_folder, read_json, write_whole
 
 STALE = 120.0
 DEATHS = 2  # of workers, after which a job is set aside
@@ -48,7 +48,7 @@ class Lease:
     def mine(self) -> bool:
         try:
             return json.loads(self.path.read_text())["token"] == self.token
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     @contextmanager
@@ -94,12 +94,13 @@ class Folder:
         try:
             data = json.loads((path / "jobs.json").read_text(encoding="utf-8"))
             self.jobs = [Job(one["kind"], one["given"], tuple(one["needs"])) for one in data["jobs"]]
-            keys = [one["key"] for one in data["jobs"]]
+            keys = [str(one["key"]) for one in data["jobs"]]
+            changed = [key for key, job in zip(keys, self.jobs, strict=True) if key != job.key]
         except FileNotFoundError as error:
             raise UserError(f"{str(path)!r} holds no sweep; make one with elicit sweep plan FILE") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except GARBLED as error:
             raise UserError(f"the jobs in {str(path)!r} cannot be read ({error}); plan the sweep again") from error
-        if changed := [key for key, job in zip(keys, self.jobs, strict=True) if key != job.key]:
+        if changed:
             raise UserError(f"job {changed[0]} in {str(path)!r} was changed after it was planned; plan the sweep again")
         self.by_key = dict(zip(keys, self.jobs, strict=True))
         self._clock = path / "lease" / f".clock-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -243,11 +244,8 @@ class Folder:
 
     def _read(self, part: str) -> dict[str, dict[str, Any]]:
         there = {path.stem for path in (self.path / part).glob("[!.]*.json")}
-        return {
-            key: json.loads((self.path / part / f"{key}.json").read_text(encoding="utf-8"))
-            for key in self.by_key
-            if key in there
-        }
+        files = {key: self.path / part / f"{key}.json" for key in self.by_key if key in there}
+        return {key: read_json(file, "remove it, and the job is done again") for key, file in files.items()}
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in which state; `again` is work that was done twice, `died` workers that were replaced."""

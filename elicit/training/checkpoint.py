@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.files import make_folder, whole
 from steering.storage import read_tensors
 
@@ -57,10 +57,11 @@ def read_state(file: Path, wanted: dict[str, Any]) -> tuple[Any, dict[str, Tenso
     if not file.is_file():
         return None
     tensors = read_tensors(file)
-    with safe_open(file, "pt") as opened:
+    with as_expected(repr(str(file)), "remove it and train again"), safe_open(file, "pt") as opened:
         found, about = json.loads(opened.metadata()["state"])
+        recipe = dict(found["recipe"])
     if found != wanted:
-        old, new = {**found, **found["recipe"]}, {**wanted, **wanted["recipe"]}
+        old, new = {**found, **recipe}, {**wanted, **wanted["recipe"]}
         changed = [k for k in {**old, **new} if k != "recipe" and old.get(k) != new.get(k)]
         raise UserError(f"{str(file.parent)!r} holds a training with another {', '.join(changed)}; give another folder")
     return about, tensors

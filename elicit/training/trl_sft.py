@@ -21,6 +21,7 @@ from elicit.models.processes import first, processes
 from elicit.training import trl_common
 from elicit.training.recipe import Example, OnStep, Point, Recipe
 from elicit.training.trl_state import Checkpoint
+from probes.errors import as_expected
 from probes.files import write_whole
 
 NONE = -100  # what has no target
@@ -138,4 +139,5 @@ def train(
 
 
 def _kept(folder: Path) -> list[Point]:
-    return [Point(*point) for point in json.loads((folder / STATE).read_text(encoding="utf-8"))]
+    with as_expected(repr(str(folder / STATE)), "give another folder"):
+        return [Point(*point) for point in json.loads((folder / STATE).read_text(encoding="utf-8"))]

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes.errors import UserError, above, at_least, unknown
+from probes.errors import UserError, above, as_expected, at_least, unknown
 from probes.files import make_folder, whole, write_whole
 from probes.namings import name_of
 from probes.sae.cache import Cached
@@ -151,7 +151,7 @@ def _header(file: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt") as opened:
+        with as_expected(repr(str(file)), "remove it and train again"), safe_open(file, "pt") as opened:
             header: dict[str, Any] = json.loads(opened.metadata()["state"])
     except SafetensorError as error:
         raise UserError(f"{str(file)!r} is broken ({error}); remove it and train again") from error

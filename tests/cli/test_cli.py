@@ -46,6 +46,7 @@ def elicit(*arguments: str, cwd: Path | None = None) -> Done:
         (("run", "--method", "cot"), ("unknown method 'cot'", "cot-decoding")),
         (("run", "--limit", "0"), ("limit of 0", "at least 1")),
         (("run", "--limit", "x"), ("--limit",)),
+        (("run", "--seed", "-1"), ("--seed", "greater than or equal to 0")),
         (("run", "--max-new-tokens", "0"), ("limit of 0 new tokens",)),
         (("run", "--against", "direkt"), ("unknown baseline 'direkt'", "did you mean direct")),
         (("run", "--set", "k"), ("--set 'k'", "key=value")),
@@ -119,6 +120,31 @@ def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path, monkeypatch: pyt
     done = elicit(*common, "--out", str(tmp_path / "r"), "--json")
     assert done.returncode == 2 and "No space left on device" in done.stderr
     assert done.stderr.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("options = 3", ("options = 3", "expected a table")),
+        ("[options]\nk = 1979-05-27", ("options.k", "expected text, a number or a list")),
+        ("[options.k]\na = 1", ("options.k", "expected text, a number or a list")),
+        ('batch_rows = "x"', ("batch_rows = 'x'", "expected int")),
+        ("batch_rows = 0", ("batch_rows = 0", "at least 1")),
+        ("device_map = 3", ("device_map = 3", "expected str")),
+        ("out = 5", ("out = 5", "expected str")),
+        ("limit = true", ("limit = True", "expected int")),
+        ("seed = -1", ("seed -1", "from 0 on")),
+        ("max_new_tokens = 3\nmax-new-tokens = 4", ("are one option", "give one of them")),
+        ('model = "\udce9"', ("run.toml", "is not TOML")),
+        ("a = " + "[" * 5000, ("run.toml", "is not TOML")),
+    ],
+)  # fmt: skip
+def test_options_of_a_file_have_types(text: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(text.encode(errors="surrogateescape"))
+    done = elicit("run", "--config", "run.toml", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_run_compare_and_config(tiny_folder: Path, tmp_path: Path) -> None:

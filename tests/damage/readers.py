@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import elicit
@@ -18,8 +17,9 @@ OPENS = {
     "np": {"load"},
     "pq": {"ParquetFile", "read_table", "read_schema", "read_metadata"},
     "pd": {"read_parquet", "read_csv", "read_json"},
-    "": {"load_file", "safe_open", "GGUFReader", "ZipFile", "read_parquet"},
-}  # by the name of the module that the call begins with
+    "*": {"from_pretrained"},
+    "": {"load_file", "safe_open", "GGUFReader", "ZipFile", "read_parquet", "read_json"},
+}  # by the name of the module that the call begins with; "*": whatever it begins with
 PACKAGES = tuple(Path(str(one.__file__)).parent for one in (elicit, probes, steering))
 
 
@@ -28,23 +28,38 @@ def found() -> set[str]:
     return {reader for package in PACKAGES for file in package.rglob("*.py") for reader in _in(file)}
 
 
-def _in(file: Path) -> Iterator[str]:
-    place = file.relative_to(ROOT).as_posix()
-    for where, node in _calls(ast.parse(file.read_text(encoding="utf-8")), []):
+def _in(file: Path) -> set[str]:
+    text = file.read_text(encoding="utf-8")
+    if not any(f"{name}(" in text for names in OPENS.values() for name in names):
+        return set()
+    visitor = _Calls()
+    visitor.visit(ast.parse(text))
+    return {f"{file.relative_to(ROOT).as_posix()}:{where or 'module'}" for where in visitor.found}
+
+
+class _Calls(ast.NodeVisitor):
+    """Functions in which one of these calls stands, by their path in the module."""
+
+    def __init__(self) -> None:
+        self.within: list[str] = []
+        self.found: set[str] = set()
+
+    def _named(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        self.within.append(node.name)
+        self.generic_visit(node)
+        self.within.pop()
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _named
+
+    def visit_Call(self, node: ast.Call) -> None:
         if _opens(node.func) and not _own_text(node):
-            yield f"{place}:{where or 'module'}"
-
-
-def _calls(node: ast.AST, within: list[str]) -> Iterator[tuple[str, ast.Call]]:
-    for child in ast.iter_child_nodes(node):
-        named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        inner = [*within, child.name] if named else within
-        if isinstance(child, ast.Call):
-            yield ".".join(within), child
-        yield from _calls(child, inner)
+            self.found.add(".".join(self.within))
+        self.generic_visit(node)
 
 
 def _opens(called: ast.expr) -> bool:
+    if isinstance(called, ast.Attribute) and called.attr in OPENS["*"]:
+        return True
     if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
         return called.attr in OPENS.get(called.value.id, set())
     return isinstance(called, ast.Name) and called.id in OPENS[""]

@@ -34,7 +34,7 @@ from elicit.decoding.trial.checks import (
 )
 from elicit.decoding.trial.twin import twin, twin_config
 from elicit.models.download import cache_dir
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.files import write_whole
 from probes.sites import paused
 
@@ -121,7 +121,8 @@ def trial_of(lm: PreTrainedModel, *, again: bool = False) -> Trial:
 def _kept_or_made(lm: PreTrainedModel, again: bool) -> Trial:
     memo = _memo(lm)
     if not again and memo is not None and memo.is_file():
-        return Trial.read(memo.read_text())
+        with as_expected(f"what was tried of a model ({str(memo)!r})", "remove it"):
+            return Trial.read(memo.read_text(encoding="utf-8"))
     small = attempt(lambda: _ran(twin(lm)))
     with paused(lm):
         found = (

@@ -96,6 +96,8 @@ def _check(line: Mapping[str, Any], where: str) -> None:
         or not all(isinstance(one, dict) and "arg_0" in one for one in requests.values())
     ):
         raise UserError(f"{where}: its arguments are not those of requests; write the log again")
+    if not isinstance(line["doc_id"], int):
+        raise UserError(f"{where}: its doc_id is {str(line['doc_id'])[:40]!r}, expected a number; write the log again")
     if not isinstance(line["resps"], list) or len(line["resps"]) != len(requests):
         raise UserError(f"{where}: {len(requests)} requests and other responses; write the log again")
     names = line["metrics"]

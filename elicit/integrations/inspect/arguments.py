@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +19,8 @@ from elicit.models.model import load_model
 from elicit.tasks.answers import KINDS, Kind
 from elicit.tasks.base import Grader, content_id
 from elicit.tasks.registry import load_task
-from probes.errors import UserError, unknown
-from probes.files import make_folder
+from probes.errors import UserError, as_expected, unknown
+from probes.files import make_folder, read_json
 from probes.sites import Site, check_site
 
 BUNDLE = "bundle"
@@ -137,7 +136,9 @@ def _bundle(folder: Path, own: Mapping[str, Any], options: Mapping[str, Any], lo
         raise unknown("argument of a bundle", sorted(other)[0], known)
     model = None
     if loading and (folder / FILE).is_file():
-        model = load_model(json.loads((folder / FILE).read_text(encoding="utf-8"))["model"]["name"], **loading)
+        with as_expected(repr(str(folder / FILE)), "save the bundle again"):
+            name = str(read_json(folder / FILE, "save the bundle again")["model"]["name"])
+        model = load_model(name, **loading)
     handle = Elicited.load(folder, model)
     return handle if select is None else replace(handle, select=checked_select(select))
 

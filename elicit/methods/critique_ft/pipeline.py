@@ -37,7 +37,7 @@ from elicit.training import trl_common
 from elicit.training.recipe import Example, Point, Recipe
 from elicit.training.saved import due, save_trained, step_folder
 from elicit.training.sft import batches, train
-from probes.errors import UserError, unknown
+from probes.errors import UserError, as_expected, unknown
 from probes.files import digest, make_folder, write_whole
 from steering.adapters import Adapter, Tuned, Weights, borrowed
 
@@ -356,7 +356,8 @@ def _kept(folder: Path) -> dict[str, tuple[list[Row], int]]:
     """For each finished problem its rows, and how many critiques came to no conclusion."""
     if not (folder / DONE).is_file():
         return {}
-    lines = (folder / ROWS).read_text(encoding="utf-8").split("\n")
-    rows = [Row.from_dict(json.loads(line)) for line in lines if line]
-    done: dict[str, int] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    with as_expected(f"{ROWS} or {DONE} in {str(folder)!r}", "remove both, and the fit asks again"):
+        lines = (folder / ROWS).read_text(encoding="utf-8").split("\n")
+        rows = [Row.from_dict(json.loads(line)) for line in lines if line]
+        done = {str(item): int(missing) for item, missing in json.loads((folder / DONE).read_text("utf-8")).items()}
     return {item: ([row for row in rows if row.item == item], missing) for item, missing in done.items()}

@@ -48,7 +48,7 @@ from elicit.training.rl.curve import Point, columns, figure, line, summary
 from elicit.training.rl.loop import OnStep, train
 from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
-from probes.errors import UserError, unknown
+from probes.errors import UserError, as_expected, unknown
 from probes.figures import table
 from probes.files import make_folder, write_whole
 
@@ -269,8 +269,9 @@ def _chosen(
     by_id = {item.id: item for item in solved}
     file = folder / "selection.json"
     if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        return Items(items.task, tuple(by_id[name] for name in kept["examples"])), kept["pool"]
+        with as_expected(repr(str(file)), "remove it, and the examples are chosen again"):
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            return Items(items.task, tuple(by_id[name] for name in kept["examples"])), kept["pool"]
     found = choose(
         model, solved, settings, how=asked["select"], count=asked["examples"], pool=asked["pool"],
         prompt=prompt_for(model, prompt, items), folder=folder / "pool",

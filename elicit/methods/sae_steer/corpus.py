@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from transformers import PreTrainedTokenizerBase
 
@@ -35,7 +35,7 @@ from elicit.tasks.base import Items
 from elicit.tasks.registry import load_task
 from elicit.training.organisms.variants import PROMPTS
 from probes.encoding import encoded
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.files import make_folder, no_link, write_whole
 
 Kind = Literal["direct", "cot", "plain"]
@@ -236,7 +236,7 @@ def _read(journal: Path, about: dict[str, Any]) -> list[tuple[int, list[Text]]]:
     lines = journal.read_bytes().split(b"\n")
     try:
         same = json.loads(lines[0]) == about
-    except ValueError:  # another program's file
+    except (ValueError, RecursionError):  # another program's file
         same = False
     if not same:
         raise UserError(f"{str(journal)!r} holds texts for another SAE; give another folder")
@@ -244,7 +244,14 @@ def _read(journal: Path, about: dict[str, Any]) -> list[tuple[int, list[Text]]]:
     if lines[-1]:
         with journal.open("r+b") as file:
             file.truncate(sum(len(line) + 1 for line in whole))
-    return [(owner, [Text(*t) for t in batch]) for owner, batch in map(json.loads, whole[1:])]
+    with as_expected(repr(str(journal)), "remove it, and the texts are made again"):
+        return [(int(owner), [_text(*t) for t in batch]) for owner, batch in map(json.loads, whole[1:])]
+
+
+def _text(ids: Any, length: Any, kind: Any, source: Any) -> Text:
+    if kind not in get_args(Kind):
+        raise ValueError(f"a text of kind {kind!r}")
+    return Text([int(one) for one in ids], int(length), kind, str(source))
 
 
 def _task(

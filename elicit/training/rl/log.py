@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from elicit.training.rl.rewards import Graded, Rollout
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.files import no_link
 
 LOG = "rollouts.jsonl"
@@ -87,7 +87,13 @@ class RolloutLog:
 
 
 def read_log(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rollouts of a training, in order."""
-    with (folder / LOG).open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+    """The rollouts of a training, in order.
+
+    Raises:
+        UserError: a line that is not as it was written (its number is given).
+    """
+    with (folder / LOG).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            with as_expected(f"line {number} of {str(folder / LOG)!r}", "train again into another folder"):
+                found = dict(json.loads(line))
+            yield found

@@ -16,6 +16,7 @@ from elicit.decoding.decoders import Sampling
 from elicit.tasks.base import Items
 from elicit.training.rl.log import RolloutLog
 from elicit.training.rl.rewards import Rollout
+from probes.errors import GARBLED
 from probes.files import digest
 
 SAMPLED = "sampled.jsonl"
@@ -40,7 +41,11 @@ class Sampled:
         for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
             if not line.endswith(b"\n"):
                 break
-            known |= json.loads(line)
+            try:
+                found = json.loads(line)
+                known |= {str(key): [[dict(row) for row in rows] for rows in groups] for key, groups in found.items()}
+            except GARBLED:  # what was not written so is sampled again, as what was cut
+                break
             whole += len(line)
         with RolloutLog.open(path, whole) as log:
             yield Sampled(log, of, known)

@@ -56,7 +56,7 @@ from elicit.training.rl.rewards import Reward, Rewards, parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge, evaluating, reward_context
 from elicit.training.trl_state import Checkpoint
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.files import locked, make_folder, write_whole
 from steering.adapters import Adapter, Tuned, Weights
 
@@ -231,12 +231,15 @@ def _kept(folder: Path, wanted: dict[str, Any]) -> Trained | None:
     """
     if not (folder / STATE).is_file():
         return None
-    about = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    if about["identity"] != wanted:
-        changed = [key for key in wanted if about["identity"].get(key) != wanted[key]]
+    with as_expected(repr(str(folder / STATE)), "give another folder"):
+        about = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        found = dict(about["identity"])
+        curve, preflight = [Point(*p) for p in about["curve"]], Preflight(**about["preflight"])
+    if found != wanted:
+        changed = [key for key in wanted if found.get(key) != wanted[key]]
         raise UserError(f"{str(folder)!r} holds a training with another {', '.join(changed)}; give another folder")
     tuned: Tuned = Adapter(folder / ADAPTER) if (folder / ADAPTER).is_dir() else Weights(folder / WHOLE)
-    return Trained(folder, tuned, [Point(*p) for p in about["curve"]], Preflight(**about["preflight"]))
+    return Trained(folder, tuned, curve, preflight)
 
 
 def _preflight(
