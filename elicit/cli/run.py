@@ -178,9 +178,8 @@ def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]
     options = data.pop("options", {})
     if not isinstance(options, dict):
         raise UserError(f"{name}: options = {options!r}; expected a table")
-    if others := [key for key, value in options.items() if not isinstance(value, bool | int | float | str | list)]:
-        raise UserError(f"{name}: options.{others[0]} = {options[others[0]]!r}; expected text, a number or a list")
-    data["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()]
+    told = {key: value if isinstance(value, str) else _json(name, key, value) for key, value in options.items()}
+    data["setting"] = [f"{key}={value}" for key, value in told.items()]
     if twice := [key for key in data if "-" in key and key.replace("-", "_") in data]:
         raise UserError(f"{name}: {twice[0]} and {twice[0].replace('-', '_')} are one option; give one of them")
     data = {key.replace("-", "_"): value for key, value in data.items()}
@@ -198,6 +197,14 @@ def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]
         if key not in said or key == "setting":
             given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
     return set(data)
+
+
+def _json(name: str, key: str, value: Any) -> str:
+    """An option as `--set` takes it; TOML has dates, which no option is."""
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise UserError(f"{name}: options.{key} = {value!r}; expected text, a number, a list or a table") from error
 
 
 def _print_json(run: Any) -> None:

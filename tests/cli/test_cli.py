@@ -126,8 +126,9 @@ def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path, monkeypatch: pyt
     ("text", "words"),
     [
         ("options = 3", ("options = 3", "expected a table")),
-        ("[options]\nk = 1979-05-27", ("options.k", "expected text, a number or a list")),
-        ("[options.k]\na = 1", ("options.k", "expected text, a number or a list")),
+        ("[options]\nk = 1979-05-27", ("options.k", "expected text, a number, a list or a table")),
+        ("[options.k]\na = 1", ("option k = {'a': 1}", "expected int")),
+        ("[options.k]\na = [1979-05-27]", ("options.k", "expected text, a number, a list or a table")),
         ('batch_rows = "x"', ("batch_rows = 'x'", "expected int")),
         ("batch_rows = 0", ("batch_rows = 0", "at least 1")),
         ("device_map = 3", ("device_map = 3", "expected str")),
@@ -230,7 +231,7 @@ def test_the_shell_completes_names() -> None:
 
     assert sorted(completion.methods()) == sorted(METHODS)
     assert completed("elicit s", 1) == ["steer", "serve", "sae", "sweep"]
-    assert completed("elicit run --method co", 3) == ["cot-decoding", "cot-prompt"]
+    assert completed("elicit run --method co", 3) == ["cognitive-tools", "cot-decoding", "cot-prompt"]
     assert "smollm2-135m-latent" in completed("elicit steer --model smol", 3)
     assert completed("elicit tasks org", 2) == ["organism"]
 

@@ -206,7 +206,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(place: str, handle: Elicited, 
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     refused(lambda: make_folder(tmp_path / place), tmp_path, "folder")
     out = str(tmp_path / place)
-    given = {"limit": 1, "max_new_tokens": 1, "out": tmp_path / place}
+    given = {"limit": 1, "max_new_tokens": 1, "seed": 0, "batch_rows": None, "out": tmp_path / place}
     if place != "/proc/none/run":  # seen when it is made
         refused(lambda: run_one(given, quiet=True, show=None), tmp_path, "folder")
     for command in (

@@ -17,6 +17,7 @@ from elicit.models import Model
 from elicit.report.comparison import compare_runs, head_of, rows_of
 from elicit.report.run_section import arm_table
 from elicit.tasks.grading import NumberGrader
+from tests.support.unsealed import unsealed
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
 
@@ -59,7 +60,7 @@ def test_regrading_keeps_them_and_older_runs_have_none(tiny: Model, tmp_path: Pa
     again = regrade(run, tmp_path / "again")
     for name, arm in again.metrics["arms"].items():
         assert arm["forwards_per_item"] == config[name]["forwards_per_item"]
-    table = run.folder / PARQUET
+    table = unsealed(run.folder) / PARQUET
     pq.write_table(pq.read_table(table).drop_columns(["forwards"]), table)
     assert {o.forwards for some in outcomes(table)["direct"].values() for o in some} == {-1}
     assert all(t.forwards == -1 for some in traces(table, "direct", list(run.traces["direct"])).values() for t in some)

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-import beartype
 import jaxtyping
+from beartype import BeartypeConf, beartype
 
+CHECKED = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 WHOLE = jaxtyping.jaxtyped
 ARRAYS = frozenset(name for name, kind in vars(jaxtyping).items() if inspect.isclass(kind) and name[0].isupper())
 
@@ -35,11 +36,11 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         made = fn.__dict__.get("__init__")
         if dataclasses.is_dataclass(fn) and (hints := plain(made)) is not None:
             made.__annotations__ = dict(hints)
-            fn.__init__ = beartype.beartype(made)  # type: ignore[misc]
+            fn.__init__ = CHECKED(made)  # type: ignore[misc]
             return fn
     elif (hints := plain(fn)) is not None:
         fn.__annotations__ = dict(hints)
-        return beartype.beartype(fn)
+        return CHECKED(fn)
     return WHOLE(fn, typechecker=typechecker)
 
 
