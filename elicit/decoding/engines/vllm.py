@@ -47,6 +47,7 @@ from steering.backends.vllm_worker import MARK as STEERED
 from steering.delivery import Delivery
 
 REMEMBERED = 100_000  # blocks of steered positions whose moves are remembered, as long as vLLM's cache may hold them
+LOOK = 0.5  # seconds between two looks whether the process lives
 OPTIONS = {
     "tensor_parallel_size": 1,
     "gpu_memory_utilization": 0.9,
@@ -251,6 +252,7 @@ class VLLMEngine(Engine):
                 engine.add_request(name, prompt, params, lora_request=lora)
             while waiting:
                 ended = set()
+                _await(engine.engine_core)
                 for out in engine.step():
                     row = number[out.request_id]
                     cached.setdefault(row, int(out.num_cached_tokens or 0))
@@ -375,6 +377,21 @@ class VLLMEngine(Engine):
         except (ValueError, RuntimeError, NotImplementedError) as error:
             told = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"vLLM cannot be started for {self.model.name} ({told}); use the hf engine") from error
+
+
+def _await(core: Any) -> None:
+    """Wait for the next output of vLLM's other process; its own wait (0.32.0) does not end where that process does.
+
+    Raises:
+        EngineDeadError: it has ended.
+    """
+    outputs = getattr(core, "outputs_queue", None)
+    if outputs is None:  # in this process
+        return
+    with outputs.not_empty:
+        while not outputs.queue:
+            core.ensure_alive()
+            outputs.not_empty.wait(LOOK)
 
 
 def _died(error: BaseException | None) -> bool:
