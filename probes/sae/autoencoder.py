@@ -204,14 +204,14 @@ def assemble(
     if kind == "matching_pursuit":
         ends, steps = config.get("residual_threshold", 1e-2), config.get("max_iterations")
         k = config["d_in"] if steps is None else steps
-        if not isinstance(k, int) or k < 1 or not isinstance(ends, int | float):
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1 or not isinstance(ends, int | float):
             raise UserError(f"{what} has max_iterations={steps!r}, residual_threshold={ends!r}; expected numbers")
         held = {**held, "W_enc": held["W_dec"].T.contiguous(), "b_enc": torch.zeros(config["d_sae"])}
         held["b_dec"] = held["b_dec"] * subtract  # SAELens adds it only where it takes it off
         threshold = torch.full((config["d_sae"],), float(ends))
         activation += "" if config.get("stop_on_duplicate_support", True) else "_on"
     if kind in ("topk", "abstopk"):
-        if not isinstance(k, int) or not 1 <= k <= config["d_sae"]:
+        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= config["d_sae"]:
             raise UserError(f"{what} has k={k!r}; expected 1 to {config['d_sae']}, its number of features")
         if config.get("rescale_acts_by_decoder_norm"):
             norms = held["W_dec"].norm(dim=-1).clamp(min=1e-8)  # the same map with unit rows, as SAELens folds it

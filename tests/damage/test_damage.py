@@ -39,6 +39,20 @@ def test_a_damaged_file_is_one_line_or_is_read(kind: Kind, tmp_path: Path) -> No
     assert seen & {LINE, OTHER}  # the damages are such that a reader notices
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "was", "becomes"),
+    [
+        ("log of Inspect (.eval)", b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xff"),  # a version that no zip has
+        ("completions of TRL", b"advantage", b"adv\xffntage"),  # a name of a column that is no UTF-8
+    ],
+)
+def test_what_few_damages_find_is_one_line(name: str, was: bytes, becomes: bytes, tmp_path: Path) -> None:
+    whole = Reading.of(KINDS[name], tmp_path)
+    data = whole.data.replace(was, becomes)
+    assert data != whole.data and whole.after(data)[0] == LINE
+
+
 def test_the_outcomes_are_told_apart(tmp_path: Path) -> None:
     def read(file: Path) -> str:
         text = file.read_text()

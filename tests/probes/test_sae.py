@@ -198,6 +198,7 @@ def test_a_folder_of_an_old_saelens(tmp_path: Path) -> None:
         ({"architecture": "jumprelu"}, r"lacks threshold.*holds W_dec, W_enc, b_dec, b_enc"),
         ({"architecture": "topk"}, "k=None; expected 1 to 48"),
         ({"architecture": "topk", "k": 49}, "k=49"),
+        ({"architecture": "topk", "k": True}, "k=True; expected 1 to 48"),
     ],
 )
 def test_settings_that_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

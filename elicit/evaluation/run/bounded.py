@@ -98,7 +98,7 @@ class Zipped:
         self._left = WHOLE * 4
         try:
             self._zip = ZipFile(self._file)
-        except (BadZipFile, ValueError, struct.error, OSError) as error:
+        except (BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
             self._file.close()
             raise UserError(f"{str(path)!r} is no zip that can be read ({error}); give a whole .eval log") from error
 

@@ -130,8 +130,10 @@ def _table(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(path)
+        list(file.schema_arrow.names)  # decoded here: one that is no UTF-8 is damage too
+        return file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} is no Parquet that can be read ({_line(error)}); give a whole file") from error
 
 
