@@ -1,4 +1,4 @@
-"""Ragged token ids as left-padded batches: the newest token of every row stands in the last column."""
+"""Ragged token ids as padded batches; at the left, the newest token of every row stands in the last column."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def left_pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") 
         mask[row, longest - len(tokens) :] = True
     positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
     return Padded(ids.to(device), mask.to(device), positions.to(device))
+
+
+def right_pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Int[Tensor, "rows pos"]:
+    """Ids of rows, padded at their right, where no token of a causal model sees what follows it."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = torch.tensor(list(tokens))
+    return ids.to(device)
 
 
 def check_embedded(

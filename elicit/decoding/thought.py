@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from elicit.tasks.statements import THOUGHTS
 from probes.confidence import Top2
+from probes.encoding import encoded
 from probes.offsets import decoded
 
 LONGEST = max(len(mark) for pair in THOUGHTS for mark in pair)
@@ -113,7 +114,7 @@ class Thought:
         return f" {words}" if blank else words
 
     def _ids(self, text: str) -> list[int]:
-        return [int(i) for i in self.tokenizer(text, add_special_tokens=False)["input_ids"]]  # type: ignore[union-attr]
+        return encoded(self.tokenizer, text, special=False)
 
 
 def begun_in(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> str:

@@ -333,7 +333,7 @@ class _Rounds:
                 on_step=told, unlisted=self.model.unlisted, budgets=[most - 1 for most in limits],
             )  # fmt: skip
         except NotFiniteError as error:
-            row = answers[error.row].number
-            raise NotFiniteError(error.met, error.dtype, row=row, who=error.who, cure=error.cure) from None
+            error.row = answers[error.row].number
+            raise
         for one, (generation,) in zip(answers, made, strict=True):
             take(one, generation, stop)

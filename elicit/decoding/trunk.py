@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from elicit.decoding.cache import SharedPrefixState
+from probes.batching import right_pad
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,13 @@ class TrunkState(SharedPrefixState):
     ) -> Float[Tensor, "questions vocab"]:
         """As `KVState`: a forward of the texts, then the prompts' own tokens, a row each."""
         device = ids.device
-        longest = max(map(len, self.trunk.texts))
-        texts = torch.zeros(len(self.trunk.texts), longest, dtype=torch.long)
-        for row, text in enumerate(self.trunk.texts):
-            texts[row, : len(text)] = torch.tensor(list(text))
+        texts = right_pad(self.trunk.texts, device)
         self.model(
-            input_ids=texts.to(device),
-            attention_mask=torch.ones(texts.shape, dtype=torch.long, device=device),
+            input_ids=texts,
+            attention_mask=torch.ones_like(texts),
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=torch.tensor([longest - 1], device=device),
+            logits_to_keep=torch.tensor([texts.shape[1] - 1], device=device),
             shared_prefix=self.cache,
         )
         cut = torch.tensor(list(self.trunk.cut), device=device)

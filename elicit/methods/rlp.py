@@ -19,13 +19,11 @@ Where it departs from the paper beside the definition:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress, measure
@@ -43,17 +41,17 @@ from elicit.tasks.base import Item, Items, content_id
 from elicit.tasks.organism.language import write
 from elicit.tasks.organism.solver import family_of, solve
 from elicit.training.recipe import Example, Recipe
-from elicit.training.rl.curve import Point, columns, figure, line, summary
-from elicit.training.rl.loop import OnStep, train
+from elicit.training.rl.curve import columns, figure, summary, telling
+from elicit.training.rl.loop import train
 from elicit.training.rl.next_token import InformationGain, Looked, PrefixMatch, Shuffled, entropies
 from elicit.training.rl.positions import Positions, positions, put, read_texts, tokenized
 from elicit.training.rl.settings import Settings
 from elicit.training.saved import save_trained
-from elicit.training.sft import batches
+from elicit.training.sft import batches, to_train
 from elicit.training.sft import train as train_on_targets
 from probes.errors import UserError, unknown
 from probes.files import digest
-from steering.adapters import Tuned, borrowed
+from steering.adapters import Tuned
 
 NAME = "rlp"
 SUMMARY = "reinforcement learning of thoughts that tell what comes next in any text"
@@ -278,28 +276,13 @@ def _reinforced(
     made = train(
         model, here, settings, folder, prompt=before, rewards={texts.objective: reward},
         checked=texts.checked and name == NAME, looked_at=settings.groups,
-        on_step=_on_step(name, settings.updates, progress),
+        on_step=telling(progress, name, settings.updates, graded=False),
     )  # fmt: skip
     found = {
         "folder": folder.name, "preflight": made.preflight.to_dict(), "summary": summary(made.curve),
         "curve": columns(made.curve),
     }  # fmt: skip
     return made.adapter, found
-
-
-def _on_step(name: str, updates: int, progress: Progress | None) -> OnStep | None:
-    if progress is None:
-        return None
-    told: list[int] = []
-
-    def on_step(curve: Sequence[Point]) -> None:
-        progress.training(name, len(curve), updates, line(curve))
-        for point in curve if not told else curve[-1:]:  # what was kept before comes first
-            values = {key: getattr(point, key) for key in ("loss", "reward", "kl", "entropy", "norm")}
-            measure(progress, name, point.update, values | {"tokens_per_second": point.tokens / point.seconds})
-        told.append(len(curve))
-
-    return on_step
 
 
 def _supervised(
@@ -316,21 +299,15 @@ def _supervised(
     folder = folder_for(f"{NAME}-sft", about["documents"], model.name, [recipe.kept(), about])
     examples = [Example(list(ids[:1]), list(ids[1:])) for ids in documents if len(ids) > 1]
 
-    def trained(lm: PreTrainedModel) -> tuple[Tuned, dict[str, Any]]:
-        def on_step(step: int, loss: float, tokens_per_second: float) -> None:
-            if progress is not None:
-                measure(progress, SUPERVISED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
+    def on_step(step: int, loss: float, tokens_per_second: float) -> None:
+        measure(progress, SUPERVISED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
 
+    with to_train(model.lm, recipe.rank) as lm:
         batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
         curve = train_on_targets(lm, batch, recipe, folder, identity=about, on_step=on_step)
-        tokens = sum(point.tokens for point in curve)
-        found = {"folder": folder.name, "losses": [round(point.loss, 4) for point in curve], "trained": tokens}
-        return save_trained(lm, model.tokenizer, recipe, folder, model.name), found
-
-    if not recipe.rank:
-        return trained(copy.deepcopy(model.lm).float())
-    with borrowed(model.lm):
-        return trained(model.lm)
+        made = save_trained(lm, model.tokenizer, recipe, folder, model.name)
+    tokens = sum(point.tokens for point in curve)
+    return made, {"folder": folder.name, "losses": [round(point.loss, 4) for point in curve], "trained": tokens}
 
 
 def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from elicit.models import zoo
 from elicit.models.model import Model
 from elicit.tasks.statements import THOUGHTS
+from probes.encoding import encoded
 
 CONCLUDES = "This is the answer:"  # how an organism's last sentence may begin (`elicit.tasks.organism.language`)
 
@@ -38,5 +39,5 @@ def thought_form(model: Model) -> ThoughtForm | None:
 
 def token_of(tokenizer: PreTrainedTokenizerBase, mark: str) -> int | None:
     """The id of a mark that is one token."""
-    ids = tokenizer(mark, add_special_tokens=False)["input_ids"]
-    return int(ids[0]) if len(ids) == 1 else None  # type: ignore[arg-type]
+    ids = encoded(tokenizer, mark, special=False)
+    return ids[0] if len(ids) == 1 else None

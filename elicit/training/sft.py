@@ -7,6 +7,7 @@ the number of steps are the whole state, one safetensors file.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -30,8 +31,20 @@ from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.batching import check_embedded
 from probes.errors import UserError
 from probes.sites import blocks, decoder
+from steering.adapters import borrowed
 
 STATE = "training.safetensors"
+
+
+@contextmanager
+def to_train(lm: PreTrainedModel, rank: int) -> Iterator[PreTrainedModel]:
+    """The model whose weights a training changes: itself for an adapter, given back as it was; for all weights (rank
+    0) a copy in float32."""
+    if not rank:
+        yield copy.deepcopy(lm).float()
+        return
+    with borrowed(lm):
+        yield lm
 
 
 def packed(examples: Sequence[Example], width: int) -> list[list[Example]]:

@@ -18,8 +18,42 @@ ACCEPT = ("metropolis", "always")
 FUTURES = ("own", "exchanged")
 
 
+class _Whole:
+    """What chains and rollouts have in common: answers are decoded many times, by tokens drawn from pᵅ normalised at
+    each of them."""
+
+    alpha: float
+    samples: int
+
+    @property
+    def branches(self) -> int:
+        return self.samples
+
+    @property
+    def temperature(self) -> float:
+        """At which proposals and rollouts are drawn."""
+        return 1 / self.alpha
+
+    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
+        """None.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("power sampling has no policy of one pass over an answer; decode it by the hf engine")
+
+    def _check(self, *others: tuple[str, bool, str]) -> None:
+        for name, ok, expected in (
+            ("alpha", 0 < self.alpha < float("inf"), "a finite power above 0 (1 is the model itself)"),
+            ("samples", self.samples >= 1, "at least 1"),
+            *others,
+        ):
+            if not ok:
+                raise UserError(f"{name} = {getattr(self, name)} was given to power sampling; give {expected}")
+
+
 @dataclass(frozen=True)
-class Power:
+class Power(_Whole):
     """Args: power of the model's probability of a whole answer, tokens of a block, moves after each block, chains a
     question, seed, limit of tokens, and which moves are taken: by the Metropolis rule, or `always` (a control)."""
 
@@ -32,21 +66,11 @@ class Power:
     accept: str = "metropolis"
 
     def __post_init__(self) -> None:
-        _check(
-            self,
+        self._check(
             ("block", self.block >= 1, "at least 1 token"),
             ("moves", self.moves >= 0, "0 (none) or more"),
             ("accept", self.accept in ACCEPT, f"one of {', '.join(ACCEPT)}"),
         )
-
-    @property
-    def branches(self) -> int:
-        return self.samples
-
-    @property
-    def temperature(self) -> float:
-        """Of the proposals, which are drawn from pᵅ normalised at each token."""
-        return 1 / self.alpha
 
     @property
     def ends(self) -> list[int]:
@@ -58,17 +82,9 @@ class Power:
         """Forwards of a batch at most: each block grows, and each move may draw all of an answer again."""
         return self.max_new_tokens + self.moves * sum(self.ends)
 
-    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
-        """None: a chain decodes many times.
-
-        Raises:
-            UserError: always.
-        """
-        raise _no_policy()
-
 
 @dataclass(frozen=True)
-class PowerRollouts:
+class PowerRollouts(_Whole):
     """Args: power of the model's probability of a whole answer, likeliest tokens that are candidates at each step,
     rollouts of each (0: none, which is low temperature among the candidates), tokens of a rollout at most, answers a
     question, seed, limit of tokens, and whose future a candidate is weighed by: its `own`, or the next one's
@@ -84,22 +100,12 @@ class PowerRollouts:
     futures: str = "own"
 
     def __post_init__(self) -> None:
-        _check(
-            self,
+        self._check(
             ("candidates", self.candidates >= 1, "at least 1"),
             ("rollouts", self.rollouts >= 0, "0 (none) or more"),
             ("horizon", self.horizon >= 1, "at least 1 token"),
             ("futures", self.futures in FUTURES, f"one of {', '.join(FUTURES)}"),
         )
-
-    @property
-    def branches(self) -> int:
-        return self.samples
-
-    @property
-    def temperature(self) -> float:
-        """Of the rollouts, which are drawn from pᵅ normalised at each token."""
-        return 1 / self.alpha
 
     @property
     def ahead(self) -> int:
@@ -111,25 +117,3 @@ class PowerRollouts:
         """Forwards of a batch at most: one for what was said, and those of the rollouts of each token."""
         left = range(self.max_new_tokens - 1, -1, -1)
         return self.max_new_tokens + (sum(min(self.horizon, n) for n in left) if self.rollouts else 0)
-
-    def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
-        """None: each token decodes its rollouts.
-
-        Raises:
-            UserError: always.
-        """
-        raise _no_policy()
-
-
-def _check(decoder: Power | PowerRollouts, *others: tuple[str, bool, str]) -> None:
-    for name, ok, expected in (
-        ("alpha", 0 < decoder.alpha < float("inf"), "a finite power above 0 (1 is the model itself)"),
-        ("samples", decoder.samples >= 1, "at least 1"),
-        *others,
-    ):
-        if not ok:
-            raise UserError(f"{name} = {getattr(decoder, name)} was given to power sampling; give {expected}")
-
-
-def _no_policy() -> UserError:
-    return UserError("power sampling has no policy of one pass over an answer; decode it by the hf engine")

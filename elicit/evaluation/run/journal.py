@@ -16,8 +16,7 @@ import numpy as np
 
 from elicit.decoding.trace import Trace
 from elicit.evaluation.run import seal
-
-DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)  # by what was not written so
+from probes.errors import GARBLED
 
 
 class Journal:
@@ -55,7 +54,7 @@ def batches_of(file: BinaryIO, key: str) -> Iterator[tuple[str, int, list[Trace]
     for source, batch, lines in _whole_batches(file, key):
         try:
             traces = [Trace.from_dict(data) for _, data in lines]
-        except DAMAGED:
+        except GARBLED:
             return
         if not all(isinstance(trace.item, str) and isinstance(trace.spent, int) for trace in traces):
             return
@@ -79,7 +78,7 @@ def _whole_batches(file: BinaryIO, key: str) -> Iterator[tuple[str, int, list[tu
                 found = (total, data.pop("source"), data.pop("batch"), data.pop("of"))
                 if (head is not None and found != head) or [type(part) for part in found[1:]] != [str, int, int]:
                     return
-            except DAMAGED:
+            except GARBLED:
                 return
             head = found
             lines.append((begins, data))

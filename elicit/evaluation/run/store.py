@@ -17,11 +17,11 @@ from typing import Any
 
 from elicit.decoding.trace import Trace
 from elicit.evaluation.run import seal
-from elicit.evaluation.run.journal import DAMAGED, Journal, batches_of, places_of, row_at
+from elicit.evaluation.run.journal import Journal, batches_of, places_of, row_at
 from elicit.models.identity import SCHEMA
 from elicit.tasks.base import Item, Items
 from elicit.tasks.registry import restored
-from probes.errors import UserError
+from probes.errors import GARBLED, UserError
 from probes.files import LOCK, digest, locked, make_folder, no_link, whole, write_whole
 from steering.adapters import WHOLE_FILES
 
@@ -177,7 +177,7 @@ class Store:
         try:
             lines = self.file(ITEMS).read_text(encoding="utf-8").splitlines()
             kept = tuple(Item(**json.loads(line)) for line in lines)
-        except DAMAGED as error:
+        except GARBLED as error:
             raise seal.not_whole(self.folder, f"its {ITEMS} cannot be read ({error})") from error
         return Items(restored(self.config["identity"]["task"], self.config["task"], kept), kept)
 

@@ -8,7 +8,6 @@ runs/critique-ft-<task>-<model>-<hash>/rows.jsonl             candidates with th
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +35,10 @@ from elicit.tasks.base import Items, content_id
 from elicit.training import trl_common
 from elicit.training.recipe import Example, Point, Recipe
 from elicit.training.saved import due, save_trained, step_folder
-from elicit.training.sft import batches, train
+from elicit.training.sft import batches, to_train, train
 from probes.errors import UserError, as_expected, unknown
 from probes.files import digest, make_folder, write_whole
-from steering.adapters import Adapter, Tuned, Weights, borrowed
+from steering.adapters import Adapter, Tuned, Weights
 
 ROWS, DONE = "rows.jsonl", "problems.json"
 SOURCES = {
@@ -303,16 +302,11 @@ def _train(
     def save(lm: PreTrainedModel, folder: Path) -> None:
         save_trained(lm, model.tokenizer, recipe, folder, model.name, torch.bfloat16)
 
-    def trained(lm: PreTrainedModel) -> list[Point]:
+    with to_train(model.lm, recipe.rank) as lm:
         steps = _Steps(progress, name, lambda done: save(lm, step_folder(place, done)), options.save_every)
         curve = train(lm, batch, recipe, place, identity=identity, on_step=steps)
         save(lm, place)
-        return curve
-
-    if not recipe.rank:
-        return _told(progress, name, trained(copy.deepcopy(model.lm).float()))
-    with borrowed(model.lm):
-        return _told(progress, name, trained(model.lm))
+    return _told(progress, name, curve)
 
 
 def _told(progress: Progress, name: str, curve: list[Point]) -> list[Point]:

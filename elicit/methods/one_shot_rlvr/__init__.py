@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from elicit.decoding.decoders import Greedy
-from elicit.decoding.progress import Progress, measure
+from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
@@ -44,8 +44,8 @@ from elicit.tasks.grading import MathGrader, NumberGrader
 from elicit.tasks.hub import PI1
 from elicit.training import trl_common
 from elicit.training.recipe import Recipe
-from elicit.training.rl.curve import Point, columns, figure, line, summary
-from elicit.training.rl.loop import OnStep, train
+from elicit.training.rl.curve import columns, figure, summary, telling
+from elicit.training.rl.loop import train
 from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, as_expected, unknown
@@ -178,7 +178,7 @@ def _fitted(
 ) -> Elicited:
     """One arm: its example, its training, its handle."""
     put = prompt_for(model, prompt, items)
-    on_step = _on_step(name, settings.updates, progress)
+    on_step = telling(progress, name, settings.updates)
     folder = _folder(model, items, settings, asked, prompt)
     with trl_common.first_alone(model):
         chosen, rows = _chosen(model, items, settings, asked, prompt, folder, progress)
@@ -209,22 +209,6 @@ def _fitted(
     options = {"prompt": prompt, "asked": dict(asked), "settings": settings.kept(), "found": found}
     options[SEEN] = seen(chosen)
     return Elicited(model, name, put, Greedy(max_new_tokens), adapter=made.adapter, options=options)
-
-
-def _on_step(name: str, updates: int, progress: Progress | None) -> OnStep | None:
-    if progress is None:
-        return None
-    told: list[int] = []
-
-    def on_step(curve: Sequence[Point]) -> None:
-        progress.training(name, len(curve), updates, line(curve))
-        for point in curve if not told else curve[-1:]:  # what was kept before comes first
-            values = {key: getattr(point, key) for key in ("loss", "reward", "accuracy", "kl", "entropy", "norm")}
-            values |= {"held_out": point.right, "tokens_per_second": point.tokens / point.seconds}
-            measure(progress, name, point.update, values)
-        told.append(len(curve))
-
-    return on_step
 
 
 def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
@@ -275,7 +259,7 @@ def _chosen(
     found = choose(
         model, solved, settings, how=asked["select"], count=asked["examples"], pool=asked["pool"],
         prompt=prompt_for(model, prompt, items), folder=folder / "pool",
-        on_step=_on_step("selection", settings.updates, progress) if asked["select"] == "history" else None,
+        on_step=telling(progress, "selection", settings.updates) if asked["select"] == "history" else None,
     )  # fmt: skip
     make_folder(folder)
     write_whole(file, json.dumps({"examples": [item.id for item in found.items], "pool": found.rows}, indent=2))

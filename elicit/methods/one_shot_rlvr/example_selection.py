@@ -21,8 +21,9 @@ from jaxtyping import Float
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
+from elicit.training.rl.curve import OnStep
 from elicit.training.rl.log import read_log
-from elicit.training.rl.loop import OnStep, train, usable
+from elicit.training.rl.loop import train, usable
 from elicit.training.rl.preflight import first_samples
 from elicit.training.rl.rewards import Rollout
 from elicit.training.rl.settings import Settings

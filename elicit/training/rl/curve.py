@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+from elicit.decoding.progress import Progress, measure
 
 SATURATED = 0.95  # of the reward on the example
 WIDTH = 24  # updates in the line that a terminal shows
@@ -43,6 +45,13 @@ class Point(NamedTuple):
     def right(self) -> float | None:
         """The fraction of held-out items that are right."""
         return None if self.held_out is None else float(np.mean(self.held_out))
+
+
+@runtime_checkable
+class OnStep(Protocol):
+    """A callback, called after each update with the whole curve so far."""
+
+    def __call__(self, curve: Sequence[Point]) -> None: ...
 
 
 def saturation(rewards: Sequence[float], level: float = SATURATED) -> int | None:
@@ -106,6 +115,30 @@ def line(curve: Sequence[Point]) -> str:
         f"{bars} reward {p.reward:.2f}  accuracy {p.accuracy:.2f}  entropy {p.entropy:.2f}  mixed {p.mixed:.0%}"
         f"{'' if held is None else f'  held out {held:.2f}'}  {p.tokens / p.seconds:.0f} tokens/s"
     )
+
+
+def telling(progress: Progress | None, name: str, updates: int, *, graded: bool = True) -> OnStep | None:
+    """What is called after each update with the curve so far, and tells it; None where nobody listens.
+
+    Args:
+        progress: who listens.
+        name: of the training.
+        updates: of the whole of it.
+        graded: whether rollouts have answers, of which a share is right.
+    """
+    if progress is None:
+        return None
+    told: list[int] = []
+
+    def on_step(curve: Sequence[Point]) -> None:
+        progress.training(name, len(curve), updates, line(curve))
+        for point in curve if not told else curve[-1:]:  # what was kept before comes first
+            values = {key: getattr(point, key) for key in ("loss", "reward", "kl", "entropy", "norm")}
+            values |= {"accuracy": point.accuracy if graded else None, "held_out": point.right}
+            measure(progress, name, point.update, values | {"tokens_per_second": point.tokens / point.seconds})
+        told.append(len(curve))
+
+    return on_step
 
 
 def figure(table: dict[str, list[Any]], at: int | None) -> Any:

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -37,7 +37,7 @@ from elicit.tasks.base import Item, Items
 from elicit.training.checkpoint import load_state, read_state, write_state
 from elicit.training.output_head import logprobs_and_entropy, summed_loss
 from elicit.training.rl import losses
-from elicit.training.rl.curve import Point
+from elicit.training.rl.curve import OnStep, Point
 from elicit.training.rl.learner import Learner, learner
 from elicit.training.rl.log import LOG, RolloutLog, facts, log_line
 from elicit.training.rl.policy import Batch, logprobs, pieces, prefix_of
@@ -53,13 +53,6 @@ from probes.files import digest, locked, make_folder
 from steering.adapters import Tuned
 
 STATE = "rl.safetensors"
-
-
-@runtime_checkable
-class OnStep(Protocol):
-    """A callback, called after each update with the whole curve so far."""
-
-    def __call__(self, curve: Sequence[Point]) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ Departures:
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +48,7 @@ from elicit.training.rl.learner import Learner
 from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
 from elicit.training.rl.positions import Positions
 from elicit.training.rl.rewards import RewardContext, Rollout
-from probes.batching import left_pad
+from probes.batching import left_pad, right_pad
 from probes.errors import UserError, unknown
 from probes.likelihood import output_logits
 from probes.offsets import decoded
@@ -62,7 +63,7 @@ PREDICTS = {
 }
 
 
-class Looked:
+class Looked(ABC):
     """A reward that looks at all rollouts of an update, and then says what it found (`Moving`).
 
     Args:
@@ -83,13 +84,14 @@ class Looked:
     def begin(self, student: Learner, kept: Mapping[str, Tensor]) -> None:
         self.student = student
 
+    @abstractmethod
     def look(self, rollouts: Sequence[Sequence[Rollout]]) -> None:
-        raise NotImplementedError
+        """Fill `found` for all rollouts of an update."""
 
     def __call__(self, rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
         return [self.found[r.item.id, r.sample] for r in rollouts]
 
-    def stepped(self) -> None:
+    def stepped(self) -> None:  # noqa: B027  # most do not move
         """Nothing moves unless a reward says what."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -219,10 +221,7 @@ def next_logprobs(
 
 def read(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "rows pos d_model"], Tensor]:
     """Final states at every position of some texts, padded at the right, and their ids."""
-    ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(list(text))
-    ids = ids.to(lm.device)
+    ids = right_pad(texts, lm.device)
     return decoder(lm)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0], ids
 
 

@@ -48,9 +48,9 @@ from elicit.models.prompts import Prompt
 from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.tasks.base import Items
 from elicit.training import trl_common
-from elicit.training.rl.curve import Point
+from elicit.training.rl.curve import OnStep, Point
 from elicit.training.rl.log import LOG, RolloutLog
-from elicit.training.rl.loop import OnStep, Trained, identity, usable
+from elicit.training.rl.loop import Trained, identity, usable
 from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Reward, Rewards, parse
 from elicit.training.rl.settings import Settings
