@@ -55,10 +55,12 @@ def serve(
     try:
         import uvicorn
 
+        from elicit.decoding.pace import without_pool
         from elicit.integrations.serve.app import application
     except ImportError as error:
         raise UserError(f"elicit serve needs more packages ({error.name}); pip install 'elicit[serve]'") from error
-    served = _served(context.params)
+    with without_pool():
+        served = _served(context.params)
     hosts = ("localhost", "127.0.0.1", "[::1]") if local else ("*",)
     app = application(served, token=token, hosts=hosts, rows=rows, most=queue, seconds=timeout)
     print(f"elicit: serving {', '.join(served.handles)} of {model} at http://{host}:{port}/v1", file=sys.stderr)

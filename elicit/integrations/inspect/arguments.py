@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from elicit import methods
+from elicit.decoding.pace import without_pool
 from elicit.elicited import FILE, Elicited
 from elicit.evaluation.evaluator import BATCH_ROWS
 from elicit.evaluation.seen import SEEN
@@ -90,7 +91,8 @@ def asked(name: str, given: Mapping[str, Any], kind_told: bool = False) -> Asked
     _check_types(own, options)
     loading = {key: own[key] for key in LOADING if key in own}
     if method == BUNDLE:
-        made = _Made(_bundle(Path(rest), own, options, loading), {BUNDLE: rest})
+        with without_pool():
+            made = _Made(_bundle(Path(rest), own, options, loading), {BUNDLE: rest})
     else:
         made = _fitted(method, rest, own, options, loading)
     handle = made.handle
@@ -160,7 +162,8 @@ def _fitted(
         raise UserError(
             f"{method} is fitted on items and none were given; give -M fit_task=…, or elicit/{BUNDLE}:<folder>"
         )
-    model = load_model(name, **loading)
+    with without_pool():
+        model = load_model(name, **loading)
     handle = methods.fit(method, model, task.solved if task else None, **options)
     source: dict[str, Any] = {"method": method, "model": name}
     texts: dict[str, str] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ except ImportError:
         """No sample is known."""
 
 
+# Always the same one, whichever loop Inspect runs in: each that computes has a pool of its own (`without_pool`).
+THREAD = ThreadPoolExecutor(1, thread_name_prefix="decoding")
 QUIET = 0.005  # seconds in which nobody else came
 logger = logging.getLogger(__name__)
 
@@ -118,7 +121,7 @@ class ElicitAPI(ModelAPI):
                 if not slot.done:
                     await self._gather(slot)
                     mine = self._take(slot)
-                    await anyio.to_thread.run_sync(self._decode, mine)
+                    await anyio.to_thread.run_sync(lambda: THREAD.submit(self._decode, mine).result())
         finally:
             if slot in self.waiting:  # cancelled
                 self.waiting.remove(slot)
