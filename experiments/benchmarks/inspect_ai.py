@@ -6,8 +6,8 @@
 
 `direct`, greedy, fp32, 64 connections. Weights are random in the shape of SmolLM2-135M, so that no answer ends before
 its limit and all sides decode as many tokens, which is checked. Models are loaded before the clock starts; a round
-takes each side once, in a turning order; medians of the rounds. `processor` is the process's own time, which others on
-the machine disturb less, and in which waiting costs nothing.
+takes each side once, each in a process of its own, in a turning order; medians of the rounds. `processor` is the
+process's own time, which others on the machine disturb less, and in which waiting costs nothing.
 
 - `evaluate`: the suite's own, with its journal and metrics, no page.
 - `elicit`: this provider, the same questions; its texts are those of `evaluate`, which is checked.
@@ -22,9 +22,12 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +46,12 @@ from transformers import AutoModelForCausalLM
 
 import elicit
 from elicit.decoding.packed_weights import packed
+from elicit.elicited import Elicited
 from elicit.evaluation.evaluator import evaluate
 from elicit.tasks.base import Items
 
 CONNECTIONS = 64
+SIDES = ("evaluate", "elicit", "hf", "products")
 
 
 def saved(folder: Path) -> Path:
@@ -83,17 +88,10 @@ def products(lm: nn.Module, head: nn.Module, prompts: list[int], tokens: int) ->
             head(last)
 
 
-def measure(questions: int, tokens: int, rounds: int) -> dict[str, Any]:
+def timed(side: str, folder: Path, questions: int, tokens: int) -> dict[str, Any]:
+    """One side, once, in this process, which does nothing else: seconds, processor seconds, texts by id."""
+    items = elicit.load_task("organism", limit=questions).test
     with tempfile.TemporaryDirectory() as place:
-        folder = saved(Path(place) / "model")
-        items = elicit.load_task("organism", limit=questions).test
-        ours = get_model(f"elicit/direct:{folder}", dtype="float32", device="cpu", max_new_tokens=tokens)
-        theirs = get_model(
-            "hf/local", model_path=str(folder), device="cpu", do_sample=False, use_chat_template=False, dtype="float32"
-        )
-        handle = ours.api.asked.handle  # type: ignore[attr-defined]
-        prompt, lm = handle.prompt, handle.model.lm
-        lengths = [len(handle.prompt_ids(item)) for item in items]
 
         def by_inspect(model: Any, words: Callable[[str], str]) -> dict[str, str]:
             (log,) = inspect_eval(
@@ -104,49 +102,69 @@ def measure(questions: int, tokens: int, rounds: int) -> dict[str, Any]:
             assert all(sample.output.usage.output_tokens == tokens for sample in log.samples)  # type: ignore[union-attr]
             return {str(sample.id): sample.output.completion for sample in log.samples}
 
-        def own() -> dict[str, str]:
-            run = evaluate(handle, items, out=f"{place}/run", fresh=True)
-            traces = run.traces[handle.method]
+        def own(handle: Elicited) -> dict[str, str]:
+            traces = evaluate(handle, items, out=f"{place}/run", fresh=True).traces[handle.method]
             assert all(trace.spent == tokens for (trace,) in traces.values())
             return {name: trace.text for name, (trace,) in traces.items()}
 
-        def alone() -> dict[str, str]:
-            products(lm, lm.get_output_embeddings(), lengths, tokens)
+        def alone(handle: Elicited) -> dict[str, str]:
+            lm = handle.model.lm
+            products(lm, lm.get_output_embeddings(), [len(handle.prompt_ids(item)) for item in items], tokens)
             return {}
 
-        sides: dict[str, Callable[[], dict[str, str]]] = {
-            "evaluate": own,
-            "elicit": lambda: by_inspect(ours, str),
-            "hf": lambda: by_inspect(theirs, prompt.text),
-            "products": alone,
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        processor: dict[str, list[float]] = {name: [] for name in sides}
-        said: dict[str, dict[str, str]] = {}
-        for number in range(rounds):
-            names = list(sides)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                began, busy = time.perf_counter(), time.process_time()
-                said[name] = sides[name]()
-                seconds[name].append(time.perf_counter() - began)
-                processor[name].append(time.process_time() - busy)
-                print(number, name, f"{seconds[name][-1]:.2f} s, processor {processor[name][-1]:.2f} s", flush=True)
-    assert said["elicit"] == said["evaluate"]
+        work: Callable[[], dict[str, str]]
+        if side == "elicit":
+            ours = get_model(f"elicit/direct:{folder}", dtype="float32", device="cpu", max_new_tokens=tokens)
+            work = partial(by_inspect, ours, str)
+        else:
+            model = elicit.load_model(str(folder), dtype="float32", device="cpu")
+            handle = elicit.methods.fit("direct", model, max_new_tokens=tokens)
+            work = partial(own if side == "evaluate" else alone, handle)
+        if side == "hf":
+            theirs = get_model(
+                "hf/local", model_path=str(folder), device="cpu", do_sample=False, use_chat_template=False,
+                dtype="float32",
+            )  # fmt: skip
+            work = partial(by_inspect, theirs, handle.prompt.text)
+        began, busy = time.perf_counter(), time.process_time()
+        texts = work()
+        seconds, processor = time.perf_counter() - began, time.process_time() - busy
+    return {"seconds": seconds, "processor": processor, "texts": texts, "threads": torch.get_num_threads()}
 
-    def ratio(one: str, other: str, of: dict[str, list[float]] = seconds) -> list[float]:
+
+def measure(questions: int, tokens: int, rounds: int) -> dict[str, Any]:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
+    with tempfile.TemporaryDirectory() as place:
+        folder = saved(Path(place) / "model")
+        for number in range(rounds):
+            for name in SIDES[number % len(SIDES) :] + SIDES[: number % len(SIDES)]:
+                given = [name, str(folder), str(questions), str(tokens)]
+                done = subprocess.run(
+                    [sys.executable, "-m", "experiments.benchmarks.inspect_ai", "--side", *given],
+                    check=True, stdout=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                one = json.loads(done.stdout.splitlines()[-1])
+                found[name].append(one)
+                print(number, name, f"{one['seconds']:.2f} s, processor {one['processor']:.2f} s", flush=True)
+    assert all(a["texts"] == b["texts"] for a, b in zip(found["elicit"], found["evaluate"], strict=True))
+
+    def ratio(one: str, other: str, of: str = "seconds") -> list[float]:
         """Of the median, least and most of the rounds."""
-        found = [a / b for a, b in zip(of[one], of[other], strict=True)]
-        return [round(value, 2) for value in (statistics.median(found), min(found), max(found))]
+        some = [a[of] / b[of] for a, b in zip(found[one], found[other], strict=True)]
+        return [round(value, 2) for value in (statistics.median(some), min(some), max(some))]
+
+    def median(of: str) -> dict[str, float]:
+        return {name: round(statistics.median(one[of] for one in some), 2) for name, some in found.items()}
 
     return {
         "questions": questions,
         "tokens": tokens,
-        "threads": torch.get_num_threads(),
-        "seconds": {name: round(statistics.median(some), 2) for name, some in seconds.items()},
-        "processor": {name: round(statistics.median(some), 2) for name, some in processor.items()},
+        "threads": found["elicit"][0]["threads"],
+        "seconds": median("seconds"),
+        "processor": median("processor"),
         "elicit's rate / evaluate's": ratio("evaluate", "elicit"),
         "elicit's rate / hf's": ratio("hf", "elicit"),
-        "elicit's rate / hf's, processor": ratio("hf", "elicit", processor),
+        "elicit's rate / hf's, processor": ratio("hf", "elicit", "processor"),
         "the most that rate could be": ratio("hf", "products"),
     }
 
@@ -156,7 +174,12 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", nargs=4, metavar=("SIDE", "FOLDER", "QUESTIONS", "TOKENS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.side:
+        side, folder, questions, tokens = given.side
+        print(json.dumps(timed(side, Path(folder), int(questions), int(tokens))))
+        return
     print(json.dumps(measure(given.questions, given.tokens, given.rounds), indent=2))
 
 
