@@ -10,6 +10,7 @@ import typer
 
 from elicit.cli.options import Json
 from probes.errors import UserError
+from probes.files import file_named
 
 
 def import_(
@@ -64,7 +65,7 @@ def import_(
 def _named(given: str) -> tuple[str, Path]:
     """`NAME=FILE`, or a file, which is named by its stem; a file that is there is no name with a file."""
     name, equals, path = given.partition("=")
-    if not equals or Path(given).is_file():
+    if not equals or file_named(given):
         return Path(given).stem, Path(given)
     return name, Path(path)
 

@@ -24,6 +24,7 @@ from elicit.cli.options import (
 )
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
+from probes.files import file_named
 
 STRENGTHS = "0.1,0.2,0.4,0.8"
 
@@ -194,8 +195,8 @@ def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
         raise UserError(f"--contrast {given['contrast']!r} was given; give two, positive,negative")
     sides = []
     for name in names:
-        if Path(name).is_file():
-            lines = [line for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        if file := file_named(name):
+            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             sides.append([encoded(model.tokenizer, line) for line in lines[: given["limit"]]])
         else:
             shape = named_prompt(name, model.tokenizer)
