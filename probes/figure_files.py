@@ -7,9 +7,7 @@ without a network: one page draws all figures as SVG and PNG, and each SVG is pr
 from __future__ import annotations
 
 import base64
-import csv
 import html
-import io
 import itertools
 import json
 import os
@@ -24,9 +22,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from probes.csv_table import csv_table
 from probes.errors import UserError
-from probes.figures import Part, Section, embedded, inert_figure, policy
+from probes.figures import Part, Section, embedded, inert_figure, plotly_scripts, policy
 from probes.files import check_folder, make_folder, ours_to_replace, whole, write_whole
+from probes.inert import unlabelled
 
 FORMATS = ("csv", "svg", "png", "pdf")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -123,8 +123,8 @@ def numbers(figure: go.Figure) -> str:
     """The numbers of a figure as CSV: a row a point, with its trace; a matrix a row a cell."""
     rows: list[dict[str, Any]] = []
     for number, trace in enumerate(json.loads(figure.to_json())["data"], 1):
-        about = {"trace": number, "kind": trace.get("type", "scatter"), "name": trace.get("name", "")}
-        arrays = dict(_arrays(trace))
+        about = {"trace": number, "kind": trace.get("type", "scatter"), "name": unlabelled(trace.get("name", ""))}
+        arrays = {key: [unlabelled(one) for one in values] for key, values in _arrays(trace)}
         matrix = arrays.pop("z", None)
         if matrix is not None and matrix and isinstance(matrix[0], list):
             for (i, line), x in itertools.product(enumerate(matrix), range(len(matrix[0]))):
@@ -135,11 +135,7 @@ def numbers(figure: go.Figure) -> str:
         for i in range(longest):
             rows.append(about | {key: values[i] for key, values in arrays.items() if i < len(values)})
     head = list(dict.fromkeys([*COLUMNS, *itertools.chain.from_iterable(rows)]))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, head, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_table(head, rows)
 
 
 def _arrays(trace: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[Any]]]:
@@ -161,13 +157,11 @@ def _drawn(figures: Sequence[go.Figure], formats: Sequence[str]) -> list[dict[st
     """Each figure in each format, drawn by a browser."""
     if not formats or not figures:
         return [{} for _ in figures]
-    from plotly.offline import get_plotlyjs
-
     sizes = [(figure.layout.width or WIDTH, figure.layout.height or HEIGHT) for figure in figures]
     held = [[inert_figure(figure), *size] for figure, size in zip(figures, sizes, strict=True)]
     asked = [name for name in ("svg", "png") if name in formats or (name == "svg" and "pdf" in formats)]
     script = DRAW.replace("FORMATS", json.dumps(asked)).replace("? SCALE", f"? {SCALE}")
-    scripts = (get_plotlyjs(), script)
+    scripts = (*plotly_scripts(), script)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "page.html").write_text(

@@ -68,9 +68,7 @@ def page(title: str, note: str, parts: Sequence[Part], *, first: str = "", style
     contents = "".join(f"<li><a href='#{name}'>{text}</a></li>" for name, text in _SECTION.findall(body))
     scripts = [_asset("page.js") + script]
     if "<figure class='plot'" in body:
-        from plotly.offline import get_plotlyjs
-
-        scripts.insert(0, get_plotlyjs())
+        scripts = [*plotly_scripts(), *scripts]
     styles = [_asset("page.css") + SHADES + style]
     out = [
         f"<!doctype html><html lang='en'><head>{MARK}{policy(scripts, styles)}",
@@ -103,6 +101,13 @@ def policy(scripts: Sequence[str], styles: Sequence[str], *, images: str = "blob
         "style-src-attr 'none'", f"img-src {images}", "base-uri 'none'", "form-action 'none'",
     )  # fmt: skip
     return f"<meta http-equiv='Content-Security-Policy' content=\"{'; '.join(rules)}\">"
+
+
+def plotly_scripts() -> tuple[str, str]:
+    """Plotly as a page may run it, after what makes its styles those that a policy allows."""
+    from plotly.offline import get_plotlyjs
+
+    return _asset("before_plotly.js"), str(get_plotlyjs())
 
 
 def _hash(text: str) -> str:

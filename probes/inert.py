@@ -48,3 +48,8 @@ def escaped(text: object) -> str:
 def label(text: object) -> str:
     """The text as a label of a Plotly figure that shows it: there `<b>`, `<a href>`, `&lt;` and `$x$` have meanings."""
     return inert(str(text)).translate(_FIGURE).replace("\n", "⏎")
+
+
+def unlabelled(value: object) -> object:
+    """What `label` was made of, as far as it is text; a number and a list are left as they are."""
+    return html.unescape(value.replace("<br>", " ")) if isinstance(value, str) else value

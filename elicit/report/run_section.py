@@ -189,7 +189,7 @@ def delivery_sections(metrics: dict[str, Any]) -> list[str]:
         "Generated tokens and earlier prompt positions that were moved, the mean size of the move, and along one "
         "answer how its log-probabilities differ from the unsteered model's."
     )
-    return ["<h2>Manipulation check</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
+    return ["<h2>Manipulation check</h2>", noted(note), table(DELIVERY_HEAD, rows)]
 
 
 READ_ACCURACY = (
