@@ -67,11 +67,10 @@ def test_messages_of_python_itself_show_text() -> None:
     handler = logging.StreamHandler(err)
     logger.addHandler(handler)
     try:
-        with redirect_stderr(err), inert_messages(), warnings.catch_warnings():
-            warnings.simplefilter("always")
+        with inert_messages():
             for text in TERMINAL:
                 logger.warning("about %s", text)
-                warnings.showwarning(UserWarning(text), UserWarning, "x.py", 1, err, "")
+                err.write(warnings.formatwarning(UserWarning(text), UserWarning, "x.py", 1, ""))
     finally:
         logger.removeHandler(handler)
     assert r"about \x1b[31mred" in shown(err.getvalue()) and r"UserWarning: \x1b[31mred" in err.getvalue()
