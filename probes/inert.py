@@ -14,6 +14,7 @@ LONGEST = 4_000  # characters of a line or of a cell that are shown
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
 )
+_LINE_END = re.compile(r"\s*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _FIGURE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})  # Plotly reads tags, entities and TeX
 
 
@@ -37,7 +38,7 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 def one_line(text: str, longest: int = LONGEST) -> str:
     """The text as one line of a terminal."""
-    return inert(shortened(" ".join(text.split()), longest))
+    return inert(shortened(_LINE_END.sub(" ", text).strip(), longest))
 
 
 def escaped(text: object) -> str:
