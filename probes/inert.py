@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Any
 
 LONGEST = 4_000  # characters of a line or of a cell that are shown
 _CONTROL = re.compile(
@@ -51,6 +52,6 @@ def label(text: object) -> str:
     return inert(str(text)).translate(_FIGURE).replace("\n", "⏎")
 
 
-def unlabelled(value: object) -> object:
+def unlabelled(value: Any) -> Any:
     """What `label` was made of, as far as it is text; a number and a list are left as they are."""
     return html.unescape(value.replace("<br>", " ")) if isinstance(value, str) else value
