@@ -25,7 +25,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def until(page: Page, expression: str) -> None:
-    """Wait for it to be true. Playwright's own wait evaluates a text within the page, which the page's policy refuses."""
+    """Wait for it to be true. Playwright's own wait evaluates it within the page, which its policy refuses."""
     end = time.monotonic() + WAIT / 1000
     while not page.evaluate(expression):
         assert time.monotonic() < end, expression
