@@ -125,7 +125,9 @@ def inert_figure(figure: go.Figure) -> dict[str, Any]:
     What a builder takes from elsewhere it passes through `probes.inert.label`; of tags only `<br>` and Plotly's
     `<extra>` are left to interpret, here and in a figure that was read from a file.
     """
-    return dict(_inert(json.loads(str(figure.to_json()))))
+    from plotly.io import to_json  # with the engine that writes half a character
+
+    return dict(_inert(json.loads(str(to_json(figure, engine="json")))))
 
 
 _TAG = re.compile(r"<(?!br>|/?extra>)")

@@ -28,6 +28,7 @@ from elicit.report.comparison import entries
 from elicit.tasks.base import Item
 from probes.errors import UserError
 from probes.figures import page as page_of
+from probes.inert import inert
 from tests.report.conftest import WAIT, until
 from tests.support.shell import shell
 from tests.support.written import written_run, written_task
@@ -113,7 +114,7 @@ def test_samples_are_found_filtered_and_shown(chromium: Browser, file: Path, run
     options.first.click()
     until(page, "document.querySelector('#b-one h3').textContent === 'm, q-12'")
     trace = runs[0].traces["m"]["q-12"][0]
-    assert shown(page) == trace.text and "owned" not in page.title()
+    assert shown(page) == inert(trace.text) and "owned" not in page.title()
     assert page.locator("#b-one .question").text_content() == "What is 12 + 0?"
     page.locator("#b-text").fill("")
     page.locator("#b-answer").fill("12")
@@ -131,12 +132,12 @@ def test_branches_are_tabs_and_every_sample_has_a_link(chromium: Browser, file: 
     assert [tab.text_content() for tab in tabs.all()] == ["✗ 0", "✓ 1", "✗ 2"]
     tabs.nth(1).click()
     until(page, "document.querySelector('#b-panel .facts').textContent.includes('answer 12,')")
-    assert shown(page) == runs[0].traces["m"]["q-12"][1].text
+    assert shown(page) == inert(runs[0].traces["m"]["q-12"][1].text)
     page.keyboard.press("ArrowRight")
     until(page, "document.querySelector('#b-panel .facts').textContent.includes('answer 9002')")
     assert unquote(page.url).endswith("#sample=m/q-12/2")
     again, _ = opened(chromium, file, "#sample=m/q-12/2")
-    assert shown(again) == runs[0].traces["m"]["q-12"][2].text
+    assert shown(again) == inert(runs[0].traces["m"]["q-12"][2].text)
     again.context.close()
     page.get_by_role("button", name="✓ direct").click()
     until(page, "document.querySelector('#b-one h3').textContent === 'direct, q-12'")
