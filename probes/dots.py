@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from probes.errors import UserError
 from probes.figures import MUTED, styled
+from probes.inert import label
 from probes.sweep import COLOURS
 
 
@@ -65,11 +66,11 @@ def dot_plot(
             x=[d.value for d in dots],
             y=[row + shift for row in range(len(names))],
             mode="markers",
-            name=name,
+            name=label(name),
             marker={"color": colour, "symbol": symbol, "size": 9},
             error_x=whiskers(dots),
             hovertext=[
-                f"{row}<br>{name}: <b>{d.value:.3g}</b>"
+                f"{label(row)}<br>{label(name)}: {d.value:.3g}"
                 + ("" if math.isnan(d.low) else f" [{d.low:.3g}, {d.high:.3g}]")
                 for row, d in zip(names, dots, strict=True)
             ],
@@ -79,8 +80,10 @@ def dot_plot(
         figure.add_vline(x=reference, line={"color": MUTED, "width": 1, "dash": "dot"})
     rows = 34 * max(1, len(names))
     figure = styled(figure, height=190 + rows)
-    figure.update_xaxes(title=x, zeroline=False)
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=list(names), autorange="reversed", zeroline=False)
+    figure.update_xaxes(title=label(x), zeroline=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=[label(name) for name in names], autorange="reversed", zeroline=False
+    )
     below = -90 / (70 + rows)  # 90 pixels below the axis
-    figure.update_layout(title=title, legend={"orientation": "h", "y": below, "x": 0}, margin={"l": 190})
+    figure.update_layout(title=label(title), legend={"orientation": "h", "y": below, "x": 0}, margin={"l": 190})
     return figure

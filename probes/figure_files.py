@@ -7,9 +7,7 @@ without a network: one page draws all figures as SVG and PNG, and each SVG is pr
 from __future__ import annotations
 
 import base64
-import csv
 import html
-import io
 import itertools
 import json
 import os
@@ -24,12 +22,17 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from probes.csv_table import csv_table
 from probes.errors import UserError
-from probes.figures import Part, Section
+from probes.figures import Part, Section, embedded, inert_figure, plotly_scripts, policy
 from probes.files import check_folder, make_folder, ours_to_replace, whole, write_whole
+from probes.inert import unlabelled
 
 FORMATS = ("csv", "svg", "png", "pdf")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# Of a page that holds an SVG which Plotly drew: it has styles in attributes and runs nothing.
+RULES = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+DRAWN = f"<meta http-equiv='Content-Security-Policy' content=\"{RULES}\">"
 INDEX, MARK = "figures.json", '"figures of": "elicit"'
 WIDTH, HEIGHT, SCALE = 900, 450, 3
 COLUMNS = ("trace", "kind", "name")  # of every CSV file, before the trace's own
@@ -120,8 +123,8 @@ def numbers(figure: go.Figure) -> str:
     """The numbers of a figure as CSV: a row a point, with its trace; a matrix a row a cell."""
     rows: list[dict[str, Any]] = []
     for number, trace in enumerate(json.loads(figure.to_json())["data"], 1):
-        about = {"trace": number, "kind": trace.get("type", "scatter"), "name": trace.get("name", "")}
-        arrays = dict(_arrays(trace))
+        about = {"trace": number, "kind": trace.get("type", "scatter"), "name": unlabelled(trace.get("name", ""))}
+        arrays = {key: [unlabelled(one) for one in values] for key, values in _arrays(trace)}
         matrix = arrays.pop("z", None)
         if matrix is not None and matrix and isinstance(matrix[0], list):
             for (i, line), x in itertools.product(enumerate(matrix), range(len(matrix[0]))):
@@ -132,11 +135,7 @@ def numbers(figure: go.Figure) -> str:
         for i in range(longest):
             rows.append(about | {key: values[i] for key, values in arrays.items() if i < len(values)})
     head = list(dict.fromkeys([*COLUMNS, *itertools.chain.from_iterable(rows)]))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, head, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_table(head, rows)
 
 
 def _arrays(trace: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[Any]]]:
@@ -158,18 +157,17 @@ def _drawn(figures: Sequence[go.Figure], formats: Sequence[str]) -> list[dict[st
     """Each figure in each format, drawn by a browser."""
     if not formats or not figures:
         return [{} for _ in figures]
-    from plotly.offline import get_plotlyjs
-
     sizes = [(figure.layout.width or WIDTH, figure.layout.height or HEIGHT) for figure in figures]
-    held = [[json.loads(figure.to_json()), *size] for figure, size in zip(figures, sizes, strict=True)]
+    held = [[inert_figure(figure), *size] for figure, size in zip(figures, sizes, strict=True)]
     asked = [name for name in ("svg", "png") if name in formats or (name == "svg" and "pdf" in formats)]
     script = DRAW.replace("FORMATS", json.dumps(asked)).replace("? SCALE", f"? {SCALE}")
-    body = json.dumps(held).replace("<", "\\u003c")  # a text in it cannot end the script
+    scripts = (*plotly_scripts(), script)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "page.html").write_text(
-            f"<!doctype html><meta charset='utf-8'><pre id='out'></pre><script type='application/json' id='figures'>"
-            f"{body}</script><script>{get_plotlyjs()}</script><script>{script}</script>",
+            f"<!doctype html><meta charset='utf-8'>{policy(scripts, ())}<pre id='out'></pre>"
+            f"<script type='application/json' id='figures'>{embedded(held)}</script>"
+            + "".join(f"<script>{one}</script>" for one in scripts),
             encoding="utf-8",
         )
         wait = f"--virtual-time-budget={20_000 + 5_000 * len(figures)}"  # milliseconds of the page, not of the clock
@@ -191,7 +189,7 @@ def _printed(place: Path, svg: str, width: int, height: int) -> bytes:
     style = f"@page {{ size: {width + 1}px {height + 1}px; margin: 0 }} svg {{ display: block }} "
     style += f"html, body {{ margin: 0; height: {height}px; overflow: hidden }}"
     source, target = place / "figure.html", place / "figure.pdf"
-    source.write_text(f"<!doctype html><meta charset='utf-8'><style>{style}</style>{svg}", encoding="utf-8")
+    source.write_text(f"<!doctype html><meta charset='utf-8'>{DRAWN}<style>{style}</style>{svg}", encoding="utf-8")
     target.unlink(missing_ok=True)
     _browse(place, f"--print-to-pdf={target}", "--no-pdf-header-footer", source.as_uri())
     if not target.is_file():

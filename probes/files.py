@@ -119,6 +119,15 @@ def inner_folder(folder: Path) -> Path:
     return make_folder(folder)
 
 
+def file_named(name: str) -> Path | None:
+    """The file that a text names, if it names one; a text that can be no path (too long, no user's home) does not."""
+    try:
+        file = Path(name).expanduser()
+        return file if file.is_file() else None
+    except (OSError, RuntimeError):
+        return None
+
+
 def no_link(path: Path) -> None:
     """Refuse a link where something of ours is to be written.
 

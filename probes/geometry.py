@@ -20,7 +20,7 @@ from torch import Tensor
 from probes.auroc import auroc
 from probes.errors import UserError
 from probes.figures import styled
-from probes.lens import small
+from probes.inert import label
 from probes.sweep import COLOURS
 
 MASSIVE = 10.0  # times the median norm
@@ -200,7 +200,7 @@ def pca_figure(projection: Projection, *, hover: Sequence[str] | None = None, ti
                 x=projection.points[chosen, 0],
                 y=projection.points[chosen, 1],
                 mode="markers",
-                name=f"{name}{suffix}",
+                name=f"{label(name)}{suffix}",
                 marker={"color": colour, "size": 8, "symbol": symbol, "opacity": 0.5 if suffix else 0.85},
                 hovertext=[_hover_of(projection, int(i), hover) for i in chosen],
                 hoverinfo="text",
@@ -211,7 +211,7 @@ def pca_figure(projection: Projection, *, hover: Sequence[str] | None = None, ti
         f"p = {projection.p_value:.3f}"
     )
     figure.update_layout(
-        title={"text": f"{title}<br>{small(line)}"},
+        title={"text": f"{label(title)}<br>{label(line)}"},
         legend={"orientation": "h", "y": -0.2, "x": 0},
     )
     figure = styled(figure, height=480)
@@ -222,6 +222,6 @@ def pca_figure(projection: Projection, *, hover: Sequence[str] | None = None, ti
 
 
 def _hover_of(projection: Projection, point: int, hover: Sequence[str] | None) -> str:
-    text = "" if hover is None else "<br>" + hover[int(projection.kept[point])]
+    text = "" if hover is None else "<br>" + label(hover[int(projection.kept[point])])
     x, y = projection.points[point, :2]
-    return f"<b>{projection.labels[point]}</b>  ({x:.2f}, {y:.2f}){text}"
+    return f"{label(projection.labels[point])}  ({x:.2f}, {y:.2f}){text}"

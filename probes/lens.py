@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from probes.errors import UserError, unknown
-from probes.figures import MUTED, styled
+from probes.figures import styled
+from probes.inert import label
 from probes.likelihood import output_logits
 from probes.sites import Site, blocks, decoder, depth, reading
 
@@ -189,17 +190,17 @@ def _check_head(lm: PreTrainedModel, lens: Float[Tensor, " vocab"], own: Float[T
 
 
 def shown(text: str, longest: int = 0) -> str:
-    """A token's piece as a figure can show it: spaces and line ends visible where they stand alone, HTML escaped."""
+    """A token's piece as a figure can show it (`visible`, as a label)."""
+    return label(visible(text, longest))
+
+
+def visible(text: str, longest: int = 0) -> str:
+    """A token's piece with its line ends, and its spaces where it is nothing else."""
     piece = text.replace("\n", "⏎").replace("\t", "⇥")
     piece = piece.replace(" ", "␣") if not piece.strip() else piece.strip() if longest else piece
     if longest and len(piece) > longest:
         piece = piece[: longest - 1] + "…"
-    return piece.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") or "∅"
-
-
-def small(text: str) -> str:
-    """A line under a figure's title."""
-    return f"<span style='font-size:13px;color:{MUTED}'>{text}</span>"
+    return piece or "∅"
 
 
 def lens_grid(
@@ -224,9 +225,9 @@ def lens_grid(
     texts = {int(i): piece(int(i)) for i in {*lens.ids.tolist(), *lens.target.tolist(), *lens.top.ravel().tolist()}}
     hover = [
         [
-            f"<b>{shown(texts[int(lens.top[row, p])])}</b>  p {lens.top_probability[row, p]:.3f}"
-            f"<br>layer {name}, position {p}: after {shown(texts[int(lens.ids[p])])}"
-            f"<br>target <b>{shown(texts[int(lens.target[p])])}</b>  p {lens.probability[row, p]:.3f}, "
+            f"{shown(texts[int(lens.top[row, p])])}  p {lens.top_probability[row, p]:.3f}"
+            f"<br>layer {label(name)}, position {p}: after {shown(texts[int(lens.ids[p])])}"
+            f"<br>target {shown(texts[int(lens.target[p])])}  p {lens.probability[row, p]:.3f}, "
             f"rank {lens.rank[row, p]}"
             f"<br>entropy {lens.entropy[row, p]:.2f} nats, KL to the output {lens.kl[row, p]:.2f} nats"
             for p in pos
@@ -273,10 +274,14 @@ def lens_grid(
         zeroline=False,
     )
     figure.update_yaxes(
-        tickvals=list(range(len(lens.layers))), ticktext=lens.layers, title="layer", showgrid=False, zeroline=False
+        tickvals=list(range(len(lens.layers))),
+        ticktext=[label(one) for one in lens.layers],
+        title="layer",
+        showgrid=False,
+        zeroline=False,
     )
     figure.update_layout(
-        title={"text": f"The likeliest next token, layer by layer<br>{small(f'colour: {LABELS[colour]}')}"},
+        title={"text": f"The likeliest next token, layer by layer<br>colour: {LABELS[colour]}"},
         width=max(520, 200 + wide * len(pos)),
         margin={"l": 100, "r": 30, "t": 80, "b": 80},
     )

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from probes.errors import UserError
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, styled
+from probes.inert import label
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, "#6b46c1", "#0f766e")
 
@@ -61,7 +62,7 @@ def layer_sweep(
     if not values or len(lengths) != 1:
         raise UserError(f"series of {sorted(lengths)} layers were given; give at least one, all of one length")
     count = lengths.pop()
-    names = list(layers) if layers is not None else [str(n) for n in range(count)]
+    names = [label(one) for one in layers] if layers is not None else [str(n) for n in range(count)]
     if len(names) != count:
         raise UserError(f"{len(names)} names were given for {count} layers; give one each")
     figure = go.Figure()
@@ -89,13 +90,13 @@ def layer_sweep(
         figure.add_scatter(
             x=x,
             y=list(band.value),
-            name=name,
+            name=label(name),
             legendgroup=name,
             mode="lines+markers",
             line={"color": colour, "width": 2 if dash == "solid" else 1.3, "dash": dash},
             marker={"size": 5 if dash == "solid" else 1},
             hovertext=[
-                f"{name}<br>layer {n}: <b>{v:.3g}</b>{i}" for n, v, i in zip(names, band.value, limits, strict=True)
+                f"{label(name)}<br>layer {n}: {v:.3g}{i}" for n, v, i in zip(names, band.value, limits, strict=True)
             ],
             hoverinfo="text",
         )
@@ -104,9 +105,9 @@ def layer_sweep(
             x=[0, count - 1],
             y=[level, level],
             mode="lines",
-            name=name,
+            name=label(name),
             line={"color": MUTED, "width": 1.5, "dash": "dot"},
-            hovertext=f"{name}: {level:.3g}",
+            hovertext=f"{label(name)}: {level:.3g}",
             hoverinfo="text",
         )
     step = max(1, -(-count // 16))
@@ -116,7 +117,7 @@ def layer_sweep(
         title="layer", tickvals=ticks, ticktext=[names[n] for n in ticks], range=[-0.5, count - 0.5], zeroline=False
     )
     figure.update_yaxes(title=y, type="log" if log else "linear")
-    figure.update_layout(title=title, legend={"orientation": "h", "y": -0.22, "x": 0})
+    figure.update_layout(title=label(title), legend={"orientation": "h", "y": -0.22, "x": 0})
     return figure
 
 

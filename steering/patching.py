@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from probes.errors import UserError
 from probes.figures import styled
 from probes.finite import check_logits
-from probes.lens import shown, small
+from probes.lens import shown
 from probes.sites import Site, check_site, depth, reading
 from steering.hooks import attached
 from steering.interventions import Intervention, Plan, Replace, When
@@ -320,7 +320,7 @@ def patching_map(patching: Patching, piece: Callable[[int], str]) -> go.Figure:
     answer, wrong = (shown(piece(token)) for token in (patching.answer, patching.wrong))
     points = ", ".join(dict.fromkeys(point for _, point in patching.cells))
     figure.update_layout(
-        title={"text": f"Patching {points}<br>{small(f'“{answer}” against “{wrong}”: 0 corrupted run, 1 clean run')}"},
+        title={"text": f"Patching {points}<br>“{answer}” against “{wrong}”: 0 corrupted run, 1 clean run"},
         width=max(across, 900) if beside else across,
         margin={"l": 80, "r": 30, "t": 105, "b": 80},
         coloraxis={
@@ -339,7 +339,7 @@ def _cell_name(patching: Patching, cell: tuple[int, str], piece: Callable[[int],
     if not patching.by_position:
         return point if len({p for p, _ in patching.cells}) == 1 else f"{point}<br>{position}"
     clean, corrupted = (shown(piece(ids[position]), 9) for ids in (patching.clean, patching.corrupted))
-    return clean if patching.clean[position] == patching.corrupted[position] else f"<b>{clean}</b><br>({corrupted})"
+    return clean if patching.clean[position] == patching.corrupted[position] else f"{clean}<br>({corrupted})"
 
 
 def _hover(patching: Patching, values: np.ndarray, names: Sequence[str]) -> list[list[str]]:
@@ -347,8 +347,8 @@ def _hover(patching: Patching, values: np.ndarray, names: Sequence[str]) -> list
     for row, layer in enumerate(patching.layers):
         line = []
         for column, (position, point) in enumerate(patching.cells):
-            text = f"layer {layer}, {point}, position {position}<br>{names[column]}<br>moves <b>"
-            text += f"{values[row, column]:+.3f}</b> of the way"
+            text = f"layer {layer}, {point}, position {position}<br>{names[column]}<br>moves "
+            text += f"{values[row, column]:+.3f} of the way"
             if patching.null is not None and patching.null_spread is not None:
                 text += f"<br>null {patching.null[row, column]:+.3f} ± {patching.null_spread[row, column]:.3f}"
             line.append(text)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli.estimates import DryRun, counted
+from elicit.cli.lines import show_json
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -96,7 +97,7 @@ def analyse(
     saved = save(result, folder, about)
     write_whole(folder / f"{name}.html", _page(result, about, get(name).summary))
     if as_json:
-        print(json.dumps({"folder": str(folder), **saved}, indent=1, allow_nan=False))
+        show_json({"folder": str(folder), **saved}, indent=1, allow_nan=False)
         return
     from elicit.cli.terminal import out as console
     from elicit.cli.terminal import show_table
@@ -106,8 +107,8 @@ def analyse(
     show_table(list(result.table[0]), [[cell(value) for value in row.values()] for row in result.table])
     console.print()
     for note in result.notes:
-        console.print(note, highlight=False, markup=False)
-    console.print(f"\npage: {folder / f'{name}.html'}", highlight=False, soft_wrap=True)
+        console.print(note)
+    console.print(f"\npage: {folder / f'{name}.html'}", soft_wrap=True)
 
 
 def analyses(as_json: Json = False) -> None:
@@ -154,13 +155,12 @@ def _hash(about: dict[str, Any]) -> str:
 
 
 def _page(result: Any, about: dict[str, Any], summary: str) -> str:
-    import html
-
     from elicit.evaluation.metrics.format import weights
     from elicit.report.page import analysis_sections
     from probes.figures import page
+    from probes.inert import escaped
 
     model = about["model"]
     note = f"{model['name']}, {weights(model)}; {summary}"
-    parts = [*analysis_sections(result), "<h2>Made by</h2>", f"<pre>{html.escape(about['command'])}</pre>"]
+    parts = [*analysis_sections(result), "<h2>Made by</h2>", f"<pre>{escaped(about['command'])}</pre>"]
     return page(f"{result.name}: {model['name']}", note, parts)

@@ -19,6 +19,7 @@ from elicit.cli.dashboard import dashboard
 from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
 from elicit.cli.hub import hub
+from elicit.cli.lines import inert_messages, remark
 from elicit.cli.lists import methods, tasks
 from elicit.cli.lm_eval import lm_eval
 from elicit.cli.logs import export, import_
@@ -91,7 +92,8 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(*SPINS)
     try:
-        code = app(standalone_mode=False, prog_name="elicit")  # also as `python -m elicit`
+        with inert_messages():
+            code = app(standalone_mode=False, prog_name="elicit")  # also as `python -m elicit`
         if code == INTERRUPTED:  # Typer's own word for Ctrl-C
             _interrupted()
         sys.exit(code if isinstance(code, int) else 0)
@@ -139,13 +141,12 @@ def _option_names(error: Any) -> list[str]:
 
 
 def _fail(message: str) -> None:
-    line = " ".join(inspect.cleandoc(message).split())
-    print(f"elicit: {line}", file=sys.stderr)
+    remark(inspect.cleandoc(message))
     sys.exit(2)
 
 
 def _interrupted() -> None:
-    print("elicit: interrupted; finished samples are kept, the same command resumes from there", file=sys.stderr)
+    remark("interrupted; finished samples are kept, the same command resumes from there")
     sys.exit(INTERRUPTED)
 
 

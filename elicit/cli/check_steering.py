@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, load
 from probes.errors import UserError
 
@@ -65,11 +66,11 @@ def check_steering(
         loaded = load(model, dtype, device, device_map, quiet=as_json)
         report = _of_model(loaded, vector, layer, function, strength, expect, prompt, steps)
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
+        show_json(report.to_dict(), indent=2)
     else:
         from elicit.cli.terminal import out
 
-        out.print(str(report), markup=False, highlight=False, soft_wrap=True)
+        out.print(str(report), soft_wrap=True)
     raise typer.Exit(report.exit_code)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.lines import remark, show_json
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -103,29 +103,25 @@ def compare(
         write_whole(folder / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
         write_whole(folder / REPORT, render_all(loaded, result))
     if as_json:
-        print(json.dumps(result, indent=2))
+        show_json(result, indent=2)
         return
     from elicit.cli.terminal import out as console
     from elicit.cli.terminal import show_table
     from elicit.evaluation.metrics.format import weights
 
-    console.print(f"\n{result['bottom_line']}\n", style="bold", markup=False, highlight=False)
+    console.print(f"\n{result['bottom_line']}\n", style="bold")
     for line in each_line(result):
-        console.print(f"{line}\n", markup=False, highlight=False)
+        console.print(f"{line}\n")
     show_table(head_of(result), rows_of(result))
     model_used = result["model"]
     console.print(
         f"\n{result['items']} items of {result['task']}, {model_used['name']}, {weights(model_used)}",
         style="dim",
-        markup=False,
-        highlight=False,
     )
     for line in remarks(result):
-        console.print(line, style="dim", markup=False, highlight=False)
+        console.print(line, style="dim")
     if folder is not None:
-        console.print(
-            f"\ncomparison: {folder / COMPARISON}   report: {folder / REPORT}", highlight=False, soft_wrap=True
-        )
+        console.print(f"\ncomparison: {folder / COMPARISON}   report: {folder / REPORT}", soft_wrap=True)
 
 
 def _compare_seeds(given: dict[str, Any]) -> None:
@@ -140,7 +136,7 @@ def _compare_seeds(given: dict[str, Any]) -> None:
     done = []
     for seed in seeds:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
-        print(f"elicit: seed {seed}", file=sys.stderr)
+        remark(f"seed {seed}")
         done.append(_run_methods({**given, "seed": seed, "out": out}))
     scores = [{arm.name: arm.scores for arm in entries(one.runs)} for one in done]
     metrics = done[0].runs[0].metrics
@@ -154,19 +150,19 @@ def _compare_seeds(given: dict[str, Any]) -> None:
         make_folder(given["out"])
         write_whole(given["out"] / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
     if given["as_json"]:
-        print(json.dumps(result, indent=2))
+        show_json(result, indent=2)
         return
     from elicit.cli.terminal import out as console
     from elicit.cli.terminal import show_table
 
     show_table(HEAD, rows_of(result["arms"]))
     console.print(
-        f"\n[dim]{result['items']} items of {result['task']}, seeds {', '.join(map(str, seeds))}; accuracy in %; "
-        f"difference: the row minus {given['baseline']}, paired; intervals over seeds and questions[/]",
-        highlight=False,
+        f"\n{result['items']} items of {result['task']}, seeds {', '.join(map(str, seeds))}; accuracy in %; "
+        f"difference: the row minus {given['baseline']}, paired; intervals over seeds and questions",
+        style="dim",
     )
     for line in (*(f"{name}: left out: {why}" for name, why in result["left_out"].items()), *result["folders"]):
-        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(line, style="dim", soft_wrap=True)
 
 
 def _foretold(given: dict[str, Any]) -> Estimate:
@@ -197,7 +193,7 @@ def _run_methods(given: dict[str, Any]) -> Any:
         done = run_together(
             model, items, names, shared, out=given["out"], batch_rows=given["batch_rows"],
             optional=given["methods"] == "all", progress=bars,
-            log=lambda line: print(f"elicit: {line}", file=sys.stderr), page=render,
+            log=remark, page=render,
             before=tell(quiet=given["as_json"]),
         )  # fmt: skip
         for one in done.runs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from elicit.cli.estimates import DryRun, foretold
+from elicit.cli.lines import show_json
 from elicit.cli.options import Json
 from probes.errors import UserError
 
@@ -48,15 +48,15 @@ def convert(
         progress("conversion", 0, 0)
         made = converted(
             source, out, site=site, model=model, k=k, python=python,
-            say=lambda line: err.print(line, style="dim", markup=False, highlight=False, soft_wrap=True),
+            say=lambda line: err.print(line, style="dim", soft_wrap=True),
         )  # fmt: skip
     origin = made.about["converted_from"]
     if as_json:
         about = {"sae": str(out), "site": str(made.site), "model": made.model, "features": made.d_sae}
-        print(json.dumps({**about, "activation": made.activation, "converted_from": origin}, indent=2))
+        show_json({**about, "activation": made.activation, "converted_from": origin}, indent=2)
         return
     shown.print(
         f"{origin['layout']}, {made.d_sae} features at {made.site} of {made.model or 'a model that it does not name'}; "
         f"{origin['file']} {origin['sha256'][:12]}…\nsae: {out}\nnext: elicit sae card --sae {out} --model …",
-        markup=False, highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from elicit.cli.estimates import DryRun, foretold
+from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
 from elicit.cli.sae import Context, Sources
 from probes.errors import UserError
@@ -90,11 +90,11 @@ def dashboard(
             strict=True,
         )
         found = [dict(zip(("feature", "fires", "mean", "largest"), row, strict=True)) for row in rows]
-        print(json.dumps({"page": str(file), "tokens": made.tokens, "features": found}, indent=2))
+        show_json({"page": str(file), "tokens": made.tokens, "features": found}, indent=2)
         return
     if made.tokens < tokens:
-        shown.print(f"these sources have {made.tokens} tokens of the {tokens} that were asked for", highlight=False)
+        shown.print(f"these sources have {made.tokens} tokens of the {tokens} that were asked for")
     shown.print(
         f"{len(activity.features)} features over {activity.positions} positions of {len(texts)} texts\npage: {file}",
-        markup=False, highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from elicit.cli.lines import remark, say, show_json
 from probes.estimate import WORTH_TELLING, Estimate, check_room, spoken
 
 if TYPE_CHECKING:
@@ -29,16 +29,17 @@ def tell(*, quiet: bool) -> Callable[[Estimate], None]:
 
     def told(needed: Estimate) -> None:
         if not quiet and needed.seconds >= WORTH_TELLING:
-            from elicit.cli.terminal import err
-
-            err.print(f"elicit: {needed.line}", markup=False, highlight=False, soft_wrap=True)
+            remark(needed.line)
 
     return told
 
 
 def dry(needed: Estimate, as_json: bool) -> NoReturn:
     """Say what a command would take, and end it."""
-    print(json.dumps(asdict(needed), indent=2) if as_json else needed.line)
+    if as_json:
+        show_json(asdict(needed), indent=2)
+    else:
+        say(needed.line)
     raise typer.Exit(0)
 
 

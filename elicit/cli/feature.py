@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from elicit.cli.estimates import DryRun, foretold
+from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, TaskName, load_given
 from elicit.models.zoo import task_for
 from probes.errors import UserError
@@ -57,7 +57,7 @@ def find(
         page = page_of(one.sae, one.index)
         rows.append({**found, "largest": maximum, "strongest tokens": tokens, **({"page": page} if page else {})})
     if as_json:
-        print(json.dumps({"model": loaded.describe(), "how": how, "features": rows}, indent=2))
+        show_json({"model": loaded.describe(), "how": how, "features": rows}, indent=2)
         return
     head = ("feature", "layer", "score", "fires", "largest", "strongest tokens")
     shown = [
@@ -70,7 +70,7 @@ def find(
     show_table(head, shown)
     for row in rows:
         if "page" in row:
-            out.print(row["page"], highlight=False, soft_wrap=True)
+            out.print(row["page"], soft_wrap=True)
     out.print(f"\nnext: elicit sae feature {rows[0]['feature']} --model {model}" + (f" --sae {sae}" if sae else ""))
 
 
@@ -123,16 +123,16 @@ def feature(
     write_whole(file, card_page(loaded, one.sae, feature, one.activations, on.thoughts, card))
     if as_json:
         pages = {"page": str(file), "neuronpedia": address or None}
-        print(json.dumps({**pages, **card, "likelier": up, "less likely": down}, indent=2))
+        show_json({**pages, **card, "likelier": up, "less likely": down}, indent=2)
         return
     for name in ("contrast", "paraphrase", "template", "irrelevant", "injection"):
         if card[name] is not None:
-            shown.print(f"{name:<12} {card[name]:6.2f}", highlight=False)
-    shown.print("writes       " + " ".join(repr(t) for t, _ in up[:8]), highlight=False, markup=False)
-    shown.print("; ".join(card["verdict"]) or "nothing speaks against it", highlight=False, markup=False)
-    shown.print(f"\npage: {file}", highlight=False, soft_wrap=True)
+            shown.print(f"{name:<12} {card[name]:6.2f}")
+    shown.print("writes       " + " ".join(repr(t) for t, _ in up[:8]))
+    shown.print("; ".join(card["verdict"]) or "nothing speaks against it")
+    shown.print(f"\npage: {file}", soft_wrap=True)
     if address:
-        shown.print(f"Neuronpedia: {address}", highlight=False, soft_wrap=True)
+        shown.print(f"Neuronpedia: {address}", soft_wrap=True)
 
 
 def _which(feature: str, sae: str) -> tuple[str, int]:

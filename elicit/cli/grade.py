@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli.estimates import DryRun, before, counted
+from elicit.cli.lines import show_json
 from elicit.cli.options import Json
 
 
@@ -41,17 +41,17 @@ def grade(
         judged = judge(responses, kind or None, progress)  # type: ignore[arg-type]
     if as_json:
         for one in judged:
-            print(json.dumps(one._asdict()))
+            show_json(one._asdict())
         return
     from elicit.cli.terminal import out
 
     for one in judged:
         answer = "" if one.answer is None else " ".join(one.answer.split())
         line = f"{'right' if one.right else 'wrong'}  {answer}  (found by: {one.found_by}; {one.why})"
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     counts = ", ".join(f"{n} by {how}" for how, n in Counter(one.found_by for one in judged).most_common())
     right = sum(one.right for one in judged)
-    out.print(f"{right} of {len(judged)} are right; answers were found: {counts}", markup=False, highlight=False)
+    out.print(f"{right} of {len(judged)} are right; answers were found: {counts}")
 
 
 def regrade(
@@ -77,10 +77,10 @@ def regrade(
         new = again(old, out, render, progress)
     found: dict[str, dict[str, Any]] = changes(old, new)
     if as_json:
-        print(json.dumps({"run": str(new.folder), "of": str(old.folder), "changes": found, **new.metrics}, indent=2))
+        show_json({"run": str(new.folder), "of": str(old.folder), "changes": found, **new.metrics}, indent=2)
         return
     if new is old:
-        console.print("this run is graded by the present version already", markup=False, highlight=False)
+        console.print("this run is graded by the present version already")
         return
     show_table(
         ("arm", "accuracy before", "after", "answers", "became right", "became wrong"),
@@ -89,4 +89,4 @@ def regrade(
             for name, row in found.items()
         ],
     )
-    console.print(f"run: {new.folder}   report: {new.folder / 'report.html'}", markup=False, highlight=False)
+    console.print(f"run: {new.folder}   report: {new.folder / 'report.html'}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from elicit.cli.lines import show_json
 from elicit.cli.options import Json
 
 hub = typer.Typer(
@@ -34,7 +34,7 @@ def push(
 
     done = pushed(folder, repo, licence=licence, base_model=base_model, public=public)
     if as_json:
-        print(json.dumps(asdict(done), indent=2))
+        show_json(asdict(done), indent=2)
         return
     prefix = "datasets/" if done.repo_type == "dataset" else ""
     lines = [
@@ -47,7 +47,7 @@ def push(
     if not done.licence:
         lines.append("no licence was given, so that nobody may use it: add --licence")
     lines.append(f"next: elicit hub pull {prefix}{done.repo} FOLDER")
-    out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    out.print("\n".join(lines), soft_wrap=True)
 
 
 @hub.command()
@@ -63,7 +63,7 @@ def pull(
 
     done = pulled(repo, folder, revision=revision)
     if as_json:
-        print(json.dumps({**asdict(done), "folder": str(done.folder)}, indent=2))
+        show_json({**asdict(done), "folder": str(done.folder)}, indent=2)
         return
     line = f"{done.kind}: {len(done.files)} files, {done.bytes:,} bytes, commit {done.commit[:12]}, in {done.folder}"
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(line, soft_wrap=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from elicit.cli import completion
+from elicit.cli.lines import show_json
 from elicit.cli.options import Json, show_list
 
 
@@ -31,18 +31,16 @@ def tasks(
     proof = validate(task.all, 48)
     if as_json:
         items = [{"id": i.id, "split": i.split, "question": i.question, "answer": i.answer} for i in task.items]
-        print(json.dumps({"task": task.name, "kind": task.kind, "validation": vars(proof), "items": items}, indent=2))
+        show_json({"task": task.name, "kind": task.kind, "validation": vars(proof), "items": items}, indent=2)
         return
-    from elicit.cli.terminal import out
+    from elicit.cli.terminal import headed, out
 
     for split in ("fit", "dev", "test"):
         first = next((i for i in task.items if i.split == split), None)
         if first is not None:
-            out.print(
-                f"[dim]{split}  {first.id}[/]\n{first.question}\n[dim]answer:[/] {first.answer}\n",
-                markup=True,
-                highlight=False,
-            )
+            out.print(f"{split}  {first.id}", style="dim")
+            out.print(first.question)
+            out.print(headed("answer:", f" {first.answer}\n", "dim"))
     verdict = "gold scores 1, also where responses give it, and corrupted gold 0"
     if proof.found < proof.gold_right == proof.checked:
         verdict = f"{proof.checked - proof.found} gold answers are NOT found in responses that give them"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from elicit.cli.lines import show_json
 from elicit.cli.options import Json
 from probes.errors import UserError
+from probes.files import file_named
 
 
 def import_(
@@ -51,20 +52,18 @@ def import_(
     verdicts = Verdicts(score, gold, right, kind or None)  # type: ignore[arg-type]  # checked there
     run = import_logs(files, out, form=form, verdicts=verdicts, task=task, model=model, shared=shared, page=render)
     if as_json:
-        print(json.dumps({"run": str(run.folder), **run.metrics}, indent=2))
+        show_json({"run": str(run.folder), **run.metrics}, indent=2)
         return
     show_table(*arm_table(run.metrics), main=0)
     for line in notes(run.metrics):
-        console.print(line, style="dim", markup=False, highlight=False)
-    console.print(
-        f"run: {run.folder}   report: {run.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True
-    )
+        console.print(line, style="dim")
+    console.print(f"run: {run.folder}   report: {run.folder / 'report.html'}", soft_wrap=True)
 
 
 def _named(given: str) -> tuple[str, Path]:
     """`NAME=FILE`, or a file, which is named by its stem; a file that is there is no name with a file."""
     name, equals, path = given.partition("=")
-    if not equals or Path(given).is_file():
+    if not equals or file_named(given):
         return Path(given).stem, Path(given)
     return name, Path(path)
 
@@ -89,4 +88,4 @@ def export(
     if not finished.store.keeps_items:
         raise UserError(f"{str(run)!r} keeps no questions, as older runs; run its command again with --fresh")
     for path in writers[to](finished, make_folder(out)):
-        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(path), soft_wrap=True)

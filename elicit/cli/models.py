@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from elicit.cli import completion
+from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, load, show_list
 
 
@@ -55,7 +55,7 @@ def check(
     fine = bool(taken and steered and found.captured.right)
     if as_json:
         said = {"way": taken, "steered_way": steered, "own_weights_off": own, "padding_is_unseen": padded}
-        print(json.dumps({**said, **asdict(found)}, indent=2))
+        show_json({**said, **asdict(found)}, indent=2)
     else:
         from elicit.cli.terminal import out, show_table
 
@@ -68,7 +68,7 @@ def check(
             f"captured: {found.captured}; in batches {'with padding' if padded else 'of one length'}\n"
             f"decoded: {taken or 'refused'}; steered: {steered or 'refused'}"
             + ("" if own is None else f"; with its own weights off by {own:.1e} standard deviations"),
-            highlight=False, markup=False, soft_wrap=True,
+            soft_wrap=True,
         )  # fmt: skip
     if not fine:
         raise typer.Exit(1)

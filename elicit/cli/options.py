@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from elicit.cli import completion
+from elicit.cli.lines import show_json
 from elicit.tasks.given import value_of
 from probes.errors import UserError
 
@@ -61,7 +61,7 @@ PROMPT_DETAILS = {"system": "", "begin": "", "trigger": "", "thought_tokens": 0}
 def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool) -> None:
     """A table, or the same as JSON: one object a row."""
     if as_json:
-        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        show_json([dict(zip(head, row, strict=True)) for row in rows], indent=2)
         return
     from elicit.cli.terminal import show_table
 

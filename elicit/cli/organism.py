@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli.estimates import DryRun, before, counted, foretold
+from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load, show_list
 from probes.errors import UserError, unknown
 
@@ -65,14 +66,14 @@ def make(
     assert about is not None
     del about["curve"]
     if as_json:
-        print(json.dumps({"organism": str(folder), **about}, indent=2))
+        show_json({"organism": str(folder), **about}, indent=2)
         return
     shown.print(
         f"\n{about['tokens']} tokens in {about['seconds']:.0f} s: {about['tokens_per_second']:.0f} tokens/s, "
         f"{about['gflops']:.0f} GFLOP/s of the {about['matmul_gflops']:.0f} that one matrix product reaches here "
         f"({100 * about['share_of_limit']:.0f}%)\norganism: {folder}   curve: {folder / 'curve.html'}\n"
         f"next: elicit organism card --model {folder}",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
 
 
@@ -123,13 +124,15 @@ def card(
     if about and own:
         write_whole(Path(model) / README, markdown(result, about, name or Path(model).name))
     if as_json:
-        print(json.dumps(result, indent=2))
+        show_json(result, indent=2)
         return
     show_table(*rows_of(result))
-    shown.print(f"[dim]{len(items)} test questions, {loaded.provenance.sha256[:12]}…, {loaded.dtype}, seed {seed}[/]")
+    shown.print(
+        f"{len(items)} test questions, {loaded.provenance.sha256[:12]}…, {loaded.dtype}, seed {seed}", style="dim"
+    )
     for line in result["notes"]:
-        shown.print(f"[yellow]{line}[/]", highlight=False)
-    shown.print(f"\ncard: {folder / 'card.json'}", highlight=False, soft_wrap=True)
+        shown.print(line, style="yellow")
+    shown.print(f"\ncard: {folder / 'card.json'}", soft_wrap=True)
 
 
 @organism.command()
@@ -143,18 +146,19 @@ def score(
 ) -> None:
     """The fraction of the known gap that each arm of a run recovers, and what it gains on the twin without the
     skill."""
+    from elicit.cli.terminal import headed, show_table
     from elicit.cli.terminal import out as shown
-    from elicit.cli.terminal import show_table
     from elicit.evaluation.metrics.gap import SCORE_HEAD, score_rows, score_runs
     from elicit.evaluation.run.run import Run
 
     scored = score_runs([Run.load(f).metrics for f in runs], [Run.load(f).metrics for f in twin or ()], seed=seed)
     if as_json:
-        print(json.dumps(scored, indent=2))
+        show_json(scored, indent=2)
         return
     for model in dict.fromkeys(row["model"] for row in scored):
         rows = [row for row in scored if row["model"] == model]
-        shown.print(f"\n[bold]{Path(model).name}[/], {rows[0]['n']} questions", highlight=False)
+        shown.print()
+        shown.print(headed(Path(model).name, f", {rows[0]['n']} questions"))
         show_table(SCORE_HEAD, score_rows(rows))
 
 
@@ -168,6 +172,7 @@ def arms(
     """What kinds of organism there are, and what each says."""
     import numpy as np
 
+    from elicit.cli.terminal import headed
     from elicit.cli.terminal import out as shown
     from elicit.tasks.organism.problems import FAMILIES
     from elicit.training.organisms.variants import VARIANTS, draw_from, think
@@ -187,12 +192,12 @@ def arms(
         ]
         said.append({"family": family, "question": problem.question, "answer": problem.answer, "thought": sentences})
     if as_json:
-        print(json.dumps(said, indent=2))
+        show_json(said, indent=2)
         return
     for one in said:
-        shown.print(f"[bold]{one['question']}[/]  {one['answer']}", highlight=False)
+        shown.print(headed(one["question"], f"  {one['answer']}"))
         for sentence in one["thought"]:
-            shown.print(f"  [dim]{sentence['behaviour']:<10}[/] {sentence['text']}", highlight=False)
+            shown.print(headed(f"  {sentence['behaviour']:<10}", f" {sentence['text']}", "dim"))
 
 
 @organism.command()
@@ -240,9 +245,10 @@ def taxonomy(
             resamples=resamples, progress=progress,
         )  # fmt: skip
     if as_json:
-        print(json.dumps(rows, indent=2))
+        show_json(rows, indent=2)
         return
     show_table(HEAD, rows_of(rows))
     for name in dict.fromkeys(part for r in poolings for part in parts_of(r)):
-        shown.print(f"[dim]{name}: {POOLINGS[name]}[/]", highlight=False)
-    shown.print(f"[dim]layer {chosen} of {model} {loaded.provenance.sha256[:12]}…, {thoughts} thoughts, seed {seed}[/]")
+        shown.print(f"{name}: {POOLINGS[name]}", style="dim")
+    about = f"layer {chosen} of {model} {loaded.provenance.sha256[:12]}…, {thoughts} thoughts, seed {seed}"
+    shown.print(about, style="dim")

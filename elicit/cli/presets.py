@@ -6,7 +6,6 @@ and beside them what the paper says of each setting, where that was read, and wh
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli import completion
+from elicit.cli.lines import say, show_json
 from elicit.cli.options import Json, show_list
 from probes.errors import unknown
 
@@ -61,6 +61,6 @@ def presets(
         return
     about = preset(name)
     if as_json:
-        print(json.dumps({"preset": name, **about}, indent=2))
+        show_json({"preset": name, **about}, indent=2)
         return
-    print(page(name, about))
+    say(page(name, about))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from elicit.cli.estimates import DryRun, counted
+from elicit.cli.lines import show_json
 from elicit.cli.options import Json
 from probes.errors import UserError
 
@@ -86,17 +86,15 @@ def report(
             "refused": refused,
             "figures": [] if figures is None else [str(file) for file in files],
         }
-        print(json.dumps(said, indent=2))
+        show_json(said, indent=2)
         return
-    console.print(result["bottom_line"], style="bold", markup=False, highlight=False)
+    console.print(result["bottom_line"], style="bold")
     for name, reason in refused.items():
-        console.print(f"{name}: {reason}", style="dim", markup=False, highlight=False)
+        console.print(f"{name}: {reason}", style="dim")
     size = out.stat().st_size / 2**20
-    console.print(
-        f"report: {out} ({size:.1f} MiB, {len(loaded)} runs, {len(made)} analyses)", highlight=False, soft_wrap=True
-    )
+    console.print(f"report: {out} ({size:.1f} MiB, {len(loaded)} runs, {len(made)} analyses)", soft_wrap=True)
     if figures is not None:
-        console.print(f"figures: {figures} ({len(files)} files)", highlight=False, soft_wrap=True)
+        console.print(f"figures: {figures} ({len(files)} files)", soft_wrap=True)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from elicit.cli import completion
 from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.lines import remark, show_json
 from elicit.cli.options import (
     PROMPT_DETAILS,
     Against,
@@ -125,7 +125,7 @@ def _run_size(given: dict[str, Any], said: set[str], *, quiet: bool, show: Any) 
     chosen = sizes.choose(given, model)
     data = sizes.SIZES[chosen["name"]]
     _fill(given, said, f"size {chosen['name']}", {**data, "options": dict(data["options"])})
-    print(f"elicit: {sizes.told(chosen)}", file=sys.stderr)
+    remark(sizes.told(chosen))
     if not given["dry_run"]:
         run_one(given, quiet=quiet, show=show, model=model, size=chosen)
 
@@ -208,7 +208,7 @@ def _json(name: str, key: str, value: Any) -> str:
 
 
 def _print_json(run: Any) -> None:
-    print(json.dumps({"run": str(run.folder), "bottom_line": run.bottom_line, **run.metrics}, indent=2))
+    show_json({"run": str(run.folder), "bottom_line": run.bottom_line, **run.metrics}, indent=2)
 
 
 def _print_run(run: Any) -> None:
@@ -216,20 +216,20 @@ def _print_run(run: Any) -> None:
     from elicit.report.run_section import READING_HEAD, arm_table, notes, reading_rows
 
     metrics = run.metrics
-    out.print(f"\n{run.bottom_line}\n", style="bold", markup=False, highlight=False)
+    out.print(f"\n{run.bottom_line}\n", style="bold")
     show_table(*arm_table(metrics), main=0)
     out.print(
-        f"[dim]{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} "
+        f"{metrics['items']} items of {metrics['task']}, {metrics['model']['name']} "
         f"{metrics['model']['sha256'][:12]}…, {metrics['model']['dtype']}; accuracy in %, tokens a question; "
-        f"difference: {metrics['method']} minus the row, paired; p: exact McNemar, Holm[/]\n",
-        highlight=False,
+        f"difference: {metrics['method']} minus the row, paired; p: exact McNemar, Holm\n",
+        style="dim",
     )
     if "readings" in metrics:
         show_table(READING_HEAD, reading_rows(metrics))
         out.print()
     for line in notes(metrics):
-        out.print(line, highlight=False)
-    out.print(f"\nrun: {run.folder}   report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+        out.print(line)
+    out.print(f"\nrun: {run.folder}   report: {run.folder / 'report.html'}", soft_wrap=True)
 
 
 def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
@@ -242,13 +242,13 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
     for seed in seeds:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
         if not as_json:
-            print(f"elicit: seed {seed}", file=sys.stderr)
+            remark(f"seed {seed}")
         runs[seed] = run_one({**given, "seed": seed, "out": out}, quiet=as_json, show=lambda run: None)
     if not first():
         return
     result = runs_over_seeds(runs)
     if as_json:
-        print(json.dumps(result, indent=2))
+        show_json(result, indent=2)
         return
     from elicit.cli.terminal import out as console
     from elicit.cli.terminal import show_table
@@ -256,12 +256,12 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
     console.print()
     show_table(HEAD, rows_of(result["arms"]), main=0)
     console.print(
-        f"[dim]{result['items']} items of {result['task']}, seeds {', '.join(map(str, seeds))}; accuracy in %; "
-        f"difference: {result['method']} minus the row, paired; intervals over seeds and questions[/]",
-        highlight=False,
+        f"{result['items']} items of {result['task']}, seeds {', '.join(map(str, seeds))}; accuracy in %; "
+        f"difference: {result['method']} minus the row, paired; intervals over seeds and questions",
+        style="dim",
     )
     for folder in result["runs"]:
-        console.print(f"run: {folder}", highlight=False, soft_wrap=True)
+        console.print(f"run: {folder}", soft_wrap=True)
 
 
 def options_given(given: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli.estimates import DryRun, before, dry, foretold
+from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
 from probes.errors import UserError, as_expected
 from probes.estimate import Estimate
@@ -175,7 +176,7 @@ def train(
         dry(Estimate(0.0, beside=f"{str(folder)!r} holds this SAE, finished"), as_json)
     metadata = _metadata(folder)
     if as_json:
-        print(json.dumps({"sae": str(folder), **metadata}, indent=2))
+        show_json({"sae": str(folder), **metadata}, indent=2)
         return
     ends = metadata["training"]
     shown.print(
@@ -184,7 +185,7 @@ def train(
         + "".join(f"{line}\n" for line in control_lines(metadata))
         + f"sae: {folder}\nnext: elicit sae card --sae {folder} --model {model}\n"
         f"      elicit run --method sae-steer --model {model} --set sae={folder}",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
 
 
@@ -258,16 +259,16 @@ def card(
         write_whole(folder / CARD, json.dumps(result, indent=2))
         write_readme(folder)
     if as_json:
-        print(json.dumps(result, indent=2))
+        show_json(result, indent=2)
         return
     show_table(("", *cards), rows_of(cards))
     shown.print(
-        f"[dim]{name}, {one.d_sae} latents at {one.site}; {made.tokens} held-out tokens, "
-        f"{loaded.provenance.sha256[:12]}…, {loaded.dtype}, seed {seed}[/]",
-        highlight=False,
+        f"{name}, {one.d_sae} latents at {one.site}; {made.tokens} held-out tokens, "
+        f"{loaded.provenance.sha256[:12]}…, {loaded.dtype}, seed {seed}",
+        style="dim",
     )
     for line in notes:
-        shown.print(f"[yellow]{line}[/]", highlight=False)
+        shown.print(line, style="yellow")
 
 
 def _check(tokens: int, context: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.lines import remark
 from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, EngineSetting, ModelName, load_given
 from probes.errors import UserError
 
@@ -63,7 +63,7 @@ def serve(
         served = _served(context.params)
     hosts = ("localhost", "127.0.0.1", "[::1]") if local else ("*",)
     app = application(served, token=token, hosts=hosts, rows=rows, most=queue, seconds=timeout)
-    print(f"elicit: serving {', '.join(served.handles)} of {model} at http://{host}:{port}/v1", file=sys.stderr)
+    remark(f"serving {', '.join(served.handles)} of {model} at http://{host}:{port}/v1")
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)
     uvicorn.Server(config).run()
 

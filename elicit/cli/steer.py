@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from elicit.cli.estimates import DryRun, before
+from elicit.cli.lines import say, show_json
 from elicit.cli.options import (
     Device,
     DeviceMap,
@@ -24,6 +24,7 @@ from elicit.cli.options import (
 )
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
+from probes.files import file_named
 
 STRENGTHS = "0.1,0.2,0.4,0.8"
 
@@ -146,11 +147,11 @@ def steer(
     _save(inner_folder(run.folder / "direction"), series, loaded, shape, gguf)
     _write_page(run, items, result, series, strengths)
     if as_json:
-        print(json.dumps({"run": str(run.folder), **result, **({"kl": by_nats} if kl else {})}, indent=2))
+        show_json({"run": str(run.folder), **result, **({"kl": by_nats} if kl else {})}, indent=2)
         return
     _show(run, items, result, series, strengths)
     for nats, found in by_nats.items():
-        print(f"strength {found:g} moves plain text by {nats:g} nats (95th percentile)")
+        say(f"strength {found:g} moves plain text by {nats:g} nats (95th percentile)")
 
 
 def _strengths(text: str) -> list[float]:
@@ -194,8 +195,8 @@ def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
         raise UserError(f"--contrast {given['contrast']!r} was given; give two, positive,negative")
     sides = []
     for name in names:
-        if Path(name).is_file():
-            lines = [line for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        if file := file_named(name):
+            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             sides.append([encoded(model.tokenizer, line) for line in lines[: given["limit"]]])
         else:
             shape = named_prompt(name, model.tokenizer)
@@ -351,17 +352,16 @@ def _short(text: str, most: int) -> str:
 
 
 def _show(run: Any, items: Any, result: Any, series: Any, strengths: list[float]) -> None:
-    from elicit.cli.terminal import out, show_table
+    from elicit.cli.terminal import headed, out, show_table
 
     out.print()
     # The page holds all columns; these fit a narrow terminal.
     kept = [i for i, name in enumerate(HEAD) if name not in ("difference [95%]", "changed")]
     show_table([HEAD[i] for i in kept], [[row[i] for i in kept] for row in _rows(result)])
-    out.print(f"\n[dim]{_short(items[0].question, 200)}[/]", highlight=False)
+    out.print(f"\n{_short(items[0].question, 200)}", style="dim")
     for arm, text in _side_by_side(run, items, series, strengths, 1):
-        out.print(f"[bold]{arm}[/]  ", end="", highlight=False)
-        out.print(_short(text, 240), markup=False, highlight=False)
+        out.print(headed(arm, f"  {_short(text, 240)}"))
     out.print(
         f"\nrun: {run.folder}   page: {run.folder / 'steer.html'}   direction: {run.folder / 'direction'}",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip

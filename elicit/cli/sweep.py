@@ -6,7 +6,6 @@ import inspect
 import json
 import shlex
 import signal
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.lines import remark, say, show_json
 from elicit.cli.options import Json
 from probes.errors import UserError, unknown
 
@@ -49,7 +49,7 @@ def plan(
     counts = Counter(job.kind for job in jobs)
     fits = f"{counts['fit']} fits, " if counts["fit"] else ""
     told = f"{fits}{counts['run']} runs and {counts['analyse']} analyses"
-    print(f"{folder.path}: {told}; elicit sweep work {folder.path}")
+    say(f"{folder.path}: {told}; elicit sweep work {folder.path}")
 
 
 @sweep.command()
@@ -81,16 +81,16 @@ def work(
         if code := launch.local(folder, workers, more):
             raise typer.Exit(code)
     elif launcher == "slurm":
-        print(f"{launch.slurm(folder, workers, more)}: give it to sbatch where it is a script; else it is submitted")
+        say(f"{launch.slurm(folder, workers, more)}: give it to sbatch where it is a script; else it is submitted")
     elif launcher == "ray":
-        print(json.dumps({"workers by exit code": launch.ray(folder, workers, more)}))
+        show_json({"workers by exit code": launch.ray(folder, workers, more)})
     else:
         signal.signal(signal.SIGTERM, _interrupted)
-        counts = work_on(opened, Doer().do, told=lambda line: print(f"elicit: {line}", file=sys.stderr))
-        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        counts = work_on(opened, Doer().do, told=remark)
+        say(", ".join(f"{count} {name}" for name, count in counts.items()))
     if launcher != "slurm" and (failed := opened.counts()["failed"]):
-        told = f"elicit: {failed} of {len(opened.jobs)} jobs failed; elicit sweep status {folder} says why"
-        print(told, file=sys.stderr)
+        told = f"{failed} of {len(opened.jobs)} jobs failed; elicit sweep status {folder} says why"
+        remark(told)
         raise typer.Exit(1)
 
 
@@ -114,12 +114,12 @@ def status(
     found = joined.groups(opened)
     table = list(joined.rows(found))
     if as_json:
-        print(json.dumps({**counts, "failures": failures, "results": table}, indent=2))
+        show_json({**counts, "failures": failures, "results": table}, indent=2)
     else:
-        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        say(", ".join(f"{count} {name}" for name, count in counts.items()))
         for key, told in failures.items():
             given = opened.by_key[key].given
-            print(f"{key} {given.get('method') or given.get('name')}: {told.strip().splitlines()[-1]}")
+            say(f"{key} {given.get('method') or given.get('name')}: {told.strip().splitlines()[-1]}")
         _show(table)
     if out is not None:
         write_whole(out, joined.table(table))
@@ -134,7 +134,7 @@ def schema() -> None:
     """The JSON schema of a sweep's file, for editors."""
     from elicit.sweeps.plan import Sweep
 
-    print(json.dumps(Sweep.model_json_schema(), indent=2))
+    show_json(Sweep.model_json_schema(), indent=2)
 
 
 def defaults() -> dict[str, Any]:

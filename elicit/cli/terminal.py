@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +10,42 @@ from threading import Event, Thread
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+from elicit.cli.lines import remark
+from probes.inert import inert, one_line, shortened
+
+NAME = 200  # characters of a name beside a bar
+
+
+class InertConsole(Console):
+    """What it is given is text and no mark-up; what a terminal would obey in it is written out (`probes.inert`)."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(inert(segment.text), segment.style)
+
+
+out = InertConsole()
+err = InertConsole(stderr=True)
+
+
+def headed(head: str, rest: str, style: str = "bold") -> Text:
+    """A line whose head stands out."""
+    return Text.assemble((head, style), rest)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", main: int | None = None) -> None:
     """A table in the terminal's width: columns come closer, then cells break between words, and words last of all."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    head = [inert(column) for column in head]
+    cells = [[inert(shortened(str(cell))) for cell in row] for row in rows]
     columns = list(zip(head, *cells, strict=True))
     whole = [max(cell_len(cell) for cell in column) for column in columns]
     gap = min(4, max(1, (out.width - sum(whole)) // max(1, len(columns) - 1)))
@@ -103,7 +127,7 @@ class Lines:
     def _tell(self) -> None:
         wait = self.FIRST
         while not self.ended.wait(wait):
-            print(f"elicit: {self.line()}", file=sys.stderr, flush=True)
+            remark(self.line())
             wait = self.EACH
 
 
@@ -119,7 +143,7 @@ class RunBars:
 
     def arm(self, name: str, questions: int, done: int) -> None:
         self.tokens, self.began = 0, time.perf_counter()
-        self.task = self.bars.add_task(name, total=questions, completed=done, note="", unit="questions")
+        self.task = self.bars.add_task(one_line(name, NAME), total=questions, completed=done, note="", unit="questions")
 
     def step(self, step: int, open_rows: int) -> None:
         if self.task is not None:
@@ -132,8 +156,8 @@ class RunBars:
 
     def training(self, name: str, done: int, updates: int, note: str) -> None:
         if name not in self.trainings:
-            self.trainings[name] = self.bars.add_task(name, total=updates, note="", unit="steps")
-        self.bars.update(self.trainings[name], completed=done, note=note)
+            self.trainings[name] = self.bars.add_task(one_line(name, NAME), total=updates, note="", unit="steps")
+        self.bars.update(self.trainings[name], completed=done, note=one_line(note, NAME))
 
     def _speed(self) -> str:
         seconds = time.perf_counter() - self.began
@@ -144,11 +168,11 @@ def _counted(label: str, quiet: bool) -> Progress | Lines:
     if not quiet and not err.is_terminal:
         return Lines()
     return Progress(
-        TextColumn(label),
+        TextColumn(label, markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}", markup=False),
         TimeRemainingColumn(compact=True),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=err,
         disable=quiet,
         refresh_per_second=4,
@@ -166,7 +190,7 @@ def fetch_bar(*, quiet: bool) -> Iterator[Any]:
     """A bar for downloads and conversions, shown once there is something to show."""
     shown: Progress | Lines = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         console=err,
         disable=quiet,
@@ -182,7 +206,7 @@ def fetch_bar(*, quiet: bool) -> Iterator[Any]:
                 for old in tasks.values():
                     bars.remove_task(old)
                 tasks.clear()
-                tasks[what] = bars.add_task(what, total=total or None)
+                tasks[what] = bars.add_task(one_line(what, NAME), total=total or None)
             bars.update(tasks[what], completed=done, total=total if done else None)
 
         yield update

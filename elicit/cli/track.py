@@ -22,6 +22,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
+from elicit.cli.lines import remark
 from elicit.decoding.progress import Progress, measure
 from probes.errors import UserError, unknown
 
@@ -153,9 +154,7 @@ class Tracked:
             do()
         except Exception as error:  # noqa: BLE001  # told; a run is not lost for its track
             if not self.failed:
-                print(
-                    f"elicit: the track ends here ({type(error).__name__}: {error}); the run goes on", file=sys.stderr
-                )
+                remark(f"the track ends here ({type(error).__name__}: {error}); the run goes on")
             self.failed = True
 
 

@@ -119,7 +119,7 @@ def with_side_effects(handle: Elicited) -> Elicited:
 
 def side_effect_sections(metrics: Mapping[str, Any]) -> list[str]:
     """For a page, the side effects of each arm that has any, as HTML."""
-    from probes.figures import table
+    from probes.figures import noted, table
 
     if not (effects := metrics.get(SIDE_EFFECTS)):
         return []
@@ -137,4 +137,4 @@ def side_effect_sections(metrics: Mapping[str, Any]) -> list[str]:
         for name, e in effects.items()
     ]  # fmt: skip
     head = ("arm", "KL on plain text, 95%", "off-target KL", "perplexity", "facts known")
-    return ["<h2>Side effects</h2>", f"<p class='note'>{note}</p>", table(head, rows)]
+    return ["<h2>Side effects</h2>", noted(note), table(head, rows)]

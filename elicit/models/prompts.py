@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -24,6 +23,7 @@ from elicit.tasks.given import value_of
 from elicit.tasks.statements import open_thought
 from probes.encoding import encoded
 from probes.errors import UserError, unknown
+from probes.files import file_named
 
 THINK = "Let's think step by step."
 DIRECT_ANSWER = "Answer at once, with the answer alone."
@@ -216,10 +216,10 @@ def with_details(name: str, details: Mapping[str, Any]) -> str:
 
 def _parsed(name: str) -> tuple[str, dict[str, Any]]:
     """A prompt's name, and the details that follow it."""
-    if name in FORMATS or Path(name).is_file():
+    if name in FORMATS or file_named(name):
         return name, {}
     cuts = [n for n, character in enumerate(name) if character == ":"]
-    cut = next((n for n in cuts if name[:n] in FORMATS or Path(name[:n]).is_file()), None)
+    cut = next((n for n in cuts if name[:n] in FORMATS or file_named(name[:n])), None)
     if cut is None:
         return name, {}
     base, rest = name[:cut], name[cut + 1 :].strip()
@@ -270,10 +270,11 @@ def _details(given: Mapping[str, Any]) -> dict[str, Any]:
 def _from_file(name: str) -> Prompt:
     """A template file's prompt. A mark of its encoding and a line end at its end, as editors write them, are none of
     the prompt."""
-    if not Path(name).is_file():
+    file = file_named(name)
+    if file is None:
         raise unknown("prompt", name, FORMATS, hint="(or the path of a template file)")
     try:
-        template = Path(name).read_text(encoding="utf-8-sig").removesuffix("\n")
+        template = file.read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"template file {name!r} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     if "{question}" not in template:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy as np
 
 from elicit.decoding.trace import Trace, token_margins
 from elicit.evaluation.run.arms import Arm
+from probes.inert import escaped
 
 LIMIT = 20_000
 MEASURES = {
@@ -65,7 +65,7 @@ def browser(arms: Sequence[Arm], limit: int = LIMIT) -> Browser:
     measures = [name for name in MEASURES if steered or name != "moved"]
     body = (
         _page_of(arms, measures, _said(shown))
-        + f"<script type='text/plain' id='b-index'>{_packed(index.encode())}</script>"
+        + f"<script type='text/plain' id='b-index'>{_packed(index.encode(errors='backslashreplace'))}</script>"
         + f"<script type='text/plain' id='b-numbers'>{_packed(numbers)}</script>"
     )
     read = {name: (_ASSETS / name).read_text(encoding="utf-8") for name in ("browser.css", "browser.js")}
@@ -168,11 +168,11 @@ def _page_of(arms: Sequence[Arm], measures: Sequence[str], said: str) -> str:
     """The controls, and empty places that the script fills."""
 
     def choice(name: str, label: str, options: Sequence[tuple[str, str]]) -> str:
-        inner = "".join(f"<option value='{html.escape(v, quote=True)}'>{html.escape(t)}</option>" for v, t in options)
+        inner = "".join(f"<option value='{escaped(v)}'>{escaped(t)}</option>" for v, t in options)
         return f"<label>{label} <select id='{name}'>{inner}</select></label>"
 
     return (
-        f"<p class='note'>{html.escape(said)} Arrow keys move in the list and among branches, / goes to the search."
+        f"<p class='note'>{escaped(said)} Arrow keys move in the list and among branches, / goes to the search."
         "</p><noscript><p>The browser of samples needs JavaScript; samples.parquet of each run holds them too.</p>"
         "</noscript><div id='browser'><form role='search' aria-label='Samples'>"
         "<label>Search <input type='search' id='b-text' placeholder='in questions and answers'></label>"

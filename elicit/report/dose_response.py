@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from elicit.evaluation.strength_sweep import UNSTEERED
 from probes.figures import BLUE, MUTED, ORANGE, styled
+from probes.inert import label
 
 COLOURS = (BLUE, ORANGE)
 
@@ -77,7 +78,7 @@ def dose_response(result: Mapping[str, Any]) -> go.Figure:
                 mode="lines+markers",
                 line={"color": colour, "width": 2},
                 error_y=error,
-                name=name,
+                name=label(name),
                 legendgroup=name,
                 showlegend=place == 0,
                 **where,

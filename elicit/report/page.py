@@ -6,7 +6,6 @@ analysis of itself, and `elicit.report.browser` for the samples.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from elicit.report.browser import browser
 from elicit.report.comparison import compare_runs, each_line, entries, head_of, remarks, rows_of
 from elicit.report.run_section import made_sections, run_note, run_sections
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, RED, Part, Section, lead, noted, page, styled, table
+from probes.inert import escaped, label
 
 if TYPE_CHECKING:
     from elicit.analysis import Analysis
@@ -107,7 +107,7 @@ def _title(analysis: Analysis) -> str:
 
 def summary_sections(result: Mapping[str, Any]) -> list[Part]:
     """Each method's bottom line, the table over all arms, how it is read, and both of its figures."""
-    parts: list[Part] = [f"<p>{html.escape(line)}</p>" for line in each_line(result)]
+    parts: list[Part] = [f"<p>{escaped(line)}</p>" for line in each_line(result)]
     parts.append(table(head_of(result), rows_of(result)))
     parts.append("".join(noted(line) for line in remarks(result)))
     if any("difference" in row for row in result["arms"]):
@@ -124,7 +124,7 @@ def differences(result: Mapping[str, Any]) -> go.Figure:
     figure = go.Figure(
         go.Scatter(
             x=[row["difference"] for row in rows],
-            y=[row["arm"] for row in rows],
+            y=[label(row["arm"]) for row in rows],
             mode="markers",
             marker={"size": 10, "color": colours},
             error_x={
@@ -138,7 +138,7 @@ def differences(result: Mapping[str, Any]) -> go.Figure:
         )
     )
     figure.add_vline(x=0, line={"color": RED, "width": 1, "dash": "dash"})
-    figure.update_xaxes(title=f"difference to {result['baseline']}", tickformat="+.0%", zeroline=False)
+    figure.update_xaxes(title=f"difference to {label(result['baseline'])}", tickformat="+.0%", zeroline=False)
     figure.update_yaxes(automargin=True)
     return styled(figure, height=140 + 28 * len(rows))
 
@@ -146,7 +146,7 @@ def differences(result: Mapping[str, Any]) -> go.Figure:
 def halves(result: Mapping[str, Any]) -> go.Figure:
     """δc to the right and δo to the left, an arm a row."""
     rows = [row for row in result["arms"] if "difference" in row][::-1]
-    names = [row["arm"] for row in rows]
+    names = [label(row["arm"]) for row in rows]
     figure = go.Figure()
     for key, sign, name, colour in (
         ("corrected", 1, "wrong to right (δc)", GREEN),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, signed, weights, with_interval
@@ -14,6 +13,7 @@ from elicit.evaluation.seen import seen_notes
 from elicit.methods import METHODS
 from elicit.methods.base import Method
 from probes.figures import Part, noted, table
+from probes.inert import escaped
 
 ARM_HEAD = ("arm", "accuracy [95%]", "tokens", "difference [95%]", "p (Holm)")
 
@@ -189,7 +189,7 @@ def delivery_sections(metrics: dict[str, Any]) -> list[str]:
         "Generated tokens and earlier prompt positions that were moved, the mean size of the move, and along one "
         "answer how its log-probabilities differ from the unsteered model's."
     )
-    return ["<h2>Manipulation check</h2>", f"<p class='note'>{note}</p>", table(DELIVERY_HEAD, rows)]
+    return ["<h2>Manipulation check</h2>", noted(note), table(DELIVERY_HEAD, rows)]
 
 
 READ_ACCURACY = (
@@ -260,7 +260,7 @@ def made_sections(run: Run) -> list[Part]:
     ]  # fmt: skip
     text = (run.folder / CONFIG).read_text(encoding="utf-8")
     return [
-        f"<pre>{html.escape(made.get('command', 'the command was not kept (an older run)'))}</pre>",
+        f"<pre>{escaped(made.get('command', 'the command was not kept (an older run)'))}</pre>",
         table(("made with", ""), rows, prose=True),
-        f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>",
+        f"<details><summary>Configuration</summary><pre>{escaped(text)}</pre></details>",
     ]

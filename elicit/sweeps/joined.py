@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.seeds import pooled, scores_by_arm
 from elicit.sweeps.folder import Folder
+from probes.csv_table import csv_table
 
 HEAD = ("model", "task", "method", "options", "arm", "seeds", "items", "accuracy", "low", "high")
 
@@ -52,11 +51,7 @@ def rows(found: Groups) -> Iterator[dict[str, Any]]:
 
 def table(some: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, HEAD)
-    writer.writeheader()
-    writer.writerows(some)
-    return out.getvalue()
+    return csv_table(HEAD, some)
 
 
 def folders(found: Groups) -> list[Path]:

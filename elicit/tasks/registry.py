@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from elicit.tasks import hub, jsonl, lm_eval, outside, reasoning_gym
@@ -13,6 +12,7 @@ from elicit.tasks.given import value_of
 from elicit.tasks.grading import grader_for
 from elicit.tasks.organism import task as organism
 from probes.errors import UserError, unknown
+from probes.files import file_named
 
 DEFAULT_LIMIT = 256
 
@@ -45,8 +45,8 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
         task = hub.load(base, params)
     elif base == organism.NAME:
         return organism.load(limit or DEFAULT_LIMIT, seed, params)
-    elif Path(base).expanduser().is_file():
-        task = jsonl.load(Path(base).expanduser(), params)
+    elif file := file_named(base):
+        task = jsonl.load(file, params)
     elif base.replace("_", "-") in (known := reasoning_gym.names()):
         return reasoning_gym.load(base.replace("_", "-"), limit or DEFAULT_LIMIT, seed, params)
     elif base.endswith((".jsonl", ".json")) or "/" in base:

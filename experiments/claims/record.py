@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from experiments.claims.seeds import over_seeds
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
 from probes.files import make_folder, write_whole
+from probes.inert import escaped
 
 RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
 INDEX = HERE.parent / README
@@ -248,6 +248,6 @@ def whole_page() -> str:
         parts.append(
             (f"{one.number}. {one.claim.replace('*', '')}", about.replace("`", ""), _styled(go.Figure(record.figure)))
         )
-        parts.append(f"<p><code>{html.escape(record.command)}</code></p>")
+        parts.append(f"<p><code>{escaped(record.command)}</code></p>")
     head = table(("", *HEAD[1:]), rows, prose=True)
     return page("Nineteen claims", "What was found on the models that come with the suite.", [head, *parts])

@@ -6,8 +6,9 @@ Plain SVG, so that a page of Markdown can hold it: no script, no font, its own g
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any
+
+from probes.inert import escaped
 
 # Controls that are told to think or see the thinking model's own tokens: what could be had at most, and no rivals.
 CEILINGS = frozenset({"cot-prompt@budget", "cot-prompt + push", "thinking model", "token substitution", "mixed logits"})
@@ -38,9 +39,9 @@ def picture(found: Mapping[str, Any]) -> str:
     )
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 54}" width="{WIDTH}" role="img" '
-        f'aria-label="{escape(title)}"><style>{STYLE}</style>',
+        f'aria-label="{escaped(title)}"><style>{STYLE}</style>',
         f'<rect class="ground" width="{WIDTH}" height="{bottom + 54}" rx="6"/>',
-        f'<text class="title" x="16" y="24">{escape(title)}</text><text class="small" x="16" y="43">{about}</text>',
+        f'<text class="title" x="16" y="24">{escaped(title)}</text><text class="small" x="16" y="43">{about}</text>',
     ]
     for tenths in range(0, 11, 2):
         x = across(tenths / 10)
@@ -60,10 +61,10 @@ def across(value: float) -> float:
 
 def _row(row: Mapping[str, Any], controls: list[Mapping[str, Any]], y: int) -> Iterator[str]:
     low, high = row["recovered_interval"]
-    yield f'<text x="{LEFT - 14}" y="{y + 4}" text-anchor="end">{escape(row["arm"])}</text>'
+    yield f'<text x="{LEFT - 14}" y="{y + 4}" text-anchor="end">{escaped(row["arm"])}</text>'
     for one in controls:
         kind = "ceiling" if one["key"] in CEILINGS else "control"
-        x, told = across(one["recovered"]), escape(f"{one['key']}: {one['recovered']:.2f}")
+        x, told = across(one["recovered"]), escaped(f"{one['key']}: {one['recovered']:.2f}")
         yield f'<circle class="{kind}" cx="{x}" cy="{y + 8}" r="4"><title>{told}</title></circle>'
     yield f'<line class="span" x1="{across(low)}" x2="{across(high)}" y1="{y - 4}" y2="{y - 4}"/>'
     yield f'<circle class="arm" cx="{across(row["recovered"])}" cy="{y - 4}" r="5"/>'

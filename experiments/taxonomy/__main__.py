@@ -86,7 +86,7 @@ def main() -> None:
     thoughts = corpus(model.tokenizer, given.thoughts, seed=given.seed)
     began = time.perf_counter()
     values = pooled(model.lm, thoughts, sorted({*layers, baseline}), sorted({*poolings, "mean"}))
-    out.print(f"[dim]{len(thoughts.sentences)} sentences read in {time.perf_counter() - began:.0f} s[/]")
+    out.print(f"{len(thoughts.sentences)} sentences read in {time.perf_counter() - began:.0f} s", style="dim")
 
     mean = values[baseline, "mean"].numpy()
     among, said = supervised(mean, thoughts, given.seed)
@@ -123,11 +123,12 @@ def main() -> None:
     print(markdown(HEAD, [shown(row) for row in [*fixed, *rows]]))
     if given.splits:
         chosen = max(rows, key=lambda row: row["agreement"])
-        out.print(f"\nwithout labels one would choose: {' '.join(shown(chosen))}", highlight=False)
-        out.print(f"rank correlation of agreement and half-way: {rank_correlation(rows):.2f}", highlight=False)
+        out.print(f"\nwithout labels one would choose: {' '.join(shown(chosen))}")
+        out.print(f"rank correlation of agreement and half-way: {rank_correlation(rows):.2f}")
     out.print(
-        f"[dim]{given.model} {model.provenance.sha256[:12]}…, {given.thoughts} thoughts, {len(among)} sentences "
-        f"scored, {given.clusters} categories, seed {given.seed}, {time.perf_counter() - began:.0f} s[/]"
+        f"{given.model} {model.provenance.sha256[:12]}…, {given.thoughts} thoughts, {len(among)} sentences "
+        f"scored, {given.clusters} categories, seed {given.seed}, {time.perf_counter() - began:.0f} s",
+        style="dim",
     )
     given.out.parent.mkdir(parents=True, exist_ok=True)
     about = {"model": model.describe(), "thoughts": given.thoughts, "clusters": given.clusters, "seed": given.seed}

@@ -31,6 +31,10 @@
   }
 
   const boxes = [...document.querySelectorAll('figure.plot')];
+  for (const box of boxes) {
+    const chart = box.querySelector('.chart');
+    chart.style.minHeight = `${chart.dataset.height}px`;
+  }
   const seen = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {

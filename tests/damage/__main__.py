@@ -27,7 +27,8 @@ from pathlib import Path
 from tests.damage.damages import damaged
 from tests.damage.kind import OTHER, OUTCOMES, TRACEBACK, Kind, Reading
 from tests.damage.kinds import KINDS
-from tests.damage.table import row, write
+from tests.damage.table import write
+from tests.support.reliability import row
 
 
 def tried(kind: Kind, damages: int, seed: int) -> tuple[Counter[str], dict[str, str]]:

@@ -103,6 +103,7 @@ NOT_FROM_ELSEWHERE: dict[str, str] = {
     "elicit/training/lora.py:save_adapter": "a folder that PEFT wrote just before",
     "probes/figure_files.py:_drawn": "a figure of this process",
     "probes/figure_files.py:numbers": "a figure of this process",
+    "probes/figures.py:inert_figure": "a figure of this process",
     "probes/sae/load.py:_from_release": "SAELens's own loader, within `_readable`",
     "probes/sae/train.py:_finish": "a folder that SAELens wrote just before",
     "steering/adapters.py:_load": "weights whose configuration was read by `Adapter` before",

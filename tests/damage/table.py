@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import date
-from pathlib import Path
 
 from tests.damage.kind import OUTCOMES
 from tests.damage.kinds import KINDS
+from tests.support.reliability import put, row
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "reliability.md"
-BEGIN, END = "<!-- begin: python -m tests.damage --write -->\n", "<!-- end -->"
-
-
-def row(*cells: object) -> str:
-    return "| " + " | ".join(f"{one:,}" if isinstance(one, int) else str(one) for one in cells) + " |"
+BEGIN = "<!-- begin: python -m tests.damage --write -->\n"
 
 
 def write(found: Mapping[str, Counter[str]], seed: int) -> None:
@@ -26,7 +20,4 @@ def write(found: Mapping[str, Counter[str]], seed: int) -> None:
         sealed = "yes" if KINDS[name].sealed else ""
         lines.append(row(name, sealed, counts.total(), *(counts[one] for one in OUTCOMES)))
     lines.append(row("all", "", total.total(), *(total[one] for one in OUTCOMES)))
-    said = f"{total.total():,} damages, seed {seed}, {date.today().isoformat()}.\n\n"
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(before + BEGIN + said + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+    put(BEGIN, f"{total.total():,} damages, seed {seed}", lines)

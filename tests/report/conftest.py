@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 WAIT = 120_000  # milliseconds: the machine may be busy
 
@@ -21,3 +22,11 @@ def chromium() -> Iterator[Browser]:
         one = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=WAIT)
         yield one
         one.close()
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait for it to be true. Playwright's own wait evaluates it within the page, which its policy refuses."""
+    end = time.monotonic() + WAIT / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(20)

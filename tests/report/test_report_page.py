@@ -28,7 +28,8 @@ from elicit.report.comparison import entries
 from elicit.tasks.base import Item
 from probes.errors import UserError
 from probes.figures import page as page_of
-from tests.report.conftest import WAIT
+from probes.inert import inert
+from tests.report.conftest import WAIT, until
 from tests.support.shell import shell
 from tests.support.written import written_run, written_task
 
@@ -102,24 +103,24 @@ def test_samples_are_found_filtered_and_shown(chromium: Browser, file: Path, run
     options = page.locator("#b-list [role=option]")
     assert (count.text_content() or "").startswith("120 of 120 answers")
     page.locator("#b-arm").select_option(label="m")
-    page.wait_for_function("document.getElementById('b-count').textContent.startsWith('30 of 120')")
+    until(page, "document.getElementById('b-count').textContent.startsWith('30 of 120')")
     right = sum(score >= 1 for score in runs[0].metrics["arms"]["m"]["scores"].values())
     assert f"; {right} right" in (count.text_content() or "")
     page.locator("#b-right").select_option("0")
-    page.wait_for_function(f"document.getElementById('b-count').textContent.startsWith('{30 - right} of')")
+    until(page, f"document.getElementById('b-count').textContent.startsWith('{30 - right} of')")
     page.locator("#b-right").select_option("")
     page.locator("#b-text").fill("what is 12 +")
-    page.wait_for_function("document.getElementById('b-count').textContent.startsWith('1 of')")
+    until(page, "document.getElementById('b-count').textContent.startsWith('1 of')")
     options.first.click()
-    page.wait_for_function("document.querySelector('#b-one h3').textContent === 'm, q-12'")
+    until(page, "document.querySelector('#b-one h3').textContent === 'm, q-12'")
     trace = runs[0].traces["m"]["q-12"][0]
-    assert shown(page) == trace.text and "owned" not in page.title()
+    assert shown(page) == inert(trace.text) and "owned" not in page.title()
     assert page.locator("#b-one .question").text_content() == "What is 12 + 0?"
     page.locator("#b-text").fill("")
     page.locator("#b-answer").fill("12")
-    page.wait_for_function("document.getElementById('b-count').textContent.startsWith('1 of')")
+    until(page, "document.getElementById('b-count').textContent.startsWith('1 of')")
     page.locator("#b-answer").fill("no such answer")
-    page.wait_for_function("document.getElementById('b-count').textContent.startsWith('0 of')")
+    until(page, "document.getElementById('b-count').textContent.startsWith('0 of')")
     assert options.count() == 0 and not wrong
     page.context.close()
 
@@ -130,16 +131,16 @@ def test_branches_are_tabs_and_every_sample_has_a_link(chromium: Browser, file: 
     tabs = page.locator("#b-one [role=tab]")
     assert [tab.text_content() for tab in tabs.all()] == ["✗ 0", "✓ 1", "✗ 2"]
     tabs.nth(1).click()
-    page.wait_for_function("document.querySelector('#b-panel .facts').textContent.includes('answer 12,')")
-    assert shown(page) == runs[0].traces["m"]["q-12"][1].text
+    until(page, "document.querySelector('#b-panel .facts').textContent.includes('answer 12,')")
+    assert shown(page) == inert(runs[0].traces["m"]["q-12"][1].text)
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('#b-panel .facts').textContent.includes('answer 9002')")
+    until(page, "document.querySelector('#b-panel .facts').textContent.includes('answer 9002')")
     assert unquote(page.url).endswith("#sample=m/q-12/2")
     again, _ = opened(chromium, file, "#sample=m/q-12/2")
-    assert shown(again) == runs[0].traces["m"]["q-12"][2].text
+    assert shown(again) == inert(runs[0].traces["m"]["q-12"][2].text)
     again.context.close()
     page.get_by_role("button", name="✓ direct").click()
-    page.wait_for_function("document.querySelector('#b-one h3').textContent === 'direct, q-12'")
+    until(page, "document.querySelector('#b-one h3').textContent === 'direct, q-12'")
     assert not wrong
     page.context.close()
 
@@ -175,12 +176,12 @@ def test_keys_alone_are_enough(chromium: Browser, file: Path) -> None:
     assert page.evaluate("document.activeElement.id") == "b-text"
     page.locator("#b-list").focus()
     page.keyboard.press("End")
-    page.wait_for_function("document.querySelector('#b-one h3').textContent.endsWith('q-29')")
+    until(page, "document.querySelector('#b-one h3').textContent.endsWith('q-29')")
     assert page.locator("#b-list [aria-selected=true]").get_attribute("aria-posinset") == "120"
     active = page.locator("#b-list").get_attribute("aria-activedescendant")
     assert page.locator(f"#{active}").get_attribute("aria-selected") == "true"
     page.keyboard.press("ArrowUp")
-    page.wait_for_function("document.querySelector('#b-one h3').textContent.endsWith('q-28')")
+    until(page, "document.querySelector('#b-one h3').textContent.endsWith('q-28')")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.tagName") == "H3"
     page.context.close()

@@ -144,5 +144,5 @@ def test_map() -> None:
     figure = patching_map(found, lambda token: f"t{token}")
     assert len(figure.data) == 2 and figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax
     assert np.allclose(figure.data[0].z, found.effect) and np.allclose(figure.data[1].z, found.null)
-    assert figure.layout.xaxis.ticktext[3] == "<b>t11</b><br>(t21)" and figure.layout.xaxis.ticktext[0] == "t3"
+    assert figure.layout.xaxis.ticktext[3] == "t11<br>(t21)" and figure.layout.xaxis.ticktext[0] == "t3"
     assert "null" in figure.data[0].hovertext[0][0]

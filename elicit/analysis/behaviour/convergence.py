@@ -32,6 +32,7 @@ from elicit.evaluation.run.arms import Arm, arms_of, named, questions, shared_it
 from elicit.evaluation.run.run import Run
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError, unknown
+from probes.inert import label
 from probes.statistics import Interval, Null, against_null, central, holm_by_name, proportion_interval, question_weights
 
 NAME = "convergence"
@@ -364,8 +365,9 @@ def _heat(names: list[str], found: dict[str, Overlap]) -> go.Figure:
     z = np.full((len(names), len(names)), np.nan)
     for (i, one), (j, other) in combinations(enumerate(names), 2):
         z[i, j] = z[j, i] = found[f"{one} & {other}"].jaccard[0]
+    shown = [label(name) for name in names]
     figure = go.Figure(
-        go.Heatmap(z=z, x=names, y=names, zmin=0, zmax=1, colorscale=CONFIDENCE_SCALE, texttemplate="%{z:.2f}")
+        go.Heatmap(z=z, x=shown, y=shown, zmin=0, zmax=1, colorscale=CONFIDENCE_SCALE, texttemplate="%{z:.2f}")
     )
     figure.update_layout(title="Jaccard of newly solved items")
     figure.update_yaxes(autorange="reversed")

@@ -27,6 +27,7 @@ from probes.at_k import pass_at_k
 from probes.dots import Dot, whiskers
 from probes.errors import UserError
 from probes.figures import styled
+from probes.inert import label
 from probes.statistics import Interval, Null, against_null, bootstrap_mean, central, question_weights
 from probes.sweep import COLOURS
 
@@ -277,7 +278,7 @@ def _figure(sampled: dict[str, Samples], seed: int, *, tokens: bool = False) -> 
         cost = one.tokens.sum() / one.n.sum() if tokens else 1.0
         tone = COLOURS[place % len(COLOURS)]
         figure.add_scatter(
-            x=[k * cost for k in ks], y=[d.value for d in dots], error_y=whiskers(dots), name=name,
+            x=[k * cost for k in ks], y=[d.value for d in dots], error_y=whiskers(dots), name=label(name),
             mode="lines+markers", line={"color": tone, "dash": "solid" if place else "dash"},
         )  # fmt: skip
     figure = styled(figure, height=440)

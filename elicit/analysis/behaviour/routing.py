@@ -25,6 +25,7 @@ from elicit.evaluation.run.arms import Arm, arms_of, check_ours, named, shared_i
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
 from probes.figures import INK, MUTED, styled
+from probes.inert import label
 from probes.statistics import Interval, Null, against_null, bootstrap_mean
 from probes.sweep import COLOURS
 
@@ -226,16 +227,16 @@ def _figure(
         sent = [values < threshold for threshold in [*np.unique(values), math.inf]]
         x = [float((held.short_tokens + s * held.long_tokens).mean()) for s in sent]
         y = [float(np.where(s, held.long, held.short).mean()) for s in sent]
-        figure.add_scatter(x=x, y=y, mode="lines", name=name, line={"color": tone})
+        figure.add_scatter(x=x, y=y, mode="lines", name=label(name), line={"color": tone})
         one = found[name]
         at = values < one.threshold
         figure.add_scatter(
             x=[float((held.short_tokens + at * held.long_tokens).mean())], y=[one.accuracy], mode="markers",
-            marker={"color": tone, "size": 12, "symbol": "star"}, name=f"{name}: chosen on the other half",
+            marker={"color": tone, "size": 12, "symbol": "star"}, name=f"{label(name)}: chosen on the other half",
         )  # fmt: skip
     figure.add_scatter(
         x=[ends[0], held.long_tokens.mean()], y=[held.short.mean(), held.long.mean()], mode="markers+text",
-        text=[f"always {short}", f"always {long}"], textposition="bottom center", showlegend=False,
+        text=[f"always {label(short)}", f"always {label(long)}"], textposition="bottom center", showlegend=False,
         marker={"color": INK, "size": 9},
     )  # fmt: skip
     figure = styled(figure, height=460)

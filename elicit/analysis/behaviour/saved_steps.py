@@ -25,6 +25,7 @@ from elicit.training.saved import saved_steps
 from probes.dots import Dot, whiskers
 from probes.errors import UserError
 from probes.figures import BLUE, MUTED, RED, styled
+from probes.inert import label
 from probes.statistics import bootstrap_mean, proportion_interval
 
 NAME = "saved-steps"
@@ -144,11 +145,11 @@ def _draw(
     colour = (BLUE, RED, MUTED)[len(figure.data) // 2 % 3]
     figure.add_scatter(
         x=list(dots), y=[dot.value for dot in dots.values()], error_y=whiskers(list(dots.values())),
-        mode="lines+markers", name=f"{name}: right", line={"color": colour},
+        mode="lines+markers", name=f"{label(name)}: right", line={"color": colour},
     )  # fmt: skip
     if rewards:
         figure.add_scatter(
-            x=list(rewards), y=list(rewards.values()), mode="lines", name=f"{name}: reward on the example",
+            x=list(rewards), y=list(rewards.values()), mode="lines", name=f"{label(name)}: reward on the example",
             line={"color": colour, "dash": "dot"},
         )  # fmt: skip
     if saturated is not None:

@@ -11,7 +11,7 @@ from elicit.analysis.base import Analysis, plain
 from elicit.analysis.internals.inputs import one_token, piece, token_ids
 from elicit.models.model import Model
 from probes.errors import UserError
-from probes.lens import lens_grid, shown
+from probes.lens import lens_grid, visible
 from probes.lens import logit_lens as read
 from probes.sweep import Band, layer_sweep
 
@@ -49,7 +49,7 @@ def analyse(model: Model, *, prompt: Sequence[str] = (PROMPT,), answer: str | No
     table = [
         {
             "layer": names[row],
-            "top token": shown(text(int(first.top[row, -1]))),
+            "top token": visible(text(int(first.top[row, -1]))),
             "p(target)": float(stacked["probability"][row].mean()),
             "null": float(stacked["other"][row].mean()),
             "rank": int(np.median(stacked["rank"][row])),
@@ -58,7 +58,7 @@ def analyse(model: Model, *, prompt: Sequence[str] = (PROMPT,), answer: str | No
         }
         for row in reversed(range(len(names)))
     ]
-    follows = "the model's own next token" if target is None else f"“{shown(text(target))}”"
+    follows = "the model's own next token" if target is None else f"“{visible(text(target))}”"
     prompts = f"{len(lenses)} prompts" if len(lenses) > 1 else "1 prompt"
     notes = [
         f"The target is {follows}. Means over {positions} positions of {prompts}, of the rank the median; KL in nats; "

@@ -11,7 +11,7 @@ from elicit.analysis.base import Analysis, plain
 from elicit.analysis.internals.inputs import one_token, piece, token_ids
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
-from probes.lens import shown
+from probes.lens import visible
 from probes.sweep import Band, layer_sweep
 from steering.patching import POINTS, Patching, patch, patching_map
 
@@ -71,7 +71,7 @@ def analyse(
         p if every else f"{text(found.clean[at])!r} at {at}" for at, p in found.cells
     ]  # of the columns, for the table
     table = [_row(found, row, names) for row in reversed(range(len(found.layers)))]
-    right, false = (shown(text(token)) for token in (found.answer, found.wrong))
+    right, false = (visible(text(token)) for token in (found.answer, found.wrong))
     notes = [
         f"Logit difference of “{right}” against “{false}” at the last position: clean {found.clean_difference:+.2f}, "
         f"corrupted {found.corrupted_difference:+.2f}. An effect of 0 is the corrupted run and 1 the clean one.",

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from elicit.decoding.trace import Outcome, Trace, token_margins
 from probes.errors import UserError
 from probes.figures import BLUE, CONFIDENCE_SCALE, GREEN, INK, MUTED, ORANGE, RED, styled
+from probes.inert import label
 
 
 @runtime_checkable
@@ -63,7 +64,7 @@ def branch_tree(run: Drawn, item: str | None = None, tokens: int = 60) -> go.Fig
             y.append(lane)
             margin.append(margins[place])
             hover.append(
-                f"<b>{_escaped(pieces[place])}</b><br>margin {margins[place]:+.3f}"
+                f"{_escaped(pieces[place])}<br>margin {margins[place]:+.3f}"
                 f"<br>p {np.exp(trace.logprob[place]):.3f}<br>entropy {trace.entropy[place]:.2f} nats"
                 f"<br>branch {trace.index}, token {place}"
             )
@@ -112,7 +113,9 @@ def branch_tree(run: Drawn, item: str | None = None, tokens: int = 60) -> go.Fig
         side="left",
     )
     figure.update_xaxes(title="token", showgrid=False, zeroline=False, range=[-5, longest * 1.5 + 8])
-    figure.update_layout(title=f"{chosen}: {len(traces)} branches", legend={"orientation": "h", "y": 1.08, "x": 0.7})
+    figure.update_layout(
+        title=f"{label(chosen)}: {len(traces)} branches", legend={"orientation": "h", "y": 1.08, "x": 0.7}
+    )
     return styled(figure, height=130 + 34 * len(traces))
 
 
@@ -131,15 +134,15 @@ def _margins(trace: Trace) -> list[float]:
 
 def _verdict(trace: Trace, best: bool) -> str:
     if trace.answer is None:
-        return f"— ({trace.dropped or 'no answer'})"
+        return label(f"— ({trace.dropped or 'no answer'})")
     mark = "✓" if trace.correct else "✗"
-    why = f" ({trace.dropped})" if trace.dropped else ""
+    why = label(f" ({trace.dropped})") if trace.dropped else ""
     line = f"{_escaped(trace.answer)} {mark}  Δ {trace.delta:+.2f}{why}"
-    return f"<b>{line}  ← max</b>" if best else line
+    return f"{line}  ← max" if best else line
 
 
 def _escaped(text: str) -> str:
-    shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "⏎")
+    shown = label(text)
     return shown.replace(" ", "␣") if not shown.strip() else shown
 
 
@@ -196,7 +199,7 @@ def coverage(run: Drawn) -> go.Figure:
         figure.add_scatter(
             x=[ranks[0], ranks[-1]],
             y=[level, level],
-            name=f"{rule}: {level:.0%}",
+            name=f"{label(rule)}: {level:.0%}",
             mode="lines",
             line={"color": colour, "dash": "dash"},
         )
@@ -219,7 +222,7 @@ def selection_rules(run: Drawn) -> go.Figure:
     figure = go.Figure(
         go.Scatter(
             x=[r[1] for r in rows],
-            y=[r[0] for r in rows],
+            y=[label(r[0]) for r in rows],
             mode="markers",
             marker={"size": 10, "color": [r[3] for r in rows]},
             error_x={
@@ -257,7 +260,7 @@ def tokens(run: Drawn, item: str | None = None, branch: int = 0) -> go.Figure:
     ):
         figure.add_scatter(x=place, y=values, name=name, line={"color": colour}, hovertext=pieces, hoverinfo="text+y")
     figure.update_xaxes(tickvals=place, ticktext=pieces, tickangle=-60)
-    figure.update_layout(title=f"{trace.item}, branch {trace.index}")
+    figure.update_layout(title=f"{label(trace.item)}, branch {trace.index}")
     return styled(figure, height=420)
 
 

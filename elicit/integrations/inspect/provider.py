@@ -25,6 +25,7 @@ from elicit.integrations.inspect.answers import output
 from elicit.integrations.inspect.arguments import Asked, asked
 from elicit.integrations.inspect.requests import Counts, Request, handle_for, requested
 from probes.errors import UserError
+from probes.inert import one_line
 
 try:  # neither is public: without the one a mistake ends in a traceback, without the other epochs are counted
     from inspect_ai._util.error import PrerequisiteError as Prerequisite
@@ -91,7 +92,7 @@ class ElicitAPI(ModelAPI):
             self.asked: Asked = asked(model_name, arguments, fields.body_of(config.extra_body) is not None)
             fields.check(config, self.asked.handle)
         except UserError as error:
-            raise Prerequisite(escape(str(error))) from error
+            raise Prerequisite(escape(one_line(str(error)))) from error
         self.counts = Counts()
         self.waiting: list[Slot] = []
         self.lock = anyio.Lock()

@@ -49,8 +49,9 @@ from elicit.training.rl.loop import train
 from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, as_expected, unknown
-from probes.figures import table
+from probes.figures import noted, table
 from probes.files import make_folder, write_whole
+from probes.inert import escaped
 
 NAME = "one-shot-rlvr"
 SUMMARY = "reinforcement learning with a verifiable reward on one example"
@@ -348,7 +349,7 @@ def report_sections(options: Mapping[str, Any]) -> list[Any]:
     if found["pool"]:
         rows = [(row["item"], f"{row['score']:.3g}", f"{row['variance']:.3f}") for row in found["pool"]]
         out += [
-            f"<h2>The pool, by {options['asked']['select']}</h2>",
+            f"<h2>The pool, by {escaped(options['asked']['select'])}</h2>",
             table(("item", "score", "variance"), rows, main=0),
         ]
     return out
@@ -368,4 +369,4 @@ def findings(run: Run) -> list[str]:
         f"remainder is what {', '.join(parts[1:-1])} do not give."
     )
     note += "".join(f" The part of {part} is left out: {why}." for part, why in without_signal(run).items())
-    return ["<h2>Where the gain comes from</h2>", f"<p class='note'>{note}</p>", table(("part", "points [95%]"), rows)]
+    return ["<h2>Where the gain comes from</h2>", noted(note), table(("part", "points [95%]"), rows)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from elicit.methods.sae_steer.contrast import ContrastActivations, Text
 from elicit.models.model import Model
-from probes.figures import BLUE, page, styled, table
+from probes.figures import BLUE, STEPS, page, styled, table
+from probes.inert import escaped
 from probes.lens import final_norm
 from probes.offsets import decoded
 from probes.sae.autoencoder import SAE, Feature
@@ -147,15 +147,14 @@ def falsified_parts(card: Mapping[str, Any]) -> list[str]:
         if card.get(name) is not None:
             rows.append((name, f"{card[name]:.2f}", wanted))
     verdict = "; ".join(card["verdict"]) or "nothing speaks against it"
-    return [table(("", "share", "wanted"), rows), f"<p class='note'>{html.escape(verdict)}.</p>"]
+    return [table(("", "share", "wanted"), rows), f"<p class='note'>{escaped(verdict)}.</p>"]
 
 
 def context_line(context: Context, most: float) -> str:
     """A context as HTML: the darker a token, the nearer its activation to `most`; the strongest is underlined."""
     spans = []
     for i, (token, value) in enumerate(zip(context.tokens, context.values, strict=True)):
-        shade = f"background:rgba(38,103,178,{0.6 * max(0.0, value) / most:.2f})"
-        line = ";text-decoration:underline" if i == context.at else ""
-        text = html.escape(token).replace("\n", "↵")
-        spans.append(f"<span style='{shade}{line}' title='{value:.2f}'>{text}</span>")
+        shade = f"shade-{round(STEPS * min(1.0, max(0.0, value) / most))}" + (" strongest" if i == context.at else "")
+        text = escaped(token).replace("\n", "↵")
+        spans.append(f"<span class='{shade}' title='{value:.2f}'>{text}</span>")
     return f"<p class='context'><b>{context.value:.2f}</b>&nbsp; {''.join(spans)}</p>"

@@ -327,7 +327,7 @@ def findings(run: Run) -> list[str]:
     """For the report: of each arm the fraction of the gap to the thinking model, the tokens steered, the
     teacher leak."""
     from elicit.methods.vector_transfer.hybrid_stats import GAP_HEAD, gap_rows
-    from probes.figures import table
+    from probes.figures import noted, table
 
     rows, effects = gap_rows(run, THINKING), side_effect_sections(run.metrics)
     if not rows:
@@ -337,4 +337,4 @@ def findings(run: Run) -> list[str]:
         "The gap is that between direct and the thinking model; copied: tokens that are the thinking model's own "
         "choice, of all and where the two differ. Emitting its token at every difference recovers all by construction."
     )
-    return ["<h2>The gap to the thinking model</h2>", f"<p class='note'>{note}</p>", table(GAP_HEAD, rows), *effects]
+    return ["<h2>The gap to the thinking model</h2>", noted(note), table(GAP_HEAD, rows), *effects]

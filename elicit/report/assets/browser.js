@@ -2,6 +2,11 @@
 // What it reads is packed by elicit/report/browser.py; a text is only ever put into the page as text.
 (async () => {
   const $ = (id) => document.getElementById(id);
+  // As probes.inert: what would reorder or hide the text around it is written out.
+  const CONTROL =
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]|\p{Surrogate}/gu;
+  const hex = (code) => (code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`);
+  const inert = (text) => text.replace(CONTROL, (one) => hex(one.charCodeAt(0)));
   const ROW = 56; // 3.5rem
   const MEASURES = {
     margin: { low: 'sure', high: 'in doubt', tint: '243 150 80' },
@@ -11,8 +16,8 @@
   };
 
   async function opened(id) {
-    const packed = await fetch(`data:;base64,${$(id).textContent}`); // its own text: nothing is fetched from elsewhere
-    return new Response(packed.body.pipeThrough(new DecompressionStream('gzip')));
+    const packed = Uint8Array.from(atob($(id).textContent), (one) => one.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip')));
   }
 
   const index = await (await opened('b-index')).json();
@@ -41,8 +46,8 @@
     box.setAttribute('aria-posinset', n + 1);
     const [head, tail] = [document.createElement('span'), document.createElement('span')];
     const item = index.items[group.item];
-    head.textContent = `${group.right ? '✓ right' : '✗ wrong'} · ${index.arms[group.arm]}`;
-    tail.textContent = item.question || item.id;
+    head.textContent = inert(`${group.right ? '✓ right' : '✗ wrong'} · ${index.arms[group.arm]}`);
+    tail.textContent = inert(item.question || item.id);
     box.append(head, tail);
     box.addEventListener('click', () => choose(group));
     return box;
@@ -88,7 +93,7 @@
   // The chosen answer.
   const make = (tag, text, name) => {
     const one = document.createElement(tag);
-    one.textContent = text ?? '';
+    one.textContent = inert(text ?? '');
     if (name) one.className = name;
     return one;
   };
@@ -110,7 +115,7 @@
     const head = make('h3', `${index.arms[group.arm]}, ${item.id}`);
     head.tabIndex = -1;
     const about = make('p', '', 'facts');
-    if (item.gold !== null) about.append(`gold ${item.gold}`, group.count > 1 ? '; ' : '');
+    if (item.gold !== null) about.append(inert(`gold ${item.gold}`), group.count > 1 ? '; ' : '');
     if (group.count > 1) about.append(`of ${group.count} branches the arm's choice is `, verdictOf(group.right));
     const parts = [head, make('p', item.question || '(this run kept no questions)', 'question'), about];
     if (group.count > 1) parts.push(tabs(group));
@@ -177,7 +182,8 @@
     const facts = make('p', '', 'facts');
     facts.append(
       verdictOf(sample[RIGHT]),
-      `, answer ${sample[ANSWER] ?? '(none)'}, ${sample[SPENT]} tokens, ended by ${index.finishes[sample[FINISH]]}` +
+      inert(`, answer ${sample[ANSWER] ?? '(none)'}`),
+      `, ${sample[SPENT]} tokens, ended by ${index.finishes[sample[FINISH]]}` +
         (sample[DELTA] === null ? '' : `, Δ ${sample[DELTA].toFixed(3)}`) +
         (sample[GREEDY] === null
           ? ''
@@ -201,7 +207,7 @@
       text.querySelector('.at')?.classList.remove('at');
       event.target.classList.add('at');
       read.textContent =
-        `token ${token.n} ${JSON.stringify(token.text)}: margin ${token.margin.toFixed(2)}, ` +
+        `token ${token.n} ${inert(JSON.stringify(token.text))}: margin ${token.margin.toFixed(2)}, ` +
         `entropy ${token.entropy.toFixed(2)} nats, log p ${(-token.logprob).toFixed(2)}` +
         (index.steered ? `, moved ${token.moved.toFixed(2)} of its norm` : '');
     };

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from elicit.analysis.behaviour.convergence import PooledAgreement
 from probes.dots import Dot, whiskers
 from probes.figures import BLUE, GREEN, MUTED, ORANGE, styled
+from probes.inert import label
 
 ALL = "all pairs together"
 
@@ -64,7 +65,11 @@ def drawn(
         figure.add_vline(x=0, line={"color": MUTED, "width": 1, "dash": "dot"}, row=1, col=column)
     figure = styled(figure, height=240 + 34 * len(rows))
     figure.update_yaxes(
-        tickvals=list(range(len(rows))), ticktext=rows, range=[len(rows) - 0.5, -0.5], zeroline=False, automargin=True
+        tickvals=list(range(len(rows))),
+        ticktext=[label(row) for row in rows],
+        range=[len(rows) - 0.5, -0.5],
+        zeroline=False,
+        automargin=True,
     )
     figure.update_yaxes(showticklabels=False, col=2)
     figure.update_xaxes(title="0: matched chance, 1: one set holds the other", col=1)
