@@ -16,12 +16,14 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from elicit.decoding.trunk import Trunk
+from elicit.decoding.trunk import Trunk, shares
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items, Task
 from elicit.tasks.free_text import Ungraded
+from elicit.training.rl.policy import Batch
+from probes.batching import left_pad
 from probes.encoding import encoded
 from probes.errors import UserError
 from probes.files import digest
@@ -46,6 +48,10 @@ class Positions(Prompt):
 
     def ids(self, question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Of a position, as `positions` names it in an item's question."""
+        return self.before(question)
+
+    def before(self, question: str) -> list[int]:
+        """The same; a position needs no tokenizer."""
         document, _, position = question.partition("@")
         return [*self.documents[int(document)][: int(position)], *self.opening]
 
@@ -69,6 +75,23 @@ class Positions(Prompt):
         ]
         of = [n for n, some in enumerate(parts) for _ in some]
         return Trunk(texts, of, [one for cuts in cut for one in cuts])
+
+
+def batch_of(
+    lm: PreTrainedModel,
+    prompt: Positions,
+    items: Sequence[Item],
+    question: Sequence[int],
+    completions: Sequence[Sequence[int]],
+    limit: int,
+) -> Batch:
+    """Completions after positions as tensors, row r after item `question[r]`; documents are computed once where the
+    model can."""
+    trunk = prompt.trunk(items)
+    if shares(lm, max(map(len, trunk.texts)) + len(prompt.opening) + limit):
+        return Batch.leaving(trunk, prompt.opening, question, completions, limit, lm.device)
+    prompts = left_pad([prompt.before(item.question) for item in items], lm.device)
+    return Batch.of(prompts, question, completions, limit)
 
 
 def read_texts(path: str) -> list[str]:
