@@ -39,7 +39,7 @@ def cannot(handle: Elicited | None) -> str:
     """Why no text can be given to this arm to continue, or ""."""
     if handle is None:
         return "does not apply: the run keeps the tensors of its method alone; run this arm as a method"
-    return NO_FORWARD if handle.partner is not None else ""
+    return "" if handle.has_forward else NO_FORWARD
 
 
 class Thinking(NamedTuple):
