@@ -339,8 +339,12 @@ class Elicited:
         steering = _partner(folder, data["partner"], partner) if "partner" in data else None
         mixing = storage.read(folder, MIXING) if "mixing" in data else None
         if mixing is not None and getattr(mixing, "digest", None) != data["mixing"]:
-            raise UserError(f"the mixing head in {str(folder)!r} is not the one that {FILE} names; save the bundle again")
-        adapted = adapter is not None or mixing is not None or (steering is not None and isinstance(steering.model, Adapter))
+            raise UserError(
+                f"the mixing head in {str(folder)!r} is not the one that {FILE} names; save the bundle again"
+            )
+        adapted = (
+            adapter is not None or mixing is not None or (steering is not None and isinstance(steering.model, Adapter))
+        )
         _check_fit(data, model, bool(plan) or steering is not None, adapted)
         return Elicited(
             model=model,

@@ -32,7 +32,7 @@ from steering.hooks import attached
 
 BATCH_TOKENS = 4096
 BeforeForward = Callable[[Sequence[int]], None]
-NO_FORWARD = "does not apply: hybrid decoding has no forward over a given text"
+NO_FORWARD = "does not apply: it decodes by more than a forward over a given text"
 
 
 def cannot(handle: Elicited | None) -> str:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from elicit.decoding.decoders import Branching as Branching
     from elicit.decoding.decoders import Decoder as Decoder
     from elicit.decoding.decoders import Forced as Forced
+    from elicit.decoding.decoders import Quiet as Quiet
     from elicit.decoding.decoders import Greedy as Greedy
     from elicit.decoding.decoders import Hybrid as Hybrid
     from elicit.decoding.decoders import Power as Power
@@ -28,6 +29,7 @@ __getattr__, __dir__ = lazily(
         "Branching": "elicit.decoding.decoders",
         "Decoder": "elicit.decoding.decoders",
         "Forced": "elicit.decoding.decoders",
+        "Quiet": "elicit.decoding.decoders",
         "Greedy": "elicit.decoding.decoders",
         "Hybrid": "elicit.decoding.decoders",
         "Power": "elicit.decoding.decoders",

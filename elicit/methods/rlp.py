@@ -23,8 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from elicit.decoding.decoders import Greedy
+from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.progress import Progress
+from elicit.decoding.trunk import shares
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
@@ -55,6 +56,7 @@ QUICK = {"updates": 4, "positions": 8, "documents": 8, "lr": 1e-3}
 # What a thought is rewarded for: the advantage within a position, and how the losses of tokens are put together.
 OBJECTIVES = {"rlp": ("rloo", "sequence-mean"), "rpt": ("grpo", "token-mean")}
 SHUFFLED = "reward of another position"
+MARK = 4  # tokens of an opening or a closing, about
 
 
 @dataclass(frozen=True)
@@ -258,16 +260,23 @@ def _reinforced(
 
 
 def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
-    """The rollouts, as long as thoughts may be, and updates of rows that are full."""
-    rollouts, tokens = options["positions"] * options["group"], options["thought_tokens"]
+    """The rollouts, as long as thoughts may be, and updates of rows that hold a thought each.
+
+    Documents are computed once for all of their positions: a row of an update has a thought behind them, and of the
+    documents as many tokens as there are positions.
+    """
+    group, tokens = options["group"], options["thought_tokens"]
+    rollouts = options["positions"] * group
     handle = Elicited(model, NAME, prompt_for(model, options["prompt"], items), Greedy(options["max_new_tokens"]))
+    marks = 2 * MARK
+    together = shares(model.lm, options["document_tokens"] + tokens + marks)
     recipe = Recipe(
-        options["updates"], rollouts, options["document_tokens"] + tokens, options["part"] or options["group"],
-        rank=options["rank"], checkpointing=options["checkpointing"],
+        options["updates"], rollouts, tokens + marks + (1 if together else options["document_tokens"]),
+        options["part"] or group, rank=options["rank"], checkpointing=options["checkpointing"],
     )  # fmt: skip
-    sampled = replace(handle, decoder=Greedy(tokens))
+    sampled = replace(handle, decoder=Sampling(group, options["temperature"], max_new_tokens=tokens))
     return Work(
-        handle, [(sampled, rollouts * -(-options["updates"] // options["per_rollout"]))], recipe, (6, 2),
+        handle, [(sampled, options["positions"] * -(-options["updates"] // options["per_rollout"]))], recipe, (6, 2),
         "what scores the next tokens is not in it",
     )  # fmt: skip
 

@@ -147,6 +147,4 @@ def test_what_is_refused(tiny: Model) -> None:
     with pytest.raises(UserError, match="other shapes"):
         Mixing(mixing.tokens, {**mixing.head, "layers.4.weight": torch.zeros(1, 3)})
     with pytest.raises(UserError, match="d_model 8"):
-        Elicited(
-            tiny, "quiet-star", decoder=Quiet(3), mixing=Mixing(torch.zeros(2, 8), MixingHead(8).state_dict())
-        )
+        Elicited(tiny, "quiet-star", decoder=Quiet(3), mixing=Mixing(torch.zeros(2, 8), MixingHead(8).state_dict()))

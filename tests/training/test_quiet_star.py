@@ -203,5 +203,3 @@ def positions_of() -> Items:
     from tests.support.tokenizers import byte_level
 
     return positions(byte_level(), DOCUMENTS)
-
-

@@ -69,7 +69,8 @@ class Positions(Prompt):
         parts = [list(some) for _, some in groupby(items, key=lambda item: int(item.metadata["document"]))]
         cut = [[int(item.metadata["position"]) for item in some] for some in parts]
         texts = [
-            self.documents[some[0].metadata["document"]][: max(cuts) + beyond] for some, cuts in zip(parts, cut, strict=True)
+            self.documents[some[0].metadata["document"]][: max(cuts) + beyond]
+            for some, cuts in zip(parts, cut, strict=True)
         ]
         of = [n for n, some in enumerate(parts) for _ in some]
         return Trunk(texts, of, [one for cuts in cut for one in cuts])

@@ -190,9 +190,7 @@ def quiet_positions(documents: Sequence[Sequence[int]], lm: PreTrainedModel) -> 
     """The prompt of positions whose thoughts stand between the tokens behind the model's own."""
     embedding: Any = lm.get_input_embeddings()
     first = len(embedding.weight)
-    return Positions(
-        "template", documents=tuple(map(tuple, documents)), opening=(first,), closing=(first + 1,)
-    )
+    return Positions("template", documents=tuple(map(tuple, documents)), opening=(first,), closing=(first + 1,))
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,9 @@ class Thoughts:
     group: int
 
     @staticmethod
-    def of(prompt: Positions, items: Items, said: Sequence[Sequence[int]], group: int, ahead: int, device: Any) -> Thoughts:
+    def of(
+        prompt: Positions, items: Items, said: Sequence[Sequence[int]], group: int, ahead: int, device: Any
+    ) -> Thoughts:
         """Args: the positions, and the tokens of each one's thoughts, position by position."""
         trunk = prompt.trunk(items, ahead - 1)
         places = [(int(item.metadata["document"]), int(item.metadata["position"])) for item in items]
@@ -218,9 +218,7 @@ class Thoughts:
         steps = torch.arange(ahead, device=device)
         assert batch.cut is not None
         base = (batch.question * batch.prompts.ids.shape[1] + batch.cut - 1)[:, None] + steps
-        return Thoughts(
-            batch, base, torch.tensor(said, device=device), torch.tensor(true, device=device), group
-        )
+        return Thoughts(batch, base, torch.tensor(said, device=device), torch.tensor(true, device=device), group)
 
 
 class Losses(NamedTuple):
@@ -379,12 +377,12 @@ class _Run:
             found.append(one)
         norm = float(nn.utils.clip_grad_norm_(trained.values(), settings.grad_clip))
         if not math.isfinite(total) or not math.isfinite(norm):
-            raise UserError(
-                f"update {update}: loss {total}, gradient {norm}; give a learning rate below {settings.lr}"
-            )
+            raise UserError(f"update {update}: loss {total}, gradient {norm}; give a learning rate below {settings.lr}")
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        means = [float(torch.cat([getattr(one, name) for one in found]).mean()) for name in ("having", "without", "weight")]
+        means = [
+            float(torch.cat([getattr(one, name) for one in found]).mean()) for name in ("having", "without", "weight")
+        ]
         reward = float(torch.cat([one.reward for one in found]).abs().mean())
         return QuietPoint(update, total, *means, reward, norm, computed, time.perf_counter() - began)
 
