@@ -24,7 +24,14 @@ from typing import Any
 
 from elicit.decoding.answering import Draft, asked_again, graded, respond
 from elicit.decoding.decoders import (
-    Branching, Decoder, Greedy, Hybrid, Quiet, RngStream, decoder_from_dict, decoder_to_dict,
+    Branching,
+    Decoder,
+    Greedy,
+    Hybrid,
+    Quiet,
+    RngStream,
+    decoder_from_dict,
+    decoder_to_dict,
 )  # fmt: skip
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.engine import STATISTICS, Batch, check_engine

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from elicit.decoding.decoders import Branching as Branching
     from elicit.decoding.decoders import Decoder as Decoder
     from elicit.decoding.decoders import Forced as Forced
-    from elicit.decoding.decoders import Quiet as Quiet
     from elicit.decoding.decoders import Greedy as Greedy
     from elicit.decoding.decoders import Hybrid as Hybrid
     from elicit.decoding.decoders import Power as Power
     from elicit.decoding.decoders import PowerRollouts as PowerRollouts
+    from elicit.decoding.decoders import Quiet as Quiet
     from elicit.decoding.decoders import Sampling as Sampling
     from elicit.decoding.decoders import Tools as Tools
     from elicit.decoding.loop import Generation as Generation

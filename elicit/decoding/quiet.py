@@ -95,8 +95,8 @@ def quiet_answers(model: Model, batch: Batch, on_step: OnStep | None = None) -> 
     """The answer to each prompt; the tokens of thoughts count as spent.
 
     Raises:
-        UserError: no mixing head, interventions, a budget of thoughts, a prompt of one token, a model whose cache cannot
-            be taken back; as `elicit.decoding.loop.decode`.
+        UserError: no mixing head, interventions, a budget of thoughts, a prompt of one token, a model whose cache
+            cannot be taken back; as `elicit.decoding.loop.decode`.
     """
     decoder, mixing, lm = batch.decoder, batch.mixing, model.lm
     assert isinstance(decoder, Quiet)

@@ -2,8 +2,8 @@
 
 At every position of every document thoughts are sampled between two learned tokens; a small network mixes the
 prediction after a thought with the one without it, and thoughts are rewarded by how likely they make the next `ahead`
-tokens (`elicit.training.rl.quiet_star` has the loss and its departures). An adapter, or all weights, is trained with the
-tokens and the network. What comes out thinks before the tokens of its answers and is not heard
+tokens (`elicit.training.rl.quiet_star` has the loss and its departures). An adapter, or all weights, is trained with
+the tokens and the network. What comes out thinks before the tokens of its answers and is not heard
 (`elicit.decoding.quiet`). A fit lives in `runs/`, under a hash of all that decides it, and the same command resumes it
 to the bit.
 

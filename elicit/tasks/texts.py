@@ -4,8 +4,8 @@
     hub:owner/name, hub:owner/name:config=…,split=…,column=…,revision=…   split `train`, column `text` unless given
 
 A text file is read in lumps of some thousand characters, or as documents with blank lines between them
-(`paragraphs`). A data set of the hub is streamed: no more of it is fetched than is read. What is read is fixed by the commit that the
-revision stood for when it was asked.
+(`paragraphs`). A data set of the hub is streamed: no more of it is fetched than is read. What is read is fixed by the
+commit that the revision stood for when it was asked.
 """
 
 from __future__ import annotations

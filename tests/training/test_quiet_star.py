@@ -17,7 +17,15 @@ from elicit.training.rl.learner import learner
 from elicit.training.rl.policy import Batch, hidden_states, logprobs, pieces, prefix_of
 from elicit.training.rl.positions import positions
 from elicit.training.rl.quiet_star import (
-    STATE, QuietSettings, QuietTrained, Thoughts, _Run, begun_at, losses, quiet_positions, train_quietly,
+    STATE,
+    QuietSettings,
+    QuietTrained,
+    Thoughts,
+    _Run,
+    begun_at,
+    losses,
+    quiet_positions,
+    train_quietly,
 )  # fmt: skip
 from probes.batching import left_pad
 from probes.errors import UserError

@@ -1,4 +1,4 @@
-"""Greedy decoding with thoughts before tokens that nobody reads: as data (arXiv 2403.09629; `elicit.decoding.quiet`)."""
+"""Greedy decoding whose tokens have thoughts before them (arXiv 2403.09629): as data; see `elicit.decoding.quiet`."""
 
 from __future__ import annotations
 

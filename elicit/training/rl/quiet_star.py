@@ -349,13 +349,13 @@ class _Run:
             settings.group, settings.temperature, seed=settings.seed, max_new_tokens=settings.thought_tokens,
             first_sample=update * settings.group,
         )  # fmt: skip
-        with self.student.decoding() as (model, _), torch.no_grad():
-            with with_rows(model.lm, self.tokens.detach() * settings.token_scale):
-                asked = Prompts(
-                    [prompt.before(item.question) for item in items], [item.id for item in items], decoder,
-                    StopRule(frozenset()), trunk=prompt.trunk(items),
-                )  # fmt: skip
-                made = decode_batch(model, asked)
+        asked = Prompts(
+            [prompt.before(item.question) for item in items], [item.id for item in items], decoder,
+            StopRule(frozenset()), trunk=prompt.trunk(items),
+        )  # fmt: skip
+        rows = self.tokens.detach() * settings.token_scale
+        with self.student.decoding() as (model, _), with_rows(model.lm, rows):
+            made = decode_batch(model, asked)
         said = [one.tokens.tolist() for branches in made for one in branches]
         return Thoughts.of(prompt, items, said, settings.group, settings.ahead, model.lm.device)
 
