@@ -124,8 +124,11 @@ class Mixing:
     head: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
-        shapes = {name: t.shape for name, t in MixingHead(self.tokens.shape[-1]).state_dict().items()}
-        if self.tokens.ndim != 2 or len(self.tokens) != 2 or {k: t.shape for k, t in self.head.items()} != shapes:
+        d = self.tokens.shape[-1]
+        shapes = {f"layers.{n}.weight": (rows, columns) for n, rows, columns in ((0, d, 2 * d), (2, d, d), (4, 1, d))}
+        biases = {f"layers.{n}.bias": (d,) for n in (0, 2)}
+        found = {name: tuple(t.shape) for name, t in self.head.items()}
+        if tuple(self.tokens.shape) != (2, d) or found != shapes | biases:
             raise UserError("a mixing head was given whose tensors are of other shapes; give one that was trained here")
         check_tensors({"tokens": self.tokens, **self.head}, "the mixing head", "train it again")
 
