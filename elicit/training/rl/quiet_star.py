@@ -60,9 +60,8 @@ from probes.files import locked, make_folder
 from probes.sites import width
 from steering.adapters import Tuned
 
-STATE = "quiet.safetensors"
+STATE, HEAD, TOKENS = "quiet.safetensors", "mixing/", "tokens"
 BEGINS_AS = "---"  # what the learned tokens are at the beginning
-HEAD, TOKENS = "mixing/", "tokens"
 
 
 @dataclass(frozen=True)
@@ -253,7 +252,6 @@ def losses(
     (rows, ahead), said = thoughts.true.shape, thoughts.said.shape[1]
     each = hidden.view(rows, said + ahead, -1)
     own, after = each[:, :said].flatten(0, 1), each[:, said:].flatten(0, 1)
-    # index_select: its gradient is summed in one order, that of indexing is not
     before = states.flatten(0, 1).index_select(0, thoughts.base.flatten())
     true = thoughts.true.flatten()
     talked, having, _ = summed_loss(lm, head(before, after), true, 1.0, lambda logprob, entropy, some: -logprob.sum())
@@ -380,11 +378,12 @@ class _Run:
             raise UserError(f"update {update}: loss {total}, gradient {norm}; give a learning rate below {settings.lr}")
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        means = [
+        having, without, weight = (
             float(torch.cat([getattr(one, name) for one in found]).mean()) for name in ("having", "without", "weight")
-        ]
+        )
         reward = float(torch.cat([one.reward for one in found]).abs().mean())
-        return QuietPoint(update, total, *means, reward, norm, computed, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return QuietPoint(update, total, having, without, weight, reward, norm, computed, seconds)
 
     def part(self, thoughts: Thoughts, rows: int) -> tuple[float, Losses]:
         """The loss of some of an update's rows, backwards."""
