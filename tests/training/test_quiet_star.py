@@ -79,7 +79,12 @@ def test_loss_and_gradients_are_those_of_whole_forwards(tiny: Model) -> None:
         for part in (slice(0, 3), slice(3, 5)):
             rows = [thought.tolist() for each in said[part] for thought in each]
             thoughts = Thoughts.of(
-                run.prompt, Items(some.task, tuple(some[n] for n in range(*part.indices(5)))), rows, 2, 2, "cpu"
+                run.prompt,
+                Items(some.task, tuple(some[n] for n in range(*part.indices(5)))),
+                rows,
+                2,
+                2,
+                tiny.lm.device,
             )
             value, found = run.part(thoughts, 10)
             loss, rewards = loss + value, [*rewards, *found.reward.tolist()]

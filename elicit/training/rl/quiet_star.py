@@ -204,7 +204,7 @@ class Thoughts:
 
     @staticmethod
     def of(
-        prompt: Positions, items: Items, said: Sequence[Sequence[int]], group: int, ahead: int, device: Any
+        prompt: Positions, items: Items, said: Sequence[Sequence[int]], group: int, ahead: int, device: torch.device
     ) -> Thoughts:
         """Args: the positions, and the tokens of each one's thoughts, position by position."""
         trunk = prompt.trunk(items, ahead - 1)
