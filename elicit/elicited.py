@@ -5,6 +5,7 @@
     interventions.safetensors their tensors
     adapter/                  as PEFT saves it
     model/                    instead of it all weights, where a training changed them all, as safetensors
+    mixing.json, .safetensors  quiet decoding's learned tokens and mixing head
     partner.json, .safetensors, partner/   hybrid decoding's vectors and gate; its adapter, where it is one
 
 The base is named, not copied, and so is a partner that is a model. Given another base, a bundle works only where it
@@ -22,10 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from elicit.decoding.answering import Draft, asked_again, graded, respond
-from elicit.decoding.decoders import Branching, Decoder, Greedy, Hybrid, RngStream, decoder_from_dict, decoder_to_dict
+from elicit.decoding.decoders import (
+    Branching,
+    Decoder,
+    Greedy,
+    Hybrid,
+    Quiet,
+    RngStream,
+    decoder_from_dict,
+    decoder_to_dict,
+)  # fmt: skip
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.engine import STATISTICS, Batch, check_engine
 from elicit.decoding.loop import Listener, OnStep, StopRule
+from elicit.decoding.mixing import Mixing
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.selection import SELECTABLE, Verdict, select
 from elicit.decoding.trace import Trace
@@ -46,7 +57,7 @@ from steering.interventions import Plan
 
 TOGETHER = 64  # questions of `answers` in one batch
 SPANS = ("last", "prompted")
-FILE, PLAN, ADAPTER, PARTNER = "elicited.json", "interventions", "adapter", "partner"
+FILE, PLAN, ADAPTER, PARTNER, MIXING = "elicited.json", "interventions", "adapter", "partner", "mixing"
 WHOLE = "model"
 
 
@@ -68,6 +79,7 @@ class Elicited:
         interventions: what is done to activations, in this order. The continuation that `span="prompted"` asks for is
             read unsteered: steps would have no meaning in it.
         partner: who decides when the base is steered, and with what; with `Hybrid` decoding, and only with it.
+        mixing: what mixes the predictions after thoughts with those without; with `Quiet` decoding, and only with it.
         options: the options of the method that made it, for the record.
         fitted: what that method read when it was fitted, for its controls; it is not saved, and read again without it.
     """
@@ -82,6 +94,7 @@ class Elicited:
     adapter: Tuned | None = None
     interventions: Plan = ()
     partner: HybridSteering | None = None
+    mixing: Mixing | None = None
     options: dict[str, Any] = field(default_factory=dict)
     fitted: Any = field(default=None, repr=False, compare=False)
 
@@ -95,6 +108,10 @@ class Elicited:
         if isinstance(self.adapter, Adapter):
             self.adapter.warn_of_base(self.model.name)
         self._check_partner()
+        if (self.mixing is None) == isinstance(self.decoder, Quiet):
+            raise UserError("quiet decoding and a mixing head were not given together; give both, or none")
+        if self.mixing is not None:
+            self.mixing.check(self.model.lm)
 
     def _check_partner(self) -> None:
         if self.partner is None:
@@ -184,6 +201,11 @@ class Elicited:
         return drafts
 
     @property
+    def has_forward(self) -> bool:
+        """Whether one forward over a given text says what it would have done with it."""
+        return self.partner is None and self.mixing is None
+
+    @property
     def _needs(self) -> frozenset[str]:
         """The statistics that its traces hold; how far tokens were moved only where anything moves them."""
         unmoved = not self.interventions and self.partner is None
@@ -228,6 +250,8 @@ class Elicited:
         adapter = None if self.adapter is None else self.adapter.sha256
         alone = None if self.partner is None else self.decode_key
         shared: list[Any] = [decoder_to_dict(self.decoder), self.prompt.stop, adapter, alone]
+        if self.mixing is not None:
+            shared.append(self.mixing.digest)
         if self.prompt.thought_tokens:
             shared.append(self.prompt.thought_tokens)
         return _hash([shared, *self._model_key])
@@ -265,6 +289,8 @@ class Elicited:
             data["interventions"] = [one.describe() for one in self.interventions]
         if self.partner is not None:
             data["partner"] = self.partner.describe()
+        if self.mixing is not None:
+            data["mixing"] = self.mixing.digest
         return data
 
     def save(self, folder: Path | str) -> Path:
@@ -282,6 +308,8 @@ class Elicited:
             storage.write(folder, PARTNER, self.partner.data)
             if isinstance(self.partner.model, Adapter):
                 _copy(self.partner.model, folder / PARTNER)
+        if self.mixing is not None:
+            storage.write(folder, MIXING, self.mixing)
         lm = self.model.lm
         fits = {"tokenizer": self.model.tokenizer_sha256, "d_model": width(lm), "n_layers": depth(lm)}
         write_whole(folder / FILE, json.dumps({**self.to_dict(), "fits": fits}, indent=2))
@@ -316,7 +344,14 @@ class Elicited:
         if "weights" in data:
             adapter = _same(Weights(folder / WHOLE), data["weights"])
         steering = _partner(folder, data["partner"], partner) if "partner" in data else None
-        adapted = adapter is not None or (steering is not None and isinstance(steering.model, Adapter))
+        mixing = storage.read(folder, MIXING) if "mixing" in data else None
+        if mixing is not None and getattr(mixing, "digest", None) != data["mixing"]:
+            raise UserError(
+                f"the mixing head in {str(folder)!r} is not the one that {FILE} names; save the bundle again"
+            )
+        adapted = (
+            adapter is not None or mixing is not None or (steering is not None and isinstance(steering.model, Adapter))
+        )
         _check_fit(data, model, bool(plan) or steering is not None, adapted)
         return Elicited(
             model=model,
@@ -329,6 +364,7 @@ class Elicited:
             adapter=adapter,
             interventions=tuple(plan),
             partner=steering,
+            mixing=mixing,
             options=data["options"],
         )
 
@@ -435,6 +471,7 @@ def _batch(
         arm_of=[number for number, (_, prompts, _) in enumerate(put) for _ in prompts],
         adapter=first.adapter,
         partner=first.partner,
+        mixing=first.mixing,
         partner_prompts=partner_prompts,
         needs=frozenset(name for handle, _, _ in put for name in handle._needs),
     )

@@ -32,14 +32,14 @@ from steering.hooks import attached
 
 BATCH_TOKENS = 4096
 BeforeForward = Callable[[Sequence[int]], None]
-NO_FORWARD = "does not apply: hybrid decoding has no forward over a given text"
+NO_FORWARD = "does not apply: it decodes by more than a forward over a given text"
 
 
 def cannot(handle: Elicited | None) -> str:
     """Why no text can be given to this arm to continue, or ""."""
     if handle is None:
         return "does not apply: the run keeps the tensors of its method alone; run this arm as a method"
-    return NO_FORWARD if handle.partner is not None else ""
+    return "" if handle.has_forward else NO_FORWARD
 
 
 class Thinking(NamedTuple):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from elicit.decoding.decoders import Hybrid as Hybrid
     from elicit.decoding.decoders import Power as Power
     from elicit.decoding.decoders import PowerRollouts as PowerRollouts
+    from elicit.decoding.decoders import Quiet as Quiet
     from elicit.decoding.decoders import Sampling as Sampling
     from elicit.decoding.decoders import Tools as Tools
     from elicit.decoding.loop import Generation as Generation
@@ -28,6 +29,7 @@ __getattr__, __dir__ = lazily(
         "Branching": "elicit.decoding.decoders",
         "Decoder": "elicit.decoding.decoders",
         "Forced": "elicit.decoding.decoders",
+        "Quiet": "elicit.decoding.decoders",
         "Greedy": "elicit.decoding.decoders",
         "Hybrid": "elicit.decoding.decoders",
         "Power": "elicit.decoding.decoders",

@@ -17,6 +17,7 @@ from elicit.decoding.decoders import Decoder, Forced, Hybrid, decoder_name
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Generation, Listener, OnStep, Policy, StopRule
+from elicit.decoding.mixing import Mixing
 from elicit.decoding.thought import ANSWER, Budgeted, Forcing
 from elicit.decoding.trunk import Trunk
 from elicit.models.model import Model
@@ -49,6 +50,7 @@ class Batch:
             interventions are counted from there. None: all of a prompt is question.
         adapter: on the model while it decodes.
         partner: of hybrid decoding, and of no other.
+        mixing: of quiet decoding, and of no other.
         partner_prompts: of a partner with a prompt of its own: token ids of each, as it is asked.
         needs: those of `STATISTICS` without which the caller can do nothing with the generations.
         budgets: of each prompt the tokens that its branches may spend, in their order. Who asks for it keeps no branch
@@ -70,6 +72,7 @@ class Batch:
     adapter: Tuned | None = None
     partner: HybridSteering | None = None
     partner_prompts: Sequence[Sequence[int]] | None = None
+    mixing: Mixing | None = None
     needs: frozenset[str] = frozenset()
     rows_at_once: int | None = None
     budgets: Sequence[int] | None = None

@@ -111,6 +111,7 @@ def decode(
     listeners: Sequence[Listener] | None = None,
     said: Sequence[Sequence[int]] | None = None,
     trunk: Trunk | None = None,
+    opened: Callable[[Sequence[Sequence[int]]], KVState] | None = None,
 ) -> list[list[Generation]]:
     """Answer each prompt with the branches that the policy opens.
 
@@ -131,6 +132,7 @@ def decode(
         listeners: who waits for the answer to each prompt.
         said: the tokens at the end of each prompt that belong to the answer: a stop string may begin in them.
         trunk: texts that prompts share the beginnings of; it is used where nothing is steered or recorded.
+        opened: what makes another state of the way `shared-prefix`, of a model that is decoded so.
 
     Returns:
         For each prompt its branches, in the policy's order.
@@ -150,6 +152,7 @@ def decode(
     batch = _Batch(
         model, len(prompts), way, max_new_tokens, stop, steering, recorder, on_step, tuple(unlisted), budgets,
         listeners, said, None if joint or steering is not None or recorder is not None else trunk,
+        opened,
     )  # fmt: skip
     parts = of_one_length(prompts) if way not in PADDED else [list(range(len(prompts)))]
     if len(parts) == 1:
@@ -184,10 +187,11 @@ class _Batch:
     listeners: Sequence[Listener] | None
     said: Sequence[Sequence[int]] | None
     trunk: Trunk | None
+    opened: Callable[[Sequence[Sequence[int]]], KVState] | None
 
     def state(self, prompts: Sequence[Sequence[int]], peek: bool) -> AbstractContextManager[KVState]:
         """What holds the prompts' keys and values."""
-        made = None
+        made = None if self.opened is None else self.opened(prompts)
         if self.trunk is not None and self.way == "shared-prefix":
             after = self.trunk.after(prompts)
             if can_leave(self.model, max(map(len, self.trunk.texts)) + after + self.max_new_tokens):

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from elicit.decoding.cache import SharedPrefixState
+from elicit.decoding.cache import SharedPrefixState, supports_shared_prefix
 from probes.batching import right_pad
 
 
@@ -63,6 +63,11 @@ def can_leave(model: PreTrainedModel, tokens: int) -> bool:
     """Whether a model that is decoded as `shared-prefix` sees all of so many tokens."""
     window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
     return window is None or window >= tokens
+
+
+def shares(model: PreTrainedModel, tokens: int) -> bool:
+    """Whether prompts of so many tokens can share a text in a forward of the model's own."""
+    return supports_shared_prefix(model) and can_leave(model, tokens)
 
 
 class TrunkState(SharedPrefixState):

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, pairwise
 
-from elicit.decoding.decoders import Decoder, Power, PowerRollouts, Sampling, most_tokens
+from elicit.decoding.decoders import Decoder, Power, PowerRollouts, Quiet, Sampling, most_tokens
 from elicit.decoding.pace import StepCost
 from elicit.decoding.rollouts import WIDEST
 from elicit.elicited import Elicited, answer_together
@@ -178,7 +178,9 @@ def _to_the_limit(handle: Elicited, questions: int, rows: int, cost: StepCost) -
     """Seconds of answers that all go on to the limit."""
     answers = questions * handle.decoder.branches
     together = min(rows, answers)
-    return _steps(handle.decoder) * answers / together * cost.of(together * _ahead(handle.decoder))
+    decoder = handle.decoder
+    quiet = decoder.beside * decoder.thoughts(decoder.max_new_tokens) if isinstance(decoder, Quiet) else 0
+    return (_steps(decoder) + quiet) * answers / together * cost.of(together * _ahead(decoder))
 
 
 def _bytes(handle: Elicited, items: Items, rows: int) -> int:

@@ -112,7 +112,7 @@ def _relation(found: Found) -> str:
     """What it is to its base, in the hub's words; an SAE and mere settings are none of these."""
     if "weights" in found.about:
         return "finetune"
-    acts = any(found.about.get(key) for key in ("interventions", "adapter", "partner"))
+    acts = any(found.about.get(key) for key in ("interventions", "adapter", "partner", "mixing"))
     return "adapter" if acts or found.kind.name == "adapter" else ""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elicit.elicited import ADAPTER, FILE, PARTNER, PLAN, WHOLE
+from elicit.elicited import ADAPTER, FILE, MIXING, PARTNER, PLAN, WHOLE
 from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS, Store
 from elicit.training.rl.log import LOG, read_log
 from probes.errors import UserError
@@ -147,6 +147,8 @@ def _needed(kind: Kind, about: dict[str, Any]) -> Iterator[str]:
             yield f"{PLAN}.json"
         if "partner" in about:
             yield f"{PARTNER}.json"
+        if "mixing" in about:
+            yield from (f"{MIXING}.{suffix}" for suffix in ("json", "safetensors"))
         if "adapter" in about:
             yield from (f"{ADAPTER}/{name}" for name in (adapters.CONFIG, adapters.WEIGHTS))
         if "weights" in about:

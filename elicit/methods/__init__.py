@@ -21,6 +21,7 @@ from elicit.methods import (
     no_thinking,
     one_shot_rlvr,
     power_sampling,
+    quiet_star,
     rlp,
     sae_steer,
     vector_transfer,
@@ -55,7 +56,7 @@ def register(module: ModuleType) -> Method:
 
 for _module in (
     *(cot_decoding, power_sampling, no_thinking, budget_forcing, cognitive_tools),
-    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, rlp),
+    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, rlp, quiet_star),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -23,32 +23,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from elicit.decoding.decoders import Greedy
-from elicit.decoding.progress import Progress, measure
+from elicit.decoding.decoders import Greedy, Sampling
+from elicit.decoding.progress import Progress
+from elicit.decoding.trunk import shares
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.documents import SUPERVISED, documents_of, supervised
 from elicit.models import zoo
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
-from elicit.models.prompts import Prompt, prompt_for
-from elicit.tasks.base import Item, Items, content_id
-from elicit.tasks.organism.language import write
-from elicit.tasks.organism.solver import family_of, solve
-from elicit.training.recipe import Example, Recipe
+from elicit.models.prompts import prompt_for
+from elicit.tasks.base import Items
+from elicit.training.recipe import Recipe
 from elicit.training.rl.curve import columns, figure, summary, telling
 from elicit.training.rl.loop import train
 from elicit.training.rl.next_token import InformationGain, Looked, PrefixMatch, Shuffled, entropies
-from elicit.training.rl.positions import Positions, positions, put, read_texts, tokenized
+from elicit.training.rl.positions import Positions, positions, put, tokenized
 from elicit.training.rl.settings import Settings
-from elicit.training.saved import save_trained
-from elicit.training.sft import batches, to_train
-from elicit.training.sft import train as train_on_targets
 from probes.errors import UserError, unknown
 from probes.files import digest
 from steering.adapters import Tuned
@@ -60,7 +55,8 @@ MODEL = "smollm2-135m-latent"
 QUICK = {"updates": 4, "positions": 8, "documents": 8, "lr": 1e-3}
 # What a thought is rewarded for: the advantage within a position, and how the losses of tokens are put together.
 OBJECTIVES = {"rlp": ("rloo", "sequence-mean"), "rpt": ("grpo", "token-mean")}
-SHUFFLED, SUPERVISED = "reward of another position", "same tokens, supervised"
+SHUFFLED = "reward of another position"
+MARK = 4  # tokens of an opening or a closing, about
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,8 @@ def fit(
         items: items of a task; the fit split makes the documents unless `text` does.
         progress: reports each update.
         objective: what a thought is rewarded for, one of `OBJECTIVES`.
-        text: a file of documents: JSON Lines with `text`, or text with blank lines between documents.
+        text: documents (`elicit.tasks.texts`): JSON Lines or Parquet with `text`, text with blank lines between
+            documents, or hub:owner/name.
         documents: how many documents are read at most, the first ones.
         document_tokens: longer ones are cut into parts of at most so many tokens.
         worked: of the task's items their worked solutions instead of their bare answers.
@@ -192,7 +189,7 @@ def _fitted(
 ) -> Elicited:
     """One arm: its documents, its training, its handle."""
     put_to = prompt_for(model, prompt, items)
-    told, read_items = _documents(model, items, texts, put_to)
+    told, read_items = documents_of(NAME, model, items, put_to, texts.text, texts.documents, worked=texts.worked)
     ids = tokenized(model.tokenizer, told, texts.document_tokens, texts.thought_tokens)
     beyond = texts.objective == "rpt" and texts.predicts == "boxed"
     before = put(model.tokenizer, ids, texts.opening, texts.closing, beyond)
@@ -203,7 +200,9 @@ def _fitted(
             "more text"
         )
     if name == SUPERVISED:
-        adapter, found = _supervised(model, ids, settings, progress)
+        rows = max(1, settings.rollouts * settings.max_new_tokens // max(map(len, ids)))
+        recipe = replace(settings.recipe, checkpointing=settings.checkpointing)
+        adapter, found = supervised(NAME, model, ids, rows, recipe, progress, warmup=settings.warmup)
     else:
         adapter, found = _reinforced(name, model, here, before, settings, texts, progress)
     found |= {
@@ -216,19 +215,6 @@ def _fitted(
     if read_items is not None:
         options[SEEN] = seen(read_items)
     return Elicited(model, name, put_to, Greedy(max_new_tokens), adapter=adapter, options=options)
-
-
-def _documents(model: Model, items: Items | None, texts: Texts, prompt: Prompt) -> tuple[list[str], Items | None]:
-    """The documents as texts, and the items that they are of, where they are."""
-    if texts.text:
-        return read_texts(texts.text)[: texts.documents], None
-    if items is None:
-        raise UserError(f"{NAME} trains on texts; give text=FILE, or items of a task")
-    answered = [item for item in items.task.solved if item.answer is not None][: texts.documents]
-    if not answered:
-        raise UserError(f"task {items.task.name!r} has no fit items with answers to make documents of; give text=FILE")
-    told = [f"{prompt.text(item.question, model.tokenizer)} {_answer(item, texts.worked)}" for item in answered]
-    return told, Items(items.task, tuple(answered))
 
 
 def _kept(model: Model, documents: Sequence[Sequence[int]], texts: Texts) -> list[list[bool]] | None:
@@ -246,18 +232,6 @@ def _kept(model: Model, documents: Sequence[Sequence[int]], texts: Texts) -> lis
             "proxy of the same family"
         )
     return [[h >= texts.min_entropy for h in one] for one in entropies(proxy.lm, documents)]
-
-
-def _answer(item: Item, worked: bool) -> str:
-    """What stands after an item's question in its document."""
-    if not worked:
-        return str(item.answer)
-    if family_of(item) is not None:
-        return write(solve(item), np.random.default_rng([*content_id(item.id).encode()])).text
-    solution = item.metadata.get("solution")
-    if not isinstance(solution, str):
-        raise UserError(f"worked was given and {item.id} has no worked solution; leave it out, or give text=FILE")
-    return solution
 
 
 def _reinforced(
@@ -285,42 +259,24 @@ def _reinforced(
     return made.adapter, found
 
 
-def _supervised(
-    model: Model, documents: Sequence[Sequence[int]], settings: Settings, progress: Progress | None
-) -> tuple[Tuned, dict[str, Any]]:
-    """Next-token training on the same documents: as many tokens an update as thoughts may have."""
-    width = max(map(len, documents))
-    rows = max(1, settings.rollouts * settings.max_new_tokens // width)
-    recipe = Recipe(
-        settings.updates, rows, width, min(5, rows), lr=settings.lr, warmup=settings.warmup, rank=settings.rank,
-        alpha=settings.alpha, clip=settings.grad_clip, seed=settings.seed, checkpointing=settings.checkpointing,
-    )  # fmt: skip
-    about = {"base": model.provenance.sha256, "dtype": model.dtype, "documents": digest(documents)}
-    folder = folder_for(f"{NAME}-sft", about["documents"], model.name, [recipe.kept(), about])
-    examples = [Example(list(ids[:1]), list(ids[1:])) for ids in documents if len(ids) > 1]
-
-    def on_step(step: int, loss: float, tokens_per_second: float) -> None:
-        measure(progress, SUPERVISED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
-
-    with to_train(model.lm, recipe.rank) as lm:
-        batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
-        curve = train_on_targets(lm, batch, recipe, folder, identity=about, on_step=on_step)
-        made = save_trained(lm, model.tokenizer, recipe, folder, model.name)
-    tokens = sum(point.tokens for point in curve)
-    return made, {"folder": folder.name, "losses": [round(point.loss, 4) for point in curve], "trained": tokens}
-
-
 def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
-    """The rollouts, as long as thoughts may be, and updates of rows that are full."""
-    rollouts, tokens = options["positions"] * options["group"], options["thought_tokens"]
+    """The rollouts, as long as thoughts may be, and updates of rows that hold a thought each.
+
+    Documents are computed once for all of their positions: a row of an update has a thought behind them, and of the
+    documents as many tokens as there are positions.
+    """
+    group, tokens = options["group"], options["thought_tokens"]
+    rollouts = options["positions"] * group
     handle = Elicited(model, NAME, prompt_for(model, options["prompt"], items), Greedy(options["max_new_tokens"]))
+    marks = 2 * MARK
+    together = shares(model.lm, options["document_tokens"] + tokens + marks)
     recipe = Recipe(
-        options["updates"], rollouts, options["document_tokens"] + tokens, options["part"] or options["group"],
-        rank=options["rank"], checkpointing=options["checkpointing"],
+        options["updates"], rollouts, tokens + marks + (1 if together else options["document_tokens"]),
+        options["part"] or group, rank=options["rank"], checkpointing=options["checkpointing"],
     )  # fmt: skip
-    sampled = replace(handle, decoder=Greedy(tokens))
+    sampled = replace(handle, decoder=Sampling(group, options["temperature"], max_new_tokens=tokens))
     return Work(
-        handle, [(sampled, rollouts * -(-options["updates"] // options["per_rollout"]))], recipe, (6, 2),
+        handle, [(sampled, options["positions"] * -(-options["updates"] // options["per_rollout"]))], recipe, (6, 2),
         "what scores the next tokens is not in it",
     )  # fmt: skip
 

@@ -224,6 +224,8 @@ COMMANDS = [
     ("run", "--method", "critique-ft", "--limit", "2", "--controls", "--set", "steps=2", "--set", "width=64"),
     ("run", "--method", "one-shot-rlvr", "--limit", "2", "--set", "rollout_tokens=4"),
     ("run", "--method", "sae-steer", "--limit", "2", "--controls"),
+    ("run", "--method", "rlp", "--limit", "2", "--set", "thought_tokens=4", "--set", "positions=4"),
+    ("run", "--method", "quiet-star", "--limit", "2", "--set", "thought_tokens=4", "--set", "positions=4"),
     ("run", "--method", "vector-transfer", "--limit", "2"),
     ("run", "--method", "power-sampling", "--limit", "2", "--controls", "--set", "moves=3"),
     ("run", "--method", "power-sampling", "--limit", "2", "--set", "form=rollouts"),

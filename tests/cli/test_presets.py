@@ -34,7 +34,9 @@ CLASSES = {  # of the model that each preset names
     "budget-forcing-r1-qwen-7b": "qwen2",
     "cot-decoding-mistral-7b": "mistral", "critique-ft-paper": "qwen2", "no-thinking-r1-qwen-32b": "qwen2",
     "one-shot-rlvr-paper": "qwen2",
+    "quiet-star-paper": "mistral",
     "rlp-paper": "qwen3",
+    "rpt-r1-qwen-14b": "qwen2",
     "sae-steer-gemma-3-4b": "gemma3", "sae-steer-llama-3.1-8b": "llama", "vector-transfer-orz-0.5b": "qwen2",
 }  # fmt: skip
 # What makes a run of each small enough for a tiny model; everything else is the preset's.
@@ -48,9 +50,16 @@ SMALL: dict[str, list[str]] = {
         "updates=2", "rollouts=8", "group=4", "part=4", "rollout_rows=5", "rollout_tokens=6", "save_every=1",
         "checked=false", "reward=exact+random:0.5", "example=pi1",
     ],
+    "quiet-star-paper": [
+        "documents=4", "document_tokens=40", "thought_tokens=3", "positions=6", "part=3", "updates=2", "lr=1e-4",
+    ],
     "rlp-paper": [
         "documents=4", "document_tokens=40", "thought_tokens=4", "positions=6", "group=2", "part=2", "rollout_rows=5",
         "updates=2", "save_every=1",
+    ],
+    "rpt-r1-qwen-14b": [
+        "documents=4", "document_tokens=40", "thought_tokens=4", "positions=6", "group=2", "part=2", "rollout_rows=5",
+        "updates=2", "save_every=1", "min_entropy=0.01", "predicts=greedy", "checked=false",
     ],
     "sae-steer-gemma-3-4b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],
     "sae-steer-llama-3.1-8b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],
@@ -143,6 +152,9 @@ def served(name: str, folder: Path) -> Path:
     """A random model of the preset's class, with a chat template as that family has one."""
     made = save_tiny(folder, CLASSES[name])
     tokenizer = AutoTokenizer.from_pretrained(made)
+    if name.startswith("quiet"):  # the window of the named model, so that thoughts see all of their text
+        config = json.loads((made / "config.json").read_text())
+        (made / "config.json").write_text(json.dumps({**config, "sliding_window": 4096}))
     family = {"gemma3": "gemma", "llama": "llama-3"}.get(CLASSES[name], "qwen2.5")
     family = "deepseek-r1" if "-r1-" in name else family
     tokenizer.chat_template = FAMILIES[family].template.replace("{{ bos_token }}", "")

@@ -21,14 +21,13 @@ from elicit.elicited import Elicited
 from elicit.evaluation.run.foreign import read_log
 from elicit.hub import manifest
 from elicit.methods.critique_ft import critique_file
-from elicit.methods.sae_steer.documents import documents
 from elicit.models import Model, load_model
 from elicit.models.prompts import named_prompt
 from elicit.sweeps import plan
 from elicit.tasks.registry import load_task
 from elicit.tasks.responses import read_responses
+from elicit.tasks.texts import documents
 from elicit.training.rl.callables import verl_log
-from elicit.training.rl.positions import read_texts
 from probes.activations import shards
 from probes.sae.convert import tensors_of
 from probes.sae.load import load_sae
@@ -190,8 +189,6 @@ KINDS = (
          read_responses, "jsonl"),
     Kind("texts (JSON Lines)", written("t.jsonl", {"text": "one"}, {"text": "two"}),
          lambda f: list(documents(str(f))), "jsonl"),
-    Kind("texts to predict (JSON Lines)", written("t.jsonl", {"text": "one"}, {"text": "two"}),
-         lambda f: read_texts(str(f)), "jsonl"),
     Kind("texts (Parquet)", rollouts, lambda f: list(documents(str(f)))),
     Kind("manifest of the hub", written("manifest.json", FETCHED), lambda f: manifest.read(f, "x"), "json"),
     Kind("log of lm-eval", written("samples_sums_2026-11-28T07-00-00.1.jsonl", LM_EVAL), read_log, "jsonl"),

@@ -11,13 +11,14 @@ import pytest
 
 from elicit import evaluate
 from elicit.elicited import Elicited
-from elicit.methods import rlp
+from elicit.methods import METHODS, rlp
 from elicit.models import Model
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from elicit.training.rl.next_token import entropies
 from elicit.training.rl.positions import tokenized
 from probes.errors import UserError
+from tests.support.tiny import tiny_model
 from tests.support.tokenizers import byte_level
 from tests.support.toys import toy_task
 
@@ -121,6 +122,15 @@ def test_a_proxy_has_the_same_tokenizer(tiny: Model, task: Task, here: Path, mon
     monkeypatch.setattr(rlp, "load_model", lambda name, device: replace(tiny, tokenizer=other))
     with pytest.raises(UserError, match="proxy 'other' has another tokenizer than"):
         fitted(tiny, task, objective="rpt", proxy="other", min_entropy=0.5)
+
+
+def test_what_it_takes_counts_a_document_once_where_it_is_computed_once(tiny: Model, task: Task) -> None:
+    options = {**METHODS["rlp"].options, "thought_tokens": 4, "document_tokens": 64}
+    once, each = (rlp.work(model, task.solved, options) for model in (tiny, replace(tiny, lm=tiny_model("mistral"))))
+    assert once.training is not None and each.training is not None
+    assert each.training.width - once.training.width == 63  # one token of a document a row
+    ((sampled, positions),) = once.answers
+    assert sampled.decoder.branches == options["group"] and positions == options["positions"] * options["updates"]
 
 
 def test_texts_or_items_are_needed(tiny: Model, here: Path) -> None:

@@ -9,17 +9,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
 
 from elicit.models import Model
 from elicit.tasks.base import Items
+from elicit.tasks.texts import documents, read_texts
 from elicit.training.rl.learner import learner
 from elicit.training.rl.log import LOG, read_log
 from elicit.training.rl.loop import STATE, Trained, train
 from elicit.training.rl.next_token import InformationGain, Shuffled
-from elicit.training.rl.positions import Positions, positions, put, read_texts, tokenized
+from elicit.training.rl.positions import Positions, positions, put, tokenized
 from elicit.training.rl.rewards import Reward, Rollout
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
@@ -172,18 +175,21 @@ def test_thoughts_of_all_positions_share_their_documents(tiny: Model, texts: tup
     ("name", "content", "words"),
     [
         ("none.txt", None, "no such file"),
-        ("a.txt", b"\n \n", "holds no document"),
-        ("a.txt", b"\xff\xfe\xfa", "not UTF-8"),
-        ("a.jsonl", b'{"text": "so"}\n{"text": " "}', "line 2: an empty document"),
-        ("a.jsonl", b'{"txt": "so"}', "line 1: no text"),
-        ("a.jsonl", b"{", "line 1: not JSON"),
+        ("a.txt", b"\n \n", "holds no text"),
+        ("a.txt", b"\xff\xfe\xfa", "not text in UTF-8"),
+        ("a.jsonl", b'{"text": "so"}\n{"text": 3}', "line 2: the text is a int"),
+        ("a.jsonl", b'{"txt": "so"}', "line 1: no object with a text"),
+        ("a.jsonl", b"{", "line 1: no object with a text"),
+        ("a.parquet", b"PAR1", "cut or no Parquet file"),
+        ("hub:one", None, "write hub:owner/name"),
     ],
 )
 def test_texts_that_cannot_be_read(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
+    place = name if name.startswith("hub:") else str(tmp_path / name)
     if content is not None:
-        (tmp_path / name).write_bytes(content)
+        Path(place).write_bytes(content)
     with pytest.raises(UserError, match=words) as error:
-        read_texts(str(tmp_path / name))
+        read_texts(place, 4)
     assert "\n" not in str(error.value)
 
 
@@ -196,5 +202,10 @@ def test_documents_that_cannot_be_used(tiny: Model, tmp_path: Path) -> None:
         put(tiny.tokenizer, [(1, 2)], "(", " ")
     with pytest.raises(UserError, match="no position"):
         positions(tiny.tokenizer, [(1,)])
-    (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\n")
-    assert read_texts(str(tmp_path / "a.txt")) == ["one\ntwo", "three"]
+    (tmp_path / "a.txt").write_text("\none\ntwo\n\n \nthree\n")
+    assert read_texts(str(tmp_path / "a.txt"), 9) == ["one\ntwo", "three"]
+    (tmp_path / "a.jsonl").write_text('{"text": "one\\n\\ntwo"}\n\n{"text": "three"}\n')
+    assert read_texts(str(tmp_path / "a.jsonl"), 9) == ["one\n\ntwo", "three"]
+    pq.write_table(pa.table({"text": ["one", "", "two"]}), tmp_path / "a.parquet")
+    assert read_texts(str(tmp_path / "a.parquet"), 1) == ["one"]
+    assert list(documents(str(tmp_path / "a.txt"))) == ["\none\ntwo\n\n \nthree\n"]

@@ -131,7 +131,7 @@ def _reference(
 ) -> tuple[Elicited, Texts]:
     found = named(arms, name, "reference")
     handle = found.handle(model)
-    if handle is None or handle.adapter is not None or handle.interventions or handle.partner is not None:
+    if handle is None or handle.adapter is not None or handle.interventions or not handle.has_forward:
         raise UserError(f"reference = {name!r} changes the model; give an arm that leaves it as it is, like direct")
     answers = [tuple(trace.tokens[:tokens]) for trace in found.chosen([item.id for item in items])]
     kept = [(item, answer) for item, answer in zip(items, answers, strict=True) if answer]

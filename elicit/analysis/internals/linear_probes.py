@@ -170,7 +170,7 @@ def analyse(
     model = model_of(runs)
     base = named(arms, reference, "reference")
     handle = base.handle(model)
-    if handle is None or handle.adapter is not None or handle.interventions or handle.partner is not None:
+    if handle is None or handle.adapter is not None or handle.interventions or not handle.has_forward:
         raise UserError(f"reference = {reference!r} changes the model; give one that leaves it as it is, like direct")
     ids = [item.id for item in items]
     right = base.right(ids)

@@ -49,8 +49,8 @@ class Texts:
 
 def reads(handle: Elicited, base: Elicited) -> str:
     """Why a handle shifts nothing on a given text, or ""."""
-    if handle.partner is not None:
-        return "does not apply: hybrid decoding steers while it decodes"
+    if not handle.has_forward:
+        return "does not apply: hybrid decoding steers, and quiet thoughts are mixed in, while it decodes"
     if handle.adapter is None and not handle.interventions and handle.prompt == base.prompt:
         return "does not apply: it changes the decoding alone"
     return ""

@@ -12,6 +12,7 @@ from elicit.decoding.decoders.forced import Forced
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
 from elicit.decoding.decoders.power import Power, PowerRollouts
+from elicit.decoding.decoders.quiet import Quiet
 from elicit.decoding.decoders.sampling import RngStream, Sampling
 from elicit.decoding.decoders.tools import Tools
 from elicit.decoding.loop import Policy
@@ -46,6 +47,7 @@ DECODERS: dict[str, type[Any]] = {
     "power-rollouts": PowerRollouts,
     "tools": Tools,
     "forced": Forced,
+    "quiet": Quiet,
 }
 ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
 _READ = {**DECODERS, ELSEWHERE: Elsewhere}
@@ -59,8 +61,10 @@ LATER = {"often": ()}  # written only where it says something, so that what was 
 
 
 def most_tokens(decoder: Decoder) -> int:
-    """Tokens that may stand behind a prompt, about: the limit, and what tools put in."""
-    return decoder.most_tokens if isinstance(decoder, Tools) else decoder.max_new_tokens
+    """Tokens that may stand behind a prompt, about: the limit, what tools put in, a quiet thought."""
+    if isinstance(decoder, Tools):
+        return decoder.most_tokens
+    return decoder.max_new_tokens + (decoder.beside if isinstance(decoder, Quiet) else 0)
 
 
 def decoder_to_dict(decoder: Decoder) -> dict[str, Any]:
@@ -92,6 +96,7 @@ __all__ = [
     "Hybrid",
     "Power",
     "PowerRollouts",
+    "Quiet",
     "RngStream",
     "Sampling",
     "Tools",

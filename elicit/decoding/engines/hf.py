@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from elicit.decoding.decoders import DECODERS, Power, PowerRollouts, Tools
+from elicit.decoding.decoders import DECODERS, Power, PowerRollouts, Quiet, Tools
 from elicit.decoding.engine import STATISTICS, Batch, Can, Engine, check_delivery, named
 from elicit.decoding.loop import Generation, OnStep, decode
 from elicit.decoding.power import power_samples
+from elicit.decoding.quiet import quiet_answers
 from elicit.decoding.rollouts import rollout_samples
 from elicit.decoding.tools import tool_answers
 from elicit.decoding.trial import way_of
@@ -21,7 +22,7 @@ from steering.hooks import attached
 from steering.interventions import Plan
 
 # Decoders whose answers take several calls of the loop.
-SEVERAL = {Power: power_samples, PowerRollouts: rollout_samples, Tools: tool_answers}
+SEVERAL = {Power: power_samples, PowerRollouts: rollout_samples, Tools: tool_answers, Quiet: quiet_answers}
 
 
 class HuggingFaceEngine(Engine):

@@ -87,7 +87,7 @@ class Arm:
             return None
         if self.key == self.run.metrics["method"]:
             return handle_of(self.run, model)
-        if any(name in self.about for name in ("adapter", "weights", "interventions", "partner")):
+        if any(name in self.about for name in ("adapter", "weights", "interventions", "partner", "mixing")):
             return None
         prompt, decoder = Prompt.from_dict(self.about["prompt"]), decoder_from_dict(self.about["decoder"])
         kept = {name: self.about[name] for name in ("method", "select", "span", "filters", "options")}

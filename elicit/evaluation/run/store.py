@@ -37,7 +37,7 @@ CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 BUNDLE = (
     "elicited.json",
-    *(f"{name}.{kind}" for name in ("interventions", "partner") for kind in ("json", "safetensors")),
+    *(f"{name}.{kind}" for name in ("interventions", "partner", "mixing") for kind in ("json", "safetensors")),
     *(f"{name}/{file}" for name in ("adapter", "partner") for file in _ADAPTER),
     *(f"model/{file}" for file in WHOLE_FILES),
 )

@@ -138,6 +138,8 @@ def _about(
         about["interventions"] = [one.describe() for one in handle.interventions]
     if handle.partner is not None:
         about["partner"] = handle.partner.digest
+    if handle.mixing is not None:
+        about["mixing"] = handle.mixing.digest
     if handle.adapter is not None:
         about["adapter"] = handle.adapter.sha256
     return about

@@ -82,10 +82,10 @@ def check_forward(handle: Elicited, what: str) -> None:
     """Refuse what a forward over prompt and answer tells, where there is none.
 
     Raises:
-        UserError: hybrid decoding; a model that another engine decodes.
+        UserError: hybrid decoding, quiet thoughts; a model that another engine decodes.
     """
-    if handle.partner is not None:
-        raise UserError(f"{what} was given and hybrid decoding has no forward over a given text; leave it out")
+    if not handle.has_forward:
+        raise UserError(f"{what} was given and {handle.method} has no forward over a given text; leave it out")
     if handle.model.engine != "hf":
         raise UserError(f"{what} was given and engine {handle.model.engine} keeps none; give -M engine=hf")
 

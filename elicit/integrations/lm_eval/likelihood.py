@@ -135,8 +135,13 @@ def check_scored(handle: Elicited) -> None:
     """Refuse a handle under which a text has no likelihood.
 
     Raises:
-        UserError: hybrid decoding.
+        UserError: hybrid decoding, quiet thoughts.
     """
+    if handle.mixing is not None:
+        raise UserError(
+            f"{handle.method} thinks before tokens as it writes them: a given text has no likelihood here; give tasks "
+            "of output_type generate_until"
+        )
     if handle.partner is not None:
         raise UserError(
             f"{handle.method} decodes with a partner, which chooses among steered tokens as they are written: a given "

@@ -27,12 +27,12 @@ from transformers import PreTrainedTokenizerBase
 from elicit.decoding.decoders import Decoder, Greedy, Sampling
 from elicit.decoding.engine import Batch, decode_batch
 from elicit.decoding.loop import StopRule
-from elicit.methods.sae_steer.documents import documents
-from elicit.methods.sae_steer.documents import identity as identity_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
 from elicit.tasks.registry import load_task
+from elicit.tasks.texts import documents
+from elicit.tasks.texts import identity as identity_of
 from elicit.training.organisms.variants import PROMPTS
 from probes.encoding import encoded
 from probes.errors import UserError, as_expected

@@ -41,6 +41,7 @@ from elicit.training.rl.curve import OnStep, Point
 from elicit.training.rl.learner import Learner, learner
 from elicit.training.rl.log import LOG, RolloutLog, facts, log_line
 from elicit.training.rl.policy import Batch, logprobs, pieces, prefix_of
+from elicit.training.rl.positions import Positions, batch_of
 from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Reward, RewardContext, Rewards, parse
 from elicit.training.rl.rollouts import sample
@@ -270,9 +271,12 @@ class _Run:
         """A rollout as tensors, from its records."""
         records = list(about["records"])
         chosen = list(dict.fromkeys(r["question"] for r in records))
-        prompts = Padded(*(t[chosen] for t in self.prompts))
-        where = [chosen.index(r["question"]) for r in records]
-        batch = Batch.of(prompts, where, [r["tokens"] for r in records], self.settings.max_new_tokens)
+        where, said = [chosen.index(r["question"]) for r in records], [r["tokens"] for r in records]
+        limit = self.settings.max_new_tokens
+        if isinstance(self.prompt, Positions):
+            batch = batch_of(self.student.lm, self.prompt, [self.items[n] for n in chosen], where, said, limit)
+        else:
+            batch = Batch.of(Padded(*(t[chosen] for t in self.prompts)), where, said, limit)
         old, reference = (tensors.get(f"buffer/{name}") for name in ("old", "reference"))
         device = batch.mask.device
         return Buffer(

@@ -35,6 +35,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,9 @@ from transformers import PreTrainedModel
 from elicit.training.output_head import logprobs_and_entropy
 from elicit.training.rl.learner import Learner
 from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
-from elicit.training.rl.positions import Positions
+from elicit.training.rl.positions import Positions, batch_of
 from elicit.training.rl.rewards import RewardContext, Rollout
-from probes.batching import left_pad, right_pad
+from probes.batching import right_pad
 from probes.errors import UserError, unknown
 from probes.likelihood import output_logits
 from probes.offsets import decoded
@@ -105,18 +106,19 @@ class Looked(ABC):
             following: whether the next token stands after them.
         """
         assert self.student is not None
-        tokenizer, flat = self.student.model.tokenizer, [(n, r) for n, group in enumerate(rollouts) for r in group]
-        texts = [self.prompt.ids(group[0].item.question, tokenizer) for group in rollouts]
+        flat = [(n, r) for n, group in enumerate(rollouts) for r in group]
         said = [[*closed(r, self.prompt), *([int(r.item.metadata["next"])] if following else [])] for _, r in flat]
-        batch = Batch.of(
-            left_pad(texts, self.student.lm.device),
+        batch = batch_of(
+            self.student.lm,
+            self.prompt,
+            [group[0].item for group in rollouts],
             [n for n, _ in flat],
             said,
             self.limit + len(self.prompt.closing) + 1,
         )
         last = torch.tensor([len(tokens) - 1 for tokens in said], device=batch.mask.device)
         only = torch.zeros_like(batch.mask).scatter_(1, last[:, None], True)  # this one alone meets the head
-        return Batch(batch.prompts, batch.question, batch.tokens, only), last
+        return replace(batch, mask=only), last
 
 
 class InformationGain(Looked):
@@ -268,7 +270,7 @@ class PrefixMatch(Looked):
         for start in range(0, len(batch.mask), ROWS):
             rows = slice(start, start + ROWS)
             # A token's state is the one that chooses the next: the column after the last of what was said.
-            moved = Batch(batch.prompts, batch.question, batch.tokens, batch.mask.roll(1, 1))
+            moved = replace(batch, mask=batch.mask.roll(1, 1))
             out += output_logits(lm, hidden_states(lm, prefix, moved, rows)).argmax(-1).tolist()
         true = [int(r.item.metadata["next"]) for group in rollouts for r in group]
         return [float(said == following) for said, following in zip(out, true, strict=True)]

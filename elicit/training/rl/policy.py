@@ -5,6 +5,9 @@ copies of them, whose gradients add up; one backward through the prompt then tak
 at the right to one length, so that no update brings another shape to a CPU's kernels; causality keeps padding from
 mattering.
 
+Completions may leave a text at places of their own, as thoughts at the positions of a document do (`Batch.leaving`):
+the text is computed once for all of them, and a row sees its own beginning of it through a mask.
+
 Long completions go by segments (`pieces`): their keys and values are made once without gradient; then each segment, the
 last first, is computed again with it, and what it leaves in the keys and values before it waits for the segments that
 made them. The gradient is that of the whole, and what lives at a time is one segment's activations beside keys and
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,20 +29,26 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from elicit.decoding.trunk import Trunk
 from elicit.training.output_head import logprobs_and_entropy
-from probes.batching import Padded
+from probes.batching import Padded, right_pad
 from probes.errors import UserError
 from probes.sites import blocks, decoder
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rollouts as tensors: row r answers prompt `question[r]`; every row has the same number of positions."""
+    """Rollouts as tensors: row r answers prompt `question[r]`; every row has the same number of positions.
+
+    Where rows leave their prompts, row r sees the first `cut[r]` tokens of its own, and `lead` after them.
+    """
 
     prompts: Padded
     question: Int[Tensor, " rows"]
     tokens: Int[Tensor, "rows pos"]
     mask: Bool[Tensor, "rows pos"]
+    cut: Int[Tensor, " rows"] | None = None
+    lead: tuple[int, ...] = ()
 
     @staticmethod
     def of(prompts: Padded, question: Sequence[int], completions: Sequence[Sequence[int]], limit: int) -> Batch:
@@ -51,10 +60,27 @@ class Batch:
         where, device = torch.tensor(list(question), dtype=torch.long), prompts.ids.device
         return Batch(prompts, where.to(device), tokens.to(device), mask.to(device))
 
+    @staticmethod
+    def leaving(
+        trunk: Trunk,
+        lead: Sequence[int],
+        question: Sequence[int],
+        completions: Sequence[Sequence[int]],
+        limit: int,
+        device: torch.device,
+    ) -> Batch:
+        """Row r goes on from prompt `question[r]` of a trunk, which ends in `lead`, at least one token."""
+        ids = right_pad(trunk.texts, device)
+        places = torch.arange(ids.shape[1], device=device).expand_as(ids)
+        ends = torch.tensor([len(text) for text in trunk.texts], device=device)
+        texts = Padded(ids, places < ends[:, None], places)
+        made = Batch.of(texts, [trunk.of[n] for n in question], completions, limit)
+        return replace(made, cut=torch.tensor([trunk.cut[n] for n in question], device=device), lead=tuple(lead))
+
 
 @dataclass(frozen=True)
 class Prefix:
-    """What completions need of their prompts: keys and values of each layer in turn, and the last hidden state."""
+    """What completions need of their prompts: keys and values of each layer in turn, and hidden states."""
 
     tensors: list[Tensor]
 
@@ -69,8 +95,11 @@ class Prefix:
             torch.autograd.backward([t for t, _ in pairs], [grad for _, grad in pairs])
 
 
-def prefix_of(lm: PreTrainedModel, prompts: Padded) -> Prefix:
-    """One forward of the prompts; without a configuration the cache keeps whole prompts in sliding layers too."""
+def prefix_of(lm: PreTrainedModel, prompts: Padded, *, every: bool = False) -> Prefix:
+    """One forward of the prompts; without a configuration the cache keeps whole prompts in sliding layers too.
+
+    Its hidden state is that of the last column, or with `every` those of all columns.
+    """
     cache = DynamicCache()
     hidden = decoder(lm)(
         input_ids=prompts.ids,
@@ -84,7 +113,7 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded) -> Prefix:
         if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
             raise UserError(f"{type(lm).__name__} keeps a state that is not keys and values; use another base")
         pairs += [layer.keys, layer.values]
-    return Prefix([*pairs, hidden[:, -1]])
+    return Prefix([*pairs, hidden if every else hidden[:, -1]])
 
 
 @contextmanager
@@ -140,20 +169,31 @@ def _cache(pairs: Sequence[Tensor]) -> DynamicCache:
 def _states(
     lm: PreTrainedModel, cache: DynamicCache, batch: Batch, rows: slice, fed: slice, checkpointing: bool
 ) -> Float[Tensor, "rows fed d_model"]:
-    """After the tokens `fed` of these rows, whose prompts and earlier tokens the cache holds."""
-    question = batch.question[rows]
-    start = batch.prompts.positions[:, -1] + 1
-    steps = torch.arange(fed.start, fed.stop, device=question.device)
-    seen = nn.functional.pad(batch.prompts.mask[question].long(), (0, fed.stop), value=1)
+    """After the tokens `fed` of these rows, whose prompts and earlier tokens the cache holds; and after the lead."""
+    ids, lead = batch.tokens[rows, fed], len(batch.lead)
+    seen, start = _seen(batch, rows)
+    first = fed.start + lead
+    if lead and fed.start == 0:
+        first, ids = 0, torch.cat([ids.new_tensor(batch.lead).expand(len(ids), -1), ids], 1)
+    steps = torch.arange(first, fed.stop + lead, device=ids.device)
     with checkpointed(lm, cache) if checkpointing else nullcontext():
         out: Tensor = decoder(lm)(
-            input_ids=batch.tokens[rows, fed],
-            attention_mask=seen,
-            position_ids=start[question][:, None] + steps,
+            input_ids=ids,
+            attention_mask=nn.functional.pad(seen.long(), (0, fed.stop + lead), value=1),
+            position_ids=start[:, None] + steps,
             past_key_values=cache,
             use_cache=True,
         )[0]
-    return out
+    return out[:, lead - 1 :] if lead and fed.start == 0 else out
+
+
+def _seen(batch: Batch, rows: slice) -> tuple[Bool[Tensor, "rows width"], Int[Tensor, " rows"]]:
+    """Which columns of their prompts rows see, and the position of what follows them."""
+    if batch.cut is None:
+        question = batch.question[rows]
+        return batch.prompts.mask[question], batch.prompts.positions[question, -1] + 1
+    cut = batch.cut[rows]
+    return batch.prompts.positions[batch.question[rows]] < cut[:, None], cut
 
 
 def _columns(fed: slice) -> slice:
@@ -163,7 +203,7 @@ def _columns(fed: slice) -> slice:
 
 def _chosen(prefix: Prefix, batch: Batch, rows: slice, fed: slice, after: Tensor) -> Float[Tensor, "n d_model"]:
     """Of the states those that choose a real token."""
-    if fed.start == 0:
+    if fed.start == 0 and not batch.lead:
         after = torch.cat([prefix.tensors[-1].index_select(0, batch.question[rows])[:, None], after], 1)
     chosen: Tensor = after[batch.mask[rows, _columns(fed)]]
     return chosen
@@ -190,7 +230,7 @@ def pieces(
         hidden = hidden_states(lm, leaves, batch, rows, checkpointing=checkpointing)
         yield Piece(slice(0, batch.tokens.shape[1]), hidden, torch.autograd.backward)
         return
-    question, before = batch.question[rows], batch.prompts.ids.shape[1]
+    question, before, lead = batch.question[rows], batch.prompts.ids.shape[1], len(batch.lead)
     with torch.no_grad():
         cache = _begun(leaves, question)
         for fed in segments[:-1]:
@@ -198,14 +238,14 @@ def pieces(
         held = _pairs(cache)
     waiting = [torch.zeros_like(t) for t in held]
     for fed in reversed(segments):
-        end = before + fed.start
+        end = before + fed.start + (lead if fed.start else 0)
         past = [t[:, :, :end].detach().requires_grad_() for t in held]
         cache = _cache(past)
         after = _states(lm, cache, batch, rows, fed, checkpointing)
         own = [t[:, :, end:] for t in _pairs(cache)]
 
         def backward(loss: Tensor, fed: slice = fed, end: int = end, past: Any = past, own: Any = own) -> None:
-            known = [] if fed is segments[-1] else [w[:, :, end : before + fed.stop] for w in waiting]
+            known = [] if fed is segments[-1] else [w[:, :, end : before + lead + fed.stop] for w in waiting]
             torch.autograd.backward([loss, *own[: len(known)]], [None, *known])
             for wait, leaf in zip(waiting, past, strict=True):
                 wait[:, :, :end] += leaf.grad

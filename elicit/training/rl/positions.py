@@ -9,19 +9,19 @@ stand together and in order, so that those of one rollout share its text (`elici
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from elicit.decoding.trunk import Trunk
+from elicit.decoding.trunk import Trunk, shares
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items, Task
 from elicit.tasks.free_text import Ungraded
+from elicit.training.rl.policy import Batch
+from probes.batching import left_pad
 from probes.encoding import encoded
 from probes.errors import UserError
 from probes.files import digest
@@ -46,6 +46,10 @@ class Positions(Prompt):
 
     def ids(self, question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Of a position, as `positions` names it in an item's question."""
+        return self.before(question)
+
+    def before(self, question: str) -> list[int]:
+        """The same; a position needs no tokenizer."""
         document, _, position = question.partition("@")
         return [*self.documents[int(document)][: int(position)], *self.opening]
 
@@ -60,50 +64,33 @@ class Positions(Prompt):
             "closing": list(self.closing), "ends": list(self.ends),
         }  # fmt: skip
 
-    def trunk(self, items: Sequence[Item]) -> Trunk:
-        """How the prompts of some positions share their documents."""
+    def trunk(self, items: Sequence[Item], beyond: int = 0) -> Trunk:
+        """How the prompts of some positions share their documents, each up to so many tokens beyond the last one."""
         parts = [list(some) for _, some in groupby(items, key=lambda item: int(item.metadata["document"]))]
         cut = [[int(item.metadata["position"]) for item in some] for some in parts]
         texts = [
-            self.documents[some[0].metadata["document"]][: max(cuts)] for some, cuts in zip(parts, cut, strict=True)
+            self.documents[some[0].metadata["document"]][: max(cuts) + beyond]
+            for some, cuts in zip(parts, cut, strict=True)
         ]
         of = [n for n, some in enumerate(parts) for _ in some]
         return Trunk(texts, of, [one for cuts in cut for one in cuts])
 
 
-def read_texts(path: str) -> list[str]:
-    """The documents of a file: of JSON Lines the field `text` of each line, of any other the parts between blank lines.
-
-    Raises:
-        UserError: no such file, one that is not UTF-8, a line without text, no document.
-    """
-    place = Path(path)
-    if not place.is_file():
-        raise UserError(f"text = {path!r} was given and there is no such file; give a .txt or .jsonl file")
-    try:
-        whole = place.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"text file {path!r} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    if place.suffix == ".jsonl":
-        texts = [_text(path, n, line) for n, line in enumerate(whole.split("\n"), 1) if line.strip()]
-    else:
-        blank = groupby(whole.split("\n"), key=lambda line: not line.strip())
-        texts = ["\n".join(lines) for empty, lines in blank if not empty]
-    if not texts:
-        raise UserError(f"text file {path!r} holds no document; give text, with blank lines between documents")
-    return texts
-
-
-def _text(path: str, number: int, line: str) -> str:
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error}); mend or remove the line") from error
-    if not isinstance(data, dict) or not isinstance(data.get("text"), str):
-        raise UserError(f"{path}, line {number}: no text; give objects with the field 'text'")
-    if not data["text"].strip():
-        raise UserError(f"{path}, line {number}: an empty document; give it text or remove the line")
-    return str(data["text"])
+def batch_of(
+    lm: PreTrainedModel,
+    prompt: Positions,
+    items: Sequence[Item],
+    question: Sequence[int],
+    completions: Sequence[Sequence[int]],
+    limit: int,
+) -> Batch:
+    """Completions after positions as tensors, row r after item `question[r]`; documents are computed once where the
+    model can."""
+    trunk = prompt.trunk(items)
+    if shares(lm, max(map(len, trunk.texts)) + len(prompt.opening) + limit):
+        return Batch.leaving(trunk, prompt.opening, question, completions, limit, lm.device)
+    prompts = left_pad([prompt.before(item.question) for item in items], lm.device)
+    return Batch.of(prompts, question, completions, limit)
 
 
 def tokenized(

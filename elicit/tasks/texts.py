@@ -1,16 +1,18 @@
-"""Plain text that an SAE is trained on: a text file, JSON Lines, Parquet, or a data set of the hub.
+"""Plain text that something is trained on: a text file, JSON Lines, Parquet, or a data set of the hub.
 
     notes.txt, notes.jsonl, notes.parquet                                 the last two with a column `text`
     hub:owner/name, hub:owner/name:config=…,split=…,column=…,revision=…   split `train`, column `text` unless given
 
-A data set of the hub is streamed: no more of it is fetched than is read. What is read is fixed by the commit that the
-revision stood for when it was asked.
+A text file is read in lumps of some thousand characters, or as documents with blank lines between them
+(`paragraphs`). A data set of the hub is streamed: no more of it is fetched than is read. What is read is fixed by the
+commit that the revision stood for when it was asked.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from elicit.tasks.given import value_of
@@ -41,41 +43,63 @@ def identity(name: str) -> tuple[bool, str]:
     return True, sha256_of(path)
 
 
-def documents(name: str, commit: str = "") -> Iterator[str]:
-    """The texts of a source, one after the other.
+def read_texts(name: str, most: int) -> list[str]:
+    """The first so many documents of a source.
 
     Raises:
-        UserError: it holds none, is not UTF-8, lacks the column, or has a line that is no object with a text.
+        UserError: as `documents`; a data set that cannot be reached.
+    """
+    commit = _commit(name) if name.startswith(HUB) else ""
+    return list(islice(documents(name, commit, paragraphs=True), most))
+
+
+def documents(name: str, commit: str = "", *, paragraphs: bool = False) -> Iterator[str]:
+    """The texts of a source, one after the other.
+
+    Args:
+        name: the source.
+        commit: of a data set of the hub.
+        paragraphs: whether blank lines part the documents of a text file.
+
+    Raises:
+        UserError: no such file; it holds no text, is not UTF-8, lacks the column, or has a line that is no object with
+            a text.
     """
     if name.startswith(HUB):
         yield from _rows(name, commit)
         return
     path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"text {name!r} was given and there is no such file; give a .txt, .jsonl or .parquet file, or "
+            "hub:owner/name"
+        )
     empty = True
-    for text in _parquet(path) if path.suffix == ".parquet" else _lines(path):
+    for text in _parquet(path) if path.suffix == ".parquet" else _lines(path, paragraphs):
         empty = False
         yield text
     if empty:
         raise UserError(f"{str(path)!r} holds no text; give a file with some")
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, paragraphs: bool) -> Iterator[str]:
     lump = ""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if path.suffix == ".jsonl":
                     if line.strip():
                         yield _text_of(line, f"{path}, line {number}")
                     continue
-                lump += line
-                if len(lump) >= LUMP:
-                    yield lump
+                ended = not line.strip() if paragraphs else len(lump) + len(line) >= LUMP
+                lump += "" if ended and paragraphs else line
+                if ended and lump:
+                    yield lump.removesuffix("\n") if paragraphs else lump
                     lump = ""
     except UnicodeDecodeError as error:
         raise UserError(f"{str(path)!r} is not text in UTF-8 (byte {error.start}); give a text file") from error
     if lump.strip():
-        yield lump
+        yield lump.removesuffix("\n") if paragraphs else lump
 
 
 def _parquet(path: Path) -> Iterator[str]:

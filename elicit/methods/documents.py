@@ -1,0 +1,101 @@
+"""Documents that thought is trained on, and next-token training on the same ones: what `rlp` and `quiet-star` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from elicit.decoding.progress import Progress, measure
+from elicit.evaluation.run.store import folder_for
+from elicit.models.model import Model
+from elicit.models.prompts import Prompt
+from elicit.tasks.base import Item, Items, content_id
+from elicit.tasks.organism.language import write
+from elicit.tasks.organism.solver import family_of, solve
+from elicit.tasks.texts import read_texts
+from elicit.training.recipe import Example, Recipe
+from elicit.training.saved import save_trained
+from elicit.training.sft import batches, to_train, train
+from probes.errors import UserError
+from probes.files import digest
+from steering.adapters import Tuned
+
+SUPERVISED = "same tokens, supervised"  # the control
+
+
+def documents_of(
+    name: str, model: Model, items: Items | None, prompt: Prompt, text: str, most: int, *, worked: bool
+) -> tuple[list[str], Items | None]:
+    """The documents as texts, and the items that they are of, where they are.
+
+    Args:
+        name: of the method.
+        model, items, prompt: whose fit items are documents unless `text` names some, each a question with its answer.
+        text: a source of `elicit.tasks.texts`, or "".
+        most: how many are taken, the first ones.
+        worked: of items their worked solutions instead of their bare answers.
+
+    Raises:
+        UserError: neither text nor items with answers; `worked` without solutions; as `read_texts`.
+    """
+    if text:
+        return read_texts(text, most), None
+    if items is None:
+        raise UserError(f"{name} trains on texts; give text=FILE, or items of a task")
+    answered = [item for item in items.task.solved if item.answer is not None][:most]
+    if not answered:
+        raise UserError(f"task {items.task.name!r} has no fit items with answers to make documents of; give text=FILE")
+    told = [f"{prompt.text(item.question, model.tokenizer)} {_answer(item, worked)}" for item in answered]
+    return told, Items(items.task, tuple(answered))
+
+
+def _answer(item: Item, worked: bool) -> str:
+    """What stands after an item's question in its document."""
+    if not worked:
+        return str(item.answer)
+    if family_of(item) is not None:
+        return write(solve(item), np.random.default_rng([*content_id(item.id).encode()])).text
+    solution = item.metadata.get("solution")
+    if not isinstance(solution, str):
+        raise UserError(f"worked was given and {item.id} has no worked solution; leave it out, or give text=FILE")
+    return solution
+
+
+def supervised(
+    name: str,
+    model: Model,
+    documents: Sequence[Sequence[int]],
+    rows: int,
+    recipe: Recipe,
+    progress: Progress | None,
+    *,
+    warmup: int,
+) -> tuple[Tuned, dict[str, Any]]:
+    """Next-token training on documents: `rows` of the longest one's length an update.
+
+    Args:
+        name: of the method whose control it is.
+        model, documents: what is trained on what.
+        rows: of an update.
+        recipe: of the method's own training; how many updates, and how fast.
+        progress: reports each update.
+        warmup: of the learning rate.
+    """
+    width = max(map(len, documents))
+    recipe = replace(recipe, rows=rows, width=width, part=min(5, rows), warmup=warmup)
+    about = {"base": model.provenance.sha256, "dtype": model.dtype, "documents": digest(documents)}
+    folder = folder_for(f"{name}-sft", about["documents"], model.name, [recipe.kept(), about])
+    examples = [Example(list(ids[:1]), list(ids[1:])) for ids in documents if len(ids) > 1]
+
+    def on_step(step: int, loss: float, tokens_per_second: float) -> None:
+        measure(progress, SUPERVISED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
+
+    with to_train(model.lm, recipe.rank) as lm:
+        batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
+        curve = train(lm, batch, recipe, folder, identity=about, on_step=on_step)
+        made = save_trained(lm, model.tokenizer, recipe, folder, model.name)
+    tokens = sum(point.tokens for point in curve)
+    return made, {"folder": folder.name, "losses": [round(point.loss, 4) for point in curve], "trained": tokens}
