@@ -23,6 +23,7 @@ from elicit.methods import (
     power_sampling,
     rlp,
     sae_steer,
+    thinkless,
     vector_transfer,
 )
 from elicit.methods.base import Method
@@ -55,7 +56,7 @@ def register(module: ModuleType) -> Method:
 
 for _module in (
     *(cot_decoding, power_sampling, no_thinking, budget_forcing, cognitive_tools),
-    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, rlp),
+    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, thinkless, rlp),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -11,6 +11,7 @@ from elicit.decoding.decoders.elsewhere import Elsewhere
 from elicit.decoding.decoders.forced import Forced
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
+from elicit.decoding.decoders.mode_gate import ModeGate
 from elicit.decoding.decoders.power import Power, PowerRollouts
 from elicit.decoding.decoders.sampling import RngStream, Sampling
 from elicit.decoding.decoders.tools import Tools
@@ -46,6 +47,7 @@ DECODERS: dict[str, type[Any]] = {
     "power-rollouts": PowerRollouts,
     "tools": Tools,
     "forced": Forced,
+    "mode-gate": ModeGate,
 }
 ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
 _READ = {**DECODERS, ELSEWHERE: Elsewhere}
@@ -90,6 +92,7 @@ __all__ = [
     "Forced",
     "Greedy",
     "Hybrid",
+    "ModeGate",
     "Power",
     "PowerRollouts",
     "RngStream",
