@@ -35,7 +35,7 @@ from probes.errors import ToldElsewhere, UserError, unknown
 
 app = typer.Typer(
     name="elicit",
-    help="Ten ways to elicit latent reasoning from a base language model, behind one evaluation with controls.",
+    help="Eleven ways to elicit latent reasoning from a base language model, behind one evaluation with controls.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

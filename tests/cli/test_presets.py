@@ -35,6 +35,7 @@ CLASSES = {  # of the model that each preset names
     "cot-decoding-mistral-7b": "mistral", "critique-ft-paper": "qwen2", "no-thinking-r1-qwen-32b": "qwen2",
     "one-shot-rlvr-paper": "qwen2",
     "rlp-paper": "qwen3",
+    "thinkless-paper": "qwen2",
     "sae-steer-gemma-3-4b": "gemma3", "sae-steer-llama-3.1-8b": "llama", "vector-transfer-orz-0.5b": "qwen2",
 }  # fmt: skip
 # What makes a run of each small enough for a tiny model; everything else is the preset's.
@@ -51,6 +52,10 @@ SMALL: dict[str, list[str]] = {
     "rlp-paper": [
         "documents=4", "document_tokens=40", "thought_tokens=4", "positions=6", "group=2", "part=2", "rollout_rows=5",
         "updates=2", "save_every=1",
+    ],
+    "thinkless-paper": [
+        "short=s", "think=t", "updates=2", "rollouts=8", "group=4", "part=4", "rollout_rows=5", "rollout_tokens=6",
+        "save_every=1", "checked=false",
     ],
     "sae-steer-gemma-3-4b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],
     "sae-steer-llama-3.1-8b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],

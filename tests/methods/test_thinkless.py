@@ -1,9 +1,10 @@
-"""`thinkless` on a tiny model: warmed up, trained, resumed, compared with its controls, refused; its tokens and gates."""
+"""`thinkless` on a tiny model: warmed up, trained, resumed, beside its controls, refused; its tokens and gates."""
 
 from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.base import Grade, Item, Task
 from elicit.tasks.grading import NumberGrader
 from elicit.training.rl.loop import train
-from elicit.training.rl.rewards import Rollout
+from elicit.training.rl.rewards import RewardContext, Rollout
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from tests.support.shell import shell
@@ -68,8 +69,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 SMALL: dict[str, Any] = {
-    "short": "s", "think": "t", "questions": 2, "warm_steps": 3, "warm_rows": 2, "updates": 2, "rollouts": 8,
-    "group": 4, "rollout_tokens": 8, "rank": 2, "check": 3, "checked": False, "max_new_tokens": 6, "warm_lr": 2e-2,
+    "short": "s", "think": "t", "questions": 2, "warm_steps": 16, "warm_rows": 2, "updates": 2, "rollouts": 8,
+    "group": 4, "rollout_tokens": 8, "rank": 2, "check": 3, "checked": False, "max_new_tokens": 6, "warm_lr": 5e-2,
 }  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def test_it_is_fitted_resumed_saved_and_compared(talker: Model, task: Task, here
     again = thinkless.controls(loaded, task.solved)  # what the fit kept is not in the bundle, and is made again
     assert {n: h.decode_key for n, h in again.items()} == {n: h.decode_key for n, h in others.items()}
 
-    run = evaluate(handle, task.test, against=others, out=here / "run")
+    run = evaluate(handle, toy_task(4).test, against=others, out=here / "run")
     page = (run.folder / "report.html").read_text()
     for words in ("Control tokens", "How often it thinks", "When it thinks", "Both objectives", "collapse"):
         assert words in page
@@ -153,9 +154,9 @@ def test_all_weights_are_trained_too(talker: Model, task: Task, here: Path) -> N
 @pytest.mark.parametrize("rank", [2, 0])
 def test_a_training_begins_where_the_warm_up_ended(talker: Model, task: Task, here: Path, rank: int) -> None:
     """At the first update the policy is the reference: KL is nothing, to the bit of what rounds."""
-    handle = fitted(talker, task, rank=rank, kl=1.0)
+    handle = fitted(talker, task, rank=rank, kl=1.0, lr=1e-2)
     kl = handle.options["found"]["curve"]["kl"]
-    assert kl[0] == pytest.approx(0, abs=0.02 if rank == 0 else 1e-6) and kl[1] > kl[0]
+    assert kl[0] == pytest.approx(0, abs=1e-3 if rank == 0 else 1e-6) and kl[1] > kl[0]
     assert handle.adapter is not None
     other = thinkless.controls(handle, task.solved)["warm-up alone"].adapter
     settings = Settings(**{**handle.options["settings"], "rank": 3})
@@ -203,7 +204,8 @@ def test_the_command_line(here: Path, talker: Model) -> None:
     common = ("run", "--method", "thinkless", "--model", talker.name, "--dtype", "float32", "--task", "chain-sum")
     code, _, err = shell(*common, "--limit", "2")
     assert code == 2 and err.startswith("elicit: the tokenizer of") and err.count("\n") == 1
-    small = [f"--set={key}={value}" for key, value in SMALL.items() if key != "max_new_tokens"]
+    given = {key: str(value).lower() for key, value in SMALL.items() if key != "max_new_tokens"}
+    small = [f"--set={key}={value}" for key, value in given.items()]
     code, out, err = shell(*common, "--limit", "4", "--dry-run", "--controls", *small, "--max-new-tokens", "6")
     assert code == 0 and "warm-up" in out, err
     assert not (here / "runs").exists()
@@ -245,15 +247,16 @@ def test_spare_tokens_are_those_whose_rows_are_apart(tmp_path: Path) -> None:
 # --- reward, gates, examples ---
 
 
-def rollout(tokens: list[int], score: float) -> Rollout:
+def rollout(tokens: list[int], score: int) -> Rollout:
     item = toy_task(1).fit[0]
-    return Rollout(item, 0, tokens, "", None, None, score, "eos", [0.0] * len(tokens))
+    return Rollout(item, 0, tokens, "", None, None, float(score), "eos", [0.0] * len(tokens))
 
 
 def test_the_reward_of_each_mode() -> None:
     reward = ModeReward(ControlTokens(5, 6, ("s", "t"), ("own", "own")), 0.5)
     some = [rollout(t, s) for t, s in (([5, 1], 1), ([6, 1], 1), ([5, 1], 0), ([6, 1], 0), ([7, 1], 1), ([], 0))]
-    assert reward(some, None) == [1.0, 0.5, -1.0, -1.0, -1.0, -1.0]  # type: ignore[arg-type]
+    context = RewardContext(toy_task(1), Prompt(), None, nullcontext, 8, 0, {})
+    assert reward(some, context) == [1.0, 0.5, -1.0, -1.0, -1.0, -1.0]
 
 
 def test_when_a_policy_has_collapsed() -> None:
@@ -278,7 +281,7 @@ def test_a_coin_is_thrown_by_question_and_seed(talker: Model, task: Task) -> Non
     assert alone == modes(gate) and set(alone) == {20, 21}
     more = modes(replace(gate, rate=0.8))
     assert all(b == 21 for a, b in zip(modes(gate), more, strict=True) if a == 21)
-    with pytest.raises(UserError, match="rate = 1.5"):
+    with pytest.raises(UserError, match=r"rate = 1\.5"):
         ModeGate(1, 2, rate=1.5)
     with pytest.raises(UserError, match="another than short"):
         ModeGate(1, 1)
@@ -316,7 +319,7 @@ def test_the_threshold_has_the_rate(talker: Model, task: Task, here: Path) -> No
 
 def test_what_the_warm_up_learns(talker: Model, task: Task) -> None:
     tokens, items, put = control_tokens(talker, "s", "t"), task.solved[:2], Prompt()
-    handle = Elicited(talker, WARMED, put, Greedy(60))
+    handle = Elicited(talker, WARMED, put.thinking(), Greedy(60))
     (one,), (other,) = handle.answer(items)
     cut = replace(one, finish="length")
     marked = replace(other, tokens=[tokens.think, *other.tokens], ends=[0, *other.ends])

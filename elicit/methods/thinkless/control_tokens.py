@@ -67,7 +67,7 @@ def control_tokens(model: Model, short: str = "", think: str = "") -> ControlTok
             found[mode] = [(number, SPARE) for number in _spare(model)]
     pairs = [(one, other) for one, other in product(found["short"], found["think"]) if one[0] != other[0]]
     if not pairs:
-        if all(how == GIVEN for some in found.values() for _, how in some):
+        if short and think:
             raise UserError(f"short = {short!r} and think = {think!r} were given, which are one token; give two")
         raise UserError(
             f"the tokenizer of {model.name!r} has no tokens <short> and <think> and no two spare ones; give short=… "

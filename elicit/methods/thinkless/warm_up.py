@@ -66,7 +66,8 @@ def examples(
     for mode, control in zip((SHORT, THINK), tokens.ids, strict=True):
         out[mode] = []
         for item, trace in zip(items, said[mode], strict=True):
-            kept = [token for token, at in zip(trace.tokens, trace.ends, strict=True) if at <= len(trace.text)]
+            ends = trace.ends[: len(trace.tokens)]  # of an answer without tokens there is one
+            kept = [token for token, at in zip(trace.tokens, ends, strict=True) if at <= len(trace.text)]
             if trace.finish != "length" and kept:
                 kept = kept[1:] if kept[0] == control else kept  # a model that writes its own mark
                 out[mode].append(Example(put.ids(item.question, model.tokenizer), [control, *kept, end]))
