@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from elicit.decoding.decoders import Greedy
+from elicit.decoding.engine import check_training
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
@@ -185,6 +186,7 @@ def fit(
         raise UserError(
             f"max_new_tokens = {max_new_tokens} was given to {NAME}; give 2 or more: a control token and an answer"
         )
+    check_training(model, adapter=rank > 0)
     tokens, put = control_tokens(model, short, think), prompt_for(model, prompt, items)
     answering(model, put, rollout_tokens - 1)
     if not warm_steps and SPARE in tokens.source:
@@ -263,7 +265,7 @@ def _fitted(
             "folder": folder.name,
             "tokens": tokens.to_dict(),
             "told": tokens.told(),
-            "warm-up": None if warmed is None else warmed.found,
+            "warm-up": {} if warmed is None else warmed.found,
             "preflight": made.preflight.to_dict(),
             "summary": summary(made.curve),
             "curve": columns(made.curve),

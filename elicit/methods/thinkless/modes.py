@@ -57,16 +57,20 @@ class Modes:
                     self.rows.setdefault(int(found["update"]), []).append((mode, found["score"] >= 1, len(tokens)))
                 self.read += len(line)
 
+    def rate(self, update: int, mode: str) -> float:
+        """The fraction of an update's rollouts that took this mode."""
+        return sum(row[0] == mode for row in self.rows[update]) / len(self.rows[update])
+
     def curve(self) -> dict[str, list[Any]]:
         """As columns: the update; of its rollouts the fraction of each mode; of each mode the fraction that was right
-        and the mean number of tokens, None where it was not taken."""
+        and the mean number of tokens, −1 where it was not taken."""
         self.update()
         out: dict[str, list[Any]] = {"update": sorted(self.rows)}
         for mode in (SHORT, THINK, NEITHER):
             some = [[row for row in self.rows[n] if row[0] == mode] for n in out["update"]]
-            out[mode] = [len(of) / len(self.rows[n]) for n, of in zip(out["update"], some, strict=True)]
-            out[f"{mode} right"] = [float(np.mean([right for _, right, _ in of])) if of else None for of in some]
-            out[f"{mode} tokens"] = [float(np.mean([tokens for *_, tokens in of])) if of else None for of in some]
+            out[mode] = [self.rate(n, mode) for n in out["update"]]
+            out[f"{mode} right"] = [float(np.mean([right for _, right, _ in of])) if of else -1.0 for of in some]
+            out[f"{mode} tokens"] = [float(np.mean([tokens for *_, tokens in of])) if of else -1.0 for of in some]
         return out
 
 
@@ -85,11 +89,10 @@ def watching(progress: Progress | None, name: str, updates: int, modes: Modes) -
 
     def on_step(curve: Sequence[Point]) -> None:
         inner(curve)
-        found = modes.curve()
-        for update, rate in zip(found["update"], found[THINK], strict=True):
-            if update not in told:
-                told.add(update)
-                measure(progress, name, update, {THINK: rate})
+        modes.update()
+        for update in sorted(modes.rows.keys() - told):
+            told.add(update)
+            measure(progress, name, update, {THINK: modes.rate(update, THINK)})
 
     return on_step
 

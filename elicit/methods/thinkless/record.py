@@ -21,7 +21,7 @@ def notes(options: Mapping[str, Any]) -> list[str]:
     found, settings = options["found"], options["settings"]
     warm, before, after, modes = found["warm-up"], found["preflight"], found["summary"], found["modes"]
     out = [f"Control tokens: {found['told']}."]
-    if warm is not None:
+    if warm:
         counts = ", ".join(
             f"{warm['examples'][mode]} {mode} ones ({warm['right'][mode]} of {warm['questions']} right, "
             f"{warm['tokens'][mode]:.0f} tokens)"
