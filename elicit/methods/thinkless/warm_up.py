@@ -7,7 +7,7 @@ likely (arXiv 2505.13379, section 3.1, where two other models write the answers)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,7 +52,7 @@ def answering(model: Model, put: Prompt, limit: int) -> dict[str, Elicited]:
 
 
 def examples(
-    model: Model, items: Items, put: Prompt, tokens: ControlTokens, said: dict[str, Sequence[Trace]]
+    model: Model, items: Items, put: Prompt, tokens: ControlTokens, said: Mapping[str, Sequence[Trace]]
 ) -> dict[str, list[Example]]:
     """Of each mode what is learned: answers that came to their end, as they were written up to it.
 
