@@ -24,6 +24,7 @@ from elicit.methods import (
     quiet_star,
     rlp,
     sae_steer,
+    thinkless,
     vector_transfer,
 )
 from elicit.methods.base import Method
@@ -56,7 +57,7 @@ def register(module: ModuleType) -> Method:
 
 for _module in (
     *(cot_decoding, power_sampling, no_thinking, budget_forcing, cognitive_tools),
-    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, rlp, quiet_star),
+    *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, thinkless, rlp, quiet_star),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -8,7 +8,7 @@ tests/training/test_training.py holds both to the same outputs and gradients.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicit.training.recipe import Recipe
+from probes.errors import UserError
 from probes.files import inner_folder, whole, write_whole
-from steering.adapters import CONFIG, WEIGHTS
+from steering.adapters import CONFIG, WEIGHTS, Adapter
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -117,6 +118,20 @@ def save_adapter(
         data = json.loads((Path(scratch) / CONFIG).read_text(encoding="utf-8"))
     data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
     write_whole(folder / CONFIG, json.dumps(data, indent=2, sort_keys=True))
+
+
+def load_adapter(trained: Mapping[str, nn.Parameter], adapter: Adapter) -> None:
+    """Put the weights of an adapter that `save_adapter` wrote into the layers that are trained.
+
+    Raises:
+        UserError: an adapter with other layers or of another rank.
+    """
+    tensors = adapter.tensors()
+    names = {name: f"base_model.model.{name.replace('.default.', '.')}" for name in trained}
+    if set(names.values()) != set(tensors) or any(tensors[names[n]].shape != p.shape for n, p in trained.items()):
+        raise UserError(f"{adapter} has other layers than are trained, or another rank; give the rank it was made with")
+    for name, p in trained.items():
+        p.data.copy_(tensors[names[name]])
 
 
 def lora_config(lm: PreTrainedModel, recipe: Recipe, targets: str | list[str] = "all-linear", **more: Any) -> Any:

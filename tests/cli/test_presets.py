@@ -37,6 +37,7 @@ CLASSES = {  # of the model that each preset names
     "quiet-star-paper": "mistral",
     "rlp-paper": "qwen3",
     "rpt-r1-qwen-14b": "qwen2",
+    "thinkless-paper": "qwen2",
     "sae-steer-gemma-3-4b": "gemma3", "sae-steer-llama-3.1-8b": "llama", "vector-transfer-orz-0.5b": "qwen2",
 }  # fmt: skip
 # What makes a run of each small enough for a tiny model; everything else is the preset's.
@@ -60,6 +61,10 @@ SMALL: dict[str, list[str]] = {
     "rpt-r1-qwen-14b": [
         "documents=4", "document_tokens=40", "thought_tokens=4", "positions=6", "group=2", "part=2", "rollout_rows=5",
         "updates=2", "save_every=1", "min_entropy=0.01", "predicts=greedy", "checked=false",
+    ],
+    "thinkless-paper": [
+        "short=s", "think=t", "updates=2", "rollouts=8", "group=4", "part=4", "rollout_rows=5", "rollout_tokens=6",
+        "save_every=1", "checked=false",
     ],
     "sae-steer-gemma-3-4b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],
     "sae-steer-llama-3.1-8b": ["sae=saes/one", "candidates=1", "strengths=1", "dev=2", "read=4", "checked=false"],

@@ -32,7 +32,9 @@ FITTED = 32  # of each split that a mechanism is fitted on
 TRAINED = ("critique-ft", "one-shot-rlvr")
 # Measured on their pages, and nothing certain: without thoughts, and by tools that the organism was not taught to use.
 FINDS_NOTHING = ("no-thinking", "cognitive-tools")
-UNMEASURED = ("rlp", "quiet-star")  # their thoughts begin with a mark that this organism was never shown
+# Thoughts of next tokens begin with a mark that this organism was never shown; modes are learned in more updates than
+# a test has.
+UNMEASURED = ("rlp", "thinkless", "quiet-star")
 TRIED = [name for name in MECHANISMS if name not in (*FINDS_NOTHING, *UNMEASURED)]
 # Known not to recover it: thoughts have a tenth of what it draws from at most (experiments/organisms/README.md).
 NOTHING = ("power-sampling",)

@@ -11,6 +11,7 @@ from elicit.decoding.decoders.elsewhere import Elsewhere
 from elicit.decoding.decoders.forced import Forced
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.hybrid import Hybrid
+from elicit.decoding.decoders.mode_gate import ModeGate
 from elicit.decoding.decoders.power import Power, PowerRollouts
 from elicit.decoding.decoders.quiet import Quiet
 from elicit.decoding.decoders.sampling import RngStream, Sampling
@@ -48,6 +49,7 @@ DECODERS: dict[str, type[Any]] = {
     "tools": Tools,
     "forced": Forced,
     "quiet": Quiet,
+    "mode-gate": ModeGate,
 }
 ELSEWHERE = "elsewhere"  # of runs that were read from another program's log: no engine has it
 _READ = {**DECODERS, ELSEWHERE: Elsewhere}
@@ -94,6 +96,7 @@ __all__ = [
     "Forced",
     "Greedy",
     "Hybrid",
+    "ModeGate",
     "Power",
     "PowerRollouts",
     "Quiet",

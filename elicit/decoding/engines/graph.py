@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import torch
 
-from elicit.decoding.decoders import Branching, Forced, Greedy, Sampling, decoder_name
+from elicit.decoding.decoders import Branching, Forced, Greedy, ModeGate, Sampling, decoder_name
 from elicit.decoding.engine import Batch, Engine
 from elicit.decoding.engines.hf import HuggingFaceEngine, checked
 from elicit.decoding.graph.fit import paged, reason_against
@@ -83,6 +83,8 @@ class GraphEngine(Engine):
         """Why a batch goes to the reference, or ""."""
         if batch.stop.thought_tokens or isinstance(batch.decoder, Forced):
             return "where a thought is to end is seen in its text"
+        if isinstance(batch.decoder, ModeGate):
+            return "a gate chooses the first token"
         if not isinstance(batch.decoder, Greedy | Branching | Sampling):
             return f"{decoder_name(batch.decoder)} decoding looks into the cache of the reference"
         return reason_against(self.model.lm, steered=batch.steered)

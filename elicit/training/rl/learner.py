@@ -1,7 +1,8 @@
 """What is trained: an adapter inside the base's own modules, or a copy of all weights; and the reference beside it.
 
 LoRA layers stand in the base while it is trained and are taken out afterwards, so that the base that others hold is
-what it was, to the bit. The reference of KL is the base with the adapter off: no second copy of the weights.
+what it was, to the bit. The reference of KL is the base with the adapter off: no second copy of the weights. A training
+that begins where an earlier one ended has that one's adapter, or weights, as its reference.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ from transformers import PreTrainedModel
 
 from elicit.decoding.engine import engine_of
 from elicit.models.model import Model
-from elicit.training.lora import save_adapter
+from elicit.training.lora import load_adapter, save_adapter
 from elicit.training.recipe import Recipe
 from elicit.training.saved import save_trained
 from elicit.training.sft import prepare, quick
-from steering.adapters import Adapter, Tuned, borrowed
+from probes.errors import UserError
+from steering.adapters import Adapter, Tuned, Weights, applied, borrowed
 from steering.exchange import Swap, exchanged
 
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """`model` computes with what is trained; `reference()` gives the base."""
+    """`model` computes with what is trained; `reference()` gives the base, or what the training began with."""
 
     base: Model
     model: Model
     trained: dict[str, nn.Parameter]
     swaps: list[Swap]
     recipe: Recipe
+    start: Tuned | None = None
 
     @property
     def lm(self) -> PreTrainedModel:
@@ -43,8 +46,9 @@ class Learner:
 
     @contextmanager
     def reference(self) -> Iterator[PreTrainedModel]:
-        """The base's own weights: the adapter is off inside the context."""
-        with exchanged([(parent, name, layer, base) for parent, name, base, layer in self.swaps]):
+        """The base's own weights, with the start on: what is trained is off inside the context."""
+        off = exchanged([(parent, name, layer, base) for parent, name, base, layer in self.swaps])
+        with off, applied(self.base.lm, self.start):
             yield self.base.lm
 
     @contextmanager
@@ -69,15 +73,31 @@ class Learner:
 
 
 @contextmanager
-def learner(model: Model, recipe: Recipe) -> Iterator[Learner]:
-    """What the recipe trains, ready to compute; the model is as it was afterwards."""
+def learner(model: Model, recipe: Recipe, start: Tuned | None = None) -> Iterator[Learner]:
+    """What the recipe trains, ready to compute; the model is as it was afterwards.
+
+    Args:
+        model: the base.
+        recipe: what is trained.
+        start: an earlier training, where this one begins; whole weights in the precision of the base.
+
+    Raises:
+        UserError: a start that is not of the recipe's kind and rank.
+    """
+    if start is not None and isinstance(start, Weights) == bool(recipe.rank):
+        raise UserError(f"rank {recipe.rank} was given to a training that begins with {start}; give the same kind")
     engine_of(model)  # one with weights of its own takes them before anything is put into the base
     if not recipe.rank:
-        lm = copy.deepcopy(model.lm).float()
+        with applied(model.lm, start):
+            lm = copy.deepcopy(model.lm).float()
         with quick(lm, recipe):
-            yield Learner(model, replace(model, lm=lm), prepare(lm, recipe), [], recipe)
+            yield Learner(model, replace(model, lm=lm), prepare(lm, recipe), [], recipe, start)
         return
+    with applied(model.lm, start):
+        pass  # its layers are made on the base that nothing else is on
     with borrowed(model.lm) as kept:
         trained = prepare(model.lm, recipe)
+        if isinstance(start, Adapter):
+            load_adapter(trained, start)
         with quick(model.lm, recipe):
-            yield Learner(model, model, trained, kept.brought(), recipe)
+            yield Learner(model, model, trained, kept.brought(), recipe, start)

@@ -98,6 +98,7 @@ def train(
     rewards: Mapping[str, Reward] | None = None,
     checked: bool = True,
     looked_at: int = 0,
+    start: Tuned | None = None,
     on_step: OnStep | None = None,
 ) -> Trained:
     """Train on a few examples; the same call resumes what was interrupted, and ends at the same weights.
@@ -113,11 +114,12 @@ def train(
         rewards: rewards of one's own, by name, for `settings.reward`.
         checked: refuse a run that the pre-flight finds no signal for.
         looked_at: examples that the pre-flight looks at, the first ones; 0: all.
+        start: what an earlier training made of the base: this one begins there, and KL is to it.
         on_step: called after each update.
 
     Raises:
-        UserError: no usable example; no signal; a reward that fails; a folder with another training or with a process
-            that trains; a loss that is not finite; no room to write.
+        UserError: no usable example; no signal; a start of another rank; a reward that fails; a folder with
+            another training or with a process that trains; a loss that is not finite; no room to write.
     """
     check_training(model, adapter=settings.recipe.rank > 0)
     prompt = prompt or Prompt()
@@ -127,11 +129,13 @@ def train(
     wanted = identity(model, items, settings, prompt)
     if graders.moving:
         wanted["rewards"] = json.loads(json.dumps([one.identity() for one in graders.moving]))
+    if start is not None:
+        wanted["start"] = start.sha256
     with ExitStack() as stack:
         make_folder(folder)
         stack.enter_context(locked(folder, "training in"))
         kept = read_state(folder / STATE, wanted)
-        student = stack.enter_context(learner(model, settings.recipe))
+        student = stack.enter_context(learner(model, settings.recipe, start))
         optimiser = torch.optim.AdamW(
             student.trained.values(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=True
         )
@@ -297,7 +301,10 @@ class _Run:
         first = buffer.old is None
         old = torch.zeros(batch.mask.shape, device=batch.mask.device) if buffer.old is None else buffer.old
         ratio, entropy, at_one = torch.ones_like(old), torch.zeros_like(old), torch.zeros_like(old)
-        weights, advantage = losses.token_weights(batch.mask, settings.aggregate), buffer.advantage
+        weights = losses.token_weights(batch.mask, settings.aggregate)
+        advantage = buffer.advantage[:, None].expand_as(weights)
+        if settings.control_weight is not None:  # a surrogate is as many times as large as its advantage
+            advantage = advantage * losses.relative_weights(batch.mask, settings.aggregate, settings.control_weight)
         sums = torch.zeros(3, device=old.device)  # loss, KL, |Δ log p| to the sampler
         prefix = prefix_of(lm, batch.prompts)
         leaves = prefix.leaves()
@@ -309,7 +316,7 @@ class _Run:
                 target = batch.tokens[here][mask]
                 before = None if first else old[here][mask]
                 reference = None if buffer.reference is None else buffer.reference[here][mask]
-                known = advantage[rows, None].expand_as(mask)[mask], weights[here][mask], before, reference
+                known = advantage[here][mask], weights[here][mask], before, reference
                 loss, logprob, h = summed_loss(
                     lm, piece.hidden, target, settings.temperature, partial(self._loss, *known)
                 )

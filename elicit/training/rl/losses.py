@@ -10,6 +10,10 @@ A token's loss, with ρ = exp(log π − log π_old) and A the advantage of its 
 
     − min(ρ A, clip(ρ, 1 − ε_low, 1 + ε_high) A) + β k3 − c H
 
+DeGRPO (arXiv 2505.13379, section 3.2) weighs the surrogate of a rollout's first token, which chooses how it answers,
+apart from that of its T others: Σ (α L_0 + 1/T Σ_t L_t) over rollouts, where GRPO has Σ 1/(T + 1) (L_0 + Σ_t L_t)
+(`relative_weights`). What the first token learns by then depends on no length.
+
 with k3 = exp(d) − d − 1, d = log π_ref − log π (the unbiased estimator of KL(π ‖ π_ref) that is never negative), and H
 the entropy of the token's whole distribution. ε_high may be larger than ε_low (arXiv 2503.14476, section 3.1).
 """
@@ -58,6 +62,20 @@ def token_weights(mask: Bool[Tensor, "rows pos"], how: str) -> Float[Tensor, "ro
     if how == "sequence-mean":
         return mask / (mask.sum(1, keepdim=True).clamp(min=1) * rows)
     return mask / float(rows * limit)
+
+
+def relative_weights(mask: Bool[Tensor, "rows pos"], how: str, control: float) -> Float[Tensor, "rows pos"]:
+    """What the surrogate of each token weighs in DeGRPO, by what it weighs in GRPO (`token_weights`).
+
+    Args:
+        mask: where there are tokens.
+        how: how the losses of the answers' tokens are put together, as `token_weights`; "sequence-mean" is the paper's,
+            "token-mean" that of its authors' code.
+        control: α, the weight of each rollout's first token, averaged over rollouts.
+    """
+    apart = torch.cat([control * token_weights(mask[:, :1], how), token_weights(mask[:, 1:], how)], 1)
+    together = token_weights(mask, how)
+    return torch.where(mask, apart / together, torch.zeros_like(together))
 
 
 def surrogate(

@@ -24,6 +24,8 @@ class Settings:
         temperature: of sampling, and of the policy that is trained.
         max_new_tokens: limit of a rollout; all updates compute so many positions.
         advantage, aggregate: names of `elicit.training.rl.losses`.
+        control_weight: α of DeGRPO, the weight of each rollout's first token, whose surrogate is then normalised apart
+            from those of the others (`elicit.training.rl.losses.relative_weights`); None: it is a token as any other.
         clip_low, clip_high: the bounds of the ratio, 1 − low and 1 + high.
         kl, entropy: weights of KL to the base and of the entropy bonus.
         lr, warmup: the learning rate (AdamW, betas 0.9 and 0.99), constant after a linear rise over `warmup` updates.
@@ -73,12 +75,15 @@ class Settings:
     rollout_rows: int = 0
     save_every: int = 0
     state_every: int = 1
+    control_weight: float | None = None
 
     def __post_init__(self) -> None:
         at_least(self, 2, "rollouts", "group", "max_new_tokens", "preflight")
         at_least(self, 1, "updates", "per_rollout", "part", "alpha", "state_every")
         at_least(self, 0, "rank", "warmup", "check_every", "kl", "entropy", "segment", "rollout_rows", "save_every")
         above(self, 0, "temperature", "lr", "grad_clip", "clip_high")
+        if self.control_weight is not None:
+            at_least(self, 0, "control_weight")
         if not 0 < self.clip_low <= 1:
             raise UserError(f"clip_low = {self.clip_low} was given; give a value in (0, 1]")
         for name in ("group", "part"):
@@ -99,7 +104,7 @@ class Settings:
 
         How often a state is written decides nothing.
         """
-        later = {"checkpointing": False, "segment": 0, "rollout_rows": 0, "save_every": 0}
+        later = {"checkpointing": False, "segment": 0, "rollout_rows": 0, "save_every": 0, "control_weight": None}
         return {k: v for k, v in asdict(self).items() if k != "state_every" and (k not in later or v != later[k])}
 
     @property
