@@ -24,7 +24,7 @@ SEALED, SUM = "sealed", "sha256"  # keys in JSON
 OWN, BESIDE = "elicit_sha256", "elicit_settings_sha256"  # in a header
 _ZEROS = b"0" * 64
 _IN_JSON = re.compile(rb',\n  "sha256": "([0-9a-f]{64})"\n\}\Z')
-_IN_HEADER = re.compile(rb'"elicit_sha256":"([0-9a-f]{64})"')
+_IN_HEADER = re.compile(rb'"elicit_sha256":"([^"]{64})"')
 
 
 def sealed_json(data: Mapping[str, Any], allow_nan: bool = False) -> str:
@@ -80,11 +80,24 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, beside: str = "", **
     about |= {"format": "pt", OWN: _ZEROS.decode()} | ({BESIDE: beside} if beside else {})
     with whole(file) as part:
         save_file(dict(tensors), part, about)
+        _sort_header(part)
         digest, place, _ = _summed(part)
-        assert place, "safetensors wrote no such key"
         with part.open("r+b") as opened:
             opened.seek(place)
             opened.write(digest.encode())
+
+
+def _sort_header(file: Path) -> None:
+    """What the header says, in one order: safetensors writes it in any, and the same tensors must be the same bytes."""
+    with file.open("r+b") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise ValueError(f"a header of {size} bytes became {len(text)}")
+        opened.seek(8)
+        opened.write(text.ljust(size))
 
 
 def check_tensors_file(file: Path, what: str, todo: str, beside: str = "") -> None:
@@ -99,9 +112,9 @@ def check_tensors_file(file: Path, what: str, todo: str, beside: str = "") -> No
         UserError: other bytes than were written, or settings that were saved with other tensors.
     """
     digest, place, header = _summed(file)
-    if not place:
+    if not place and BESIDE.encode() not in header:
         return
-    if header[place - 8 : place + 56] != digest.encode():
+    if not place or header[place - 8 : place + 56] != digest.encode():
         raise UserError(f"{what}: {file.name} is not as it was written; {todo}")
     if beside:
         kept = json.loads(header).get("__metadata__", {}).get(BESIDE, beside)

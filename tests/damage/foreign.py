@@ -108,7 +108,7 @@ def of_bundle(name: str) -> Callable[[Path], Path]:
 def read_bundle(file: Path) -> Any:
     folder = file.parents[1] if file.parent.name == "adapter" else file.parent
     found = Elicited.load(folder, model())
-    return found.to_dict(), found.adapter and found.adapter.tensors()  # type: ignore[union-attr]
+    return found.to_dict(), found.adapter.tensors() if isinstance(found.adapter, Adapter) else None
 
 
 def of_sae(name: str, sealed: bool = False) -> Callable[[Path], Path]:

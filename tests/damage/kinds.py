@@ -52,6 +52,7 @@ BY_KIND: dict[str, tuple[str, ...]] = {
     "bundle: elicited.json": (
         "probes/files.py:read_json",
         "probes/sealed.py:check_tensors_file",
+        "probes/sealed.py:read_sealed",
     ),
     "bundle: interventions.json": ("steering/storage.py:read",),
     "bundle: tensors": ("steering/storage.py:read_tensors",),
