@@ -110,6 +110,7 @@ NOT_FROM_ELSEWHERE: dict[str, str] = {
     "probes/sae/train.py:_finish": "a folder that SAELens wrote just before",
     "steering/adapters.py:_load": "weights whose configuration was read by `Adapter` before",
     "steering/adapters.py:_twins": "a configuration of this process",
+    "probes/sealed.py:_sort_header": "a file that was written just before",
     "steering/backends/nnsight.py:NNsight.__init__": "a model of this process",
     "steering/backends/vllm_worker.py:SteeringExtension.steering_begin": "from this process to its own workers",
     "steering/check/completions.py:Server._read": "a response, no file",

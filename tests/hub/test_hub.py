@@ -170,7 +170,7 @@ def damaged(folders: dict[str, Path], tmp_path: Path, name: str, cut: int | None
     ("name", "cut", "message"),
     [
         ("interventions.safetensors", 100, "not a whole safetensors file"),
-        ("elicited.json", 100, "cannot be read"),
+        ("elicited.json", 100, "is not JSON"),
         ("adapter/adapter_model.safetensors", None, "holds no adapter/adapter_model.safetensors: it is not whole"),
         ("elicited.json", None, "nothing that can be shared"),
     ],
