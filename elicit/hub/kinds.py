@@ -14,7 +14,7 @@ from elicit.elicited import ADAPTER, FILE, PARTNER, PLAN, WHOLE
 from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS, Store
 from elicit.training.rl.log import LOG, read_log
 from probes.errors import UserError
-from probes.files import LOCK
+from probes.files import HOLDER, LOCK
 from probes.sealed import check_tensors_file, read_sealed
 from steering import adapters
 
@@ -106,7 +106,7 @@ def found(folder: Path, scratch: Path) -> Found:
         if path.suffix == ".safetensors":
             _check_tensors(path)
     own = {folder / name for name in files}
-    others = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own and path.name != LOCK)
+    others = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own and path.name not in (LOCK, HOLDER))
     return Found(kind, files, about, [str(path.relative_to(folder)) for path in others])
 
 
