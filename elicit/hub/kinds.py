@@ -106,7 +106,8 @@ def found(folder: Path, scratch: Path) -> Found:
         if path.suffix == ".safetensors":
             _check_tensors(path)
     own = {folder / name for name in files}
-    others = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own and path.name not in (LOCK, HOLDER))
+    own |= {path for path in folder.rglob("*") if path.name in (LOCK, HOLDER)}
+    others = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own)
     return Found(kind, files, about, [str(path.relative_to(folder)) for path in others])
 
 

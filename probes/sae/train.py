@@ -340,13 +340,13 @@ def _save(
 
 def _load_state(file: Path, wanted: dict[str, Any], sae: Any, optimiser: Any, silent: Tensor) -> list[Point]:
     """Load what was saved, if anything; the curve so far."""
-    from safetensors.torch import load_file
-
     if not file.is_file():
         return []
     if _header(file) != wanted:
         raise UserError(f"{str(file.parent)!r} holds a training on other activations; give another folder")
     check_tensors_file(file, repr(str(file)), "remove it and train again")
+    from safetensors.torch import load_file
+
     held = {name: t.clone() for name, t in load_file(file).items()}
     curve = [Point(*values) for values in held["curve"].tolist()]
     sae.load_state_dict({name.removeprefix("weight/"): t for name, t in held.items() if name.startswith("weight/")})

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from elicit.decoding import record
+from elicit.decoding.loop import StopRule
 from tests.long import folders, requests
 from tests.long.__main__ import tiny_served
 from tests.long.state import HEAD, Point, row
@@ -31,6 +33,17 @@ def test_a_server_holds_nothing_of_what_is_answered(tmp_path: Path) -> None:
     _, one, two = requests.served(tiny_served(tmp_path), [128, 256], rows=32)
     assert two.descriptors == one.descriptors
     assert two.objects - one.objects < 128
+
+
+def test_stop_strings_of_many_clients_are_not_kept(tmp_path: Path) -> None:
+    served = tiny_served(tmp_path)
+    model = served.handles["direct"].model
+    tables = [
+        record._tokens_that_could_end(StopRule(model.eos_ids, (f"x{chr(n)}",), model.tokenizer)).copy()
+        for n in [*range(200, 300), 200]
+    ]
+    assert len(record._COULD_END[model.tokenizer]) <= record.TABLES
+    assert (tables[0] == tables[-1]).all()
 
 
 def test_rows_are_of_what_came_since() -> None:
