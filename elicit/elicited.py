@@ -1,6 +1,7 @@
 """`Elicited`: a base model plus everything that was done to it, how it answers questions, and its bundle on disk.
 
-    elicited.json             method, prompt, decoder, selection; the base with its hash, its tokenizer's, its shape
+    elicited.json             method, prompt, decoder, selection; the base with its hash, its tokenizer's, its shape;
+                              the hashes of all that follows, and its own
     interventions.json        what × where × when × strength, with norm conventions, centring means, gates
     interventions.safetensors their tensors
     adapter/                  as PEFT saves it
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,8 +49,9 @@ from elicit.tasks.base import Grader, Item, Items, Task
 from elicit.tasks.free_text import Ungraded
 from elicit.tasks.grading import grader_for
 from probes.errors import UserError, as_expected, unknown
-from probes.files import inner_folder, make_folder, read_json, sha256_of, whole, write_whole
+from probes.files import inner_folder, make_folder, sha256_of, whole
 from probes.finite import errors_of
+from probes.sealed import read_sealed, write_sealed
 from probes.sites import depth, width
 from steering import storage
 from steering.adapters import CONFIG, WEIGHTS, WHOLE_FILES, Adapter, Tuned, Weights
@@ -312,7 +315,7 @@ class Elicited:
             storage.write(folder, MIXING, self.mixing)
         lm = self.model.lm
         fits = {"tokenizer": self.model.tokenizer_sha256, "d_model": width(lm), "n_layers": depth(lm)}
-        write_whole(folder / FILE, json.dumps({**self.to_dict(), "fits": fits}, indent=2))
+        write_sealed(folder / FILE, {**self.to_dict(), "fits": fits})
         return folder
 
     @staticmethod
@@ -320,12 +323,14 @@ class Elicited:
         """Read a bundle; its base, and a partner that is a model, are loaded by name unless they are given.
 
         Raises:
-            UserError: no bundle there, a file of it cut or mixed with another's, a model that it does not fit.
+            UserError: no bundle there, a file of it cut, changed or mixed with another's, a model that it does not fit.
         """
         folder = Path(folder)
         if not (folder / FILE).is_file():
             raise UserError(f"{str(folder)!r} holds no {FILE}; give the elicited/ folder of a run")
-        data = read_json(folder / FILE, "save the bundle again")
+        data, sealed = read_sealed(folder / FILE, "save the bundle again")
+        if not sealed:
+            warnings.warn(f"bundles of older versions, as {str(folder)!r}, keep no hash of their {FILE}", stacklevel=2)
         broken = repr(str(folder / FILE)), "save the bundle again"
         with as_expected(*broken):
             about = {key: str(data["model"][key]) for key in ("name", "sha256")}

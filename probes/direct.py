@@ -21,7 +21,7 @@ class DirectFile:
     """A file to be written from its beginning to its end; `close` makes it whole."""
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)  # Windows would end lines its way
         try:
             self.fd = os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o644)
         except OSError as error:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from probes.errors import UserError
@@ -32,9 +35,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, all of it or nothing."""
+    """Write a text file as UTF-8, all of it or nothing; lines end as they do in `text`, on every platform."""
     with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(text.encode())
 
 
 def read_json(path: Path, todo: str) -> dict[str, Any]:
@@ -172,7 +175,8 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-LOCK = ".lock"
+LOCK, HOLDER = ".lock", ".lock.holder"
+STALE = 120.0  # seconds after which a holder on another machine that was not touched is taken for dead
 
 
 def digest(value: Any) -> str:
@@ -184,18 +188,59 @@ def digest(value: Any) -> str:
 def locked(folder: Path, doing: str) -> Iterator[None]:
     """The folder for one process alone.
 
+    The system's lock holds among the processes of one machine, whatever becomes of them. Network disks may not carry it
+    to another machine, so the holder writes its host's name beside it and touches that while it lives; times are those
+    of the folder's files alone, as clocks of machines differ.
+
     Raises:
         UserError: another process is doing that there.
     """
     from filelock import FileLock, Timeout
 
-    no_link(folder / LOCK)
+    for name in (LOCK, HOLDER):
+        no_link(folder / name)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise UserError(f"another process is {doing} {str(folder)!r}; wait for it") from error
     try:
-        yield
+        _check_holder(folder, doing)
+        write_whole(folder / HOLDER, socket.gethostname())
+        ended = Event()
+        beat = Thread(target=_beat, args=(folder / HOLDER, ended), daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beat.join()
+            (folder / HOLDER).unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def _check_holder(folder: Path, doing: str) -> None:
+    """Refuse a folder that another machine holds.
+
+    Raises:
+        UserError: it was touched a short while ago.
+    """
+    try:
+        host = (folder / HOLDER).read_text(encoding="utf-8", errors="replace")
+        touched = (folder / HOLDER).stat().st_mtime
+    except FileNotFoundError:
+        return
+    os.utime(folder / LOCK)  # by the clock of the disk
+    age = (folder / LOCK).stat().st_mtime - touched
+    if host != socket.gethostname() and age < STALE:
+        raise UserError(
+            f"another machine ({host[:64]!r}) is {doing} {str(folder)!r}, or did {age:.0f} s ago; wait for it, or "
+            f"{STALE:.0f} s where it has died"
+        )
+
+
+def _beat(file: Path, ended: Event) -> None:
+    while not ended.wait(STALE / 4):
+        with suppress(OSError):  # a disk that is away for a moment
+            os.utime(file)

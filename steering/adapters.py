@@ -30,6 +30,7 @@ from transformers.utils import logging
 from probes.errors import UserError
 from probes.files import sha256_of
 from probes.finite import check_tensors
+from probes.sealed import check_tensors_file
 from steering.adapter_kinds import UNMERGED, check_kind, check_options, writes
 from steering.exchange import Kept, Swap, alone, answer_of, exchanged, same, twin
 
@@ -90,8 +91,7 @@ class Adapter:
     @cached_property
     def sha256(self) -> str:
         """Over the weights and the configuration, paths in it aside."""
-        config = {name: value for name, value in self.config.items() if name != "base_model_name_or_path"}
-        total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        total = hashlib.sha256(_settings_text(self.config))
         total.update((self.folder / WEIGHTS).read_bytes())
         return total.hexdigest()
 
@@ -99,16 +99,27 @@ class Adapter:
         """Its weights, by PEFT's names.
 
         Raises:
-            UserError: a file that is cut or of another kind, NaN or infinity.
+            UserError: a file that is cut, changed or of another kind, NaN or infinity.
         """
         from safetensors.torch import load_file
 
+        own = hash_of_settings(self.config)
+        check_tensors_file(self.folder / WEIGHTS, str(self), "train or fetch it again", own)
         try:
             tensors = load_file(self.folder / WEIGHTS)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{self} has a {WEIGHTS} that cannot be read ({error}); fetch it again") from error
         check_tensors(tensors, str(self), "train or fetch it again")
         return tensors
+
+
+def hash_of_settings(config: dict[str, Any]) -> str:
+    """SHA-256 of an adapter's configuration, the name of its base aside, which may be a path."""
+    return hashlib.sha256(_settings_text(config)).hexdigest()
+
+
+def _settings_text(config: dict[str, Any]) -> bytes:
+    return json.dumps({k: v for k, v in config.items() if k != "base_model_name_or_path"}, sort_keys=True).encode()
 
 
 @dataclass(frozen=True)

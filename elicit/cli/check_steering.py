@@ -152,6 +152,18 @@ def _of_endpoint(
     from steering.check import check_endpoint
     from steering.check.model import PROMPTS
 
+    return check_endpoint(
+        endpoint, model, plan_fields(plan), expect=expect or "everywhere", prompts=prompt or PROMPTS, tokens=tokens,
+        timeout=timeout, key=os.environ.get("OPENAI_API_KEY", ""),
+    )  # fmt: skip
+
+
+def plan_fields(plan: str) -> dict[str, Any]:
+    """The fields of a steered request: JSON, or the file that holds it.
+
+    Raises:
+        UserError: no such file, no JSON, no object.
+    """
     text = plan
     if not plan.lstrip().startswith("{"):
         if not Path(plan).is_file():
@@ -163,7 +175,4 @@ def _of_endpoint(
         raise UserError(f"--plan {plan!r} holds no JSON ({error}); give the fields of a steered request") from error
     if not isinstance(fields, dict):
         raise UserError(f"--plan {plan!r} holds no object; give the fields of a steered request, by name")
-    return check_endpoint(
-        endpoint, model, fields, expect=expect or "everywhere", prompts=prompt or PROMPTS, tokens=tokens,
-        timeout=timeout, key=os.environ.get("OPENAI_API_KEY", ""),
-    )  # fmt: skip
+    return fields

@@ -296,6 +296,7 @@ def _head_zero(model: PreTrainedModel) -> Float[Tensor, ""]:
     return (extremes(head) * 0).sum()
 
 
+TABLES = 32  # of a tokenizer, each with a byte a token
 _COULD_END: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, np.ndarray]] = WeakKeyDictionary()
 
 
@@ -308,9 +309,11 @@ def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
     tokenizer = stop.tokenizer
     assert tokenizer is not None
     tables = _COULD_END.setdefault(tokenizer, {})
-    key = (stop.strings, len(tokenizer))  # tokens may be added to it
+    last = frozenset(s[-1] for s in stop.strings)
+    key = (last, len(tokenizer))  # tokens may be added to it
     if key not in tables:
-        last = {s[-1] for s in stop.strings}
+        while len(tables) >= TABLES:  # whoever asks a server brings stop strings of their own
+            del tables[next(iter(tables))]
         ids = sorted(set(tokenizer.get_vocab().values()))
         pieces = tokenizer.batch_decode([[i] for i in ids])
         # A character cut by a token boundary decodes to U+FFFD: looked at as well.

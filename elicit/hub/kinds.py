@@ -14,7 +14,8 @@ from elicit.elicited import ADAPTER, FILE, MIXING, PARTNER, PLAN, WHOLE
 from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS, Store
 from elicit.training.rl.log import LOG, read_log
 from probes.errors import UserError
-from probes.files import LOCK
+from probes.files import HOLDER, LOCK
+from probes.sealed import check_tensors_file, read_sealed
 from steering import adapters
 
 PARQUET = "rollouts.parquet"
@@ -105,7 +106,8 @@ def found(folder: Path, scratch: Path) -> Found:
         if path.suffix == ".safetensors":
             _check_tensors(path)
     own = {folder / name for name in files}
-    others = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own and path.name != LOCK)
+    own |= {path for path in folder.rglob("*") if path.name in (LOCK, HOLDER)}
+    others = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own)
     return Found(kind, files, about, [str(path.relative_to(folder)) for path in others])
 
 
@@ -119,8 +121,11 @@ def _about(kind: Kind, files: dict[str, Path]) -> dict[str, Any]:
             head = pq.ParquetFile(mark)
         return {"rows": head.metadata.num_rows, "columns": head.schema_arrow.names}
     with _readable(mark):
-        text = mark.read_text(encoding="utf-8")
-        data = tomllib.loads(text) if kind.name == "run" else json.loads(text)
+        if kind.name == "bundle":
+            data, _ = read_sealed(mark, "save it again, then push")
+        else:
+            text = mark.read_text(encoding="utf-8")
+            data = tomllib.loads(text) if kind.name == "run" else json.loads(text)
         keys = {
             "run": ("identity", "arms"),
             "bundle": ("method", "model"),
@@ -170,9 +175,10 @@ def _as_parquet(folder: Path, out: Path) -> Path:
 
 
 def _check_tensors(path: Path) -> None:
-    """Its header, held to its length."""
+    """Its header, held to its length; all of it to its hash, where it carries one."""
     from safetensors import SafetensorError, safe_open
 
+    check_tensors_file(path, repr(str(path)), "save it again, then push")
     try:
         with safe_open(path, "np"):
             pass

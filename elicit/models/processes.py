@@ -182,6 +182,8 @@ _KEPT: list[Processes] = []
 
 def _runs(pid: int) -> bool:
     """Whether a process of this host runs: one that ended and was not yet asked for does not."""
+    if os.name != "posix":
+        return True  # Windows takes signal 0 for Ctrl-C
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

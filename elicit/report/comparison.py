@@ -17,6 +17,7 @@ from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
 from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, percent, signed, with_interval
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
+from elicit.evaluation.metrics.verdicts import not_stated
 from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
@@ -151,7 +152,10 @@ def _bottom_lines(
         scores = {key: one["scores"] for key, one in beside.items() if key != arm.key}
         scores |= {reference.name: reference.scores, arm.name: arm.scores}
         values = {name: np.array([one[item] for item in shared]) for name, one in scores.items()}
-        out[arm.name] = bottom_line(arm.name, values, start=reference.name, recovered=recovered[arm.name], seed=seed)
+        graded = {key: one for run in (arm.run, reference.run) for key, one in run.metrics["arms"].items()}
+        why_not = not_stated(graded, arm.run.metrics["items"])
+        known = {"recovered": recovered[arm.name], "seed": seed, "not_stated": why_not}
+        out[arm.name] = bottom_line(arm.name, values, start=reference.name, **known)
     return out
 
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, signed, weights, with_interval
+from elicit.evaluation.metrics.format import (
+    FORWARDS,
+    count,
+    forwards_column,
+    p_value,
+    percent,
+    signed,
+    weights,
+    with_interval,
+)
 from elicit.evaluation.metrics.gap import format_gap
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import CONFIG
@@ -31,7 +41,7 @@ def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
         found = against.get(name)
         difference = with_interval(found["difference"], found["interval"], signed) if found else ""
         p = p_value(found["holm_p"]) if found else ""
-        accuracy = with_interval(arm["accuracy"], arm["interval"])
+        accuracy = accuracy_cell(arm, metrics["items"])
         gap = format_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
         row = (name, accuracy, count(arm["tokens_per_item"]), difference, p)
         rows.append((*row, gap) if known else row)
@@ -41,6 +51,13 @@ def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
         head = (*head[:3], FORWARDS, *head[3:])
         rows = [(*row[:3], cell, *row[3:]) for row, cell in zip(rows, forwards, strict=True)]
     return head, rows
+
+
+def accuracy_cell(arm: dict[str, Any], items: int) -> str:
+    """An arm's accuracy; where too many answers have no verdict, the bounds that it lies between."""
+    if is_accuracy(arm, items):
+        return with_interval(arm["accuracy"], arm["interval"])
+    return f"not stated ({percent(arm['accuracy'])} or more)"
 
 
 READING_HEAD = ("the same branches, chosen by", "accuracy [95%]", "difference to direct [95%]")

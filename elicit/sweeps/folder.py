@@ -47,9 +47,10 @@ class Lease:
     @property
     def mine(self) -> bool:
         try:
-            return json.loads(self.path.read_text())["token"] == self.token
-        except (OSError, ValueError, KeyError, TypeError):
+            found: bool = json.loads(self.path.read_text(encoding="utf-8"))["token"] == self.token
+        except (OSError, *GARBLED):
             return False
+        return found
 
     @contextmanager
     def alive(self, every: float) -> Iterator[None]:

@@ -30,10 +30,15 @@ def command_of(folder: Path, more: Sequence[str] = ()) -> list[str]:
     return [sys.executable, "-m", "elicit", "sweep", "work", str(folder), *more]
 
 
+def _cores() -> int:
+    """That this process may use, where the system tells it (Linux), else those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment(number: int, workers: int) -> dict[str, str]:
     """Of worker `number` of so many on this machine: its share of the cores, and one GPU where there are any."""
     own = dict(os.environ)
-    own.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+    own.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // workers)))
     if gpus := _gpus():
         own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     return own

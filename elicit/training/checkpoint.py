@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from probes.errors import UserError, as_expected
-from probes.files import make_folder, whole
+from probes.files import make_folder
+from probes.sealed import check_tensors_file, save_tensors
 from steering.storage import read_tensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -39,8 +39,7 @@ def write_state(
     make_folder(file.parent)
     held = {k: t.cpu().contiguous() for k, t in tensors.items()}
     try:
-        with whole(file) as part:
-            save_file(held, part, {"state": json.dumps([wanted, about])})
+        save_tensors(held, file, state=json.dumps([wanted, about]))
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{str(file)!r} cannot be written ({error}); the state before it is kept: make room and run the same "
@@ -52,10 +51,11 @@ def read_state(file: Path, wanted: dict[str, Any]) -> tuple[Any, dict[str, Tenso
     """What `write_state` wrote, if anything: what JSON held, and all tensors.
 
     Raises:
-        UserError: the state of another training.
+        UserError: the state of another training, or one that is not as it was written.
     """
     if not file.is_file():
         return None
+    check_tensors_file(file, repr(str(file)), "remove it and train again")
     tensors = read_tensors(file)
     with as_expected(repr(str(file)), "remove it and train again"), safe_open(file, "pt") as opened:
         found, about = json.loads(opened.metadata()["state"])

@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 
 from elicit.training.recipe import Recipe
 from probes.errors import UserError
-from probes.files import inner_folder, whole, write_whole
-from steering.adapters import CONFIG, WEIGHTS, Adapter
+from probes.files import inner_folder, write_whole
+from probes.sealed import save_tensors
+from steering.adapters import CONFIG, WEIGHTS, Adapter, hash_of_settings
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -104,19 +105,17 @@ def save_adapter(
         state: the weights, where they were gathered from several processes; unless given, the model's own.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     inner_folder(folder)
     tensors = get_peft_model_state_dict(lm, state_dict=state)
     low = {f"base_model.model.{k}": v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
-    with whole(folder / WEIGHTS) as part:
-        save_file(low, part, {"format": "pt"})
     targets = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in tensors})
     config = lora_config(lm, recipe, targets, inference_mode=True, base_model_name_or_path=base)
     with TemporaryDirectory() as scratch:
         config.save_pretrained(scratch)
         data = json.loads((Path(scratch) / CONFIG).read_text(encoding="utf-8"))
     data["target_modules"].sort()  # PEFT writes a set, in any order: the same adapter must have the same hash
+    save_tensors(low, folder / WEIGHTS, hash_of_settings(data))
     write_whole(folder / CONFIG, json.dumps(data, indent=2, sort_keys=True))
 
 

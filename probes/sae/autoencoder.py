@@ -15,6 +15,8 @@ encoder, since whether it is among the k largest cannot be told from its own col
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,11 +27,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import UserError
-from probes.files import sha256_of
+from probes.files import sha256_of, write_whole
 from probes.finite import check_tensors
 from probes.sae.config import ACTIVATIONS, METADATA, check, current, read_config, site_of
+from probes.sealed import check_tensors_file, save_tensors
 from probes.sites import Site
 
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 NEEDED = {
     "standard": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
@@ -159,27 +163,38 @@ def settings_of(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: a file that it lacks; settings that are no table.
     """
-    for file in ("cfg.json", "sae_weights.safetensors"):
+    for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise UserError(f"{str(folder)!r} holds no {file}; give a folder that SAELens saved")
-    return read_config(folder / "cfg.json")
+    return read_config(folder / CONFIG)
 
 
 def weights_of(folder: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors in a folder that SAELens saved, and the SHA-256 of their file.
 
     Raises:
-        UserError: the file is broken.
+        UserError: the file is broken, or it or the settings beside it are not as they were written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    weights = folder / "sae_weights.safetensors"
+    weights = folder / WEIGHTS
+    check_tensors_file(weights, f"the SAE in {str(folder)!r}", "fetch or save it again", sha256_of(folder / CONFIG))
     try:
         held = load_file(weights)
     except SafetensorError as error:
         raise UserError(f"the weights in {str(folder)!r} are broken ({error}); fetch them again") from error
     return held, sha256_of(weights)
+
+
+def save_sealed(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """SAELens's two files; `cfg.json`, by which a folder counts as whole, comes last.
+
+    The weights carry a hash of themselves and of the settings (`probes.sealed`).
+    """
+    text = json.dumps(dict(config), indent=2)
+    save_tensors(tensors, folder / WEIGHTS, hashlib.sha256(text.encode()).hexdigest())
+    write_whole(folder / CONFIG, text)
 
 
 def assemble(

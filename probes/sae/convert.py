@@ -8,7 +8,6 @@ interpreter that the user names write their tensors into safetensors (`unpickle.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -27,13 +26,12 @@ from probes.errors import UserError
 from probes.estimate import Estimate
 from probes.files import ours_to_replace, sha256_of, whole_files
 from probes.namings import name_of, site_named
-from probes.sae.autoencoder import SAE, assemble
+from probes.sae.autoencoder import CONFIG, SAE, WEIGHTS, assemble, save_sealed
 from probes.sae.config import read_config
 from probes.sae.layouts import as_saelens, numbers
 from probes.sites import Site
 
 SPARSIFY, GEMMA, PICKLED = "sae.safetensors", "params.npz", (".pt", ".pth", ".bin", ".pkl", ".ckpt")
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 TRIED, PASSES = 1 << 26, 8  # bytes that are read to time it; passes over the file, the slower ones counted twice
 WIDENED = 2  # fp32 over 16 bits
 POINTS = {"res": "resid_post", "mlp": "mlp_out"}
@@ -128,11 +126,8 @@ def convert(
     made["dtype"] = "float32"
     made["metadata"] = _metadata(one, layout, hook, model or one.model, sha256_of(file))
     assemble(made, tensors, what=one.what, name=out.name)  # refused before anything is written
-    from safetensors.torch import save_file
-
     with whole_files(out) as part:
-        save_file(tensors, part / WEIGHTS)
-        (part / CONFIG).write_text(json.dumps(made, indent=2), encoding="utf-8")
+        save_sealed(part, made, tensors)
     return SAE.load(out)
 
 

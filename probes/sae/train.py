@@ -28,13 +28,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.errors import UserError, above, as_expected, at_least, unknown
-from probes.files import make_folder, whole, write_whole
+from probes.files import make_folder
 from probes.namings import name_of
+from probes.sae.autoencoder import CONFIG, WEIGHTS, save_sealed
 from probes.sae.cache import Cached
 from probes.sae.config import read_config
+from probes.sealed import check_tensors_file, save_tensors
 
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard")
-CONFIG, WEIGHTS, STATE = "cfg.json", "sae_weights.safetensors", "training.safetensors"
+STATE = "training.safetensors"
 CONTROL = "control"  # the folder of a training on noise, beside the SAE
 BEGUN = ("activations", CONTROL, f".{STATE}.part")  # what may lie in a folder before the first state
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -328,25 +330,23 @@ def _save(
     curve: Sequence[Point],
 ) -> None:
     """One file: weights, moments, silent steps and the curve; in its header what they belong to."""
-    from safetensors.torch import save_file
-
     tensors = {f"weight/{name}": t for name, t in sae.state_dict().items()}
     for name, p in sae.named_parameters():
         tensors |= {f"{key}/{name}": optimiser.state[p][key] for key in MOMENTS}
     tensors |= {"silent": silent, "curve": torch.tensor(curve, dtype=torch.float64)}
     make_folder(file.parent)
-    with whole(file) as part:
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"state": json.dumps(wanted)})
+    save_tensors({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, file, state=json.dumps(wanted))
 
 
 def _load_state(file: Path, wanted: dict[str, Any], sae: Any, optimiser: Any, silent: Tensor) -> list[Point]:
     """Load what was saved, if anything; the curve so far."""
-    from safetensors.torch import load_file
-
     if not file.is_file():
         return []
     if _header(file) != wanted:
         raise UserError(f"{str(file.parent)!r} holds a training on other activations; give another folder")
+    check_tensors_file(file, repr(str(file)), "remove it and train again")
+    from safetensors.torch import load_file
+
     held = {name: t.clone() for name, t in load_file(file).items()}
     curve = [Point(*values) for values in held["curve"].tolist()]
     sae.load_state_dict({name.removeprefix("weight/"): t for name, t in held.items() if name.startswith("weight/")})
@@ -367,7 +367,7 @@ def _finish(
     curve: Sequence[Point],
 ) -> None:
     """Save the inference class; `cfg.json`, by which a folder counts as finished, comes last."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     lens = saelens()
     sae.eval().to("cpu")
@@ -390,10 +390,7 @@ def _finish(
         "training": {"steps": len(curve), **Point(*late.tolist())._asdict()},
         "versions": {"sae_lens": lens.__version__, "torch": torch.__version__},
     }
-    make_folder(folder)
-    with whole(folder / WEIGHTS) as file:
-        save_file(weights, file)
-    write_whole(folder / CONFIG, json.dumps(config, indent=2))
+    save_sealed(make_folder(folder), config, weights)
 
 
 def _halved(w: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:

@@ -31,9 +31,10 @@ from elicit.training.rl.callables import verl_log
 from probes.activations import shards
 from probes.sae.convert import tensors_of
 from probes.sae.load import load_sae
+from probes.sealed import save_tensors
 from probes.sites import Site
 from probes.weights import Adapted, Folder
-from steering.adapters import Adapter
+from steering.adapters import WEIGHTS, Adapter, hash_of_settings
 from steering.directions import Direction
 from steering.formats import from_gguf, to_gguf
 from steering.interventions import Add, Intervention, When
@@ -93,18 +94,24 @@ def _plan() -> tuple[Intervention, ...]:
 
 def of_bundle(name: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        Elicited(model(), "steer", interventions=_plan()).save(folder)
+        if name.startswith("adapter/"):
+            of_adapter(name)(folder.parent)
+            Elicited(model(), "trained", adapter=Adapter(folder.parent)).save(folder)
+        else:
+            Elicited(model(), "steer", interventions=_plan()).save(folder)
         return folder / name
 
     return make
 
 
 def read_bundle(file: Path) -> Any:
-    return Elicited.load(file.parent, model()).to_dict()
+    folder = file.parents[1] if file.parent.name == "adapter" else file.parent
+    found = Elicited.load(folder, model())
+    return found.to_dict(), found.adapter.tensors() if isinstance(found.adapter, Adapter) else None
 
 
-def of_sae(name: str) -> Callable[[Path], Path]:
-    return lambda folder: save_random_sae(folder / "sae", d_sae=8, k=2) / name
+def of_sae(name: str, sealed: bool = False) -> Callable[[Path], Path]:
+    return lambda folder: save_random_sae(folder / "sae", d_sae=8, k=2, sealed=sealed) / name
 
 
 def read_sae(file: Path) -> Any:
@@ -112,12 +119,15 @@ def read_sae(file: Path) -> Any:
     return str(sae), sae.encode(torch.linspace(-1, 1, 32)).tolist()
 
 
-def of_adapter(name: str) -> Callable[[Path], Path]:
+def of_adapter(name: str, sealed: bool = False) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         at = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
         tensors = {f"{at}A.weight": torch.ones(2, 32), f"{at}B.weight": torch.ones(32, 2)}
-        save_file(tensors, folder / "adapter_model.safetensors")
         config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+        if sealed:
+            save_tensors(tensors, folder / WEIGHTS, hash_of_settings(config))
+        else:
+            save_file(tensors, folder / WEIGHTS)
         (folder / "adapter_config.json").write_text(json.dumps(config))
         return folder / name
 
@@ -199,12 +209,20 @@ KINDS = (
     Kind("step of verl", copied("verl/0.jsonl"), verl_log, "jsonl"),
     Kind("SAE: cfg.json", of_sae("cfg.json"), read_sae, "json"),
     Kind("SAE: weights", of_sae("sae_weights.safetensors"), read_sae),
+    Kind("SAE of ours: cfg.json", of_sae("cfg.json", sealed=True), read_sae, "json", sealed=True),
+    Kind("SAE of ours: weights", of_sae("sae_weights.safetensors", sealed=True), read_sae, sealed=True),
     Kind("SAE to convert (npz)", arrays, lambda f: tensors_of(f, f.name)),
     Kind("SAE to convert (safetensors)", tensors, lambda f: tensors_of(f, f.name)),
     Kind("control vector (GGUF)", gguf_vector, lambda f: digest(from_gguf(f))),
-    Kind("bundle: elicited.json", of_bundle("elicited.json"), read_bundle, "json"),
+    Kind("bundle: elicited.json", of_bundle("elicited.json"), read_bundle, "json", sealed=True),
     Kind("bundle: interventions.json", of_bundle("interventions.json"), read_bundle, "json", sealed=True),
     Kind("bundle: tensors", of_bundle("interventions.safetensors"), read_bundle, sealed=True),
+    Kind("bundle: adapter's configuration", of_bundle("adapter/adapter_config.json"), read_bundle, "json",
+         sealed=True),
+    Kind("bundle: adapter's weights", of_bundle("adapter/adapter_model.safetensors"), read_bundle, sealed=True),
+    Kind("adapter of ours: configuration", of_adapter("adapter_config.json", sealed=True), read_adapter, "json",
+         sealed=True),
+    Kind("adapter of ours: weights", of_adapter("adapter_model.safetensors", sealed=True), read_adapter, sealed=True),
     Kind("adapter: configuration", of_adapter("adapter_config.json"), read_adapter, "json"),
     Kind("adapter: weights", of_adapter("adapter_model.safetensors"), read_adapter),
     Kind("adapter, compared", of_adapter("adapter_config.json"), read_pairs, "json"),

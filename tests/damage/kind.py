@@ -23,6 +23,7 @@ class Kind:
         read: reads it as the program does; what comes of it is compared by its text.
         form: `json`, `jsonl` or `toml` where its values have types.
         sealed: whether it carries a hash, so that nothing else may come of it than it held.
+        dear: whether it takes seconds to read, so that a tenth as many damages are tried.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Kind:
     read: Callable[[Path], Any]
     form: str = ""
     sealed: bool = False
+    dear: bool = False
 
 
 @dataclass(frozen=True)

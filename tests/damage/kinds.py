@@ -50,8 +50,8 @@ BY_KIND: dict[str, tuple[str, ...]] = {
     "control vector (GGUF)": ("steering/formats.py:from_gguf",),
     "bundle: elicited.json": (
         "probes/files.py:read_json",
-        "elicit/elicited.py:Elicited.load",
-        "elicit/integrations/inspect/arguments.py:_bundle",
+        "probes/sealed.py:check_tensors_file",
+        "probes/sealed.py:read_sealed",
     ),
     "bundle: interventions.json": ("steering/storage.py:read",),
     "bundle: tensors": ("steering/storage.py:read_tensors",),
@@ -71,7 +71,10 @@ BY_KIND: dict[str, tuple[str, ...]] = {
     "seconds of a fit": ("elicit/methods/compare.py:fit_seconds",),
     "result of an analysis": ("elicit/analysis/base.py:_json",),
     "state of a training": ("elicit/training/checkpoint.py:read_state",),
-    "state of an SAE's training": ("probes/sae/train.py:_header",),
+    "state of an SAE's training": ("probes/sae/train.py:_header", "probes/sae/train.py:_load_state"),
+    "lease of a sweep": ("elicit/sweeps/folder.py:Lease.mine",),
+    "steered request": ("elicit/cli/check_steering.py:plan_fields",),
+    "model (GGUF)": ("elicit/models/gguf.py:_convert",),
     "rollouts of a training": ("elicit/training/rl/log.py:read_log",),
     "sampled answers": ("elicit/training/rl/sampled.py:Sampled.open",),
     "state of TRL's SFT": ("elicit/training/trl_sft.py:_kept",),
@@ -107,20 +110,12 @@ NOT_FROM_ELSEWHERE: dict[str, str] = {
     "probes/sae/train.py:_finish": "a folder that SAELens wrote just before",
     "steering/adapters.py:_load": "weights whose configuration was read by `Adapter` before",
     "steering/adapters.py:_twins": "a configuration of this process",
+    "probes/sealed.py:_sort_header": "a file that was written just before",
     "steering/backends/nnsight.py:NNsight.__init__": "a model of this process",
     "steering/backends/vllm_worker.py:SteeringExtension.steering_begin": "from this process to its own workers",
     "steering/check/completions.py:Server._read": "a response, no file",
 }
 """Readers of what this process or one of its own made; each with where its data are from."""
 
-UNTRIED: dict[str, str] = {
-    "elicit/cli/check_steering.py:_of_endpoint": "asks an endpoint with what it read",
-    "elicit/decoding/trial/found.py:Trial.read": "of the cache; one line says to remove it",
-    "elicit/methods/one_shot_rlvr/__init__.py:_chosen": "of a fit; one line says to remove it",
-    "elicit/models/gguf.py:_convert": "a GGUF file of a whole model takes seconds to convert",
-    "elicit/sweeps/folder.py:Lease.mine": "a lease that cannot be read is another's",
-    "elicit/training/rl/trl_grpo.py:_kept": "needs a training of TRL's",
-    "elicit/training/rl/trl_grpo.py:_preflight": "needs a training of TRL's",
-    "probes/sae/train.py:_load_state": "of a state whose header was held to the training before",
-}
+UNTRIED: dict[str, str] = {}
 """Readers of files that damages are not tried on; each with why."""

@@ -27,6 +27,7 @@ from elicit.hub.kinds import found
 from elicit.models import Model
 from probes.errors import UserError
 from probes.sae.load import load_sae
+from probes.sealed import read_sealed, write_sealed
 from steering.adapters import Adapter
 from tests.evaluation.test_bundles import plan
 from tests.support.hub import READER, Hub
@@ -138,7 +139,7 @@ def test_text_of_a_model_stays_text_on_a_card(hub: Hub, folders: dict[str, Path]
     )
     shutil.copytree(folders["bundle"], tmp_path / "bundle")
     file = tmp_path / "bundle" / "elicited.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "method": evil}))
+    write_sealed(file, {**read_sealed(file, "")[0], "method": evil})
     push(tmp_path / "bundle", "me/evil", api=hub.api())
     page = hub.files("me/evil")["README.md"].decode()
     (row,) = [line for line in page.splitlines() if "alert" in line]
@@ -169,7 +170,7 @@ def damaged(folders: dict[str, Path], tmp_path: Path, name: str, cut: int | None
     ("name", "cut", "message"),
     [
         ("interventions.safetensors", 100, "not a whole safetensors file"),
-        ("elicited.json", 100, "cannot be read"),
+        ("elicited.json", 100, "is not JSON"),
         ("adapter/adapter_model.safetensors", None, "holds no adapter/adapter_model.safetensors: it is not whole"),
         ("elicited.json", None, "nothing that can be shared"),
     ],

@@ -13,16 +13,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MixtralConfig
 
 from elicit.models import load_model
 from elicit.models.loading import load_whole
 from probes.errors import UserError
-from tests.support.gguf_files import finish
+from tests.support.gguf_files import More, Tensors, write_gguf
 
-Tensors = dict[str, Tensor]
-More = Callable[[gguf.GGUFWriter], None]
 UP = "model.layers.1.mlp.up_proj.weight"
 EXPERT = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
 
@@ -149,42 +146,6 @@ def test_a_shard_that_is_missing_is_refused(tiny_folder: Path, tmp_path: Path) -
     load_model(str(folder), device="cpu", dtype="float32")
     sorted(folder.glob("*.safetensors"))[1].unlink()
     refused(folder, "model-00002-of-")
-
-
-def write_gguf(path: Path, tensors: Tensors, blocks: int = 4, more: More | None = None) -> Path:
-    """The tiny Llama as a GGUF file that says it has so many blocks, and more."""
-    parts = {
-        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    }  # fmt: skip
-    whole = {"model.embed_tokens": "token_embd", "lm_head": "output", "model.norm": "output_norm"}
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_block_count(blocks)
-    writer.add_context_length(256)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_dimension_count(8)
-    writer.add_vocab_size(97)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([*(chr(c) for c in range(33, 127)), "Ġ", "Ċ", "!!"])
-    writer.add_token_types([1] * 97)
-    writer.add_token_merges(["! !"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(0)
-    for key, tensor in tensors.items():
-        name = key.removesuffix(".weight")
-        if name not in whole:
-            _, _, block, part = name.split(".", 3)
-            whole[name] = f"blk.{block}.{parts[part]}"
-        writer.add_tensor(f"{whole[name]}.weight", tensor.numpy())
-    if more is not None:
-        more(writer)
-    finish(writer)
-    return path
 
 
 @pytest.fixture

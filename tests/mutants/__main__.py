@@ -3,6 +3,7 @@
     python -m tests.mutants                  # all of them; exit code 1 where one lives
     python -m tests.mutants delta,vote       # those whose names begin so
     python -m tests.mutants --write          # the table of tests/mutants/README.md anew
+    PYTHONPATH=. .venv-lm-eval/bin/python -m tests.mutants --write   # those of the lm-eval adapter; Inspect likewise
 
 A fault stands in a list of `faults.py`: the lines that it changes, the property that it breaks, and the test files that
 state it. Each is tried in a process of its own, forked from one that has loaded torch and transformers: whoever imports
@@ -97,6 +98,9 @@ def _run(fault: Fault, first: str, folder: Path) -> int:
 
     seen, code = _Seen(), PASSED
     options = ["-x", "-q", "-m", "not slow", f"--basetemp={folder / 'tests'}"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was loaded once, for all children
+    if fault.needs:  # whose tests know nothing of the suite's own fixtures
+        options.append(f"--confcutdir={Path(fault.tests[0]).parent}")
     with (folder / "out").open("w") as out, redirect_stdout(out), redirect_stderr(out):
         for tests in ([first] if first else [], fault.tests):
             if code == PASSED and tests:
@@ -105,16 +109,24 @@ def _run(fault: Fault, first: str, folder: Path) -> int:
     return code
 
 
+def _environment() -> str:
+    """The environment that this process runs in, as faults name it."""
+    name = Path(sys.prefix).name
+    return name.removeprefix(".venv-") if name.startswith(".venv-") else ""
+
+
 def main(given: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="?", default="", help="beginnings of names, joined by commas")
     parser.add_argument("--write", action="store_true", help="write the table of README.md")
     args = parser.parse_args(given)
     begins = tuple(filter(None, args.names.split(",")))
-    chosen = [fault for fault in FAULTS if not begins or fault.name.startswith(begins)]
+    here = _environment()
+    chosen = [one for one in FAULTS if one.needs == here and (not begins or one.name.startswith(begins))]
     if not chosen:
         print(
-            f"error: no fault begins with {args.names!r}; give one of {', '.join(f.name for f in FAULTS)}",
+            f"error: no fault of this environment begins with {args.names!r}; give one of "
+            f"{', '.join(f.name for f in FAULTS if f.needs == here)}",
             file=sys.stderr,
         )
         return 2

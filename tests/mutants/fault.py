@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 @dataclass(frozen=True)
 class Fault:
     """Args: a name; the file, and lines of it that stand there once; what takes their place; the property that this
-    breaks; test files."""
+    breaks; test files; the environment that these need (`.venv-NAME`), where it is not the suite's own."""
 
     name: str
     file: str
@@ -19,6 +19,7 @@ class Fault:
     new: str
     breaks: str
     tests: tuple[str, ...]
+    needs: str = ""
 
     @property
     def path(self) -> Path:

@@ -8,9 +8,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from probes.sae.autoencoder import save_sealed
 
-def save_random_sae(folder: Path, *, layer: int = 2, d_model: int = 32, d_sae: int = 64, k: int = 8) -> Path:
-    """A TopK SAE with unit decoder columns and a tied encoder."""
+
+def save_random_sae(
+    folder: Path, *, layer: int = 2, d_model: int = 32, d_sae: int = 64, k: int = 8, sealed: bool = False
+) -> Path:
+    """A TopK SAE with unit decoder columns and a tied encoder; `sealed`: with the hashes of those that we save."""
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     decoder = torch.nn.functional.normalize(torch.randn(d_sae, d_model, generator=generator), dim=-1)
@@ -20,12 +24,15 @@ def save_random_sae(folder: Path, *, layer: int = 2, d_model: int = 32, d_sae: i
         "b_enc": torch.zeros(d_sae),
         "b_dec": torch.zeros(d_model),
     }
-    save_file(tensors, folder / "sae_weights.safetensors")
     config = {
         "architecture": "topk", "k": k, "d_in": d_model, "d_sae": d_sae, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
         "rescale_acts_by_decoder_norm": False,
         "metadata": {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": "tiny"},
     }  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps(config))
+    if sealed:
+        save_sealed(folder, config, tensors)
+    else:
+        save_file(tensors, folder / "sae_weights.safetensors")
+        (folder / "cfg.json").write_text(json.dumps(config))
     return folder

@@ -35,7 +35,7 @@ from elicit.decoding.trial.checks import (
 from elicit.decoding.trial.twin import twin, twin_config
 from elicit.models.download import cache_dir
 from probes.errors import UserError, as_expected
-from probes.files import write_whole
+from probes.sealed import read_sealed, write_sealed
 from probes.sites import paused
 
 SCHEMA = 1  # of what is tried; what was found by another is tried again
@@ -67,11 +67,17 @@ class Trial:
     seconds: float
 
     @staticmethod
-    def read(text: str) -> Trial:
-        given = json.loads(text)
-        for name in ("decoded", "steered"):
-            given[name] = {way: Finding(**one) for way, one in given[name].items()}
-        return Trial(**{**given, "captured": Finding(**given["captured"])})
+    def read(memo: Path) -> Trial:
+        """What was kept.
+
+        Raises:
+            UserError: a file that is not as it was written.
+        """
+        with as_expected(f"what was tried of a model ({str(memo)!r})", "remove it"):
+            given, _ = read_sealed(memo, "remove it")
+            for name in ("decoded", "steered"):
+                given[name] = {way: Finding(**one) for way, one in given[name].items()}
+            return Trial(**{**given, "captured": Finding(**given["captured"])})
 
     def first(self, *, steered: bool = False, among: tuple[str, ...] = WAYS) -> str:
         """The first way that was exact, or "". Steering is never tried in a way that was not."""
@@ -121,8 +127,7 @@ def trial_of(lm: PreTrainedModel, *, again: bool = False) -> Trial:
 def _kept_or_made(lm: PreTrainedModel, again: bool) -> Trial:
     memo = _memo(lm)
     if not again and memo is not None and memo.is_file():
-        with as_expected(f"what was tried of a model ({str(memo)!r})", "remove it"):
-            return Trial.read(memo.read_text(encoding="utf-8"))
+        return Trial.read(memo)
     small = attempt(lambda: _ran(twin(lm)))
     with paused(lm):
         found = (
@@ -133,7 +138,7 @@ def _kept_or_made(lm: PreTrainedModel, again: bool) -> Trial:
     if memo is not None:
         with suppress(OSError):  # where nothing can be kept it is tried again
             memo.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(memo, json.dumps(asdict(found), indent=1))
+            write_sealed(memo, asdict(found))
     return found
 
 

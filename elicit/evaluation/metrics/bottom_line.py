@@ -13,6 +13,7 @@ Differences are the method minus another arm, paired by question. One *counts* i
 
 The rule; the first outcome that applies:
 
+    no verdicts   too many answers of an arm have no verdict (`verdicts.py`)
     no start      `direct` was not run
     worse         the difference to `direct` counts, and is below 0
     nothing       it does not count, its interval holds 0, and ends below `LEAST_GAP` (5 points)
@@ -41,9 +42,11 @@ from jaxtyping import Float
 from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.format import percent, signed
 from elicit.evaluation.metrics.gap import CEILING, DIRECT, LEAST_GAP
+from elicit.evaluation.metrics.verdicts import not_stated as why_not_stated
 from probes.statistics import Paired, holm, mcnemar_exact, paired
 
 NO_START, WORSE, NOTHING, UNDECIDED, GAINED = "no start", "worse", "nothing", "undecided", "gained"
+NO_VERDICTS = "no verdicts"
 UNCONTROLLED, BEATS, RANDOM, OTHER = "uncontrolled", "beats", "random", "other"
 BASELINES = (DIRECT, CEILING, "self-consistency")
 CEILINGS = (CEILING, "thinking model")  # and what their names begin
@@ -59,6 +62,7 @@ OF_SEVERAL = {
     UNDECIDED: ("is undecided", "are undecided"),
     NOTHING: ("gains nothing", "gain nothing"),
     WORSE: ("does worse", "do worse"),
+    NO_VERDICTS: ("has too few verdicts", "have too few verdicts"),
     NO_START: ("has nothing to be measured from", "have nothing to be measured from"),
 }
 
@@ -86,6 +90,7 @@ def bottom_line(
     start: str = DIRECT,
     recovered: float | None = None,
     seed: int = 0,
+    not_stated: str = "",
 ) -> BottomLine:
     """Decide by the rule above.
 
@@ -95,7 +100,10 @@ def bottom_line(
         start: the arm that gains are measured from.
         recovered: which fraction of a known gap the method recovers, where one is known.
         seed: of the bootstrap.
+        not_stated: why no accuracy may be stated, if so.
     """
+    if not_stated:
+        return BottomLine(NO_VERDICTS, not_stated)
     n = len(scores[method])
     right = f"{method} is right in {percent(float(scores[method].mean()))}% of {_questions(n)}"
     if method == start:
@@ -138,7 +146,8 @@ def of_run(metrics: Mapping[str, Any]) -> BottomLine:
     """The bottom line of a run's metrics."""
     method, arms = metrics["method"], metrics["arms"]
     scores = {name: np.array([arm["scores"][i] for i in arms[method]["scores"]]) for name, arm in arms.items()}
-    return bottom_line(method, scores, recovered=arms[method].get("recovered"), seed=metrics.get("seed", 0))
+    known = {"recovered": arms[method].get("recovered"), "seed": metrics.get("seed", 0)}
+    return bottom_line(method, scores, **known, not_stated=why_not_stated(arms, metrics["items"]))
 
 
 def several(lines: Mapping[str, BottomLine]) -> str:

@@ -19,6 +19,7 @@ from elicit.decoding.selection import OF_ANSWERS, OF_LOGPROBS, RULES, Answered, 
 from elicit.decoding.trace import Outcome
 from elicit.evaluation.metrics.bottom_line import bottom_line
 from elicit.evaluation.metrics.gap import DIRECT, recovered_by_arm
+from elicit.evaluation.metrics.verdicts import not_stated
 from elicit.tasks.base import Items
 from probes.at_k import NO_ANSWER, coverage_at_k, maj_at_k, pass_at_k
 from probes.auroc import auroc, auroc_interval, auroc_within
@@ -85,7 +86,8 @@ def compute(
         else:
             result["samples"] = _independent(branches, items, seed)
     recovered = result["arms"][main].get("recovered")
-    line = bottom_line(main, scores, start=start, recovered=recovered, seed=seed)
+    why_not = not_stated(result["arms"], len(ids))
+    line = bottom_line(main, scores, start=start, recovered=recovered, seed=seed, not_stated=why_not)
     return {"bottom_line": line.sentence, **result}
 
 

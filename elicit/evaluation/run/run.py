@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import plotly.graph_objects as go
 
 from elicit.decoding.trace import Outcome, Trace
 from elicit.evaluation.metrics.bottom_line import of_run
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.store import PARQUET, Store
 from elicit.evaluation.run.table import outcomes, readable, traces
 from elicit.tasks.base import Items
@@ -102,7 +104,10 @@ class Run:
             return pd.read_parquet(file)
 
     def summary(self) -> pd.DataFrame:
-        """One row an arm: accuracy, its interval, tokens, and the paired difference of the first arm to it."""
+        """One row an arm: accuracy, its interval, tokens, and the paired difference of the first arm to it.
+
+        NaN where too many of an arm's answers have no verdict (`elicit.evaluation.metrics.verdicts`).
+        """
         metrics = self.metrics
         against = {row["baseline"]: row for row in metrics["comparisons"]}
         rows = {}
@@ -119,6 +124,11 @@ class Run:
                 "diff high": high,
                 "holm p": row.get("holm_p"),
             }
+            first = metrics["arms"][metrics["method"]]
+            for column in rows[name]:
+                concerned = (arm,) if column in ("accuracy", "low", "high") else (arm, first)
+                if column != "tokens/item" and not all(is_accuracy(one, metrics["items"]) for one in concerned):
+                    rows[name][column] = math.nan
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def figure(self, name: str = "branch-tree", **options: Any) -> go.Figure:

@@ -17,10 +17,10 @@ from typing import Any
 
 from probes.errors import UserError
 from probes.files import sha256_of
+from probes.sealed import SUM, json_seal, sealed_json
 
-FILES, SUM = "files", "sha256"
+FILES = "files"
 _CONFIG = re.compile(rb"# sha256 ([0-9a-f]{64})\n")
-_METRICS = re.compile(rb',\n  "sha256": "([0-9a-f]{64})"\n\}\Z')
 _LINE = re.compile(rb'\{"sum": "([0-9a-f]{16})", ')
 
 Kept = dict[str, tuple[int, str]]
@@ -54,9 +54,7 @@ def kept_of(folder: Path, names: Sequence[str]) -> Kept:
 
 def sealed_metrics(metrics: dict[str, Any], kept: Kept) -> str:
     """`metrics.json`: the metrics, the files, its own hash."""
-    text = json.dumps({**metrics, FILES: kept}, indent=2, allow_nan=False)
-    own = hashlib.sha256(text.encode()).hexdigest()
-    return text.removesuffix("\n}") + f',\n  "{SUM}": "{own}"\n}}'
+    return sealed_json({**metrics, FILES: kept})
 
 
 def read_metrics(file: Path) -> tuple[dict[str, Any], Kept]:
@@ -67,8 +65,8 @@ def read_metrics(file: Path) -> tuple[dict[str, Any], Kept]:
     """
     folder, name = file.parent, file.name
     data = file.read_bytes()
-    own = _METRICS.search(data)
-    if own is not None and hashlib.sha256(data[: own.start()] + b"\n}").hexdigest().encode() != own[1]:
+    own = json_seal(data)
+    if own is False:
         raise not_whole(folder, f"its {name} was changed")
     try:
         found = json.loads(data)

@@ -22,7 +22,7 @@ from elicit.models.identity import SCHEMA
 from elicit.tasks.base import Item, Items
 from elicit.tasks.registry import restored
 from probes.errors import GARBLED, UserError
-from probes.files import LOCK, digest, locked, make_folder, no_link, whole, write_whole
+from probes.files import HOLDER, LOCK, digest, locked, make_folder, no_link, whole, write_whole
 from steering.adapters import WHOLE_FILES
 
 CONFIG, ITEMS, SAMPLES, PARQUET, METRICS, REPORT = (
@@ -89,7 +89,7 @@ class Store:
                 )
             return store
         make_folder(folder)
-        if any(path.name not in (LOCK, f".{CONFIG}.part") for path in folder.iterdir()):
+        if any(path.name not in (LOCK, HOLDER, f".{CONFIG}.part") for path in folder.iterdir()):
             raise UserError(f"{str(folder)!r} is not empty and holds no run; give another --out")
         store.config = as_kept({**config, "schema": SCHEMA})
         store._write_config()
@@ -109,7 +109,7 @@ class Store:
             files = _members(folder)
             folders = _folders(folder)
             for path in _leaves(folder):
-                known = folders if path.is_dir() else [folder / LOCK, *files]
+                known = folders if path.is_dir() else [folder / LOCK, folder / HOLDER, *files]
                 if path not in known or path.is_symlink():
                     raise UserError(
                         f"{str(folder)!r} holds {str(path.relative_to(folder))!r}, which is no file of a run; "

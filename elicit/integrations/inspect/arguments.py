@@ -21,7 +21,8 @@ from elicit.tasks.answers import KINDS, Kind
 from elicit.tasks.base import Grader, content_id
 from elicit.tasks.registry import load_task
 from probes.errors import UserError, as_expected, unknown
-from probes.files import make_folder, read_json
+from probes.files import make_folder
+from probes.sealed import read_sealed
 from probes.sites import Site, check_site
 
 BUNDLE = "bundle"
@@ -139,7 +140,7 @@ def _bundle(folder: Path, own: Mapping[str, Any], options: Mapping[str, Any], lo
     model = None
     if loading and (folder / FILE).is_file():
         with as_expected(repr(str(folder / FILE)), "save the bundle again"):
-            name = str(read_json(folder / FILE, "save the bundle again")["model"]["name"])
+            name = str(read_sealed(folder / FILE, "save the bundle again")[0]["model"]["name"])
         model = load_model(name, **loading)
     handle = Elicited.load(folder, model)
     return handle if select is None else replace(handle, select=checked_select(select))

@@ -17,7 +17,6 @@ Where the papers are silent or differ:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,8 +49,9 @@ from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, as_expected, unknown
 from probes.figures import noted, table
-from probes.files import make_folder, write_whole
+from probes.files import make_folder
 from probes.inert import escaped
+from probes.sealed import read_sealed, write_sealed
 
 NAME = "one-shot-rlvr"
 SUMMARY = "reinforcement learning with a verifiable reward on one example"
@@ -234,6 +234,17 @@ def _named(asked: Mapping[str, Any]) -> list[str]:
     return _listed(asked["example"])
 
 
+def _kept_choice(file: Path, by_id: Mapping[str, Item]) -> tuple[list[Item], list[dict[str, Any]]]:
+    """The examples of an interrupted fit, and the pool that they were chosen from.
+
+    Raises:
+        UserError: a file that is not as it was written.
+    """
+    with as_expected(repr(str(file)), "remove it, and the examples are chosen again"):
+        kept, _ = read_sealed(file, "remove it, and the examples are chosen again")
+        return [by_id[name] for name in kept["examples"]], [dict(row) for row in kept["pool"]]
+
+
 def _chosen(
     model: Model,
     items: Items,
@@ -254,16 +265,15 @@ def _chosen(
     by_id = {item.id: item for item in solved}
     file = folder / "selection.json"
     if file.is_file():
-        with as_expected(repr(str(file)), "remove it, and the examples are chosen again"):
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            return Items(items.task, tuple(by_id[name] for name in kept["examples"])), kept["pool"]
+        examples, rows = _kept_choice(file, by_id)
+        return Items(items.task, tuple(examples)), rows
     found = choose(
         model, solved, settings, how=asked["select"], count=asked["examples"], pool=asked["pool"],
         prompt=prompt_for(model, prompt, items), folder=folder / "pool",
         on_step=telling(progress, "selection", settings.updates) if asked["select"] == "history" else None,
     )  # fmt: skip
     make_folder(folder)
-    write_whole(file, json.dumps({"examples": [item.id for item in found.items], "pool": found.rows}, indent=2))
+    write_sealed(file, {"examples": [item.id for item in found.items], "pool": found.rows})
     return found.items, found.rows
 
 

@@ -57,7 +57,8 @@ from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge, evaluating, reward_context
 from elicit.training.trl_state import Checkpoint
 from probes.errors import UserError, as_expected
-from probes.files import locked, make_folder, write_whole
+from probes.files import locked, make_folder
+from probes.sealed import read_sealed, write_sealed
 from steering.adapters import Adapter, Tuned, Weights
 
 STATE, PREFLIGHT = "trl.json", "preflight.json"
@@ -215,7 +216,7 @@ def train(
         trl_common.save(made, lm, settings.recipe, folder, model, torch.float32)
         if first():
             about = {"identity": wanted, "curve": curve.points, "preflight": preflight.to_dict()}
-            write_whole(folder / STATE, json.dumps(about))
+            write_sealed(folder / STATE, about)
             resumed.remove()
         made.accelerator.wait_for_everyone()
     found = _kept(folder, wanted)
@@ -232,7 +233,7 @@ def _kept(folder: Path, wanted: dict[str, Any]) -> Trained | None:
     if not (folder / STATE).is_file():
         return None
     with as_expected(repr(str(folder / STATE)), "give another folder"):
-        about = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        about, _ = read_sealed(folder / STATE, "give another folder")
         found = dict(about["identity"])
         curve, preflight = [Point(*p) for p in about["curve"]], Preflight(**about["preflight"])
     if found != wanted:
@@ -252,8 +253,13 @@ def _preflight(
         found = measured(
             model, items, prompt, settings, rewards, lambda wrong: reward_context(model, items, settings, prompt, wrong)
         )
-        write_whole(file, json.dumps(found.to_dict()))
-    return Preflight(**json.loads(file.read_text(encoding="utf-8")))
+        write_sealed(file, found.to_dict())
+    return _read_preflight(file)
+
+
+def _read_preflight(file: Path) -> Preflight:
+    with as_expected(repr(str(file)), "run the same command again"):
+        return Preflight(**read_sealed(file, "run the same command again")[0])
 
 
 class _Curve:

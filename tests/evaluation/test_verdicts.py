@@ -1,0 +1,66 @@
+"""Answers without a verdict for want of time: counted, alike in any order, and no accuracy where they are many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from elicit.evaluation.metrics.bottom_line import of_run
+from elicit.evaluation.metrics.verdicts import is_accuracy, not_stated
+from elicit.models import Model
+from elicit.report.run_section import arm_table, notes
+from elicit.tasks import grading
+from elicit.tasks.worker import Worker
+from tests.support.written import written_run, written_task
+
+
+def arm(lost: int, *, items: int = 40, branches: int = 1, why: str = "time") -> dict[str, object]:
+    return {"unjudged": {why: lost} if lost else {}, "branches_per_item": branches, "accuracy": 0.25}
+
+
+def test_at_most_five_in_a_hundred_may_be_lost() -> None:
+    assert is_accuracy(arm(0), 40) and is_accuracy(arm(2), 40) and not is_accuracy(arm(3), 40)
+    assert is_accuracy(arm(3, branches=2), 40)
+    assert is_accuracy(arm(40, why="raised"), 40)  # what a scorer cannot read is not right: a verdict
+    assert all(not is_accuracy(arm(3, why=why), 40) for why in ("memory", "died"))
+    assert not_stated({"a": arm(1)}, 40) == ""
+    told = not_stated({"a": arm(1), "b": arm(7)}, 40)
+    assert told.startswith("No accuracy is stated: 7 of 40 answers of b have no verdict, more than 5%;")
+
+
+def test_a_run_that_lost_many_verdicts_states_no_accuracy(tiny: Model, tmp_path: Path) -> None:
+    said = {"m": lambda item, b: f"it is {item.answer}", "direct": lambda item, b: f"it is {item.answer}"}
+    run = written_run(tiny, tmp_path / "run", written_task(4), "m", said)
+    whole = run.summary()
+    assert whole.loc["m", "accuracy"] == 1 and not of_run(run.metrics).sentence.startswith("No accuracy")
+    run.metrics["arms"]["direct"] |= {"unjudged": {"time": 1}}
+    line = of_run(run.metrics)
+    assert line.outcome == "no verdicts" and "1 of 4 answers of direct have no verdict" in line.sentence
+    rows = run.summary()
+    assert rows.loc["m", "accuracy"] == 1 and math.isnan(rows.loc["direct", "accuracy"])
+    assert math.isnan(rows.loc["direct", "difference"]) and rows.loc["direct", "tokens/item"] > 0
+    _, (_, direct) = arm_table(run.metrics)
+    assert direct[1] == "not stated (100.0 or more)"
+    assert any("direct 1 used up the scorer's time" in note for note in notes(run.metrics))
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    one = Worker(deadline=0.5)
+    monkeypatch.setattr(grading, "WORKER", one)
+    yield one
+    one.close()
+
+
+def test_verdicts_do_not_hang_on_the_order(worker: Worker) -> None:
+    """A dear expression costs its own time, and nothing of the next one's."""
+    dear, cheap = r"\int_0^{10^9}\sin(x^{x^x})^{x!}dx", [r"\frac{1}{2}+\frac{1}{3}", r"\sqrt{12}-\sqrt{3}"]
+    found = []
+    for order in ([dear, *cheap], [*cheap, dear]):
+        grading._math_value.cache_clear()
+        found.append({text: grading._math_value(text, "") for text in order})
+    assert found[0] == found[1] and found[0][dear][1] == "time" and all(found[0][text][0] for text in cheap)
+    grading._math_value.cache_clear()

@@ -1,0 +1,1 @@
+"""Long runs: whether memory, descriptors and the cost of one sample stay what they were."""
