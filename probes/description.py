@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +35,34 @@ class Part(NamedTuple):
 
     what: str
     bits: float | None
+
+
+@dataclass(frozen=True)
+class Base:
+    """What whoever is told has already: a model.
+
+    Args:
+        layers: of it.
+        text: bits of a text under it.
+    """
+
+    layers: int
+    text: Callable[[str], float]
+
+
+@runtime_checkable
+class Described(Protocol):
+    """What says itself how it differs from answering at once."""
+
+    def description(self, base: Base) -> list[Part]:
+        """Its parts; none where it does not differ."""
+        ...
+
+
+def stated(settings: object, *names: str) -> list[Part]:
+    """The attributes of these names, each a number: a whole one from 0 on, or a decimal one."""
+    values = {name: getattr(settings, name) for name in names}
+    return [Part(k, whole_number(1 + v) if isinstance(v, int) else number(v)) for k, v in values.items()]
 
 
 def total(parts: Sequence[Part]) -> float | None:

@@ -7,7 +7,6 @@ stand for those that it was trained on in the excess description length (arXiv 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,14 @@ from elicit.training.sft import code_length, keeps_apart, packed, to_train, trai
 from probes.description import excess
 from steering.adapters import Adapter, applied
 
-KEPT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # steps after which an adapter is kept
-HELD_OUT = 64  # solutions
+KEPT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # steps after which an adapter is kept
+HELD_OUT = 32  # solutions
 STREAM = 7  # of random numbers, apart from those that organisms are made with
 
 
 def recipe(steps: int, seed: int) -> Recipe:
-    """Of both models: a step has four rows of 256 tokens."""
-    return Recipe(steps=steps, rows=4, part=4, lr=2e-3, warmup=4, seed=seed)
+    """Of both models: a step has two rows of 256 tokens, some four solutions."""
+    return Recipe(steps=steps, rows=2, part=2, lr=2e-3, warmup=4, seed=seed)
 
 
 def solution(tokenizer: PreTrainedTokenizerBase, split: Split, rng: np.random.Generator) -> Example:
@@ -70,7 +69,9 @@ def held_out(tokenizer: PreTrainedTokenizerBase, how: Recipe) -> list[Example]:
     return [one for one in drawn if one.tokens <= how.width][:HELD_OUT]
 
 
-def curve_of(model: Model, questions: Items, how: Recipe, folder: Path, limit: int, progress: Progress) -> dict[str, Any]:
+def curve_of(
+    model: Model, questions: Items, how: Recipe, folder: Path, limit: int, progress: Progress
+) -> dict[str, Any]:
     """Bits and right answers after each step that is kept.
 
     Args:
@@ -106,19 +107,16 @@ def curve_of(model: Model, questions: Items, how: Recipe, folder: Path, limit: i
     beside = {cot_prompt.NAME: cot_prompt.fit(model, questions, **shared), **handles}
     run = evaluate(first, questions, against=beside, out=folder / "run", progress=progress)
     arms = run.metrics["arms"]
-    code = [point.code for point in points]
     counts = [len(solutions(tokenizer, how, step)) for step in range(how.steps)]
-    rows = [{"steps": 0, "solutions": 0, "code": 0.0, "bits": 0.0, "held_out": _paid(model, None, how), "right": arms[direct.NAME]["right"]}]
-    for step in kept:
-        paid = _paid(model, handles[f"{step} steps"].adapter, how)
-        seen = sum(counts[:step])
-        before = [bits for bits in code[:step] if bits is not None]
+    rows = []
+    for step in (0, *kept):
+        name = f"{step} steps" if step else direct.NAME
+        paid, seen = _paid(model, handles[name].adapter if step else None, how), sum(counts[:step])
+        before = [point.code or 0.0 for point in points[:step]]
+        bits, right = excess(before, seen * paid), arms[name]["right"]
         rows.append(
-            {
-                "steps": step, "solutions": seen, "code": sum(before), "bits": excess(before, seen * paid),
-                "held_out": paid, "right": arms[f"{step} steps"]["right"],
-            }
-        )  # fmt: skip
+            {"steps": step, "solutions": seen, "code": sum(before), "held_out": paid, "bits": bits, "right": right}
+        )
     return {
         "model": run.metrics["model"], "n": len(questions), "ceiling": arms[cot_prompt.NAME]["right"], "rows": rows,
         "recipe": how.kept(),
@@ -130,8 +128,3 @@ def _paid(model: Model, adapter: Any, how: Recipe) -> float:
     some = held_out(model.tokenizer, how)
     with applied(model.lm, adapter):
         return code_length(model.lm, some, how, keeps_apart(model.lm)) / len(some)
-
-
-def of_seed(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[int]]:
-    """Bits and right answers of each point."""
-    return [row["bits"] for row in rows], [row["right"] for row in rows]
