@@ -68,7 +68,7 @@ def stated(settings: object, *names: str) -> list[Part]:
 def total(parts: Sequence[Part]) -> float | None:
     """Bits of all parts; None where those of one are unknown."""
     known = [part.bits for part in parts if part.bits is not None]
-    return sum(known) if len(known) == len(parts) else None
+    return math.fsum(known) if len(known) == len(parts) else None
 
 
 def one_of(n: int) -> float:

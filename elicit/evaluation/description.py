@@ -103,6 +103,15 @@ def signal(what: str, bits: float) -> list[dict[str, Any]]:
     return [Part(what, bits)._asdict()]
 
 
+def of_rewards(summary: Mapping[str, Any], examples: int = 0, among: int = 1) -> list[dict[str, Any]]:
+    """The same of reinforcement learning: its rewards, and which items among so many it was given; nothing where the
+    rewards' bits were not counted (trainings of older states)."""
+    if "bits of reward" not in summary:
+        return []
+    choice = signal("choice of examples", examples * one_of(among)) if examples else []
+    return [*signal("rewards", summary["bits of reward"]), *choice]
+
+
 def bits_of(metrics: Mapping[str, Any], arm: str) -> float | None:
     """The bits of a run's arm; None in runs from before they were counted, or where a part does not know its own."""
     parts: Sequence[Mapping[str, Any]] | None = metrics.get(DESCRIPTION, {}).get(arm)

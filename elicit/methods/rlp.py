@@ -29,6 +29,7 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress, measure
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
+from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
@@ -213,6 +214,8 @@ def _fitted(
     options: dict[str, Any] = {
         "prompt": prompt, "asked": asdict(texts), "settings": settings.kept(), "found": found,
     }  # fmt: skip
+    if told := of_rewards(found.get("summary", {})):
+        options[SIGNAL] = told
     if read_items is not None:
         options[SEEN] = seen(read_items)
     return Elicited(model, name, put_to, Greedy(max_new_tokens), adapter=adapter, options=options)

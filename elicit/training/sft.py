@@ -29,6 +29,7 @@ from elicit.training.lora import lora_config
 from elicit.training.output_head import logprobs_and_entropy, summed_cross_entropy
 from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.batching import check_embedded
+from probes.description import excess
 from probes.errors import UserError
 from probes.sites import blocks, decoder
 from steering.adapters import borrowed
@@ -86,6 +87,23 @@ def code_length(lm: PreTrainedModel, examples: Sequence[Example], recipe: Recipe
         hidden, ids = _before_targets(lm, rows, recipe.width)
         nats -= float(logprobs_and_entropy(lm, hidden, ids, 1.0)[0].double().sum())
     return nats / math.log(2)
+
+
+def excess_bits(
+    lm: PreTrainedModel, batch: Callable[[int], list[Example]], recipe: Recipe, curve: Sequence[Point]
+) -> float | None:
+    """What a training wrote into the weights, at most: the prequential code of its targets less what the trained model
+    pays for the same ones (`probes.description.excess`); None of a curve that has no code.
+
+    Args:
+        lm: the trained model.
+        batch, recipe, curve: of its training, `coded`.
+    """
+    before = [point.code for point in curve if point.code is not None]
+    if len(before) < len(curve):
+        return None
+    seen = {_key(e): e for point in curve for e in batch(point.step)}
+    return excess(before, code_length(lm, list(seen.values()), recipe, keeps_apart(lm)))
 
 
 def _parts(examples: Sequence[Example], recipe: Recipe, together: bool) -> Iterator[list[list[Example]]]:

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("part", choices=("solutions",))
     parser.add_argument("--model", default="smollm2-135m-latent")
     parser.add_argument("--limit", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-new-tokens", type=int, default=192)
     parser.add_argument("--runs", type=Path, default=Path("runs"))

@@ -31,14 +31,14 @@ from elicit.training.sft import code_length, keeps_apart, packed, to_train, trai
 from probes.description import excess
 from steering.adapters import Adapter, applied
 
-KEPT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # steps after which an adapter is kept
+KEPT = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # steps after which an adapter is kept
 HELD_OUT = 32  # solutions
 STREAM = 7  # of random numbers, apart from those that organisms are made with
 
 
 def recipe(steps: int, seed: int) -> Recipe:
     """Of both models: a step has two rows of 256 tokens, some four solutions."""
-    return Recipe(steps=steps, rows=2, part=2, lr=2e-3, warmup=4, seed=seed)
+    return Recipe(steps=steps, rows=2, part=2, warmup=2, seed=seed)
 
 
 def solution(tokenizer: PreTrainedTokenizerBase, split: Split, rng: np.random.Generator) -> Example:
@@ -94,8 +94,9 @@ def curve_of(
     with to_train(model.lm, how.rank) as lm:
         identity = {"base": model.provenance.sha256, "examples": ["worked solutions", STREAM]}
         points = train(
-            lm, lambda step: solutions(tokenizer, how, step), how, folder, identity=identity, on_step=save, coded=True
-        )
+            lm, lambda step: solutions(tokenizer, how, step), how, folder, identity=identity, save_every=2, on_step=save,
+            coded=True,
+        )  # fmt: skip
     shared: dict[str, Any] = {"max_new_tokens": limit}
     handles = {
         f"{step} steps": Elicited(
@@ -112,7 +113,8 @@ def curve_of(
     for step in (0, *kept):
         name = f"{step} steps" if step else direct.NAME
         paid, seen = _paid(model, handles[name].adapter if step else None, how), sum(counts[:step])
-        before = [point.code or 0.0 for point in points[:step]]
+        before = [point.code for point in points[:step] if point.code is not None]
+        assert len(before) == step
         bits, right = excess(before, seen * paid), arms[name]["right"]
         rows.append(
             {"steps": step, "solutions": seen, "code": sum(before), "held_out": paid, "bits": bits, "right": right}
