@@ -28,8 +28,8 @@ import numpy as np
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress, measure
 from elicit.elicited import Elicited
-from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.description import SIGNAL, of_rewards
+from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct

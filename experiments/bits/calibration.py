@@ -94,8 +94,8 @@ def curve_of(
     with to_train(model.lm, how.rank) as lm:
         identity = {"base": model.provenance.sha256, "examples": ["worked solutions", STREAM]}
         points = train(
-            lm, lambda step: solutions(tokenizer, how, step), how, folder, identity=identity, save_every=2, on_step=save,
-            coded=True,
+            lm, lambda step: solutions(tokenizer, how, step), how, folder, identity=identity, save_every=2,
+            on_step=save, coded=True,
         )  # fmt: skip
     shared: dict[str, Any] = {"max_new_tokens": limit}
     handles = {

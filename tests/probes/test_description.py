@@ -35,7 +35,7 @@ def test_a_choice_costs_the_length_of_its_number_in_binary() -> None:
 
 
 def test_whole_numbers_cost_rissanens_code() -> None:
-    """Worked by hand for 10: log₂ 2.865 + log₂ 10 + log₂ log₂ 10 + log₂ of that; and the lengths are those of a code."""
+    """Worked by hand for 10: log₂ 2.865 + log₂ 10 + log₂ log₂ 10 + log₂ of that; the lengths are those of a code."""
     by_hand = math.log2(2.865064) + 3.321928 + 1.732021 + 0.792456
     assert whole_number(10) == pytest.approx(by_hand, abs=1e-4)
     assert whole_number(1) == pytest.approx(math.log2(2.865064))
@@ -54,7 +54,7 @@ def test_numbers_that_are_written_alike_cost_alike_and_none_more_than_single_pre
 
 
 def test_the_prequential_code_of_a_coin_is_its_slow_version_and_the_excess_what_was_learned() -> None:
-    """Laplace's rule pays log₂ of (n + 1) times the binomial; the final model pays n times the entropy that it holds."""
+    """Laplace's rule pays log₂ of (n + 1) times the binomial; the final model pays what it says of each flip."""
     flips = [1, 0, 1, 1, 1, 0, 1, 1]
     paid, ones = [], 0
     for n, flip in enumerate(flips):

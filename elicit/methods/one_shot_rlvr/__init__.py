@@ -27,9 +27,9 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
-from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
