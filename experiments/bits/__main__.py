@@ -3,6 +3,7 @@
     python -m experiments.bits solutions --model smollm2-135m-latent   # SFT on worked solutions, point by point
     python -m experiments.bits solutions --model smollm2-135m-absent   # on the same solutions
     python -m experiments.bits vector                                  # a direction, quantised
+    python -m experiments.bits choices                                 # what is fitted by nobody: parts and bits
     python -m experiments.bits table                                   # what is kept of these, and the ratio
 
 Everything is resumed where it was stopped. Bits and accuracies of all mechanisms side by side:
@@ -20,15 +21,20 @@ from typing import Any
 
 import elicit
 from elicit.cli.terminal import run_bars
+from elicit.evaluation.description import base_of, describe
 from elicit.evaluation.metrics.format import with_interval
+from elicit.methods import fit
 from experiments.bits import calibration, vectors
 from experiments.markdown import markdown
-from probes.description import Reach, bits_to_reach
+from probes.description import Reach, bits_to_reach, total
 from probes.files import write_whole
 from probes.statistics import proportion_interval
 
 HERE = Path(__file__).parent
 LATENT, ABSENT, VECTOR = "smollm2-135m-latent", "smollm2-135m-absent", "vector"
+UNFITTED = (
+    "direct", "cot-decoding", "self-consistency", "power-sampling", "cot-prompt", "budget-forcing", "no-thinking",
+)  # fmt: skip
 SHARE = 0.5  # of the ceiling of `latent`
 
 
@@ -49,6 +55,16 @@ def vector(given: argparse.Namespace) -> None:
     with run_bars(quiet=False) as bars:
         found = vectors.curve_of(model, questions, folder, given.max_new_tokens, bars)
     write_whole(HERE / f"{VECTOR}.json", json.dumps(found, indent=1))
+
+
+def choices(given: argparse.Namespace) -> None:
+    model, task = elicit.load_model(given.model, dtype="float32"), elicit.load_task("organism", limit=given.limit)
+    base, rows = base_of(model), []
+    for name in UNFITTED:
+        parts = describe(fit(name, model, task.solved), base)
+        said = ", ".join(f"{part.what} {part.bits:.1f}" for part in parts if part.bits is not None)
+        rows.append((name, f"{total(parts) or 0.0:.1f}", said))
+    print(markdown(("what", "bits", "parts"), rows))
 
 
 def table(given: argparse.Namespace) -> None:
@@ -112,7 +128,7 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = {"solutions": solutions, "vector": vector, "table": table}
+    parts = {"solutions": solutions, "vector": vector, "choices": choices, "table": table}
     parser.add_argument("part", choices=tuple(parts))
     parser.add_argument("--model", default=LATENT)
     parser.add_argument("--limit", type=int, default=32)

@@ -120,7 +120,12 @@ def fit(
     )
     put = prompt_for(model, prompt, items)
     fitted = pipeline.fit(model, items, put, options, None if isinstance(source, str) else source, progress)
-    kept = {"prompt": prompt, "asked": options.kept(), "found": fitted.record, SEEN: seen(fitted.record["problems"])}
+    kept: dict[str, Any] = {
+        "prompt": prompt,
+        "asked": options.kept(),
+        "found": fitted.record,
+        SEEN: seen(fitted.record["problems"]),
+    }
     if "bits" in fitted.record:
         kept[SIGNAL] = signal(f"{targets}, each before it was trained on", fitted.record["bits"])
     answering = replace(put, ends=(VERDICT,))
