@@ -40,9 +40,11 @@ def base_of(model: Model) -> Base:
 @torch.inference_mode()
 def text_bits(model: Model, text: str) -> float:
     """−log₂ p of a text under a model, from nothing before it; of a tokenizer without a beginning or an end token the
-    first token is one of the vocabulary."""
+    first token is one of the vocabulary, and so is every token of a model whose weights are elsewhere."""
     tokenizer = model.tokenizer
     ids = encoded(tokenizer, text, special=False)
+    if model.lm.device.type == "meta":
+        return len(ids) * one_of(model.choices)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     bits = 0.0
     if start is None:

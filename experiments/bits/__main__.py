@@ -105,6 +105,8 @@ def ratio(latent: Reach, absent: Reach, spent: float) -> str:
 
 
 def _kept(name: str) -> dict[str, Any]:
+    if not (HERE / f"{name}.json").is_file():
+        raise SystemExit(f"{name}.json is not there; run `python -m experiments.bits solutions --model {name}` first")
     found: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
