@@ -197,7 +197,7 @@ def rows_of(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             )  # fmt: skip
         cost = (
             count(row["tokens_per_item"]), _seconds(row["seconds"]), _seconds(row.get("fit_seconds")),
-            "–" if row["bits"] is None else f"{row['bits']:,.0f}",
+            "–" if row.get("bits") is None else f"{row['bits']:,.0f}",
         )  # fmt: skip
         told = f"· {row['key']}" if row["of"] else row["arm"]
         cells = (told, with_interval(row["accuracy"], row["interval"]), *gain, *cost)
