@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from probes.description import Base, Part
 from probes.errors import UserError
 from probes.files import sha256_of
 from probes.finite import check_tensors
@@ -95,6 +96,10 @@ class Adapter:
         total.update((self.folder / WEIGHTS).read_bytes())
         return total.hexdigest()
 
+    def description(self, base: Base) -> list[Part]:
+        """Its weights as they lie on disk."""
+        return [Part("weights of an adapter", 8.0 * (self.folder / WEIGHTS).stat().st_size)]
+
     def tensors(self) -> dict[str, Tensor]:
         """Its weights, by PEFT's names.
 
@@ -139,6 +144,10 @@ class Weights:
                 raise UserError(
                     f"{str(self.folder)!r} holds no {name}; give a folder with all weights of a training in one file"
                 )
+
+    def description(self, base: Base) -> list[Part]:
+        """All of them as they lie on disk."""
+        return [Part("all weights", 8.0 * (self.folder / WHOLE_FILES[1]).stat().st_size)]
 
     @cached_property
     def sha256(self) -> str:

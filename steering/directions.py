@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.description import FLOAT_BITS, Base, Part
 from probes.errors import UserError, unknown
 from probes.sites import STREAM, Site
 
@@ -78,6 +79,10 @@ class Direction:
     @property
     def unit(self) -> Float[Tensor, " d_model"]:
         return self.vector / self.vector.norm()
+
+    def description(self, base: Base) -> list[Part]:
+        """All its numbers, as they are kept; what fewer bits do is for who uses it to try."""
+        return [Part(f"{self.d_model} numbers of a direction", float(FLOAT_BITS * self.d_model))]
 
     def normalized(self, norm: str) -> Direction:
         """The same direction under another norm convention.

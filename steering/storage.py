@@ -59,6 +59,13 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     raise ValueError(f"{type(value).__name__} cannot be kept as JSON")
 
 
+def numbers_in(value: Any) -> int:
+    """How many numbers the tensors of a description hold, equal tensors once."""
+    tensors: dict[str, Tensor] = {}
+    pack(value, tensors)
+    return sum(one.numel() for one in tensors.values())
+
+
 def unpack(data: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The inverse of `pack`; lists come back as tuples.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from elicit.analysis.base import PROGRESS, SAMPLES, Analyser, Analysis, load, plain, save
 from elicit.analysis.behaviour import (
+    bits_to_elicit,
     convergence,
     correction_harm,
     distribution_shift,
@@ -60,6 +61,7 @@ def register(module: ModuleType) -> Analyser:
 
 for _module in (
     *(pass_at_k, convergence, correction_harm, format_share, reflection, where_it_acts, distribution_shift, routing),
+    bits_to_elicit,
     *(information_gain, commitment, faithfulness, thought_anchors, corrupted_traces),
     *(logit_lens, layer_sweep, patching, activation_pca, convergence_shift, linear_probes, layers),
     *(weight_difference, influence, saved_steps),

@@ -25,6 +25,7 @@ from elicit.elicited import Elicited, answer_together
 from elicit.evaluation.batches import Batch, batches, models_of, sharing
 from elicit.evaluation.budget import MATCHED, draw_to_budget
 from elicit.evaluation.delivery import manipulation_check
+from elicit.evaluation.description import DESCRIPTION, described
 from elicit.evaluation.forecast import forecast, rows_with_room
 from elicit.evaluation.metrics.run_metrics import compute
 from elicit.evaluation.run.journal import Journal
@@ -193,7 +194,7 @@ def _evaluate(
         found = outcomes(store.folder / PARQUET)
         extra: dict[str, Any] = {
             "validation": vars(validation), "seconds": seconds, "seed": seed, "model": handle.model.describe(),
-            "options": handle.options,
+            "options": handle.options, DESCRIPTION: described({arm.name: arm.handle for arm in arms}),
         }  # fmt: skip
         effects = {arm.name: arm.handle.options.get(SIDE_EFFECTS) for arm in arms}
         if any(effects.values()):

@@ -27,6 +27,7 @@ from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.progress import Progress
 from elicit.decoding.trunk import shares
 from elicit.elicited import Elicited
+from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own
@@ -212,6 +213,8 @@ def _fitted(
     options: dict[str, Any] = {
         "prompt": prompt, "asked": asdict(texts), "settings": settings.kept(), "found": found,
     }  # fmt: skip
+    if told := of_rewards(found.get("summary", {})):
+        options[SIGNAL] = told
     if read_items is not None:
         options[SEEN] = seen(read_items)
     return Elicited(model, name, put_to, Greedy(max_new_tokens), adapter=adapter, options=options)

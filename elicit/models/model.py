@@ -27,6 +27,7 @@ from elicit.models.loading import first_line, load_tokenizer, load_whole
 from elicit.models.memory import check_room
 from elicit.models.processor import has
 from elicit.models.quantised import Stored, cast_plain, quantised, reading_of, stored
+from probes.description import Base, Part
 from probes.errors import GARBLED, UserError, as_expected, unknown
 from probes.files import read_json, sha256_of
 from steering.adapters import Adapter, merge
@@ -75,6 +76,11 @@ class Model:
     def vocab_size(self) -> int:
         head: Any = self.lm.get_output_embeddings()
         return int(getattr(head, "out_features", None) or head.weight.shape[0])  # a quantised weight is packed
+
+    def description(self, base: Base) -> list[Part]:
+        """Of a model that decides beside the base: all its weights."""
+        bits = sum(8 * p.numel() * p.element_size() for p in self.lm.parameters())
+        return [Part(f"all weights of {self.name}", float(bits))]
 
     @property
     def unlisted(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from elicit.models.model import Model
 from elicit.tasks.base import Items
 from elicit.tasks.given import value_of
 from elicit.tasks.statements import open_thought
+from probes.description import Base, Part, stated
 from probes.encoding import encoded
 from probes.errors import UserError, unknown
 from probes.files import file_named
@@ -151,6 +152,13 @@ class Prompt:
         """The mark of the thought that an answer begins within, where the prompt ends in one (`<think>`), else ""."""
         asked = self.messages(question)[-1]["content"] if self.base == "chat" else question
         return open_thought(self.text(question, tokenizer).rpartition(asked.strip())[2])
+
+    def description(self, base: Base) -> list[Part]:
+        """The texts that it puts beside the question, each as the base codes it; formats are at hand."""
+        shown = (text for shot in self.shots for text in shot)
+        texts = (self.trigger, self.begin, self.template, self.system or "", self.arguments, *shown)
+        parts = [Part(f"{text!r}", base.text(text)) for text in texts if text]
+        return [*parts, *(stated(self, THOUGHT_TOKENS) if self.thought_tokens else [])]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; without later fields where they hold nothing, so that what older runs kept is the same."""

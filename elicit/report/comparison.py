@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from elicit.evaluation.budget import MATCHED
+from elicit.evaluation.description import bits_of
 from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
 from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, percent, signed, with_interval
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
@@ -24,13 +25,15 @@ from elicit.methods import BASELINES
 from probes.errors import unknown
 from probes.statistics import holm, paired, proportion_interval
 
-HEAD = ("arm", "accuracy [95%]", "difference [95%]", "p (Holm)", "δc", "δo", "tokens", "s", "fit, s")
+HEAD = ("arm", "accuracy [95%]", "difference [95%]", "p (Holm)", "δc", "δo", "tokens", "s", "fit, s", "bits")
 TOKENS = HEAD.index("tokens") + 1  # columns up to there
 HOW = (
     "Accuracy in %, with Agresti and Coull's interval. Differences are the row minus {baseline}, in points, paired by "
     "question, with a bootstrap interval; p is McNemar's exact test, corrected by Holm over all rows. δc: questions in "
     "% that go from wrong to right, δo: from right to wrong. Tokens a question; seconds of all decoding, and of the "
-    "fit. Rows with a dot are controls: the mechanism above them is at work only as far as it is better than they are."
+    "fit. Bits: what must be said beside the model to have the row: choices, texts as the base codes them, and the "
+    "signal of a training, or its weights where that was not counted; –: not known. Rows with a dot are controls: the "
+    "mechanism above them is at work only as far as it is better than they are."
 )
 
 
@@ -170,6 +173,7 @@ def _row(arm: Entry, values: np.ndarray) -> dict[str, Any]:
         "tokens_per_item": metrics["tokens_per_item"],
         **({"forwards_per_item": metrics["forwards_per_item"]} if "forwards_per_item" in metrics else {}),
         "seconds": arm.run.metrics["seconds"].get(arm.source),
+        "bits": bits_of(arm.run.metrics, arm.key),
     }
 
 
@@ -195,7 +199,10 @@ def rows_of(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 with_interval(row["difference"], row["difference_interval"], signed), p_value(row["holm_p"]),
                 percent(row["corrected"]), percent(row["harmed"]),
             )  # fmt: skip
-        cost = (count(row["tokens_per_item"]), _seconds(row["seconds"]), _seconds(row.get("fit_seconds")))
+        cost = (
+            count(row["tokens_per_item"]), _seconds(row["seconds"]), _seconds(row.get("fit_seconds")),
+            "–" if row.get("bits") is None else f"{row['bits']:,.0f}",
+        )  # fmt: skip
         told = f"· {row['key']}" if row["of"] else row["arm"]
         cells = (told, with_interval(row["accuracy"], row["interval"]), *gain, *cost)
         gap = format_gap(row["recovered"], row["recovered_interval"]) if "recovered" in row else ""

@@ -78,10 +78,13 @@ class OnStep(Protocol):
 
 
 class Point(NamedTuple):
-    """One step of a training curve: mean loss a target token (nats), the gradient's norm before clipping."""
+    """One step of a training curve: mean loss a target token (nats), the gradient's norm before clipping; `code` is the
+    bits of its targets that no step had before, under the model that no step had changed by them, or None where they
+    were not counted."""
 
     step: int
     loss: float
     norm: float
     tokens: int
     seconds: float
+    code: float | None = None

@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from elicit.training.checkpoint import load_state, read_state, write_state
 from elicit.training.lora import lora_config
-from elicit.training.output_head import summed_cross_entropy
+from elicit.training.output_head import logprobs_and_entropy, summed_cross_entropy
 from elicit.training.recipe import Example, OnStep, Point, Recipe
 from probes.batching import check_embedded
+from probes.description import excess
 from probes.errors import UserError
 from probes.sites import blocks, decoder
 from steering.adapters import borrowed
@@ -70,7 +71,52 @@ def packed(examples: Sequence[Example], width: int) -> list[list[Example]]:
 
 
 def target_loss(lm: PreTrainedModel, rows: Sequence[Sequence[Example]], width: int) -> Float[Tensor, ""]:
-    """Σ cross-entropy (nats) of the targets' tokens, in one forward of packed rows.
+    """Σ cross-entropy (nats) of the targets' tokens, in one forward of packed rows."""
+    return summed_cross_entropy(lm, *_before_targets(lm, rows, width))
+
+
+@torch.no_grad()
+def code_length(lm: PreTrainedModel, examples: Sequence[Example], recipe: Recipe, together: bool) -> float:
+    """Bits of the targets under a model as it is, each after its prompt.
+
+    Args:
+        together: whether the model keeps examples of one row apart (`keeps_apart`).
+    """
+    nats = 0.0
+    for rows in _parts(examples, recipe, together):
+        hidden, ids = _before_targets(lm, rows, recipe.width)
+        nats -= float(logprobs_and_entropy(lm, hidden, ids, 1.0)[0].double().sum())
+    return nats / math.log(2)
+
+
+def excess_bits(
+    lm: PreTrainedModel, batch: Callable[[int], list[Example]], recipe: Recipe, curve: Sequence[Point]
+) -> float | None:
+    """What a training wrote into the weights, at most: the prequential code of its targets less what the trained model
+    pays for the same ones (`probes.description.excess`); None of a curve that has no code.
+
+    Args:
+        lm: the trained model.
+        batch, recipe, curve: of its training, `coded`.
+    """
+    before = [point.code for point in curve if point.code is not None]
+    if len(before) < len(curve):
+        return None
+    seen = {_key(e): e for point in curve for e in batch(point.step)}
+    return excess(before, code_length(lm, list(seen.values()), recipe, keeps_apart(lm)))
+
+
+def _parts(examples: Sequence[Example], recipe: Recipe, together: bool) -> Iterator[list[list[Example]]]:
+    """The rows of each forward, all of one shape."""
+    rows = packed(examples, recipe.width) if together else [[e] for e in examples]
+    rows += [[]] * (-len(rows) % recipe.part)
+    return (rows[start : start + recipe.part] for start in range(0, len(rows), recipe.part))
+
+
+def _before_targets(
+    lm: PreTrainedModel, rows: Sequence[Sequence[Example]], width: int
+) -> tuple[Float[Tensor, "n d_model"], Int[Tensor, " n"]]:
+    """The hidden state that chooses each token of the targets, and that token.
 
     Positions begin anew at each example, from which `transformers` knows that none sees another.
     """
@@ -88,8 +134,7 @@ def target_loss(lm: PreTrainedModel, rows: Sequence[Sequence[Example]], width: i
     ids, places, labelled = (x.to(lm.device) for x in (ids, places, labelled))
     hidden = decoder(lm)(input_ids=ids, position_ids=places, use_cache=False)[0]
     at_targets = labelled[:, 1:].flatten().nonzero()[:, 0]
-    chosen = hidden[:, :-1].flatten(0, 1)[at_targets]
-    return summed_cross_entropy(lm, chosen, ids[:, 1:].flatten()[at_targets])
+    return hidden[:, :-1].flatten(0, 1)[at_targets], ids[:, 1:].flatten()[at_targets]
 
 
 @torch.no_grad()
@@ -112,6 +157,7 @@ def train(
     identity: dict[str, Any],
     save_every: int = 10,
     on_step: OnStep | None = None,
+    coded: bool = False,
 ) -> list[Point]:
     """Train in place; what was saved in `folder` by the same call is resumed, and ends at the same weights.
 
@@ -124,6 +170,8 @@ def train(
         identity: what else decides the result (data, base); a state of another is refused.
         save_every: steps between two states.
         on_step: called after each step.
+        coded: whether each example is paid for under the model as it is before it is first trained on: the prequential
+            code of the targets (`Point.code`), for one forward more of each example. The training is the same.
 
     Returns:
         The training curve.
@@ -142,6 +190,7 @@ def train(
         curve = [Point(*point) for point in kept[0]]
         load_state(trained, optimiser, kept[1], len(curve))
     together = keeps_apart(lm)  # else each example has a row of its own
+    paid = {_key(e) for step in range(len(curve)) for e in batch(step)} if coded else set()
     lm.train()
     with quick(lm, recipe), checkpointed(lm) if recipe.checkpointing else nullcontext():
         for step in range(len(curve), recipe.steps):
@@ -150,19 +199,28 @@ def train(
             check_embedded(lm, [[*e.prompt, *e.target] for e in examples])
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step)
+            code = None
+            if coded:
+                unpaid = {_key(e): e for e in examples if _key(e) not in paid}
+                code = code_length(lm, list(unpaid.values()), recipe, together)
+                paid |= unpaid.keys()
             loss, norm = _update(lm, examples, list(trained.values()), optimiser, recipe, together)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 raise UserError(
                     f"step {step}: loss {loss}, gradient {norm}; give a smaller learning rate than {recipe.lr}"
                 )
             tokens = sum(e.tokens for e in examples)
-            curve.append(Point(step, loss, norm, tokens, time.perf_counter() - began))
+            curve.append(Point(step, loss, norm, tokens, time.perf_counter() - began, code))
             if on_step is not None:
                 on_step(step, loss, tokens / curve[-1].seconds)
             if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
                 write_state(folder / STATE, wanted, trained, optimiser, curve)
     lm.eval()
     return curve
+
+
+def _key(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(example.prompt), tuple(example.target)
 
 
 def prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
@@ -225,10 +283,8 @@ def _update(
 ) -> tuple[float, float]:
     targets = sum(len(e.target) for e in examples)
     total = 0.0
-    rows = packed(examples, recipe.width) if together else [[e] for e in examples]
-    rows += [[]] * (-len(rows) % recipe.part)
-    for start in range(0, len(rows), recipe.part):
-        loss = target_loss(lm, rows[start : start + recipe.part], recipe.width) / targets
+    for rows in _parts(examples, recipe, together):
+        loss = target_loss(lm, rows, recipe.width) / targets
         loss.backward()
         total += loss.item()
     norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip))

@@ -39,6 +39,7 @@ OTHERS = {
     "critique_ft": "claim 3 update by update: why critiques stop half-way, and what was tried against it",
     "compatibility": "every type of model that transformers maps, beside its own forward without a cache",
     "extraction": "600 responses of a natural model, read by the suite and by others",
+    "bits": "how many bits elicit a skill that is there, and how many teach one that is not",
     "shuffled_gold": "what is left when every question has another's gold answer",
     "simulations": "how often intervals hold a known truth, and how often a verdict is wrong",
     "notebooks": "the suite from Python, step by step, with their outputs",

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.description import Base, Part, whole_number
 from probes.errors import UserError
 from probes.files import sha256_of, write_whole
 from probes.finite import check_tensors
@@ -312,6 +313,10 @@ class Feature:
     @property
     def name(self) -> str:
         return f"feature {self.index}"
+
+    def description(self, base: Base) -> list[Part]:
+        """Its number in an SAE that is at hand."""
+        return [Part(self.name, whole_number(1 + self.index))]
 
     @property
     def d_model(self) -> int:

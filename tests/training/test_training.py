@@ -20,7 +20,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from elicit.training import Example, Recipe, output_head, packed, sft, train
 from elicit.training.lora import fused
 from elicit.training.recipe import Point
-from elicit.training.sft import checkpointed, keeps_apart, prepare, target_loss
+from elicit.training.sft import checkpointed, code_length, excess_bits, keeps_apart, prepare, target_loss
 from probes.errors import UserError
 from tests.support.tiny import ARCHITECTURES, VOCAB, tiny_model
 
@@ -287,6 +287,61 @@ def weights(lm: PreTrainedModel) -> dict[str, Tensor]:
 
 def without_seconds(curve: list[Point]) -> list[tuple[int, float, float, int]]:
     return [(p.step, p.loss, p.norm, p.tokens) for p in curve]
+
+
+def test_code_lengths_are_those_of_each_example_alone() -> None:
+    lm = fresh("llama")
+    recipe = Recipe(width=WIDTH, part=2)
+    with torch.no_grad():
+        slow = float(plain_loss(lm, [EXAMPLES])) / math.log(2)
+    for together in (True, False):
+        assert code_length(lm, EXAMPLES, recipe, together) == pytest.approx(slow, rel=1e-5)
+    assert code_length(lm, [], recipe, True) == 0
+
+
+def test_each_example_is_paid_for_before_it_is_first_trained_on_and_never_again(tmp_path: Path) -> None:
+    """The prequential code beside its slow version: one training after another, each stopped before the step."""
+    repeated = [[EXAMPLES[0], EXAMPLES[1]], [EXAMPLES[1], EXAMPLES[2]], [EXAMPLES[0]], [EXAMPLES[3], EXAMPLES[3]]]
+    new = [[EXAMPLES[0], EXAMPLES[1]], [EXAMPLES[2]], [], [EXAMPLES[3]]]
+    recipe = Recipe(steps=4, width=WIDTH, part=2, lr=1e-2, warmup=1, rank=2, seed=4)
+    lm = fresh("llama")
+    slow: list[float] = []
+
+    def before(step: int) -> list[Example]:
+        if step == len(slow) < len(new):
+            with torch.no_grad():
+                paid = plain_loss(lm, [new[step]]) if new[step] else torch.zeros(())
+            slow.append(float(paid) / math.log(2))
+        return repeated[step]
+
+    curve = train(lm, before, recipe, tmp_path / "coded", identity={}, coded=True)
+    assert [p.code for p in curve] == pytest.approx(slow, rel=1e-4) and curve[2].code == 0
+
+    with torch.no_grad():
+        final = float(plain_loss(lm, [EXAMPLES])) / math.log(2)
+    found = excess_bits(lm, lambda step: repeated[step], recipe, curve)
+    assert found == pytest.approx(sum(slow) - final, rel=1e-4) and found > 0
+
+    plain = train(fresh("llama"), lambda step: repeated[step], recipe, tmp_path / "plain", identity={})
+    assert without_seconds(plain) == without_seconds(curve)  # counting changes nothing
+    assert excess_bits(lm, lambda step: repeated[step], recipe, plain) is None
+
+
+def test_a_code_is_the_same_where_its_training_was_interrupted(tmp_path: Path) -> None:
+    recipe = Recipe(steps=6, width=16, part=2, lr=1e-2, warmup=3, rank=2, seed=4)
+    again = [drawn(n % 4) for n in range(6)]
+    whole = train(fresh("llama"), lambda n: again[n], recipe, tmp_path / "whole", identity={}, coded=True)
+
+    def stop(step: int, loss: float, rate: float) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh("llama"), lambda n: again[n], recipe, folder, identity={}, coded=True, save_every=2, on_step=stop)
+    resumed = train(fresh("llama"), lambda n: again[n], recipe, folder, identity={}, coded=True, save_every=2)
+    assert [p.code for p in resumed] == [p.code for p in whole]
+    assert whole[4].code == whole[5].code == 0 and all(p.code for p in whole[:4])
 
 
 @pytest.mark.parametrize("rank", [2, 0])

@@ -11,6 +11,7 @@ from torch import Tensor
 from elicit.decoding.decoders.greedy import GreedyPolicy
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy
+from probes.description import Base, Part, stated
 from probes.errors import UserError
 
 
@@ -36,3 +37,6 @@ class Branching:
         if not 1 <= self.k <= vocab_size:
             raise UserError(f"k = {self.k} branches were asked for; give a k from 1 to the vocabulary's {vocab_size}")
         return BranchingPolicy(self.k)
+
+    def description(self, base: Base) -> list[Part]:
+        return stated(self, "k")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from elicit.decoding.decoders.greedy import GreedyPolicy
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy
+from probes.description import Base, Part, stated
 from probes.errors import UserError
 
 
@@ -42,3 +43,9 @@ class Forced:
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         """What chooses before anything is forced."""
         return GreedyPolicy()
+
+    def description(self, base: Base) -> list[Part]:
+        texts = [
+            Part(f"{name} {text!r}", base.text(text)) for name in ("word", "final") if (text := getattr(self, name))
+        ]
+        return [*stated(self, "thought_tokens", "waits", "whole"), *texts]

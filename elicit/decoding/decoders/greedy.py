@@ -11,6 +11,7 @@ from torch import Tensor
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy, Rows
 from probes.confidence import Top2, top2
+from probes.description import Base, Part
 
 
 class GreedyPolicy:
@@ -28,3 +29,6 @@ class Greedy:
 
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         return GreedyPolicy()
+
+    def description(self, base: Base) -> list[Part]:
+        return []

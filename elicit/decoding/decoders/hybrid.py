@@ -51,6 +51,7 @@ from elicit.decoding.parts import without
 from elicit.models.model import Model
 from probes.batching import left_pad
 from probes.confidence import Top2, top2
+from probes.description import Base, Part, number, one_of
 from probes.errors import UserError, unknown
 from probes.finite import check_largest
 from steering.adapters import Adapter, applied
@@ -90,7 +91,6 @@ class Hybrid:
                 f"share = {self.share} was given with control {self.control!r}; "
                 f"give {' or '.join(SHARED)} a fraction in (0, 1], {', '.join(OTHER_VECTORS)} one or 0, and others none"
             )
-
         object.__setattr__(self, "often", tuple(float(one) for one in self.often))
         if self.often:
             fits = len(self.often) == len(self.candidates) and min(self.often) >= 0 < sum(self.often)
@@ -109,6 +109,10 @@ class Hybrid:
         """(coefficient, window) of each candidate that is tried; number 1 is the first, 0 the unsteered token."""
         every = list(product(self.coefficients, self.windows))
         return every[:1] if self.select == "none" and self.control != "random-candidate" else every
+
+    def description(self, base: Base) -> list[Part]:
+        numbers = sum(number(float(n)) for n in (*self.coefficients, *self.windows, *self.often, self.share))
+        return [Part("candidates and control", numbers + one_of(len(SELECTS)) + one_of(len(CONTROLS)))]
 
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         raise UserError("hybrid decoding needs a partner; give one to Elicited(partner=…)")

@@ -25,6 +25,7 @@ from elicit.decoding.ready import check_prompts, check_ready
 from elicit.decoding.trial import way_of
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
+from probes.description import FLOAT_BITS, Base, Part
 from probes.errors import UserError
 from probes.offsets import decoded
 from probes.sites import Site, check_site, on_site
@@ -33,7 +34,7 @@ from steering.categories.coefficient import CoefficientHead
 from steering.directions import Direction
 from steering.hooks import check_plan
 from steering.interventions import Add, Intervention
-from steering.storage import digest
+from steering.storage import digest, numbers_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,12 @@ class HybridSteering:
     @property
     def site(self) -> Site:
         return self.directions[0].site
+
+    def description(self, base: Base) -> list[Part]:
+        """Every number of its vectors, gate and heads, and the thinking model itself, whose weights decide as well."""
+        kept = self.directions, self.gate, dict(enumerate((self.heads or {}).values()))
+        parts = [Part(f"{len(self.vectors)} vectors and their gate", float(FLOAT_BITS * numbers_in(kept)))]
+        return parts if self.model is None else [*parts, *self.model.description(base)]
 
     def lm(self, base: Model) -> PreTrainedModel:
         """The module that its forwards run on."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy
+from probes.description import Base, Part, one_of, stated
 from probes.errors import UserError
 
 ACCEPT = ("metropolis", "always")
@@ -82,6 +83,9 @@ class Power(_Whole):
         """Forwards of a batch at most: each block grows, and each move may draw all of an answer again."""
         return self.max_new_tokens + self.moves * sum(self.ends)
 
+    def description(self, base: Base) -> list[Part]:
+        return [*stated(self, "alpha", "block", "moves", "samples"), Part("accept", one_of(len(ACCEPT)))]
+
 
 @dataclass(frozen=True)
 class PowerRollouts(_Whole):
@@ -117,3 +121,7 @@ class PowerRollouts(_Whole):
         """Forwards of a batch at most: one for what was said, and those of the rollouts of each token."""
         left = range(self.max_new_tokens - 1, -1, -1)
         return self.max_new_tokens + (sum(min(self.horizon, n) for n in left) if self.rollouts else 0)
+
+    def description(self, base: Base) -> list[Part]:
+        numbers = stated(self, "alpha", "candidates", "rollouts", "horizon", "samples")
+        return [*numbers, Part("futures", one_of(len(FUTURES)))]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from elicit.decoding.loop import Policy, Rows
 from probes.confidence import Top2
+from probes.description import Base, Part, stated
 from probes.errors import UserError
 
 
@@ -148,3 +149,7 @@ class Sampling:
 
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         return SamplingPolicy(self, rng_streams)
+
+    def description(self, base: Base) -> list[Part]:
+        cuts = (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0))
+        return stated(self, "samples", "temperature", *(name for name, off in cuts if getattr(self, name) != off))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy
+from probes.description import Base, Part, one_of, stated
 from probes.errors import UserError, unknown
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -84,3 +85,11 @@ class Tools:
             UserError: always.
         """
         raise UserError("cognitive tools have no policy of one pass over an answer; decode them by the hf engine")
+
+    def description(self, base: Base) -> list[Part]:
+        texts = (text for tool in self.tools for text in tool)
+        said = [Part(f"{text!r}", base.text(text)) for text in (*texts, *self.others)]
+        named = Part(
+            "tools that read, and that are scheduled", len((*self.reads, *self.schedule)) * one_of(len(self.tools))
+        )
+        return [*stated(self, "calls", "call_tokens", "temperature"), *said, named]

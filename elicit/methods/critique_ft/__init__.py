@@ -25,6 +25,7 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.description import SIGNAL, signal
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own
 from elicit.methods.baselines import cot_prompt, direct
@@ -119,7 +120,14 @@ def fit(
     )
     put = prompt_for(model, prompt, items)
     fitted = pipeline.fit(model, items, put, options, None if isinstance(source, str) else source, progress)
-    kept = {"prompt": prompt, "asked": options.kept(), "found": fitted.record, SEEN: seen(fitted.record["problems"])}
+    kept: dict[str, Any] = {
+        "prompt": prompt,
+        "asked": options.kept(),
+        "found": fitted.record,
+        SEEN: seen(fitted.record["problems"]),
+    }
+    if "bits" in fitted.record:
+        kept[SIGNAL] = signal(f"{targets}, each before it was trained on", fitted.record["bits"])
     answering = replace(put, ends=(VERDICT,))
     return Elicited(model, NAME, answering, Greedy(max_new_tokens), adapter=fitted.adapter, options=kept)
 
@@ -154,7 +162,8 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     asked = {**handle.options["asked"], "prompt": handle.options["prompt"]}
     asked["trainer"] = asked.pop("engine")  # the record's word
     for kind in CONTROLS:
-        out[kind] = replace(fit(handle.model, items, **{**asked, "targets": kind}), method=kind, options={})
+        other = fit(handle.model, items, **{**asked, "targets": kind})
+        out[kind] = replace(other, method=kind, options={k: v for k, v in other.options.items() if k == SIGNAL})
     return out | at_budget(handle, items, seed)
 
 

@@ -35,7 +35,7 @@ from elicit.tasks.base import Items, content_id
 from elicit.training import trl_common
 from elicit.training.recipe import Example, Point, Recipe
 from elicit.training.saved import due, save_trained, step_folder
-from elicit.training.sft import batches, to_train, train
+from elicit.training.sft import batches, excess_bits, to_train, train
 from probes.errors import UserError, as_expected, unknown
 from probes.files import digest, make_folder, write_whole
 from steering.adapters import Adapter, Tuned, Weights
@@ -178,7 +178,7 @@ def fit(
     if options.save_every:
         identity["save_every"] = options.save_every
     place = folder / f"{options.targets}-{digest([recipe.kept(), identity])}"
-    curve = _train(model, examples, recipe, place, identity, progress or Silent(), options)
+    curve, bits = _train(model, examples, recipe, place, identity, progress or Silent(), options)
     record = {
         "folder": str(place),
         "source": critic.identity
@@ -193,6 +193,7 @@ def fit(
         "trained_tokens": sum(point.tokens for point in curve),
         "curve": [round(point.loss, 4) for point in curve],
         "shown": [[row.question, row.candidate, row.critique] for row in rows[:3]],
+        **({} if bits is None else {"bits": bits}),
     }
     return Fitted(Adapter(place / ADAPTER) if recipe.rank else Weights(place / WHOLE), record)
 
@@ -285,8 +286,9 @@ def _train(
     identity: dict[str, Any],
     progress: Progress,
     options: Fitting,
-) -> list[Point]:
-    """Train an adapter or all weights and save them; the base is given back as it was."""
+) -> tuple[list[Point], float | None]:
+    """Train an adapter or all weights and save them; the base is given back as it was. Also the bits of its targets,
+    where the suite's own trainer counted them."""
     batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
     name = f"critique-ft: {identity['targets']}"
     progress.arm(name, recipe.steps, 0)
@@ -297,16 +299,17 @@ def _train(
             model, batch, recipe, place, identity=identity, given=options.trl, save_every=options.save_every,
             on_step=_Steps(progress, name),
         )  # fmt: skip
-        return _told(progress, name, curve)
+        return _told(progress, name, curve), None
 
     def save(lm: PreTrainedModel, folder: Path) -> None:
         save_trained(lm, model.tokenizer, recipe, folder, model.name, torch.bfloat16)
 
     with to_train(model.lm, recipe.rank) as lm:
         steps = _Steps(progress, name, lambda done: save(lm, step_folder(place, done)), options.save_every)
-        curve = train(lm, batch, recipe, place, identity=identity, on_step=steps)
+        curve = train(lm, batch, recipe, place, identity=identity, on_step=steps, coded=True)
+        bits = excess_bits(lm, batch, recipe, curve)
         save(lm, place)
-    return _told(progress, name, curve)
+    return _told(progress, name, curve), bits
 
 
 def _told(progress: Progress, name: str, curve: list[Point]) -> list[Point]:

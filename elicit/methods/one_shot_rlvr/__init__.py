@@ -26,6 +26,7 @@ from typing import Any
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
@@ -209,6 +210,8 @@ def _fitted(
     }
     options = {"prompt": prompt, "asked": dict(asked), "settings": settings.kept(), "found": found}
     options[SEEN] = seen(chosen)
+    if told := of_rewards(found["summary"], len(chosen), len(items.task.solved)):
+        options[SIGNAL] = told
     return Elicited(model, name, put, Greedy(max_new_tokens), adapter=made.adapter, options=options)
 
 

@@ -21,7 +21,8 @@ class Point(NamedTuple):
     answer; `low` and `high` are the smallest and largest ratio of a token, `clipped` the fraction of tokens without
     gradient; `sampler` is the mean |Δ log p| between the decoding loop and the loss (these three None where TRL
     trains); `held_out` has the score of each held-out item, and is None where nothing was checked (states that were
-    written before items were kept have the fraction of right ones).
+    written before items were kept have the fraction of right ones). `bits` are those of its rewards
+    (`probes.description.reward_bits`), or None in states from before they were counted.
     """
 
     update: int
@@ -40,6 +41,7 @@ class Point(NamedTuple):
     tokens: int
     seconds: float
     held_out: list[float] | float | None = None
+    bits: float | None = None
 
     @property
     def right(self) -> float | None:
@@ -76,6 +78,9 @@ def summary(curve: Sequence[Point]) -> dict[str, Any]:
         "seconds": round(sum(p.seconds for p in curve), 1),
         "tokens": sum(p.tokens for p in curve),
     }
+    bits = [p.bits for p in curve if p.bits is not None]
+    if len(bits) == len(curve):
+        out["bits of reward"] = sum(bits)
     apart = [p.sampler for p in curve if p.sampler is not None]
     if apart:
         out["sampler"] = float(np.mean(apart))

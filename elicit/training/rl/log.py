@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from elicit.training.rl.rewards import Graded, Rollout
+from probes.description import reward_bits
 from probes.errors import UserError, as_expected
 from probes.files import no_link
 
@@ -40,6 +41,7 @@ def facts(rollouts: Sequence[Rollout], totals: Float[Tensor, "groups group"]) ->
         "accuracy": float(np.mean([r.score >= 1 for r in rollouts])),
         "mixed": float((totals != totals[:, :1]).any(1).float().mean()),
         "constant": max(answers.values(), default=0) / len(rollouts),
+        "bits": reward_bits(totals.tolist()),
     }
 
 

@@ -1,0 +1,146 @@
+"""How many bits until half of the ceiling is reached: elicited from a model that has the skill, taught to one without.
+
+    python -m experiments.bits solutions --model smollm2-135m-latent   # SFT on worked solutions, point by point
+    python -m experiments.bits solutions --model smollm2-135m-absent   # on the same solutions
+    python -m experiments.bits vector                                  # a direction, quantised
+    python -m experiments.bits choices                                 # what is fitted by nobody: parts and bits
+    python -m experiments.bits table                                   # what is kept of these, and the ratio
+
+Everything is resumed where it was stopped. Bits and accuracies of all mechanisms side by side:
+
+    elicit compare --methods all --model smollm2-135m-latent --quick --controls --out runs/bits
+    elicit analyse bits-to-elicit runs/bits/runs/*
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import elicit
+from elicit.cli.terminal import run_bars
+from elicit.evaluation.description import base_of, describe
+from elicit.evaluation.metrics.format import with_interval
+from elicit.methods import fit
+from experiments.bits import calibration, vectors
+from experiments.markdown import markdown
+from probes.description import Reach, bits_to_reach, total
+from probes.files import write_whole
+from probes.statistics import proportion_interval
+
+HERE = Path(__file__).parent
+LATENT, ABSENT, VECTOR = "smollm2-135m-latent", "smollm2-135m-absent", "vector"
+UNFITTED = (
+    "direct", "cot-decoding", "self-consistency", "power-sampling", "cot-prompt", "budget-forcing", "no-thinking",
+)  # fmt: skip
+SHARE = 0.5  # of the ceiling of `latent`
+
+
+def solutions(given: argparse.Namespace) -> None:
+    model = elicit.load_model(given.model, dtype="float32")
+    questions = elicit.load_task("organism", limit=given.limit).test
+    how = calibration.recipe(given.steps, given.seed)
+    folder = given.runs / f"bits-{given.model}-{given.steps}-{given.seed}"
+    with run_bars(quiet=False) as bars:
+        found = calibration.curve_of(model, questions, how, folder, given.max_new_tokens, bars)
+    write_whole(HERE / f"{given.model}.json", json.dumps(found, indent=1))
+
+
+def vector(given: argparse.Namespace) -> None:
+    model = elicit.load_model(given.model, dtype="float32")
+    questions = elicit.load_task("organism", limit=given.limit).test
+    folder = given.runs / f"bits-{VECTOR}-{given.model}-{given.limit}"
+    with run_bars(quiet=False) as bars:
+        found = vectors.curve_of(model, questions, folder, given.max_new_tokens, bars)
+    write_whole(HERE / f"{VECTOR}.json", json.dumps(found, indent=1))
+
+
+def choices(given: argparse.Namespace) -> None:
+    model, task = elicit.load_model(given.model, dtype="float32"), elicit.load_task("organism", limit=given.limit)
+    base, rows = base_of(model), []
+    for name in UNFITTED:
+        parts = describe(fit(name, model, task.solved), base)
+        said = ", ".join(f"{part.what} {part.bits:.1f}" for part in parts if part.bits is not None)
+        rows.append((name, f"{total(parts) or 0.0:.1f}", said))
+    print(markdown(("what", "bits", "parts"), rows))
+
+
+def table(given: argparse.Namespace) -> None:
+    level = SHARE * _kept(LATENT)["ceiling"] / _kept(LATENT)["n"]
+    reached = {}
+    for name in (LATENT, ABSENT):
+        found = _kept(name)
+        reached[name] = _reach(found, level)
+        rows = [
+            (str(row["steps"]), str(row["solutions"]), f"{row['code']:,.0f}", f"{row['held_out']:.1f}",
+             f"{row['bits']:,.0f}", _right(row["right"], found["n"]))
+            for row in found["rows"]
+        ]  # fmt: skip
+        head = ("steps", "solutions", "code, bits", "held out, bits each", "excess, bits", "right [95%]")
+        print(f"\n**{name}**: {_said(reached[name])}\n\n{markdown(head, rows)}")
+    print(f"\n{ratio(reached[LATENT], reached[ABSENT], max(row['bits'] for row in _kept(ABSENT)['rows']))}")
+    if (HERE / f"{VECTOR}.json").is_file():
+        found = _kept(VECTOR)
+        rows = [(str(r["a coordinate"]), f"{r['bits']:,.0f}", _right(r["right"], found["n"])) for r in found["rows"]]
+        print(f"\n**a direction**\n\n{markdown(('bits a coordinate', 'bits', 'right [95%]'), rows)}")
+
+
+def ratio(latent: Reach, absent: Reach, spent: float) -> str:
+    """Whether what lacks the skill costs ten times as many bits, as far as the curves say.
+
+    Args:
+        latent, absent: where each comes to the level.
+        spent: the most bits on the curve of the one that lacks it: a lower bound where it does not come there, as
+            far as the excess grows from step to step.
+    """
+    if latent.most is None or latent.most <= 0:
+        return "Undecided: what has the skill does not surely reach the level, or costs nothing."
+    least = spent if absent.least is None else absent.least
+    times = least / latent.most
+    bound = "at least " if absent.most is None else ""
+    verdict = "ten times or more" if times >= 10 else "undecided" if absent.most is None else "less than ten times"
+    return f"To teach it costs {bound}{times:.1f} times the bits that surely elicit it: {verdict}."
+
+
+def _kept(name: str) -> dict[str, Any]:
+    if not (HERE / f"{name}.json").is_file():
+        raise SystemExit(f"{name}.json is not there; run `python -m experiments.bits solutions --model {name}` first")
+    found: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _reach(found: dict[str, Any], level: float) -> Reach:
+    rows = found["rows"]
+    return bits_to_reach([row["bits"] for row in rows], [row["right"] for row in rows], found["n"], level)
+
+
+def _said(reach: Reach) -> str:
+    bits = "–" if reach.bits is None else f"{reach.bits:,.0f}"
+    least, most = ("–" if end is None else f"{end:,.0f}" for end in (reach.least, reach.most))
+    return f"{reach.verdict}; bits {bits} [{least}, {most}]"
+
+
+def _right(right: int, n: int) -> str:
+    return with_interval(right / n, proportion_interval(right, n).pair)
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = {"solutions": solutions, "vector": vector, "choices": choices, "table": table}
+    parser.add_argument("part", choices=tuple(parts))
+    parser.add_argument("--model", default=LATENT)
+    parser.add_argument("--limit", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-new-tokens", type=int, default=192)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    args = parser.parse_args(given)
+    parts[args.part](args)
+
+
+if __name__ == "__main__":
+    main()

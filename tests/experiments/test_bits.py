@@ -1,0 +1,32 @@
+"""The calibration of bits: the same solutions for both models, each once, and a ratio that may be undecided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from elicit.models import Model
+from experiments.bits import __main__ as command
+from experiments.bits.calibration import held_out, recipe, solutions
+from probes.description import NOT_REACHED, REACHED, UNDECIDED, Reach
+
+
+def test_solutions_are_drawn_by_seed_and_step_alone_and_none_is_held_out(tiny: Model) -> None:
+    wide = replace(recipe(3, 0), width=1024)  # a token a character
+    first, again = (solutions(tiny.tokenizer, wide, 0) for _ in range(2))
+    later = solutions(tiny.tokenizer, wide, 1)
+    assert first == again and not {tuple(e.target) for e in first} & {tuple(e.target) for e in later}
+    kept = held_out(tiny.tokenizer, wide)
+    assert len(kept) == 32 and not {tuple(e.prompt) for e in first + later} & {tuple(e.prompt) for e in kept}
+
+
+def test_the_ratio_is_a_bound_where_the_skill_was_not_taught_and_undecided_where_it_may_be_less() -> None:
+    cheap = Reach(REACHED, 80.0, 60.0, 100.0)
+    missed = Reach(NOT_REACHED, None, None, None)
+    assert "at least 12.0 times" in command.ratio(cheap, missed, 1200.0)
+    assert command.ratio(cheap, missed, 1200.0).endswith("ten times or more.")
+    assert command.ratio(cheap, missed, 300.0).endswith("undecided.")
+    taught = Reach(REACHED, 500.0, 300.0, 700.0)
+    assert command.ratio(cheap, taught, 9000.0).endswith(
+        "3.0 times the bits that surely elicit it: less than ten times."
+    )
+    assert command.ratio(Reach(UNDECIDED, 80.0, 60.0, None), missed, 9000.0).startswith("Undecided")
