@@ -100,7 +100,9 @@ class Model:
         ids = set(configured if isinstance(configured, list) else [configured])
         ids.add(self.tokenizer.eos_token_id)
         vocabulary = self.tokenizer.get_vocab()
-        special = set(self.tokenizer.all_special_tokens) | set(self.tokenizer.get_added_vocab())
+        plain = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if not token.special}
+        html = plain & {"</s>"}  # Gemma has tags as tokens, and this one ends text that is struck out
+        special = set(self.tokenizer.all_special_tokens) | set(self.tokenizer.get_added_vocab()) - html
         ids |= {vocabulary[t] for t in END_TOKENS if t in special and t in vocabulary}
         return frozenset(int(i) for i in ids if i is not None)
 
