@@ -120,10 +120,15 @@ class Model:
         Read anew each time, since a notebook may give the tokenizer another template.
         """
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        made: Any = {} if backend is None else json.loads(backend.to_str())
-        rest = {key: value for key, value in made.items() if key not in ("truncation", "padding")}  # a call's own
-        said = [self.tokenizer_sha256, rest, self.tokenizer.special_tokens_map, self.tokenizer.chat_template]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        whole = "" if backend is None else backend.to_str()
+        beside = [self.tokenizer_sha256, self.tokenizer.special_tokens_map, self.tokenizer.chat_template]
+        key = ("encoding", hashlib.sha256(whole.encode()).hexdigest(), json.dumps(beside, default=str))
+        if key not in self.kept:  # seconds, of a vocabulary of 262,144
+            made: Any = json.loads(whole or "{}")
+            rest = {key: value for key, value in made.items() if key not in ("truncation", "padding")}  # a call's own
+            said = json.dumps([beside[0], rest, *beside[1:]], sort_keys=True, default=str)
+            self.kept[key] = hashlib.sha256(said.encode()).hexdigest()
+        return self.kept[key]  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> str:

@@ -46,8 +46,8 @@ class Wheels:
 class Weights:
     """A GGUF file with its hash and its sources.
 
-    `terms` are those of use that whoever fetches it has to accept, with their address and who uploaded the file; "": its
-    licence asks for nothing.
+    `terms` are those of use that whoever fetches it has to accept, with their address and who uploaded the file; "": it
+    comes under none but its licence.
     """
 
     summary: str

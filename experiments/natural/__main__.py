@@ -7,8 +7,8 @@
     python -m experiments.natural --ended --keep                    # the rows of what has ended, into the README
 
 A model on a task is one comparison in runs/: a stopped call resumes with the same command, and one that names more
-methods finds the others done. `gemma3-270m-base` shows its terms of use before it is fetched. Without a network a task is
-given as a file, `NAME=FILE.jsonl`, whose questions are cut into fit, dev and test by their text.
+methods finds the others done. `gemma3-270m-base` shows its terms of use before it is fetched. Without a network a task
+is given as a file, `NAME=FILE.jsonl`, whose questions are cut into fit, dev and test by their text.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def put(given: argparse.Namespace) -> None:
                 made=date.today().isoformat(), command=command(given, model_name, name, done),
             )  # fmt: skip
     if given.plan:
-        rows = [(*key.rsplit(" ", 1), method, cost) for key, some in now["costs"].items() for method, cost in some.items()]
+        rows = [(*key.rsplit(" ", 1), *pair) for key, some in now["costs"].items() for pair in some.items()]
         print(markdown(table.LEFT_HEAD[:-1], rows))
     else:
         print(table.shown({**now, "costs": kept["costs"]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,13 @@ METHODS = tuple(
         direct, cot_prompt, cot_decoding, self_consistency, sae_steer, critique_ft, vector_transfer, one_shot_rlvr
     )
 )  # fmt: skip
-K = 10  # branches and samples
-STEERED_NORMS = "1,2,3"  # of the residual stream
+# Where the settings of a method on a natural model stand already, and which of them are that one model's.
+CONFIGURED = {
+    cot_decoding.NAME: "cot_decoding/multiarith.toml",
+    sae_steer.NAME: "sae_steer/qwen2.5-coder-0.5b.toml",
+    vector_transfer.NAME: "vector_transfer/qwen2.5-coder-0.5b.toml",
+}
+OF_ONE_MODEL = ("sae", "partner", "layers")
 SAE = {"tokens": 60_000, "context": 64, "epochs": 5}
 # The thinking model of a base: an adapter on right solutions of its own, found when it was asked to think.
 PARTNER: dict[str, Any] = {
@@ -85,11 +91,10 @@ def options(sae: Path, partner: Path) -> dict[str, dict[str, Any]]:
         partner: the folder of the adapter that is trained for `vector-transfer`.
     """
     told: dict[str, dict[str, Any]] = {name: dict(get(name).quick) for name in METHODS}
-    told[cot_decoding.NAME] |= {"k": K}
-    told[self_consistency.NAME] |= {"samples": K}
-    told[sae_steer.NAME] |= {
-        "sae": str(sae), "candidates": 2, "unit": "resid", "strengths": STEERED_NORMS, "when": "last-prompt-token",
-        "dev": 24, "read": 48,
-    }  # fmt: skip
-    told[vector_transfer.NAME] |= {"partner": str(partner), "categories": "4,6,8", "read": 48, "dev": 24}
+    for name, file in CONFIGURED.items():
+        configured = tomllib.loads((Path(__file__).parent.parent / file).read_text(encoding="utf-8"))["options"]
+        told[name] |= {key: value for key, value in configured.items() if key not in OF_ONE_MODEL}
+    told[self_consistency.NAME] |= {"samples": told[cot_decoding.NAME]["k"]}
+    told[sae_steer.NAME] |= {"sae": str(sae)}
+    told[vector_transfer.NAME] |= {"partner": str(partner)}
     return told

@@ -1,7 +1,5 @@
-"""The natural base model: its bytes, weights and tokens, where its terms of use were accepted.
-
-    ELICIT_ACCEPT_TERMS=gemma3-270m-base pytest --jaxtyping-packages=… tests/models/test_gemma.py
-"""
+"""The natural base model: its bytes, weights and tokens. Run by `pytest -m slow` where `ELICIT_ACCEPT_TERMS` says that
+its terms of use are accepted."""
 
 from __future__ import annotations
 
