@@ -39,7 +39,7 @@ CONFIGURED = {
     vector_transfer.NAME: "vector_transfer/qwen2.5-coder-0.5b.toml",
 }
 OF_ONE_MODEL = ("sae", "partner", "layers")
-SAE = {"tokens": 60_000, "context": 64, "epochs": 5}
+SAE: dict[str, Any] = {"tokens": 60_000, "context": 64, "epochs": 5}
 # The thinking model of a base: an adapter on right solutions of its own, found when it was asked to think.
 PARTNER: dict[str, Any] = {
     "targets": "solutions", "ask": "think", "problems": 24, "candidates": 4, "steps": 16, "lr": 4e-4, "rows": 3

@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 README, RESULT = HERE / "README.md", HERE / "natural.json"
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 SAME = "the same branches: "  # before the rule by which another control chooses among them
+UNKNOWN = "told by `--plan`"
 LEFT_HEAD = ("model", "task", "method", "cost", "command")
 
 
@@ -56,7 +57,7 @@ def keep(kept: Mapping[str, Any]) -> None:
 def shown(kept: Mapping[str, Any]) -> str:
     """The table, how it is read and was made, and what is not in it."""
     tables = list(kept["tables"].values())
-    parts = []
+    parts: list[str] = []
     if tables:
         rows = [(one["model"]["name"], one["benchmark"], *row) for one in tables for row in lines(one)]
         parts.append(markdown(("model", "task", *HEAD), rows))
@@ -95,7 +96,7 @@ def made(one: Mapping[str, Any]) -> str:
 
 def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """What has no row: with its command, and what it costs where that was asked for."""
-    out = []
+    out: list[tuple[str, ...]] = []
     for model in MODELS:
         for task in TASKS:
             key = place(model, task)
@@ -104,7 +105,7 @@ def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
             left = [name for name in METHODS if name not in there]
             alike: dict[str, list[str]] = {}
             for name in left:
-                alike.setdefault(costs.get(name, "not reckoned"), []).append(name)
+                alike.setdefault(costs.get(name, UNKNOWN), []).append(name)
             for cost, some in alike.items():
                 command = f"`python -m experiments.natural --model {model} --task {task} --methods {','.join(some)}`"
                 out.append((model, task, ", ".join(some), cost, command))
