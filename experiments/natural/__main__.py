@@ -26,7 +26,7 @@ import torch
 
 from elicit.cli.terminal import run_bars
 from elicit.evaluation.run.store import folder_for
-from elicit.methods import get
+from elicit.methods import direct, get
 from elicit.methods.compare import RUNS, Comparison, SharedOptions, plan_of, run_together
 from elicit.methods.forecast import forecast_run
 from elicit.models import Model, load_model
@@ -112,7 +112,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=",".join(MODELS), help="names, joined by commas")
     parser.add_argument("--task", default="multiarith,gsm8k,math-500", help="names, or NAME=FILE.jsonl")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument(
+        "--methods", default=",".join(METHODS), help="`direct`, which differences are to, is among them"
+    )
     parser.add_argument("--limit", type=int, default=100, help="questions of each split")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
@@ -131,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def put(given: argparse.Namespace) -> None:
-    methods = names(given.methods, METHODS, "method")
+    methods = list(dict.fromkeys([direct.NAME, *names(given.methods, METHODS, "method")]))
     wanted = tasks(given.task)
     kept = table.load()
     now: dict[str, Any] = {"tables": {}, "costs": {}}
@@ -144,8 +146,8 @@ def put(given: argparse.Namespace) -> None:
                 now["costs"][key] = costs(one, methods)
                 continue
             asked = one.ended(methods) if given.ended else methods
-            if not asked:
-                raise UserError(f"nothing of {key} has ended in {str(one.folder)!r}; run it without --ended")
+            if direct.NAME not in asked:
+                raise UserError(f"{direct.NAME} of {key} has not ended in {str(one.folder)!r}; run it without --ended")
             with run_bars(quiet=False) as bars:
                 done = run(one, asked, bars)
             now["tables"][key] = table.entry(

@@ -107,6 +107,8 @@ def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
             for name in left:
                 alike.setdefault(costs.get(name, UNKNOWN), []).append(name)
             for cost, some in alike.items():
-                command = f"`python -m experiments.natural --model {model} --task {task} --methods {','.join(some)}`"
-                out.append((model, task, ", ".join(some), cost, command))
+                every = len(some) == len(METHODS)
+                words = ["python -m experiments.natural", "--model", model, "--task", task]
+                words += [] if every else ["--methods", ",".join(some)]
+                out.append((model, task, "all" if every else ", ".join(some), cost, f"`{' '.join(words)}`"))
     return out

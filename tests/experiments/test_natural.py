@@ -53,6 +53,7 @@ def test_what_was_not_run_is_named_with_its_command(asked: list[str], tiny_folde
     assert {row[1] for row in mine} == set(TASKS)
     assert set(mine[0][2].split(", ")) == set(METHODS) - set(CHEAP.split(","))
     assert "--task multiarith --methods" in mine[0][4] and mine[0][3] == table.UNKNOWN
+    assert mine[1][2] == "all" and mine[1][4].endswith("--task gsm8k`")
 
 
 def test_the_plan_says_what_is_not_there_yet(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +71,7 @@ def test_the_plan_says_what_is_not_there_yet(asked: list[str], capsys: pytest.Ca
         (["--task", "multiarith,multiarith"], "once"),
         (["--task", "multi"], "unknown task"),
         (["--methods", "directly"], "unknown method"),
-        (["--ended"], "has ended"),
+        (["--ended"], "has not ended"),
     ],
 )
 def test_a_mistake_is_one_line(
