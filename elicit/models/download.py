@@ -32,12 +32,31 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elicit"
 
 
+ACCEPTED = "ELICIT_ACCEPT_TERMS"  # names of models whose terms of use were read and are accepted, joined by commas
+
+
+def check_terms(name: str, weights: Weights) -> None:
+    """Refuse to fetch weights whose terms of use were not accepted, and show them.
+
+    Raises:
+        UserError: `$ELICIT_ACCEPT_TERMS` does not name the model.
+    """
+    accepted = [one.strip() for one in os.environ.get(ACCEPTED, "").split(",")]
+    if weights.terms and name not in accepted:
+        raise UserError(
+            f"model {name!r} comes under terms of use that have to be accepted first ({weights.terms}); read them, "
+            f"and set {ACCEPTED}={name} if you accept them"
+        )
+
+
 def fetch(name: str, weights: Weights, target: Path, progress: OnDownload | None = None) -> str:
     """Write the weights to `target` from the first source that delivers them; return that source.
 
     Raises:
-        UserError: no source delivered a file with the expected hash; one line names each reason.
+        UserError: no source delivered a file with the expected hash (one line names each reason), or terms of use that
+            were not accepted.
     """
+    check_terms(name, weights)
     reasons = []
     for source in weights.sources:
         try:

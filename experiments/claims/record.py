@@ -29,6 +29,7 @@ INDEX = HERE.parent / README
 HEAD = ("#", "claim", "source", "n", "seed", "settings", "verdict")
 BEGIN, END = "<!-- claims -->", "<!-- end of the claims -->"
 OTHERS = {
+    "natural": "all mechanisms on natural models and published tasks, in one table",
     "organisms": "a mechanism on all organisms: what it recovers of a known gap, and on the twin without the skill",
     "comparison": "all five methods with all their controls on one organism, in one table",
     "taxonomy": "which behaviours are found in thoughts without labels, scored against the organism's true ones",

@@ -147,6 +147,22 @@ def test_a_call_of_the_tokenizer_does_not_change_its_hash(model: Model) -> None:
     assert model.encoding_sha256 == before
 
 
+def test_another_template_or_normaliser_changes_its_hash_and_back(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenizers import normalizers
+
+    before = model.encoding_sha256
+    with monkeypatch.context() as changed:
+        changed.setattr(model.tokenizer, "chat_template", "{{ messages[0]['content'] }}")
+        assert model.encoding_sha256 != before
+    backend = model.tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    with monkeypatch.context() as changed:
+        changed.setattr(backend, "normalizer", normalizers.Lowercase())
+        assert model.encoding_sha256 != before
+    assert model.encoding_sha256 == before
+
+
 def test_a_comparison_is_of_its_gold_answers(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shared = SharedOptions(max_new_tokens=4)

@@ -258,3 +258,13 @@ def test_the_stretched_rotation_of_llama_3_1_is_read_from_its_factors(tensors: T
     assert plain.config.rope_parameters["rope_type"] == "default"
     found, unstretched = (lm.get_buffer("model.rotary_emb.inv_freq") for lm in (read, plain))
     torch.testing.assert_close(found, unstretched / torch.from_numpy(stretched), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_a_tag_of_html_ends_no_answer(tiny_folder: Path, special: bool) -> None:
+    """Gemma's vocabulary holds the tag that ends struck-out text, spelled as the end of a document elsewhere."""
+    from tokenizers import AddedToken
+
+    model = load_model(str(tiny_folder), device="cpu")
+    model.tokenizer.add_tokens([AddedToken("</s>", special=special)], special_tokens=special)
+    assert (model.tokenizer.convert_tokens_to_ids("</s>") in model.eos_ids) is special

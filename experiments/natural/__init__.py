@@ -1,0 +1,1 @@
+"""The suite's mechanisms on natural models and published tasks, in one table."""

@@ -1,0 +1,114 @@
+"""The one table: rows of every model and task that ended, kept as JSON and shown as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elicit.evaluation.metrics.format import weights, with_interval
+from elicit.methods import cot_decoding
+from elicit.methods.compare import Comparison
+from elicit.report.comparison import HEAD, compare_runs, remarks, rows_of
+from experiments.markdown import markdown
+from experiments.natural.settings import METHODS, MODELS, TASKS
+from probes.files import write_whole
+
+HERE = Path(__file__).parent
+README, RESULT = HERE / "README.md", HERE / "natural.json"
+BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
+SAME = "the same branches: "  # before the rule by which another control chooses among them
+UNKNOWN = "told by `--plan`"
+LEFT_HEAD = ("model", "task", "method", "cost", "command")
+
+
+def entry(done: Comparison, **about: Any) -> dict[str, Any]:
+    """What is kept of a model on a task: its comparison, the other rules on the same branches, and how it was made."""
+    compared = compare_runs(done.runs, seed=about["seed"], fit_seconds=done.fit_seconds, left_out=done.left_out)
+    rules = [
+        {"rule": rule, "accuracy": one["accuracy"], "interval": one["interval"]}
+        for run in done.runs
+        if run.metrics["method"] == cot_decoding.NAME
+        for rule, one in run.metrics["readings"].items()
+    ]
+    return {**{key: value for key, value in compared.items() if key != "runs"}, "rules": rules, **about}
+
+
+def load() -> dict[str, Any]:
+    """What is kept: `tables` and `costs`, each by model and task."""
+    if not RESULT.is_file():
+        return {"tables": {}, "costs": {}}
+    return dict(json.loads(RESULT.read_text(encoding="utf-8")))
+
+
+def place(model: str, task: str) -> str:
+    return f"{model} {task}"
+
+
+def keep(kept: Mapping[str, Any]) -> None:
+    """Write what is kept, and its tables between the two marks of the README."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_whole(RESULT, json.dumps(kept, indent=1, allow_nan=False) + "\n")
+    write_whole(README, f"{before}{BEGIN}\n{shown(kept)}\n{END}{after}")
+
+
+def shown(kept: Mapping[str, Any]) -> str:
+    """The table, how it is read and was made, and what is not in it."""
+    tables = list(kept["tables"].values())
+    parts: list[str] = []
+    if tables:
+        rows = [(one["model"]["name"], one["benchmark"], *row) for one in tables for row in lines(one)]
+        parts.append(markdown(("model", "task", *HEAD), rows))
+        parts += dict.fromkeys(line for one in tables for line in remarks(one))
+        parts.append("\n".join(f"- {made(one)}" for one in tables))
+    left = missing(kept)
+    if left:
+        parts += ["Not run here:", markdown(LEFT_HEAD, left)]
+    return "\n\n".join(parts)
+
+
+def lines(one: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a model on a task, each rule on the same branches below the method whose branches they are."""
+    out: list[tuple[str, ...]] = []
+    rows = [tuple(row) for row in rows_of(one)]
+    for row, of in zip(rows, one["arms"], strict=True):
+        out.append(row)
+        if of["arm"] == cot_decoding.NAME:
+            blank = ("",) * (len(HEAD) - 2)
+            out += [
+                (f"· {SAME}{rule['rule']}", with_interval(rule["accuracy"], rule["interval"]), *blank)
+                for rule in one["rules"]
+            ]
+    return out
+
+
+def made(one: Mapping[str, Any]) -> str:
+    """Questions, weights, seed, date and command."""
+    model = one["model"]
+    return (
+        f"{model['name']} on {one['benchmark']}: {one['items']} questions of the {one['split']} split of "
+        f"{one['task']}, {weights(model)}, prompt `{one['prompt']}`, at most {one['max_new_tokens']} tokens, "
+        f"seed {one['seed']}, {one['made']}: `{one['command']}`"
+    )
+
+
+def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What has no row: with its command, and what it costs where that was asked for."""
+    out: list[tuple[str, ...]] = []
+    for model in MODELS:
+        for task in TASKS:
+            key = place(model, task)
+            there = {row["key"] for row in kept["tables"].get(key, {}).get("arms", ())}
+            costs = kept["costs"].get(key, {})
+            left = [name for name in METHODS if name not in there]
+            alike: dict[str, list[str]] = {}
+            for name in left:
+                alike.setdefault(costs.get(name, UNKNOWN), []).append(name)
+            for cost, some in alike.items():
+                every = len(some) == len(METHODS)
+                words = ["python -m experiments.natural", "--model", model, "--task", task]
+                words += [] if every else ["--methods", ",".join(some)]
+                out.append((model, task, "all" if every else ", ".join(some), cost, f"`{' '.join(words)}`"))
+    return out

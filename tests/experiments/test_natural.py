@@ -1,0 +1,90 @@
+"""Natural models in one table: what ended is kept, a second call decodes nothing, and what was not run says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from elicit.methods.compare import RUNS
+from experiments.natural import table
+from experiments.natural.__main__ import main
+from experiments.natural.settings import METHODS, MODELS, TASKS
+
+CHEAP = "direct,cot-prompt,cot-decoding"
+
+
+@pytest.fixture
+def asked(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command on a tiny model, in an empty folder, whose results are kept there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(MODELS, str(tiny_folder), "qa")
+    for name, value in (("README", tmp_path / "README.md"), ("RESULT", tmp_path / "natural.json")):
+        monkeypatch.setattr(table, name, value)
+    (tmp_path / "README.md").write_text(f"Before.\n{table.BEGIN}\nold\n{table.END}\nAfter.\n")
+    rows = [{"id": str(n), "question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(40)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["--model", str(tiny_folder), "--task", "multiarith=sums.jsonl", "--limit", "4", "--max-new-tokens", "6"]
+    return [*words, "--methods", CHEAP, "--no-controls"]
+
+
+def test_what_ended_is_kept_and_found_again(asked: list[str], tiny_folder: Path, tmp_path: Path) -> None:
+    main([*asked, "--keep"])
+    text = (tmp_path / "README.md").read_text()
+    kept = json.loads((tmp_path / "natural.json").read_text())
+    (one,) = kept["tables"].values()
+    assert [row["arm"] for row in one["arms"]] == CHEAP.split(",") and one["items"] == 4
+    assert {"vote", "oracle"} <= {rule["rule"] for rule in one["rules"]}
+    assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text
+    assert one["model"]["sha256"][:12] in text and "multiarith=sums.jsonl" in text
+    samples = sorted((tmp_path / "runs").glob(f"compare-*/{RUNS}/*/metrics.json"))
+    before = [file.stat().st_mtime_ns for file in samples]
+    main([*asked, "--ended", "--keep"])
+    assert [file.stat().st_mtime_ns for file in samples] == before and len(samples) == 3
+    (again,) = table.load()["tables"].values()
+    assert again["arms"] == one["arms"]
+
+
+def test_what_was_not_run_is_named_with_its_command(asked: list[str], tiny_folder: Path) -> None:
+    main([*asked, "--keep"])
+    left = table.missing(table.load())
+    mine = [row for row in left if row[0] == str(tiny_folder)]
+    assert {row[1] for row in mine} == set(TASKS)
+    assert set(mine[0][2].split(", ")) == set(METHODS) - set(CHEAP.split(","))
+    assert "--task multiarith --methods" in mine[0][4] and mine[0][3] == table.UNKNOWN
+    assert mine[1][2] == "all" and mine[1][4].endswith("--task gsm8k`")
+
+
+def test_the_plan_says_what_is_not_there_yet(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main([*asked, "--plan", "--keep"])
+    said = capsys.readouterr().out
+    assert all(f"| {name} | at most " in said for name in CHEAP.split(","))
+    assert set(next(iter(table.load()["costs"].values()))) == set(CHEAP.split(","))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (["--model", "gemma"], "unknown model"),
+        (["--task", "multiarith=none.jsonl"], "there is no file"),
+        (["--task", "multiarith,multiarith"], "once"),
+        (["--task", "multi"], "unknown task"),
+        (["--methods", "directly"], "unknown method"),
+        (["--ended"], "has not ended"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    asked: list[str], change: list[str], word: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*asked, *change])
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2 and word in said and "\n" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_kept_is_what_the_readme_shows() -> None:
+    text = table.README.read_text(encoding="utf-8")
+    inner = text.partition(table.BEGIN)[2].partition(table.END)[0].strip()
+    assert inner == table.shown(table.load()).strip(), "run python -m experiments.natural with --keep"
