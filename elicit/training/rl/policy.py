@@ -1,9 +1,9 @@
 """Log-probabilities of completions with their gradient: a question's prompt is computed once for all of its rollouts.
 
 The prompt's keys and values are made in one forward with gradient. Completions, a part of the rows at a time, see
-copies of them, whose gradients add up; one backward through the prompt then takes them on. All completions are padded
-at the right to one length, so that no update brings another shape to a CPU's kernels; causality keeps padding from
-mattering.
+copies of them, whose gradients add up; one backward through the prompt then takes them on. Completions of like length
+are a part, padded at the right to a multiple of a sixteenth of the limit: few positions are computed for nothing, and
+few shapes come to a CPU's kernels. Causality keeps padding from mattering.
 
 Long completions go by segments (`pieces`): their keys and values are made once without gradient; then each segment, the
 last first, is computed again with it, and what it leaves in the keys and values before it waits for the segments that
@@ -31,6 +31,9 @@ from probes.batching import Padded
 from probes.errors import UserError
 from probes.sites import blocks, decoder
 
+WIDTHS = 16  # of parts of a batch, at most
+LEAST_STEP = 8  # positions between two of them, at least
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -50,6 +53,18 @@ class Batch:
             mask[row, : len(ids)] = True
         where, device = torch.tensor(list(question), dtype=torch.long), prompts.ids.device
         return Batch(prompts, where.to(device), tokens.to(device), mask.to(device))
+
+    def parts(self, size: int) -> Iterator[tuple[Int[Tensor, " n"], Batch]]:
+        """So many rows at a time, the longest first, in as many columns as the first of them needs: their numbers, and
+        they alone."""
+        limit = self.mask.shape[1]
+        step = max(LEAST_STEP, -(-limit // WIDTHS))
+        ends = (self.mask * torch.arange(1, limit + 1, device=self.mask.device)).amax(1)
+        order = ends.argsort(descending=True, stable=True)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            width = min(limit, max(1, -(-int(ends[rows[0]]) // step)) * step)
+            yield rows, Batch(self.prompts, self.question[rows], self.tokens[rows, :width], self.mask[rows, :width])
 
 
 @dataclass(frozen=True)
@@ -114,20 +129,18 @@ def _again(forward: Any, held: Any, keys: Tensor, values: Tensor, hidden: Tensor
 
 
 def hidden_states(
-    lm: PreTrainedModel, prefix: Prefix, batch: Batch, rows: slice, *, checkpointing: bool = False
+    lm: PreTrainedModel, prefix: Prefix, batch: Batch, *, checkpointing: bool = False
 ) -> Float[Tensor, "n d_model"]:
-    """The states that choose the real tokens of these rows, row by row."""
-    width = batch.tokens.shape[1]
-    cache = _begun(prefix, batch.question[rows])
-    after = _states(lm, cache, batch, rows, slice(0, width - 1), checkpointing)
-    return _chosen(prefix, batch, rows, slice(0, width - 1), after)
+    """The states that choose the batch's real tokens, row by row."""
+    fed = slice(0, batch.tokens.shape[1] - 1)
+    return _chosen(prefix, batch, fed, _states(lm, _begun(prefix, batch), batch, fed, checkpointing))
 
 
-def _begun(prefix: Prefix, question: Int[Tensor, " rows"]) -> DynamicCache:
+def _begun(prefix: Prefix, batch: Batch) -> DynamicCache:
     """A cache that holds each row's prompt."""
     pairs = prefix.tensors[:-1]
     # index_select: its gradient is summed in one order, that of indexing is not
-    return _cache([t.index_select(0, question) for t in pairs])
+    return _cache([t.index_select(0, batch.question) for t in pairs])
 
 
 def _cache(pairs: Sequence[Tensor]) -> DynamicCache:
@@ -138,16 +151,16 @@ def _cache(pairs: Sequence[Tensor]) -> DynamicCache:
 
 
 def _states(
-    lm: PreTrainedModel, cache: DynamicCache, batch: Batch, rows: slice, fed: slice, checkpointing: bool
+    lm: PreTrainedModel, cache: DynamicCache, batch: Batch, fed: slice, checkpointing: bool
 ) -> Float[Tensor, "rows fed d_model"]:
-    """After the tokens `fed` of these rows, whose prompts and earlier tokens the cache holds."""
-    question = batch.question[rows]
+    """After the tokens `fed` of each row, whose prompts and earlier tokens the cache holds."""
+    question = batch.question
     start = batch.prompts.positions[:, -1] + 1
     steps = torch.arange(fed.start, fed.stop, device=question.device)
     seen = nn.functional.pad(batch.prompts.mask[question].long(), (0, fed.stop), value=1)
     with checkpointed(lm, cache) if checkpointing else nullcontext():
         out: Tensor = decoder(lm)(
-            input_ids=batch.tokens[rows, fed],
+            input_ids=batch.tokens[:, fed],
             attention_mask=seen,
             position_ids=start[question][:, None] + steps,
             past_key_values=cache,
@@ -161,17 +174,17 @@ def _columns(fed: slice) -> slice:
     return slice(fed.start + (fed.start > 0), fed.stop + 1)
 
 
-def _chosen(prefix: Prefix, batch: Batch, rows: slice, fed: slice, after: Tensor) -> Float[Tensor, "n d_model"]:
+def _chosen(prefix: Prefix, batch: Batch, fed: slice, after: Tensor) -> Float[Tensor, "n d_model"]:
     """Of the states those that choose a real token."""
     if fed.start == 0:
-        after = torch.cat([prefix.tensors[-1].index_select(0, batch.question[rows])[:, None], after], 1)
-    chosen: Tensor = after[batch.mask[rows, _columns(fed)]]
+        after = torch.cat([prefix.tensors[-1].index_select(0, batch.question)[:, None], after], 1)
+    chosen: Tensor = after[batch.mask[:, _columns(fed)]]
     return chosen
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some positions of some rows: the states that choose their real tokens, and how a loss of them goes back."""
+    """Some positions of a batch: the states that choose their real tokens, and how a loss of them goes back."""
 
     columns: slice
     hidden: Float[Tensor, "n d_model"]
@@ -179,29 +192,29 @@ class Piece:
 
 
 def pieces(
-    lm: PreTrainedModel, leaves: Prefix, batch: Batch, rows: slice, segment: int, *, checkpointing: bool = False
+    lm: PreTrainedModel, leaves: Prefix, batch: Batch, segment: int, *, checkpointing: bool = False
 ) -> Iterator[Piece]:
-    """These rows in segments of so many positions, the last first; 0: in one piece.
+    """A batch in segments of so many positions, the last first; 0: in one piece.
 
     A piece's backward is called before the next one is asked for.
     """
-    segments = _segments(batch, rows, segment)
+    segments = _segments(batch, segment)
     if len(segments) == 1:
-        hidden = hidden_states(lm, leaves, batch, rows, checkpointing=checkpointing)
+        hidden = hidden_states(lm, leaves, batch, checkpointing=checkpointing)
         yield Piece(slice(0, batch.tokens.shape[1]), hidden, torch.autograd.backward)
         return
-    question, before = batch.question[rows], batch.prompts.ids.shape[1]
+    before = batch.prompts.ids.shape[1]
     with torch.no_grad():
-        cache = _begun(leaves, question)
+        cache = _begun(leaves, batch)
         for fed in segments[:-1]:
-            _states(lm, cache, batch, rows, fed, False)
+            _states(lm, cache, batch, fed, False)
         held = _pairs(cache)
     waiting = [torch.zeros_like(t) for t in held]
     for fed in reversed(segments):
         end = before + fed.start
         past = [t[:, :, :end].detach().requires_grad_() for t in held]
         cache = _cache(past)
-        after = _states(lm, cache, batch, rows, fed, checkpointing)
+        after = _states(lm, cache, batch, fed, checkpointing)
         own = [t[:, :, end:] for t in _pairs(cache)]
 
         def backward(loss: Tensor, fed: slice = fed, end: int = end, past: Any = past, own: Any = own) -> None:
@@ -210,10 +223,10 @@ def pieces(
             for wait, leaf in zip(waiting, past, strict=True):
                 wait[:, :, :end] += leaf.grad
 
-        yield Piece(_columns(fed), _chosen(leaves, batch, rows, fed, after), backward)
+        yield Piece(_columns(fed), _chosen(leaves, batch, fed, after), backward)
     for leaf, wait in zip(leaves.tensors[:-1], waiting, strict=True):
         if leaf.requires_grad:
-            grad = torch.zeros_like(leaf).index_add_(0, question, wait[:, :, :before])
+            grad = torch.zeros_like(leaf).index_add_(0, batch.question, wait[:, :, :before])
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
 
 
@@ -222,12 +235,12 @@ def _pairs(cache: DynamicCache) -> list[Tensor]:
     return [t for layer in layers for t in (layer.keys, layer.values) if t is not None]
 
 
-def _segments(batch: Batch, rows: slice, segment: int) -> list[slice]:
+def _segments(batch: Batch, segment: int) -> list[slice]:
     """The tokens that are fed to the model, cut; those after the longest answer's are left out where they are cut."""
     end = batch.tokens.shape[1] - 1
     if not 0 < segment < end:
         return [slice(0, end)]
-    longest = max(int(batch.mask[rows].sum(1).max()) - 1, 1)
+    longest = max(int(batch.mask.sum(1).max()) - 1, 1)
     return [slice(n, min(n + segment, end)) for n in range(0, longest, segment)]
 
 
@@ -238,13 +251,12 @@ def logprobs(
     """Log-probabilities of all tokens without gradient, in the shapes of the loss; 0 where there is no token."""
     prefix = prefix_of(lm, batch.prompts)
     out = torch.zeros(batch.mask.shape, device=batch.mask.device)
-    for start in range(0, len(out), part):
-        rows = slice(start, start + part)
-        cache = _begun(prefix, batch.question[rows])
-        for fed in _segments(batch, rows, segment):
-            where = rows, _columns(fed)
-            hidden = _chosen(prefix, batch, rows, fed, _states(lm, cache, batch, rows, fed, False))
-            mask = batch.mask[where]
-            found, _ = logprobs_and_entropy(lm, hidden, batch.tokens[where][mask], temperature)
-            out[where] = torch.zeros_like(out[where]).masked_scatter_(mask, found)
+    for rows, some in batch.parts(part):
+        cache = _begun(prefix, some)
+        for fed in _segments(some, segment):
+            columns = _columns(fed)
+            hidden = _chosen(prefix, some, fed, _states(lm, cache, some, fed, False))
+            mask = some.mask[:, columns]
+            found, _ = logprobs_and_entropy(lm, hidden, some.tokens[:, columns][mask], temperature)
+            out[rows, columns] = torch.zeros(mask.shape, device=out.device).masked_scatter_(mask, found)
     return out

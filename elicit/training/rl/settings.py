@@ -22,7 +22,7 @@ class Settings:
             (strictly on-policy).
         reward: terms of `elicit.training.rl.rewards`, joined by +.
         temperature: of sampling, and of the policy that is trained.
-        max_new_tokens: limit of a rollout; all updates compute so many positions.
+        max_new_tokens: limit of a rollout.
         advantage, aggregate: names of `elicit.training.rl.losses`.
         clip_low, clip_high: the bounds of the ratio, 1 − low and 1 + high.
         kl, entropy: weights of KL to the base and of the entropy bonus.
