@@ -36,7 +36,7 @@ _PACKED: weakref.WeakKeyDictionary[nn.Linear, tuple[int, int, Tensor]] = weakref
 def packed(model: nn.Module) -> Iterator[None]:
     """Linear layers read packed weights inside the context; the modules are the same before and after it."""
     linears = [m for m in model.modules() if is_plain(m) and _pays(m.weight)]
-    if not _room(linears):
+    if not has_room(linears):
         linears = []
     for module in linears:
         module.forward = partial(_linear, module, _pack(module))  # type: ignore[method-assign]
@@ -60,7 +60,7 @@ def _pays(weight: Tensor) -> bool:
     return weight.dtype == torch.bfloat16 or weight.numel() >= LEAST
 
 
-def _room(linears: list[nn.Linear]) -> bool:
+def has_room(linears: list[nn.Linear]) -> bool:
     """Whether a second copy of these weights may be made, or is there already."""
     if sum(m.weight.nbytes for m in linears) > MOST_BYTES:
         return False

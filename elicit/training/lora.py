@@ -3,6 +3,9 @@
 PEFT brings a layer's input to the adapter's precision and back and keeps what it makes for autograd; with small ranks
 that costs more than the products. Here base and adapter are multiplied in the base's precision and added in place.
 tests/training/test_training.py holds both to the same outputs and gradients.
+
+To decode many tokens in float32 on a CPU the adapter is merged into a copy of the weights, which differs by rounding
+alone. In bfloat16 it is not: weights that are rounded anew lose much of a small adapter.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from elicit.decoding.packed_weights import has_room, is_plain
 from elicit.training.recipe import Recipe
 from probes.errors import UserError
 from probes.files import inner_folder, write_whole
 from probes.sealed import save_tensors
 from steering.adapters import CONFIG, WEIGHTS, Adapter, hash_of_settings
+from steering.exchange import Swap, exchanged
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -86,6 +91,37 @@ def _forward(module: Any, x: Tensor) -> Tensor:
     if not torch.is_grad_enabled():  # decoding: the base layer may have packed weights
         return base(x) + (x @ a.to(x.dtype).T) @ (b * scale).to(x.dtype).T  # type: ignore[no-any-return]
     out: Tensor = _LoraLinear.apply(x, base.weight, base.bias, a, b, scale)
+    return out
+
+
+@contextmanager
+def merged(swaps: list[Swap]) -> Iterator[None]:
+    """Inside the context LoRA layers of float32 weights on a CPU are linear layers of W + s B A, where there is room.
+
+    Args:
+        swaps: the layers with their places in a model (`Kept.brought`).
+    """
+    from peft.tuners.lora import Linear
+
+    found = [one for one in swaps if isinstance(one[3], Linear) and _plain(one[3]) and _full(one[3].base_layer)]
+    if not has_room([layer.base_layer for *_, layer in found]):  # type: ignore[misc]
+        found = []
+    with exchanged([(parent, name, layer, _of_both(layer)) for parent, name, _, layer in found]):
+        yield
+
+
+def _full(base: Any) -> bool:
+    return is_plain(base) and base.weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def _of_both(module: Any) -> nn.Linear:
+    """The base layer with the adapter in its weights."""
+    name, base = module.active_adapters[0], module.base_layer
+    out = nn.Linear(base.in_features, base.out_features, device="meta")
+    a, b = module.lora_A[name].weight, module.lora_B[name].weight
+    out.weight = nn.Parameter(torch.addmm(base.weight, b * module.scaling[name], a), requires_grad=False)
+    out.bias = base.bias
     return out
 
 

@@ -30,22 +30,23 @@ DOUBLINGS = 4
 FEWEST, BRANCHES, ROWS, NEW_TOKENS = 8, 4, 32, 16
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, positions: int) -> None:
     """Random weights and a tokenizer."""
     tokenizer = elicit.load_model("smollm2-135m", device="cpu").tokenizer
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        num_key_value_heads=2, max_position_embeddings=positions, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def random_model(folder: Path) -> Model:
+def random_model(folder: Path, positions: int = 2048) -> Model:
     """Written by another process, and read as a user's would be."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(write_model, (folder,))
+        pool.apply(write_model, (folder, positions))
     return elicit.load_model(str(folder), dtype="float32", device="cpu")
 
 

@@ -126,10 +126,9 @@ def loss(model: Model, before: Positions, items: Items, thoughts: int, limit: in
 def _backward(lm: PreTrainedModel, batch: Batch, part: int) -> None:
     prefix = prefix_of(lm, batch.prompts)
     leaves = prefix.leaves()
-    for start in range(0, len(batch.mask), part):
-        some = slice(start, start + part)
-        hidden = hidden_states(lm, leaves, batch, some)
-        summed_cross_entropy(lm, hidden, batch.tokens[some][batch.mask[some]]).backward()
+    for _, some in batch.parts(part):
+        hidden = hidden_states(lm, leaves, some)
+        summed_cross_entropy(lm, hidden, some.tokens[some.mask]).backward()
     prefix.backward(leaves)
 
 

@@ -113,7 +113,7 @@ def test_a_head_that_begins_is_the_base(tiny: Model) -> None:
         thoughts = run.thoughts(items[:4], 0)
         with torch.no_grad(), with_rows(tiny.lm, tokens * settings.token_scale):
             prefix = prefix_of(tiny.lm, thoughts.batch.prompts, every=True)
-            hidden = hidden_states(tiny.lm, prefix, thoughts.batch, slice(None))
+            hidden = hidden_states(tiny.lm, prefix, thoughts.batch)
             found = losses(tiny.lm, head, prefix.tensors[-1], hidden, thoughts, 1.0)
         assert torch.equal(found.having, found.without) and not found.reward.any() and not found.weight.any()
         assert thoughts.said.shape == (8, 3) and len({tuple(one) for one in thoughts.said.tolist()}) > 4
@@ -198,7 +198,7 @@ def test_a_text_that_is_computed_once_has_the_gradients_of_prompts_alone(archite
         lm.zero_grad()
         prefix = prefix_of(lm, batch.prompts)
         leaves = prefix.leaves()
-        for piece in pieces(lm, leaves, batch, slice(None), segment):
+        for piece in pieces(lm, leaves, batch, segment):
             weights = torch.linspace(-1, 1, piece.hidden.shape[1])
             piece.backward((piece.hidden @ weights).pow(2).sum())
         prefix.backward(leaves)

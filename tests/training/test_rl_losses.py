@@ -21,7 +21,7 @@ from elicit.training import output_head
 from elicit.training.output_head import summed_loss
 from elicit.training.rl import losses
 from elicit.training.rl.curve import Point, columns, line, saturation, summary
-from elicit.training.rl.policy import Batch, hidden_states, logprobs, pieces, prefix_of
+from elicit.training.rl.policy import WIDTHS, Batch, hidden_states, logprobs, pieces, prefix_of
 from elicit.training.rl.settings import Settings
 from probes.batching import left_pad
 from probes.errors import UserError
@@ -151,11 +151,10 @@ def test_a_shared_prompt_has_the_gradient_of_plain_forwards(kind: str, temperatu
     weights = [w.split(lengths) for w in any_weights(sum(lengths))]
     for start in (0, 2):  # two parts, whose gradients add up
         rows = slice(start, start + 2)
-        hidden = hidden_states(lm, leaves, made, rows)
+        part = Batch(made.prompts, made.question[rows], made.tokens[rows], made.mask[rows])
+        hidden = hidden_states(lm, leaves, part)
         some = [torch.cat(w[rows]) for w in weights]
-        loss, lp, h = summed_loss(
-            lm, hidden, made.tokens[rows][made.mask[rows]], temperature, partial(weighted_sum, *some)
-        )
+        loss, lp, h = summed_loss(lm, hidden, part.tokens[part.mask], temperature, partial(weighted_sum, *some))
         assert torch.allclose(loss, weighted_sum(*some, lp, h, slice(None)), atol=1e-5)
         loss.backward()
         found_logprob.append(lp)
@@ -176,13 +175,11 @@ def backward(lm: PreTrainedModel, made: Batch, part: int, segment: int, checkpoi
     total = 0.0
     prefix = prefix_of(lm, made.prompts)
     leaves = prefix.leaves()
-    for start in range(0, len(made.tokens), part):
-        rows = slice(start, start + part)
-        for piece in pieces(lm, leaves, made, rows, segment, checkpointing=checkpointing):
-            here = rows, piece.columns
-            mask = made.mask[here]
-            each = partial(weighted_sum, *(w[here][mask] for w in weights))
-            loss, _, _ = summed_loss(lm, piece.hidden, made.tokens[here][mask], 0.9, each)
+    for rows, some in made.parts(part):
+        for piece in pieces(lm, leaves, some, segment, checkpointing=checkpointing):
+            mask = some.mask[:, piece.columns]
+            each = partial(weighted_sum, *(w[rows, piece.columns][mask] for w in weights))
+            loss, _, _ = summed_loss(lm, piece.hidden, some.tokens[:, piece.columns][mask], 0.9, each)
             piece.backward(loss)
             total += loss.item()
     prefix.backward(leaves)
@@ -195,7 +192,7 @@ def test_segments_of_an_answer_have_the_gradient_of_the_whole(kind: str, segment
     lm = fresh(kind).requires_grad_(True)
     loss = backward(lm, batch(), 4, 0, False)
     expected = gradients(lm)
-    assert backward(lm, batch(), 2, segment, checkpointing) == pytest.approx(loss, abs=1e-5)
+    assert backward(lm, batch(), 2, segment, checkpointing) == pytest.approx(loss, rel=1e-6)
     found = gradients(lm)
     assert set(found) == set(expected)
     largest = max(float(grad.abs().max()) for grad in expected.values())
@@ -279,16 +276,47 @@ def test_a_head_with_a_bias_is_refused() -> None:
         summed_loss(lm, torch.zeros(1, 32), torch.zeros(1, dtype=torch.long), 1.0, lambda lp, _, __: lp.sum())
 
 
-def test_every_update_has_the_same_shapes() -> None:
+def uneven(lengths: list[int], limit: int) -> Batch:
+    answers = [[1 + (7 * row + n) % 40 for n in range(length)] for row, length in enumerate(lengths)]
+    return Batch.of(left_pad(PROMPTS), [row % len(PROMPTS) for row in range(len(lengths))], answers, limit)
+
+
+def test_parts_have_rows_of_like_length_in_few_widths() -> None:
+    limit = 200
+    made = uneven([200, 3, 199, 1, 14, 60], limit)
+    found = [(rows.tolist(), part.mask.shape[1]) for rows, part in made.parts(2)]
+    assert found == [([0, 2], 200), ([5, 4], 65), ([1, 3], 13)]  # a sixteenth of the limit is 13
+    for rows, part in made.parts(2):
+        width = part.mask.shape[1]
+        assert torch.equal(part.tokens, made.tokens[rows, :width]) and not made.mask[rows, width:].any()
+        assert torch.equal(part.question, made.question[rows])
+    widths = {part.mask.shape[1] for n in range(1, limit + 1) for _, part in uneven([n], limit).parts(1)}
+    assert len(widths) == WIDTHS and max(widths) == limit
+    assert {part.mask.shape[1] for n in (1, 2) for _, part in uneven([n], 2).parts(1)} == {2}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2"])
+def test_parts_without_padding_have_the_gradient_of_one_part_with_all_of_it(kind: str) -> None:
+    lm = fresh(kind).requires_grad_(True)
+    made = uneven([40, 2, 9, 1, 17, 33], 40)
+    sides = []
+    for part in (6, 2):  # one part, as wide as its longest row, and three
+        sides.append((backward(lm, made, part, 0, False), gradients(lm)))
+    assert sides[0][0] == pytest.approx(sides[1][0], rel=1e-5)
+    largest = max(float(grad.abs().max()) for grad in sides[0][1].values())
+    for name, grad in sides[0][1].items():
+        assert torch.allclose(sides[1][1][name], grad, atol=1e-5 * largest), name
+
+
+def test_positions_after_the_longest_of_a_part_are_not_computed() -> None:
     lm = fresh("llama")
-    shapes: list[Any] = []
+    fed: list[Any] = []
     hook = decoder(lm).register_forward_pre_hook(
-        lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+        lambda _, __, kwargs: fed.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    for answers in (ANSWERS, [[3], [4], [5], [6]]):
-        logprobs(lm, Batch.of(left_pad(PROMPTS), QUESTION, answers, LIMIT), 2, 1.0)
-    hook.remove()
-    assert shapes == [(2, 6), (2, 5), (2, 5)] * 2
+    with hook:
+        logprobs(lm, uneven([60, 1, 2, 61], 96), 2, 1.0)
+    assert fed[1:] == [(2, 63), (2, 7)]  # the first are the prompts
 
 
 def test_the_saturation_step() -> None:

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
+from elicit.decoding import packed_weights
 from elicit.training import Example, Recipe, output_head, packed, sft, train
-from elicit.training.lora import fused
+from elicit.training.lora import fused, merged
 from elicit.training.recipe import Point
 from elicit.training.sft import checkpointed, code_length, excess_bits, keeps_apart, prepare, target_loss
 from probes.errors import UserError
+from steering.adapters import borrowed
 from tests.support.tiny import ARCHITECTURES, VOCAB, tiny_model
 
 EXAMPLES = [
@@ -194,7 +196,6 @@ def test_no_more_logits_exist_at_one_time_than_a_chunk_has(monkeypatch: pytest.M
 def injected(lm: PreTrainedModel, dropout: float = 0.0) -> list[Any]:
     """PEFT's layers with an adapter that does something."""
     from peft import LoraConfig, inject_adapter_in_model
-    from peft.tuners.lora import Linear
 
     config = LoraConfig(r=3, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=dropout)
     inject_adapter_in_model(config, lm)
@@ -202,9 +203,15 @@ def injected(lm: PreTrainedModel, dropout: float = 0.0) -> list[Any]:
         parameter.requires_grad_("lora_" in name)
         if "lora_B" in name:
             nn.init.normal_(parameter, 0, 0.2)
-    layers = [m for m in lm.modules() if isinstance(m, Linear)]
+    layers = lora_layers(lm)
     assert len(layers) == 4 * 7
     return layers
+
+
+def lora_layers(lm: PreTrainedModel) -> list[Any]:
+    from peft.tuners.lora import Linear
+
+    return [m for m in lm.modules() if isinstance(m, Linear)]
 
 
 def passed(layer: Any, x: Tensor, pull: Tensor) -> list[Tensor]:
@@ -269,6 +276,41 @@ def test_fused_layers_are_gone_after_an_error() -> None:
     with pytest.raises(KeyboardInterrupt), fused(lm):
         raise KeyboardInterrupt
     assert not any("forward" in vars(layer) for layer in layers)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_a_merged_model_decodes_what_the_adapted_one_does_and_is_gone_afterwards(architecture: str) -> None:
+    lm, ids = fresh(architecture), torch.arange(5, 13)[None]
+    with torch.no_grad(), borrowed(lm) as kept:
+        base = lm(input_ids=ids).logits
+        layers = injected(lm)
+        swaps = kept.brought()
+        frozen = [layer.base_layer.weight.clone() for layer in layers]
+        expected = lm(input_ids=ids).logits
+        assert (expected - base).norm() > 0.01 * base.norm()
+        with merged(swaps):
+            assert not lora_layers(lm)
+            assert_near(lm(input_ids=ids).logits, expected, 1e-5)
+        assert lora_layers(lm) == layers
+        assert torch.equal(lm(input_ids=ids).logits, expected)
+        assert all(torch.equal(layer.base_layer.weight, w) for layer, w in zip(layers, frozen, strict=True))
+        lora_b = layers[0].lora_B["default"].weight
+        lora_b.mul_(3)  # an update: it is merged anew
+        expected = lm(input_ids=ids).logits
+        with merged(swaps):
+            assert_near(lm(input_ids=ids).logits, expected, 1e-5)
+
+
+def test_layers_are_not_merged_in_sixteen_bits_switched_off_or_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    for low, off, room in ((True, False, True), (False, True, True), (False, False, False)):
+        lm = fresh("llama").to(torch.bfloat16 if low else torch.float32)
+        with borrowed(lm) as kept:
+            layers = injected(lm)
+            for layer in layers if off else ():
+                layer.enable_adapters(False)
+            monkeypatch.setattr(packed_weights, "MOST_BYTES", packed_weights.MOST_BYTES if room else 1)
+            with merged(kept.brought()):
+                assert lora_layers(lm) == layers
 
 
 def drawn(step: int) -> list[Example]:

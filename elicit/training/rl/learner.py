@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from elicit.decoding.engine import engine_of
 from elicit.models.model import Model
-from elicit.training.lora import load_adapter, save_adapter
+from elicit.training.lora import load_adapter, merged, save_adapter
 from elicit.training.recipe import Recipe
 from elicit.training.saved import save_trained
 from elicit.training.sft import prepare, quick
@@ -53,7 +53,8 @@ class Learner:
 
     @contextmanager
     def decoding(self) -> Iterator[tuple[Model, Tuned | None]]:
-        """The model to sample from: without autocast, which would cast all weights at every step.
+        """The model to sample from: without autocast, which would cast all weights at every step, and with the adapter
+        merged where it can be.
 
         Returns:
             With it the adapter that is to be put on, where an engine has weights of its own: what is trained, as a file
@@ -61,7 +62,8 @@ class Learner:
         """
         with torch.autocast(self.lm.device.type, enabled=False):
             if engine_of(self.base).can.training:
-                yield self.model, None
+                with merged(self.swaps):
+                    yield self.model, None
                 return
             with TemporaryDirectory() as folder:
                 save_adapter(self.lm, self.recipe, Path(folder) / "adapter", self.base.name, torch.float32)

@@ -308,12 +308,11 @@ class _Run:
         sums = torch.zeros(3, device=old.device)  # loss, KL, |Δ log p| to the sampler
         prefix = prefix_of(lm, batch.prompts)
         leaves = prefix.leaves()
-        for start in range(0, len(old), settings.part):
-            rows = slice(start, start + settings.part)
-            for piece in pieces(lm, leaves, batch, rows, settings.segment, checkpointing=settings.checkpointing):
+        for rows, part in batch.parts(settings.part):
+            for piece in pieces(lm, leaves, part, settings.segment, checkpointing=settings.checkpointing):
                 here = rows, piece.columns
-                mask = batch.mask[here]
-                target = batch.tokens[here][mask]
+                mask = part.mask[:, piece.columns]
+                target = part.tokens[:, piece.columns][mask]
                 before = None if first else old[here][mask]
                 reference = None if buffer.reference is None else buffer.reference[here][mask]
                 known = advantage[here][mask], weights[here][mask], before, reference

@@ -266,14 +266,14 @@ class PrefixMatch(Looked):
         """By the likeliest next token after the thought."""
         assert self.student is not None
         batch, _ = self.after(rollouts, following=False)
-        prefix, lm, out = prefix_of(self.student.lm, batch.prompts), self.student.lm, []
-        for start in range(0, len(batch.mask), ROWS):
-            rows = slice(start, start + ROWS)
-            # A token's state is the one that chooses the next: the column after the last of what was said.
-            moved = replace(batch, mask=batch.mask.roll(1, 1))
-            out += output_logits(lm, hidden_states(lm, prefix, moved, rows)).argmax(-1).tolist()
+        prefix, lm = prefix_of(self.student.lm, batch.prompts), self.student.lm
+        # A token's state is the one that chooses the next: the column after the last of what was said.
+        moved = replace(batch, mask=batch.mask.roll(1, 1))
+        said = torch.empty_like(batch.question)
+        for rows, part in moved.parts(ROWS):
+            said[rows] = output_logits(lm, hidden_states(lm, prefix, part)).argmax(-1)
         true = [int(r.item.metadata["next"]) for group in rollouts for r in group]
-        return [float(said == following) for said, following in zip(out, true, strict=True)]
+        return [float(one == following) for one, following in zip(said.tolist(), true, strict=True)]
 
 
 def last_box(text: str) -> str | None:

@@ -1,9 +1,9 @@
 """Log-probabilities of completions with their gradient: a question's prompt is computed once for all of its rollouts.
 
 The prompt's keys and values are made in one forward with gradient. Completions, a part of the rows at a time, see
-copies of them, whose gradients add up; one backward through the prompt then takes them on. All completions are padded
-at the right to one length, so that no update brings another shape to a CPU's kernels; causality keeps padding from
-mattering.
+copies of them, whose gradients add up; one backward through the prompt then takes them on. Completions of like length
+are a part, padded at the right to a multiple of a sixteenth of the limit: few positions are computed for nothing, and
+few shapes come to a CPU's kernels. Causality keeps padding from mattering.
 
 Completions may leave a text at places of their own, as thoughts at the positions of a document do (`Batch.leaving`):
 the text is computed once for all of them, and a row sees its own beginning of it through a mask.
@@ -34,6 +34,9 @@ from elicit.training.output_head import logprobs_and_entropy
 from probes.batching import Padded, right_pad
 from probes.errors import UserError
 from probes.sites import blocks, decoder
+
+WIDTHS = 16  # of parts of a batch, at most
+LEAST_STEP = 8  # positions between two of them, at least
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,20 @@ class Batch:
         texts = Padded(ids, places < ends[:, None], places)
         made = Batch.of(texts, [trunk.of[n] for n in question], completions, limit)
         return replace(made, cut=torch.tensor([trunk.cut[n] for n in question], device=device), lead=tuple(lead))
+
+    def parts(self, size: int) -> Iterator[tuple[Int[Tensor, " n"], Batch]]:
+        """So many rows at a time, the longest first, in as many columns as the first of them needs: their numbers, and
+        they alone."""
+        limit = self.mask.shape[1]
+        step = max(LEAST_STEP, -(-limit // WIDTHS))
+        ends = (self.mask * torch.arange(1, limit + 1, device=self.mask.device)).amax(1)
+        order = ends.argsort(descending=True, stable=True)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            width = min(limit, max(1, -(-int(ends[rows[0]]) // step)) * step)
+            cut = None if self.cut is None else self.cut[rows]
+            tokens, mask = self.tokens[rows, :width], self.mask[rows, :width]
+            yield rows, replace(self, question=self.question[rows], tokens=tokens, mask=mask, cut=cut)
 
 
 @dataclass(frozen=True)
@@ -143,20 +160,18 @@ def _again(forward: Any, held: Any, keys: Tensor, values: Tensor, hidden: Tensor
 
 
 def hidden_states(
-    lm: PreTrainedModel, prefix: Prefix, batch: Batch, rows: slice, *, checkpointing: bool = False
+    lm: PreTrainedModel, prefix: Prefix, batch: Batch, *, checkpointing: bool = False
 ) -> Float[Tensor, "n d_model"]:
-    """The states that choose the real tokens of these rows, row by row."""
-    width = batch.tokens.shape[1]
-    cache = _begun(prefix, batch.question[rows])
-    after = _states(lm, cache, batch, rows, slice(0, width - 1), checkpointing)
-    return _chosen(prefix, batch, rows, slice(0, width - 1), after)
+    """The states that choose the batch's real tokens, row by row."""
+    fed = slice(0, batch.tokens.shape[1] - 1)
+    return _chosen(prefix, batch, fed, _states(lm, _begun(prefix, batch), batch, fed, checkpointing))
 
 
-def _begun(prefix: Prefix, question: Int[Tensor, " rows"]) -> DynamicCache:
+def _begun(prefix: Prefix, batch: Batch) -> DynamicCache:
     """A cache that holds each row's prompt."""
     pairs = prefix.tensors[:-1]
     # index_select: its gradient is summed in one order, that of indexing is not
-    return _cache([t.index_select(0, question) for t in pairs])
+    return _cache([t.index_select(0, batch.question) for t in pairs])
 
 
 def _cache(pairs: Sequence[Tensor]) -> DynamicCache:
@@ -167,11 +182,11 @@ def _cache(pairs: Sequence[Tensor]) -> DynamicCache:
 
 
 def _states(
-    lm: PreTrainedModel, cache: DynamicCache, batch: Batch, rows: slice, fed: slice, checkpointing: bool
+    lm: PreTrainedModel, cache: DynamicCache, batch: Batch, fed: slice, checkpointing: bool
 ) -> Float[Tensor, "rows fed d_model"]:
-    """After the tokens `fed` of these rows, whose prompts and earlier tokens the cache holds; and after the lead."""
-    ids, lead = batch.tokens[rows, fed], len(batch.lead)
-    seen, start = _seen(batch, rows)
+    """After the tokens `fed` of each row, whose prompts and earlier tokens the cache holds; and after the lead."""
+    ids, lead = batch.tokens[:, fed], len(batch.lead)
+    seen, start = _seen(batch)
     first = fed.start + lead
     if lead and fed.start == 0:
         first, ids = 0, torch.cat([ids.new_tensor(batch.lead).expand(len(ids), -1), ids], 1)
@@ -187,13 +202,11 @@ def _states(
     return out[:, lead - 1 :] if lead and fed.start == 0 else out
 
 
-def _seen(batch: Batch, rows: slice) -> tuple[Bool[Tensor, "rows width"], Int[Tensor, " rows"]]:
+def _seen(batch: Batch) -> tuple[Bool[Tensor, "rows width"], Int[Tensor, " rows"]]:
     """Which columns of their prompts rows see, and the position of what follows them."""
     if batch.cut is None:
-        question = batch.question[rows]
-        return batch.prompts.mask[question], batch.prompts.positions[question, -1] + 1
-    cut = batch.cut[rows]
-    return batch.prompts.positions[batch.question[rows]] < cut[:, None], cut
+        return batch.prompts.mask[batch.question], batch.prompts.positions[batch.question, -1] + 1
+    return batch.prompts.positions[batch.question] < batch.cut[:, None], batch.cut
 
 
 def _columns(fed: slice) -> slice:
@@ -201,17 +214,17 @@ def _columns(fed: slice) -> slice:
     return slice(fed.start + (fed.start > 0), fed.stop + 1)
 
 
-def _chosen(prefix: Prefix, batch: Batch, rows: slice, fed: slice, after: Tensor) -> Float[Tensor, "n d_model"]:
+def _chosen(prefix: Prefix, batch: Batch, fed: slice, after: Tensor) -> Float[Tensor, "n d_model"]:
     """Of the states those that choose a real token."""
     if fed.start == 0 and not batch.lead:
-        after = torch.cat([prefix.tensors[-1].index_select(0, batch.question[rows])[:, None], after], 1)
-    chosen: Tensor = after[batch.mask[rows, _columns(fed)]]
+        after = torch.cat([prefix.tensors[-1].index_select(0, batch.question)[:, None], after], 1)
+    chosen: Tensor = after[batch.mask[:, _columns(fed)]]
     return chosen
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some positions of some rows: the states that choose their real tokens, and how a loss of them goes back."""
+    """Some positions of a batch: the states that choose their real tokens, and how a loss of them goes back."""
 
     columns: slice
     hidden: Float[Tensor, "n d_model"]
@@ -219,29 +232,29 @@ class Piece:
 
 
 def pieces(
-    lm: PreTrainedModel, leaves: Prefix, batch: Batch, rows: slice, segment: int, *, checkpointing: bool = False
+    lm: PreTrainedModel, leaves: Prefix, batch: Batch, segment: int, *, checkpointing: bool = False
 ) -> Iterator[Piece]:
-    """These rows in segments of so many positions, the last first; 0: in one piece.
+    """A batch in segments of so many positions, the last first; 0: in one piece.
 
     A piece's backward is called before the next one is asked for.
     """
-    segments = _segments(batch, rows, segment)
+    segments = _segments(batch, segment)
     if len(segments) == 1:
-        hidden = hidden_states(lm, leaves, batch, rows, checkpointing=checkpointing)
+        hidden = hidden_states(lm, leaves, batch, checkpointing=checkpointing)
         yield Piece(slice(0, batch.tokens.shape[1]), hidden, torch.autograd.backward)
         return
-    question, before, lead = batch.question[rows], batch.prompts.ids.shape[1], len(batch.lead)
+    before, lead = batch.prompts.ids.shape[1], len(batch.lead)
     with torch.no_grad():
-        cache = _begun(leaves, question)
+        cache = _begun(leaves, batch)
         for fed in segments[:-1]:
-            _states(lm, cache, batch, rows, fed, False)
+            _states(lm, cache, batch, fed, False)
         held = _pairs(cache)
     waiting = [torch.zeros_like(t) for t in held]
     for fed in reversed(segments):
         end = before + fed.start + (lead if fed.start else 0)
         past = [t[:, :, :end].detach().requires_grad_() for t in held]
         cache = _cache(past)
-        after = _states(lm, cache, batch, rows, fed, checkpointing)
+        after = _states(lm, cache, batch, fed, checkpointing)
         own = [t[:, :, end:] for t in _pairs(cache)]
 
         def backward(loss: Tensor, fed: slice = fed, end: int = end, past: Any = past, own: Any = own) -> None:
@@ -250,10 +263,10 @@ def pieces(
             for wait, leaf in zip(waiting, past, strict=True):
                 wait[:, :, :end] += leaf.grad
 
-        yield Piece(_columns(fed), _chosen(leaves, batch, rows, fed, after), backward)
+        yield Piece(_columns(fed), _chosen(leaves, batch, fed, after), backward)
     for leaf, wait in zip(leaves.tensors[:-1], waiting, strict=True):
         if leaf.requires_grad:
-            grad = torch.zeros_like(leaf).index_add_(0, question, wait[:, :, :before])
+            grad = torch.zeros_like(leaf).index_add_(0, batch.question, wait[:, :, :before])
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
 
 
@@ -262,12 +275,12 @@ def _pairs(cache: DynamicCache) -> list[Tensor]:
     return [t for layer in layers for t in (layer.keys, layer.values) if t is not None]
 
 
-def _segments(batch: Batch, rows: slice, segment: int) -> list[slice]:
+def _segments(batch: Batch, segment: int) -> list[slice]:
     """The tokens that are fed to the model, cut; those after the longest answer's are left out where they are cut."""
     end = batch.tokens.shape[1] - 1
     if not 0 < segment < end:
         return [slice(0, end)]
-    longest = max(int(batch.mask[rows].sum(1).max()) - 1, 1)
+    longest = max(int(batch.mask.sum(1).max()) - 1, 1)
     return [slice(n, min(n + segment, end)) for n in range(0, longest, segment)]
 
 
@@ -278,13 +291,12 @@ def logprobs(
     """Log-probabilities of all tokens without gradient, in the shapes of the loss; 0 where there is no token."""
     prefix = prefix_of(lm, batch.prompts)
     out = torch.zeros(batch.mask.shape, device=batch.mask.device)
-    for start in range(0, len(out), part):
-        rows = slice(start, start + part)
-        cache = _begun(prefix, batch.question[rows])
-        for fed in _segments(batch, rows, segment):
-            where = rows, _columns(fed)
-            hidden = _chosen(prefix, batch, rows, fed, _states(lm, cache, batch, rows, fed, False))
-            mask = batch.mask[where]
-            found, _ = logprobs_and_entropy(lm, hidden, batch.tokens[where][mask], temperature)
-            out[where] = torch.zeros_like(out[where]).masked_scatter_(mask, found)
+    for rows, some in batch.parts(part):
+        cache = _begun(prefix, some)
+        for fed in _segments(some, segment):
+            columns = _columns(fed)
+            hidden = _chosen(prefix, some, fed, _states(lm, cache, some, fed, False))
+            mask = some.mask[:, columns]
+            found, _ = logprobs_and_entropy(lm, hidden, some.tokens[:, columns][mask], temperature)
+            out[rows, columns] = torch.zeros(mask.shape, device=out.device).masked_scatter_(mask, found)
     return out

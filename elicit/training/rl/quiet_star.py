@@ -391,7 +391,7 @@ class _Run:
         prefix = prefix_of(lm, batch.prompts, every=True)
         leaves = prefix.leaves()
         with with_rows(lm, self.tokens * settings.token_scale):
-            hidden = hidden_states(lm, leaves, batch, slice(None), checkpointing=settings.checkpointing)
+            hidden = hidden_states(lm, leaves, batch, checkpointing=settings.checkpointing)
         found = losses(lm, self.head, leaves.tensors[-1], hidden, thoughts, settings.temperature)
         loss = found.ahead / (rows * settings.ahead)
         loss = loss + settings.policy * found.thoughts / (rows * settings.thought_tokens)

@@ -22,7 +22,7 @@ class Settings:
             (strictly on-policy).
         reward: terms of `elicit.training.rl.rewards`, joined by +.
         temperature: of sampling, and of the policy that is trained.
-        max_new_tokens: limit of a rollout; all updates compute so many positions.
+        max_new_tokens: limit of a rollout.
         advantage, aggregate: names of `elicit.training.rl.losses`.
         control_weight: α of DeGRPO, the weight of each rollout's first token, whose surrogate is then normalised apart
             from those of the others (`elicit.training.rl.losses.relative_weights`); None: it is a token as any other.
