@@ -5,6 +5,8 @@
     '#1f2933': '#e4e8ed', '#7b8794': '#98a4b1', '#e4e7eb': '#323c47', '#cbd2d9': '#4b5865', '#2563a8': '#6ea8ea',
     '#d97706': '#f0a24a', '#2f855a': '#6cc291', '#c53030': '#f08a8a',
   };
+  // Without the button that sends a figure to a server of Plotly's.
+  const CONFIG = { displaylogo: false, showSendToCloud: false, plotlyServerURL: '', responsive: true };
   const root = document.documentElement;
   const button = document.getElementById('theme');
   const preferred = matchMedia('(prefers-color-scheme: dark)');
@@ -26,7 +28,7 @@
         layout[key] = { gridcolor: DARK['#e4e7eb'], zerolinecolor: DARK['#e4e7eb'], ...layout[key] };
       }
     }
-    Plotly.react(box.querySelector('.chart'), data, layout, { displaylogo: false, responsive: true });
+    Plotly.react(box.querySelector('.chart'), data, layout, CONFIG);
     box.dataset.drawn = dark() ? 'dark' : 'light';
   }
 
