@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from probes.description import FLOAT_BITS, Base, Part
 from probes.errors import UserError
 from probes.finite import check_tensors
 from probes.sites import width
@@ -136,6 +137,11 @@ class Mixing:
     def digest(self) -> str:
         """Over all tensors."""
         return digest(self)
+
+    def description(self, base: Base) -> list[Part]:
+        """Its numbers in single precision."""
+        count = self.tokens.numel() + sum(t.numel() for t in self.head.values())
+        return [Part("a mixing head and its marks", float(FLOAT_BITS * count))]
 
     def check(self, lm: PreTrainedModel) -> None:
         """Refuse a model of another width.

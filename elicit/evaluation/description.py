@@ -74,9 +74,11 @@ def describe(handle: Elicited, base: Base) -> list[Part]:
             parts.append(Part(what, one_of(n)))
     for one in handle.interventions:
         parts += one.description(base)
-    if handle.adapter is not None:
-        told = handle.options.get(SIGNAL)
-        parts += handle.adapter.description(base) if told is None else [Part(**part) for part in told]
+    trained = [one for one in (handle.adapter, handle.mixing) if one is not None]
+    if trained and (told := handle.options.get(SIGNAL)) is not None:
+        parts += [Part(**part) for part in told]
+    else:
+        parts += [part for one in trained for part in one.description(base)]
     if handle.partner is not None:
         parts += handle.partner.description(base)
     return parts

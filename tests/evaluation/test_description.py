@@ -21,8 +21,10 @@ from elicit.decoding.decoders import (
     Forced,
     Greedy,
     Hybrid,
+    ModeGate,
     Power,
     PowerRollouts,
+    Quiet,
     RngStream,
     Sampling,
     Tools,
@@ -46,7 +48,7 @@ from tests.support.toys import toy_task
 
 HANDLES: tuple[Decoder, ...] = (
     Greedy(), Branching(3), Sampling(4), Sampling(4, top_p=0.9), Power(), PowerRollouts(), Forced(), Hybrid(),
-    Tools((("recall", "Say what you know."),)),
+    Tools((("recall", "Say what you know."),)), Quiet(), ModeGate(3, 4),
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from elicit.decoding.decoders.greedy import GreedyPolicy
 from elicit.decoding.decoders.sampling import RngStream, rng_stream
 from elicit.decoding.loop import Policy
+from probes.description import Base, Part, one_of, stated
 from probes.errors import UserError, unknown
 
 RULES = {"coin": "heads with probability `rate`, by question", "entropy": "entropy of at least `threshold` nats"}
@@ -74,6 +75,10 @@ class ModeGate:
         ):
             if not ok:
                 raise UserError(f"{name} = {getattr(self, name)!r} was given to a mode gate; give {expected}")
+
+    def description(self, base: Base) -> list[Part]:
+        numbers = stated(self, "short", "think", "rate" if self.by == "coin" else "threshold")
+        return [Part(f"by {self.by}", one_of(len(RULES))), *numbers]
 
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         return ModeGatePolicy(self, rng_streams)

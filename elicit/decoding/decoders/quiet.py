@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy
+from probes.description import Base, Part, stated
 from probes.errors import UserError
 
 
@@ -41,6 +42,9 @@ class Quiet:
     def thoughts(self, tokens: int) -> int:
         """How many come before the first so many tokens."""
         return -(-tokens // self.every) if self.every else min(1, tokens)
+
+    def description(self, base: Base) -> list[Part]:
+        return stated(self, "thought_tokens", "every")
 
     def policy(self, rng_streams: Sequence[RngStream | str], vocab_size: int) -> Policy:
         """None: what is chosen among is not the model's own law.
