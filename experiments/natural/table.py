@@ -10,7 +10,7 @@ from typing import Any
 from elicit.evaluation.metrics.format import weights, with_interval
 from elicit.methods import cot_decoding
 from elicit.methods.compare import Comparison
-from elicit.report.comparison import HEAD, compare_runs, remarks, rows_of
+from elicit.report.comparison import HEAD, compare_runs, head_of, remarks, rows_of
 from experiments.markdown import markdown
 from experiments.natural.settings import METHODS, MODELS, TASKS
 from probes.files import write_whole
@@ -72,7 +72,8 @@ def shown(kept: Mapping[str, Any]) -> str:
 def lines(one: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows of a model on a task, each rule on the same branches below the method whose branches they are."""
     out: list[tuple[str, ...]] = []
-    rows = [tuple(row) for row in rows_of(one)]
+    head = head_of(one)  # with a column more where forward passes are not one a token
+    rows = [tuple(cell for name, cell in zip(head, row, strict=True) if name in HEAD) for row in rows_of(one)]
     for row, of in zip(rows, one["arms"], strict=True):
         out.append(row)
         if of["arm"] == cot_decoding.NAME:

@@ -22,7 +22,7 @@ def asked(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(MODELS, str(tiny_folder), "qa")
     for name, value in (("README", tmp_path / "README.md"), ("RESULT", tmp_path / "natural.json")):
         monkeypatch.setattr(table, name, value)
-    (tmp_path / "README.md").write_text(f"Before.\n{table.BEGIN}\nold\n{table.END}\nAfter.\n")
+    (tmp_path / "README.md").write_text(f"Before.\n{table.BEGIN}\nformer\n{table.END}\nAfter.\n")
     rows = [{"id": str(n), "question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(40)]
     (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
     words = ["--model", str(tiny_folder), "--task", "multiarith=sums.jsonl", "--limit", "4", "--max-new-tokens", "6"]
@@ -36,7 +36,8 @@ def test_what_ended_is_kept_and_found_again(asked: list[str], tiny_folder: Path,
     (one,) = kept["tables"].values()
     assert [row["arm"] for row in one["arms"]] == CHEAP.split(",") and one["items"] == 4
     assert {"vote", "oracle"} <= {rule["rule"] for rule in one["rules"]}
-    assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text
+    assert text.startswith("Before.\n") and text.endswith("After.\n") and "former" not in text
+    assert len({line.count("|") for line in text.split("\n\n")[0].splitlines() if line.startswith("|")}) == 1
     assert one["model"]["sha256"][:12] in text and "multiarith=sums.jsonl" in text
     samples = sorted((tmp_path / "runs").glob(f"compare-*/{RUNS}/*/metrics.json"))
     before = [file.stat().st_mtime_ns for file in samples]
