@@ -47,7 +47,8 @@ CLICK = """async () => {
     for (const [curveNumber, trace] of (chart._fullData ?? []).entries()) {
       const points = trace.z ? trace.z.flatMap((row, i) => row.map((_, j) => [i, j])) : [...(trace.x ?? [])].keys();
       for (const pointNumber of [...points].slice(0, 8)) {
-        try { Plotly.Fx.hover(chart, [{ curveNumber, pointNumber }]); } catch (error) { if (!trace.z) throw error; }
+        const at = trace.xaxis + trace.yaxis;
+        try { Plotly.Fx.hover(chart, [{ curveNumber, pointNumber }], at); } catch (error) { if (!trace.z) throw error; }
         for (const one of chart.querySelectorAll('.hovertext')) seen.push(one.textContent);
       }
     }
