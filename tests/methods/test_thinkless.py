@@ -177,7 +177,7 @@ def test_a_training_begins_where_the_warm_up_ended(talker: Model, task: Task, he
         ({"objective": "degrop"}, "unknown objective 'degrop'; did you mean degrpo"),
         ({"gamma": 2.0}, "gamma = 2.0 was given to thinkless"),
         ({"gamma": math.nan}, "gamma = nan was given"),
-        ({"alpha": -0.1}, "alpha = -0.1 was given"),
+        ({"control_weight": -0.1}, "control_weight = -0.1 was given"),
         ({"max_new_tokens": 0}, "max_new_tokens = 0 was given to thinkless; give 2 or more"),
         ({"rollout_tokens": 0}, "max_new_tokens = 0 was given; give at least 2"),
         ({"updates": 0}, "updates = 0 was given"),

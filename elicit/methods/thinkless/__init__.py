@@ -75,7 +75,7 @@ class Asked:
     short: str
     think: str
     gamma: float
-    alpha: float
+    control_weight: float
     questions: int
     warm_steps: int
     warm_rows: int
@@ -92,7 +92,7 @@ class Asked:
                 0 <= self.gamma < 2,
                 "0 (thinking costs nothing) or more, below 2 (a right answer beats a wrong one)",
             ),
-            ("alpha", 0 <= self.alpha < math.inf, "0 (the mode is not trained) or more"),
+            ("control_weight", 0 <= self.control_weight < math.inf, "0 (the mode is not trained) or more"),
             ("questions", self.questions >= 1, "1 or more"),
             ("warm_steps", self.warm_steps >= 0, "0 (the model knows its control tokens) or more"),
             ("check", self.check >= 1, "1 or more"),
@@ -110,7 +110,7 @@ def fit(
     short: str = "",
     think: str = "",
     gamma: float = 0.5,
-    alpha: float = 0.01,
+    control_weight: float = 0.01,
     questions: int = 32,
     warm_steps: int = 24,
     warm_rows: int = 4,
@@ -151,7 +151,7 @@ def fit(
         short, think: the control tokens, each one token; "": the tokenizer's own, or spare ones
             (`elicit.methods.thinkless.control_tokens`).
         gamma: γ, what a right answer loses by having thought.
-        alpha: α, the weight of the control token (`degrpo`).
+        control_weight: α, the weight of the control token (`degrpo`).
         questions: fit items that are trained on, the first ones.
         warm_steps, warm_rows, warm_lr: of the warm-up (`elicit.training.recipe.Recipe`); 0 steps: none, for a model
             that knows its control tokens.
@@ -170,7 +170,7 @@ def fit(
             that begins answers itself; as `elicit.training.rl.loop.train`.
     """
     asked = Asked(
-        objective=objective, short=short, think=think, gamma=gamma, alpha=alpha, questions=questions,
+        objective=objective, short=short, think=think, gamma=gamma, control_weight=control_weight, questions=questions,
         warm_steps=warm_steps, warm_rows=warm_rows, warm_lr=warm_lr, check=check, checked=checked,
     )  # fmt: skip
     settings = Settings(
@@ -178,7 +178,7 @@ def fit(
         temperature=temperature, max_new_tokens=rollout_tokens, advantage=advantage, aggregate=aggregate,
         clip_low=clip_low, clip_high=clip_high, kl=kl, entropy=entropy, lr=lr, rank=rank, part=part or group,
         preflight=group, seed=seed, checkpointing=checkpointing, segment=segment, rollout_rows=rollout_rows,
-        save_every=save_every, state_every=state_every, control_weight=_weight(objective, alpha),
+        save_every=save_every, state_every=state_every, control_weight=_weight(objective, control_weight),
     )  # fmt: skip
     if items is None:
         raise UserError(f"{NAME} trains on fit items of a task; give items")
@@ -327,7 +327,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         warmed = _warmed(model, items, handle.prompt, tokens, asked, settings, None)
     shared: dict[str, Any] = {"prompt": options["prompt"], "max_new_tokens": limit}
     out = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
-    other = replace(settings, control_weight=_weight("grpo", asked.alpha))
+    other = replace(settings, control_weight=_weight("grpo", asked.control_weight))
     if asked.objective == "degrpo":
         plain = replace(asked, objective="grpo")
         out[PLAIN] = _fitted(PLAIN, model, items, None, other, plain, options["prompt"], limit, tokens, warmed)
