@@ -1,4 +1,4 @@
-"""Answers before whose tokens the model thinks, and is not heard (Quiet-STaR, arXiv 2403.09629, section 4).
+"""Answers before whose tokens the model thinks, and is not heard (Quiet-STaR, arXiv 2403.09629).
 
 Before a token is chosen all rows write a thought greedily, between two learned tokens, and its prediction is mixed with
 the one that there is without it (`elicit.decoding.mixing`). Then the thought is forgotten: neither later thoughts nor
