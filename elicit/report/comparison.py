@@ -154,8 +154,9 @@ def _bottom_lines(
         values = {name: np.array([one[item] for item in shared]) for name, one in scores.items()}
         graded = {key: one for run in (arm.run, reference.run) for key, one in run.metrics["arms"].items()}
         why_not = not_stated(graded, arm.run.metrics["items"])
-        known = {"recovered": recovered[arm.name], "seed": seed, "not_stated": why_not}
-        out[arm.name] = bottom_line(arm.name, values, start=reference.name, **known)
+        out[arm.name] = bottom_line(
+            arm.name, values, start=reference.name, recovered=recovered[arm.name], seed=seed, not_stated=why_not
+        )
     return out
 
 
