@@ -90,7 +90,10 @@ def task_names() -> dict[str, str]:
 def _inline(name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Cut `name:key=value,key=value` apart; values are JSON where they can be."""
     base, colon, tail = name.partition(":")
-    if not colon:
+    drive, inner, rest = tail.partition(":")
+    if inner and Path(f"{base}:{drive}").is_file():  # a path may hold a colon
+        base, tail = f"{base}:{drive}", rest
+    elif not colon or Path(name).is_file():
         return name, params
     return base, {**_pairs(tail), **params}
 
