@@ -197,7 +197,7 @@ def _fitted(
         made = trl.train(model, chosen, settings, folder, given=asked["trl"], **put_to)
     else:
         made = train(model, chosen, settings, folder, **put_to)
-    found = {
+    found: dict[str, Any] = {
         "folder": folder.name,
         "examples": [item.id for item in chosen],
         "answers": [item.answer for item in chosen],
@@ -207,7 +207,7 @@ def _fitted(
         "summary": summary(made.curve),
         "curve": columns(made.curve),
     }
-    options = {"prompt": prompt, "asked": dict(asked), "settings": settings.kept(), "found": found}
+    options: dict[str, Any] = {"prompt": prompt, "asked": dict(asked), "settings": settings.kept(), "found": found}
     options[SEEN] = seen(chosen)
     if told := of_rewards(found["summary"], len(chosen), len(items.task.solved)):
         options[SIGNAL] = told
