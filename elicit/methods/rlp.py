@@ -213,8 +213,8 @@ def _fitted(
     options: dict[str, Any] = {
         "prompt": prompt, "asked": asdict(texts), "settings": settings.kept(), "found": found,
     }  # fmt: skip
-    if bits := of_rewards(found.get("summary", {})):
-        options[SIGNAL] = bits
+    if rewarded := of_rewards(found.get("summary", {})):
+        options[SIGNAL] = rewarded
     if read_items is not None:
         options[SEEN] = seen(read_items)
     return Elicited(model, name, put_to, Greedy(max_new_tokens), adapter=adapter, options=options)

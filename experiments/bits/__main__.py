@@ -83,8 +83,8 @@ def table(given: argparse.Namespace) -> None:
     print(f"\n{ratio(reached[LATENT], reached[ABSENT], max(row['bits'] for row in _kept(ABSENT)['rows']))}")
     if (HERE / f"{VECTOR}.json").is_file():
         found = _kept(VECTOR)
-        rows = [(str(r["a coordinate"]), f"{r['bits']:,.0f}", _right(r["right"], found["n"])) for r in found["rows"]]
-        print(f"\n**a direction**\n\n{markdown(('bits a coordinate', 'bits', 'right [95%]'), rows)}")
+        shown = [(str(r["a coordinate"]), f"{r['bits']:,.0f}", _right(r["right"], found["n"])) for r in found["rows"]]
+        print(f"\n**a direction**\n\n{markdown(('bits a coordinate', 'bits', 'right [95%]'), shown)}")
 
 
 def ratio(latent: Reach, absent: Reach, spent: float) -> str:

@@ -85,7 +85,7 @@ def curve_of(
     tokenizer = model.tokenizer
     kept = [step for step in KEPT if step <= how.steps]
 
-    def save(step: int, loss: float, rate: float) -> None:
+    def save(step: int, loss: float, tokens_per_second: float) -> None:
         progress.advance(1, 0)
         if step + 1 in kept:
             save_trained(lm, tokenizer, how, step_folder(folder, step + 1), model.name, torch.bfloat16)
