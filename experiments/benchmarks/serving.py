@@ -9,7 +9,7 @@ that steered and unsteered requests share batches. Before and after, the same qu
 in batches of as many rows without a server: their rate is what the server's is compared with. Told are requests that
 failed, answers that differ from those of the batches (in float32 there are none), tokens/s, the median and the 95th
 percentile of seconds, with `--stream` also to the first part of an answer, and what the server's process holds in
-memory and open files: before the first request, after a tenth of the time, and near the end.
+memory and open files: before the first request, and after each tenth of the time.
 """
 
 from __future__ import annotations
@@ -160,10 +160,9 @@ async def clients(
             differ += text != expected[arm][place]
 
     async def watch() -> None:
-        await asyncio.sleep(given.seconds / 10)
-        held.append((server.memory_info().rss, server.num_fds()))
-        await asyncio.sleep(given.seconds * 0.85)
-        held.append((server.memory_info().rss, server.num_fds()))
+        for _ in range(9):
+            await asyncio.sleep(given.seconds / 10)
+            held.append((server.memory_info().rss, server.num_fds()))
 
     limits = httpx.Limits(max_connections=given.clients)
     async with httpx.AsyncClient(timeout=600, limits=limits) as http:
@@ -173,8 +172,8 @@ async def clients(
     return {
         "seconds": round(seconds, 1), "requests": len(took), "failed": failed, "texts that differ": differ,
         **begins, "seconds to an answer, median and 95%": _middle(took), "tokens/s": round(spent / seconds, 1),
-        "MB held before, early, late": ", ".join(f"{rss / 1e6:.0f}" for rss, _ in held),
-        "open files before, early, late": ", ".join(str(count) for _, count in held),
+        "MB held before, and after each tenth of the time": ", ".join(f"{rss / 1e6:.0f}" for rss, _ in held),
+        "open files": ", ".join(str(count) for _, count in held),
     }  # fmt: skip
 
 
