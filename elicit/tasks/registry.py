@@ -91,9 +91,9 @@ def _inline(name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Cut `name:key=value,key=value` apart; values are JSON where they can be."""
     base, colon, tail = name.partition(":")
     drive, inner, rest = tail.partition(":")
-    if inner and Path(f"{base}:{drive}").is_file():  # a path may hold a colon
+    if inner and file_named(f"{base}:{drive}"):  # a path may hold a colon
         base, tail = f"{base}:{drive}", rest
-    elif not colon or Path(name).is_file():
+    elif not colon or file_named(name):
         return name, params
     return base, {**_pairs(tail), **params}
 
