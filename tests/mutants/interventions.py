@@ -15,7 +15,7 @@ INTERVENTIONS = (
     ),
     Fault(
         "steer: prefill alone",
-        "steering/interventions.py",
+        "steering/when.py",
         "return self.decay ** (step - self.first) if self.first is not None and self.decay != 1.0 else 1.0",
         "return 0.0",
         "every step is steered, not the prompt alone",
@@ -23,7 +23,7 @@ INTERVENTIONS = (
     ),
     Fault(
         "steer: one step longer",
-        "steering/interventions.py",
+        "steering/when.py",
         "if self.stop is not None and step >= self.stop:",
         "if self.stop is not None and step > self.stop:",
         "steps(n) are n steps",
@@ -31,7 +31,7 @@ INTERVENTIONS = (
     ),
     Fault(
         "steer: padding moved",
-        "steering/interventions.py",
+        "steering/when.py",
         "return weight if frame.valid is None else weight * frame.valid",
         "return weight",
         "padding is not steered",

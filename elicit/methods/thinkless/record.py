@@ -10,7 +10,7 @@ import numpy as np
 from elicit.evaluation.run.run import Run
 from elicit.methods.thinkless.modes import SHORT, THINK, figure
 from elicit.training.rl.curve import figure as training_figure
-from probes.figures import table
+from probes.figures import noted, table
 from probes.statistics import proportion_interval
 
 NAME, PLAIN = "thinkless", "plain GRPO"
@@ -75,7 +75,7 @@ def findings(run: Run) -> list[Any]:
         note = "Arms whose every answer begins with a control token; gates have the rate that was found on dev items."
         out += [
             "<h2>When it thinks</h2>",
-            f"<p class='note'>{note}</p>",
+            noted(note),
             table(("arm", "thinks [95%]", "right, %"), rows),
         ]
     if PLAIN in found:
