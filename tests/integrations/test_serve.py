@@ -106,6 +106,30 @@ def test_a_request_gets_what_it_gets_alone_and_what_evaluations_get(server: Runn
             assert [[b["text"] for b in one.json()["elicit"]["branches"]] for one in found] == expected
 
 
+def test_what_is_given_back_is_what_the_method_chose(server: Running, model: Model) -> None:
+    handle = handles(model)["cot-decoding"]
+    items = free_text(QUESTIONS)
+    drafts = handle.respond([handle.prompt_ids(item) for item in items], ["text"] * len(items), [i.id for i in items])
+    chosen = [handle.chosen(some, "text", item=item.id) for some, item in zip(drafts, items, strict=True)]
+    assert {verdict.branch for _, verdict in chosen} - {0}  # else any branch would do
+    for question, (traces, verdict) in zip(QUESTIONS, chosen, strict=True):
+        (expected,) = (trace.text for trace in traces if trace.index == verdict.branch)
+        assert text(server.ask("cot-decoding", question, kind="text")) == expected
+
+
+def test_each_answer_ends_at_its_own_stop_strings(server: Running) -> None:
+    whole = [text(server.ask("direct", question)) for question in QUESTIONS]
+    stops = [said[len(said) // 2] for said in whole]
+    calls = [
+        lambda q=question, stop=stop: server.ask("direct", q, **({} if stop is None else {"stop": [stop]}))
+        for question in QUESTIONS
+        for stop in (None, *dict.fromkeys(stops))
+    ]
+    alone = [text(call()) for call in calls]
+    assert [text(one) for one in at_once(calls)] == alone
+    assert len(set(alone)) > len(QUESTIONS)
+
+
 def test_requests_with_plans_share_batches_and_change_nobody(server: Running) -> None:
     plans: list[Any] = [None, [STEER], [{**STEER, "strength": -6.0}], [{**STEER, "first": None, "positions": [0]}]]
     calls = [
