@@ -24,6 +24,8 @@ from elicit.methods.critique_ft.examples import Row
 from elicit.methods.critique_ft.pipeline import DONE, ROWS, _kept
 from elicit.methods.one_shot_rlvr import _kept_choice
 from elicit.methods.sae_steer.corpus import _read
+from elicit.methods.thinkless.control_tokens import ControlTokens
+from elicit.methods.thinkless.modes import Modes
 from elicit.models.gguf import _convert
 from elicit.models.quantised import stored
 from elicit.models.zoo import ORGANISM_FILE, about
@@ -98,6 +100,12 @@ def critiques(name: str) -> Callable[[Path], Path]:
 def read_sampled(file: Path) -> Any:
     with Sampled.open(file, "x") as sampled:
         return sampled.known
+
+
+def read_rollouts(file: Path) -> Any:
+    modes = Modes(file.parent, ControlTokens(3, 4, ("<short>", "<think>"), ("given", "given")))
+    modes.update()
+    return list(read_log(file.parent)), modes.rows
 
 
 def checkpoint_files(folder: Path) -> Path:
@@ -197,8 +205,8 @@ KINDS = (
     Kind("lease of a sweep", lease, lambda f: Lease(f, f.name).mine, "json"),
     Kind("steered request", written("plan.json", {"layer": 1, "vector": [0.5]}), lambda f: plan_fields(str(f)), "json"),
     Kind("model (GGUF)", gguf_model, read_gguf_model, dear=True),
-    Kind("rollouts of a training", written(LOG, {"item": "a", "reward": 1.0}, {"item": "b"}),
-         lambda f: list(read_log(f.parent)), "jsonl"),
+    Kind("rollouts of a training", written(LOG, *({"item": "a", "update": 0, "tokens": [n], "score": 1} for n in (3, 4))),
+         read_rollouts, "jsonl"),
     Kind("sampled answers", written("sampled.jsonl", {"x": [[{"text": "a"}]]}, {"y": []}), read_sampled, "jsonl"),
     Kind("state of TRL's SFT", written(trl_sft.STATE, [POINT, POINT]), lambda f: trl_sft._kept(f.parent), "json"),
     Kind("critiques of a fit: rows", critiques(ROWS), lambda f: _kept(f.parent), "jsonl"),

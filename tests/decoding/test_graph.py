@@ -225,7 +225,7 @@ def test_in_bfloat16_it_is_no_further_from_float32_than_generate() -> None:
     further, whole = torch.cat(ours) - torch.cat(theirs), float(torch.cat(theirs).mean())
     error = float(further.std()) / len(further) ** 0.5
     assert error < 0.04 * whole  # it can tell
-    assert float(further.mean()) <= 2 * error
+    assert float(further.mean()) <= 3 * error
 
 
 def test_errors_name_the_arm() -> None:

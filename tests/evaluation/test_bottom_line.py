@@ -151,7 +151,7 @@ def test_several_methods_in_one_sentence() -> None:
     assert several({"b": lines["b"]}) == lines["b"].sentence
     assert set(rule.OF_SEVERAL) == {
         rule.NO_START, rule.WORSE, rule.NOTHING, rule.UNDECIDED, rule.GAINED, rule.UNCONTROLLED, rule.BEATS,
-        rule.RANDOM, rule.OTHER,
+        rule.RANDOM, rule.OTHER, rule.NO_VERDICTS,
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from elicit.methods import thinkless
 from elicit.methods.thinkless.control_tokens import ControlTokens, control_tokens
 from elicit.methods.thinkless.gates import as_often, threshold
 from elicit.methods.thinkless.modes import ModeReward, collapsed
-from elicit.methods.thinkless.warm_up import NAME as WARMED
+from elicit.methods.thinkless.warm_up import CALLED as WARMED
 from elicit.methods.thinkless.warm_up import examples
 from elicit.models import Model, load_model
 from elicit.models.prompts import Prompt

@@ -29,7 +29,7 @@ from probes.errors import UserError
 from probes.files import digest
 from steering.adapters import Tuned
 
-NAME = "thinkless: warm-up"
+CALLED = "thinkless: warm-up"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def answering(model: Model, put: Prompt, limit: int) -> dict[str, Elicited]:
             "answer; give a prompt without"
         )
     puts = {SHORT: replace(put, trigger=DIRECT_ANSWER), THINK: put.thinking()}
-    return {mode: Elicited(model, f"{NAME}, {mode}", one, Greedy(limit)) for mode, one in puts.items()}
+    return {mode: Elicited(model, f"{CALLED}, {mode}", one, Greedy(limit)) for mode, one in puts.items()}
 
 
 def examples(
@@ -116,8 +116,8 @@ def warm_up(
     folder = folder_for("thinkless-warm-up", items.task.name, model.name, [recipe.kept(), about])
 
     def on_step(step: int, loss: float, tokens_per_second: float) -> None:
-        (progress or Silent()).training(NAME, step + 1, recipe.steps, f"loss {loss:.2f}")
-        measure(progress, NAME, step, {"loss": loss, "tokens_per_second": tokens_per_second})
+        (progress or Silent()).training(CALLED, step + 1, recipe.steps, f"loss {loss:.2f}")
+        measure(progress, CALLED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
 
     with to_train(model.lm, recipe.rank) as lm:
         batch = batches(every, recipe.rows, recipe.width, recipe.seed)
