@@ -205,7 +205,7 @@ KINDS = (
     Kind("lease of a sweep", lease, lambda f: Lease(f, f.name).mine, "json"),
     Kind("steered request", written("plan.json", {"layer": 1, "vector": [0.5]}), lambda f: plan_fields(str(f)), "json"),
     Kind("model (GGUF)", gguf_model, read_gguf_model, dear=True),
-    Kind("rollouts of a training", written(LOG, *({"item": "a", "update": 0, "tokens": [n], "score": 1} for n in (3, 4))),
+    Kind("rollouts of a training", written(LOG, *({"update": 0, "tokens": [n], "score": 1} for n in (3, 4))),
          read_rollouts, "jsonl"),
     Kind("sampled answers", written("sampled.jsonl", {"x": [[{"text": "a"}]]}, {"y": []}), read_sampled, "jsonl"),
     Kind("state of TRL's SFT", written(trl_sft.STATE, [POINT, POINT]), lambda f: trl_sft._kept(f.parent), "json"),
