@@ -236,8 +236,9 @@ def infer_kind(golds: Sequence[str | None]) -> Kind:
     return "text"
 
 
-def check_kind(kind: str, known: Sequence[str]) -> None:
-    if kind not in known:
+def check_kind(kind: object, known: Sequence[str]) -> None:
+    """Refuse what names no kind of answer: in a file it may be anything."""
+    if not isinstance(kind, str) or kind not in known:
         raise UserError(f"answer kind {kind!r} was given; give one of {', '.join(known)}")
 
 

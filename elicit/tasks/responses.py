@@ -97,8 +97,6 @@ def _response(where: str, line: str) -> Response:
     if not isinstance(response, str):
         raise UserError(f"{where}: no 'response', expected text; add it or remove the line")
     if kind is not None:
-        if not isinstance(kind, str):
-            raise UserError(f"{where}: 'kind' is {kind!r}, expected one of {', '.join(KINDS)}; change or remove it")
         try:
             check_kind(kind, KINDS)
         except UserError as error:
