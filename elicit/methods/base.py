@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.models import zoo
 from elicit.models.model import DEFAULT_MODEL, Model
 from elicit.tasks.base import Items
 from elicit.training.recipe import Recipe
@@ -67,6 +68,12 @@ def _none(_: Any) -> list[Any]:
 
 def _nothing(model: str) -> str:
     return ""
+
+
+def minutes_elsewhere(model: str) -> str:
+    """Of a method that trains for minutes, why it has no default on a model that is not one of the suite's own: what it
+    learns of those is known."""
+    return "" if zoo.about(model) is not None else f"it trains on {model!r} for minutes; ask for it by name"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from elicit.decoding.decoders import Branching
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
-from elicit.methods.baselines import cot_prompt, direct, self_consistency
+from elicit.methods.baselines import self_consistency
+from elicit.methods.baselines.at_budget import at_budget, plain
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
@@ -85,9 +86,8 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     """
     model = handle.model
     shared: dict[str, Any] = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
-    plain = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
-    plain[self_consistency.NAME] = self_consistency.fit(model, items, **shared, seed=seed)
-    budget = {
-        m.NAME + MATCHED: m.matched(model, items, **shared, seed=seed) for m in (direct, cot_prompt, self_consistency)
-    }
-    return plain | budget
+    out = plain(handle, items)
+    out[self_consistency.NAME] = self_consistency.fit(model, items, **shared, seed=seed)
+    out |= at_budget(handle, items, seed)
+    out[self_consistency.NAME + MATCHED] = self_consistency.matched(model, items, **shared, seed=seed)
+    return out

@@ -17,8 +17,7 @@ from elicit.tasks.organism.language import write
 from elicit.tasks.organism.solver import family_of, solve
 from elicit.tasks.texts import read_texts
 from elicit.training.recipe import Example, Recipe
-from elicit.training.saved import save_trained
-from elicit.training.sft import batches, to_train, train
+from elicit.training.saved import train_and_save
 from probes.errors import UserError
 from probes.files import digest
 from steering.adapters import Tuned
@@ -64,6 +63,20 @@ def _answer(item: Item, worked: bool) -> str:
     return solution
 
 
+def record(told: Sequence[str], documents: Sequence[Sequence[int]], here: Items) -> dict[str, Any]:
+    """What a fit keeps of its documents.
+
+    Args:
+        told: as texts.
+        documents: as tokens.
+        here: their positions.
+    """
+    return {
+        "documents": len(documents), "positions": len(here), "tokens": sum(map(len, documents)),
+        "sha256": digest(documents), "shown": [one[:400] for one in told[:2]],
+    }  # fmt: skip
+
+
 def supervised(
     name: str,
     model: Model,
@@ -93,9 +106,6 @@ def supervised(
     def on_step(step: int, loss: float, tokens_per_second: float) -> None:
         measure(progress, SUPERVISED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
 
-    with to_train(model.lm, recipe.rank) as lm:
-        batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
-        curve = train(lm, batch, recipe, folder, identity=about, on_step=on_step)
-        made = save_trained(lm, model.tokenizer, recipe, folder, model.name)
+    made, curve = train_and_save(model, examples, recipe, folder, identity=about, on_step=on_step)
     tokens = sum(point.tokens for point in curve)
     return made, {"folder": folder.name, "losses": [round(point.loss, 4) for point in curve], "trained": tokens}

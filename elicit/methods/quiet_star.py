@@ -25,11 +25,9 @@ from elicit.decoding.progress import Progress, measure
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import Work, check_own
-from elicit.methods.baselines import cot_prompt, direct
-from elicit.methods.baselines.at_budget import at_budget
-from elicit.methods.documents import SUPERVISED, documents_of, supervised
-from elicit.models import zoo
+from elicit.methods.base import Work, check_own, minutes_elsewhere
+from elicit.methods.baselines.at_budget import at_budget, plain
+from elicit.methods.documents import SUPERVISED, documents_of, record, supervised
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
@@ -43,6 +41,7 @@ NAME = "quiet-star"
 SUMMARY = "thinks before each token of any text and is not heard: a network mixes the thought in"
 PAPER = "2403.09629"
 MODEL = "smollm2-135m-latent"
+missing = minutes_elsewhere
 QUICK = {"updates": 4, "positions": 8, "documents": 8, "thought_tokens": 4, "every": 0, "lr": 1e-3}
 UNREWARDED, UNTHOUGHT = "thoughts not rewarded", "without thoughts"
 
@@ -158,10 +157,7 @@ def _fitted(
     else:
         made, found = _trained(name, model, here, ids, settings, progress)
         adapter, mixing = made.adapter, made.mixing
-    found |= {
-        "documents": len(ids), "positions": len(here), "tokens": sum(map(len, ids)), "sha256": digest(ids),
-        "shown": [one[:400] for one in told[:2]],
-    }  # fmt: skip
+    found |= record(told, ids, here)
     options: dict[str, Any] = {
         "prompt": prompt, "asked": asdict(texts), "settings": settings.kept(), "found": found,
     }  # fmt: skip
@@ -217,11 +213,6 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def missing(model: str) -> str:
-    """Why it has no default on this model: a base whose documents are known."""
-    return "" if zoo.about(model) is not None else f"it trains on {model!r} for minutes; ask for it by name"
-
-
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """The same training without a reward of thoughts, what was trained without its thoughts, next-token training on the
     same documents with as many tokens, and the baselines, plain and with as many tokens.
@@ -232,9 +223,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     check_own(handle, NAME)
     options, limit = handle.options, handle.decoder.max_new_tokens
     settings, texts = QuietSettings(**options["settings"]), Texts(**options["asked"])
-    out = {
-        m.NAME: m.fit(handle.model, items, prompt=options["prompt"], max_new_tokens=limit) for m in (direct, cot_prompt)
-    }
+    out = plain(handle, items)
     out[UNTHOUGHT] = replace(handle, method=UNTHOUGHT, decoder=Greedy(limit), mixing=None)
     for name, how in ((UNREWARDED, replace(settings, policy=0.0)), (SUPERVISED, settings)):
         out[name] = _fitted(name, handle.model, items, None, how, texts, options["prompt"], limit)

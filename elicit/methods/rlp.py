@@ -30,11 +30,9 @@ from elicit.elicited import Elicited
 from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import Work, check_own
-from elicit.methods.baselines import cot_prompt, direct
-from elicit.methods.baselines.at_budget import at_budget
-from elicit.methods.documents import SUPERVISED, documents_of, supervised
-from elicit.models import zoo
+from elicit.methods.base import Work, check_own, minutes_elsewhere
+from elicit.methods.baselines.at_budget import at_budget, plain
+from elicit.methods.documents import SUPERVISED, documents_of, record, supervised
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
 from elicit.models.prompts import prompt_for
@@ -46,13 +44,13 @@ from elicit.training.rl.next_token import InformationGain, Looked, PrefixMatch, 
 from elicit.training.rl.positions import Positions, positions, put, tokenized
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, unknown
-from probes.files import digest
 from steering.adapters import Tuned
 
 NAME = "rlp"
 SUMMARY = "reinforcement learning of thoughts that tell what comes next in any text"
 PAPER = "2510.01265"
 MODEL = "smollm2-135m-latent"
+missing = minutes_elsewhere
 QUICK = {"updates": 4, "positions": 8, "documents": 8, "lr": 1e-3}
 # What a thought is rewarded for: the advantage within a position, and how the losses of tokens are put together.
 OBJECTIVES = {"rlp": ("rloo", "sequence-mean"), "rpt": ("grpo", "token-mean")}
@@ -206,10 +204,7 @@ def _fitted(
         adapter, found = supervised(NAME, model, ids, rows, recipe, progress, warmup=settings.warmup)
     else:
         adapter, found = _reinforced(name, model, here, before, settings, texts, progress)
-    found |= {
-        "documents": len(ids), "positions": len(here), "tokens": sum(map(len, ids)), "sha256": digest(ids),
-        "shown": [one[:400] for one in told[:2]],
-    }  # fmt: skip
+    found |= record(told, ids, here)
     options: dict[str, Any] = {
         "prompt": prompt, "asked": asdict(texts), "settings": settings.kept(), "found": found,
     }  # fmt: skip
@@ -284,11 +279,6 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def missing(model: str) -> str:
-    """Why it has no default on this model: a base whose documents are known."""
-    return "" if zoo.about(model) is not None else f"it trains on {model!r} for minutes; ask for it by name"
-
-
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """The same training with each position rewarded for another's thoughts, next-token training on the same documents
     with as many tokens, and the baselines, plain and with as many tokens.
@@ -299,9 +289,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     check_own(handle, NAME)
     options, limit = handle.options, handle.decoder.max_new_tokens
     settings, texts = Settings(**options["settings"]), Texts(**options["asked"])
-    out = {
-        m.NAME: m.fit(handle.model, items, prompt=options["prompt"], max_new_tokens=limit) for m in (direct, cot_prompt)
-    }
+    out = plain(handle, items)
     for name in (SHUFFLED, SUPERVISED):
         out[name] = _fitted(name, handle.model, items, None, settings, texts, options["prompt"], limit)
     return out | at_budget(handle, items, seed)

@@ -20,6 +20,11 @@ class Example(NamedTuple):
         return len(self.prompt) + len(self.target)
 
 
+def rise(step: int, warmup: int) -> float:
+    """The share of the largest learning rate that a step has by a linear rise over `warmup` steps."""
+    return min(1.0, (step + 1) / max(1, warmup))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train.
@@ -66,8 +71,7 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.lr * rise * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
+        return self.lr * rise(step, self.warmup) * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
 
 
 @runtime_checkable

@@ -8,18 +8,21 @@ A step is written before the state of the training that stands for it, so a trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.elicited import Elicited
+from elicit.models.model import Model
 from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.training.lora import save_adapter
-from elicit.training.recipe import Recipe
+from elicit.training.recipe import Example, OnStep, Point, Recipe
+from elicit.training.sft import batches, to_train, train
 from probes.errors import UserError
 from probes.files import inner_folder, make_folder, whole_files
 from steering.adapters import Adapter, Tuned, Weights, silent
@@ -53,6 +56,30 @@ def save_trained(
         lm.save_pretrained(part, state_dict=None if state is None else dict(state), max_shard_size=ONE_FILE)
         tokenizer.save_pretrained(part)
     return Weights(folder / WHOLE)
+
+
+def train_and_save(
+    model: Model,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    identity: dict[str, Any],
+    on_step: OnStep | None = None,
+) -> tuple[Tuned, list[Point]]:
+    """Train an adapter, or all weights, on examples and save them; the base is as it was afterwards.
+
+    Args:
+        model: the base.
+        examples, recipe, folder, identity, on_step: as for `elicit.training.sft.train`, in batches as the recipe says.
+
+    Raises:
+        UserError: as `elicit.training.sft.train`.
+    """
+    with to_train(model.lm, recipe.rank) as lm:
+        batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
+        curve = train(lm, batch, recipe, folder, identity=identity, on_step=on_step)
+        return save_trained(lm, model.tokenizer, recipe, folder, model.name), curve
 
 
 def step_folder(folder: Path, updates: int) -> Path:

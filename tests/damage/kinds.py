@@ -75,7 +75,7 @@ BY_KIND: dict[str, tuple[str, ...]] = {
     "lease of a sweep": ("elicit/sweeps/folder.py:Lease.mine",),
     "steered request": ("elicit/cli/check_steering.py:plan_fields",),
     "model (GGUF)": ("elicit/models/gguf.py:_convert",),
-    "rollouts of a training": ("elicit/training/rl/log.py:read_log", "elicit/methods/thinkless/modes.py:Modes.update"),
+    "rollouts of a training": ("elicit/training/rl/log.py:read_log",),
     "sampled answers": ("elicit/training/rl/sampled.py:Sampled.open",),
     "state of TRL's SFT": ("elicit/training/trl_sft.py:_kept",),
     "critiques of a fit: rows": ("elicit/methods/critique_ft/pipeline.py:_kept",),

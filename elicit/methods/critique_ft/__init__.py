@@ -28,8 +28,7 @@ from elicit.elicited import Elicited
 from elicit.evaluation.description import SIGNAL, signal
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own
-from elicit.methods.baselines import cot_prompt, direct
-from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.baselines.at_budget import at_budget, plain
 from elicit.methods.critique_ft.critic import VERDICT
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
@@ -157,8 +156,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
         UserError: a handle of another method, or one whose source was a function.
     """
     check_own(handle, NAME)
-    shared = {"prompt": handle.options["prompt"], "max_new_tokens": handle.decoder.max_new_tokens}
-    out = {m.NAME: m.fit(handle.model, items, **shared) for m in (direct, cot_prompt)}
+    out = plain(handle, items)
     asked = {**handle.options["asked"], "prompt": handle.options["prompt"]}
     asked["trainer"] = asked.pop("engine")  # the record's word
     for kind in CONTROLS:

@@ -30,12 +30,11 @@ from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import Work, check_own
-from elicit.methods.baselines import cot_prompt, direct
-from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.base import Work, check_own, minutes_elsewhere
+from elicit.methods.baselines import direct
+from elicit.methods.baselines.at_budget import at_budget, plain
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose, without_signal
 from elicit.methods.one_shot_rlvr.example_selection import choose, pool_of
-from elicit.models import zoo
 from elicit.models.identity import grounds
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
@@ -58,6 +57,7 @@ NAME = "one-shot-rlvr"
 SUMMARY = "reinforcement learning with a verifiable reward on one example"
 PAPER = "2504.20571"
 MODEL = "smollm2-135m-latent"
+missing = minutes_elsewhere
 QUICK = {"updates": 5, "pool": 8, "lr": 1e-3}
 BOXED = "format:boxed"
 SEVERAL = 4  # updates a rollout, where a random reward is to act through the bounds
@@ -300,11 +300,6 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def missing(model: str) -> str:
-    """Why it has no default on this model: a base whose one example is known to teach."""
-    return "" if zoo.about(model) is not None else f"it trains on {model!r} for minutes; ask for it by name"
-
-
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """The same training with rewards that know nothing of the truth, beside the baselines, plain and with as many
     tokens.
@@ -322,8 +317,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     model, options, limit = handle.model, handle.options, handle.decoder.max_new_tokens
     settings = Settings(**options["settings"])
     asked = {**options["asked"], "example": ",".join(options["found"]["examples"]), "checked": False}
-    shared: dict[str, Any] = {"prompt": options["prompt"], "max_new_tokens": limit}
-    out = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
+    out = plain(handle, items)
     by_id = {item.id: item for item in (*items.task.items, *_known(items))}
     boxed = all(items.task.kind_of(by_id[name]) == "math" for name in options["found"]["examples"])
     more = {f"{reward} reward": {"reward": reward} for reward in _listed(options.get("spurious", ""))}

@@ -37,15 +37,13 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import Work, check_own
-from elicit.methods.baselines import cot_prompt, direct
-from elicit.methods.baselines.at_budget import at_budget
+from elicit.methods.base import Work, check_own, minutes_elsewhere
+from elicit.methods.baselines.at_budget import at_budget, plain
 from elicit.methods.thinkless.control_tokens import SPARE, ControlTokens, control_tokens
 from elicit.methods.thinkless.gates import as_often, gates
 from elicit.methods.thinkless.modes import ModeReward, Modes, collapsed, watching
 from elicit.methods.thinkless.record import PLAIN, findings, notes, report_sections
 from elicit.methods.thinkless.warm_up import WarmUp, answering, warm_up
-from elicit.models import zoo
 from elicit.models.identity import grounds
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt, prompt_for
@@ -60,6 +58,7 @@ NAME = "thinkless"
 SUMMARY = "reinforcement learning of when to think, by a token that each answer begins with"
 PAPER = "2505.13379"
 MODEL = "smollm2-135m-latent"
+missing = minutes_elsewhere
 QUICK = {"questions": 8, "warm_steps": 12, "updates": 4, "rollouts": 16, "lr": 1e-3}
 REWARD = "mode"
 BESIDE = 11  # arms that `controls` makes
@@ -300,11 +299,6 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def missing(model: str) -> str:
-    """Why it has no default on this model: a base of which both ways to answer are known."""
-    return "" if zoo.about(model) is not None else f"it trains on {model!r} for minutes; ask for it by name"
-
-
 def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
     """The same training by plain GRPO, the warm-up alone, the trained model with its mode chosen otherwise, and the
     baselines, plain and with as many tokens.
@@ -325,12 +319,11 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     warmed = handle.fitted if isinstance(handle.fitted, WarmUp) else None
     if warmed is None and asked.warm_steps:
         warmed = _warmed(model, items, handle.prompt, tokens, asked, settings, None)
-    shared: dict[str, Any] = {"prompt": options["prompt"], "max_new_tokens": limit}
-    out = {m.NAME: m.fit(model, items, **shared) for m in (direct, cot_prompt)}
+    out = plain(handle, items)
     other = replace(settings, control_weight=_weight("grpo", asked.control_weight))
     if asked.objective == "degrpo":
-        plain = replace(asked, objective="grpo")
-        out[PLAIN] = _fitted(PLAIN, model, items, None, other, plain, options["prompt"], limit, tokens, warmed)
+        grpo = replace(asked, objective="grpo")
+        out[PLAIN] = _fitted(PLAIN, model, items, None, other, grpo, options["prompt"], limit, tokens, warmed)
     if warmed is not None:
         out[WARM] = replace(handle, method=WARM, adapter=warmed.adapter, options={}, fitted=None)
     for name, decoder in gates(tokens, found["rate"], found["threshold"], limit, seed).items():

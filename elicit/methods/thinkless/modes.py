@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from elicit.decoding.progress import Progress, measure
 from elicit.methods.thinkless.control_tokens import ControlTokens
 from elicit.training.rl.curve import OnStep, Point, telling
-from elicit.training.rl.log import LOG
+from elicit.training.rl.log import LOG, read_log
 from elicit.training.rl.rewards import RewardContext, Rollout
 from probes.errors import as_expected
 
@@ -47,15 +46,12 @@ class Modes:
         """Read what was written since."""
         if not self.file.is_file():
             return
-        with self.file.open("rb") as file:
-            file.seek(self.read)
-            for line in file:
-                with as_expected(repr(str(self.file)), "train again into another folder"):
-                    found = json.loads(line)
-                    tokens = list(found["tokens"])
-                    mode = self.names.get(tokens[0], NEITHER) if tokens else NEITHER
-                    self.rows.setdefault(int(found["update"]), []).append((mode, found["score"] >= 1, len(tokens)))
-                self.read += len(line)
+        for found in read_log(self.file.parent, self.read, sum(map(len, self.rows.values()))):
+            with as_expected(repr(str(self.file)), "train again into another folder"):
+                tokens = list(found["tokens"])
+                mode = self.names.get(tokens[0], NEITHER) if tokens else NEITHER
+                self.rows.setdefault(int(found["update"]), []).append((mode, found["score"] >= 1, len(tokens)))
+        self.read = self.file.stat().st_size
 
     def rate(self, update: int, mode: str) -> float:
         """The fraction of an update's rollouts that took this mode."""

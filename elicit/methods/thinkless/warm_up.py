@@ -23,8 +23,7 @@ from elicit.models.model import Model
 from elicit.models.prompts import DIRECT_ANSWER, Prompt
 from elicit.tasks.base import Items
 from elicit.training.recipe import Example, Recipe
-from elicit.training.saved import save_trained
-from elicit.training.sft import batches, to_train, train
+from elicit.training.saved import train_and_save
 from probes.errors import UserError
 from probes.files import digest
 from steering.adapters import Tuned
@@ -119,10 +118,7 @@ def warm_up(
         (progress or Silent()).training(CALLED, step + 1, recipe.steps, f"loss {loss:.2f}")
         measure(progress, CALLED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
 
-    with to_train(model.lm, recipe.rank) as lm:
-        batch = batches(every, recipe.rows, recipe.width, recipe.seed)
-        curve = train(lm, batch, recipe, folder, identity=about, on_step=on_step)
-        made = save_trained(lm, model.tokenizer, recipe, folder, model.name)
+    made, curve = train_and_save(model, every, recipe, folder, identity=about, on_step=on_step)
     found = {
         "folder": folder.name,
         "examples": {mode: len(some) for mode, some in of.items()},

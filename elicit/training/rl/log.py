@@ -88,14 +88,19 @@ class RolloutLog:
             ) from error
 
 
-def read_log(folder: Path) -> Iterator[dict[str, Any]]:
+def read_log(folder: Path, start: int = 0, before: int = 0) -> Iterator[dict[str, Any]]:
     """The rollouts of a training, in order.
+
+    Args:
+        folder: of the training.
+        start, before: bytes and lines that were read already.
 
     Raises:
         UserError: a line that is not as it was written (its number is given).
     """
     with (folder / LOG).open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        file.seek(start)
+        for number, line in enumerate(file, start=before + 1):
             with as_expected(f"line {number} of {str(folder / LOG)!r}", "train again into another folder"):
                 found = dict(json.loads(line))
             yield found

@@ -50,7 +50,7 @@ from elicit.models.model import Model
 from elicit.tasks.base import Items
 from elicit.training.checkpoint import load_state, read_state, write_state
 from elicit.training.output_head import logprobs_and_entropy, summed_loss
-from elicit.training.recipe import Recipe
+from elicit.training.recipe import Recipe, rise
 from elicit.training.rl.learner import Learner, learner
 from elicit.training.rl.policy import Batch, hidden_states, prefix_of
 from elicit.training.rl.positions import Positions
@@ -135,7 +135,7 @@ class QuietSettings:
 
     def rate(self, update: int) -> float:
         """The learning rate of an update."""
-        return self.lr * min(1.0, (update + 1) / max(1, self.warmup))
+        return self.lr * rise(update, self.warmup)
 
     def chosen(self, items: int, update: int) -> list[int]:
         """The positions of an update: the next ones, over and over."""

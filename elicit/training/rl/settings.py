@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from elicit.training.recipe import Recipe
+from elicit.training.recipe import Recipe, rise
 from elicit.training.rl.losses import ADVANTAGES, AGGREGATES
 from probes.errors import UserError, above, at_least, unknown
 
@@ -118,7 +118,7 @@ class Settings:
 
     def rate(self, update: int) -> float:
         """The learning rate of an update."""
-        return self.lr * min(1.0, (update + 1) / max(1, self.warmup))
+        return self.lr * rise(update, self.warmup)
 
     def plan(self, items: int, rollout: int) -> tuple[list[int], int]:
         """Which items a rollout is of, and how many samples of each.
