@@ -5,8 +5,8 @@
     .venv-inspect/bin/python -m experiments.benchmarks.inspect_ai --tokens 16
 
 `direct`, greedy, fp32, 64 connections. Weights are random in the shape of SmolLM2-135M, so that no answer ends before
-its limit and all sides decode as many tokens, which is checked. A round takes each side once, each in a process of its own,
-in a turning order; medians of the rounds. Before the clock starts the model is loaded and one question answered:
+its limit and all sides decode as many tokens, which is checked. A round takes each side once, each in a process of its
+own, in a turning order; medians of the rounds. Before the clock starts the model is loaded and one question answered:
 Inspect imports its providers, which takes some eight seconds, and what is kept of a model is kept (`once`).
 `processor` is the process's own time, which others on the machine disturb less, and in which waiting costs nothing.
 
