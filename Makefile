@@ -16,7 +16,7 @@ DOCS := .venv-docs
 TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
+.PHONY: install run test test-slow test-vllm test-ranks test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
@@ -52,6 +52,10 @@ test-vllm: $(STAMP)
 	for part in test_vllm test_engine; do \
 		PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/vllm/$$part.py || exit 1; \
 	done  # backend and engine add to vLLM's worker, which a process holds once
+
+# The same, the model spread over three ranks; after `make test-vllm`, and no part of CI, whose time it would take.
+test-ranks: $(STAMP)
+	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/vllm/test_engine.py --ranks 3
 
 # lm-eval in an environment of its own, laid over this one.
 test-lm-eval: $(STAMP)

@@ -33,8 +33,12 @@ def test_rewards_read_texts_and_messages() -> None:
     corrupted = reward(prompts=["2 + 2?"] * 4, completions=SAID, gold=["3"] * 4)
     assert corrupted == [0.5, 0.0, 0.0, 0.0]
     score = verl_reward("exact+0.5*format:boxed", kind="number")
-    assert [score("gsm8k", text, "4", {"index": 3}) for text in SAID] == expected
-    assert verl_reward("boxed")(data_source="maths", solution_str="so \\boxed{\\frac12}", ground_truth="0.5") == 1.0
+    given = [score("gsm8k", text, "4", {"index": 3}) for text in SAID]
+    assert [one["score"] for one in given] == expected
+    assert [one["acc"] for one in given] == [one["exact"] for one in given] == [1.0, 1.0, 0.0, 0.0]
+    assert [one["format:boxed"] for one in given] == [1.0, 0.0, 0.0, 0.0]
+    boxed = verl_reward("boxed")(data_source="maths", solution_str="so \\boxed{\\frac12}", ground_truth="0.5")
+    assert boxed == {"score": 1.0, "boxed": 1.0}  # no accuracy where no term is one
 
 
 def test_a_thought_that_does_not_end_has_no_answer() -> None:
@@ -44,7 +48,7 @@ def test_a_thought_that_does_not_end_has_no_answer() -> None:
         texts = [text.replace("4", "\\boxed{4}") for text in said]
         assert trl_reward(name, begun="<think>")([asked] * 2, texts, answer=["4"] * 2) == [0.0, 1.0]
         assert trl_reward(name)(["2 + 2?\n<think>\n"] * 2, texts, answer=["4"] * 2) == [0.0, 1.0]
-        assert [verl_reward(name, begun="<think>")("", text, "4") for text in texts] == [0.0, 1.0]
+        assert [verl_reward(name, begun="<think>")("", text, "4")["score"] for text in texts] == [0.0, 1.0]
 
 
 def test_rewards_of_a_group() -> None:
@@ -67,7 +71,7 @@ def test_tosses() -> None:
     assert told[1] != again(["q"] * 64, ["x"] * 64, trainer_state=At(1))  # more answers of the same step
     assert told[0] != other(["q"] * 64, ["x"] * 64, trainer_state=At(0))
     toss = verl_reward("random:0.5")
-    assert 0 < sum(toss("", "x", None) for _ in range(64)) < 64
+    assert 0 < sum(toss("", "x", None)["score"] for _ in range(64)) < 64
 
 
 @pytest.mark.parametrize(("wrong", "words"), [

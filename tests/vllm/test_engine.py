@@ -53,8 +53,9 @@ def reference() -> Model:
 
 
 @pytest.fixture(scope="module")
-def model(reference: Model) -> Iterator[Model]:
-    made = replace(reference, engine="vllm", engine_options={"max_model_len": 512})
+def model(reference: Model, request: pytest.FixtureRequest) -> Iterator[Model]:
+    options = {"max_model_len": 512, "tensor_parallel_size": request.config.getoption("--ranks")}
+    made = replace(reference, engine="vllm", engine_options=options)
     yield made
     engine_of(made).close()
 

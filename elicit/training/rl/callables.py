@@ -4,8 +4,8 @@ A reward is named as everywhere here (`exact`, `exact+0.5*format`, `random:0.3`;
 graded by the same graders. TRL calls a reward with all completions of a process and the columns of their rows; verl
 with one answer at a time, in any of several processes and threads, so that there a reward cannot compare an item's
 answers.
-What TRL is asked was tried with TRL 1.16; verl's calls were read in its source (`reward_manager/naive.py`,
-`trainer/ppo/ray_trainer.py`) and not tried.
+What TRL is asked was tried with TRL 1.16; what verl asks with the reward managers `naive`, `dapo` and `gdpo` of
+verl 0.9.1, made from its own configuration.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REFUSED = {
 OTHERWISE = "checked=False gives the figures and goes on"
 
 TrlReward = Callable[..., list[float]]
-VerlReward = Callable[..., float]
+VerlReward = Callable[..., dict[str, float]]
 
 
 class _Reader:
@@ -183,8 +183,9 @@ def verl_reward(reward: str = "exact", *, kind: Kind = "math", seed: int = 0, be
         seed: beside it each toss of `random` is new: verl does not say which of an item's answers is asked about.
 
     Returns:
-        A function of verl's form: (data_source, solution_str, ground_truth, extra_info) → a number, 0 where the reward
-        reads nothing.
+        A function of verl's form: (data_source, solution_str, ground_truth, extra_info) → `score`, the total, and each
+        term without its weight by its name, 0 where it reads nothing; with `exact` also `acc`, which verl reports as
+        accuracy: of a function that gives a number alone it takes the total for that (0.9.1, `naive`).
 
     Raises:
         UserError: as `trl_reward`.
@@ -196,11 +197,13 @@ def verl_reward(reward: str = "exact", *, kind: Kind = "math", seed: int = 0, be
 
     def compute_score(
         data_source: Any, solution_str: str, ground_truth: Any, extra_info: Any = None, **_: Any
-    ) -> float:
+    ) -> dict[str, float]:
         answer = reader.gold(ground_truth, f"ground_truth of {data_source!r}")
         name = content_id(str(answer))
         one = reader.rollout(name, secrets.randbits(63), solution_str, answer, begun, [])
-        return reader.grade([one], begun)[0].total
+        graded = reader.grade([one], begun)[0]
+        accuracy = {"acc": graded.parts["exact"]} if "exact" in graded.parts else {}
+        return {"score": graded.total} | accuracy | graded.parts
 
     return compute_score
 
