@@ -41,7 +41,7 @@ lint: $(STAMP)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --jaxtyping-packages=elicit,probes,steering,beartype.beartype
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.compatibility --third
-	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processor --jaxtyping-packages=elicit,probes,steering,beartype.beartype $$(grep -rl mark.processor tests --include='test_*.py')
+	$(BIN)/python -m tests.support.avx2_alone || $(AVX2) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processor --jaxtyping-packages=elicit,probes,steering,beartype.beartype $$(grep -rl mark.processor tests --include='test_*.py')
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --jaxtyping-packages=elicit,probes,steering,beartype.beartype
