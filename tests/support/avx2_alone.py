@@ -21,4 +21,4 @@ def avx2_alone() -> bool:
 if __name__ == "__main__":
     if not avx2_alone():
         sys.exit(1)
-    print("This processor can do no more than AVX2: what depends on the processor ran above as it would held to AVX2.")
+    print("This processor can do no more than AVX2: the tests run as they would held to AVX2, once.")
