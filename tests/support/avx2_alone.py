@@ -1,6 +1,6 @@
 """Whether this processor can do no more than AVX2, so that tests that are held to AVX2 ran like that already.
 
-    python -m tests.support.avx2_alone   # exit code 0, and a line that says so, where it cannot
+python -m tests.support.avx2_alone   # exit code 0, and a line that says so, where it cannot
 """
 
 from __future__ import annotations
