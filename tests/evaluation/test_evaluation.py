@@ -27,7 +27,6 @@ from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model
 from elicit.tasks import Task
-from tests.support.shell import shell
 
 TASK = "chain-sum:min_terms=2,max_terms=3,min_digits=1,max_digits=1"
 WAIT = 1500  # seconds: the machine may be busy
@@ -190,22 +189,19 @@ def started(command: Sequence[str], **streams: Any) -> Iterator[subprocess.Popen
 
 @pytest.mark.long
 def test_a_killed_process_is_resumed(tiny_folder: Path, tmp_path: Path) -> None:
-    """By another process, as the samples of one that was left alone."""
-    command = ["run", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK, "--limit", "24"]
-    command += ["--max-new-tokens", "60", "--set", "k=6", "--batch-rows", "12", "--json"]
+    command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK]
+    command += ["--limit", "24", "--max-new-tokens", "60", "--set", "k=6", "--batch-rows", "12", "--json"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert shell(*command, "--out", str(whole))[0] == 0
-    other = [sys.executable, "-m", "elicit", *command, "--out", str(killed)]
-    with started(other, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    with started([*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not (killed / SAMPLES).is_file() or (killed / SAMPLES).stat().st_size < 20_000:
             assert process.poll() is None, "the run ended before it could be killed"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert 0 < len(samples(killed)) < len(samples(whole))
-    code, out, error = shell(*command, "--out", str(killed))
-    assert code == 0, error
+    done = subprocess.run([*command, "--out", str(killed)], check=True, capture_output=True, text=True)
     assert samples(killed) == samples(whole)
-    assert json.loads(out)["items"] == 24
+    assert json.loads(done.stdout)["items"] == 24
 
 
 @pytest.mark.processor
