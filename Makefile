@@ -16,7 +16,7 @@ DOCS := .venv-docs
 TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test test-slow test-vllm test-ranks test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
+.PHONY: install run test pytest census test-avx2 test-slow test-vllm test-ranks test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
@@ -38,10 +38,17 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-test: lint
+test: lint pytest census test-avx2
+
+pytest: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --jaxtyping-packages=elicit,probes,steering,beartype.beartype
+
+census: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.compatibility --third
-	$(AVX2) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processor --jaxtyping-packages=elicit,probes,steering,beartype.beartype $$(grep -rl mark.processor tests --include='test_*.py')
+
+# Nothing where the processor can do no more: all tests ran like that.
+test-avx2: $(STAMP)
+	$(BIN)/python -m tests.support.avx2_alone || $(AVX2) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processor --jaxtyping-packages=elicit,probes,steering,beartype.beartype $$(grep -rl mark.processor tests --include='test_*.py')
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --jaxtyping-packages=elicit,probes,steering,beartype.beartype

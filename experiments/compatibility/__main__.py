@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import multiprocessing
+import os
 import sys
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -93,13 +96,13 @@ def main() -> None:
     given = parser.parse_args()
     kinds = given.types or (TYPES[::3] if given.third else TYPES)
     found = []
-    for kind in kinds:
-        found.append(alone(kind))
-        one = found[-1]
-        said = one.unbuilt if not one.checks else f"{one.way or 'none':14}" + "  ".join(one.checks.values())
-        print(f"{kind:28}{said}", flush=True)
-        if given.json:
-            given.json.write_text(json.dumps([asdict(one) for one in found], indent=1))
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), multiprocessing.get_context("fork")) as pool:
+        for one in pool.map(alone, kinds):
+            found.append(one)
+            said = one.unbuilt if not one.checks else f"{one.way or 'none':14}" + "  ".join(one.checks.values())
+            print(f"{one.type:28}{said}", flush=True)
+            if given.json:
+                given.json.write_text(json.dumps([asdict(one) for one in found], indent=1))
     tallies = counts(found)
     print({check: dict(tally) for check, tally in tallies.items()})
     if not given.types and not given.third:

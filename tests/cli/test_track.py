@@ -68,6 +68,7 @@ class Stops(Silent):
 
 
 @pytest.mark.parametrize(("kind", "read"), [("tensorboard", of_tensorboard), ("trackio", of_trackio)])
+@pytest.mark.long
 def test_a_step_is_tracked_once_and_a_resumed_training_goes_on(
     kind: str, read: Read, tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def chains(model: Model, given: Batch) -> Counter[str]:
     return Counter({e.key: e.count for e in kept.key_averages() if e.key in names})
 
 
+@pytest.mark.long
 def test_a_step_is_of_fewer_operations_and_says_what_the_reference_says(fused: Model) -> None:
     """Forks, and questions that come in; fp32 within rounding, the same tokens. One row would be compiled anew."""
     hf, plain = model_of("llama"), model_of("llama", "graph")

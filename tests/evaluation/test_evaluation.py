@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import elicit
@@ -145,21 +145,30 @@ def test_samples_beyond_a_budget_are_ended_early(tiny: Model, task: Task, monkey
     assert again == first and few < many
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def short(handle: elicit.Elicited, task: Task, tmp_path_factory: pytest.TempPathFactory) -> elicit.Run:
+    """A run of four questions in several batches."""
+    folder = tmp_path_factory.mktemp("short") / "whole"
+    return elicit.evaluate(handle, task.test[:4], against=AGAINST, out=folder, batch_rows=8)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 1))
+@example(cut=0.0)
+@example(cut=0.999)  # within the last line
 def test_resumed_equals_uninterrupted(
-    run: elicit.Run, handle: elicit.Elicited, task: Task, tmp_path_factory: pytest.TempPathFactory, cut: float
+    short: elicit.Run, handle: elicit.Elicited, task: Task, tmp_path_factory: pytest.TempPathFactory, cut: float
 ) -> None:
     """Whatever part of the file had reached the disk, the finished run holds the same samples."""
     folder = tmp_path_factory.mktemp("cut") / "run"
     folder.mkdir()
-    (folder / "config.toml").write_bytes((run.folder / "config.toml").read_bytes())
-    whole = (run.folder / SAMPLES).read_bytes()
+    (folder / "config.toml").write_bytes((short.folder / "config.toml").read_bytes())
+    whole = (short.folder / SAMPLES).read_bytes()
     (folder / SAMPLES).write_bytes(whole[: int(cut * len(whole))])
-    again = elicit.evaluate(handle, task.test, against=AGAINST, out=folder)
+    again = elicit.evaluate(handle, task.test[:4], against=AGAINST, out=folder)
     assert (folder / SAMPLES).read_bytes() == whole
     assert {k: v for k, v in again.metrics.items() if k != "seconds"} == {
-        k: v for k, v in run.metrics.items() if k != "seconds"
+        k: v for k, v in short.metrics.items() if k != "seconds"
     }
 
 
@@ -178,6 +187,7 @@ def started(command: Sequence[str], **streams: Any) -> Iterator[subprocess.Popen
             process.kill()
 
 
+@pytest.mark.long
 def test_a_killed_process_is_resumed(tiny_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK]
     command += ["--limit", "24", "--max-new-tokens", "60", "--set", "k=6", "--batch-rows", "12", "--json"]

@@ -1,4 +1,7 @@
-"""Notebooks are stored with outputs and nothing of the machine, and run from top to bottom as a reader runs them."""
+"""Notebooks are stored with outputs and nothing of the machine, and run from top to bottom as a reader runs them.
+
+As long as they take a reader, so that the two longest are run by `make test-slow`.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ def test_first_look(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compare_on_an_organism(tmp_path: Path) -> None:
     notebook, facts = executed("compare_on_an_organism", tmp_path)
@@ -116,7 +119,7 @@ def test_steering(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_natural_model(tmp_path: Path) -> None:
     notebook, facts = executed("natural_model", tmp_path)

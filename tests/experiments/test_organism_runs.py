@@ -1,7 +1,7 @@
 """Every mechanism on organisms whose truth is known: it must recover the gap, unless it is known not to, and nothing
 where there is none.
 
-A new mechanism joins by its name in `MECHANISMS`; those that train for minutes are run by `make test-slow`.
+A new mechanism joins by its name in `MECHANISMS`; those that are fitted for minutes are run by `make test-slow`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from elicit.evaluation import Run
 from elicit.evaluation.metrics.gap import recovered
 from elicit.methods import MECHANISMS, direct, fit, quick_of
 from elicit.methods import cot_prompt as ceiling
+from elicit.methods.sae_steer import pipeline
 from elicit.models import load_model
 from elicit.tasks import load_task
 
@@ -29,7 +30,8 @@ LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 # 24 questions (32: 99%, 16: 91%), and on the twin one that lends 40% more fails in 99% (32: 100%, 16: 89%).
 ITEMS = 24
 FITTED = 32  # of each split that a mechanism is fitted on
-TRAINED = ("critique-ft", "one-shot-rlvr")
+# Two are trained; of the other a fit on each organism and each answer take two models, seven minutes in all.
+FITTED_FOR_MINUTES = ("critique-ft", "one-shot-rlvr", "vector-transfer")
 # Measured on their pages, and nothing certain: without thoughts, and by tools that the organism was not taught to use.
 FINDS_NOTHING = ("no-thinking", "cognitive-tools")
 # Thoughts of next tokens begin with a mark that this organism was never shown; modes are learned in more updates than
@@ -77,12 +79,14 @@ def scores(name: str, method: str, folder: Path, shared: Path) -> dict[str, np.n
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow if name in TRAINED else ()) for name in TRIED]
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in FITTED_FOR_MINUTES else ()) for name in TRIED]
 )
 def test_a_mechanism_recovers_a_known_gap_and_nothing_on_the_twin(
     method: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # what a method fits is kept in runs/
+    # The card of the chosen feature, which nothing here looks at: on 32 questions it takes longer than the rest.
+    monkeypatch.setattr(pipeline, "FALSIFIED_ON", 2)
     found_by = scores(LATENT, method, tmp_path, shared)
     found = recovered(found_by[method], found_by["direct"], found_by["cot-prompt"])
     assert found_by["direct"].mean() <= 0.3 and found_by["cot-prompt"].mean() >= 0.75

@@ -58,6 +58,7 @@ def test_every_key_is_known(file: Path, qwen: Path) -> None:
     assert f"elicit run --config experiments/vector_transfer/{file.name}" in file.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_natural_pair_is_fitted_as_the_hub_serves_it(
     qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def test_accepted_terms_let_a_file_be_fetched(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_a_gguf_file_is_converted_as_transformers_reads_it(smollm: Model, tmp_path: Path) -> None:
     """The cached safetensors hold the dequantised weights bit for bit."""
     from transformers import AutoModelForCausalLM

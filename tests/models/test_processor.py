@@ -19,6 +19,7 @@ ASKED = """
 import json, torch
 from elicit.decoding.packed_weights import packed
 from elicit.models.processor import CAPABILITIES, has
+from tests.support.avx2_alone import avx2_alone
 
 def left(model):
     with packed(model):
@@ -27,7 +28,8 @@ def left(model):
 
 as_it_is = [left(torch.nn.Sequential(torch.nn.Linear(512, 512)).to(kind)) for kind in (torch.bfloat16, torch.float32)]
 can = {name: has(name) for name in CAPABILITIES}
-print(json.dumps({"torch": torch.backends.cpu.get_cpu_capability(), "has": can, "left as it is": as_it_is}))
+found = {"torch": torch.backends.cpu.get_cpu_capability(), "alone": avx2_alone()}
+print(json.dumps({**found, "has": can, "left as it is": as_it_is}))
 """
 
 
@@ -39,7 +41,7 @@ def test_held_to_avx2_it_is_a_processor_with_avx2_alone() -> None:
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert json.loads(done.stdout) == {
-        "torch": "AVX2", "left as it is": [True, False],
+        "torch": "AVX2", "alone": True, "left as it is": [True, False],
         "has": {
             "avx2": True, "bf16-packing": False, "bf16-products": False, "fp32-packing": True, "int8-products": True,
             "int8-sums": False,

@@ -310,6 +310,7 @@ def test_without_submitit_a_script_is_written(tmp_path: Path, monkeypatch: pytes
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
 
 
+@pytest.mark.long
 def test_an_interruption_reaches_the_workers(tmp_path: Path) -> None:
     Folder.plan(tmp_path, jobs(2))
     one = worker(tmp_path, 30)
