@@ -53,7 +53,7 @@ from elicit.models.prompts import Prompt, prompt_for
 from elicit.tasks.base import Grader, Items
 from elicit.training.objectives import Preference, in_turn
 from elicit.training.recipe import Example, Recipe
-from probes.errors import UserError, at_least, unknown
+from probes.errors import UserError, above, at_least, unknown
 
 NAME = "dpo-teacher"
 SUMMARY = "prefer a teacher's right answers to its wrong ones"
@@ -96,6 +96,7 @@ class Asked:
         at_least(self, 0, "demonstrations")
         at_least(self, 1, "pairs")
         at_least(self, 2, "samples")
+        above(self, 0, "beta")
 
 
 class Answered(NamedTuple):
@@ -261,8 +262,8 @@ def groups_of(
             chosen += [(item.question, list(pair)) for pair in one.both(asked.pairs)]
         else:
             right = at_random(one.right, [seed, one.place]) if arm == RANDOM else one.right
-            kept = [said for said, holds in zip(one.answers, right, strict=True) if holds]
-            chosen += [(item.question, [said]) for said in kept[: asked.pairs]]
+            kept = [answer for answer, holds in zip(one.answers, right, strict=True) if holds]
+            chosen += [(item.question, [answer]) for answer in kept[: asked.pairs]]
     if not chosen:
         answers = sum(len(one.answers) for one in found.of)
         right_ones = sum(sum(one.right) for one in found.of)

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from transformers import PreTrainedModel
 from elicit.training.output_head import logprobs_and_entropy, summed_loss
 from elicit.training.recipe import Example, Recipe
 from elicit.training.sft import Backward, Key, before_targets, cross_entropy, key, quick
-from probes.errors import UserError
+from probes.errors import above
 
 
 def joint(objectives: int) -> Backward:
@@ -49,20 +48,20 @@ class Preference:
     Args:
         beta: β, how far from the reference preferences may take the model.
         reference: log π_ref of each answer after its prompt (nats), by `key`.
+
+    Raises:
+        UserError: a β that is not above 0.
     """
 
     beta: float
     reference: Mapping[Key, float]
 
+    def __post_init__(self) -> None:
+        above(self, 0, "beta")
+
     @staticmethod
     def on(beta: float, examples: Sequence[Example], recipe: Recipe) -> Callable[[PreTrainedModel], Preference]:
-        """With a model as it is before it is trained as the reference of these examples.
-
-        Raises:
-            UserError: a β that is not above 0.
-        """
-        if not 0 < beta < math.inf:
-            raise UserError(f"beta = {beta} was given; give a number above 0")
+        """With a model as it is before it is trained as the reference of these examples."""
         return lambda lm: Preference(beta, log_probabilities(lm, examples, recipe))
 
     def __call__(self, lm: PreTrainedModel, examples: Sequence[Example], recipe: Recipe, together: bool) -> float:

@@ -149,7 +149,7 @@ def test_a_question_gives_pairs_of_both_kinds() -> None:
         ({"ask": "thinks"}, "unknown way to ask 'thinks'"),
         ({"samples": 1}, "samples = 1 was given"),
         ({"pairs": 0}, "pairs = 0 was given"),
-        ({"beta": 0.0}, "beta = 0.0 was given; give a number above 0"),
+        ({"beta": 0.0}, "beta = 0.0 was given"),
         ({"questions": 0}, "questions = 0 was given to dpo-teacher; give 1 or more"),
         ({"demonstrations": -1}, "demonstrations = -1 was given"),
         ({"demonstrations": 6}, "demonstrations = 6 was given and the task has 6 fit items"),
