@@ -148,6 +148,7 @@ def fit(
     )
     check_training(model, adapter=rank > 0)
     put, some = prompt_for(model, prompt, items), questions_of(NAME, items, questions)
+    put.asked(INVERT)  # a prompt that takes no instruction is refused before anybody is asked
     found = gathered(model, some, prompt, asked, progress)
     return _fitted(NAME, model, put, found, some.task, asked, recipe, prompt, max_new_tokens, progress)
 

@@ -100,7 +100,7 @@ class Asked:
 
 
 class Answered(NamedTuple):
-    """A question with what was answered, and which of it is held for right."""
+    """A question with the different answers to it, and which of them are held for right."""
 
     place: int
     answers: tuple[Said, ...]
@@ -223,23 +223,22 @@ def gathered(
     told = [said(handle, some, progress) for handle in handles]
     out = []
     for n, each in enumerate(zip(*told, strict=True)):
-        answers = tuple({one.text: one for part in each for one in part}.values())
-        out.append(Answered(n, answers, held(answers, asked.keep, some.task.grader, [seed, n])))
+        answers = [one for part in each for one in part]
+        once = dict(zip([one.text for one in answers], held(answers, asked.keep, some.task.grader), strict=True))
+        right = tuple(once.values())
+        if asked.keep == "random":
+            right = at_random(right, [seed, n])
+        different = {one.text: one for one in answers}
+        out.append(Answered(n, tuple(different.values()), right))
     return Answers(some, tuple(out))
 
 
-def held(answers: Sequence[Said], keep: str, grader: Grader, seed: Sequence[int]) -> tuple[bool, ...]:
-    """Which answers to one question are held for right.
-
-    Args:
-        answers, keep, grader: of the question, of the fit, of the task.
-        seed: of `random`.
-    """
+def held(answers: Sequence[Said], keep: str, grader: Grader) -> tuple[bool, ...]:
+    """Which answers to one question are right, or else of the majority of all of them, and came to their end."""
     if keep == "gold":
         return tuple(one.correct and one.ended for one in answers)
     agree = with_majority([one.answer for one in answers], grader)
-    most = tuple(bool(one) and a.ended for one, a in zip(agree, answers, strict=True))
-    return most if keep == "majority" else at_random(most, seed)
+    return tuple(bool(one) and a.ended for one, a in zip(agree, answers, strict=True))
 
 
 def at_random(right: Sequence[bool], seed: Sequence[int]) -> tuple[bool, ...]:

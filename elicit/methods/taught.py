@@ -65,7 +65,7 @@ def questions_of(name: str, items: Items | None, most: int) -> Items:
 
 
 def said(handle: Elicited, items: Items, progress: Progress | None) -> list[list[Said]]:
-    """For each item what a handle answers, different texts once; empty ones are left out."""
+    """For each item what a handle answers; empty texts are left out."""
     progress = progress or Silent()
     progress.arm(handle.method, len(items), 0)
     each = max(1, ROWS // handle.decoder.branches)
@@ -75,7 +75,7 @@ def said(handle: Elicited, items: Items, progress: Progress | None) -> list[list
         progress.advance(len(some), sum(trace.spent for traces in some for trace in traces))
         for traces in some:
             found = [Said(t.text.strip(), t.answer, t.correct, t.finish != "length") for t in traces]
-            out.append(list({one.text: one for one in found if one.text}.values()))
+            out.append([one for one in found if one.text])
     return out
 
 

@@ -53,7 +53,9 @@ SMALL: dict[str, list[str]] = {
         "updates=2", "rollouts=8", "group=4", "part=4", "rollout_rows=5", "rollout_tokens=6", "save_every=1",
         "checked=false", "reward=exact+random:0.5", "example=pi1",
     ],
-    "backward-reasoning-mistral-7b": ["filtered=false", "answer_tokens=6", "steps=2", "rows=2", "part=1", "rank=2", "lr=1e-3"],
+    "backward-reasoning-mistral-7b": [
+        "filtered=false", "answer_tokens=6", "steps=2", "rows=2", "part=1", "rank=2", "lr=1e-3",
+    ],
     "dpo-teacher-mistral-7b": ["keep=random", "samples=3", "answer_tokens=6", "steps=2", "rows=2", "lr=1e-3"],
     "quiet-star-paper": [
         "documents=4", "document_tokens=40", "thought_tokens=3", "positions=6", "part=3", "updates=2", "lr=1e-4",

@@ -162,7 +162,7 @@ def test_backward_questions_hold_the_answer_and_ask_for_what_was_held() -> None:
         ({"rows": 0}, "rows = 0 was given"),
         ({"lr": 0.0}, "lr = 0.0 was given"),
         ({"teacher": "no-such-model"}, "no-such-model"),
-        ({"prompt": "few-shot", "inversion": "teacher", "filtered": False}, "use qa or chat"),
+        ({"prompt": "few-shot"}, "use qa or chat"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], words: str, talker: Model, task: Task, here: Path) -> None:
