@@ -22,21 +22,21 @@ from elicit.training.objectives import in_turn
 from probes.errors import UserError
 from tests.support.shell import shell
 from tests.support.tiny import save_tiny
-from tests.support.toys import Stop, Stopping, Vowels, load_talker, toy_task
+from tests.support.toys import Letters, Stop, Stopping, load_talker, toy_task
 
 SMALL: dict[str, Any] = {
-    "questions": 12, "answer_tokens": 12, "steps": 3, "rows": 2, "rank": 2, "lr": 1e-2, "max_new_tokens": 6,
+    "questions": 12, "answer_tokens": 48, "steps": 3, "rows": 2, "rank": 2, "lr": 1e-2, "max_new_tokens": 6,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    return replace(load_task("organism", limit=12), grader=Vowels())
+    return replace(load_task("organism", limit=12), grader=Letters())
 
 
 @pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load_talker(tmp_path_factory.mktemp("talker") / "model")
+    return load_talker(tmp_path_factory.mktemp("talker") / "model", range(1, 16))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_it_is_fitted_resumed_saved_and_compared(talker: Model, task: Task, here
     assert len({others[n].adapter.sha256 for n in (SUPERVISED, method.SHUFFLED)} | {handle.adapter.sha256}) == 3
     fresh = method.controls(loaded, task.solved)  # what the fit kept is not in the bundle, and is made again
     assert {n: h.decode_key for n, h in fresh.items()} == {n: h.decode_key for n, h in others.items()}
-    run = evaluate(handle, task.test[:2], against=others, out=here / "run")
+    run = evaluate(handle, load_task("organism", limit=12).test[:2], against=others, out=here / "run")
     page = (run.folder / "report.html").read_text()
     for words in ("consistently", "backward reasoning", "The mean of three cross-entropies"):
         assert words in page
@@ -110,10 +110,12 @@ def test_the_teacher_writes_backward_questions_and_may_have_another_tokenizer(
     task = toy_task(6)
     handle = fitted(talker, task, inversion="teacher", filtered=False, questions=6)
     found = handle.options["found"]
-    assert found["asked"] == found["inverted"] == found["kept"] == 6
+    assert found["asked"] == 6 >= found["inverted"] == found["kept"] > 2
     teacher = load_model(str(save_tiny(tmp_path / "teacher", "qwen3")), dtype="float32", device="cpu")
     teacher.tokenizer.add_tokens(["th", "he"])
-    teacher.tokenizer.save_pretrained(tmp_path / "teacher")
+    teacher.lm.resize_token_embeddings(len(teacher.tokenizer), mean_resizing=False)
+    for part in (teacher.lm, teacher.tokenizer):
+        part.save_pretrained(tmp_path / "teacher")
     other = fitted(
         talker, task, inversion="teacher", filtered=False, questions=6, teacher=str(tmp_path / "teacher")
     )  # fmt: skip

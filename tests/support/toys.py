@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_letters, digits
 
 from elicit.decoding.progress import Silent
 from elicit.models import Model, load_model
@@ -35,16 +36,23 @@ class Vowels(NumberGrader):
     """Right is whatever holds a vowel or a digit, which a model of characters writes now and then."""
 
     of_text = True
+    right = "aeiou0123456789"
 
     def grade(self, item: Item, answer: str | None) -> Grade:
-        return Grade(float(any(c in "aeiou0123456789" for c in answer or "")))
+        return Grade(float(any(c in self.right for c in answer or "")))
 
 
-def load_talker(folder: Path) -> Model:
+class Letters(Vowels):
+    """Right is whatever holds a letter or a digit."""
+
+    right = ascii_letters + digits
+
+
+def load_talker(folder: Path, ends: Sequence[int] = range(40, 60)) -> Model:
     """A tiny model whose answers come to an end: some of its characters end them."""
     made = save_tiny(folder)
     settings = json.loads((made / "generation_config.json").read_text())
-    settings["eos_token_id"] = [0, *range(40, 60)]
+    settings["eos_token_id"] = [0, *ends]
     (made / "generation_config.json").write_text(json.dumps(settings))
     return load_model(str(made), dtype="float32", device="cpu")
 

@@ -24,7 +24,7 @@ ROWS = [
     [Example([7, 1], [44, 45]), Example([7, 2], [46, 47, 48]), Example([40, 41, 42], [20, 63])],
 ]
 PAIRS = [row[:2] for row in ROWS] + [[ROWS[0][2], ROWS[1][2]]]
-RECIPE = Recipe(steps=1, rows=6, width=12, part=2, rank=0)
+RECIPE = Recipe(steps=1, rows=6, width=12, part=2)
 
 
 def moved(architecture: str) -> Any:
