@@ -67,7 +67,7 @@ OBJECTIVES = {"dpo": "right answers are preferred to wrong ones", "sft": "right 
 KEEPS = {
     "gold": "answers that are right",
     "majority": "answers that most samples of the question give",
-    "random": "as many as the majority, at random",
+    "random": "half of the answers, blindly",
 }
 
 
@@ -227,7 +227,7 @@ def gathered(
         once = dict(zip([one.text for one in answers], held(answers, asked.keep, some.task.grader), strict=True))
         right = tuple(once.values())
         if asked.keep == "random":
-            right = at_random(right, [seed, n])
+            right = at_random([2 * place < len(right) for place in range(len(right))], [seed, n])
         different = {one.text: one for one in answers}
         out.append(Answered(n, tuple(different.values()), right))
     return Answers(some, tuple(out))
