@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from elicit import evaluate
+from elicit.decoding.answering import by_itself
 from elicit.elicited import Elicited
 from elicit.methods import backward_reasoning as method
 from elicit.methods.documents import SUPERVISED
@@ -146,7 +147,7 @@ def test_backward_questions_hold_the_answer_and_ask_for_what_was_held() -> None:
             continue
         made += 1
         assert solve(back)[-1].content == back.answer and split_of(back.question) == item.split == "fit"
-        assert method.by_itself(str(back.answer)).search(item.question)
+        assert by_itself(str(back.answer)).search(item.question)
         result = solve(item)[-1].content
         assert result in back.question and facts_of(back)
     assert made > 80
