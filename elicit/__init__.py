@@ -1,4 +1,4 @@
-"""elicit: twelve ways to elicit latent reasoning from a base model, behind one evaluation with matched controls.
+"""elicit: fourteen ways to elicit latent reasoning from a base model, behind one evaluation with matched controls.
 
 >>> import elicit
 >>> model = elicit.load_model("smollm2-135m")

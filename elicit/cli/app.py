@@ -36,7 +36,7 @@ from probes.errors import ToldElsewhere, UserError, unknown
 
 app = typer.Typer(
     name="elicit",
-    help="Twelve ways to elicit latent reasoning from a base language model, behind one evaluation with controls.",
+    help="Fourteen ways to elicit latent reasoning from a base language model, behind one evaluation with controls.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

@@ -208,12 +208,12 @@ def found_again(response: Response, answer: str | None) -> Response:
 
     Only as a whole: 5 does not stand in 15, 1.5 or 5/6, nor "cat" in "category".
     """
-    places = [] if answer is None else list(_by_itself(answer).finditer(response.text, response.start))
+    places = [] if answer is None else list(by_itself(answer).finditer(response.text, response.start))
     found = Answer(places[-1].group(), *places[-1].span(), "asked") if places else None
     return replace(response, found=found)
 
 
-def _by_itself(part: str) -> re.Pattern[str]:
+def by_itself(part: str) -> re.Pattern[str]:
     """A part of a text that is not a part of a longer number or word there."""
     before = after = ""
     if part[:1].isdigit():

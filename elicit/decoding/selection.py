@@ -24,6 +24,16 @@ from elicit.tasks.base import Grader
 Answered = Trace | Outcome
 
 
+def with_majority(answers: Sequence[str | None], grader: Grader) -> list[bool | None]:
+    """For each answer whether it is of the largest equivalence class; None where there is none."""
+    said = [answer for answer in answers if answer is not None]
+    if not said:
+        return [None] * len(answers)
+    groups = iter(kinds := grader.groups(said))
+    most = Counter(kinds).most_common(1)[0][0]
+    return [None if answer is None else next(groups) == most for answer in answers]
+
+
 class Verdict(NamedTuple):
     """The chosen answer, the branch that gave it, its score, and whether the filters left
     no branch, so that the greedy one had to stand in."""

@@ -14,10 +14,12 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.methods import (
+    backward_reasoning,
     budget_forcing,
     cognitive_tools,
     cot_decoding,
     critique_ft,
+    dpo_teacher,
     no_thinking,
     one_shot_rlvr,
     power_sampling,
@@ -58,6 +60,7 @@ def register(module: ModuleType) -> Method:
 for _module in (
     *(cot_decoding, power_sampling, no_thinking, budget_forcing, cognitive_tools),
     *(sae_steer, vector_transfer, critique_ft, one_shot_rlvr, thinkless, rlp, quiet_star),
+    *(backward_reasoning, dpo_teacher),
     *(direct, cot_prompt, self_consistency),
 ):
     register(_module)

@@ -55,12 +55,18 @@ def _answer(item: Item, worked: bool) -> str:
     """What stands after an item's question in its document."""
     if not worked:
         return str(item.answer)
+    solution = solution_of(item)
+    if solution is None:
+        raise UserError(f"worked was given and {item.id} has no worked solution; leave it out, or give text=FILE")
+    return solution
+
+
+def solution_of(item: Item) -> str | None:
+    """A worked solution: of an organism's item in its words, else the task's own; None where there is none."""
     if family_of(item) is not None:
         return write(solve(item), np.random.default_rng([*content_id(item.id).encode()])).text
     solution = item.metadata.get("solution")
-    if not isinstance(solution, str):
-        raise UserError(f"worked was given and {item.id} has no worked solution; leave it out, or give text=FILE")
-    return solution
+    return solution if isinstance(solution, str) else None
 
 
 def record(told: Sequence[str], documents: Sequence[Sequence[int]], here: Items) -> dict[str, Any]:

@@ -8,7 +8,7 @@ A step is written before the state of the training that stands for it, so a trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from elicit.models.model import Model
 from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.training.lora import save_adapter
 from elicit.training.recipe import Example, OnStep, Point, Recipe
-from elicit.training.sft import batches, to_train, train
+from elicit.training.sft import Backward, batches, cross_entropy, to_train, train
 from probes.errors import UserError
 from probes.files import inner_folder, make_folder, whole_files
 from steering.adapters import Adapter, Tuned, Weights, silent
@@ -60,25 +60,29 @@ def save_trained(
 
 def train_and_save(
     model: Model,
-    examples: Sequence[Example],
+    examples: Sequence[Example] | Callable[[int], list[Example]],
     recipe: Recipe,
     folder: Path,
     *,
     identity: dict[str, Any],
     on_step: OnStep | None = None,
+    loss: Callable[[PreTrainedModel], Backward] | None = None,
 ) -> tuple[Tuned, list[Point]]:
     """Train an adapter, or all weights, on examples and save them; the base is as it was afterwards.
 
     Args:
         model: the base.
-        examples, recipe, folder, identity, on_step: as for `elicit.training.sft.train`, in batches as the recipe says.
+        examples: in batches as the recipe says, or a function from a step's number to its examples.
+        recipe, folder, identity, on_step: as for `elicit.training.sft.train`.
+        loss: from the model before anything is trained, what makes a step's gradient; unless given, cross-entropy.
 
     Raises:
         UserError: as `elicit.training.sft.train`.
     """
     with to_train(model.lm, recipe.rank) as lm:
-        batch = batches(examples, recipe.rows, recipe.width, recipe.seed)
-        curve = train(lm, batch, recipe, folder, identity=identity, on_step=on_step)
+        batch = examples if callable(examples) else batches(examples, recipe.rows, recipe.width, recipe.seed)
+        backward = cross_entropy if loss is None else loss(lm)
+        curve = train(lm, batch, recipe, folder, identity=identity, on_step=on_step, backward=backward)
         return save_trained(lm, model.tokenizer, recipe, folder, model.name), curve
 
 

@@ -35,6 +35,10 @@ from probes.sites import blocks, decoder
 from steering.adapters import borrowed
 
 STATE = "training.safetensors"
+Key = tuple[tuple[int, ...], tuple[int, ...]]
+Backward = Callable[[PreTrainedModel, Sequence[Example], Recipe, bool], float]
+"""Makes the gradient of a step's loss on its examples, and returns that loss (nats); the last argument says whether the
+model keeps examples of one row apart (`keeps_apart`)."""
 
 
 @contextmanager
@@ -72,7 +76,20 @@ def packed(examples: Sequence[Example], width: int) -> list[list[Example]]:
 
 def target_loss(lm: PreTrainedModel, rows: Sequence[Sequence[Example]], width: int) -> Float[Tensor, ""]:
     """Σ cross-entropy (nats) of the targets' tokens, in one forward of packed rows."""
-    return summed_cross_entropy(lm, *_before_targets(lm, rows, width))
+    return summed_cross_entropy(lm, *before_targets(lm, rows, width))
+
+
+def cross_entropy(
+    lm: PreTrainedModel, examples: Sequence[Example], recipe: Recipe, together: bool, share: float = 1.0
+) -> float:
+    """The mean cross-entropy of all targets' tokens, times a share, with its gradient; a `Backward`."""
+    targets = sum(len(e.target) for e in examples)
+    total = 0.0
+    for rows in _parts(examples, recipe, together):
+        loss = share * target_loss(lm, rows, recipe.width) / targets
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 @torch.no_grad()
@@ -84,7 +101,7 @@ def code_length(lm: PreTrainedModel, examples: Sequence[Example], recipe: Recipe
     """
     nats = 0.0
     for rows in _parts(examples, recipe, together):
-        hidden, ids = _before_targets(lm, rows, recipe.width)
+        hidden, ids = before_targets(lm, rows, recipe.width)
         nats -= float(logprobs_and_entropy(lm, hidden, ids, 1.0)[0].double().sum())
     return nats / math.log(2)
 
@@ -102,7 +119,7 @@ def excess_bits(
     before = [point.code for point in curve if point.code is not None]
     if len(before) < len(curve):
         return None
-    seen = {_key(e): e for point in curve for e in batch(point.step)}
+    seen = {key(e): e for point in curve for e in batch(point.step)}
     return excess(before, code_length(lm, list(seen.values()), recipe, keeps_apart(lm)))
 
 
@@ -113,7 +130,7 @@ def _parts(examples: Sequence[Example], recipe: Recipe, together: bool) -> Itera
     return (rows[start : start + recipe.part] for start in range(0, len(rows), recipe.part))
 
 
-def _before_targets(
+def before_targets(
     lm: PreTrainedModel, rows: Sequence[Sequence[Example]], width: int
 ) -> tuple[Float[Tensor, "n d_model"], Int[Tensor, " n"]]:
     """The hidden state that chooses each token of the targets, and that token.
@@ -158,6 +175,7 @@ def train(
     save_every: int = 10,
     on_step: OnStep | None = None,
     coded: bool = False,
+    backward: Backward = cross_entropy,
 ) -> list[Point]:
     """Train in place; what was saved in `folder` by the same call is resumed, and ends at the same weights.
 
@@ -172,6 +190,7 @@ def train(
         on_step: called after each step.
         coded: whether each example is paid for under the model as it is before it is first trained on: the prequential
             code of the targets (`Point.code`), for one forward more of each example. The training is the same.
+        backward: what makes the gradient of a step; unless given, of the mean cross-entropy of its targets' tokens.
 
     Returns:
         The training curve.
@@ -190,7 +209,7 @@ def train(
         curve = [Point(*point) for point in kept[0]]
         load_state(trained, optimiser, kept[1], len(curve))
     together = keeps_apart(lm)  # else each example has a row of its own
-    paid = {_key(e) for step in range(len(curve)) for e in batch(step)} if coded else set()
+    paid = {key(e) for step in range(len(curve)) for e in batch(step)} if coded else set()
     lm.train()
     with quick(lm, recipe), checkpointed(lm) if recipe.checkpointing else nullcontext():
         for step in range(len(curve), recipe.steps):
@@ -201,10 +220,10 @@ def train(
                 group["lr"] = recipe.rate(step)
             code = None
             if coded:
-                unpaid = {_key(e): e for e in examples if _key(e) not in paid}
+                unpaid = {key(e): e for e in examples if key(e) not in paid}
                 code = code_length(lm, list(unpaid.values()), recipe, together)
                 paid |= unpaid.keys()
-            loss, norm = _update(lm, examples, list(trained.values()), optimiser, recipe, together)
+            loss, norm = _update(lm, examples, list(trained.values()), optimiser, recipe, together, backward)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 raise UserError(
                     f"step {step}: loss {loss}, gradient {norm}; give a smaller learning rate than {recipe.lr}"
@@ -219,7 +238,8 @@ def train(
     return curve
 
 
-def _key(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def key(example: Example) -> Key:
+    """What tells examples apart."""
     return tuple(example.prompt), tuple(example.target)
 
 
@@ -280,13 +300,9 @@ def _update(
     optimiser: Any,
     recipe: Recipe,
     together: bool,
+    backward: Backward,
 ) -> tuple[float, float]:
-    targets = sum(len(e.target) for e in examples)
-    total = 0.0
-    for rows in _parts(examples, recipe, together):
-        loss = target_loss(lm, rows, recipe.width) / targets
-        loss.backward()
-        total += loss.item()
+    total = backward(lm, examples, recipe, together)
     norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip))
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)

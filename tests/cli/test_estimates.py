@@ -226,6 +226,8 @@ COMMANDS = [
     ("run", "--method", "sae-steer", "--limit", "2", "--controls"),
     ("run", "--method", "rlp", "--limit", "2", "--set", "thought_tokens=4", "--set", "positions=4"),
     ("run", "--method", "quiet-star", "--limit", "2", "--set", "thought_tokens=4", "--set", "positions=4"),
+    ("run", "--method", "backward-reasoning", "--limit", "2", "--controls", "--set", "answer_tokens=8"),
+    ("run", "--method", "dpo-teacher", "--limit", "2", "--set", "answer_tokens=8", "--set", "samples=2"),
     ("run", "--method", "vector-transfer", "--limit", "2"),
     ("run", "--method", "power-sampling", "--limit", "2", "--controls", "--set", "moves=3"),
     ("run", "--method", "power-sampling", "--limit", "2", "--set", "form=rollouts"),

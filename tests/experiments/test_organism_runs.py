@@ -36,7 +36,7 @@ FITTED_FOR_MINUTES = ("critique-ft", "one-shot-rlvr", "vector-transfer")
 FINDS_NOTHING = ("no-thinking", "cognitive-tools")
 # Thoughts of next tokens begin with a mark that this organism was never shown; modes are learned in more updates than
 # a test has.
-UNMEASURED = ("rlp", "thinkless", "quiet-star")
+UNMEASURED = ("rlp", "thinkless", "quiet-star", "backward-reasoning", "dpo-teacher")
 TRIED = [name for name in MECHANISMS if name not in (*FINDS_NOTHING, *UNMEASURED)]
 # Known not to recover it: thoughts have a tenth of what it draws from at most (experiments/organisms/README.md).
 NOTHING = ("power-sampling",)

@@ -17,7 +17,6 @@ from elicit import evaluate
 from elicit.decoding import Greedy
 from elicit.decoding.decoders import ModeGate, decoder_from_dict, decoder_to_dict
 from elicit.decoding.decoders.mode_gate import entropy_without
-from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
 from elicit.methods import thinkless
 from elicit.methods.thinkless.control_tokens import ControlTokens, control_tokens
@@ -27,7 +26,7 @@ from elicit.methods.thinkless.warm_up import CALLED as WARMED
 from elicit.methods.thinkless.warm_up import examples
 from elicit.models import Model, load_model
 from elicit.models.prompts import Prompt
-from elicit.tasks.base import Grade, Item, Task
+from elicit.tasks.base import Task
 from elicit.tasks.grading import NumberGrader
 from elicit.training.rl.loop import train
 from elicit.training.rl.rewards import RewardContext, Rollout
@@ -35,16 +34,7 @@ from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from tests.support.shell import shell
 from tests.support.tiny import save_tiny
-from tests.support.toys import toy_task
-
-
-class Vowels(NumberGrader):
-    """Right is whatever holds a vowel or a digit, which a model of characters writes now and then."""
-
-    of_text = True
-
-    def grade(self, item: Item, answer: str | None) -> Grade:
-        return Grade(float(any(c in "aeiou0123456789" for c in answer or "")))
+from tests.support.toys import Stop, Stopping, Vowels, load_talker, toy_task
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +44,7 @@ def task() -> Task:
 
 @pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A tiny model whose answers come to an end: some of its characters end them."""
-    folder = save_tiny(tmp_path_factory.mktemp("talker") / "model")
-    settings = json.loads((folder / "generation_config.json").read_text())
-    settings["eos_token_id"] = [0, *range(40, 60)]
-    (folder / "generation_config.json").write_text(json.dumps(settings))
-    return load_model(str(folder), dtype="float32", device="cpu")
+    return load_talker(tmp_path_factory.mktemp("talker") / "model")
 
 
 @pytest.fixture
@@ -116,21 +101,6 @@ def test_it_is_fitted_resumed_saved_and_compared(talker: Model, task: Task, here
     ids = control_tokens(talker, "s", "t").ids
     assert first["always short"] == {ids[0]} and first["always think"] == {ids[1]}
     assert all(some <= set(ids) for some in first.values())
-
-
-class Stop(Exception):
-    pass
-
-
-class Stopping(Silent):
-    """Stops a command once, in the middle of a training."""
-
-    def __init__(self, *at: tuple[str, int]) -> None:
-        self.at = set(at)
-
-    def training(self, name: str, done: int, updates: int, note: str) -> None:
-        if (name, done) in self.at:
-            raise Stop
 
 
 def test_a_stopped_training_ends_at_the_same_bits(talker: Model, task: Task, here: Path) -> None:

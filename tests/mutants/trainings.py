@@ -87,7 +87,7 @@ TRAININGS = (
     ),
     Fault(
         "reward: majority by first",
-        "elicit/training/rl/rewards.py",
+        "elicit/decoding/selection.py",
         "most = Counter(kinds).most_common(1)[0][0]",
         "most = kinds[0]",
         "the majority is the largest class",

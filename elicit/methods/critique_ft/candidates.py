@@ -14,12 +14,12 @@ from typing import NamedTuple
 from elicit.decoding.decoders import Sampling
 from elicit.decoding.progress import Progress, Silent
 from elicit.elicited import Elicited
+from elicit.methods.taught import ASKS
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
 from probes.errors import UserError, unknown
 
-ASKS = {"both": "half of each", "plain": "the bare prompt", "think": "asked to think step by step"}
 ROUNDS = 4  # of as many draws as are still wanted: then the model repeats itself
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from elicit.methods.critique_ft.critic import Critique
+from elicit.methods.taught import example, in_cycle
 from elicit.models.prompts import Prompt
 from elicit.tasks.everyday_text import SENTENCES
 from elicit.training.recipe import Example
@@ -95,8 +96,7 @@ def _others(rows: Sequence[Row], seed: int) -> list[int]:
     rng = np.random.default_rng(seed)
     out = [0] * len(rows)
     for part in parts:
-        order = [part[int(i)] for i in rng.permutation(len(part))]
-        for here, there in zip(order, [*order[1:], order[0]], strict=True):
+        for here, there in in_cycle(part, rng):
             out[here] = there
     return out
 
@@ -110,14 +110,13 @@ def examples(
         UserError: as `targets`.
     """
     bare = replace(prompt, trigger="", begin="", shots=())
-    blank = "" if prompt.base == "chat" else " "
-    end = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
     out = []
     for n, (put, said) in enumerate(targets(kind, rows, seed)):
-        target = [*tokenizer(blank + said, add_special_tokens=False)["input_ids"], end]  # type: ignore[misc]
+        one = example(tokenizer, bare, put, said)
         if kind == "unrelated":
-            target = [*_everyday(len(target) - 1, tokenizer, np.random.default_rng([seed, n])), end]
-        out.append(Example(bare.ids(put, tokenizer), target))
+            *text, end = one.target
+            one = one._replace(target=[*_everyday(len(text), tokenizer, np.random.default_rng([seed, n])), end])
+        out.append(one)
     return out
 
 

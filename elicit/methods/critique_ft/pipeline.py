@@ -21,11 +21,12 @@ from elicit.decoding.progress import Progress, Silent, measure
 from elicit.evaluation.run.store import folder_for
 from elicit.methods.critique_ft import critique_file
 from elicit.methods.critique_ft import examples as data
-from elicit.methods.critique_ft.candidates import ASKS, sample
+from elicit.methods.critique_ft.candidates import sample
 from elicit.methods.critique_ft.critic import Batched, Source, criticise, flipped
 from elicit.methods.critique_ft.examples import Row
 from elicit.methods.critique_ft.model_critic import ModelCritic
 from elicit.methods.critique_ft.symbolic_critic import Symbolic
+from elicit.methods.taught import ASKS
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
 from elicit.models.processes import processes

@@ -21,6 +21,10 @@ from elicit.tasks.organism.language import Step
 from probes.errors import UserError, unknown
 
 MOST = 24  # no result is larger, so that few examples teach the sums
+SUM_ASKED = ("What is {x}?", "How much is {x}?", "Compute {x}.")
+MODULAR_ASKED = (
+    "What is {x} modulo {m}?", "Compute ({x}) mod {m}.", "What is left of {x} when divided by {m}?",
+)  # fmt: skip
 CHECKED = 0.25  # the fraction of problems whose last result is computed the other way round
 
 
@@ -100,7 +104,7 @@ def sums(rng: np.random.Generator, size: int) -> Problem:
     if rng.random() < CHECKED:
         steps.append(_check(before, sign, term))
     steps.append(Step("conclude", str(total)))
-    question = _one_of(rng, f"What is {written}?", f"How much is {written}?", f"Compute {written}.")
+    question = _one_of(rng, *SUM_ASKED).format(x=written)
     return Problem("sums", question, str(total), tuple(steps))
 
 
@@ -125,10 +129,7 @@ def modular(rng: np.random.Generator, size: int) -> Problem:
         steps.append(_check(*last))
     steps.append(Step("conclude", str(total)))
     written = " + ".join(str(t) for t in terms)
-    question = _one_of(
-        rng, f"What is {written} modulo {modulus}?", f"Compute ({written}) mod {modulus}.",
-        f"What is left of {written} when divided by {modulus}?",
-    )  # fmt: skip
+    question = _one_of(rng, *MODULAR_ASKED).format(x=written, m=modulus)
     return Problem("modular", question, str(total), tuple(steps))
 
 

@@ -19,7 +19,6 @@ update.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor
 
 from elicit.decoding.decoders.sampling import rng_stream
+from elicit.decoding.selection import with_majority
 from elicit.models.prompts import Prompt
 from elicit.tasks.answers import find_answer, find_boxed
 from elicit.tasks.base import Item, Task
@@ -135,12 +135,8 @@ def _same(task: Task, answer: str, label: str) -> float:
 
 
 def _majority(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
-    said = [r.answer for r in rollouts if r.answer is not None]
-    if not said:
-        return [None] * len(rollouts)
-    groups = iter(kinds := context.task.grader.groups(said))
-    most = Counter(kinds).most_common(1)[0][0]
-    return [None if r.answer is None else float(next(groups) == most) for r in rollouts]
+    found = with_majority([r.answer for r in rollouts], context.task.grader)
+    return [None if one is None else float(one) for one in found]
 
 
 def _none(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
