@@ -152,23 +152,22 @@ def shown(kept: Mapping[str, Any]) -> str:
     }
     parts += [f"- {what} refuses: {why}" for what, why in refused.items()]
     if left := missing(kept):
-        parts += ["Not run:", markdown(("mechanism", "seed", "organisms", "processor minutes", "command"), left)]
+        parts += ["Not run:", markdown(("mechanism", "cells", "processor minutes", "command"), left)]
     return "\n\n".join(parts)
 
 
 def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """What was not run: by mechanism and seed, with its cost and its command."""
-    left: dict[tuple[str, int], list[Cell]] = {}
-    for cell in grid():
-        if str(cell) not in kept["cells"]:
-            left.setdefault((cell.method, cell.seed), []).append(cell)
-    return [
-        (
-            method, str(seed), ", ".join(cell.model for cell in some), cost(kept, some),
-            f"`{COMMAND} --keep --cells {','.join(map(str, some))}`",
-        )
-        for (method, seed), some in left.items()
-    ]  # fmt: skip
+    """What was not run, a row a mechanism, with its cost and its command."""
+    rows = []
+    for method in METHODS:
+        left = [cell for cell in grid() if cell.method == method and str(cell) not in kept["cells"]]
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for seed in dict.fromkeys(cell.seed for cell in left):
+            alike.setdefault(tuple(cell.model for cell in left if cell.seed == seed), []).append(seed)
+        told = (f"seed {' and '.join(map(str, seeds))}: {', '.join(models)}" for models, seeds in alike.items())
+        if left:
+            rows.append((method, "; ".join(told), cost(kept, left), f"`{COMMAND} --left --keep --cells {method}`"))
+    return rows
 
 
 def cost(kept: Mapping[str, Any], cells: Sequence[Cell]) -> str:
