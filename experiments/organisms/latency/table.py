@@ -164,7 +164,7 @@ def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
         alike: dict[tuple[str, ...], list[int]] = {}
         for seed in dict.fromkeys(cell.seed for cell in left):
             alike.setdefault(tuple(cell.model for cell in left if cell.seed == seed), []).append(seed)
-        told = (f"seed {' and '.join(map(str, seeds))}: {', '.join(models)}" for models, seeds in alike.items())
+        told = (f"{_of(seeds)}: {', '.join(models)}" for models, seeds in alike.items())
         if left:
             rows.append((method, "; ".join(told), cost(kept, left), f"`{COMMAND} --left --keep --cells {method}`"))
     return rows
@@ -205,6 +205,10 @@ def power() -> str:
         f"{QUESTIONS} questions show a fall of {least_fall(QUESTIONS):g} of the gap between two latencies with 80% "
         f"power, twice as many one of {least_fall(2 * QUESTIONS):g}, four times one of {least_fall(4 * QUESTIONS):g}"
     )
+
+
+def _of(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {' and '.join(map(str, seeds))}"
 
 
 def _cells(kept: Mapping[str, Any], method: str, model: str) -> list[dict[str, Any]]:
