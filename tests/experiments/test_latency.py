@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from elicit.evaluation.metrics.gap import CEILING, DIRECT, recovered
+from elicit.evaluation.metrics.gap import CEILING, DIRECT
 from elicit.models import load_model
 from experiments.organisms.latency import cells, table
 from experiments.organisms.latency.__main__ import main
@@ -67,17 +67,20 @@ def test_the_grid_holds_each_cell_once_and_begins_with_the_ends() -> None:
 def test_so_many_questions_see_the_fall_that_is_said() -> None:
     """Of draws in which a mechanism recovers the whole gap at one latency, and so much less at another, 80% show it."""
     fall, rng, seen = least_fall(N), np.random.default_rng(0), 0
-    for _ in range(400):
-        direct, ceiling, often, rare = (
-            (rng.random(N) < p).astype(float) for p in (0.1, 0.92, 0.92, 0.92 - fall * 0.82)
-        )
-        both = [recovered(one, direct, ceiling, resamples=50) for one in (often, rare)]
-        low = both[0].share - both[1].share - np.hypot(  # type: ignore[operator]
-            both[0].share - both[0].interval.low, both[1].interval.high - both[1].share  # type: ignore[union-attr, operator]
-        )  # fmt: skip
-        seen += low > 0
-    assert 0.65 < seen / 400 < 0.95, (fall, seen)
-    assert least_fall(160) < least_fall(40) <= 0.3
+
+    def drawn(p: float) -> str:
+        return "".join(map(str, (rng.random(N) < p).astype(int)))
+
+    for _ in range(200):
+        kept = some({"sae-steer:latent-p02:0": 0, "sae-steer:latent-p30:0": 0})
+        for model, right in (("latent-p02", 0.92 - fall * 0.82), ("latent-p30", 0.92)):
+            kept["spans"][model] = {DIRECT: drawn(0.1), CEILING: drawn(0.92)}
+            kept["cells"][f"sae-steer:{model}:0"]["right"] = drawn(right)
+        found = table.fall(kept, "sae-steer")
+        assert found is not None
+        seen += found.interval.low > 0
+    assert 0.7 < seen / 200 < 0.9, (fall, seen)
+    assert least_fall(160) < least_fall(40) < 0.4
 
 
 def test_fractions_are_of_the_right_gap() -> None:
@@ -85,8 +88,8 @@ def test_fractions_are_of_the_right_gap() -> None:
     assert table.found(kept, "sae-steer", "latent-p02").value == pytest.approx(0.5)  # type: ignore[union-attr]
     assert table.found(kept, "sae-steer", "absent").value == pytest.approx(0.25)  # type: ignore[union-attr]
     assert table.found(kept, "sae-steer", LATENT) is None and table.fall(kept, "cot-decoding") is None
-    value, interval = table.fall(kept, "sae-steer")  # type: ignore[misc]
-    assert value == pytest.approx(0.5) and 0 < interval.low < value < interval.high
+    less = table.fall(kept, "sae-steer")
+    assert less is not None and less.value == pytest.approx(0.5) and 0 < less.interval.low < 0.5 < less.interval.high
     assert table.asked(kept, "absent")[0] == 0 and table.asked(kept, "missing-skill")[0] == 1  # type: ignore[index]
 
 
@@ -157,7 +160,7 @@ def test_the_plan_tells_what_is_kept_what_not_and_the_power(page: Path, capsys: 
     table.keep(some({"cot-decoding:latent:0": 30}))
     main(["--plan", "--cells", "cot-decoding"])
     said = capsys.readouterr().out
-    assert "show a fall of 0.3 of the gap" in said
+    assert "show a fall of 0.3" in said
     assert "| cot-decoding:latent:0 | kept | 2 processor minutes |" in said
     assert "| cot-decoding:absent:0 | not run | 2 processor minutes |" in said and not (page / "runs").exists()
 

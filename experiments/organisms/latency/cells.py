@@ -127,7 +127,7 @@ def foretold(cell: Cell) -> str:
 
 def least_fall(n: int, *, right: float = 0.92, direct: float = 0.1) -> float:
     """The fall between two latencies, as a fraction of the gap, that n questions show with 80% power: normal
-    approximation, where a mechanism recovers the whole gap at one of them and questions do not go together.
+    approximation, where a mechanism recovers the whole gap at one of them and no two answers to a question go together.
 
     Args:
         n: questions.
@@ -136,8 +136,8 @@ def least_fall(n: int, *, right: float = 0.92, direct: float = 0.1) -> float:
     reach = float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
     for hundredths in range(1, 101):
         points = hundredths / 100 * (right - direct)
-        lower = right - points
-        if points >= reach * math.sqrt((right * (1 - right) + lower * (1 - lower)) / n):
+        four = (right, right - points, direct, direct)  # answers, of which the difference of two gains is made
+        if points >= reach * math.sqrt(sum(p * (1 - p) for p in four) / n):
             return hundredths / 100
     return math.inf
 

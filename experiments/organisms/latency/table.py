@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.evaluation.metrics.format import with_interval
-from elicit.evaluation.metrics.gap import CEILING, DIRECT, false_positive, format_gap, recovered
+from elicit.evaluation.metrics.gap import CEILING, DIRECT, false_positive, format_gap, is_gap, recovered
 from experiments.claims.rules import Condition
 from experiments.claims.seeds import pooled
 from experiments.markdown import markdown
@@ -40,7 +39,7 @@ PICTURE = HERE.parents[2] / "docs" / "gap-by-latency.svg"
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 COMMAND = "python -m experiments.organisms.latency"
 SETTINGS = {"questions": QUESTIONS, "solved": SOLVED, "dtype": DTYPE, "max_new_tokens": TOKENS}
-NOT_RUN, REFUSED, UNKNOWN = "not run", "refuses", "told by `--plan`"
+NOT_RUN, REFUSED, NO_GAP, UNKNOWN = "not run", "refuses", "no gap", "told by `--plan`"
 
 
 def load() -> dict[str, Any]:
@@ -69,45 +68,42 @@ def keep(kept: Mapping[str, Any]) -> None:
 
 def found(kept: Mapping[str, Any], method: str, model: str) -> Condition | None:
     """What a mechanism recovers on an organism, over the seeds that are there: where there is a skill that is latent a
-    fraction of the organism's own gap, on a twin of the gap of `latent`. None where it was not run or refuses."""
+    fraction of the organism's own gap, on a twin of the gap of `latent`. None where it was not run, it refuses, or
+    there is no gap."""
     spans = kept["spans"]
-    if model not in spans or (model in TWINS and LATENT not in spans):
+    if model not in spans or (model in TWINS and not _is_measure(kept)):
         return None
     direct, ceiling = (_scores(spans[model][arm]) for arm in (DIRECT, CEILING))
     each = []
-    for cell in _cells(kept, method, model):
-        if "refused" in cell:
-            continue
-        right = _scores(cell["right"])
+    for right in _rights(kept, method, model).values():
         if model in TWINS:
-            value, interval = false_positive(right, direct, _gap(spans[LATENT]))
-        else:
-            of_gap = recovered(right, direct, ceiling)
-            if of_gap.share is None or of_gap.interval is None:
-                continue
-            value, interval = of_gap.share, of_gap.interval
-        each.append(Condition(f"{method} on {model}", value, interval, unit="of the gap"))
+            each.append(_of_gap(*false_positive(right, direct, _gap(spans[LATENT]))))
+        elif (one := recovered(right, direct, ceiling)).share is not None and one.interval is not None:
+            each.append(_of_gap(one.share, one.interval))
+    return pooled(each) if each else None
+
+
+def fall(kept: Mapping[str, Any], method: str) -> Condition | None:
+    """By how much a mechanism recovers less at the smallest latency than at the largest, question by question, in
+    fractions of the mean of the two gaps (Fieller's interval, as of `recovered`); over the seeds that both have."""
+    rare, often = LATENCIES[min(LATENCIES)], LATENCIES[max(LATENCIES)]
+    rights = [_rights(kept, method, model) for model in (rare, often)]
+    each = []
+    for seed in rights[0].keys() & rights[1].keys():
+        spans = [kept["spans"][model] for model in (rare, often)]
+        less, more = (one[seed] - _scores(span[DIRECT]) for one, span in zip(rights, spans, strict=True))
+        one = recovered(more - less, np.zeros(len(more)), (_gap(spans[0]) + _gap(spans[1])) / 2)
+        if one.share is not None and one.interval is not None:
+            each.append(_of_gap(one.share, one.interval))
     return pooled(each) if each else None
 
 
 def asked(kept: Mapping[str, Any], model: str) -> tuple[float, Interval] | None:
     """What being told to think gains on a twin, in the same unit."""
     spans = kept["spans"]
-    if model not in spans or LATENT not in spans:
+    if model not in spans or not _is_measure(kept):
         return None
     return false_positive(*(_scores(spans[model][arm]) for arm in (CEILING, DIRECT)), _gap(spans[LATENT]))
-
-
-def fall(kept: Mapping[str, Any], method: str) -> tuple[float, Interval] | None:
-    """By how much a mechanism recovers less at the smallest latency than at the largest: the two intervals put together
-    (MOVER, doi 10.1002/sim.3095) as if the questions were not the same, which is rather too wide."""
-    rare, often = (found(kept, method, LATENCIES[p]) for p in (min(LATENCIES), max(LATENCIES)))
-    if rare is None or often is None:
-        return None
-    value = often.value - rare.value
-    below = math.hypot(often.value - often.interval.low, rare.interval.high - rare.value)
-    above = math.hypot(often.interval.high - often.value, rare.value - rare.interval.low)
-    return value, Interval(value - below, value + above)
 
 
 def shown(kept: Mapping[str, Any]) -> str:
@@ -120,7 +116,8 @@ def shown(kept: Mapping[str, Any]) -> str:
     )
     by_latency = [
         (
-            method, *(_cell(kept, method, LATENCIES[p]) for p in sorted(LATENCIES)), _pair(fall(kept, method)),
+            method, *(_cell(kept, method, LATENCIES[p]) for p in sorted(LATENCIES)),
+            "–" if (less := fall(kept, method)) is None else format_gap(less.value, less.interval.pair),
             ", ".join(map(str, sorted({cell["seed"] for cell in cells if cell["method"] == method}))) or "–",
             _tokens([cell for cell in cells if cell["method"] == method]),
         )
@@ -215,10 +212,27 @@ def _cells(kept: Mapping[str, Any], method: str, model: str) -> list[dict[str, A
     return [cell for cell in kept["cells"].values() if (cell["method"], cell["model"]) == (method, model)]
 
 
+def _is_measure(kept: Mapping[str, Any]) -> bool:
+    """Whether `latent` has a gap that others can be measured by."""
+    return LATENT in kept["spans"] and is_gap(_gap(kept["spans"][LATENT]))
+
+
+def _rights(kept: Mapping[str, Any], method: str, model: str) -> dict[int, Float[np.ndarray, " n"]]:
+    """Right or wrong of each question, by seed, where it does not refuse."""
+    cells = _cells(kept, method, model)
+    return {cell["seed"]: _scores(cell["right"]) for cell in cells if "right" in cell}
+
+
+def _of_gap(value: float, interval: Interval) -> Condition:
+    return Condition("recovered", value, interval, unit="of the gap")
+
+
 def _cell(kept: Mapping[str, Any], method: str, model: str) -> str:
     one = found(kept, method, model)
     if one is not None:
         return format_gap(one.value, one.interval.pair)
+    if _rights(kept, method, model):
+        return NO_GAP
     return REFUSED if _cells(kept, method, model) else NOT_RUN
 
 
