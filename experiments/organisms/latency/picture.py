@@ -79,7 +79,7 @@ def _place(model: str) -> float:
 
 
 def _grid() -> Iterator[str]:
-    for fifths in range(-2, 7, 2):
+    for fifths in range(-2, 6, 2):
         y = up(fifths / 5)
         mark = "end" if fifths in (0, 5) else "grid"
         yield f'<line class="{mark}" x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>'
@@ -92,8 +92,8 @@ def _grid() -> Iterator[str]:
     for model in TWINS:
         yield f'<text class="small" x="{_place(model)}" y="{BOTTOM + 17}" text-anchor="middle">{model}</text>'
     heads = (
-        (LEFT, "share of answers that think, of the own gap"),
-        (MIDDLE, "twins, of the gap at 0.1; bars: told to think"),
+        (LEFT, "of its own gap, by the share p of answers that think"),
+        (MIDDLE, "twins, of the gap at p = 0.1; bars: told to think"),
     )
     for x, words in heads:
         yield f'<text class="small" x="{x}" y="{TOP - 8}">{words}</text>'

@@ -109,10 +109,10 @@ def asked(kept: Mapping[str, Any], model: str) -> tuple[float, Interval] | None:
 def shown(kept: Mapping[str, Any]) -> str:
     """All tables, and what is not in them."""
     cells = kept["cells"].values()
-    dates = sorted(cell["made"] for cell in cells)
+    dates = sorted({cell["made"] for cell in cells})
     about = (
         f"{QUESTIONS} questions, {DTYPE}, at most {TOKENS} tokens, short fits (`--quick`) on {SOLVED} of each split; "
-        f"{f'{dates[0]} to {dates[-1]}' if dates else 'nothing is run yet'}."
+        f"{' to '.join(dates[:1] + dates[1:][-1:]) or 'nothing is run yet'}."
     )
     by_latency = [
         (
