@@ -111,7 +111,7 @@ def test_what_was_not_run_is_named_with_its_cost_and_command() -> None:
     assert (
         rows["cot-decoding"][1].startswith("seed 0: latent-p02, latent-p30, absent") and rows["cot-decoding"][2] == "12"
     )
-    assert "; seeds 1 and 2: latent-p02" in rows["sae-steer"][1] and rows["sae-steer"][2] == "40"
+    assert "; seeds 1, 2: latent-p02" in rows["sae-steer"][1] and rows["sae-steer"][2] == "40"
     assert rows["critique-ft"][2] == table.UNKNOWN and "--left --keep --cells critique-ft`" in rows["critique-ft"][3]
     text = table.shown(kept)
     assert "| not run |" in text and all(model in text for model in (*LATENCIES.values(), *TWINS))

@@ -205,7 +205,7 @@ def power() -> str:
 
 
 def _of(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {' and '.join(map(str, seeds))}"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _cells(kept: Mapping[str, Any], method: str, model: str) -> list[dict[str, Any]]:
