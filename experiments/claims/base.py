@@ -14,9 +14,11 @@ what another one needed, and an interrupted call resumes.
 
 from __future__ import annotations
 
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +31,7 @@ from elicit.decoding.progress import Progress, Silent
 from elicit.elicited import Elicited
 from elicit.evaluation.batches import models_of
 from elicit.methods import fit
-from elicit.methods.compare import SharedOptions, plan_of, run_together
+from elicit.methods.compare import RUNS, SharedOptions, plan_of, run_together
 from elicit.models import Model, load_model
 from elicit.models.identity import grounds
 from elicit.models.zoo import task_for
@@ -39,6 +41,7 @@ from elicit.tasks.base import Task
 from experiments.claims.rules import Judgement
 from probes.errors import UserError, unknown
 from probes.files import digest
+from steering.adapters import WEIGHTS
 
 HERE = Path(__file__).parent
 
@@ -136,6 +139,16 @@ class Finding:
         return self.judged.verdict
 
 
+class _State(Enum):
+    """Of a run, before a call asks for it."""
+
+    NEW, BEGUN, ENDED = range(3)
+
+    @classmethod
+    def of(cls, folder: Path) -> _State:
+        return cls.ENDED if (folder / "metrics.json").is_file() else cls.BEGUN if folder.exists() else cls.NEW
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """One call of an experiment: its settings, and the runs that it may ask for.
@@ -147,6 +160,9 @@ class Study:
         runs: folder of all runs.
         progress: what is reported to.
         log: called with a line at each method.
+        reused: by its folder the seconds that each run took, which had ended before this call asked for it, with its
+            fit's, and 0 for one that had not begun; None where what was there before did not say, as a training.
+        began: when, in seconds since the epoch; what was trained before was found.
     """
 
     claim: Claim
@@ -155,6 +171,8 @@ class Study:
     runs: Path = Path("runs")
     progress: Progress = field(default_factory=Silent)
     log: Callable[[str], None] = lambda line: None
+    reused: dict[Path, float | None] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name]
@@ -207,7 +225,11 @@ class Study:
         )
         items = self.task(model.name).test[: self["limit"]]
         out = self._folder("compared", model, plan_of(model, items, shared))
+        before = {name: _State.of(out / RUNS / name) for name in names}
         made = run_together(model, items, names, shared, out=out, progress=self.progress, log=self.log, page=render)
+        for run in made.runs:
+            name = run.metrics["method"]
+            self._note(run, before[name], made.fit_seconds[name])
         return {run.metrics["method"]: run for run in made.runs}
 
     def evaluated(self, handle: Elicited, against: Mapping[str, Elicited], what: str, split: str = "test") -> Run:
@@ -216,7 +238,21 @@ class Study:
         arms = {name: one.to_dict() for name, one in {"": handle, **against}.items()}
         stands_on = grounds(items, models_of([handle, *against.values()]))
         out = self._folder(what, handle.model, [arms, self.seed, stands_on])
-        return evaluate(handle, items, against=against, out=out, seed=self.seed, progress=self.progress)
+        before = _State.of(out)
+        run = evaluate(handle, items, against=against, out=out, seed=self.seed, progress=self.progress)
+        adapters = [one.adapter for one in (handle, *against.values()) if one.adapter is not None]
+        if any((one.folder / WEIGHTS).stat().st_mtime < self.began for one in adapters):
+            before = _State.BEGUN
+        self._note(run, before, None if adapters else 0.0)
+        return run
+
+    def _note(self, run: Run, before: _State, fit_seconds: float | None) -> None:
+        """What the run would have cost this call, had it not been there."""
+        cost: float | None = 0.0
+        if before is not _State.NEW:  # of what had begun without an end, the run tells the last call's seconds alone
+            known = before is _State.ENDED and fit_seconds is not None
+            cost = sum(run.metrics["seconds"].values()) + (fit_seconds or 0.0) if known else None
+        self.reused.setdefault(run.folder, cost)
 
     def _folder(self, what: str, model: Model, decides: Any) -> Path:
         mark = digest([decides, model.provenance.sha256, model.dtype])

@@ -9,10 +9,10 @@ on, with the kept interval's wider half h at n0 questions, m intervals that hold
 the bound where a null must be passed as well; what is counted, and a number that is not defined, asks for none. Where
 something is trained or fitted `claim.toml` asks for three seeds: fewer give no interval between them worth its name.
 
-Cost is that of the kept call, times how many more questions, samples and seeds there are, times how much slower this
-machine is than that one was (`pace`; 1 where the record does not say). It is an upper bound of what grows with
-questions, since fits do not, and a lower one where the kept call found runs of other claims done: in the order of the
-table, cheapest first, that is what happens again.
+Cost is that of the kept call and of the runs that it found done, as these tell it (`Record.reused`), times how many
+more questions, samples and seeds there are, times how much slower this machine is than that one was (`pace`; 1 where
+the record does not say). It is an upper bound, since fits do not grow with questions. Where it is not known what was
+found done (a training that another call did; all records from before 2026-11-29) it is a lower one, and said to be.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ class Plan:
         claim: which.
         n: questions that 80% power asks for; 0 where no condition asks for any.
         asks: the condition that asks for most.
-        minutes: it takes; None where nothing is kept to reckon from.
+        minutes: it takes, with nothing found done; None where nothing is kept to reckon from.
+        least: whether it may be more, since the kept call does not say what it found done.
     """
 
     claim: Claim
     n: int
     asks: str
     minutes: float | None
+    least: bool = False
 
     @property
     def limit(self) -> int:
@@ -63,7 +65,7 @@ class Plan:
             "n for 80%": f"{self.n:,}" if self.n else "–", "asked by": self.asks or "–",
             "n": f"{self.limit:,}" + (" (too few)" if self.limit < self.n else ""), "seeds": str(self.claim.seeds),
             "k": str(settings.get("samples", "–")), "updates": str(settings.get("updates", "–")),
-            "minutes": "unknown" if self.minutes is None else f"{self.minutes:,.0f}",
+            "minutes": "unknown" if self.minutes is None else f"{'at least ' * self.least}{self.minutes:,.0f}",
         }  # fmt: skip
 
 
@@ -99,8 +101,9 @@ def planned(one: Claim, record: Record | None, slower: float = 1.0) -> Plan:
     asked = [(questions_for(row, had), row.name) for row in record.judgement.conditions]
     most, name = max(((n, name) for n, name in asked if math.isfinite(n)), default=(0.0, ""))
     more = int(one.settings[counted]) / had * float(one.settings.get("samples", 1)) / record.settings.get("samples", 1)
-    ran = max(1, len(record.seeds))
-    return Plan(one, math.ceil(most), name if most else "", record.seconds / 60 * more * one.seeds / ran * slower)
+    more *= one.seeds / max(1, len(record.seeds)) * slower
+    minutes = (record.seconds + (record.reused or 0.0)) / 60 * more
+    return Plan(one, math.ceil(most), name if most else "", minutes, record.reused is None)
 
 
 def plans(pace: float | None = None) -> Sequence[Plan]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -65,6 +65,7 @@ class Record:
         figure: for Plotly; kept beside the rest.
         seeds: that the verdict is over, where it is over several.
         pace: seconds of a step of decoding on that machine then; 0 where it was not measured.
+        reused: seconds of the runs that were there already, which `seconds` lacks; None where that is not known.
     """
 
     number: int
@@ -84,6 +85,7 @@ class Record:
     figure: dict[str, Any]
     seeds: list[int] = field(default_factory=list)
     pace: float = 0.0
+    reused: float | None = None
 
     @property
     def judgement(self) -> Judgement:
@@ -105,7 +107,7 @@ class Record:
         rest = {
             key: value
             for key, value in asdict(self).items()
-            if key != "figure" and (key not in ("seeds", "pace") or value)
+            if key != "figure" and (key not in ("seeds", "pace") or value) and (key != "reused" or value is not None)
         }
         write_whole(folder / RESULT, json.dumps(rest, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         write_whole(folder / FIGURE, json.dumps(self.figure, allow_nan=False) + "\n")
@@ -139,8 +141,15 @@ def measured(study: Study, seeds: Sequence[int] = ()) -> Record:
         dict(study.settings), {key: model[key] for key in ("name", "sha256", "dtype")},
         round(time.perf_counter() - began, 1), date.today().isoformat(), environment(),
         plain(found.judged.to_dict()), figure, list(seeds) if len(seeds) > 1 else [],
-        round(measure_pace(study.model).seconds, 4),
+        round(measure_pace(study.model).seconds, 4), _total(study.reused.values()),
     )  # fmt: skip
+
+
+def _total(seconds: Iterable[float | None]) -> float | None:
+    """The sum; None where one of them is not known."""
+    every = list(seconds)
+    known = [one for one in every if one is not None]
+    return round(sum(known), 1) if len(known) == len(every) else None
 
 
 def _styled(figure: go.Figure) -> go.Figure:

@@ -1,26 +1,22 @@
-"""The picture of a comparison: of each arm the fraction of the known gap that it recovers, beside its own controls.
-
-Plain SVG, so that a page of Markdown can hold it: no script, no font, its own ground in light and in dark.
-"""
+"""The picture of a comparison: of each arm the fraction of the known gap that it recovers, beside its own controls."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from experiments.svg import opened
 from probes.inert import escaped
 
 # Controls that are told to think or see the thinking model's own tokens: what could be had at most, and no rivals.
 CEILINGS = frozenset({"cot-prompt@budget", "cot-prompt + push", "thinking model", "token substitution", "mixed logits"})
 WIDTH, TOP, ROW, LEFT, RIGHT = 760, 62, 36, 140, 118
 FROM, TO = -0.2, 1.2
-STYLE = (
-    "text{font:13px system-ui,sans-serif;fill:#1f2933}.small{font-size:12px;fill:#52606d}.title{font-weight:600}"
-    ".ground{fill:#fff}.grid{stroke:#e4e7eb}.end{stroke:#9aa5b1;stroke-dasharray:3 3}.span{stroke:#2563a8;"
-    "stroke-width:2}.arm{fill:#2563a8}.control{fill:#d97706;fill-opacity:.75}.ceiling{fill:none;stroke:#7b8794}"
-    "@media(prefers-color-scheme:dark){text{fill:#e4e7eb}.small{fill:#b8c2cc}.ground{fill:#11181f}.grid{stroke:#2b3640}"
-    ".end{stroke:#7b8794}.span{stroke:#7db3ec}.arm{fill:#7db3ec}.control{fill:#f3a56b}.ceiling{stroke:#9aa5b1}}"
+LIGHT = (
+    ".span{stroke:#2563a8;stroke-width:2}.arm{fill:#2563a8}.control{fill:#d97706;fill-opacity:.75}"
+    ".ceiling{fill:none;stroke:#7b8794}"
 )
+DARK = ".span{stroke:#7db3ec}.arm{fill:#7db3ec}.control{fill:#f3a56b}.ceiling{stroke:#9aa5b1}"
 
 
 def picture(found: Mapping[str, Any]) -> str:
@@ -37,12 +33,7 @@ def picture(found: Mapping[str, Any]) -> str:
     about = (
         f"{found['items']} questions, {model['sha256'][:12]}…, {model['dtype']}, seed {found['seed']}; 95% intervals"
     )
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 54}" width="{WIDTH}" role="img" '
-        f'aria-label="{escaped(title)}"><style>{STYLE}</style>',
-        f'<rect class="ground" width="{WIDTH}" height="{bottom + 54}" rx="6"/>',
-        f'<text class="title" x="16" y="24">{escaped(title)}</text><text class="small" x="16" y="43">{about}</text>',
-    ]
+    lines = [*opened(title, about, WIDTH, bottom + 54, LIGHT, DARK)]
     for tenths in range(0, 11, 2):
         x = across(tenths / 10)
         mark = "end" if tenths in (0, 10) else "grid"

@@ -1,7 +1,9 @@
-"""A claim over several seeds: intervals over seeds and questions, what one seed misses, the command and its record."""
+"""A claim over several seeds: intervals over seeds and questions, what one seed misses, the command and its record; and
+what a call would have cost with nothing found done."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,22 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from elicit.decoding.decoders import Greedy
 from elicit.decoding.pace import Pace
+from elicit.elicited import Elicited
+from elicit.evaluation import Run
+from elicit.methods.compare import fit_seconds
+from elicit.models.prompts import Prompt
 from experiments.claims import base
-from experiments.claims.base import Finding, Study, claim
-from experiments.claims.record import kept
+from experiments.claims.base import Finding, Study, claim, claims, study_of
+from experiments.claims.plan import planned
+from experiments.claims.record import _total, kept
 from experiments.claims.rules import CONFIRMED, HOLDS, NOT_TESTABLE, OPEN, UNDECIDED, Condition, Judgement, lead
 from experiments.claims.seeds import judged_over_seeds, pooled
 from probes.statistics import Interval, over_seeds
+from steering.adapters import Adapter
 from tests.experiments.test_claims import command, shelf  # noqa: F401
+from tests.support.adapters import config, written
 
 
 def gains(share: float, n: int = 60, seed: int = 0) -> np.ndarray:
@@ -95,9 +105,57 @@ def test_the_command_measures_with_each_seed(
     assert set(record.data) == {"0", "1", "2"} and "0, 1, 2" in index.read_text() and "lead of seed 2" in out
     code, _, _ = command(capsys, "held", "--seeds", "0,1,3", "--runs", str(tmp_path / "runs"))
     assert kept(claim("held")).verdict == UNDECIDED  # type: ignore[union-attr]
+    assert record.reused == 0  # this call asked for no runs
     for words, said in (
         (("--seeds", "0,x"), "whole numbers"),
         (("--seeds", "0,1", "--set", "seed=3"), "give one of them"),
     ):
         code, _, err = command(capsys, "held", *words)
         assert code == 2 and said in err
+
+
+@pytest.fixture
+def one_study(tiny_folder: Path, tmp_path: Path) -> Callable[[], Study]:
+    """Calls of a claim on a tiny model, which find each other's runs."""
+    few = {"model": str(tiny_folder), "task": "organism", "limit": 4, "max_new_tokens": 4}
+    return lambda: study_of(claims()["corrupted_thoughts"], quick=True, changes=few, runs=tmp_path)
+
+
+def test_runs_that_are_found_done_count_with_what_they_took(one_study: Callable[[], Study]) -> None:
+    first, second, third = (one_study() for _ in range(3))
+    runs = first.compared(["direct", "cot-prompt"])
+    first.compared(["direct"])  # its own is no other call's
+    assert _total(first.reused.values()) == 0
+    took = [sum(run.metrics["seconds"].values()) + fit_seconds(_fit(run)) for run in runs.values()]
+    assert min(took) > 0
+    second.compared(["direct", "cot-prompt"])
+    assert _total(second.reused.values()) == round(sum(took), 1)
+    (runs["direct"].folder / "metrics.json").unlink()  # stopped before its end: what it took is not known
+    third.compared(["direct", "cot-prompt"])
+    assert _total(third.reused.values()) is None
+
+
+def test_a_training_that_another_call_did_is_not_told(one_study: Callable[[], Study], tmp_path: Path) -> None:
+    before = one_study()
+    lora = before.model.lm.config.model_type, config("LORA")
+    written(tmp_path / "adapter", *lora)
+    after = one_study()
+    for study, known in ((before, True), (after, False)):
+        handle = Elicited(study.model, "trained", Prompt(), Greedy(4), adapter=Adapter(tmp_path / "adapter"))
+        study.evaluated(handle, {}, f"trained-{known}")
+        assert (_total(study.reused.values()) == 0) is known
+
+
+def test_a_plan_counts_what_was_found_done_and_says_what_it_does_not_know() -> None:
+    one = claims()["corrupted_thoughts"]
+    record = kept(one)
+    assert record is not None
+    known = replace(record, seconds=6.0, reused=54.0, seeds=[], settings={**record.settings, "limit": 80})
+    plan = planned(one, known)
+    assert plan.minutes == pytest.approx(one.settings["limit"] / 80) and not plan.least
+    assert plan.row()["minutes"] == "2"
+    assert planned(one, replace(known, reused=None)).row()["minutes"].startswith("at least ")
+
+
+def _fit(run: Run) -> Path:
+    return run.folder.parent.parent / "fits" / run.folder.name / "fit.json"
