@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from inspect import signature
+from inspect import signature, unwrap
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ TILE = 1 << 16  # numbers of a tensor that are worked on at one time
 BLOCK = 64  # positions whose attention is made at one time
 NEAR = 1e-4  # of its norm: what a piece may differ by from its plain form, in float32
 ATTENTION, ROTATION = "eager_attention_forward", "apply_rotary_pos_emb"
+UNLIKE = (AttributeError, RuntimeError, TypeError)  # a piece that needs other arguments, or more of its module
 PLAIN = ["module", "query", "key", "value", "attention_mask", "scaling", "dropout", "kwargs"]
 
 
@@ -186,7 +187,7 @@ def _is_gated(module: Any) -> bool:
     x = torch.linspace(-4, 4, 32)
     try:
         made = type(module).forward(alike, x)
-    except AttributeError:  # it needs more than these four
+    except UNLIKE:
         return False
     return isinstance(made, Tensor) and _near(made, 5 * module.act_fn(2 * x + 1) * (x - 3))
 
@@ -235,7 +236,11 @@ def _is_plain_rotation(own: Callable[..., Any] | None) -> bool:
     cos, sin = torch.randn(2, 2, 3, 8, generator=torch.Generator().manual_seed(1))
     with torch.enable_grad():
         x, y = q.requires_grad_(), q.detach().clone().requires_grad_()
-        wanted, found = own(x, k, cos, sin)[0], _rotation(own, y, k, cos, sin)[0]
+        try:
+            wanted = own(x, k, cos, sin)[0]
+        except UNLIKE:
+            return False
+        found = _rotation(own, y, k, cos, sin)[0]
         grads = torch.autograd.grad(wanted, x, pull)[0], torch.autograd.grad(found, y, pull)[0]
     return _near(found.detach(), wanted.detach()) and _near(grads[1], grads[0])
 
@@ -280,7 +285,8 @@ class _Attended(torch.autograd.Function):
             share = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
             made = torch.bmm(share, values).view(q.shape[1], -1, v.shape[-1])
             out[one.row, one.queries] = made.transpose(0, 1)
-            kept.append(share)
+            if any(ctx.needs_input_grad):
+                kept.append(share)
         ctx.save_for_backward(q, k, v, *kept)
         ctx.scaling, ctx.seen = scaling, seen
         return out
@@ -349,13 +355,17 @@ def _is_plain_attention(own: Callable[..., Any] | None) -> bool:
     if own is None or list(signature(own).parameters) != PLAIN:
         return False
     generator = torch.Generator().manual_seed(0)
-    q, (k, v) = torch.randn(2, 4, 5, 8, generator=generator) * 3, torch.randn(2, 2, 2, 7, 8, generator=generator)
+    group = 2 if "repeat_kv" in unwrap(own).__code__.co_names else 1
+    q, (k, v) = (
+        torch.randn(2, 4, 5, 8, generator=generator) * 3,
+        torch.randn(2, 2, 4 // group, 7, 8, generator=generator),
+    )
     hidden = torch.arange(7)[None, :] > torch.arange(5)[:, None] + 2
     mask = torch.zeros(2, 1, 5, 7).masked_fill(hidden, torch.finfo(torch.float32).min)
-    alike = SimpleNamespace(num_key_value_groups=2, training=False)
+    alike = SimpleNamespace(num_key_value_groups=group, training=False)
     try:
         wanted, _ = own(alike, q, k, v, mask, scaling=0.5)
-    except AttributeError:  # it needs more of its module, as one with sinks
+    except UNLIKE:
         return False
     found: Tensor = _Attended.apply(q, k, v, mask, 0.5, _seen(mask, len(q)))
     return _near(found, wanted)

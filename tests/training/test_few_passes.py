@@ -33,7 +33,7 @@ def adapted(architecture: str) -> PreTrainedModel:
     torch.manual_seed(1)
     for name, p in lm.named_parameters():
         if "lora_" in name:
-            nn.init.normal_(p, std=0.2)
+            nn.init.normal_(p, std=0.05)
     lm.set_attn_implementation("eager")
     return lm
 
@@ -196,4 +196,4 @@ def test_no_more_is_kept_for_the_gradient_than_by_plain_operations() -> None:
 
     plain = kept()
     with few_passes.few_passes(lm):
-        assert kept() < 0.8 * plain
+        assert kept() < 0.9 * plain
