@@ -3,6 +3,7 @@
     python -m experiments.benchmarks.training
     python -m experiments.benchmarks.training --rows 2 --steps 3    # minutes on one core
     python -m experiments.benchmarks.training --threads 1 --processor    # on a loaded machine
+    python -m experiments.benchmarks.training --alone --rows 5 --steps 3 --rounds 1 --threads 1    # without the peer
     python -m experiments.benchmarks.training --profile    # each operation's share, one thread
     python -m experiments.benchmarks.training --memory     # the process's peak, this loop alone
 
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=["bfloat16", "float32"])
     parser.add_argument("--processor", action="store_true", help="count the processor's seconds")
+    parser.add_argument("--alone", action="store_true", help="without the peer")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--checkpointing", action="store_true", help="of this loop")
@@ -165,7 +167,8 @@ def main() -> None:
     shares: dict[str, float] = {}
     sides: dict[str, Any] = {"this loop": partial(ours, shares=shares)}
     if not given.memory:
-        sides |= {"plain operations": partial(plain, shares={}), "Trainer + PEFT": peer, "limit": limit}
+        peers = {} if given.alone else {"Trainer + PEFT": peer}
+        sides |= {"plain operations": partial(plain, shares={}), **peers, "limit": limit}
     rows: dict[str, list[float]] = {}
     for name, run in list(sides.items()) * (1 if given.memory else given.rounds):
         model = load_model(given.model, dtype=dtype, device="cpu")
