@@ -197,6 +197,7 @@ def uneven(model: Model, how: Settings, rounds: int) -> None:
         for number in range(rounds + 1):  # the first makes kernels
             for policy.WIDTHS in spent:
                 buffer = run.buffer({"records": copy.deepcopy(records), "facts": {}}, {})
+                buffer.sampler = [[] for _ in records]  # nobody sampled them
                 fed[policy.WIDTHS] = sum(part.mask.numel() for _, part in buffer.batch.parts(how.part))
                 began = time.process_time()
                 with student.reference() as lm:
