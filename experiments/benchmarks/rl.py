@@ -5,9 +5,7 @@
     python -m experiments.benchmarks.rl --rollouts 8 --tokens 8    # whether it runs: a minute or two on one core
     python -m experiments.benchmarks.rl --memory                   # the process's peak, this loop alone
     python -m experiments.benchmarks.rl --long --segment 256       # the peak with two answers of 8,192 tokens
-    python -m experiments.benchmarks.rl --uneven                   # answers of unequal length: at most three minutes
-    python -m experiments.benchmarks.rl --products                 # what both sides multiply, whatever the machine
-    python -m experiments.benchmarks.rl --threads 1 --processor    # the processor's seconds, on a loaded machine
+    python -m experiments.benchmarks.rl --uneven                   # answers of unequal length
 
 An update is 32 rollouts of one prompt, 48 tokens each (no end token is let through, so that both compute as many),
 their rewards, log-probabilities of the base for KL, loss, gradient and step of a LoRA adapter.
@@ -18,8 +16,6 @@ their rewards, log-probabilities of the base for KL, loss, gradient and step of 
 - sampling is `decode` here and `generate` there; loss is all the rest of the update.
 - decoding: the same samples by the decoding loop, of the base without an adapter.
 - `--long`: one update of a Llama of random weights (two layers of width 64), float32.
-- `--products`: multiplications and additions of one update, counted while it runs. Attention's on fused kernels, which
-  are not seen, are left out on both sides.
 - `--uneven`: the base's log-probabilities and the update on 32 rollouts of random tokens, lengths log-uniform from 8 to
   `--tokens`, drawn once; rollouts of like length together, and all in the width of the longest, in turns. Seconds are
   the processor's.
@@ -36,14 +32,10 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import elicit
 from elicit.decoding import Sampling, StopRule, decode
@@ -56,7 +48,7 @@ from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge
 from elicit.training.trl_common import run
-from experiments.benchmarks.clock import Clock, clocked
+from experiments.benchmarks.clock import clocked
 from experiments.benchmarks.linear import random_model
 
 GROUP = 8
@@ -83,36 +75,27 @@ def settings(updates: int, rollouts: int, tokens: int) -> Settings:
     )  # fmt: skip
 
 
-def ours(model: Model, how: Settings, clock: Clock = time.perf_counter) -> Times:
+def ours(model: Model, how: Settings) -> Times:
     """Updates of the loop."""
-    marks: list[float] = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        clocked(loop, "sample", clock) as sampling,
-        clocked(loop._Run, "preflight", clock) as before,
-    ):
-        began = clock()
-        made = loop.train(
-            model, example(), how, Path(folder), prompt=ENDLESS, on_step=lambda curve: marks.append(clock())
-        )
-        marks.insert(0, began + sum(before))
+    with tempfile.TemporaryDirectory() as folder, clocked(loop, "sample") as sampling:
+        made = loop.train(model, example(), how, Path(folder), prompt=ENDLESS)
     assert all(point.tokens == how.rollouts * how.max_new_tokens for point in made.curve)
-    return [(s, b - a) for s, (a, b) in zip(sampling, pairwise(marks), strict=True)]
+    return [(s, point.seconds) for s, point in zip(sampling, made.curve, strict=True)]
 
 
-def peer(model: Model, how: Settings, part: int, attention: str, clock: Clock = time.perf_counter) -> Times:
+def peer(model: Model, how: Settings, part: int, attention: str) -> Times:
     """The same by TRL, from one update's beginning to its end."""
     from transformers import TrainerCallback
 
     begins: list[float] = []
     ends: list[float] = []
 
-    class Marks(TrainerCallback):
+    class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            begins.append(clock())
+            begins.append(time.perf_counter())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(clock())
+            ends.append(time.perf_counter())
 
     bridge = Bridge(model, example(), how, ENDLESS, parse(how.reward), {}, own=False)
     before = model.lm.config._attn_implementation
@@ -120,8 +103,8 @@ def peer(model: Model, how: Settings, part: int, attention: str, clock: Clock = 
     try:
         with tempfile.TemporaryDirectory() as folder:
             given = {"per_device_train_batch_size": part, "generation_kwargs": {"min_new_tokens": how.max_new_tokens}}
-            made, _ = trl_grpo.trainer(model, bridge, Path(folder), given, callbacks=[Marks()])
-            with clocked(made, "_generate_single_turn", clock) as sampling:
+            made, _ = trl_grpo.trainer(model, bridge, Path(folder), given, callbacks=[Clock()])
+            with clocked(made, "_generate_single_turn") as sampling:
                 run(made, how.updates)
     finally:
         model.lm.set_attn_implementation(before)
@@ -129,36 +112,18 @@ def peer(model: Model, how: Settings, part: int, attention: str, clock: Clock = 
     return [(s, b - a) for s, a, b in zip(sampling, begins, ends, strict=True)]
 
 
-def products(model: Model, how: Settings) -> None:
-    """Print what an update multiplies on each side."""
-    how = replace(how, updates=1)
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _of_packed}) as counter:
-        mine = ours(model, how, counter.get_total_flops)[0]
-        theirs = peer(model, how, GROUP, "eager", counter.get_total_flops)[0]
-    tokens = len(ENDLESS.ids(example()[0].question, model.tokenizer))
-    print(f"{how.rollouts} rollouts of {how.max_new_tokens} tokens after a prompt of {tokens}, {model.name}\n")
-    print("| 10⁹ multiplications and additions | update | sampling | loss |\n| --- | --- | --- | --- |")
-    for name, (sampling, whole) in (("this loop", mine), ("TRL", theirs)):
-        print(f"| {name} | {whole / 1e9:.0f} | {sampling / 1e9:.0f} | {(whole - sampling) / 1e9:.0f} |")
-    print(f"\nTRL has {theirs[1] / mine[1]:.2f} × the products: {theirs[0] / mine[0]:.2f} × in sampling.")
-
-
-def _of_packed(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * math.prod(x) * weight[0]
-
-
-def decoding(model: Model, how: Settings, clock: Clock = time.perf_counter) -> list[float]:
+def decoding(model: Model, how: Settings) -> list[float]:
     """Seconds of the same samples without an adapter."""
     prompt = ENDLESS.ids(example()[0].question, model.tokenizer)
     out = []
     for n in range(how.updates):
         decoder = Sampling(how.rollouts, 1.0, max_new_tokens=how.max_new_tokens, first_sample=n * how.rollouts)
-        began = clock()
+        began = time.perf_counter()
         decode(
             model.lm, [prompt], decoder.policy(["x"], model.vocab_size), max_new_tokens=how.max_new_tokens,
             stop=StopRule(frozenset()),
         )  # fmt: skip
-        out.append(clock() - began)
+        out.append(time.perf_counter() - began)
     return out
 
 
@@ -225,8 +190,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="unless given what the processor is fast at")
-    parser.add_argument("--processor", action="store_true", help="count the processor's seconds")
-    parser.add_argument("--products", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--segment", type=int, default=0, help="of --long: positions with gradient at a time; 0: all")
@@ -241,7 +204,6 @@ def main() -> None:
         )
     how = settings(given.updates, given.rollouts, given.tokens)
     dtype = given.dtype or ("bfloat16" if has("bf16-products") else "float32")
-    clock = time.process_time if given.processor else time.perf_counter
     torch.set_num_threads(given.threads)
     if given.long:
         long(given.long_tokens, given.segment)
@@ -251,11 +213,8 @@ def main() -> None:
     if given.uneven:
         uneven(model, how, given.rounds)
         return
-    if given.products:
-        products(model, how)
-        return
     before = peak()
-    mine = ours(model, how, clock)[1:]  # kernels are made in the first
+    mine = ours(model, how)[1:]  # kernels are made in the first
     if given.memory:
         size = f"{how.rollouts} rollouts of {how.max_new_tokens} tokens"
         print(f"peak {peak():.2f} GiB, of it {before:.2f} before training; {size}, LoRA")
@@ -263,17 +222,16 @@ def main() -> None:
     rows: dict[str, Times] = {"this loop": mine}
     for part in dict.fromkeys((how.rollouts, GROUP)):
         for attention in ("sdpa", "eager"):
-            rows[f"TRL, {part} a forward, {attention}"] = peer(model, how, part, attention, clock)[1:]
-    again = ours(model, how, clock)[1:]
-    alone = statistics.median(decoding(model, how, clock)[1:])
+            rows[f"TRL, {part} a forward, {attention}"] = peer(model, how, part, attention)[1:]
+    again = ours(model, how)[1:]
+    alone = statistics.median(decoding(model, how)[1:])
     rows["this loop"] = [*mine, *again]
 
     def middle(times: Times, of: int) -> float:
         return statistics.median(t[of] for t in times)
 
     best = min((name for name in rows if name != "this loop"), key=lambda name: middle(rows[name], 1))
-    machine = f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}, {given.model}, {dtype}"
-    print(f"{machine}, {'processor' if given.processor else 'clock'} seconds\n")
+    print(f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}, {given.model}, {dtype}\n")
     print("| | update s (least to most) | sampling s | loss s | this loop is |\n| --- | --- | --- | --- | --- |")
     for name, times in rows.items():
         whole = [total for _, total in times]
