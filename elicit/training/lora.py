@@ -37,9 +37,10 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        low_a, low_b = a.to(x.dtype), (b * scale).to(x.dtype)
+        # Both lie as (rank, features): with the short side last a product takes several times as long.
+        low_a, low_b = a.to(x.dtype), (b.T * scale).to(x.dtype).contiguous()
         middle = flat @ low_a.T
-        out = nn.functional.linear(flat, weight, bias).addmm_(middle, low_b.T)
+        out = nn.functional.linear(flat, weight, bias).addmm_(middle, low_b)
         ctx.save_for_backward(flat, weight, low_a, low_b, middle)
         ctx.scale = scale
         return out.view(*x.shape[:-1], -1)
@@ -48,11 +49,11 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         x, weight, a, b, middle = ctx.saved_tensors
         flat = grad.reshape(-1, grad.shape[-1])
-        inner = flat @ b
+        inner = flat @ b.T
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = (flat @ weight).addmm_(inner, a).view(*grad.shape[:-1], -1)
-        return grad_x, None, None, (inner.T @ x).float(), (flat.T @ middle).float() * ctx.scale, None
+        return grad_x, None, None, (inner.T @ x).float(), (middle.T @ flat).T.float() * ctx.scale, None
 
 
 @contextmanager

@@ -264,7 +264,8 @@ def prepare(lm: PreTrainedModel, recipe: Recipe) -> dict[str, nn.Parameter]:
 @contextmanager
 def quick(lm: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
     """What makes a step fast: fused LoRA layers, or bf16 products of fp32 weights; on a CPU attention by products,
-    whose gradient is several times as fast as that of the flash kernel there."""
+    whose gradient is several times as fast as that of the flash kernel there, and few passes over memory."""
+    from elicit.training.few_passes import few_passes
     from elicit.training.lora import fused
 
     full = lm.dtype == torch.float32 and not recipe.rank
@@ -274,7 +275,7 @@ def quick(lm: PreTrainedModel, recipe: Recipe) -> Iterator[None]:
     if lm.device.type == "cpu":
         lm.set_attn_implementation("eager")
     try:
-        with fused(lm), low or nullcontext():
+        with fused(lm), few_passes(lm), low or nullcontext():
             yield
     finally:
         lm.set_attn_implementation(before)

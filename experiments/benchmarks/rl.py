@@ -40,6 +40,7 @@ import torch
 import elicit
 from elicit.decoding import Sampling, StopRule, decode
 from elicit.models import Model, Prompt, load_model
+from elicit.models.processor import has
 from elicit.tasks.base import Items
 from elicit.training.rl import loop, policy, trl_grpo
 from elicit.training.rl.learner import learner
@@ -161,6 +162,7 @@ def uneven(model: Model, how: Settings, rounds: int) -> None:
         for number in range(rounds + 1):  # the first makes kernels
             for policy.WIDTHS in spent:
                 buffer = run.buffer({"records": copy.deepcopy(records), "facts": {}}, {})
+                buffer.sampler = [[] for _ in records]  # nobody sampled them
                 fed[policy.WIDTHS] = sum(part.mask.numel() for _, part in buffer.batch.parts(how.part))
                 began = time.process_time()
                 with student.reference() as lm:
@@ -187,13 +189,13 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="unless given what the processor is fast at")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--segment", type=int, default=0, help="of --long: positions with gradient at a time; 0: all")
     parser.add_argument("--long-tokens", type=int, default=8192, help="of --long")
     parser.add_argument("--uneven", action="store_true")
-    parser.add_argument("--rounds", type=int, default=3, help="of --uneven")
+    parser.add_argument("--rounds", type=int, default=1, help="of --uneven")
     given = parser.parse_args()
     if given.updates < 2 or given.rollouts < GROUP or given.rollouts % GROUP:
         parser.error(
@@ -201,11 +203,12 @@ def main() -> None:
             f"that are a multiple of {GROUP}"
         )
     how = settings(given.updates, given.rollouts, given.tokens)
+    dtype = given.dtype or ("bfloat16" if has("bf16-products") else "float32")
     torch.set_num_threads(given.threads)
     if given.long:
         long(given.long_tokens, given.segment)
         return
-    loaded = load_model(given.model, dtype=given.dtype, device="cpu")
+    loaded = load_model(given.model, dtype=dtype, device="cpu")
     model = Endless(loaded.name, loaded.lm, loaded.tokenizer, loaded.provenance)
     if given.uneven:
         uneven(model, how, given.rounds)
@@ -228,7 +231,7 @@ def main() -> None:
         return statistics.median(t[of] for t in times)
 
     best = min((name for name in rows if name != "this loop"), key=lambda name: middle(rows[name], 1))
-    print(f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}, {given.model}, {given.dtype}\n")
+    print(f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}, {given.model}, {dtype}\n")
     print("| | update s (least to most) | sampling s | loss s | this loop is |\n| --- | --- | --- | --- | --- |")
     for name, times in rows.items():
         whole = [total for _, total in times]
