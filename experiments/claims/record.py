@@ -252,4 +252,4 @@ def whole_page() -> str:
         )
         parts.append(f"<p><code>{escaped(record.command)}</code></p>")
     head = table(("", *HEAD[1:]), rows, prose=True)
-    return page("Nineteen claims", "What was found on the models that come with the suite.", [head, *parts])
+    return page("Twenty claims", "What was found on the models that come with the suite.", [head, *parts])
