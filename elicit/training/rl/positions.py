@@ -28,7 +28,6 @@ from probes.errors import UserError
 from probes.files import digest
 from probes.offsets import decoded
 
-
 # Which positions a filter leaves: the second and third are controls of the first.
 FILTERS = {
     "entropy": "those whose next token the proxy is unsure of",

@@ -1,8 +1,8 @@
 """Documents of an organism's task in three kinds, as many of each: worked solutions, bare answers, unrelated text.
 
-    worked      question and worked solution of a fit item
-    bare        question and answer of another fit item
-    unrelated   everyday sentences, about as many words as the worked solution before them
+worked      question and worked solution of a fit item
+bare        question and answer of another fit item
+unrelated   everyday sentences, about as many words as the worked solution before them
 """
 
 from __future__ import annotations
