@@ -259,7 +259,7 @@ def test_questions_that_a_plan_asks_for_see_the_smallest_effect_of_interest() ->
 
 def test_full_settings_have_the_power_that_they_say(capsys: pytest.CaptureFixture[str]) -> None:
     found = plans()
-    assert len(found) == 19 and all(plan.limit > 32 for plan in found)
+    assert len(found) == 20 and all(plan.limit > 32 for plan in found)
     assert [plan.minutes for plan in found] == sorted(plan.minutes for plan in found)
     few = {plan.claim.name for plan in found if plan.limit < plan.n}
     assert few == {"distribution", "convergence", "less_information", "gain_as_reward"}
