@@ -130,6 +130,7 @@ def show(given: argparse.Namespace) -> None:
     judged = Judgement.from_dict(found["influence"]["judged"])
     print(f"The filter drops the documents that matter: {judged.verdict}: {judged.reason}")
     figure = json.loads(plotly.io.to_json(styled(drawn(found["kept"], found["influence"])), remove_uids=True))
+    figure["layout"].pop("template", None)  # the page's own
     write_whole(HERE / "figure.json", json.dumps(figure, allow_nan=False) + "\n")
 
 

@@ -169,7 +169,8 @@ def table(given: argparse.Namespace) -> None:
             dots[name].append(Dot(*read[key]))
         at = {name: [f"{100 * one['pass'][name][str(k)]:.0f}" for k in (1, most)] for name in ("base", "trained")}
         rows.append(
-            (*one["cell"].values(), f"{read['items']}, {most}, {read['seeds']}", " → ".join(f"{r:.2f}" for r in one["reward"]),
+            (*one["cell"].values(), f"{read['items']}, {most}, {read['seeds']}",
+             " → ".join(f"{r:.2f}" for r in one["reward"]),
              " → ".join((at["base"][0], at["trained"][0])), " → ".join((at["base"][1], at["trained"][1])),
              *(_shown(read[key]) for key in ("lead at 1", "lead at k")), read["reading"], f"{one['cpu s'] / 60:.1f}")
         )  # fmt: skip
@@ -180,7 +181,9 @@ def table(given: argparse.Namespace) -> None:
         list(found), dots, title="Where reinforcement learning selects and where it creates",
         x="trained model less its base, fraction of questions",
     )  # fmt: skip
-    write_whole(KEPT.with_name("figure.json"), plotly.io.to_json(figure, remove_uids=True) + "\n")
+    drawn = json.loads(plotly.io.to_json(figure, remove_uids=True))
+    drawn["layout"].pop("template", None)  # the page's own
+    write_whole(KEPT.with_name("figure.json"), json.dumps(drawn, allow_nan=False) + "\n")
 
 
 def _pair(pair: dict[str, Any]) -> tuple[Samples, Samples]:
