@@ -12,7 +12,7 @@ Where it departs from the paper beside the definition:
 - The documents are those of a file (`text`), or the fit items of the task, each a question with its answer as the
   prompt puts them; with `worked` the answer is worked out, where the task says how.
 - A rollout takes the next `positions` positions of the documents, one after the other and over again, so that whole
-  documents are seen and share their computation; the paper draws pairs of a context and a next token.
+  documents are seen and share their computation; the paper draws pairs of a context and a next token (`order=drawn`).
 - LoRA at 4e-4, a quick average (τ = 0.99, not 0.999), 4 thoughts and not 16, temperature 1 and not 0.7: tens of updates
   instead of thousands. The preset `rlp-paper` has the paper's values (`rank=0` trains all weights).
 """
@@ -41,7 +41,7 @@ from elicit.training.recipe import Recipe
 from elicit.training.rl.curve import columns, figure, summary, telling
 from elicit.training.rl.loop import train
 from elicit.training.rl.next_token import InformationGain, Looked, PrefixMatch, Shuffled, entropies
-from elicit.training.rl.positions import FILTERS, Positions, filtered, positions, put, tokenized
+from elicit.training.rl.positions import FILTERS, ORDERS, Positions, drawn, filtered, positions, put, tokenized
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, unknown
 from steering.adapters import Tuned
@@ -76,6 +76,7 @@ class Texts:
     proxy: str
     min_entropy: float
     filter_by: str = "entropy"
+    order: str = "text"
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -90,6 +91,8 @@ class Texts:
             raise UserError(
                 f"filter_by = {self.filter_by!r} was given and min_entropy is 0, which leaves out none; give both"
             )
+        if self.order not in ORDERS:
+            raise unknown("order", self.order, ORDERS)
         for name in ("documents", "thought_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)} was given; give 1 or more")
@@ -118,6 +121,7 @@ def fit(
     proxy: str = "",
     min_entropy: float = 0.0,
     filter_by: str = "entropy",
+    order: str = "text",
     positions: int = 16,
     group: int = 4,
     updates: int = 16,
@@ -158,6 +162,7 @@ def fit(
         proxy, min_entropy: positions whose next token has less entropy (nats, of the 16 likeliest tokens) for the proxy
             are left out; the proxy is a model by name, hub id or folder, "" the base itself; 0 leaves out none.
         filter_by: which positions stay, always as many (`elicit.training.rl.positions.FILTERS`).
+        order: in which they are trained on (`elicit.training.rl.positions.ORDERS`).
         positions, group: positions in a rollout, and thoughts of each.
         updates, per_rollout, temperature, clip_low, clip_high, kl, entropy, lr, rank, part, rollout_rows,
             checkpointing, save_every, state_every: as for `elicit.training.rl.settings.Settings`; a part of 0 is a
@@ -180,7 +185,7 @@ def fit(
     texts = Texts(
         text=text, documents=documents, document_tokens=document_tokens, worked=worked, opening=opening,
         closing=closing, thought_tokens=thought_tokens, decay=decay, checked=checked, objective=objective,
-        predicts=predicts, proxy=proxy, min_entropy=min_entropy, filter_by=filter_by,
+        predicts=predicts, proxy=proxy, min_entropy=min_entropy, filter_by=filter_by, order=order,
     )  # fmt: skip
     return _fitted(NAME, model, items, progress, settings, texts, prompt, max_new_tokens)
 
@@ -202,6 +207,8 @@ def _fitted(
     beyond = texts.objective == "rpt" and texts.predicts == "boxed"
     before = put(model.tokenizer, ids, texts.opening, texts.closing, beyond)
     here = positions(model.tokenizer, ids, _kept(model, ids, texts, settings.seed))
+    if texts.order == "drawn":
+        here = drawn(here, settings.groups, settings.seed)
     if len(here) < settings.groups:
         raise UserError(
             f"positions = {settings.groups} was given and the documents have {len(here)}; give fewer positions, or "

@@ -39,7 +39,7 @@ def scored(**shares: float) -> dict[str, np.ndarray]:
         (0.8, 0.4, CONFIRMED),
         (0.5, 0.5, NOT_CONFIRMED),  # it does as well with the filter
         (0.3, 0.7, NOT_CONFIRMED),  # better
-        (0.5, 0.4, UNDECIDED),
+        (0.45, 0.4, UNDECIDED),
         (0.1, 0.1, NOT_TESTABLE),  # nothing emerged
         (0.8, 0.1, CONFIRMED),
     ],

@@ -35,6 +35,8 @@ FILTERS = {
     "first": "as many of all, the first ones: all positions of fewer documents",
 }
 
+ORDERS = {"text": "as they stand in the documents", "drawn": "drawn at random, each once before any comes again"}
+
 
 @dataclass(frozen=True)
 class Positions(Prompt):
@@ -172,6 +174,13 @@ def filtered(unsure: Sequence[Sequence[bool]], by: str, seed: int) -> list[list[
     kept[order[: int(flat.sum())]] = True
     ends = np.cumsum([len(one) for one in unsure])[:-1]
     return [part.tolist() for part in np.split(kept, ends)]
+
+
+def drawn(items: Items, together: int, seed: int) -> Items:
+    """Positions in random order; of each `together` that are one rollout those of a document stand together."""
+    order = np.random.default_rng([seed, len(items), 1]).permutation(len(items))
+    blocks = [sorted(order[start : start + together].tolist()) for start in range(0, len(order), together)]
+    return Items(items.task, tuple(items[n] for block in blocks for n in block))
 
 
 def positions(

@@ -1,6 +1,7 @@
 """Does reasoning emerge more where next-token reasoning (RPT) leaves out its filter, and if so, why?
 
-Arms, all with as many thoughts of as many tokens on the same documents, in the same number of updates:
+Arms, all with as many thoughts of as many tokens on the same documents, in the same number of updates, positions drawn
+in random order:
 
     all      every position
     filter   those whose next token the proxy is unsure of: `min_entropy` nats and more
@@ -104,7 +105,7 @@ def options(study: Study, name: str, text: str) -> dict[str, Any]:
     chosen = {} if by is None else {"filter_by": by, "proxy": study["proxy"], "min_entropy": study["min_entropy"]}
     objective = {"objective": "rlp"} if name == RLP else {"objective": "rpt", "predicts": "greedy"}
     same = {key: study[key] for key in ("documents", "updates", "positions", "group", "thought_tokens", "lr")}
-    return {"text": text, "document_tokens": LONGEST, "checked": False, **same, **objective, **chosen}
+    return {"text": text, "document_tokens": LONGEST, "order": "drawn", "checked": False, **same, **objective, **chosen}
 
 
 def fitted(study: Study, name: str, text: str) -> Elicited:
