@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import pytest
 from elicit.models import Model
 from elicit.tasks import load_task
 from elicit.training.rl.next_token import entropies
-from elicit.training.rl.positions import FILTERS, filtered, tokenized
+from elicit.training.rl.positions import FILTERS, drawn, filtered, positions, tokenized
 from experiments.claims import proxy_filter
 from experiments.claims.base import Study, claim, study_of
 from experiments.claims.plan import planned
 from experiments.claims.proxy_filter import ALL, BREADTH, DIRECT, FILTER, FIRST, NUMBER, OPEN_WHY, RANDOM, RLP
 from experiments.claims.proxy_filter.documents import BARE, KINDS, UNRELATED, WORKED, mixed
-from experiments.claims.record import measured
+from experiments.claims.record import kept, measured
 from experiments.claims.rules import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, VERDICTS
 from probes.errors import UserError
 
@@ -67,9 +68,9 @@ def test_every_filter_keeps_as_many_positions(rate: float) -> None:
     rng = np.random.default_rng(0)
     unsure = [(rng.random(n) < rate).tolist() for n in (5, 1, 40, 17)]
     for by in FILTERS:
-        kept = filtered(unsure, by, seed=3)
-        assert [len(one) for one in kept] == [5, 1, 40, 17]
-        assert sum(map(sum, kept)) == sum(map(sum, unsure)), by
+        found = filtered(unsure, by, seed=3)
+        assert [len(one) for one in found] == [5, 1, 40, 17]
+        assert sum(map(sum, found)) == sum(map(sum, unsure)), by
     assert filtered(unsure, "entropy", 3) == unsure
     flat = list(chain(*filtered(unsure, "first", 3)))
     assert flat == sorted(flat, reverse=True)  # whole documents, from the first one on
@@ -115,8 +116,8 @@ def test_it_runs_and_all_arms_have_as_many_tokens(study: Study) -> None:
     record = measured(study)
     assert record.verdict in VERDICTS and "(primary)" in record.line and len(record.table) == 6
     rows = {row["arm"]: row for row in record.table}
-    kept = {name: rows[name]["positions"] for name in (FILTER, RANDOM, FIRST)}
-    assert len(set(kept.values())) == 1 and int(kept[FILTER]) < int(rows[ALL]["positions"])
+    few = {name: rows[name]["positions"] for name in (FILTER, RANDOM, FIRST)}
+    assert len(set(few.values())) == 1 and int(few[FILTER]) < int(rows[ALL]["positions"])
     assert rows[ALL]["positions"] == rows[RLP]["positions"]
     documents = mixed(study.model, study.task(), 3)
     handles = {
@@ -137,11 +138,22 @@ def test_arms_that_are_no_arms(study: Study) -> None:
 
 
 def test_the_plan_counts_updates_and_arms() -> None:
-    one = claim("proxy_filter")
-    from experiments.claims.record import kept
+    one, other = claim("proxy_filter"), kept(claim("gain_as_reward"))
+    assert other is not None
+    short = {**one.settings, "arms": "all,filter", "updates": one.settings["updates"] // 4}
+    for seeds in ([], [0, 1, 2]):
+        record = replace(other, settings=short, seconds=60.0, seeds=seeds)
+        assert planned(one, record).minutes == pytest.approx(4 * 5 / 2 * one.seeds / max(1, len(seeds)))
+        few = replace(record, settings={**one.settings, "limit": one.settings["limit"] // 8})
+        assert planned(one, few).minutes == pytest.approx(8 * one.seeds / max(1, len(seeds)))
 
-    record = kept(one)
-    assert record is not None
-    minutes = planned(one, record).minutes
-    more = one.settings["updates"] / record.settings["updates"] * 5 / len(record.settings["arms"].split(","))
-    assert minutes == pytest.approx(record.seconds / 60 * more * one.seeds / max(1, len(record.seeds)))
+
+def test_positions_are_drawn_each_once_and_documents_stand_together(tiny: Model) -> None:
+    ids = tokenized(tiny.tokenizer, ["the cat sat on the mat", "a dog and a cat ran away"], 128, 4)
+    here = positions(tiny.tokenizer, ids)
+    there = drawn(here, 6, seed=0)
+    assert sorted(one.id for one in there) == sorted(one.id for one in here) and there.items != here.items
+    for start in range(0, len(there), 6):
+        places = [(one.metadata["document"], one.metadata["position"]) for one in there[start : start + 6]]
+        assert places == sorted(places)
+    assert drawn(here, 6, seed=0).items == there.items != drawn(here, 6, seed=1).items
