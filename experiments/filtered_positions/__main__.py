@@ -34,6 +34,7 @@ from experiments.filtered_positions.measures import (
     PRIMARY,
     THRESHOLDS,
     Entropies,
+    bounds_of,
     by_kind,
     by_part,
     dropped,
@@ -89,7 +90,8 @@ def measure_influence(given: argparse.Namespace) -> None:
     kinds = {kind: np.flatnonzero([query.kind == kind for query in asked]) for kind in claim_17.KINDS}
     fractions = {h: np.array([kept(one.values, h) for one in found]) for h in THRESHOLDS}
     procedures = np.array([doc.kind == claim_17.PROCEDURES for doc in docs])
-    condition = dropped(shift(scores[kinds[claim_17.PROCEDURES]], fractions[PRIMARY]), given.seed)
+    primary = fractions[PRIMARY]
+    condition = dropped(shift(scores[kinds[claim_17.PROCEDURES]], primary), bounds_of(primary), given.seed)
     rows = [
         {"kind": doc.kind, "kept": {str(h): float(fractions[h][n]) for h in THRESHOLDS},
          "influence": {kind: float(scores[places, n].mean()) for kind, places in kinds.items()}}

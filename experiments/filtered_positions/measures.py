@@ -61,7 +61,7 @@ def by_part(documents: Sequence[Entropies], seed: int = 0) -> list[dict[str, Any
         {
             "part": name, "documents": len(some), "positions": sum(map(len, some)),
             "entropy": np.quantile(np.concatenate(some), (0.25, 0.5, 0.75)).tolist(),
-            "kept": {str(h): _mean(np.array([kept(one, h) for one in some]), seed) for h in THRESHOLDS},
+            "kept": {str(h): _mean(np.array([kept(one, h) for one in some]), seed, (0.0, 1.0)) for h in THRESHOLDS},
         }
         for name, some in found.items()
     ]  # fmt: skip
@@ -96,9 +96,14 @@ def shift(
     return found
 
 
-def dropped(shifts: Float[np.ndarray, " queries"], seed: int = 0) -> Condition:
-    """The condition of the rule: that less is kept of the documents that matter."""
-    interval = bootstrap_mean(shifts, seed=seed)
+def bounds_of(kept_of: Float[np.ndarray, " documents"]) -> tuple[float, float]:
+    """Between which a shift lies: all the influence may be of the document of which least is kept, or most."""
+    return float(kept_of.min() - kept_of.mean()), float(kept_of.max() - kept_of.mean())
+
+
+def dropped(shifts: Float[np.ndarray, " queries"], bounds: tuple[float, float], seed: int = 0) -> Condition:
+    """The condition of the rule: that less is kept of the documents that matter; `bounds` as `bounds_of` has them."""
+    interval = bootstrap_mean(shifts, bounds=bounds, seed=seed)
     return Condition(
         "documents that matter are kept less", -float(shifts.mean()), Interval(-interval.high, -interval.low),
         by_question=-shifts,
@@ -125,12 +130,12 @@ def shifts_of(
     for kind, places in kinds.items():
         some = influence[places]
         out[kind] = {
-            "queries": len(places), "all": _mean(shift(some, kept_of), seed),
-            "within": _mean(shift(some[:, within], kept_of[within]), seed),
+            "queries": len(places), "all": _mean(shift(some, kept_of), seed, bounds_of(kept_of)),
+            "within": _mean(shift(some[:, within], kept_of[within]), seed, bounds_of(kept_of[within])),
         }  # fmt: skip
     return out
 
 
-def _mean(values: Float[np.ndarray, " n"], seed: int) -> dict[str, float]:
-    interval = bootstrap_mean(values, seed=seed)
+def _mean(values: Float[np.ndarray, " n"], seed: int, bounds: tuple[float, float]) -> dict[str, float]:
+    interval = bootstrap_mean(values, bounds=bounds, seed=seed)
     return {"mean": float(values.mean()), "low": interval.low, "high": interval.high}
