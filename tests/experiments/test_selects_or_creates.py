@@ -47,8 +47,8 @@ def test_a_cell_is_read_each_way() -> None:
 
 
 def test_leads_are_pass_at_1_and_at_the_largest_k() -> None:
-    found = leads([(samples(4, [1, 0]), samples(4, [4, 0]))], 2)
-    assert found.first[0] == pytest.approx([0.75, 0.0]) and found.last[0] == pytest.approx([0.5, 0.0])
+    found = leads([(samples(4, [1, 0] * 20), samples(4, [4, 0] * 20))], 2)
+    assert found.first[0] == pytest.approx([0.75, 0.0] * 20) and found.last[0] == pytest.approx([0.5, 0.0] * 20)
     seeds = Leads(np.tile(found.first, (3, 1)) + np.array([[0.0], [0.1], [0.2]]), np.tile(found.last, (3, 1)), 2)
     one, three = (mean(values, 1)[1] for values in (seeds.first[:1], seeds.first))
     assert row(seeds, 2)["seeds"] == 3 and one.pair != three.pair
