@@ -82,7 +82,7 @@ def test_it_runs_resumes_and_is_shown(
     kept = json.loads((tmp_path / "map.json").read_text(encoding="utf-8"))
     assert list(kept) == ["latent / in range / familiar", "absent / in range / familiar"]
     assert all(len(one["samples"][0]["base"]["n"]) == 4 for one in kept.values())
-    before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors"))
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*.safetensors")}
     command.main(["run", *few])
-    assert before == sorted(path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors"))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*.safetensors")}
     assert "(k = 2, below 32)" in capsys.readouterr().out
