@@ -47,12 +47,16 @@ def documents_of(
     answered = [item for item in items.task.solved if item.answer is not None][:most]
     if not answered:
         raise UserError(f"task {items.task.name!r} has no fit items with answers to make documents of; give text=FILE")
-    told = [f"{prompt.text(item.question, model.tokenizer)} {_answer(item, worked)}" for item in answered]
+    told = [f"{prompt.text(item.question, model.tokenizer)} {answer_in(item, worked)}" for item in answered]
     return told, Items(items.task, tuple(answered))
 
 
-def _answer(item: Item, worked: bool) -> str:
-    """What stands after an item's question in its document."""
+def answer_in(item: Item, worked: bool) -> str:
+    """What stands after an item's question in its document: the bare answer or, where it is `worked`, the solution.
+
+    Raises:
+        UserError: `worked`, and the task does not say how.
+    """
     if not worked:
         return str(item.answer)
     solution = solution_of(item)

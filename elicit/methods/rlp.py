@@ -8,11 +8,11 @@ command takes it up to the bit.
 
 Where it departs from the paper beside the definition:
 - `objective=rpt` is next-token reasoning instead (arXiv 2506.08007), with its filter: positions whose next token a
-  proxy model is sure of are left out (`min_entropy`).
+  proxy model is sure of are left out (`min_entropy`), or as many others (`filter_by`).
 - The documents are those of a file (`text`), or the fit items of the task, each a question with its answer as the
   prompt puts them; with `worked` the answer is worked out, where the task says how.
 - A rollout takes the next `positions` positions of the documents, one after the other and over again, so that whole
-  documents are seen and share their computation; the paper draws pairs of a context and a next token.
+  documents are seen and share their computation; the paper draws pairs of a context and a next token (`order=drawn`).
 - LoRA at 4e-4, a quick average (τ = 0.99, not 0.999), 4 thoughts and not 16, temperature 1 and not 0.7: tens of updates
   instead of thousands. The preset `rlp-paper` has the paper's values (`rank=0` trains all weights).
 """
@@ -41,7 +41,7 @@ from elicit.training.recipe import Recipe
 from elicit.training.rl.curve import columns, figure, summary, telling
 from elicit.training.rl.loop import train
 from elicit.training.rl.next_token import InformationGain, Looked, PrefixMatch, Shuffled, entropies
-from elicit.training.rl.positions import Positions, positions, put, tokenized
+from elicit.training.rl.positions import FILTERS, ORDERS, Positions, drawn, filtered, positions, put, tokenized
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError, unknown
 from steering.adapters import Tuned
@@ -75,6 +75,8 @@ class Texts:
     predicts: str
     proxy: str
     min_entropy: float
+    filter_by: str = "entropy"
+    order: str = "text"
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -83,6 +85,14 @@ class Texts:
             raise UserError(f"min_entropy = {self.min_entropy} was given; give 0 (all positions) or more nats")
         if self.proxy and not self.min_entropy:
             raise UserError(f"proxy = {self.proxy!r} was given and min_entropy is 0, so it filters nothing; give both")
+        if self.filter_by not in FILTERS:
+            raise unknown("filter", self.filter_by, FILTERS)
+        if self.filter_by != "entropy" and not self.min_entropy:
+            raise UserError(
+                f"filter_by = {self.filter_by!r} was given and min_entropy is 0, which leaves out none; give both"
+            )
+        if self.order not in ORDERS:
+            raise unknown("order", self.order, ORDERS)
         for name in ("documents", "thought_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)} was given; give 1 or more")
@@ -110,6 +120,8 @@ def fit(
     predicts: str = "boxed",
     proxy: str = "",
     min_entropy: float = 0.0,
+    filter_by: str = "entropy",
+    order: str = "text",
     positions: int = 16,
     group: int = 4,
     updates: int = 16,
@@ -149,6 +161,8 @@ def fit(
         predicts: where the prediction of `rpt` is looked for (`elicit.training.rl.next_token.PREDICTS`).
         proxy, min_entropy: positions whose next token has less entropy (nats, of the 16 likeliest tokens) for the proxy
             are left out; the proxy is a model by name, hub id or folder, "" the base itself; 0 leaves out none.
+        filter_by: which positions stay, always as many (`elicit.training.rl.positions.FILTERS`).
+        order: in which they are trained on (`elicit.training.rl.positions.ORDERS`).
         positions, group: positions in a rollout, and thoughts of each.
         updates, per_rollout, temperature, clip_low, clip_high, kl, entropy, lr, rank, part, rollout_rows,
             checkpointing, save_every, state_every: as for `elicit.training.rl.settings.Settings`; a part of 0 is a
@@ -171,7 +185,7 @@ def fit(
     texts = Texts(
         text=text, documents=documents, document_tokens=document_tokens, worked=worked, opening=opening,
         closing=closing, thought_tokens=thought_tokens, decay=decay, checked=checked, objective=objective,
-        predicts=predicts, proxy=proxy, min_entropy=min_entropy,
+        predicts=predicts, proxy=proxy, min_entropy=min_entropy, filter_by=filter_by, order=order,
     )  # fmt: skip
     return _fitted(NAME, model, items, progress, settings, texts, prompt, max_new_tokens)
 
@@ -192,7 +206,9 @@ def _fitted(
     ids = tokenized(model.tokenizer, told, texts.document_tokens, texts.thought_tokens)
     beyond = texts.objective == "rpt" and texts.predicts == "boxed"
     before = put(model.tokenizer, ids, texts.opening, texts.closing, beyond)
-    here = positions(model.tokenizer, ids, _kept(model, ids, texts))
+    here = positions(model.tokenizer, ids, _kept(model, ids, texts, settings.seed))
+    if texts.order == "drawn":
+        here = drawn(here, settings.groups, settings.seed)
     if len(here) < settings.groups:
         raise UserError(
             f"positions = {settings.groups} was given and the documents have {len(here)}; give fewer positions, or "
@@ -215,21 +231,22 @@ def _fitted(
     return Elicited(model, name, put_to, Greedy(max_new_tokens), adapter=adapter, options=options)
 
 
-def _kept(model: Model, documents: Sequence[Sequence[int]], texts: Texts) -> list[list[bool]] | None:
-    """Of each document whether the proxy is unsure enough of each next token; None where all are taken.
+def _kept(model: Model, documents: Sequence[Sequence[int]], texts: Texts, seed: int) -> list[list[bool]] | None:
+    """Of each document whether each next token is trained on; None where all are.
 
     Raises:
         UserError: a proxy with another tokenizer.
     """
     if not texts.min_entropy:
         return None
-    proxy = load_model(texts.proxy, device=str(model.lm.device)) if texts.proxy else model
+    proxy = load_model(texts.proxy, device=str(model.lm.device), dtype=model.dtype) if texts.proxy else model
     if proxy.tokenizer.get_vocab() != model.tokenizer.get_vocab():
         raise UserError(
             f"proxy {texts.proxy!r} has another tokenizer than {model.name!r}, so its positions are others; give a "
             "proxy of the same family"
         )
-    return [[h >= texts.min_entropy for h in one] for one in entropies(proxy.lm, documents)]
+    unsure = [[h >= texts.min_entropy for h in one] for one in entropies(proxy.lm, documents)]
+    return filtered(unsure, texts.filter_by, seed)
 
 
 def _reinforced(

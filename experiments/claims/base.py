@@ -52,7 +52,7 @@ class Claim:
 
     Args:
         name: of the folder.
-        number: 1 to 19.
+        number: 1 to 20.
         claim: what is claimed.
         source: arXiv ids.
         published: the figure that the source gives.
@@ -108,7 +108,7 @@ def claim(name: str) -> Claim:
     if name in by_number:
         return by_number[name]
     if name not in found:
-        raise unknown("claim", name, found, hint="(or a number from 1 to 19)")
+        raise unknown("claim", name, found, hint="(or a number from 1 to 20)")
     return found[name]
 
 

@@ -10,16 +10,18 @@ the bound where a null must be passed as well; what is counted, and a number tha
 something is trained or fitted `claim.toml` asks for three seeds: fewer give no interval between them worth its name.
 
 Cost is that of the kept call and of the runs that it found done, as these tell it (`Record.reused`), times how many
-more questions, samples and seeds there are, times how much slower this machine is than that one was (`pace`; 1 where
-the record does not say). It is an upper bound, since fits do not grow with questions. Where it is not known what was
-found done (a training that another call did; all records from before 2026-11-29) it is a lower one, and said to be.
+more questions and samples there are, or updates and arms where those are more, times the seeds, and times how much
+slower this machine is than that one was (`pace`; 1 where the record does not say). It is an upper bound, since fits do
+not grow with questions nor answers with updates. Where it is not known what was found done (a training that another
+call did; all records from before 2026-11-29) it is a lower one, and said to be.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scipy import stats
 
@@ -100,9 +102,10 @@ def planned(one: Claim, record: Record | None, slower: float = 1.0) -> Plan:
     had = int(record.settings[counted])
     asked = [(questions_for(row, had), row.name) for row in record.judgement.conditions]
     most, name = max(((n, name) for n, name in asked if math.isfinite(n)), default=(0.0, ""))
-    more = int(one.settings[counted]) / had * float(one.settings.get("samples", 1)) / record.settings.get("samples", 1)
-    more *= one.seeds / max(1, len(record.seeds)) * slower
-    minutes = (record.seconds + (record.reused or 0.0)) / 60 * more
+    asks_more = int(one.settings[counted]) / had
+    asks_more *= float(one.settings.get("samples", 1)) / record.settings.get("samples", 1)
+    more = max(asks_more, _trained(one.settings) / _trained(record.settings)) * one.seeds
+    minutes = (record.seconds + (record.reused or 0.0)) / 60 * more / max(1, len(record.seeds)) * slower
     return Plan(one, math.ceil(most), name if most else "", minutes, record.reused is None)
 
 
@@ -123,3 +126,8 @@ def plans(pace: float | None = None) -> Sequence[Plan]:
 def _counted(one: Claim) -> str:
     """The setting that counts its questions."""
     return "limit" if "limit" in one.settings else "queries"
+
+
+def _trained(settings: Mapping[str, Any]) -> float:
+    """What the cost of trainings grows with."""
+    return float(settings.get("updates", 1)) * len(str(settings.get("arms", "")).split(","))

@@ -41,6 +41,8 @@ OTHERS = {
     "compatibility": "every type of model that transformers maps, beside its own forward without a cache",
     "extraction": "600 responses of a natural model, read by the suite and by others",
     "bits": "how many bits elicit a skill that is there, and how many teach one that is not",
+    "filtered_positions": "what the filter of next-token reasoning keeps, beside the documents that matter",
+    "selects_or_creates": "where reinforcement learning selects among what a model can do, and where it creates: a map",
     "shuffled_gold": "what is left when every question has another's gold answer",
     "simulations": "how often intervals hold a known truth, and how often a verdict is wrong",
     "notebooks": "the suite from Python, step by step, with their outputs",
@@ -261,4 +263,4 @@ def whole_page() -> str:
         )
         parts.append(f"<p><code>{escaped(record.command)}</code></p>")
     head = table(("", *HEAD[1:]), rows, prose=True)
-    return page("Nineteen claims", "What was found on the models that come with the suite.", [head, *parts])
+    return page("Twenty claims", "What was found on the models that come with the suite.", [head, *parts])

@@ -1,4 +1,4 @@
-"""The claims as experiments: all nineteen are there and whole, what is kept agrees with itself, and some run."""
+"""The claims as experiments: all twenty are there and whole, what is kept agrees with itself, and some run."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, 
     return code, out, err
 
 
-def test_there_are_nineteen() -> None:
-    assert [one.number for one in ALL] == list(range(1, 20))
+def test_there_are_twenty() -> None:
+    assert [one.number for one in ALL] == list(range(1, 21))
 
 
 @NAMED
@@ -79,9 +79,9 @@ def test_every_folder_is_in_the_index() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("narowing",), ("unknown claim 'narowing'", "did you mean narrowing", "1 to 19")),
+        (("narowing",), ("unknown claim 'narowing'", "did you mean narrowing", "1 to 20")),
         (("nonsense",), ("unknown claim 'nonsense'", "did you mean")),
-        (("20",), ("unknown claim '20'",)),
+        (("21",), ("unknown claim '21'",)),
         (("narrowing", "--set", "limits=3"), ("unknown setting", "did you mean limit")),
         (("8", "--set", "limit=ten"), ("limit = 'ten'", "expected int")),
         (("narrowing", "--set", "limit"), ("write key=value",)),
@@ -149,7 +149,7 @@ def test_the_page_opens_and_draws(shelf: Path, chromium: Browser, capsys: pytest
     page.locator("figure.plot").scroll_into_view_if_needed()
     page.locator("figure.plot .main-svg").first.wait_for(state="attached")
     assert "1. claim held" in page.inner_text("main") and "not run yet" in page.inner_text("main")
-    assert page.title() == "Nineteen claims" and not wrong
+    assert page.title() == "Twenty claims" and not wrong
     page.context.close()
 
 

@@ -31,6 +31,7 @@ from experiments.claims import (
 from experiments.claims.__main__ import main
 from experiments.claims.base import claims
 from experiments.claims.plan import plans, questions_for
+from experiments.claims.record import kept
 from experiments.claims.rules import (
     CONFIRMED,
     FAILS,
@@ -168,7 +169,7 @@ BY_NUMBERS: dict[str, Callable[[str, int], Judgement]] = {
     "distribution": of_distribution,
 }  # fmt: skip
 OF_LEADS = {  # of each claim what is taken from its own numbers, and in which way it can have nothing to tell
-    name for name in claims() if name not in BY_NUMBERS
+    name for name, one in claims().items() if name not in BY_NUMBERS and kept(one) is not None
 }
 
 
@@ -185,8 +186,6 @@ def test_a_rule_comes_out_each_way(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", sorted(OF_LEADS))
 def test_what_is_kept_could_have_come_out_each_way(name: str) -> None:
     """The conditions of what is kept, with the largest, the smallest and no value instead of what was measured."""
-    from experiments.claims.record import kept
-
     record = kept(base.claim(name))
     assert record is not None
     for value, verdict in ((0.99, CONFIRMED), (-0.99, NOT_CONFIRMED), (NAN, NOT_TESTABLE)):
@@ -202,11 +201,10 @@ def moved(one: Condition, value: float) -> Condition:
 
 
 def test_the_claims_have_one_effect_of_interest_but_for_what_is_named() -> None:
-    from experiments.claims.record import kept
-
     for one in claims().values():
         record = kept(one)
-        assert record is not None
+        if record is None:  # not run yet
+            continue
         for condition in record.judgement.conditions:
             assert condition.interest >= condition.bound
             distance = condition.interest - condition.bound
@@ -259,8 +257,9 @@ def test_questions_that_a_plan_asks_for_see_the_smallest_effect_of_interest() ->
 
 def test_full_settings_have_the_power_that_they_say(capsys: pytest.CaptureFixture[str]) -> None:
     found = plans()
-    assert len(found) == 19 and all(plan.limit > 32 for plan in found)
-    assert [plan.minutes for plan in found] == sorted(plan.minutes for plan in found)
+    assert len(found) == 20 and all(plan.limit > 32 for plan in found)
+    known = [plan.minutes for plan in found if plan.minutes is not None]  # those not run yet come last
+    assert known == sorted(known) == [plan.minutes for plan in found[: len(known)]]
     few = {plan.claim.name for plan in found if plan.limit < plan.n}
     assert few == {"distribution", "convergence", "less_information", "gain_as_reward"}
     assert {plan.claim.name for plan in found if "too few" in plan.row()["n"]} == few

@@ -91,6 +91,9 @@ def test_documents_of_a_task_are_its_fit_items(tiny: Model, here: Path) -> None:
         ({"objective": "rlpt"}, "unknown objective 'rlpt'; did you mean"),
         ({"proxy": "other"}, "filters nothing"),
         ({"min_entropy": -1.0}, "min_entropy = -1.0"),
+        ({"order": "draw"}, "unknown order 'draw'; did you mean drawn"),
+        ({"filter_by": "random"}, "filter_by = 'random' was given and min_entropy is 0"),
+        ({"filter_by": "entropie", "min_entropy": 1.0}, "unknown filter 'entropie'; did you mean"),
         ({"min_entropy": 9.0}, "no position of the documents is left"),
     ],
 )

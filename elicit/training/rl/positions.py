@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from elicit.decoding.trunk import Trunk, shares
@@ -26,6 +27,15 @@ from probes.encoding import encoded
 from probes.errors import UserError
 from probes.files import digest
 from probes.offsets import decoded
+
+# Which positions a filter leaves: the second and third are controls of the first.
+FILTERS = {
+    "entropy": "those whose next token the proxy is unsure of",
+    "random": "as many of all, drawn at random",
+    "first": "as many of all, the first ones: all positions of fewer documents",
+}
+
+ORDERS = {"text": "as they stand in the documents", "drawn": "drawn at random, each once before any comes again"}
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,32 @@ def put(
         opening=marks[0],
         closing=marks[1],
     )
+
+
+def filtered(unsure: Sequence[Sequence[bool]], by: str, seed: int) -> list[list[bool]]:
+    """Which positions of some documents are taken, whichever way as many.
+
+    Args:
+        unsure: of each document, for each next token, whether the proxy is unsure of it.
+        by: one of `FILTERS`.
+        seed: of the drawing.
+    """
+    if by == "entropy":
+        return [list(one) for one in unsure]
+    flat = np.concatenate([np.asarray(one, dtype=bool) for one in unsure])
+    kept, order = np.zeros(len(flat), dtype=bool), np.arange(len(flat))
+    if by == "random":
+        order = np.random.default_rng([seed, len(flat)]).permutation(len(flat))
+    kept[order[: int(flat.sum())]] = True
+    ends = np.cumsum([len(one) for one in unsure])[:-1]
+    return [part.tolist() for part in np.split(kept, ends)]
+
+
+def drawn(items: Items, together: int, seed: int) -> Items:
+    """Positions in random order; of each `together` that are one rollout those of a document stand together."""
+    order = np.random.default_rng([seed, len(items), 1]).permutation(len(items))
+    blocks = [sorted(order[start : start + together].tolist()) for start in range(0, len(order), together)]
+    return Items(items.task, tuple(items[n] for block in blocks for n in block))
 
 
 def positions(
