@@ -114,7 +114,8 @@ def test_presets_are_listed_and_shown() -> None:
 def test_an_unknown_preset_is_one_line(command: tuple[str, ...]) -> None:
     code, out, err = shell(*command, "cot-decoding-mistal")
     assert (code, out) == (2, "")
-    assert err == "elicit: unknown preset 'cot-decoding-mistal'; did you mean cot-decoding-mistral-7b?\n"
+    assert err.startswith("elicit: unknown preset 'cot-decoding-mistal'; did you mean cot-decoding-mistral-7b")
+    assert err.count("\n") == 1
 
 
 def test_what_else_is_given_wins(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ def test_a_reward_that_is_never_read_is_refused(tiny: Model, task: Task, here: P
 
 def test_a_proxy_has_the_same_tokenizer(tiny: Model, task: Task, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = byte_level()
-    monkeypatch.setattr(rlp, "load_model", lambda name, device: replace(tiny, tokenizer=other))
+    monkeypatch.setattr(rlp, "load_model", lambda name, device, dtype: replace(tiny, tokenizer=other))
     with pytest.raises(UserError, match="proxy 'other' has another tokenizer than"):
         fitted(tiny, task, objective="rpt", proxy="other", min_entropy=0.5)
 

@@ -33,8 +33,22 @@ REVIEWED: dict[str, tuple[set[str], str]] = {
         "numbers; `told` is escaped above",
     ),
     "experiments/comparison/picture.py:picture": (
-        {"STYLE", "TOP", "WIDTH", "about", "bottom", "bottom + 16", "bottom + 54", "mark", "x"}, "numbers, our words",
+        {"TOP", "bottom", "bottom + 16", "mark", "x"}, "numbers, our words",
     ),
+    "experiments/organisms/latency/picture.py:_grid": (
+        {"BOTTOM", "BOTTOM + 17", "LEFT", "LEFT - 8", "MIDDLE - 12", "RIGHT", "TOP", "TOP - 8", "_place(model)", "mark",
+         "model", "up(1)", "up(1) + 4", "words", "x", "y", "y + 4"},
+        "numbers, our words, names of shipped organisms",
+    ),
+    "experiments/organisms/latency/picture.py:_legend": (
+        {"BOTTOM + 52", "BOTTOM + 74", "LEFT", "method", "x + 16"}, "numbers, names of mechanisms",
+    ),
+    "experiments/organisms/latency/picture.py:_mark": ({"MARKS[n]", "n", "x", "y"}, "numbers, constants"),
+    "experiments/organisms/latency/picture.py:_mechanism": (
+        {"n", "up(interval.high)", "up(interval.low)", "x"}, "numbers",
+    ),
+    "experiments/organisms/latency/picture.py:picture": ({"up(value)", "x + 26", "x - 26"}, "numbers"),
+    "experiments/svg.py:opened": ({"height", "style", "width"}, "numbers; rules of style of our own"),
     "probes/figure_files.py:_drawn": ({"one"}, "scripts of our own and Plotly's, held by their hashes"),
     "probes/figure_files.py:_printed": ({"DRAWN", "style", "svg"}, "what Plotly drew, under a policy without scripts"),
     "probes/figure_files.py:module": ({"RULES"}, "a constant"),

@@ -17,7 +17,7 @@ from elicit.training import Recipe, few_passes
 from elicit.training.few_passes import ATTENTION, ROTATION, _seen
 from elicit.training.output_head import summed_cross_entropy
 from elicit.training.rl.policy import Batch, hidden_states, pieces, prefix_of
-from elicit.training.sft import _before_targets, checkpointed, prepare, target_loss
+from elicit.training.sft import before_targets, checkpointed, prepare, target_loss
 from probes.batching import left_pad
 from tests.support.tiny import ARCHITECTURES, tiny_model
 from tests.training.test_training import ROWS, WIDTH, assert_near, gradients
@@ -191,7 +191,7 @@ def test_no_more_is_kept_for_the_gradient_than_by_plain_operations() -> None:
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            _before_targets(lm, ROWS, WIDTH)[0].sum().backward()
+            before_targets(lm, ROWS, WIDTH)[0].sum().backward()
         return sum(seen.values())
 
     plain = kept()
