@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io
 
 from elicit.analysis.base import plain
 from elicit.decoding.pace import measure_pace
@@ -19,6 +18,7 @@ from elicit.evaluation.run.provenance import environment
 from experiments.claims.base import HERE, Claim, Study, claim, claims
 from experiments.claims.rules import NOT_TESTABLE, OPEN, UNDECIDED, VERDICTS, Judgement
 from experiments.claims.seeds import over_seeds
+from experiments.figure import as_kept
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
 from probes.files import make_folder, write_whole
@@ -128,8 +128,7 @@ def measured(study: Study, seeds: Sequence[int] = ()) -> Record:
         found, study = over_seeds(each), study.with_seed(seeds[0])
     else:
         found = one.measure(study)
-    figure = json.loads(plotly.io.to_json(_styled(found.figure), remove_uids=True))
-    figure["layout"].pop("template", None)  # the page's own
+    figure = as_kept(_styled(found.figure))
     model = study.model.describe()
     default = one.defaults(study.quick)
     changed = [

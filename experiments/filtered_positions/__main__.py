@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-import plotly.io
 import torch
 
 from elicit import load_model, load_task
@@ -30,6 +29,7 @@ from elicit.training.recipe import Recipe
 from elicit.training.rl.next_token import entropies
 from experiments.claims.proxy_filter.documents import BARE, UNRELATED, WORKED, mixed
 from experiments.claims.rules import Judgement
+from experiments.figure import as_kept
 from experiments.filtered_positions.measures import (
     PRIMARY,
     THRESHOLDS,
@@ -131,8 +131,7 @@ def show(given: argparse.Namespace) -> None:
     print(f"{markdown(head, rows)}\n")
     judged = Judgement.from_dict(found["influence"]["judged"])
     print(f"The filter drops the documents that matter: {judged.verdict}: {judged.reason}")
-    figure = json.loads(plotly.io.to_json(styled(drawn(found["kept"], found["influence"])), remove_uids=True))
-    figure["layout"].pop("template", None)  # the page's own
+    figure = as_kept(styled(drawn(found["kept"], found["influence"])))
     write_whole(HERE / "figure.json", json.dumps(figure, allow_nan=False) + "\n")
 
 

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import plotly.io
 import torch
 
 from elicit import Run, evaluate, load_model, load_task
@@ -40,6 +39,7 @@ from elicit.evaluation.run.arms import arms_of, shared_items
 from elicit.evaluation.seeds import parse_seeds
 from elicit.methods import direct, fit, one_shot_rlvr
 from elicit.models import Model
+from experiments.figure import as_kept
 from experiments.markdown import markdown
 from experiments.selects_or_creates.reading import leads, row
 from probes.dots import Dot, dot_plot
@@ -181,9 +181,7 @@ def table(given: argparse.Namespace) -> None:
         list(found), dots, title="Where reinforcement learning selects and where it creates",
         x="trained model less its base, fraction of questions",
     )  # fmt: skip
-    drawn = json.loads(plotly.io.to_json(figure, remove_uids=True))
-    drawn["layout"].pop("template", None)  # the page's own
-    write_whole(KEPT.with_name("figure.json"), json.dumps(drawn, allow_nan=False) + "\n")
+    write_whole(KEPT.with_name("figure.json"), json.dumps(as_kept(figure), allow_nan=False) + "\n")
 
 
 def _pair(pair: dict[str, Any]) -> tuple[Samples, Samples]:
