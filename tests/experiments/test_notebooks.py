@@ -1,6 +1,6 @@
 """Notebooks are stored with outputs and nothing of the machine, and run from top to bottom as a reader runs them.
 
-As long as they take a reader, so that the two longest are run by `make test-slow`.
+As long as they take a reader, so that all but the first are run by `make test-slow`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def test_compare_on_an_organism(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_your_own_mechanism(tmp_path: Path) -> None:
     notebook, facts = executed("your_own_mechanism", tmp_path)
@@ -109,7 +109,7 @@ def test_your_own_mechanism(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_steering(tmp_path: Path) -> None:
     notebook, facts = executed("steering", tmp_path)

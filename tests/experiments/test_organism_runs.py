@@ -1,7 +1,7 @@
 """Every mechanism on organisms whose truth is known: it must recover the gap, unless it is known not to, and nothing
 where there is none.
 
-A new mechanism joins by its name in `MECHANISMS`; those that are fitted for minutes are run by `make test-slow`.
+A new mechanism joins by its name in `MECHANISMS`; those that take minutes are run by `make test-slow`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LATENT, TWIN = "smollm2-135m-latent", "smollm2-135m-absent"
 # 24 questions (32: 99%, 16: 91%), and on the twin one that lends 40% more fails in 99% (32: 100%, 16: 89%).
 ITEMS = 24
 FITTED = 32  # of each split that a mechanism is fitted on
-# Two are trained; of the other a fit on each organism and each answer take two models, seven minutes in all.
-FITTED_FOR_MINUTES = ("critique-ft", "one-shot-rlvr", "vector-transfer")
+# Two are trained, a third's answers take two models each; the others decode for one to five minutes on two cores.
+FOR_MINUTES = ("critique-ft", "one-shot-rlvr", "vector-transfer", "sae-steer", "power-sampling", "budget-forcing")
 # Measured on their pages, and nothing certain: without thoughts, and by tools that the organism was not taught to use.
 FINDS_NOTHING = ("no-thinking", "cognitive-tools")
 # Thoughts of next tokens begin with a mark that this organism was never shown; modes are learned in more updates than
@@ -79,7 +79,7 @@ def scores(name: str, method: str, folder: Path, shared: Path) -> dict[str, np.n
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow if name in FITTED_FOR_MINUTES else ()) for name in TRIED]
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in FOR_MINUTES else ()) for name in TRIED]
 )
 def test_a_mechanism_recovers_a_known_gap_and_nothing_on_the_twin(
     method: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -51,7 +51,9 @@ def run(model: Path, folder: Path, options: list[str], launch: str = "") -> str:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("options", "kept"), [(RLVR, "rollouts.jsonl"), (CRITIQUES, "rows.jsonl")])
+@pytest.mark.parametrize(
+    ("options", "kept"), [(RLVR, "rollouts.jsonl"), pytest.param(CRITIQUES, "rows.jsonl", marks=pytest.mark.slow)]
+)
 def test_two_processes_train_what_one_does(tiny_folder: Path, tmp_path: Path, options: list[str], kept: str) -> None:
     said = [run(tiny_folder, tmp_path / "1", options), run(tiny_folder, tmp_path / "2", options, "--multi_gpu")]
     runs = []
