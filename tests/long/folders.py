@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from elicit.evaluation.run.store import PARQUET, SAMPLES, Store
@@ -25,12 +26,12 @@ def run_folder(folder: Path, sizes: Sequence[int]) -> Iterator[Point]:
     config = {"identity": {"model": "0", "items": "0"}, "arms": {}, "task": {}}
     store = Store.open(folder, config)
     yield Point.now(0)
-    done = 0
+    done, batches = 0, count()
     with store.writing() as journal:
         for size in sizes:
             while done < size:
                 some = range(done, min(done + BATCH, size))
-                journal.append("m", done // BATCH, [replace(drawn[n % KINDS], item=f"q-{n}") for n in some])
+                journal.append("m", next(batches), [replace(drawn[n % KINDS], item=f"q-{n}") for n in some])
                 done = some.stop
             yield Point.now(done, (folder / SAMPLES).stat().st_size)
     with Store.read(folder).writing() as journal:
