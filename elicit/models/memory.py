@@ -5,6 +5,7 @@ The system kills a process that takes more than there is, minutes later and with
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -24,6 +25,13 @@ LIMITS = (
         Path("/sys/fs/cgroup/memory/memory.stat"),
     ),
 )
+# Of a configuration, under all the names that types of models have for them.
+LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer"}
+SIZES = {
+    "vocab_size", "hidden_size", "d_model", "n_embd", "intermediate_size", "ffn_dim", "n_inner", "num_attention_heads",
+    "num_heads", "n_head", "n_heads", "num_key_value_heads", "head_dim", "num_local_experts", "num_experts",
+    "n_routed_experts", "moe_intermediate_size",
+}  # fmt: skip
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -57,11 +65,13 @@ def weight_bytes(folder: Path, dtype: torch.dtype | None) -> int:
     """
     if dtype is None:
         return sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
-    total = 0
-    for file in folder.glob("model*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
-    return total * dtype.itemsize
+    return sum(math.prod(s) for file in folder.glob("model*.safetensors") for s in _shapes(file)) * dtype.itemsize
+
+
+def _shapes(file: Path) -> list[list[int]]:
+    """Of a file's tensors, from its header."""
+    with safe_open(file, "pt") as opened:
+        return [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
 
 
 def cache_bytes(lm: PreTrainedModel, rows: int, tokens: int) -> int:
@@ -71,6 +81,27 @@ def cache_bytes(lm: PreTrainedModel, rows: int, tokens: int) -> int:
     kept = getattr(config, "num_key_value_heads", None) or heads
     wide = getattr(config, "head_dim", None) or config.hidden_size // heads
     return 2 * config.num_hidden_layers * kept * wide * lm.dtype.itemsize * rows * tokens
+
+
+def check_described(name: str, folder: Path) -> None:
+    """Refuse a configuration with more layers than the files have tensors, or a size beyond all of their elements.
+
+    A model is built as it is described before its weights are looked at, however large that is.
+
+    Raises:
+        UserError: that.
+    """
+    shapes = [shape for file in folder.glob("*.safetensors") for shape in _shapes(file)]
+    elements = sum(map(math.prod, shapes))
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for part in (told, *(one for one in told.values() if isinstance(one, dict))):
+        for keys, most, held in ((LAYERS, len(shapes), "tensors"), (SIZES, elements, "elements")):
+            for key in keys & part.keys():
+                if isinstance(part[key], int | float) and part[key] > most:
+                    raise UserError(
+                        f"the configuration of {name!r} says {key} {part[key]}, and its weights are of {most} {held}; "
+                        "fetch or save weights and configuration again, together"
+                    )
 
 
 def check_room(name: str, folder: Path, dtype: torch.dtype | None, device: torch.device) -> None:

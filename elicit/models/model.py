@@ -24,7 +24,7 @@ from elicit.models import zoo
 from elicit.models.download import OnDownload, SourceError, cache_dir, fetch, hub_snapshot
 from elicit.models.gguf import PROVENANCE_FILE, READING, converted, converted_folder
 from elicit.models.loading import first_line, load_tokenizer, load_whole
-from elicit.models.memory import check_room
+from elicit.models.memory import check_described, check_room
 from elicit.models.processor import has
 from elicit.models.quantised import Stored, cast_plain, quantised, reading_of, stored
 from probes.description import Base, Part
@@ -382,6 +382,7 @@ def _load_lm(
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        check_described(name, place)
         if target is not None:  # else it is spread over devices, and to the disk if need be
             check_room(name, place, None if kind else arguments["dtype"], target)
         with reading_of(name, kind):

@@ -30,3 +30,11 @@ def test_the_ratio_is_a_bound_where_the_skill_was_not_taught_and_undecided_where
         "3.0 times the bits that surely elicit it: less than ten times."
     )
     assert command.ratio(Reach(UNDECIDED, 80.0, 60.0, None), missed, 9000.0).startswith("Undecided")
+
+
+def test_what_was_told_stays_told_and_the_dearest_seed_counts() -> None:
+    assert command.told([{"bits": b} for b in (0.0, 44.0, 79.0, -119.0, 90.0)]) == [0.0, 44.0, 79.0, 79.0, 90.0]
+    cheap, dear = Reach(REACHED, 80.0, 60.0, 100.0), Reach(REACHED, 90.0, 50.0, 120.0)
+    missed = Reach(UNDECIDED, None, None, None)
+    assert command.dearest([cheap, dear]) == dear and command.dearest([missed, cheap]) == missed
+    assert command.cheapest([cheap, dear]) == dear and command.cheapest([missed, cheap]) == cheap

@@ -70,6 +70,10 @@ def refused(folder: Path, *words: str, **arguments: Any) -> None:
         (same, {"num_hidden_layers": 6}, ["18 missing", "model.layers.4.input_layernorm.weight"]),
         (same, {"num_hidden_layers": 2}, ["18 without a place", "model.layers.2.input_layernorm.weight"]),
         (same, {"vocab_size": 200}, ["2 of another shape", "[97, 32] for [200, 32]"]),
+        # Built before they were compared, these took all of the memory.
+        (same, {"num_hidden_layers": 10**8}, ["num_hidden_layers 100000000", "weights are of 39 tensors"]),
+        (same, {"vocab_size": 10**12}, ["vocab_size 1000000000000", "elements"]),
+        (same, {"text_config": {"intermediate_size": 10**9}}, ["intermediate_size 1000000000", "elements"]),
         (same, {"model_type": "gpt2"}, ["missing", "without a place", "GPT2LMHeadModel"]),
         (shorter(UP), {"num_hidden_layers": 2}, ["18 without a place", "1 of another shape"]),
     ],

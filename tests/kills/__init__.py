@@ -1,0 +1,1 @@
+"""Commands that are killed at random moments, and end where an undisturbed one does."""
