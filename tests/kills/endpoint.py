@@ -40,8 +40,8 @@ class Endpoint:
         for one in self._asked(port, self.whole):
             one.join()
         self.seconds = time.monotonic() - begun
-        assert len(self.whole) == len(REQUESTS)
         killed(child)
+        assert len(self.whole) == len(REQUESTS), "requests were refused"
 
     def tried(self, rng: random.Random) -> tuple[int, str]:
         """As a command's."""
