@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import GARBLED, UserError
@@ -67,6 +68,10 @@ def load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
         if not isinstance(tokenizer.model_max_length, int | float):
             raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
+        model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+        unknown = model.unk_token if isinstance(model, BPE) else None
+        if unknown is not None and model.token_to_id(unknown) is None:  # else an error where something is unknown
+            raise ValueError(f"its token for what is unknown, {unknown!r}, is none of its tokens")
         return tokenizer
     except Exception as error:  # tokenizers raises nothing more special
         if type(error) is not Exception and not isinstance(error, (OSError, StrictDataclassError, *GARBLED)):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -25,12 +27,13 @@ LIMITS = (
         Path("/sys/fs/cgroup/memory/memory.stat"),
     ),
 )
-# Of a configuration, under all the names that types of models have for them.
-LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer"}
+# Of a configuration, under all the names that types of models and GGUF files have for them.
+LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer", "block_count"}
 SIZES = {
     "vocab_size", "hidden_size", "d_model", "n_embd", "intermediate_size", "ffn_dim", "n_inner", "num_attention_heads",
     "num_heads", "n_head", "n_heads", "num_key_value_heads", "head_dim", "num_local_experts", "num_experts",
-    "n_routed_experts", "moe_intermediate_size",
+    "n_routed_experts", "moe_intermediate_size", "embedding_length", "feed_forward_length", "head_count",
+    "head_count_kv", "key_length", "value_length", "expert_count",
 }  # fmt: skip
 
 
@@ -84,20 +87,31 @@ def cache_bytes(lm: PreTrainedModel, rows: int, tokens: int) -> int:
 
 
 def check_described(name: str, folder: Path) -> None:
-    """Refuse a configuration with more layers than the files have tensors, or a size beyond all of their elements.
+    """Refuse a `config.json` that `check_sizes` refuses."""
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    parts = [told, *(one for one in told.values() if isinstance(one, dict))]
+    check_sizes(name, parts, [shape for file in folder.glob("*.safetensors") for shape in _shapes(file)])
+
+
+def check_sizes(name: str, described: Iterable[Mapping[str, Any]], shapes: Sequence[Sequence[int]]) -> None:
+    """Refuse a configuration with more layers than its file has tensors, or a size below 0 or beyond all of their
+    elements.
 
     A model is built as it is described before its weights are looked at, however large that is.
+
+    Args:
+        name: of the model.
+        described: the configuration, or its parts, by key.
+        shapes: of all tensors.
 
     Raises:
         UserError: that.
     """
-    shapes = [shape for file in folder.glob("*.safetensors") for shape in _shapes(file)]
     elements = sum(map(math.prod, shapes))
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for part in (told, *(one for one in told.values() if isinstance(one, dict))):
+    for part in described:
         for keys, most, held in ((LAYERS, len(shapes), "tensors"), (SIZES, elements, "elements")):
             for key in keys & part.keys():
-                if isinstance(part[key], int | float) and part[key] > most:
+                if isinstance(part[key], int | float) and not 0 <= part[key] <= most:
                     raise UserError(
                         f"the configuration of {name!r} says {key} {part[key]}, and its weights are of {most} {held}; "
                         "fetch or save weights and configuration again, together"

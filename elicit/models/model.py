@@ -393,7 +393,7 @@ def _load_lm(
         raise UserError(
             f"weights of {name!r} are missing ({str(error).splitlines()[0]}); fetch or save them again"
         ) from error
-    except (StrictDataclassError, *GARBLED) as error:
+    except (StrictDataclassError, AssertionError, *GARBLED) as error:  # torch asserts that a padding id is a row
         raise UserError(
             f"{name!r} is not a causal language model, or its configuration is not whole ({first_line(error)}); "
             "fetch or save it again"

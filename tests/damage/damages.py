@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 
 OTHERS: tuple[Any, ...] = (
-    None, True, False, 0, -1, 3, 10**30, 0.5, "", "x", "\ud800", [], [1], ["x"], {}, {"a": 1}, float("nan"),
+    None, True, False, 0, -1, 3, 10**8, 10**30, 0.5, "", "x", "\ud800", [], [1], ["x"], {}, {"a": 1}, float("nan"),
     float("inf"), [[]], [None],
 )  # fmt: skip
 

@@ -74,6 +74,8 @@ def refused(folder: Path, *words: str, **arguments: Any) -> None:
         (same, {"num_hidden_layers": 10**8}, ["num_hidden_layers 100000000", "weights are of 39 tensors"]),
         (same, {"vocab_size": 10**12}, ["vocab_size 1000000000000", "elements"]),
         (same, {"text_config": {"intermediate_size": 10**9}}, ["intermediate_size 1000000000", "elements"]),
+        (same, {"hidden_size": -8}, ["hidden_size -8", "elements"]),
+        (same, {"pad_token_id": 10**8}, ["its configuration is not whole"]),
         (same, {"model_type": "gpt2"}, ["missing", "without a place", "GPT2LMHeadModel"]),
         (shorter(UP), {"num_hidden_layers": 2}, ["18 without a place", "1 of another shape"]),
     ],
@@ -152,6 +154,14 @@ def test_a_shard_that_is_missing_is_refused(tiny_folder: Path, tmp_path: Path) -
     refused(folder, "model-00002-of-")
 
 
+def test_a_token_for_what_is_unknown_must_be_one(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    told = json.loads((folder / "tokenizer.json").read_text())
+    told["model"]["unk_token"] = "<nowhere>"
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    refused(folder, "could not be read", "'<nowhere>', is none of its tokens")
+
+
 @pytest.fixture
 def tensors(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tensors:
     """The tiny Llama's, with nothing converted yet."""
@@ -173,6 +183,14 @@ def test_a_gguf_file_is_held_to_its_own_configuration(tensors: Tensors, tmp_path
     assert not list((tmp_path / "home" / "models").iterdir())
     model = load_model(str(write_gguf(tmp_path / "whole.gguf", tensors)), dtype="float32", device="cpu")
     assert torch.equal(model.lm.get_parameter(UP), tensors[UP])
+
+
+def test_a_gguf_file_that_counts_blocks_it_does_not_hold_is_refused_before_it_is_built(
+    tensors: Tensors, tmp_path: Path
+) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tensors, blocks=10**8)
+    with pytest.raises(UserError, match="says block_count 100000000, and its weights are of 39 tensors"):
+        load_model(str(file), dtype="float32", device="cpu")
 
 
 def scaled(kind: gguf.RopeScalingType) -> More:
