@@ -69,9 +69,9 @@ def load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
         if not isinstance(tokenizer.model_max_length, int | float):
             raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
         model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
-        unknown = model.unk_token if isinstance(model, BPE) else None
-        if unknown is not None and model.token_to_id(unknown) is None:  # else an error where something is unknown
-            raise ValueError(f"its token for what is unknown, {unknown!r}, is none of its tokens")
+        if isinstance(model, BPE) and model.unk_token is not None and model.token_to_id(model.unk_token) is None:
+            # Else it is an error as soon as something is unknown.
+            raise ValueError(f"its token for what is unknown, {model.unk_token!r}, is none of its tokens")
         return tokenizer
     except Exception as error:  # tokenizers raises nothing more special
         if type(error) is not Exception and not isinstance(error, (OSError, StrictDataclassError, *GARBLED)):
