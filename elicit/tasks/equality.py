@@ -113,6 +113,8 @@ def _most(counts: Counter[str]) -> str:
 
 
 def _form(plain: str) -> Form:
+    if len(plain) > LONGEST:
+        return Form()
     parts = [part for part in split(plain, _AND) if part.strip()]
     if len(parts) > 1:
         return _form_of(parts)
@@ -132,7 +134,7 @@ def _name(side: str) -> bool:
     return bool(
         re.fullmatch(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?'?(?:\([^()=]*\))?", side)
         or re.fullmatch(r"(?:m\s?)?\\angle\s?[A-Z\d]+|\\overline\{[A-Z]+\}|[A-Z]{2,}", side)
-        or re.fullmatch(r"(?:\x02[^\x02\x03]*\x03|[A-Za-z]{3,}|\s)+", side)
+        or re.fullmatch(r"(?:\x02[^\x02\x03]*\x03|[A-Za-z]{3,}+|\s)+", side)
         or re.fullmatch(r"\([a-zA-Z](?:\s?,\s?[a-zA-Z])+\)", side)
     )
 

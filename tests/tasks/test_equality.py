@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from fractions import Fraction
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -128,3 +130,19 @@ def test_no_text_makes_a_number_raise(text: str) -> None:
     for kind in KINDS:
         answer = find_answer(text, kind)
         assert answer is None or 0 <= answer.start < answer.end <= len(text)
+
+
+@pytest.mark.parametrize("text", ["x" * 1900 + "#### =)none", "ha" * 900 + "! = 5", "1" * 20_000 + "=)none"])
+def test_the_form_of_what_a_model_repeats_without_end_is_found(text: str) -> None:
+    """By a pattern that went back over every way to cut a word this took for ever."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        pytest.fail("half a minute of the processor was not enough")
+
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, 30)
+    try:
+        assert form_of(["7", text, "7"]) == Form()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
