@@ -1,8 +1,9 @@
-"""Runs where the environments of the other programs are; `make test-everywhere` makes them."""
+"""Runs where the environments of all three other programs are, which `make test-vllm test-inspect test-lm-eval` makes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-collect_ignore = ["test_everywhere.py"] if not (ROOT / ".venv-vllm").is_dir() else []
+OTHERS = (".venv-vllm", ".venv-inspect", ".venv-lm-eval")
+collect_ignore = [] if all((ROOT / name).is_dir() for name in OTHERS) else ["test_everywhere.py"]
