@@ -1,4 +1,4 @@
-"""Runs where the environments of all three other programs are, which `make test-vllm test-inspect test-lm-eval` makes."""
+"""Runs where all of `make test-vllm test-inspect test-lm-eval` made their environments."""
 
 from __future__ import annotations
 
