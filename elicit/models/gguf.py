@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from elicit.models.download import OnDownload, cache_dir
 from elicit.models.loading import check_whole, load_whole
-from elicit.models.memory import LAYERS, SIZES, check_sizes
+from elicit.models.memory import check_sizes
 from probes.errors import GARBLED, UserError
 
 PROVENANCE_FILE = "elicit.json"
@@ -52,14 +52,13 @@ def converted(gguf: Path, sha256: str, label: str, progress: OnDownload | None, 
 def _convert(gguf: Path, out: Path) -> None:
     from gguf import GGUFReader
 
-    from elicit.models.gguf_settings import settle, settle_split
+    from elicit.models.gguf_settings import settle, settle_split, told
 
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         file = GGUFReader(gguf)
-        short = {key.rpartition(".")[2]: field for key, field in file.fields.items()}
-        described = {key: short[key].contents() for key in (LAYERS | SIZES) & short.keys()}
+        described = {key.rpartition(".")[2]: value for key, value in told(file).items()}
         check_sizes(gguf.name, [described], [tensor.shape.tolist() for tensor in file.tensors])
         lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         check_whole(repr(gguf.name), lm, _beyond([tensor.name for tensor in file.tensors], lm.config))

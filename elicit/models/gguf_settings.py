@@ -67,6 +67,12 @@ SINGLE_DIGITS = (
 LIKE_QWEN2 = ("stablelm2", "hunyuan", "solar-open")
 
 
+def told(file: GGUFReader) -> dict[str, Any]:
+    """What a GGUF file says of its model, by key without the architecture's name."""
+    prefix = f"{file.fields['general.architecture'].contents()}."
+    return {key.removeprefix(prefix): field.contents() for key, field in file.fields.items() if key.startswith(prefix)}
+
+
 def settle(name: str, file: GGUFReader, lm: PreTrainedModel) -> None:
     """Put what a GGUF file says into the configuration of the model that was read from it.
 
@@ -81,11 +87,7 @@ def settle(name: str, file: GGUFReader, lm: PreTrainedModel) -> None:
     architecture = str(file.fields["general.architecture"].contents())
     if architecture in GGUF_CONFIG_ARCHS:  # read by newer code, which says what it finds no place for
         return
-    said = {
-        key.removeprefix(f"{architecture}."): field.contents()
-        for key, field in file.fields.items()
-        if key.startswith(f"{architecture}.")
-    }
+    said = told(file)
     config, read = lm.config, _read(architecture)
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=said)
     known = get_gguf_hf_weights_map(lm, processor)

@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ UNFITTED = (
     "direct", "cot-decoding", "self-consistency", "power-sampling", "cot-prompt", "budget-forcing", "no-thinking",
 )  # fmt: skip
 SHARE = 0.5  # of the ceiling of `latent`
-MOST_SEEDS = 100  # that are looked for, from 0 on
 
 
 def solutions(given: argparse.Namespace) -> None:
@@ -74,7 +73,7 @@ def choices(given: argparse.Namespace) -> None:
 def table(given: argparse.Namespace) -> None:
     reached: dict[str, list[Reach]] = {LATENT: [], ABSENT: []}
     spent = math.inf
-    for seed in range(MOST_SEEDS):
+    for seed in count():
         if seed and not all(_file(name, seed).is_file() for name in reached):
             break
         both = {name: _kept(name, seed) for name in reached}

@@ -87,7 +87,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="elicit-kills-") as temporary:
         place = Path(temporary).resolve()
         paths = make_inputs(place)
-        names = [*(kind.name for kind in kinds(paths)), SERVE]
+        by_name = {kind.name: kind for kind in kinds(paths)}
+        names = [*by_name, SERVE]
         parts = [part for part in given.kinds.split(",") if part]
         chosen = [name for name in names if not parts or any(part in name for part in parts)]
         if not chosen or given.kills < len(chosen):
@@ -96,7 +97,6 @@ def main() -> int:
             )
         if given.write and parts:
             parser.error("--write is of all kinds; leave --kinds out")
-        by_name = {kind.name: kind for kind in kinds(paths)}
         lines, sums = [HEAD, row("---", *["---:"] * 4)], [0, 0, 0, 0]
         print(HEAD)
         for n, name in enumerate(chosen):
