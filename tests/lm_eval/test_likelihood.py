@@ -94,10 +94,24 @@ def test_in_float32_on_a_cpu_a_text_is_rounded_as_in_a_forward_of_its_own(plan: 
     handle = steered(as_model(lm), WHENS["every step"])
     handle = handle if plan else replace(handle, interventions=())
     draw = torch.Generator().manual_seed(4)
-    texts = [torch.randint(1, 2000, (n,), generator=draw).tolist() for n in (40, 40, 40, 33, 27, 16, 16)]
+    texts = [torch.randint(1, 2000, (n,), generator=draw).tolist() for n in (48, 48, 48, 41, 40, 36, 36)]
     given = [Pair(tuple(text[:cut]), tuple(text[cut:])) for text in texts for cut in (len(text) - 1, len(text) - 3)]
     given.append(Pair(given[0].context, (7,)))
-    assert likelihoods(handle, given) == [likelihoods(handle, [pair], alone=True)[0] for pair in given]
+    beside, alone = likelihoods(handle, given), [likelihoods(handle, [pair], alone=True)[0] for pair in given]
+    assert max(abs(one.logprob - other.logprob) for one, other in zip(beside, alone, strict=True)) < 1e-4
+    if rounds_alike(lm):
+        assert beside == alone
+
+
+@torch.no_grad()
+def rounds_alike(lm: LlamaForCausalLM) -> bool:
+    """Whether this processor rounds products of 32 rows as those of any more."""
+    for linear in (lm.lm_head, *lm.model.layers[0].mlp.children(), *lm.model.layers[0].self_attn.children()):
+        if isinstance(linear, torch.nn.Linear):
+            whole = linear(given := torch.randn(150, linear.in_features))
+            if not all(torch.equal(linear(given[:rows]), whole[:rows]) for rows in range(32, 150)):
+                return False
+    return True
 
 
 def test_likelihoods_under_an_adapter_are_pefts(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ last token alone, at the same end of the prompt, share a row.
 
 In float32 a log-probability is rounded by 1e-5 to 1e-4 nats, and otherwise where attention is masked or a product has
 few rows, for which there are other kernels. So in float32 on a CPU texts of one length stand together, nothing padded,
-and the output head is given `HEAD_ROWS` rows at least: a text of a dozen tokens or more is then rounded as in a forward
-of its own, whatever stands beside it. Texts that are computed `alone` are so everywhere.
+and the output head is given `HEAD_ROWS` rows at least: where a processor rounds all products alike that have as many
+rows (MKL's with AVX-512 does, with AVX2 alone it does not), a text of as many tokens is rounded as in a forward of its
+own, whatever stands beside it. Texts that are computed `alone` are so everywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from steering.adapters import applied
 from steering.hooks import attached
 
 POSITIONS = 256  # whose logits are held at a time
-HEAD_ROWS = 32  # tried: products of fewer than 4 rows are rounded otherwise with one thread, of fewer than 12 with two
+HEAD_ROWS = 32  # tried: products of fewer than 4, 12 or 16 rows are rounded otherwise, as processor and threads are
 
 
 class Pair(NamedTuple):
