@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from elicit.tasks.read_numbers import concluded, number
 from elicit.tasks.statements import STOP, Answer, Span, last_match, sentences, trimmed
 
+# What opens again before it is closed begins there, so that many that are never closed are read once.
 _PIECE = re.compile(
-    r"\\\[(?P<a>.+?)\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>.+?)\\\)"
+    r"\\\[(?P<a>(?:(?!(?<!\\)\\\[).)+?)\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>(?:(?!(?<!\\)\\\().)+?)\\\)"
     r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)",
     re.S,
 )

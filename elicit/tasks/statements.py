@@ -37,6 +37,7 @@ STOP = r"(?<!\\)(?<!\b[DMS][rst])(?<!\bMrs)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)[.!?]"
 
 _BOX = re.compile(r"\\(?:boxed|fbox|beginboxed)\s*(?=\{)|\\boxed\s+(?=[\w-])")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
+_TAG_ENDS = re.compile(r"</answer>", re.I)
 # What may stand between two boxes that are one answer.
 _JOINED = re.compile(
     r"(?:[\s$,;&}]|\\[,;()\[\]]|\\q?quad|\\(?:text|mbox)\s?\{|\b(?:and|or)\b|\b[a-z](?:_\{?\d\}?)?\s*=)+", re.I
@@ -56,6 +57,8 @@ MARKER = re.compile(
     r"|(?:^|(?<=\n))[ \t]*(?:#+[ \t]*|\*\*[ \t]*)?(?:final[ \t]+)?answer[ \t]*(?:\*\*)?[ \t]*(?=\n|\Z)",
     re.I,
 )
+_OPENED = re.compile(r"[\s*_]*[:\uff1a]?[\s*_]*")
+LOOP = 64
 # After a box: what takes it back, or says that it was a step.
 _RETRACTED = re.compile(
     r"\b(?:final answer|wait|actually|sorry|mistaken?|incorrect|correction|oops|apologi[sz]e|hold on|"
@@ -193,7 +196,8 @@ def boxed(text: str) -> list[Box]:
 
 def tagged(text: str) -> Span | None:
     """What stands between the last `<answer>` and `</answer>`."""
-    last = last_match(_TAG, text)
+    closed = last_match(_TAG_ENDS, text)  # up to there each tag that opens has one that closes
+    last = last_match(_TAG, text, 0, closed.end()) if closed else None
     return Span(*last.span(1), "answer tag") if last and last[1].strip() else None
 
 
@@ -207,14 +211,18 @@ def hashed(text: str) -> Iterator[Span]:
 def marked(text: str) -> Iterator[Span]:
     """What follows "the answer is" and its like, the last first, up to the end of the paragraph.
 
-    A denial is passed over, up to what is put in its place: "not 5 but 6".
+    A denial is passed over, up to what is put in its place: "not 5 but 6". Of a response that is caught in a loop,
+    with `LOOP` of them and more, each is read up to the next one, so that all together are read once.
     """
-    for found in reversed(list(MARKER.finditer(text))):
-        start = found.end()
+    every = list(MARKER.finditer(text))
+    whole = len(text.rstrip())
+    for number, found in reversed(list(enumerate(every))):
         # A line end before the answer, and marks that were opened before the marker.
-        start += len(re.match(r"[\s*_]*[:\uff1a]?[\s*_]*", text[start:]).group())  # type: ignore[union-attr]
+        start = _OPENED.match(text, found.end()).end()  # type: ignore[union-attr]
         end = text.find("\n\n", start)
-        end = len(text.rstrip()) if end < 0 else end
+        end = whole if end < 0 else end
+        if len(every) >= LOOP and number + 1 < len(every):
+            end = min(end, every[number + 1].start())
         if text[start : start + 2] == "\\[" and (closed := text.find("\\]", start)) >= 0:
             end = max(end, closed + 2)
         denied = re.match(r"not\b[^.\n]*?(?:\bbut(?: rather)?|[,;] (?:it is|it's|rather|instead))\s+", text[start:end])

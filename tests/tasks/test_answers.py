@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elicit.models import Model
-from elicit.tasks.answers import Answer, find_answer, number_value, token_span
+from elicit.tasks.answers import KINDS, Answer, Kind, find_answer, number_value, token_span
+from elicit.tasks.statements import LOOP
 from probes.offsets import token_ends
 
 
@@ -52,6 +54,25 @@ def test_last_number(text: str, expected: str | None) -> None:
 def test_other_kinds(text: str, kind: str, expected: str | None) -> None:
     found = find_answer(text, kind)  # type: ignore[arg-type]
     assert (found.text if found else None) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("piece", ["Answer: ", "答案：", "The answer is ", "<answer>", "( ", "\\(", "\\[ ", "\\boxed{"])
+def test_a_response_that_is_caught_in_a_loop_is_read_once(piece: str, kind: Kind) -> None:
+    """It took minutes: each beginning was read up to the end."""
+    took = []
+    for text in ("So there are 3 apples and 4 pears. " * 800, piece * (28_000 // len(piece))):
+        before = time.process_time()
+        find_answer(text, kind)
+        took.append(time.process_time() - before)
+    assert took[1] < 40 * max(took[0], 0.01)
+
+
+def test_in_a_loop_the_last_statement_counts_and_each_ends_at_the_next() -> None:
+    loop = "The answer is unclear. " * LOOP
+    assert find_answer(f"The answer is 7. {loop}", "number") == Answer("7", 14, 15, "answer is")
+    assert find_answer(f"{loop}The answer is 7. The answer is so.", "number").text == "7"  # type: ignore[union-attr]
+    assert find_answer("Answer: " * LOOP + "Answer: 5", "number").text == "5"  # type: ignore[union-attr]
 
 
 def test_equal_numbers_and_unequal_ones() -> None:
