@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from elicit.tasks.read_numbers import concluded, number
 from elicit.tasks.statements import STOP, Answer, Span, last_match, sentences, trimmed
 
-# What opens again before it is closed begins there, so that many that are never closed are read once.
+# What opens again before it is closed begins there, so that many that are never closed are read once; the spacing of
+# lines (`\\[2pt]`) opens nothing.
+_SPACED = r"(?:(?!\\\[(?!-?[\d.]+\s?[a-z]{2}\])).)+?"
 _PIECE = re.compile(
-    r"\\\[(?P<a>(?:(?!(?<!\\)\\\[).)+?)\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>(?:(?!(?<!\\)\\\().)+?)\\\)"
+    rf"\\\[(?P<a>{_SPACED})\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>(?:(?!\\\().)+?)\\\)"
     r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)",
     re.S,
 )
-_CLAUSE_ENDS = re.compile(rf"\s*,?\s(?:because|since|as|which|so that|for)\s|{STOP}(?=\s|$)|\n|\s\((?=[a-z])")
+_CLAUSE_ENDS = re.compile(rf"(?<!\s)\s*,?\s(?:because|since|as|which|so that|for)\s|{STOP}(?=\s|$)|\n|\s\((?=[a-z])")
 _TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
-_SYMBOLIC = re.compile(r"[^\s,;]*[\u03c0\u221a\u221e\u03b8][^\s,;.]*")  # 16\u03c0 and 2\u221a3, without delimiters
+# 16\u03c0 and 2\u221a3, without delimiters.
+_SYMBOLIC = re.compile(r"(?<![^\s,;])[^\s,;]*[\u03c0\u221a\u221e\u03b8][^\s,;.]*")
 # A response, or a last line in bold type, of a name or a date and nothing else.
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _NAME = rf"(?P<name>(?:{_MONTH})[ \t]+\d{{1,2}}|[A-Z][A-Za-z'-]*(?:[ \t]+[A-Za-z'-]+){{0,2}})[.!]?"

@@ -149,7 +149,7 @@ def _list_begins(view: str, found: Sequence[re.Match[str]]) -> int:
 
 # Whole numbers joined by signs, with brackets where they are.
 _OPERATOR = r"(?:[-+*/×÷\u2212]|\\times|\\cdot|\\div)"
-_OPENED = r"(?:(?<![\w.)(])(?<!\(\s)(?:\(\s*)*+|(?<=\())"
+_OPENED = r"(?:(?<![\w.)(])(?<!\(\s)(?<!\(\s\s)(?:\(\s*)*+|(?<=\())"
 _EXPRESSION = re.compile(rf"{_OPENED}\d+(?:[\s)]*{_OPERATOR}[\s(]*\d+)+(?:\s*\))*")
 
 

@@ -3,6 +3,7 @@
     python -m tests.damage                        # 100,000 damages, as many of each kind; the table on the screen
     python -m tests.damage --damages 2000         # fewer
     python -m tests.damage --kinds run,SAE        # kinds whose names begin so, or hold it
+    python -m tests.damage --every                # each cut and each flipped bit, instead of damages that are drawn
     python -m tests.damage --write                # the table of docs/reference/reliability.md anew
 
 A damage is a cut, a flipped bit, bytes that are lost, doubled, blanked or written over, and in JSON and TOML a value
@@ -22,6 +23,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.damage.damages import damaged
@@ -30,16 +32,18 @@ from tests.damage.kinds import KINDS
 from tests.damage.table import write
 from tests.support.reliability import row
 
+SMALL, HEADER = 1 << 14, 1 << 12  # bytes
+
 
 def tried(kind: Kind, damages: int, seed: int) -> tuple[Counter[str], dict[str, str]]:
-    """How often what came of it, and one fault for each place in the code."""
+    """How often what came of it, and one fault for each place in the code; no damages: each cut and flipped bit."""
     counts: Counter[str] = Counter()
     faults: dict[str, str] = {}
     rng = random.Random(f"{seed} {kind.name}")
     with tempfile.TemporaryDirectory(prefix="elicit-damage-") as folder:
         whole = Reading.of(kind, Path(folder))
-        for _ in range(damages):
-            data = damaged(whole.data, kind.form, rng)
+        drawn = (damaged(whole.data, kind.form, rng) for _ in range(damages))
+        for data in drawn if damages else every(whole.data):
             outcome, error = whole.after(data)
             counts[outcome] += 1
             if error is not None:
@@ -50,19 +54,29 @@ def tried(kind: Kind, damages: int, seed: int) -> tuple[Counter[str], dict[str, 
     return counts, faults
 
 
+def every(data: bytes) -> Iterator[bytes]:
+    """A file cut at each byte, and with each bit flipped; of a long one at its first bytes, where its header stands."""
+    few = len(data) if len(data) <= SMALL else HEADER
+    for at in range(few):
+        yield data[:at]
+        for bit in range(8):
+            yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.damage", description="Damage files and count the outcomes.")
     parser.add_argument("--damages", type=int, default=100_000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default="", help="parts of names, separated by commas")
+    parser.add_argument("--every", action="store_true", help="each cut and each flipped bit, none drawn")
     parser.add_argument("--write", action="store_true", help="write the table into the documentation")
     given = parser.parse_args()
     parts = [part for part in given.kinds.split(",") if part]
     kinds = [kind for name, kind in KINDS.items() if not parts or any(part in name for part in parts)]
     if not kinds or given.damages < len(kinds):
         parser.error(f"{len(kinds)} kinds and {given.damages} damages; give names that there are, and one damage each")
-    if given.write and parts:
-        parser.error("--write is of all kinds; leave --kinds out")
+    if given.write and (parts or given.every):
+        parser.error("--write is of drawn damages of all kinds; leave --kinds and --every out")
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     print(row("kind of file", "tried", *OUTCOMES))
@@ -70,8 +84,8 @@ def main() -> int:
     for n, kind in enumerate(kinds):
         each = given.damages // len(kinds) + (n < given.damages % len(kinds))
         each = max(1, each // 10) if kind.dear else each
-        found[kind.name], faults = tried(kind, each, given.seed)
-        print(row(kind.name, each, *(found[kind.name][one] for one in OUTCOMES)), flush=True)
+        found[kind.name], faults = tried(kind, 0 if given.every else each, given.seed)
+        print(row(kind.name, found[kind.name].total(), *(found[kind.name][one] for one in OUTCOMES)), flush=True)
         for place, fault in faults.items():
             print(f"  {place}: {fault}", flush=True)
         wrong = wrong or bool(faults)

@@ -67,7 +67,7 @@ def command_for_a_day(kind: Kind, folder: Path) -> tuple[float, str]:
     for name in ("plain", "day"):
         if kind.first:
             seconds(kind.first, folder / name)
-    rate = DAY / seconds(kind.command, folder / "plain") * 1.5  # the second may be quicker
+    rate = DAY / seconds(kind.command, folder / "plain") * 2.5  # the second may be quicker
     took = seconds(kind.command, folder / "day", rate)
     return took * rate / 3600, difference(left(folder / "plain"), left(folder / "day"))
 
