@@ -28,7 +28,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
-ABSENT, IGNORED = "(absent)", {"seconds", "fit_seconds", "folder", "search_run"}  # the last two carry a hash of what was asked
+# The last two carry a hash of what was asked.
+ABSENT, IGNORED = "(absent)", {"seconds", "fit_seconds", "folder", "search_run"}
 # What every run is given; each is small, and none is refused by the tiny models.
 SHARED = "--model {model} --task {task} --limit 8 --max-new-tokens 24 --dtype float32 --device cpu"
 SEARCH = "sae={sae} candidates=2 strengths=1,4 dev=4 read=6 checked=false"

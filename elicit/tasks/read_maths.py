@@ -18,7 +18,7 @@ _PIECE = re.compile(
 )
 _CLAUSE_ENDS = re.compile(rf"(?<!\s)\s*,?\s(?:because|since|as|which|so that|for)\s|{STOP}(?=\s|$)|\n|\s\((?=[a-z])")
 _TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
-# 16\u03c0 and 2\u221a3, without delimiters.
+# Such as a multiple of pi or of a root, without delimiters.
 _SYMBOLIC = re.compile(r"(?<![^\s,;])[^\s,;]*[\u03c0\u221a\u221e\u03b8][^\s,;.]*")
 # A response, or a last line in bold type, of a name or a date and nothing else.
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
