@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -108,14 +106,15 @@ def test_a_run_of_the_mechanism(sae: str, tiny_folder: Path) -> None:
     """With its controls, and beside them what is named with --against and is none of them."""
     settings = [f"sae={sae}", "checked=false", "candidates=2", "strengths=2", "dev=4", "read=6"]
     command = [
-        *(sys.executable, "-m", "elicit", "run", "--method", "sae-steer", "--model", str(tiny_folder)),
+        *("run", "--method", "sae-steer", "--model", str(tiny_folder)),
         *("--task", "chain-sum", "--limit", "6", "--max-new-tokens", "8", "--device", "cpu", "--json"),
         *("--controls", "--against", "self-consistency,direct"),
         *(word for setting in settings for word in ("--set", setting)),
     ]  # fmt: skip
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    code, out, error = shell(*command)
+    assert code == 0, error
+    result = json.loads(out)
     assert result["method"] == "sae-steer" and {"sign flipped", "direct@budget"} <= set(result["arms"])
     assert list(result["arms"])[-1] == "self-consistency" and list(result["arms"]).count("direct") == 1
     assert result["options"]["found"]["strength"] == 2.0
-    again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert json.loads(again)["arms"] == result["arms"]
+    assert json.loads(shell(*command)[1])["arms"] == result["arms"]

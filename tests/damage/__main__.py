@@ -32,7 +32,7 @@ from tests.damage.kinds import KINDS
 from tests.damage.table import write
 from tests.support.reliability import row
 
-SMALL, HEADER = 1 << 14, 1 << 12  # bytes
+SMALL, HEADER = 1 << 12, 1 << 10  # bytes
 
 
 def tried(kind: Kind, damages: int, seed: int) -> tuple[Counter[str], dict[str, str]]:

@@ -32,6 +32,7 @@ from probes.sites import Site
 from steering.interventions import Add, Gate, Intervention, Plan, ProjectOut, SetFeature, When
 from tests.steering.test_backends import PROMPTS, direction, feature, random, tokenizer
 from tests.support.ears import Ear
+from tests.support.shell import shell
 from tests.support.tiny import tiny_model
 
 OTHERS = ("transformer-lens", "nnsight")
@@ -156,10 +157,9 @@ def test_the_command_line_takes_an_engine(tiny: Model, tiny_folder: Path, tmp_pa
     """`elicit run --engine transformer-lens --method direct`."""
     common = ["run", "--model", str(tiny_folder), "--method", "direct", "--against", "none", "--limit", "3", "--json"]
     common += ["--max-new-tokens", "8", "--dtype", "float32", "--device", "cpu", "--out", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "elicit", *common, "--engine", "transformer-lens"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    run = Run.load(json.loads(done.stdout)["run"])
+    code, out, error = shell(*common, "--engine", "transformer-lens")
+    assert code == 0, error
+    run = Run.load(json.loads(out)["run"])
     assert run.store.config["identity"]["engines"] == ["transformer-lens"]
     wanted = direct.fit(tiny, max_new_tokens=8).answer(run.items)
     assert [run.traces["direct"][item.id][0].text for item in run.items] == [trace.text for (trace,) in wanted]

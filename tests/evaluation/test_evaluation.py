@@ -190,18 +190,18 @@ def started(command: Sequence[str], **streams: Any) -> Iterator[subprocess.Popen
 @pytest.mark.long
 def test_a_killed_process_is_resumed(tiny_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "elicit", "run", "--model", str(tiny_folder), "--dtype", "float32", "--task", TASK]
-    command += ["--limit", "24", "--max-new-tokens", "60", "--set", "k=6", "--batch-rows", "12", "--json"]
+    command += ["--limit", "12", "--max-new-tokens", "40", "--set", "k=4", "--batch-rows", "8", "--json"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
     with started([*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (killed / SAMPLES).is_file() or (killed / SAMPLES).stat().st_size < 20_000:
+        while not (killed / SAMPLES).is_file() or (killed / SAMPLES).stat().st_size < 4_000:
             assert process.poll() is None, "the run ended before it could be killed"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert 0 < len(samples(killed)) < len(samples(whole))
     done = subprocess.run([*command, "--out", str(killed)], check=True, capture_output=True, text=True)
     assert samples(killed) == samples(whole)
-    assert json.loads(done.stdout)["items"] == 24
+    assert json.loads(done.stdout)["items"] == 12
 
 
 @pytest.mark.processor
