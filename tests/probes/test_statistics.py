@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from probes.at_k import NO_ANSWER, coverage_at_k, maj_at_k, pass_at_k
 from probes.auroc import auroc
@@ -39,6 +40,11 @@ def test_holm_worked() -> None:
     # Holm (1979) on 0.01, 0.04, 0.03: ordered 0.01*3, 0.03*2, 0.04*1, made monotone
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
 
 
 def test_the_interval_of_a_proportion_holds_any_proportion() -> None:
