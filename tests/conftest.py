@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from elicit.cli.app import COLLECTED
 from elicit.models import Model, load_model
 from elicit.models.processor import has
 from tests.support.tiny import save_tiny
@@ -30,6 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long, short = ([item for item in items if bool(item.get_closest_marker("long")) is one] for one in (True, False))
     middle = len(items) // 2 - len(long[::2])
     items[:] = long[::2] + short[:middle] + long[1::2] + short[middle:]
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: it is not looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTED)
 
 
 @pytest.fixture(scope="module")

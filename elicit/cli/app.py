@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import gc
 import inspect
 import os
 import sys
@@ -49,6 +50,9 @@ INTERRUPTED = 130
 # sleep after a fraction of a millisecond, which costs nothing on a quiet machine; sleeping at once took half as long
 # again there. It is read when torch is first imported, so it stands here; what the user has set stays.
 SPINS = "GOMP_SPINCOUNT", "20000"
+# Garbage is looked for after so many new objects, not 700: importing torch and transformers alone makes half a million,
+# and a tenth of a short run's time went there.
+COLLECTED = 10_000, 10, 10
 
 
 app.command()(run)
@@ -91,6 +95,7 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; Ctrl-C is 130; anything else is a bug."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(*SPINS)
+    gc.set_threshold(*COLLECTED)
     try:
         with inert_messages():
             code = app(standalone_mode=False, prog_name="elicit")  # also as `python -m elicit`
