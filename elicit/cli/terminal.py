@@ -137,7 +137,7 @@ class RunBars:
     def __init__(self, bars: Progress | Lines) -> None:
         self.bars = bars
         self.task: TaskID | None = None
-        self.trainings: dict[str, TaskID] = {}
+        self.trainings: dict[str, tuple[TaskID, int]] = {}
         self.tokens = 0
         self.began = time.perf_counter()
 
@@ -155,9 +155,11 @@ class RunBars:
             self.bars.update(self.task, advance=questions, note=self._speed())
 
     def training(self, name: str, done: int, updates: int, note: str) -> None:
-        if name not in self.trainings:
-            self.trainings[name] = self.bars.add_task(one_line(name, NAME), total=updates, note="", unit="steps")
-        self.bars.update(self.trainings[name], completed=done, note=one_line(note, NAME))
+        task, before = self.trainings.get(name, (None, 0))
+        if task is None or done < before:  # another one of this name, with the next seed say
+            task = self.bars.add_task(one_line(name, NAME), total=updates, note="", unit="steps")
+        self.trainings[name] = task, done
+        self.bars.update(task, completed=done, note=one_line(note, NAME))
 
     def _speed(self) -> str:
         seconds = time.perf_counter() - self.began

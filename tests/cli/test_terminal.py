@@ -48,6 +48,22 @@ def test_a_line_says_what_is_left_of_what_was_resumed(monkeypatch: pytest.Monkey
     assert lines.line() == "0:00:20 adapter  loss 1.0"
 
 
+def test_a_second_training_of_a_name_is_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not: what was told is the newest task, and that of the first training was gone on with."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    bars = RunBars(lines := Lines())
+    for _ in range(2):
+        bars.arm("direct", 2, 0)
+        bars.advance(2, 0)
+        bars.training("rlp", 1, 4, "")
+        now += 10
+        bars.training("rlp", 2, 4, "")
+        assert lines.line().endswith(" rlp 2/4 steps, 0:00:10 left")
+        bars.training("rlp", 4, 4, "")
+    assert lines.line() == "0:00:20 working, after rlp 4/4 steps"
+
+
 def test_a_training_and_a_download_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Lines] = []
     monkeypatch.setattr(Lines, "__enter__", lambda self: made.append(self) or self)
