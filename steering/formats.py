@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from probes.errors import UserError
 from probes.files import ours_to_replace, whole
 from probes.finite import check_tensors
+from probes.gguf_header import check_counts
 from probes.namings import name_of, site_named
 from probes.sites import Site
 from steering.directions import Direction
@@ -105,6 +106,7 @@ def from_gguf(path: Path | str) -> Plan:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{str(path)!r} is not there; give a GGUF control vector")
+    check_counts(path)
     try:
         reader = GGUFReader(path)
         tensors = {t.name: _numbers(t) for t in reader.tensors if t.name.startswith("direction.")}

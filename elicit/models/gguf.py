@@ -17,6 +17,7 @@ from elicit.models.download import OnDownload, cache_dir
 from elicit.models.loading import check_whole, load_whole
 from elicit.models.memory import check_sizes
 from probes.errors import GARBLED, UserError
+from probes.gguf_header import check_counts
 
 PROVENANCE_FILE = "elicit.json"
 READING = 2  # raised where files come to be read otherwise, so that what was converted before is not taken
@@ -57,6 +58,7 @@ def _convert(gguf: Path, out: Path) -> None:
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        check_counts(gguf)
         file = GGUFReader(gguf)
         described = {key.rpartition(".")[2]: value for key, value in told(file).items()}
         check_sizes(gguf.name, [described], [tensor.shape.tolist() for tensor in file.tensors])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from probes.errors import UserError
+from probes.gguf_header import check_counts
 from tests.damage import foreign, states
 from tests.damage.damages import DAMAGES, damaged, retyped
 from tests.damage.kind import LINE, OTHER, SAME, TRACEBACK, Kind, Reading
@@ -51,6 +52,18 @@ def test_what_few_damages_find_is_one_line(name: str, was: bytes, becomes: bytes
     whole = Reading.of(KINDS[name], tmp_path)
     data = whole.data.replace(was, becomes)
     assert data != whole.data and whole.after(data)[0] == LINE
+
+
+def test_a_list_that_is_longer_than_its_file_is_not_begun(tmp_path: Path) -> None:
+    """`gguf` 0.19 read on past the end until memory was full: a field of text whose type was a list by one bit."""
+    whole = Reading.of(KINDS["model (GGUF)"], tmp_path)
+    assert whole.after(whole.data[:52] + bytes([whole.data[52] ^ 1]) + whole.data[53:])[0] == LINE
+    whole.file.write_bytes(whole.data[:16] + b"\xff" * 8 + whole.data[24:])
+    with pytest.raises(UserError, match="go beyond its end"):
+        check_counts(whole.file)
+    for beginning in (b"", b"GGUF", b"PK" + bytes(40)):  # what it is the reader says
+        whole.file.write_bytes(beginning)
+        check_counts(whole.file)
 
 
 def test_the_outcomes_are_told_apart(tmp_path: Path) -> None:
