@@ -261,7 +261,14 @@ def test_full_settings_have_the_power_that_they_say(capsys: pytest.CaptureFixtur
     known = [plan.minutes for plan in found if plan.minutes is not None]  # those not run yet come last
     assert known == sorted(known) == [plan.minutes for plan in found[: len(known)]]
     few = {plan.claim.name for plan in found if plan.limit < plan.n}
-    assert few == {"distribution", "convergence", "less_information", "gain_as_reward", "corrupted_thoughts"}
+    assert few == {
+        "distribution",
+        "convergence",
+        "less_information",
+        "gain_as_reward",
+        "corrupted_thoughts",
+        "proxy_filter",
+    }
     assert {plan.claim.name for plan in found if "too few" in plan.row()["n"]} == few
     slow = {plan.claim.name: plan.minutes for plan in plans(pace=1.0)}
     for plan in found:  # records of an unknown pace are taken as they are
