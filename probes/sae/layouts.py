@@ -202,7 +202,7 @@ def numbers(path: str, what: str) -> Tensors:
         with np.load(path, allow_pickle=False) as held:
             return {name: torch.from_numpy(np.ascontiguousarray(held[name])) for name in held.files}
     except (
-        ValueError, EOFError, OSError, AttributeError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error
+        ValueError, EOFError, OSError, AttributeError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
         raise UserError(f"{what} is cut or no file of arrays ({reason}); fetch it again") from error

@@ -223,7 +223,7 @@ def _readable(what: str) -> Iterator[None]:
         raise _broken(what, error) from error
     except (RuntimeError, OSError) as error:
         cut = isinstance(error, OSError) and error.errno == errno.EINVAL  # PyTorch seeks before the start of a cut file
-        if not cut and not str(error).startswith(("PytorchStreamReader", "Error(s) in loading state_dict")):
+        if not cut and not str(error).startswith(("PytorchStreamReader", "Error(s) in loading state_dict", "File '")):
             raise
         raise _broken(what, error) from error
 

@@ -45,6 +45,11 @@ def test_a_damaged_file_is_one_line_or_is_read(kind: Kind, tmp_path: Path) -> No
     ("name", "was", "becomes"),
     [
         ("log of Inspect (.eval)", b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xff"),  # a version that no zip has
+        (
+            "SAE to convert (npz)",
+            b"PK\x01\x02-\x03-\x00\x00\x00",
+            b"PK\x01\x02-\x03-\x00\x01\x00",
+        ),  # said to be encrypted
         ("completions of TRL", b"advantage", b"adv\xffntage"),  # a name of a column that is no UTF-8
     ],
 )
