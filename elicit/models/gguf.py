@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from elicit.models.download import OnDownload, cache_dir
 from elicit.models.loading import check_whole, load_whole
-from elicit.models.memory import check_sizes
+from elicit.models.memory import check_built, check_sizes
 from probes.errors import GARBLED, UserError
 from probes.gguf_header import check_counts
 
@@ -61,8 +61,13 @@ def _convert(gguf: Path, out: Path) -> None:
         check_counts(gguf)
         file = GGUFReader(gguf)
         described = {key.rpartition(".")[2]: value for key, value in told(file).items()}
-        check_sizes(gguf.name, [described], [tensor.shape.tolist() for tensor in file.tensors])
-        lm = load_whole(repr(gguf.name), gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        if "block_count" not in described:  # transformers would take its default, and then many seconds
+            raise UserError(f"{gguf.name} does not say how many blocks its model has; copy it again or convert it anew")
+        shapes = [tensor.shape.tolist() for tensor in file.tensors]
+        check_sizes(gguf.name, [described], shapes)
+        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        check_built(gguf.name, config, shapes)
+        lm = load_whole(repr(gguf.name), gguf.parent, config=config, gguf_file=gguf.name, dtype=torch.float32)
         check_whole(repr(gguf.name), lm, _beyond([tensor.name for tensor in file.tensors], lm.config))
         settle(gguf.name, file, lm)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

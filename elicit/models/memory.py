@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from probes.errors import UserError
 
 MEMINFO = Path("/proc/meminfo")
+DRAWN = 1 << 26  # weights that may be drawn at random before a model is refused, to say which they are
+PACKED = 16  # weights in one element of a quantised file: two bits each in a number of 32
 # A limit that is set from outside, and what is used of it: of control groups in their second and first version.
 LIMITS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory.stat")),
@@ -86,11 +88,13 @@ def cache_bytes(lm: PreTrainedModel, rows: int, tokens: int) -> int:
     return 2 * config.num_hidden_layers * kept * wide * lm.dtype.itemsize * rows * tokens
 
 
-def check_described(name: str, folder: Path) -> None:
-    """Refuse a `config.json` that `check_sizes` refuses."""
+def check_described(name: str, folder: Path, quantised: bool) -> None:
+    """Refuse a `config.json` that `check_sizes` or `check_built` refuses."""
     told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     parts = [told, *(one for one in told.values() if isinstance(one, dict))]
-    check_sizes(name, parts, [shape for file in folder.glob("*.safetensors") for shape in _shapes(file)])
+    shapes = [shape for file in folder.glob("*.safetensors") for shape in _shapes(file)]
+    check_sizes(name, parts, shapes)
+    check_built(name, AutoConfig.from_pretrained(folder), shapes, PACKED if quantised else 1)
 
 
 def check_sizes(name: str, described: Iterable[Mapping[str, Any]], shapes: Sequence[Sequence[int]]) -> None:
@@ -116,6 +120,28 @@ def check_sizes(name: str, described: Iterable[Mapping[str, Any]], shapes: Seque
                         f"the configuration of {name!r} says {key} {part[key]}, and its weights are of {most} {held}; "
                         "fetch or save weights and configuration again, together"
                     )
+
+
+def check_built(name: str, config: PreTrainedConfig, shapes: Iterable[Sequence[int]], packed: int = 1) -> None:
+    """Refuse a configuration whose model is far larger than its file: what a file lacks would be drawn, however large.
+
+    Args:
+        name: of the model.
+        config: of it.
+        shapes: of all tensors.
+        packed: how many weights one element may hold.
+
+    Raises:
+        UserError: that.
+    """
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(config)
+    described, held = sum(p.numel() for p in built.parameters()), sum(map(math.prod, shapes))
+    if described > 2 * packed * held + DRAWN:
+        raise UserError(
+            f"the configuration of {name!r} is of a model of {described:,} weights, and its file holds {held:,} "
+            "elements; fetch or save weights and configuration again, together"
+        )
 
 
 def check_room(name: str, folder: Path, dtype: torch.dtype | None, device: torch.device) -> None:

@@ -382,7 +382,7 @@ def _load_lm(
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        check_described(name, place)
+        check_described(name, place, kind is not None)
         if target is not None:  # else it is spread over devices, and to the disk if need be
             check_room(name, place, None if kind else arguments["dtype"], target)
         with reading_of(name, kind):

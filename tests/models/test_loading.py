@@ -74,6 +74,7 @@ def refused(folder: Path, *words: str, **arguments: Any) -> None:
         (same, {"num_hidden_layers": 10**8}, ["num_hidden_layers 100000000", "weights are of 39 tensors"]),
         (same, {"vocab_size": 10**12}, ["vocab_size 1000000000000", "elements"]),
         (same, {"text_config": {"intermediate_size": 10**9}}, ["intermediate_size 1000000000", "elements"]),
+        (same, {"vocab_size": 36_000, "hidden_size": 32_000}, ["of a model of", "weights, and its file holds 37,216"]),
         (same, {"hidden_size": -8}, ["hidden_size -8", "elements"]),
         (same, {"pad_token_id": 10**8}, ["its configuration is not whole"]),
         (same, {"model_type": "gpt2"}, ["missing", "without a place", "GPT2LMHeadModel"]),
@@ -190,6 +191,29 @@ def test_a_gguf_file_that_counts_blocks_it_does_not_hold_is_refused_before_it_is
 ) -> None:
     file = write_gguf(tmp_path / "m.gguf", tensors, blocks=10**8)
     with pytest.raises(UserError, match="says block_count 100000000, and its weights are of 39 tensors"):
+        load_model(str(file), dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({b"llama.block_count": b"llama.block_coun_"}, "m.gguf does not say how many blocks"),  # transformers makes 32
+        (
+            {b"_length\x04\0\0\0\x20\0": b"_length\x04\0\0\0\0\x80", b"size\x04\0\0\0\x61\0": b"size\x04\0\0\0\0\x80"},
+            "of a model of 2,1",
+        ),
+    ],
+)
+def test_a_gguf_file_of_a_far_larger_model_is_refused_before_that_is_drawn(
+    tensors: Tensors, tmp_path: Path, changes: dict[bytes, bytes], words: str
+) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tensors)
+    data = file.read_bytes()
+    for said, instead in changes.items():
+        assert data.count(said) == 1
+        data = data.replace(said, instead)
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=words):
         load_model(str(file), dtype="float32", device="cpu")
 
 
