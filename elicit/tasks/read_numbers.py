@@ -149,18 +149,25 @@ def _list_begins(view: str, found: Sequence[re.Match[str]]) -> int:
 
 # Whole numbers joined by signs, with brackets where they are.
 _OPERATOR = r"(?:[-+*/×÷\u2212]|\\times|\\cdot|\\div)"
-_OPENED = r"(?:(?<![\w.)(])(?<!\(\s)(?<!\(\s\s)(?:\(\s*)*+|(?<=\())"
-_EXPRESSION = re.compile(rf"{_OPENED}\d+(?:[\s)]*{_OPERATOR}[\s(]*\d+)+(?:\s*\))*")
+_EXPRESSION = re.compile(rf"(?<![\w.)])\d+(?:[\s)]*{_OPERATOR}[\s(]*\d+)+(?:\s*\))*")
 
 
 def expression(view: str, span: Span) -> Answer | None:
     """The first expression of a region; a number alone where the region holds nothing else."""
-    found = _EXPRESSION.search(view, span.start, span.end)
-    if found:
-        return trimmed(view, *found.span(), span.found_by)
+    if found := _EXPRESSION.search(view, span.start, span.end):
+        return trimmed(view, _opened(view, span.start, found.start()), found.end(), span.found_by)
     return None if span.found_by == "answer is" else number(view, span)
 
 
 def last_expression(view: str) -> Answer | None:
     found = last_match(_EXPRESSION, view)
-    return trimmed(view, *found.span(), "last value") if found else None
+    return trimmed(view, _opened(view, 0, found.start()), found.end(), "last value") if found else None
+
+
+def _opened(view: str, start: int, first: int) -> int:
+    """Where the brackets begin that stand before an expression's first number, if they are no function's."""
+    at = first
+    while at > start and (view[at - 1] == "(" or view[at - 1].isspace()):
+        at -= 1
+    bracket = view.find("(", at, first)
+    return first if bracket < 0 or re.match(r"[\w.)]", view[:bracket][-1:]) else bracket
