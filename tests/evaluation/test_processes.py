@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from elicit.models import Model
 from elicit.models.processes import Processes, check_alone, launched, processes
 from elicit.tasks import Task
 from probes.errors import UserError
+from tests.support.ports import free_port
 from tests.support.shell import shell
 
 HERE = Path(__file__).parents[2]
@@ -216,14 +216,8 @@ def started(arguments: list[str], folder: Path, environment: dict[str, str]) -> 
     )  # fmt: skip
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def test_a_process_that_ends_is_told_by_its_number(tmp_path: Path) -> None:
-    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     both = [
         started(
             ["-c", PAIR], tmp_path, {**where, "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "1"}
@@ -244,7 +238,7 @@ def test_a_command_on_two_processes_makes_the_run_of_one(tiny_folder: Path, tmp_
     ]  # fmt: skip
     launch = [
         "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port(), "-m", "elicit",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m", "elicit",
     ]  # fmt: skip
     two = started([*launch, *options, str(tmp_path / "two"), "--json"], tmp_path, {})
     out, err = two.communicate(timeout=1500)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 
 from tests.kills.process import SAID, forked, killed
+from tests.support.ports import free_port
 
 NAME = "serve"
 REQUESTS = [
@@ -66,9 +66,7 @@ class Endpoint:
 
     def _begun(self) -> tuple[int, int]:
         """The process of an endpoint that answers, and its port."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         words = f"serve --model {self.model} --dtype float32 --device cpu --method direct --method cot-decoding"
         child = forked([*words.split(), "--port", str(port)], self.place)
         while True:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import httpx
 from tests.kills.endpoint import REQUESTS
 from tests.kills.kinds import Kind, kinds, left
 from tests.same_samples import ROOT, difference, make_inputs
+from tests.support.ports import free_port
 from tests.support.reliability import row
 
 DAY = 24 * 3600.0
@@ -75,9 +75,7 @@ def command_for_a_day(kind: Kind, folder: Path) -> tuple[float, str]:
 @contextmanager
 def endpoint(model: Path, rate: float) -> Iterator[tuple[str, int]]:
     """The address and the process of an endpoint that answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = f"serve --model {model} --dtype float32 --device cpu --method direct --method cot-decoding --port {port}"
     with begun([*words.split(), "--timeout", "1e6"], rate, model.parent) as process:
         try:

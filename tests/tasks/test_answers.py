@@ -57,7 +57,9 @@ def test_other_kinds(text: str, kind: str, expected: str | None) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("piece", ["Answer: ", "答案：", "The answer is ", "<answer>", "( ", "(   ", "\\(", "\\[ ", "\\boxed{"])
+@pytest.mark.parametrize(
+    "piece", ["Answer: ", "答案：", "The answer is ", "<answer>", "( ", "(   ", "\\(", "\\[ ", "\\boxed{"]
+)
 def test_a_response_that_is_caught_in_a_loop_is_read_once(piece: str, kind: Kind) -> None:
     """It took minutes: each beginning was read up to the end."""
     took = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from elicit.elicited import Elicited
 from elicit.models import load_model
 from elicit.training import trl_common
 from elicit.training.rl.log import read_log
+from tests.support.ports import free_port
 
 pytest.importorskip("trl", reason=f"TRL is not installed; {trl_common.INSTALL}")
 
@@ -35,12 +35,9 @@ CRITIQUES = [
 def run(model: Path, folder: Path, options: list[str], launch: str = "") -> str:
     """Run it in a folder, launched on two processes or alone; what the first one printed, or why there is nothing."""
     folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     two = [
         "-m", "accelerate.commands.launch", launch, "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port),
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()),
     ]  # fmt: skip
     found = subprocess.run(
         [sys.executable, *(two if launch else []), "-m", "elicit", "run", "--model", str(model), *options, *COMMON],
