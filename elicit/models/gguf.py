@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from elicit.models.download import OnDownload, cache_dir
-from elicit.models.loading import check_whole, load_whole
+from elicit.models.loading import check_whole, first_line, load_whole, reading_tokenizer
 from elicit.models.memory import check_built, check_sizes
 from probes.errors import GARBLED, UserError
 from probes.gguf_header import check_counts
@@ -70,7 +71,8 @@ def _convert(gguf: Path, out: Path) -> None:
         lm = load_whole(repr(gguf.name), gguf.parent, config=config, gguf_file=gguf.name, dtype=torch.float32)
         check_whole(repr(gguf.name), lm, _beyond([tensor.name for tensor in file.tensors], lm.config))
         settle(gguf.name, file, lm)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        with reading_tokenizer(gguf.name):
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         settle_split(gguf.name, file, tokenizer)
         # The loaded model counts as quantised and refuses to be saved: its state goes into a fresh one.
         config = lm.config
@@ -83,12 +85,11 @@ def _convert(gguf: Path, out: Path) -> None:
         fresh.generation_config = lm.generation_config
         fresh.save_pretrained(out)
         tokenizer.save_pretrained(out)
-    except (OSError, struct.error, NotImplementedError, *GARBLED) as error:
+    except (OSError, struct.error, NotImplementedError, StrictDataclassError, *GARBLED) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk
             raise
-        why = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"GGUF file {gguf.name!r} could not be converted ({why}); "
+            f"GGUF file {gguf.name!r} could not be converted ({first_line(error)}); "
             "give a GGUF file of an architecture that transformers reads"
         ) from error
     finally:

@@ -64,7 +64,7 @@ def load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
             f"model {name!r} has no tokenizer (no tokenizer.json or tokenizer.model in its folder); "
             "save one there with tokenizer.save_pretrained"
         )
-    try:
+    with reading_tokenizer(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
         if not isinstance(tokenizer.model_max_length, int | float):
             raise TypeError(f"model_max_length is {tokenizer.model_max_length!r}")
@@ -73,6 +73,13 @@ def load_tokenizer(name: str, place: Path) -> PreTrainedTokenizerBase:
             # Else it is an error as soon as something is unknown.
             raise ValueError(f"its token for what is unknown, {model.unk_token!r}, is none of its tokens")
         return tokenizer
+
+
+@contextmanager
+def reading_tokenizer(name: str) -> Iterator[None]:
+    """What a library raises over the tokenizer of a model of this name is one line."""
+    try:
+        yield
     except Exception as error:  # tokenizers raises nothing more special
         if type(error) is not Exception and not isinstance(error, (OSError, StrictDataclassError, *GARBLED)):
             raise

@@ -202,9 +202,15 @@ def test_a_gguf_file_that_counts_blocks_it_does_not_hold_is_refused_before_it_is
             {b"_length\x04\0\0\0\x20\0": b"_length\x04\0\0\0\0\x80", b"size\x04\0\0\0\x61\0": b"size\x04\0\0\0\0\x80"},
             "of a model of 2,1",
         ),
+        ({b"block_count\x04": b"block_count\x06"}, "m.gguf' could not be converted .*num_hidden_layers"),  # not whole
+        (
+            {b"_length\x04\0\0\0\x20": b"_length\x04\0\0\0\x21"},
+            "m.gguf' could not be converted",
+        ),  # no multiple of heads
+        ({b"\x01\0\0\0\0\0\0\0!\x01": b"\x01\0\0\0\0\0\0\0?\x01"}, "the tokenizer of 'm.gguf' could not be read"),
     ],
 )
-def test_a_gguf_file_of_a_far_larger_model_is_refused_before_that_is_drawn(
+def test_a_gguf_file_that_says_what_cannot_be_is_refused_before_a_model_is_drawn(
     tensors: Tensors, tmp_path: Path, changes: dict[bytes, bytes], words: str
 ) -> None:
     file = write_gguf(tmp_path / "m.gguf", tensors)
