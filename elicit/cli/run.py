@@ -372,7 +372,9 @@ def run_one(
                 fitting.enter_context(several.first_alone())
             if handle is None:
                 handle = fit(name, model, task.solved, bars, **options)
-            controls = get(name).controls(handle, task.solved, seed=given["seed"]) if given["controls"] else {}
+            controls = (
+                get(name).controls(handle, task.solved, seed=given["seed"], progress=bars) if given["controls"] else {}
+            )
             others = beside(handle, items, baselines, given["seed"])
         run = evaluate(
             handle,

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from elicit.decoding.decoders import Greedy, RngStream
 from elicit.decoding.engine import UNSTEERED, Batch, decode_batch
 from elicit.decoding.loop import NOTES, Generation, OnStep, StopRule
-from elicit.decoding.trace import Trace, filter_path, other_deltas, place, rounded, text_of
+from elicit.decoding.trace import Trace, filter_path, other_deltas, place, rounded, rounded_one, text_of
 from elicit.models.model import Model
 from elicit.tasks.answers import Answer, Kind, find_answer, token_span
 from elicit.tasks.base import Item, Task
@@ -277,5 +277,6 @@ def graded(
         unknown_calls=generation.unknown_calls,
         refused_calls=generation.refused_calls,
         begins=generation.begins or None,
+        end_logprob=rounded_one(generation.end_logprob),
         **notes,
     )

@@ -114,6 +114,7 @@ class Generation:
     calls: int | None = None
     unknown_calls: int | None = None
     refused_calls: int | None = None
+    end_logprob: float | None = None  # of the end token, where there is one and it was measured
 
 
 def measured(
@@ -282,7 +283,10 @@ class Record:
             notes = None if self.notes is None else self.notes[row, :kept, : len(NOTES)].copy()
             beside = 0 if self.notes is None else int(self.notes[row, :length, len(NOTES)].sum())
             measured = (top1, top2, entropy, logprob, moved)
-            generation = Generation(tokens, *measured, before, str(finish), int(length), end, notes, beside)
+            ended = None if end is None else float(self.values[3][row, kept])
+            generation = Generation(
+                tokens, *measured, before, str(finish), int(length), end, notes, beside, end_logprob=ended
+            )
             out[self.question[row]].append(generation)
         return out
 

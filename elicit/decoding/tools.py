@@ -171,6 +171,7 @@ class _Answer:
     due: str | None = None
     finish: str = "length"
     end: int | None = None
+    end_logprob: float | None = None
     begun: str = ""
     begins: int = 0
     own: int = 0
@@ -222,7 +223,7 @@ class _Answer:
         assert tokenizer is not None
         ids = made.tokens.tolist()
         self.own, self.spent, self.pieces = self.own + made.spent, self.spent + made.spent, self.pieces + 1
-        self.finish, self.end = made.finish, made.end
+        self.finish, self.end, self.end_logprob = made.finish, made.end, made.end_logprob
         text = decoded(tokenizer, ids)
         cut = stop_at(text, stop.strings, stop.anywhere) if made.finish == "stop" else None
         is_call = self.calling and cut is not None and text.startswith(END, cut)
@@ -279,7 +280,7 @@ class _Answer:
         tokens, (top1, top2, entropy, logprob, moved) = np.array(self.tokens, np.int64), np.concatenate(self.values, 1)
         return Generation(
             tokens, top1, top2, entropy, logprob, moved, 0, self.finish, self.spent, self.end, begins=self.begins,
-            calls=self.calls, unknown_calls=self.unknown, refused_calls=self.refused,
+            calls=self.calls, unknown_calls=self.unknown, refused_calls=self.refused, end_logprob=self.end_logprob,
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ DIGITS = 6
 # Fields that older samples lack.
 _LATER = (
     "unjudged", "found_by", "begun", "delta_greedy", "delta_zero", "moves", "accepted", "calls", "unknown_calls",
-    "refused_calls", "begins", "logged",
+    "refused_calls", "begins", "logged", "end_logprob",
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class Trace:
     answer is looked for from token `begins` on. What may be empty from `unjudged` on is written only where it says
     something. Of an answer that another program decoded no token is known, and `spent` and `prompt_tokens` are −1 where
     its log did not count them; `logged` is the log-probability of each of its tokens, by whatever tokenizer, where its
-    log has them.
+    log has them. `end_logprob` is that of the end token, which is none of `tokens`, where it was measured.
     """
 
     item: str
@@ -85,6 +85,7 @@ class Trace:
     refused_calls: int | None = None
     begins: int | None = None
     logged: list[float] = field(default_factory=list)
+    end_logprob: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -112,7 +113,8 @@ class Trace:
 
     @property
     def total_logprob(self) -> float:
-        return float(sum(self.logprob or self.logged))
+        """Of the whole answer, with its end where that was measured: older runs and others' samples lack it."""
+        return float(sum(self.logprob or self.logged)) + (self.end_logprob or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if k not in _LATER or v not in ("", None, [])}
@@ -199,6 +201,10 @@ def filter_path(text: str, finish: str, answer: str | None) -> str:
 
 def rounded(values: Float[np.ndarray, " tokens"]) -> list[float]:
     return [float(f"{v:.{DIGITS}g}") for v in values]
+
+
+def rounded_one(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
 
 
 class Outcome(NamedTuple):

@@ -37,12 +37,16 @@ def base_of(model: Model) -> Base:
     return Base(depth(model.lm), text)
 
 
-@torch.inference_mode()
 def text_bits(model: Model, text: str) -> float:
-    """−log₂ p of a text under a model, from nothing before it; of a tokenizer without a beginning or an end token the
+    """−log₂ p of a text under a model, as `ids_bits`."""
+    return ids_bits(model, encoded(model.tokenizer, text, special=False))
+
+
+@torch.inference_mode()
+def ids_bits(model: Model, ids: Sequence[int]) -> float:
+    """−log₂ p of tokens under a model, from nothing before them; of a tokenizer without a beginning or an end token the
     first token is one of the vocabulary, and so is every token of a model whose weights are elsewhere."""
-    tokenizer = model.tokenizer
-    ids = encoded(tokenizer, text, special=False)
+    tokenizer, ids = model.tokenizer, list(ids)
     if model.lm.device.type == "meta":
         return len(ids) * one_of(model.choices)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

@@ -310,7 +310,9 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     return Work(handle, [(told, asks)], recipe, (6, 2), beside)
 
 
-def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+def controls(
+    handle: Elicited, items: Items | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Elicited]:
     """The forward reasoning alone, with as many tokens; the same training with other rows' backward questions after a
     question; and the baselines, plain and with as many tokens.
 
@@ -323,11 +325,11 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     some = questions_of(NAME, items, asked.questions)
     found = handle.fitted
     if not isinstance(found, Rows):  # of a bundle
-        found = gathered(handle.model, some, options["prompt"], asked, None)
+        found = gathered(handle.model, some, options["prompt"], asked, progress)
     out = plain(handle, items)
     for arm in (SUPERVISED, SHUFFLED):
         out[arm] = _fitted(
-            arm, handle.model, handle.prompt, found, some.task, asked, recipe, options["prompt"], limit, None
+            arm, handle.model, handle.prompt, found, some.task, asked, recipe, options["prompt"], limit, progress
         )  # fmt: skip
     return out | at_budget(handle, items, seed)
 

@@ -52,7 +52,9 @@ class Fit(Protocol):
 class Controls(Protocol):
     """Handles by name under which the method's claim can fail; draws of one thing are called `name 0`, `name 1`, …"""
 
-    def __call__(self, handle: Elicited, items: Items | None = None, /, *, seed: int = 0) -> dict[str, Elicited]: ...
+    def __call__(
+        self, handle: Elicited, items: Items | None = None, /, *, seed: int = 0, progress: Progress | None = None
+    ) -> dict[str, Elicited]: ...
 
 
 @runtime_checkable
@@ -60,6 +62,17 @@ class Matched(Protocol):
     """The handle that samples until a budget of tokens is spent; it takes the options of `fit`."""
 
     def __call__(self, model: Model, items: Items | None = None, /, **options: Any) -> Elicited: ...
+
+
+def _without_progress(controls: Callable[..., dict[str, Elicited]]) -> Controls:
+    """Of an author who has nothing to report."""
+
+    def quiet(
+        handle: Elicited, items: Items | None = None, /, *, seed: int = 0, progress: Progress | None = None
+    ) -> dict[str, Elicited]:
+        return controls(handle, items, seed=seed)
+
+    return quiet
 
 
 def _none(_: Any) -> list[Any]:
@@ -105,7 +118,8 @@ class Method:
         summary: [`SUMMARY`] what it does, half a sentence.
         paper: [`PAPER`] the arXiv id it follows, or "".
         fit: [`fit`] as `Fit`.
-        controls: [`controls`] as `Controls`; a baseline, itself a control, returns none.
+        controls: [`controls`] as `Controls`; a baseline, itself a control, returns none. An author's needs no
+            `progress` where nothing is trained.
         matched: [`matched`, optional] as `Matched`; with it `<name>@budget` can stand beside any method.
         notes: [`notes`, optional] from a handle's `options`, sentences that a reader of its run must know.
         report_sections: [`report_sections`, optional] from a handle's `options`, what a page shows of the fit
@@ -142,6 +156,8 @@ class Method:
             ValueError: what it lacks, or has otherwise than it is called for.
         """
         found = checked(module, "method", REQUIRED, TYPES, CALLS)
+        if "progress" not in inspect.signature(found["controls"]).parameters:
+            found["controls"] = _without_progress(found["controls"])
         method = Method(module, **{key.lower(): value for key, value in found.items()})
         where = f"the method module {module.__name__!r}"
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", method.name):
@@ -166,7 +182,8 @@ class Method:
         return keywords(self.fit, f"fit of {self.name}", 3)
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Refuse an option that the method does not have, or whose value is of another type than its default.
+        """Refuse an option that the method does not have, whose value is of another type than its default, a seed
+        below 0, and text that is no Unicode.
 
         Raises:
             UserError: the first of them.
@@ -181,6 +198,17 @@ class Method:
                     f"option {key} = {value!r} was given to {self.name}; expected {type(default).__name__}, like "
                     f"{default!r}"
                 )
+            if key == "seed" and value < 0:
+                raise UserError(f"seed = {value} was given to {self.name}; give 0 or more")
+            if isinstance(value, str) and _broken(value):
+                raise UserError(
+                    f"option {key} = {value!r} was given to {self.name}, which is no text; write it as UTF-8"
+                )
+
+
+def _broken(text: str) -> bool:
+    """Whether a text holds half of a character, as bytes of another encoding become on a command line."""
+    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _fits(value: Any, option: inspect.Parameter) -> bool:

@@ -207,7 +207,7 @@ def _one(
         handle.save(kept.parent)
         write_whole(kept, json.dumps({"seconds": seconds}))
     log(f"{place} {name}: answering {len(items)} questions")
-    controls = get(name).controls(handle, solved, seed=shared.seed) if shared.controls else {}
+    controls = get(name).controls(handle, solved, seed=shared.seed, progress=progress) if shared.controls else {}
     run = evaluate(
         handle,
         items,

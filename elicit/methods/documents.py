@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from elicit.decoding.progress import Progress, measure
+from elicit.decoding.progress import Progress, Silent, measure
+from elicit.evaluation.description import ids_bits, signal
 from elicit.evaluation.run.store import folder_for
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -73,6 +74,11 @@ def solution_of(item: Item) -> str | None:
     return solution if isinstance(solution, str) else None
 
 
+def told_by(model: Model, documents: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """What a fit's `options[SIGNAL]` holds: the documents as the base codes them, since rewards follow from them."""
+    return signal("documents", sum(ids_bits(model, ids) for ids in documents))
+
+
 def record(told: Sequence[str], documents: Sequence[Sequence[int]], here: Items) -> dict[str, Any]:
     """What a fit keeps of its documents.
 
@@ -103,17 +109,19 @@ def supervised(
         name: of the method whose control it is.
         model, documents: what is trained on what.
         rows: of an update.
-        recipe: of the method's own training; how many updates, and how fast.
+        recipe: of the method's own training; how many updates, and how fast. Its rate stays constant, as the
+            method's does.
         progress: reports each update.
         warmup: of the learning rate.
     """
     width = max(map(len, documents))
-    recipe = replace(recipe, rows=rows, width=width, part=min(5, rows), warmup=warmup)
+    recipe = replace(recipe, rows=rows, width=width, part=min(5, rows), warmup=warmup, schedule="constant")
     about = {"base": model.provenance.sha256, "dtype": model.dtype, "documents": digest(documents)}
     folder = folder_for(f"{name}-sft", about["documents"], model.name, [recipe.kept(), about])
     examples = [Example(list(ids[:1]), list(ids[1:])) for ids in documents if len(ids) > 1]
 
     def on_step(step: int, loss: float, tokens_per_second: float) -> None:
+        (progress or Silent()).training(SUPERVISED, step + 1, recipe.steps, f"loss {loss:.3f}")
         measure(progress, SUPERVISED, step, {"loss": loss, "tokens_per_second": tokens_per_second})
 
     made, curve = train_and_save(model, examples, recipe, folder, identity=about, on_step=on_step)

@@ -331,7 +331,9 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     return Work(handle, [(one, len(some)) for one in handles], recipe, (arms, arms - 4), "; ".join(beside))
 
 
-def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+def controls(
+    handle: Elicited, items: Items | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Elicited]:
     """The right answers alone, by cross-entropy on as many tokens; the same training with a coin for each pair's
     labels (with `sft`: as many answers of each question, kept at random); and the baselines, plain and with as many
     tokens.
@@ -344,11 +346,11 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     asked, recipe = Asked(**options["asked"]), Recipe(**options["recipe"])
     found = handle.fitted
     if not isinstance(found, Answers):  # of a bundle
-        found = gathered(handle.model, items, options["prompt"], asked, recipe.seed, None)
+        found = gathered(handle.model, items, options["prompt"], asked, recipe.seed, progress)
     out = plain(handle, items)
     for arm in (SUPERVISED, SHUFFLED) if asked.objective == "dpo" else (RANDOM,):
         out[arm] = _fitted(
-            arm, handle.model, handle.prompt, found, asked, recipe, options["prompt"], limit, None
+            arm, handle.model, handle.prompt, found, asked, recipe, options["prompt"], limit, progress
         )  # fmt: skip
     return out | at_budget(handle, items, seed)
 

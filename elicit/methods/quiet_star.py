@@ -23,11 +23,12 @@ from typing import Any
 from elicit.decoding.decoders import Greedy, Quiet
 from elicit.decoding.progress import Progress, measure
 from elicit.elicited import Elicited
+from elicit.evaluation.description import SIGNAL
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own, minutes_elsewhere
 from elicit.methods.baselines.at_budget import at_budget, plain
-from elicit.methods.documents import SUPERVISED, documents_of, record, supervised
+from elicit.methods.documents import SUPERVISED, documents_of, record, supervised, told_by
 from elicit.models.model import Model
 from elicit.models.prompts import prompt_for
 from elicit.tasks.base import Items
@@ -160,6 +161,7 @@ def _fitted(
     found |= record(told, ids, here)
     options: dict[str, Any] = {
         "prompt": prompt, "asked": asdict(texts), "settings": settings.kept(), "found": found,
+        SIGNAL: told_by(model, ids),
     }  # fmt: skip
     if read_items is not None:
         options[SEEN] = seen(read_items)
@@ -213,7 +215,9 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+def controls(
+    handle: Elicited, items: Items | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Elicited]:
     """The same training without a reward of thoughts, what was trained without its thoughts, next-token training on the
     same documents with as many tokens, and the baselines, plain and with as many tokens.
 
@@ -226,7 +230,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     out = plain(handle, items)
     out[UNTHOUGHT] = replace(handle, method=UNTHOUGHT, decoder=Greedy(limit), mixing=None)
     for name, how in ((UNREWARDED, replace(settings, policy=0.0)), (SUPERVISED, settings)):
-        out[name] = _fitted(name, handle.model, items, None, how, texts, options["prompt"], limit)
+        out[name] = _fitted(name, handle.model, items, progress, how, texts, options["prompt"], limit)
     return out | at_budget(handle, items, seed)
 
 

@@ -27,12 +27,12 @@ from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.progress import Progress
 from elicit.decoding.trunk import shares
 from elicit.elicited import Elicited
-from elicit.evaluation.description import SIGNAL, of_rewards
+from elicit.evaluation.description import SIGNAL
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own, minutes_elsewhere
 from elicit.methods.baselines.at_budget import at_budget, plain
-from elicit.methods.documents import SUPERVISED, documents_of, record, supervised
+from elicit.methods.documents import SUPERVISED, documents_of, record, supervised, told_by
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
 from elicit.models.prompts import prompt_for
@@ -223,9 +223,8 @@ def _fitted(
     found |= record(told, ids, here)
     options: dict[str, Any] = {
         "prompt": prompt, "asked": asdict(texts), "settings": settings.kept(), "found": found,
+        SIGNAL: told_by(model, ids),
     }  # fmt: skip
-    if rewarded := of_rewards(found.get("summary", {})):
-        options[SIGNAL] = rewarded
     if read_items is not None:
         options[SEEN] = seen(read_items)
     return Elicited(model, name, put_to, Greedy(max_new_tokens), adapter=adapter, options=options)
@@ -296,7 +295,9 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+def controls(
+    handle: Elicited, items: Items | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Elicited]:
     """The same training with each position rewarded for another's thoughts, next-token training on the same documents
     with as many tokens, and the baselines, plain and with as many tokens.
 
@@ -308,7 +309,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     settings, texts = Settings(**options["settings"]), Texts(**options["asked"])
     out = plain(handle, items)
     for name in (SHUFFLED, SUPERVISED):
-        out[name] = _fitted(name, handle.model, items, None, settings, texts, options["prompt"], limit)
+        out[name] = _fitted(name, handle.model, items, progress, settings, texts, options["prompt"], limit)
     return out | at_budget(handle, items, seed)
 
 
@@ -329,7 +330,7 @@ def notes(options: Mapping[str, Any]) -> list[str]:
 
 def report_sections(options: Mapping[str, Any]) -> list[Any]:
     """For the report: the training."""
-    note = (
-        "The reward is in nats a thought, beside an average of the weights that does not think; entropy at the right."
-    )
+    gain = options["asked"]["objective"] == "rlp"
+    what = "in nats a thought, beside an average of the weights that does not think" if gain else "1 where it was right"
+    note = f"The reward is {what}; entropy at the right."
     return [("Training", note, figure(options["found"]["curve"], None))]

@@ -156,7 +156,8 @@ class Prompt:
     def description(self, base: Base) -> list[Part]:
         """The texts that it puts beside the question, each as the base codes it; formats are at hand."""
         shown = (text for shot in self.shots for text in shot)
-        texts = (self.trigger, self.begin, self.template, self.system or "", self.arguments, *shown)
+        words = self.form.removeprefix(BOXED).strip()
+        texts = (self.trigger, self.begin, self.template, self.system or "", self.arguments, words, *shown)
         parts = [Part(f"{text!r}", base.text(text)) for text in texts if text]
         return [*parts, *(stated(self, THOUGHT_TOKENS) if self.thought_tokens else [])]
 

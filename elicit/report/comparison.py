@@ -18,6 +18,7 @@ from elicit.evaluation.description import bits_of
 from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
 from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, percent, signed, with_interval
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
+from elicit.evaluation.metrics.run_metrics import spent_by
 from elicit.evaluation.metrics.verdicts import not_stated
 from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
@@ -112,7 +113,7 @@ def compare_runs(
     if reference is None:
         raise unknown("baseline", baseline, [arm.key for arm in arms])
     values = {arm.name: np.array([arm.scores[i] for i in shared]) for arm in arms}
-    rows = [_row(arm, values[arm.name]) for arm in arms]
+    rows = [_row(arm, values[arm.name], shared) for arm in arms]
     for row in rows:
         if row["arm"] == reference.name:
             continue
@@ -163,17 +164,20 @@ def _bottom_lines(
     return out
 
 
-def _row(arm: Entry, values: np.ndarray) -> dict[str, Any]:
-    metrics = arm.run.metrics["arms"][arm.key]
+def _row(arm: Entry, values: np.ndarray, shared: Sequence[str]) -> dict[str, Any]:
+    """An arm over the items that all have, its costs too; seconds are those of a whole run or none."""
+    spent, whole = arm.run.metrics["arms"][arm.key], len(arm.scores) == len(shared)
+    if not whole:
+        of_item = arm.run.outcomes[arm.source]
+        spent = spent_by([one for item in shared for one in of_item[item]], len(shared))
     return {
         "arm": arm.name,
         "key": arm.key,
         "of": arm.of,
         "accuracy": float(values.mean()),
         "interval": proportion_interval(int(values.sum()), len(values)).pair,
-        "tokens_per_item": metrics["tokens_per_item"],
-        **({"forwards_per_item": metrics["forwards_per_item"]} if "forwards_per_item" in metrics else {}),
-        "seconds": arm.run.metrics["seconds"].get(arm.source),
+        **{key: spent[key] for key in ("tokens_per_item", "forwards_per_item") if key in spent},
+        "seconds": arm.run.metrics["seconds"].get(arm.source) if whole else None,
         "bits": bits_of(arm.run.metrics, arm.key),
     }
 

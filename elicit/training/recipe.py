@@ -6,7 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from probes.errors import above, at_least
+from probes.errors import above, at_least, unknown
+
+SCHEDULES = ("cosine", "constant")
 
 
 class Example(NamedTuple):
@@ -30,7 +32,7 @@ class Recipe:
     """How to train.
 
     Args:
-        steps: the length of the schedule: a linear rise over `warmup` steps, then a cosine to a tenth of `lr`.
+        steps: the length of the schedule: a linear rise over `warmup` steps, then what `schedule` says.
         rows, width: batch size (packed sequences a step) and maximum sequence length: as many examples as fit are
             packed into them. One shape for all steps: the kernels of a CPU are made for each shape anew.
         part: micro-batch size: rows of one forward and backward; gradients are accumulated.
@@ -42,6 +44,7 @@ class Recipe:
         seed: of LoRA's initial weights and of the examples.
         checkpointing: keep only each layer's input for the backward pass and compute the rest again
             (arXiv 1604.06174): the same gradients for less memory and about a third more time.
+        schedule: of the learning rate, `cosine` to a tenth of `lr` or `constant`, as it is in RL.
 
     Raises:
         UserError: a value out of range.
@@ -59,19 +62,24 @@ class Recipe:
     clip: float = 1.0
     seed: int = 0
     checkpointing: bool = False
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
         at_least(self, 1, "steps", "rows", "width", "part", "alpha")
         at_least(self, 0, "rank", "warmup", "weight_decay")
         above(self, 0, "lr", "clip")
 
     def kept(self) -> dict[str, Any]:
-        """As records and identities hold it: checkpointing where it is on, so that older trainings are found."""
-        return {k: v for k, v in asdict(self).items() if k != "checkpointing" or v}
+        """As records and identities hold it: what is newer where it is on, so that older trainings are found."""
+        default = {"checkpointing": False, "schedule": "cosine"}
+        return {k: v for k, v in asdict(self).items() if k not in default or v != default[k]}
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        return self.lr * rise(step, self.warmup) * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
+        share = 1.0 if self.schedule == "constant" else 0.55 + 0.45 * math.cos(math.pi * step / self.steps)
+        return self.lr * rise(step, self.warmup) * share
 
 
 @runtime_checkable

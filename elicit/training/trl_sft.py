@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,8 @@ def train(
 
     if (folder / STATE).is_file():
         return _kept(folder)
-    wanted = {"recipe": asdict(recipe), **identity, "trl": dict(given), "version": __version__}
+    kept = {**recipe.kept(), "checkpointing": recipe.checkpointing}
+    wanted = {"recipe": kept, **identity, "trl": dict(given), "version": __version__}
     resumed = trl_common.checkpoint(folder, wanted, state_every, given)
     curve = [Point(*point) for point in resumed.kept or ()]
     resumed.more = lambda: curve

@@ -93,7 +93,7 @@ def arms(model: Model, task: Task, given: argparse.Namespace) -> None:
             shared = {"max_new_tokens": given.max_new_tokens}
             controls = {m.NAME: m.fit(model, task.solved, **shared) for m in (direct, cot_prompt)}
         else:
-            controls = one_shot_rlvr.controls(fits[first], task.solved, seed=0)
+            controls = one_shot_rlvr.controls(fits[first], task.solved, seed=0, progress=bars)
         trained = {name: handle for name, handle in controls.items() if handle.adapter is not None}
         folder = given.runs / f"{NAME}-several-{model.name}-{given.limit}{'-alone' if given.alone else ''}"
         beside = {**controls, **{name: fits[name] for name in others}}

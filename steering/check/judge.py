@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -141,12 +141,38 @@ def cached_positions(
     cached: Sequence[Pass] | str,
     plain: Sequence[Pass],
     found: Found,
+    local: Sequence[Sequence[Tensor]] | None,
+    *,
+    everywhere: bool,
 ) -> Answer:
-    """Whether a decoding from a cache is moved where it is to be, its prefill and each cached step."""
+    """Whether a decoding from a cache is moved where it is to be, its prefill and each cached step, at each point:
+    further ones by `local`, as in `find`."""
     name = "positions, cached decoding"
     if isinstance(cached, str):
         return Answer(name, FAILS, f"it raised {cached}", "fails when cached")
-    seen = [_seen(s, p, found.first)[0] for s, p in zip(cached, plain, strict=True)]
+    answers = [
+        _cached_at(
+            found.first, expected, prompts, [_seen(s, p, found.first)[0] for s, p in zip(cached, plain, strict=True)]
+        )
+    ]
+    for point in range(len(plain[0].stream) if local is not None else 0):
+        assert local is not None
+        if point == found.first:
+            continue
+        got = [moves(written[point], s.stream[point])[0] for written, s in zip(local, cached, strict=True)]
+        if point in found.points or any(bool(one.any()) for one in got):
+            wanted = expected if point in found.points else [torch.zeros_like(one) for one in expected]
+            answers.append(_cached_at(point, wanted, prompts, got))
+    worst = next((one for one in answers if one.verdict == FAILS), answers[0])
+    if worst.verdict == HOLDS and local is None and len(found.points) > 1 and not everywhere:
+        return replace(worst, verdict=UNTOLD, figure=f"{worst.figure}; what is written at further layers is not seen")
+    return worst
+
+
+def _cached_at(
+    point: int, expected: Sequence[Bool[Tensor, " _"]], prompts: Sequence[int], seen: Sequence[Bool[Tensor, " _"]]
+) -> Answer:
+    """Whether positions are moved at one point where they are to be."""
     before = [(want[:n], got[:n]) for n, want, got in zip(prompts, expected, seen, strict=True)]
     after = [(want[n:], got[n:]) for n, want, got in zip(prompts, expected, seen, strict=True)]
     missing, extra = (sum(pair) for pair in zip(_tally(before), _tally(after), strict=True))
@@ -161,7 +187,8 @@ def cached_positions(
         none = not any(bool(got.any()) for _, got in after)
         lost = sum(_tally(after)[:1])
         fault = "prefill only" if lost and none else "cached steps missing" if lost else "other positions when cached"
-    return Answer(name, FAILS if fault else HOLDS, ", ".join(parts), fault, numbers)
+    figure = f"{', '.join(parts)} at {place(point)}"
+    return Answer("positions, cached decoding", FAILS if fault else HOLDS, figure, fault, numbers)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from probes.errors import UserError
 from probes.sites import Site, check_site, depth
 from steering.check import judge
 from steering.check.install import Apply, fingerprint, installed, left_behind, own_strength, takes_strength
-from steering.check.passes import Batch, Pass, batch, continuation, end_tokens, run, written
+from steering.check.passes import Batch, Pass, batch, continuation, end_tokens, run, written, written_when_cached
 from steering.check.report import FAILS, UNTOLD, Answer, SteeringReport
 from steering.interventions import When
 
@@ -112,7 +112,7 @@ def check_steering(
     ground = _ground(lm, tokenizer, apply, expect, prompts, strength, steps)
     before, single, single_cached = fingerprint(lm), ground.singles(cached=False), ground.singles(cached=True)
     plain = [run(lm, one, calls=True) for one in single]
-    plain_cached = [run(lm, one) for one in single_cached]
+    plain_cached = [run(lm, one, calls=True) for one in single_cached]
     whole = [_first(ground, one) for one in single]
     left = left_behind(before, fingerprint(lm))
     again = [run(lm, one) for one in single]
@@ -124,10 +124,15 @@ def check_steering(
         why = "the stream is not moved" if found is None else "hooks that were to be gone still act"
         answers += [Answer(name, UNTOLD, why) for name in QUESTIONS]
         return SteeringReport(_about(ground), (*answers, clean))
-    cached = _attempt(lambda: [ground.steered(one) for one in single_cached])
+    cached = _attempt(lambda: [ground.steered(one, calls=True) for one in single_cached])
     lengths = [len(one) for one in ground.prompts]
     answers.append(judge.prompt_positions(ground.expected, plain, found))
-    answers.append(judge.cached_positions(ground.expected, lengths, cached, plain_cached, found))
+    local = _local_when_cached(lm, plain_cached, cached)
+    answers.append(
+        judge.cached_positions(
+            ground.expected, lengths, cached, plain_cached, found, local, everywhere=ground.everywhere
+        )
+    )
     for name, given, alone, plain_alone in _batches(ground, (whole, plain), (cached, plain_cached)):
         steered = _attempt(lambda given=given: ground.steered(given))  # type: ignore[misc]
         answers.append(judge.batched(name, given, steered, run(lm, given), alone, plain_alone, found))
@@ -145,6 +150,18 @@ def _local(lm: PreTrainedModel, plain: Sequence[Pass], whole: Sequence[Pass]) ->
     if any(bool(judge.moves(d, h).any()) for d, h in zip(control, plain[0].stream, strict=True)):
         return None
     return [written(lm, p, s) for p, s in zip(plain, whole, strict=True)]
+
+
+def _local_when_cached(
+    lm: PreTrainedModel, plain: Sequence[Pass], steered: Sequence[Pass] | str
+) -> list[list[Tensor]] | None:
+    """The same of decodings from a cache; None also where they failed."""
+    control = written_when_cached(lm, plain[0])
+    if isinstance(steered, str) or any(
+        bool(judge.moves(d, h).any()) for d, h in zip(control, plain[0].stream, strict=True)
+    ):
+        return None
+    return [written_when_cached(lm, one) for one in steered]
 
 
 def _about(ground: Ground) -> str:

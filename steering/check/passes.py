@@ -6,15 +6,16 @@ cache, its masks and its positions are the ones that a user's own call has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from probes.sites import Site, blocks, depth, on_site
@@ -52,7 +53,8 @@ class Pass:
     Args:
         stream: the residual stream into each block and out of the last one, cached steps after the prompt.
         logprobs: log-probabilities of the next token, fp32: of a whole forward at each position, else of each step.
-        calls: what each block was given, where that was asked for.
+        calls: what was given, where that was asked for: to each block in a whole forward, else to the model in each
+            forward of the decoding, with the cache as it was before.
     """
 
     stream: list[Tensor]
@@ -104,7 +106,8 @@ def continuation(lm: PreTrainedModel, prompt: Sequence[int], steps: int, pad: in
 @torch.no_grad()
 def run(lm: PreTrainedModel, given: Batch, *, calls: bool = False) -> Pass:
     """One pass over a batch: a whole forward without a cache, or a decoding from one."""
-    with _recorded(lm, calls) as (forwards, kept):
+    asked = () if not calls else blocks(lm) if given.forced is None else (lm,)
+    with _recorded(lm, asked) as (forwards, kept):
         if given.forced is None:
             ids, mask = given.ids.to(lm.device), given.mask.to(lm.device)
             more: dict[str, Any] = {}
@@ -136,8 +139,9 @@ def _generate(
 
 
 @contextmanager
-def _recorded(lm: PreTrainedModel, calls: bool) -> Iterator[tuple[list[list[Tensor]], list[Any]]]:
-    """Lists of the stream at each point, a tensor a forward: hooks that are placed after those that are checked."""
+def _recorded(lm: PreTrainedModel, asked: Iterable[nn.Module]) -> Iterator[tuple[list[list[Tensor]], list[Any]]]:
+    """Lists of the stream at each point, a tensor a forward, and what modules were given: hooks that are placed after
+    those that are checked."""
     last = depth(lm) - 1
     seen: list[list[Tensor]] = [[] for _ in range(last + 2)]
     kept: list[Any] = []
@@ -148,13 +152,15 @@ def _recorded(lm: PreTrainedModel, calls: bool) -> Iterator[tuple[list[list[Tens
 
         return hook
 
-    def call(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept.append((tuple(one.clone() if isinstance(one, Tensor) else one for one in args), dict(kwargs)))
+    def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is lm:
+            kept.append(copy.deepcopy((args, kwargs)))  # its cache is written to
+        else:
+            kept.append((tuple(one.clone() if isinstance(one, Tensor) else one for one in args), dict(kwargs)))
 
     handles = [on_site(lm, Site(layer, "resid_pre"), keep(layer)) for layer in range(last + 1)]
     handles.append(on_site(lm, Site(last, "resid_post"), keep(last + 1)))
-    if calls:
-        handles += [block.register_forward_pre_hook(call, with_kwargs=True) for block in blocks(lm)]
+    handles += [module.register_forward_pre_hook(call, with_kwargs=True) for module in asked]
     try:
         yield seen, kept
     finally:
@@ -172,3 +178,30 @@ def written(lm: PreTrainedModel, plain: Pass, steered: Pass) -> list[Float[Tenso
         again = again[0] if isinstance(again, tuple) else again
         out.append(steered.stream[point].float() - again.cpu().float())
     return out
+
+
+@torch.no_grad()
+def written_when_cached(lm: PreTrainedModel, steered: Pass) -> list[Float[Tensor, "_ _ _"]]:
+    """The same of a decoding from a cache: each of its forwards once more, without hooks, from the cache that it had,
+    and with each block given what it was given then."""
+    last = depth(lm) - 1
+    out: list[list[Tensor]] = [[] for _ in range(last + 2)]
+    at = 0
+    for args, kwargs in steered.calls:
+        stream = [one[:, at:] for one in steered.stream]
+
+        def exchanged(point: int, stream: list[Tensor] = stream) -> Any:
+            def hook(h: Tensor) -> Tensor:
+                then = stream[point][:, : h.shape[1]]
+                out[point].append(then.float() - h.cpu().float())
+                return then.to(h)
+
+            return hook
+
+        with ExitStack() as stack:
+            for layer in range(last + 1):
+                stack.callback(on_site(lm, Site(layer, "resid_pre"), exchanged(layer)).remove)
+            stack.callback(on_site(lm, Site(last, "resid_post"), exchanged(last + 1)).remove)
+            lm(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+        at += out[0][-1].shape[1]
+    return [torch.cat(each, 1) for each in out]

@@ -34,9 +34,9 @@ from elicit.decoding.selection import SELECTABLE
 from elicit.elicited import Elicited
 from elicit.evaluation import evaluate
 from elicit.evaluation.description import SIGNAL, base_of, bits_of, describe, of_rewards, signal, text_bits
-from elicit.methods import cot_decoding, cot_prompt, direct
+from elicit.methods import cognitive_tools, cot_decoding, cot_prompt, direct
 from elicit.models import Model
-from elicit.models.prompts import THINK, Prompt
+from elicit.models.prompts import BOXED, THINK, Prompt
 from elicit.report import compare_runs, head_of, rows_of
 from probes.description import Described, number, one_of, total, whole_number
 from probes.errors import UserError
@@ -84,6 +84,10 @@ def test_a_text_costs_what_the_model_pays_for_it(tiny: Model) -> None:
     two = Prompt(trigger=THINK, begin="So", thought_tokens=3)
     expected = slow + text_bits(tiny, "So") + whole_number(4)
     assert bits(Elicited(tiny, "two", prompt=two)) == pytest.approx(expected, rel=1e-4)
+    assert bits(Elicited(tiny, "form", prompt=Prompt(form=f"{BOXED}\nBe brief."))) == text_bits(tiny, "Be brief.")
+    assert bits(Elicited(tiny, "boxed", prompt=Prompt(form=BOXED))) == 0
+    flat = cognitive_tools.controls(cognitive_tools.fit(tiny))["flat prompt"]
+    assert bits(flat) == text_bits(tiny, cognitive_tools.in_one(tuple(cognitive_tools.INSTRUCTIONS)))
 
 
 def test_an_intervention_costs_its_vector_and_the_choice_of_all_else(tiny: Model) -> None:

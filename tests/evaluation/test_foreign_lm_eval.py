@@ -35,6 +35,19 @@ def chosen(likely: list[float], gold: int) -> dict[str, Any]:
     return {**line, "acc": float(likely.index(max(likely)) == gold), "acc_norm": 0.0}
 
 
+def test_of_choices_the_answer_is_that_of_the_measure_that_scores(tmp_path: Path) -> None:
+    """The likeliest text, by letter the likeliest, and one that only the log's own measure knows."""
+    said, likely = (" yes", " no, it certainly is not"), (-3.0, -4.0)
+    requests = {f"gen_args_{n}": {"arg_0": "Is it?", "arg_1": one} for n, one in enumerate(said)}
+    line = written(
+        0, [""], 1.0, arguments=requests, resps=[[[str(one), "False"]] for one in likely], target="1",
+        metrics=["acc", "acc_norm", "acc_other"], acc=0.0, acc_norm=1.0, acc_other=1.0,
+    )  # fmt: skip
+    answers = [next(read_lm_eval(log(tmp_path, line), name)[0]) for name in line["metrics"]]
+    assert [one["answer"] for one in answers] == ["yes", "no, it certainly is not", None]
+    assert [one["score"] for one in answers] == [0.0, 1.0, 1.0] and {one["gold"] for one in answers} == {said[1][1:]}
+
+
 def log(tmp_path: Path, *lines: Any) -> Path:
     file = tmp_path / "samples_sums_of_one_2026-11-28T07-00-00.123456.jsonl"
     text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
@@ -147,7 +160,7 @@ def test_a_log_that_was_cut_between_its_lines_has_blank_ones(tmp_path: Path) -> 
 
 
 def test_bare_choices_that_mutual_information_asks_for_are_no_answers(tmp_path: Path) -> None:
-    line = chosen([-2.5, -1.5, -0.1, -0.2], 1)
+    line = {**chosen([-2.5, -1.5, -0.1, -0.2], 1), "acc": 1.0}
     for n in (2, 3):
         line["arguments"][f"gen_args_{n}"] = {"arg_0": "", "arg_1": f"{n - 2}"}
     (one,) = read_lm_eval(log(tmp_path, line), "acc")[0]

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from elicit.analysis import ANALYSES, analyse
@@ -67,13 +69,18 @@ def test_verl_tells_questions_apart_by_their_prompt() -> None:
     assert all((one.answer == one.gold) == (one.score == 1) for one in log.records)
 
 
-def test_trl_has_a_column_a_reward_function() -> None:
+def test_trl_has_a_column_a_reward_function(tmp_path: Path) -> None:
     log = read_log(LOGS / "trl_one.parquet", wanted=Wanted(gold="answer"))
     assert {one.gold for one in log.records} == {"7", "42"}
     assert all(one.score == float(sum(map(ord, one.text)) % 2 == 0) for one in log.records)
     with pytest.raises(UserError, match="rewards by even, length; choose one with --score"):
         read_log(LOGS / "trl_two.parquet")
     lengths = [one.score for one in read_log(LOGS / "trl_two.parquet", wanted=Wanted("length")).records]
+    table = pq.read_table(LOGS / "trl_one.parquet")
+    later = table.set_column(0, "step", pa.array(range(table.num_rows)))
+    pq.write_table(later, tmp_path / "steps.parquet")
+    with pytest.raises(UserError, match=r"row 2: of another step than the rows before; give a file of one step"):
+        list(read_log(tmp_path / "steps.parquet").records)
     assert lengths == pytest.approx([0.6] * 8)
 
 

@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from elicit.evaluation import Run
+from elicit.decoding import Sampling
+from elicit.decoding.selection import select
+from elicit.elicited import Elicited
+from elicit.evaluation import Run, evaluate
 from elicit.evaluation.run import store as store_module
 from elicit.evaluation.run.store import PARQUET
 from elicit.evaluation.run.table import outcomes, traces
 from elicit.models import Model
 from probes.auroc import auroc, auroc_interval, auroc_within
 from probes.statistics import bootstrap_mean, resampled_means
+from tests.support.toys import load_talker, toy_task
 from tests.support.unsealed import unsealed
 from tests.support.written import written_run, written_task
 
@@ -53,6 +58,27 @@ def test_an_answer_without_tokens_is_the_least_likely(tiny: Model, tmp_path: Pat
     run.store.write_table(["q-0", "q-1"])
     empty = outcomes(run.folder / PARQUET)["direct"]["q-0"][0]
     assert empty.mean_logprob == float("-inf") and empty.total_logprob == 0.0
+
+
+def test_the_end_token_counts_in_the_whole_answer(tmp_path: Path) -> None:
+    """Whether the model would end here belongs to how likely an answer is; older runs have no such number."""
+    talker = load_talker(tmp_path / "model")
+    task = toy_task(3)
+    handle = Elicited(talker, "m", decoder=Sampling(16, 1.0, max_new_tokens=4), select="logprob")
+    run = evaluate(handle, task.test, out=tmp_path / "run")
+    ended = [one for some in run.traces["m"].values() for one in some if one.finish == "eos"]
+    assert len(ended) > 5
+    for trace in ended:
+        item = next(item for item in task.test if item.id == trace.item)
+        ids = handle.prompt_ids(item) + trace.tokens
+        logits = talker.lm(torch.tensor([ids])).logits[0, -1]
+        ends = logits.log_softmax(-1)[sorted(talker.eos_ids)].tolist()
+        assert trace.end_logprob is not None and min(abs(trace.end_logprob - end) for end in ends) < 1e-4
+        assert trace.total_logprob == pytest.approx(sum(trace.logprob) + trace.end_logprob, abs=1e-3)
+        assert run.outcomes["m"][trace.item][trace.index].total_logprob == pytest.approx(trace.total_logprob)
+    for item, some in run.traces["m"].items():
+        best = max((one for one in some if not one.dropped), key=lambda one: one.total_logprob, default=some[0])
+        assert select("logprob", run.outcomes["m"][item], task.grader).branch == best.index
 
 
 def test_auroc_within_is_the_auroc_of_each_question() -> None:

@@ -124,11 +124,14 @@ def test_budgets_of_two_mechanisms_are_two_arms(tiny: Model, tmp_path: Path) -> 
 
 
 def test_what_does_not_belong_together_is_said(tiny: Model, tmp_path: Path) -> None:
-    say = {"direct": lambda item, b: f"so {item.answer}"}
+    say = {"direct": lambda item, b: f"so {item.answer}" + " and more" * int(item.id[-1])}
     whole = written_run(tiny, tmp_path / "whole", written_task(6), "direct", say)
     part = written_run(tiny, tmp_path / "part", written_task(4), "m", {"m": lambda item, b: "so 1"})
     result = compare_runs([whole, part])
     assert result["items"] == 4
+    row, spent = result["arms"][0], [whole.outcomes["direct"][i][0].spent for i in part.metrics["arms"]["m"]["scores"]]
+    assert row["tokens_per_item"] == sum(spent) / 4 < whole.metrics["arms"]["direct"]["tokens_per_item"]
+    assert row["seconds"] is None and "nan" not in str(rows_of(result))
     assert "different items" in result["notes"][0] and f"{tmp_path / 'part'}: 4" in result["notes"][0]
 
     other = load_model(str(save_tiny(tmp_path / "model", "gpt2")), dtype="float32", device="cpu")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
 from elicit.methods import METHODS, Method, register
 from elicit.models import Model
@@ -95,6 +96,13 @@ def test_what_a_module_may_leave_out_has_a_default() -> None:
     assert method.model == DEFAULT_MODEL
     with pytest.raises(UserError, match="did you mean strength"):
         method.check_options({"strenth": 1.0})
+    with pytest.raises(UserError, match="seed = -1 was given to mine; give 0 or more"):
+        method.check_options({"seed": -1})
+    told: list[Any] = []
+    reports = Method.of(module(controls=lambda handle, items=None, *, seed=0, progress=None: told.append(progress)))
+    reports.controls(None, None, progress=Silent())
+    method.controls(None, None, progress=Silent())  # the module's own takes none
+    assert isinstance(told[0], Silent)
     given = Method.of(module(MODEL="other", QUICK={"strength": 2}, notes=lambda o: ["a"], missing=lambda m: f"no {m}"))
     assert (given.model, given.quick, given.notes({}), given.missing("b")) == ("other", {"strength": 2}, ["a"], "no b")
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from elicit import evaluate
+from elicit.decoding.progress import Silent
 from elicit.elicited import Elicited
+from elicit.evaluation.description import text_bits
 from elicit.methods import METHODS, rlp
 from elicit.models import Model
 from elicit.tasks import load_task
@@ -45,6 +48,16 @@ def fitted(model: Model, task: Task | None, **options: Any) -> Elicited:
     return rlp.fit(model, task.solved if task else None, **chosen)
 
 
+class Told(Silent):
+    """What is told of trainings."""
+
+    def __init__(self) -> None:
+        self.trainings: list[tuple[str, int, int]] = []
+
+    def training(self, name: str, done: int, updates: int, note: str) -> None:
+        self.trainings.append((name, done, updates))
+
+
 def test_it_is_fitted_on_a_file_resumed_and_compared(tiny: Model, task: Task, here: Path) -> None:
     handle = fitted(tiny, task)
     found = handle.options["found"]
@@ -57,9 +70,14 @@ def test_it_is_fitted_on_a_file_resumed_and_compared(tiny: Model, task: Task, he
     assert again.adapter is not None and handle.adapter is not None and again.options == handle.options
     assert again.adapter.sha256 == handle.adapter.sha256
 
-    others = rlp.controls(handle, task.solved)
+    (told_by,) = handle.options["signal"]  # rewards follow from the documents, and all arms are told the same ones
+    assert told_by["bits"] == pytest.approx(sum(text_bits(tiny, one) for one in found["shown"]), rel=1e-4)
+    told = Told()
+    others = METHODS["rlp"].controls(handle, task.solved, progress=told)
+    assert told.trainings == [(name, n, 2) for name in (rlp.SHUFFLED, rlp.SUPERVISED) for n in (1, 2)]
     assert {rlp.SHUFFLED, rlp.SUPERVISED, "direct", "cot-prompt", "direct@budget"} <= set(others)
     assert others[rlp.SUPERVISED].options["found"]["trained"] > 0
+    assert all(others[arm].options["signal"] == [told_by] for arm in (rlp.SHUFFLED, rlp.SUPERVISED))
     assert len({h.adapter.sha256 for h in (handle, others[rlp.SHUFFLED], others[rlp.SUPERVISED]) if h.adapter}) == 3
     run = evaluate(handle, task.test, against=others, out=here / "run")
     page = (run.folder / "report.html").read_text()
@@ -139,3 +157,20 @@ def test_what_it_takes_counts_a_document_once_where_it_is_computed_once(tiny: Mo
 def test_texts_or_items_are_needed(tiny: Model, here: Path) -> None:
     with pytest.raises(UserError, match="give text=FILE, or items of a task"):
         fitted(tiny, None, text="")
+
+
+def test_next_token_training_beside_it_has_the_same_learning_rates(
+    tiny: Model, task: Task, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: Any, *args: Any) -> Any:
+        used.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    handle = fitted(tiny, task, updates=5)
+    own = [*used]
+    rlp.controls(handle, task.solved)
+    assert used == own * 3 and own[0] < own[1] == own[-1]

@@ -63,6 +63,13 @@ def fitted(model: Model, task: Task | None, **options: Any) -> Elicited:
     return thinkless.fit(model, task.solved if task else None, **{**SMALL, **options})
 
 
+def test_without_dev_items_the_fit_items_say_how_often_it_thinks(talker: Model, task: Task, here: Path) -> None:
+    alone = replace(task, items=tuple(item for item in task.items if item.split != "dev"))
+    handle = fitted(talker, alone, updates=1, warm_steps=1)
+    assert handle.options["found"]["measured"] == 2 and handle.options["seen"]["fitted"] == ["fit-0", "fit-1"]
+    assert "of 2 questions that it was trained on" in " ".join(thinkless.notes(handle.options))
+
+
 def test_it_is_fitted_resumed_saved_and_compared(talker: Model, task: Task, here: Path) -> None:
     before = {name: p.detach().clone() for name, p in talker.lm.named_parameters()}
     handle = fitted(talker, task)

@@ -92,6 +92,49 @@ def test_a_further_layer_that_is_moved_elsewhere_is_found() -> None:
     assert answer.verdict == "fails" and answer.fault == "last position only" and "layer 3" in answer.figure
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize(
+    ("expect", "first", "further", "fault", "figure"),
+    [
+        (
+            "prompt",
+            "prompt",
+            "all",
+            "other positions when cached",
+            "prefill 10 of 10, cached steps 0 of 0 and 4 others",
+        ),
+        (
+            "prompt",
+            "prompt",
+            "steps",
+            "other positions when cached",
+            "prefill 0 of 0, cached steps 0 of 0 and 4 others",
+        ),
+        ("everywhere", "all", "prompt", "prefill only", "prefill 10 of 10, cached steps 0 of 4"),
+        ("prompt", "prompt", "prompt", "", "prefill 10 of 10, cached steps 0 of 0 at layer 1"),
+    ],
+)
+def test_a_further_layer_that_is_moved_at_other_steps_is_found(
+    architecture: str, expect: str, first: str, further: str, fault: str, figure: str
+) -> None:
+    def edit(where: str) -> Any:
+        def edited(h: torch.Tensor) -> torch.Tensor:
+            return h if where == ("steps" if h.shape[1] > 1 else "prompt") else h + v
+
+        return edited
+
+    lm = tiny_model(architecture)
+    v = vector(lm)
+    report = checked(
+        lm, lambda lm: [on_output(blocks(lm)[n], edit(one)) for n, one in ((1, first), (2, further))], adds=None,
+        expect=expect, steps=2,
+    )  # fmt: skip
+    answer = report["positions, cached decoding"]
+    assert answer.fault == fault and figure in answer.figure, str(report)
+    assert (report.exit_code == 1) == bool(fault)
+    assert ("layer 2" in answer.figure) == bool(fault)
+
+
 def test_sixteen_bits() -> None:
     lm = copy.deepcopy(tiny_model("llama")).bfloat16()
     assert checked(lm, RIGHT["steering_vectors"][0], RIGHT["steering_vectors"][1]).ok

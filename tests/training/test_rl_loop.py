@@ -29,6 +29,7 @@ from elicit.training.rl.loop import STATE, Trained, train
 from elicit.training.rl.rewards import RewardContext, Rollout
 from elicit.training.rl.sampled import SAMPLED
 from elicit.training.rl.settings import Settings
+from probes.description import reward_bits
 from probes.errors import UserError
 from probes.files import locked
 from probes.sites import decoder
@@ -114,6 +115,10 @@ def test_the_log_has_a_line_a_rollout(tiny: Model, tmp_path: Path) -> None:
     # new ratios only after a rollout's first update
     assert [p.low == p.high == 1.0 for p in made.curve] == [True, False, False] * 2
     assert made.curve[1].reward == made.curve[0].reward != made.curve[3].reward
+    # a reward tells its bits once, however many updates use it
+    rollouts = [lines[start : start + 8] for start in (0, 8)]
+    told = [reward_bits([[line["reward"] for line in some[n : n + 4]] for n in (0, 4)]) for some in rollouts]
+    assert [p.bits for p in made.curve] == pytest.approx([told[0], 0, 0, told[1], 0, 0]) and min(told) > 0
 
 
 @pytest.mark.parametrize(("per_rollout", "rank", "stopped"), [(1, 2, 3), (3, 2, 2), (3, 2, 4), (2, 0, 3)])

@@ -66,7 +66,7 @@ def test_a_training_is_the_same_by_both_engines(
     assert logs[0] == logs[1] and len(logs[0]) == 8 * 4 // settings.per_rollout
     assert mine.preflight == theirs.preflight
     for ours, other in zip(mine.curve, theirs.curve, strict=True):
-        for name in ("reward", "accuracy", "mixed", "constant", "tokens", "held_out"):
+        for name in ("reward", "accuracy", "mixed", "constant", "tokens", "held_out", "bits"):
             assert getattr(ours, name) == getattr(other, name), name
         for name in ("loss", "norm", "entropy", "kl", "clipped"):
             assert getattr(ours, name) == pytest.approx(getattr(other, name), rel=2e-2, abs=2e-3), name

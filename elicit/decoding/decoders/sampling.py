@@ -131,6 +131,7 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, ok, expected in (
             ("samples", self.samples >= 1, "at least 1"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("temperature", self.temperature > 0, "above 0 (for 0 use greedy decoding)"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),

@@ -107,8 +107,7 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "accuracy": float(scores.mean()),
         "interval": proportion_interval(int(scores.sum()), len(scores)).pair,
         "right": int(scores.sum()),
-        "tokens_per_item": _counted([t.spent for t in every], len(ids)),
-        **_forwards(every, len(ids)),
+        **spent_by(every, len(ids)),
         "prompt_tokens_per_item": _counted([traces[i][0].prompt_tokens for i in ids], len(ids)),
         "branches_per_item": len(every) / len(ids),
         "unanswered": sum(v.answer is None for v in verdicts),
@@ -119,6 +118,11 @@ def _arm(rule: str, verdicts: Sequence[Verdict], traces: Traces, ids: Sequence[s
         "found_by": dict(Counter(t.found_by or "none" for t in every)),
         "scores": dict(zip(ids, scores.tolist(), strict=True)),
     }
+
+
+def spent_by(traces: Sequence[Answered], items: int) -> dict[str, float | None]:
+    """Tokens a question and, but in runs from before they were counted, forward passes."""
+    return {"tokens_per_item": _counted([t.spent for t in traces], items), **_forwards(traces, items)}
 
 
 def _counted(tokens: Sequence[int], items: int) -> float | None:

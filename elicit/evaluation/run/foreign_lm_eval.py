@@ -2,8 +2,9 @@
 
 lm-eval scores a document, not an answer: of one that was asked several times (`repeats`) the log does not say whose the
 score is. Such answers have scores where a person names the kind of answer, by which each is judged here. What a filter
-made of a text is the answer that was found. A task of choices has one answer, the continuation that was the likeliest;
-where choices stand in the context and all continue alike, the context's part that was, and the log has no gold answer.
+made of a text is the answer that was found. A task of choices has one answer, the continuation that was the likeliest
+(for `acc_norm` by letter); where its score says that another was chosen, by what the log lacks, none is known. Where
+choices stand in the context and all continue alike, the context's part that was, and the log has no gold answer.
 Documents have the ids that they have as items of this suite (`elicit.tasks.lm_eval`), so that runs of both are paired.
 """
 
@@ -137,7 +138,6 @@ def _of_line(line: Mapping[str, Any], where: str, metric: str, kind: str, gold: 
     likely = [_likelihood(resps[n], where) for n in asked]
     if max(likely) == -math.inf:
         raise UserError(f"{where}: no choice has a finite likelihood; write the log again")
-    best = likely.index(max(likely))
     target: str | None = right
     if len(set(said)) == 1 < len(set(contexts)):
         shared = takewhile(lambda pair: pair[0] == pair[1], zip(min(contexts), max(contexts), strict=False))
@@ -146,8 +146,13 @@ def _of_line(line: Mapping[str, Any], where: str, metric: str, kind: str, gold: 
         target = right if gold else None
     elif right.isdecimal() and int(right) < len(said):
         target = said[int(right)].strip()
-    score, text = _score(line, where, metric), said[best].strip()
-    yield {"sample": 0, "prompt": prompt, "text": text, "score": score, "answer": text, "gold": target}
+    score, said = _score(line, where, metric), [one.strip() for one in said]
+    per_letter = (metric or line["metrics"][0]) == "acc_norm"  # as lm-eval has it: of each choice, a letter's mean
+    by = [one / max(1, len(text)) if per_letter else one for one, text in zip(likely, said, strict=True)]
+    text = said[by.index(max(by))]
+    if score in (0.0, 1.0) and target is not None and (score == 1) != (text == target):
+        text = ""  # chosen by another measure, which the log does not hold
+    yield {"sample": 0, "prompt": prompt, "text": text, "score": score, "answer": text or None, "gold": target}
 
 
 def _filtered(line: Mapping[str, Any], texts: Sequence[str]) -> str | None:

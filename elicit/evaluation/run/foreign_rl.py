@@ -86,7 +86,7 @@ def read_trl(path: Path, score: str, gold: str) -> tuple[Iterator[dict[str, Any]
         The fields of one record after another, and what the file says of all.
 
     Raises:
-        UserError: no such column, or several reward functions of which none was chosen.
+        UserError: no such column, several reward functions of which none was chosen, rows of several steps.
     """
     import pyarrow.types as kinds
 
@@ -112,11 +112,17 @@ def _of_trl(path: Path, score: str, gold: str) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
 
     asked: Counter[str] = Counter()
-    columns = [*TRL[1:3], score, *([gold] if gold else [])]
+    columns = list(dict.fromkeys([*TRL[1:3], score, *([gold] if gold else [])]))
+    table, steps = _table(path), set[Any]()
+    if TRL[0] in table.schema_arrow.names and TRL[0] not in columns:
+        columns.append(TRL[0])
     try:
-        for batch in _table(path).iter_batches(ROWS, columns=columns):
+        for batch in table.iter_batches(ROWS, columns=columns):
             for row in batch.to_pylist():
                 where = f"{path}, row {sum(asked.values()) + 1}"
+                steps.add(row.get(TRL[0]))
+                if len(steps) > 1:
+                    raise UserError(f"{where}: of another step than the rows before; give a file of one step")
                 yield _numbered(asked, _messages(row["prompt"], where), {
                     "text": _messages(row["completion"], where), "score": _reward(row[score], score, where),
                     "gold": _gold(row[gold]) if gold else None,

@@ -29,7 +29,7 @@ MEMORY, THREADS = "768MB", 4  # of DuckDB's own; what does not fit goes through 
 _OTHER_DELTAS = ("delta_greedy", "delta_zero")
 _OUTCOMES = """
 select source, item, "index", prompt_tokens, finish, spent, answer, delta, dropped, score,
-       coalesce(list_sum({logprob}), 0.0), coalesce(list_avg({logprob}), '-infinity'::double),
+       coalesce(list_sum({logprob}), 0.0) + {end_logprob}, coalesce(list_avg({logprob}), '-infinity'::double),
        {unjudged}, {found_by}, {forwards}, {delta_greedy}, {delta_zero}
 from read_parquet($file)
 """
@@ -90,7 +90,10 @@ def _query(file: Path) -> str:
     import pyarrow.parquet as pq
 
     known = pq.read_schema(file).names  # tables of older runs lack some
-    later = {"unjudged": "''", "found_by": "''", "forwards": "-1", **dict.fromkeys(_OTHER_DELTAS, "null::double")}
+    later = {
+        "end_logprob": "0.0", "unjudged": "''", "found_by": "''", "forwards": "-1",
+        **dict.fromkeys(_OTHER_DELTAS, "null::double"),
+    }  # fmt: skip
     columns = {k: f"coalesce({k}, {none})" if k in known else none for k, none in later.items()}
     logprob = "if(len(logprob) = 0, coalesce(logged, logprob), logprob)" if "logged" in known else "logprob"
     return _OUTCOMES.format(logprob=logprob, **columns)

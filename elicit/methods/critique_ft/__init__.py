@@ -146,7 +146,9 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )
 
 
-def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+def controls(
+    handle: Elicited, items: Items | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Elicited]:
     """The same training with other targets, and what needs no training.
 
     Critiques shuffled among candidates, right solutions alone (supervised fine-tuning), an untruthful critic, everyday
@@ -160,7 +162,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     asked = {**handle.options["asked"], "prompt": handle.options["prompt"]}
     asked["trainer"] = asked.pop("engine")  # the record's word
     for kind in CONTROLS:
-        other = fit(handle.model, items, **{**asked, "targets": kind})
+        other = fit(handle.model, items, progress, **{**asked, "targets": kind})
         out[kind] = replace(other, method=kind, options={k: v for k, v in other.options.items() if k == SIGNAL})
     return out | at_budget(handle, items, seed)
 

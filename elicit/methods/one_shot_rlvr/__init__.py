@@ -300,7 +300,9 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+def controls(
+    handle: Elicited, items: Items | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Elicited]:
     """The same training with rewards that know nothing of the truth, beside the baselines, plain and with as many
     tokens.
 
@@ -323,7 +325,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     more = {f"{reward} reward": {"reward": reward} for reward in _listed(options.get("spurious", ""))}
     for name, instead in (SPURIOUS | more).items():
         other = replace(settings, **instead | ({"reward": BOXED} if boxed and name == FORMAT else {}))
-        out[name] = _fitted(name, model, items, None, other, asked, options["prompt"], limit)
+        out[name] = _fitted(name, model, items, progress, other, asked, options["prompt"], limit)
     return out | at_budget(handle, items, seed)
 
 

@@ -144,7 +144,8 @@ def fit(
 
     Args:
         model: the base; it is as it was afterwards.
-        items: items of a task; the fit split is trained on, on the dev split is measured how often is thought.
+        items: items of a task; the fit split is trained on, on the dev split is measured how often is thought (where
+            that is empty, on the fit items themselves).
         progress: reports answers, steps and updates.
         objective: how the control token counts, one of `OBJECTIVES`.
         short, think: the control tokens, each one token; "": the tokenizer's own, or spare ones
@@ -254,7 +255,8 @@ def _fitted(
         checked=asked.checked and name == NAME, start=start, on_step=watching(progress, name, settings.updates, modes),
     )  # fmt: skip
     curve = modes.curve()
-    measured = items.task.split("dev")[: asked.check] or some
+    dev = Items(items.task, tuple(item for item in items.task.items if item.split == "dev"))
+    measured = dev[: asked.check] or some
     rate, threshold = as_often(model, made.adapter, put, tokens, measured)
     options = {
         "prompt": prompt,
@@ -273,6 +275,7 @@ def _fitted(
             "rate": rate,
             "threshold": threshold,
             "measured": len(measured),
+            "held out": bool(dev),
         },
         SEEN: seen(some, measured),
     }
@@ -299,7 +302,9 @@ def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
     )  # fmt: skip
 
 
-def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> dict[str, Elicited]:
+def controls(
+    handle: Elicited, items: Items | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Elicited]:
     """The same training by plain GRPO, the warm-up alone, the trained model with its mode chosen otherwise, and the
     baselines, plain and with as many tokens.
 
@@ -318,12 +323,12 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
     tokens = control_tokens(model, asked.short, asked.think)
     warmed = handle.fitted if isinstance(handle.fitted, WarmUp) else None
     if warmed is None and asked.warm_steps:
-        warmed = _warmed(model, items, handle.prompt, tokens, asked, settings, None)
+        warmed = _warmed(model, items, handle.prompt, tokens, asked, settings, progress)
     out = plain(handle, items)
     other = replace(settings, control_weight=_weight("grpo", asked.control_weight))
     if asked.objective == "degrpo":
         grpo = replace(asked, objective="grpo")
-        out[PLAIN] = _fitted(PLAIN, model, items, None, other, grpo, options["prompt"], limit, tokens, warmed)
+        out[PLAIN] = _fitted(PLAIN, model, items, progress, other, grpo, options["prompt"], limit, tokens, warmed)
     if warmed is not None:
         out[WARM] = replace(handle, method=WARM, adapter=warmed.adapter, options={}, fitted=None)
     for name, decoder in gates(tokens, found["rate"], found["threshold"], limit, seed).items():

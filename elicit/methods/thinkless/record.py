@@ -28,14 +28,15 @@ def notes(options: Mapping[str, Any]) -> list[str]:
             for mode in (SHORT, THINK)
         )
         out.append(f"Warmed up on its own answers: {counts}; loss {warm['losses'][0]:.2f} to {warm['losses'][-1]:.2f}.")
+    held = "not " if found.get("held out", True) else ""
     out += [
         f"Trained by {options['asked']['objective']}: {after['updates']} updates of {settings['rollouts']} rollouts; "
         f"reward {before['reward']:+.2f} before, {after['last reward']:+.2f} in the last update; {before['mixed']:.0%} "
         "of groups were mixed before.",
         f"It thought in {modes[THINK][0]:.0%} of rollouts of the first update and {modes[THINK][-1]:.0%} of the last; "
         + (f"collapsed: it took {found['collapsed']} alone at the end." if found["collapsed"] else "not collapsed."),
-        f"Greedily it thinks on {found['rate']:.0%} of {found['measured']} questions that it was not trained on, which "
-        "is the rate of its gates.",
+        f"Greedily it thinks on {found['rate']:.0%} of {found['measured']} questions that it was {held}trained on, "
+        "which is the rate of its gates.",
     ]
     if found["rate"] in (0.0, 1.0):
         out.append(

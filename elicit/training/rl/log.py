@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -43,6 +43,11 @@ def facts(rollouts: Sequence[Rollout], totals: Float[Tensor, "groups group"]) ->
         "constant": max(answers.values(), default=0) / len(rollouts),
         "bits": reward_bits(totals.tolist()),
     }
+
+
+def of_update(facts: Mapping[str, float], update: int, per_rollout: int) -> dict[str, float]:
+    """These facts as those of an update: a rollout's rewards tell their bits once, however many updates use them."""
+    return {**facts, "bits": facts["bits"] if update % per_rollout == 0 else 0.0}
 
 
 class RolloutLog:

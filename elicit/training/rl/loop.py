@@ -39,7 +39,7 @@ from elicit.training.output_head import logprobs_and_entropy, summed_loss
 from elicit.training.rl import losses
 from elicit.training.rl.curve import OnStep, Point
 from elicit.training.rl.learner import Learner, learner
-from elicit.training.rl.log import LOG, RolloutLog, facts, log_line
+from elicit.training.rl.log import LOG, RolloutLog, facts, log_line, of_update
 from elicit.training.rl.policy import Batch, logprobs, pieces, prefix_of
 from elicit.training.rl.positions import Positions, batch_of
 from elicit.training.rl.preflight import Preflight, measured
@@ -171,7 +171,8 @@ def train(
             tokens, seconds = int(buffer.batch.mask.sum()), time.perf_counter() - began
             looks = held_out is not None and due(update + 1, settings.check_every)
             held = run.accuracy(held_out, held_out_tokens) if held_out and looks else None
-            curve.append(Point(update, **buffer.facts, **found, tokens=tokens, seconds=seconds, held_out=held))
+            told = of_update(buffer.facts, update, settings.per_rollout)
+            curve.append(Point(update, **told, **found, tokens=tokens, seconds=seconds, held_out=held))
             if (update + 1) % settings.per_rollout == 0 or update + 1 == settings.updates:
                 log.append([{"update": update, **record} for record in buffer.records])
                 buffer = None

@@ -49,7 +49,7 @@ from elicit.models.zoo import ADAPTER, WHOLE
 from elicit.tasks.base import Items
 from elicit.training import trl_common
 from elicit.training.rl.curve import OnStep, Point
-from elicit.training.rl.log import LOG, RolloutLog
+from elicit.training.rl.log import LOG, RolloutLog, of_update
 from elicit.training.rl.loop import Trained, identity, usable
 from elicit.training.rl.preflight import Preflight, measured
 from elicit.training.rl.rewards import Reward, Rewards, parse
@@ -298,7 +298,7 @@ class _Curve:
         self.points.append(
             Point(
                 update,
-                **self.bridge.facts,
+                **of_update(self.bridge.facts, update, self.bridge.settings.per_rollout),
                 entropy=logs["entropy"],
                 kl=logs.get("kl", 0.0),
                 low=None,
