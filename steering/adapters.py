@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -198,7 +199,15 @@ def silent() -> Iterator[None]:
 
 
 def _swaps(lm: PreTrainedModel, tuned: Tuned) -> list[Swap]:
-    """The exchanged modules of a training, made when they are first asked for."""
+    """The exchanged modules of a training, made when they are first asked for.
+
+    They are kept, so their tensors are ordinary ones also where that is within inference mode.
+    """
+    with torch.inference_mode(False):
+        return _kept_swaps(lm, tuned)
+
+
+def _kept_swaps(lm: PreTrainedModel, tuned: Tuned) -> list[Swap]:
     if isinstance(tuned, Adapter):
         known = _WRAPPED.setdefault(lm, {})
         if tuned.sha256 not in known:

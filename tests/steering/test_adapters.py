@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from probes.errors import UserError
 from steering.adapter_kinds import _BESIDE, INITIALISATIONS, LAYERS, OPTIONS, REFUSED, UNMERGED
-from steering.adapters import CONFIG, PICKLED, WEIGHTS, Adapter, applied, merge
+from steering.adapters import CONFIG, PICKLED, WEIGHTS, Adapter, Weights, applied, merge
 from tests.support.adapters import (
     base,
     config,
@@ -262,6 +262,21 @@ def test_the_page_s_lines_write_pickled_weights_as_safetensors(tmp_path: Path, m
     exec(code, {})
     assert load_file(tmp_path / WEIGHTS).keys() == tensors.keys()
     Adapter(tmp_path).tensors()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_kept_of_a_training_is_no_tensor_of_inference_mode(whole: bool, tmp_path: Path) -> None:
+    """One that was put on first within it could not be packed by a later decoding."""
+    lm = base("qwen2")
+    if whole:
+        lm.save_pretrained(tmp_path)
+    else:
+        written(tmp_path, "qwen2", config("LORA", bias="all", modules_to_save=["lm_head"]))
+    tuned = Weights(tmp_path) if whole else Adapter(tmp_path)
+    with torch.inference_mode(), applied(lm, tuned):
+        pass
+    with applied(lm, tuned):
+        assert not any(p.is_inference() for p in (*lm.parameters(), *lm.buffers()))
 
 
 def test_exceptions_second_adapters_and_hooks(tmp_path: Path) -> None:

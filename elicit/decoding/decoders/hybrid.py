@@ -54,7 +54,6 @@ from probes.confidence import Top2, top2
 from probes.description import Base, Part, number, one_of
 from probes.errors import UserError, unknown
 from probes.finite import check_largest
-from steering.adapters import Adapter, applied
 
 SELECTS = ("likelihood", "none")
 
@@ -151,9 +150,6 @@ class Hybrid:
             partner_prompts: the partner's own, where it has any (`HybridSteering.prompt_ids`).
         """
         self.check(partner)
-        if isinstance(partner.model, Adapter):
-            with applied(base.lm, partner.model):
-                pass  # wrapped once, outside of inference mode
         return HybridPolicy(self, base, partner, rng_streams, partner_prompts)
 
 
