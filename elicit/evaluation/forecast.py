@@ -29,7 +29,7 @@ from probes.errors import UserError
 from probes.estimate import WORTH_TELLING, Estimate, gigabytes
 
 SECONDS, STEPS = 2.0, 3  # of steps at least, for each group of handles that are decoded together
-TRIED = 64  # answers of such a group, about
+TRIED, FEWEST = 64, 8  # answers of such a group, about, and its questions at least
 BYTES_A_TOKEN = 130  # in `samples.jsonl` and `samples.parquet` together
 PAGE = 6_000_000  # bytes: `report.html` with its library of figures
 SHARING = 8  # handles that may share a batch, about
@@ -101,7 +101,7 @@ def forecast(
     seconds, tokens, most = 0.0, 0.0, False
     spent: dict[str, float] = {}
     for group in groups:
-        tried = _tried(group, items)
+        tried = _tried(group, items, cost)
         one = next(iter(group.values())).decoder
         short, times = _shorter(one)
         for batch in batches(group, items, max(1, rows // one.branches)):
@@ -113,7 +113,7 @@ def forecast(
     for name, (handle, of) in matched.items():
         decoder = handle.decoder
         assert isinstance(decoder, Sampling)
-        tried = _tried({name: replace(handle, decoder=replace(decoder, samples=1))}, items)
+        tried = _tried({name: replace(handle, decoder=replace(decoder, samples=1))}, items, cost)
         samples = len(items) * min(MAX_SAMPLES, max(1.0, spent[of] / max(1.0, tried.spent[name])))
         together = min(rows, math.ceil(samples))
         seconds += samples / together * tried.seconds(together, together, decoder.max_new_tokens, cost)
@@ -197,12 +197,15 @@ def _bytes(handle: Elicited, items: Items, rows: int) -> int:
     return kept * (2 if handle.partner else 1) + LOGITS * 4 * rows * handle.model.vocab_size
 
 
-def _tried(group: Mapping[str, Elicited], items: Items) -> Tried:
-    """Questions that stand evenly among all, a few of each handle."""
-    decoder = next(iter(group.values())).decoder
+def _tried(group: Mapping[str, Elicited], items: Items, cost: StepCost) -> Tried:
+    """Questions that stand evenly among all, a few of each handle: no more than their prompts' forward takes as long as
+    the steps may."""
+    first = next(iter(group.values()))
+    decoder = first.decoder
     branches, again = decoder.branches, isinstance(decoder, Power | PowerRollouts)
     short, times = _shorter(decoder)
-    count = min(len(items), max(1, TRIED // (branches * len(group))))
+    prompt = cost.each * len(first.prompt_ids(items[0])) * len(group)
+    count = min(len(items), max(1, TRIED // (branches * len(group))), max(FEWEST, int(SECONDS / max(prompt, 1e-9))))
     some = Items(items.task, tuple(items[n * len(items) // count] for n in range(count)))
     marks: list[tuple[float, int]] = []
     began = time.perf_counter()

@@ -87,7 +87,9 @@ def test_a_forecast_grows_with_questions_and_branches(tiny: Model, monkeypatch: 
     monkeypatch.setattr(forecasts, "WORTH_TELLING", 0.0)
     monkeypatch.setattr(StepCost, "measured", staticmethod(lambda model, rows: StepCost(0.0, 1.0)))
     monkeypatch.setattr(
-        forecasts, "_tried", lambda group, items: Tried(1, 1, 0.0, [(1.0, 1)], dict.fromkeys(group, 10.0), whole=True)
+        forecasts,
+        "_tried",
+        lambda group, items, cost: Tried(1, 1, 0.0, [(1.0, 1)], dict.fromkeys(group, 10.0), whole=True),
     )
     items = load_task("chain-sum", limit=40).test
     one = {"direct": bare(tiny)}
@@ -133,7 +135,7 @@ def test_a_forecast_knows_the_moves_of_chains_and_what_rollouts_look_at(
         return {"power-sampling": Elicited(tiny, "power-sampling", decoder=decoder)}
 
     chains = {moves: by(Power(1.5, block=4, moves=moves, max_new_tokens=8)) for moves in (1, 3, 9)}
-    one, few, many = (forecasts._tried(group, items) for group in chains.values())
+    one, few, many = (forecasts._tried(group, items, StepCost(0.01, 0.001)) for group in chains.values())
     assert few.spent["power-sampling"] == 2 * one.spent["power-sampling"]  # one move is tried of each
     run = evaluate(chains[1]["power-sampling"], items)
     spent = [trace.spent for (trace,) in run.traces["power-sampling"].values()]
@@ -142,7 +144,7 @@ def test_a_forecast_knows_the_moves_of_chains_and_what_rollouts_look_at(
     cut = Tried(2, 2, 3.0, [(2.0, 2), (1.0, 1)], {}, whole=False, again=True)
     assert cut.seconds(2, 2, 6, StepCost(1.0, 0.5)) == pytest.approx(3.0 + 2.0 + 1.0 + 2.0 + 1.0 + 2.0)
 
-    monkeypatch.setattr(forecasts, "_tried", lambda group, items: one)
+    monkeypatch.setattr(forecasts, "_tried", lambda group, items, cost: one)
     seconds = {moves: forecast([group], {}, items, 8).seconds for moves, group in chains.items()}
     assert seconds[3] == pytest.approx(2 * seconds[1]) and seconds[9] == pytest.approx(5 * seconds[1])
 
