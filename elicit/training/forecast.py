@@ -47,7 +47,6 @@ def forecast_training(model: Model, recipe: Recipe, examples: Sequence[Example] 
     parts, part = math.ceil((recipe.rows if examples is None else len(rows)) / recipe.part), rows[: recipe.part]
     with learner(model, recipe) as one, checkpointed(one.lm) if recipe.checkpointing else nullcontext():
         trained = sum(p.numel() for p in one.trained.values())
-        one.lm.train()
         optimiser = torch.optim.AdamW(one.trained.values(), lr=recipe.lr, foreach=True)
         for _ in range(2):
             began = time.perf_counter()
@@ -58,7 +57,6 @@ def forecast_training(model: Model, recipe: Recipe, examples: Sequence[Example] 
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             stepped = time.perf_counter() - began - computed
-        one.lm.eval()
     state = 4 * trained * (COPIES - 1)
     return Estimate(
         recipe.steps * (parts * computed + stepped),

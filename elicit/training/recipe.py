@@ -29,7 +29,7 @@ def rise(step: int, warmup: int) -> float:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How to train, without dropout.
 
     Args:
         steps: the length of the schedule: a linear rise over `warmup` steps, then what `schedule` says.

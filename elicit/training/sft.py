@@ -2,7 +2,8 @@
 
 One update = draw the step's examples, pack them into rows, loss on the targets' tokens alone, step. Which examples a
 step sees depends on its number alone, so nothing of a generator has to be saved: weights, the optimiser's moments and
-the number of steps are the whole state, one safetensors file.
+the number of steps are the whole state, one safetensors file. Nor is anything dropped, whatever dropout the model's
+configuration has: a training is decided by its seed, and its losses are those of the model that answers.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def train(
         load_state(trained, optimiser, kept[1], len(curve))
     together = keeps_apart(lm)  # else each example has a row of its own
     paid = {key(e) for step in range(len(curve)) for e in batch(step)} if coded else set()
-    lm.train()
+    lm.eval()  # without dropout; checkpointing here does not ask for training mode
     with quick(lm, recipe), checkpointed(lm) if recipe.checkpointing else nullcontext():
         for step in range(len(curve), recipe.steps):
             began = time.perf_counter()
@@ -234,7 +235,6 @@ def train(
                 on_step(step, loss, tokens / curve[-1].seconds)
             if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
                 write_state(folder / STATE, wanted, trained, optimiser, curve)
-    lm.eval()
     return curve
 
 

@@ -12,7 +12,8 @@ What a method's own options decide is translated, and refused among TRL's option
 All else is TRL's: `--set 'trl={"use_vllm": true, "activation_checkpointing": true}'`, in a file `[options.trl]`.
 
 The base is copied, and the copy is trained: TRL exchanges a model's forward and its configuration, and sharding takes
-its weights apart. Where all weights are trained (rank 0) the copy is in fp32 and is multiplied in bf16.
+its weights apart. Where all weights are trained (rank 0) the copy is in fp32 and is multiplied in bf16. Its dropout
+is 0, as in the suite's own loop; what is saved has the base's in its configuration.
 
 A stopped training of one process goes on from a state of this suite (`elicit.training.trl_state`), others begin anew;
 a finished training is read.
@@ -30,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from elicit.models.model import Model
 from elicit.models.processes import PATIENCE, check_launch, processes
@@ -217,7 +219,7 @@ def trainer(
         def _send_telemetry(self) -> None:
             return
 
-    lm = copy.deepcopy(model.lm)
+    lm = without_dropout(copy.deepcopy(model.lm))
     if not recipe.rank:
         lm = lm.float()
         lm.requires_grad_(True)
@@ -236,6 +238,41 @@ def trainer(
 
     made.remove_callback(PrinterCallback)  # standard output is the command's
     return made, lm
+
+
+def without_dropout(lm: PreTrainedModel) -> PreTrainedModel:
+    """The same model with every dropout at 0: of modules, of their numbers and of the configuration, which some read.
+
+    Evaluation mode would not do: trainers leave it at every step, and transformers checkpoints in training mode alone.
+    """
+    for module in lm.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        vars(module).update(dict.fromkeys(_dropouts(module), 0.0))
+    for config in _configs(lm):
+        vars(config).update(dict.fromkeys(_dropouts(config), 0.0))
+    return lm
+
+
+@contextmanager
+def _dropout_of(lm: PreTrainedModel, base: PreTrainedModel) -> Iterator[None]:
+    """The model's configuration with the base's dropout inside the context."""
+    kept = [(config, _dropouts(config)) for config in _configs(lm)]
+    for config, of_base in zip(_configs(lm), _configs(base), strict=True):
+        vars(config).update(_dropouts(of_base))
+    try:
+        yield
+    finally:
+        for config, found in kept:
+            vars(config).update(found)
+
+
+def _configs(lm: PreTrainedModel) -> list[PreTrainedConfig]:
+    return [lm.config, *(getattr(lm.config, name) for name in lm.config.sub_configs)]
+
+
+def _dropouts(of: object) -> dict[str, float]:
+    return {name: value for name, value in vars(of).items() if "drop" in name and isinstance(value, float)}
 
 
 def run(made: Any, steps: int, state: Checkpoint | None = None) -> None:
@@ -267,7 +304,8 @@ def save(made: Any, lm: PreTrainedModel, recipe: Recipe, folder: Path, model: Mo
     if made.accelerator.is_main_process:
         prefix = "base_model.model."
         gathered = {k.removeprefix(prefix): v for k, v in state.items()}
-        save_trained(lm, model.tokenizer, recipe, folder, model.name, dtype, gathered)
+        with _dropout_of(lm, model.lm):
+            save_trained(lm, model.tokenizer, recipe, folder, model.name, dtype, gathered)
     made.accelerator.wait_for_everyone()
 
 

@@ -106,8 +106,9 @@ def test_exchanged_labels_alone_change_the_sign() -> None:
         assert math.exp(-straight) + math.exp(-turned) == pytest.approx(1, rel=1e-4)
 
 
-def test_the_reference_is_the_base_and_a_training_begins_at_log_2(tmp_path: Path) -> None:
-    lm = copy.deepcopy(tiny_model("llama"))
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])  # the second has dropout in its configuration
+def test_the_reference_is_the_base_and_a_training_begins_at_log_2(architecture: str, tmp_path: Path) -> None:
+    lm = copy.deepcopy(tiny_model(architecture))
     examples = [e for pair in PAIRS for e in pair]
     recipe = Recipe(steps=14, rows=4, width=12, part=2, rank=2, lr=1e-2, warmup=1)
     batch = in_turn(PAIRS, 2, 0)

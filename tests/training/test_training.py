@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +417,36 @@ def test_an_interrupted_training_ends_at_the_bits_of_one_that_was_not(rank: int,
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not all(name in start and torch.equal(one[name], start[name]) for name in one)
     assert not again.training
+
+
+@pytest.mark.parametrize("rank", [2, 0])
+def test_dropout_in_a_configuration_has_no_part_in_a_training(rank: int, tmp_path: Path) -> None:
+    """Whatever generators stand at: the same curve and weights, resumed and with layers computed again too."""
+    recipe = Recipe(steps=4, width=16, part=2, lr=1e-2, rank=rank)
+    assert fresh("gpt2").config.attn_pdrop == fresh("gpt2").config.resid_pdrop == 0.1
+    curves, ends = [], []
+
+    def stop(step: int, loss: float, rate: float) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    for n, name in enumerate(("one", "other", "cut", "again")):
+        torch.manual_seed(n)
+        how = replace(recipe, checkpointing=name == "again")
+        if name == "cut":
+            stopped = fresh("gpt2")
+            with pytest.raises(KeyboardInterrupt):
+                train(stopped, drawn, how, tmp_path / name, identity={}, save_every=2, on_step=stop)
+            assert not any(module.training for module in stopped.modules())
+        lm = fresh("gpt2")
+        curves.append(train(lm, drawn, how, tmp_path / name, identity={}, save_every=2))
+        ends.append(weights(lm))
+        assert not any(module.training for module in lm.modules()) and lm.config.attn_pdrop == 0.1
+    assert all(without_seconds(curve) == without_seconds(curves[0]) for curve in curves)
+    assert all(torch.equal(end[name], ends[0][name]) for end in ends for name in end)
+    with torch.no_grad():  # as the model that answers has it
+        slow = float(plain_loss(fresh("gpt2"), [drawn(0)])) / sum(len(e.target) for e in drawn(0))
+    assert curves[0][0].loss == pytest.approx(slow, rel=1e-4 if rank else 2e-2)
 
 
 @pytest.mark.parametrize("rank", [2, 0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from elicit.models import Model, Prompt
+from elicit.models import Model, Prompt, load_model
 from elicit.training import Example, Recipe, train, trl_common
 from elicit.training import trl_sft as critiques
 from elicit.training.recipe import Point
@@ -22,6 +24,7 @@ from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge
 from steering.adapters import borrowed
+from tests.support.tiny import save_tiny, tiny_model
 from tests.support.toys import toy_task
 
 pytest.importorskip("trl", reason=f"TRL is not installed; {trl_common.INSTALL}")
@@ -166,8 +169,17 @@ def adapter(lm: Any) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in lm.named_parameters() if "lora_" in name}
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_critiques_have_the_same_loss_gradient_and_weights(tiny: Model, tmp_path: Path, checkpointing: bool) -> None:
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model whose configuration has dropout."""
+    return load_model(str(save_tiny(tmp_path_factory.mktemp("model") / "gpt2", "gpt2")), dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize(("model", "checkpointing"), [("tiny", False), ("tiny", True), ("dropping", True)])
+def test_critiques_have_the_same_loss_gradient_and_weights(
+    model: str, tmp_path: Path, checkpointing: bool, request: pytest.FixtureRequest
+) -> None:
+    tiny: Model = request.getfixturevalue(model)
     recipe = Recipe(steps=4, rows=6, width=48, part=2, lr=1e-2, warmup=2, rank=2, alpha=4, clip=0.5, seed=5)
     recipe = dataclasses.replace(recipe, checkpointing=checkpointing)
     with borrowed(tiny.lm):
@@ -193,6 +205,27 @@ def test_critiques_have_the_same_loss_gradient_and_weights(tiny: Model, tmp_path
     assert moved > 5e-3
     for name, value in ours.items():
         assert torch.allclose(value, theirs[name], atol=5e-3 * moved), name
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "bloom", "llama"])  # modules, their numbers, numbers alone
+def test_a_model_without_dropout_answers_the_same_in_training_mode(architecture: str) -> None:
+    lm = copy.deepcopy(tiny_model(architecture))
+    for module in lm.modules():
+        for name in {"hidden_dropout", "attention_dropout"} & vars(module).keys():
+            if isinstance(vars(module)[name], float):
+                setattr(module, name, 0.5)
+    ids = torch.arange(5, 25)[None]
+    expected = lm(ids).logits
+    assert not torch.equal(lm.train()(ids).logits, expected)
+    trl_common.without_dropout(lm)
+    assert torch.equal(lm.train()(ids).logits, expected)
+
+
+def test_what_is_saved_has_the_dropout_of_the_base(dropping: Model, tmp_path: Path) -> None:
+    recipe = Recipe(steps=1, rows=2, width=48, part=2, rank=0)
+    critiques.train(dropping, lambda step: steps(0), recipe, tmp_path, identity={})
+    saved = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert saved["attn_pdrop"] == dropping.lm.config.attn_pdrop == 0.1
 
 
 def test_a_point_is_what_a_step_of_trl_was(tiny: Model, tmp_path: Path) -> None:
