@@ -7,7 +7,7 @@ one before it left. What they do to activations stands in `steering.editor`; the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -190,7 +190,8 @@ class Intervention:
     def describe(self) -> dict[str, Any]:
         """In words and numbers, without tensors: for configurations and reports."""
         source = "activations" if isinstance(self.what, Replace) else self.what.source.name
-        when = {k: v for k, v in vars(self.when).items() if k != "gate" and v != getattr(When(), k)}
+        names = [one.name for one in fields(When) if one.name != "gate"]
+        when = {name: value for name in names if (value := getattr(self.when, name)) != getattr(When(), name)}
         return {
             "kind": self.kind,
             "source": source,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,9 @@ from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model
 from elicit.tasks import Task
+from probes.sites import Site
+from steering.directions import Direction
+from steering.interventions import Add, Intervention, When
 
 TASK = "chain-sum:min_terms=2,max_terms=3,min_digits=1,max_digits=1"
 WAIT = 1500  # seconds: the machine may be busy
@@ -234,13 +238,16 @@ def test_a_folder_that_is_no_run_is_left_alone(handle: elicit.Elicited, task: Ta
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
-def test_a_handle_comes_back_as_it_was_saved(handle: elicit.Elicited, tiny: Model, tmp_path: Path) -> None:
-    from dataclasses import replace
-
+def test_a_handle_comes_back_as_it_was_saved(handle: elicit.Elicited, tiny: Model, task: Task, tmp_path: Path) -> None:
     from elicit.models.model import Provenance
 
     handle.save(tmp_path)
     assert elicit.Elicited.load(tmp_path, tiny) == handle
+    push = Intervention(Add(Direction(torch.ones(32), Site(2))), when=When.programmed([0.5, 1.0]))
+    steered = replace(handle, interventions=(push,))
+    steered.answer(task.dev[:1])  # what it keeps for its own use while it answers is no part of it
+    steered.save(tmp_path / "steered")
+    assert elicit.Elicited.load(tmp_path / "steered", tiny) == steered
     other = replace(tiny, provenance=Provenance("x", "x", "", "0" * 64))
     assert elicit.Elicited.load(tmp_path, other).model is other  # a prompt and a decoder fit any model
 
