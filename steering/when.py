@@ -157,9 +157,9 @@ class When:
             return "prompt"
         if (self.first, self.stop) == (0, 1):
             return "last prompt token"
-        if self.first is None:
-            return "everywhere"
-        return "every step" if self.stop is None else "steps"
+        if self.stop is not None or self.first not in (None, 0):
+            return "steps"
+        return "everywhere" if self.first is None else "every step"
 
     def description(self, base: Base) -> list[Part]:
         """Which of `WHENS`, and the numbers of those that have any."""

@@ -126,6 +126,7 @@ def compare(
 
 def _compare_seeds(given: dict[str, Any]) -> None:
     """One comparison a seed, in `out/seed-0` and so on where a folder is given, and what they say together."""
+    from elicit.evaluation.metrics.verdicts import is_accuracy
     from elicit.evaluation.seeds import HEAD, parse_seeds, pooled, rows_of
     from elicit.report.comparison import entries
     from probes.files import make_folder, write_whole
@@ -138,11 +139,17 @@ def _compare_seeds(given: dict[str, Any]) -> None:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
         remark(f"seed {seed}")
         done.append(_run_methods({**given, "seed": seed, "out": out}))
-    scores = [{arm.name: arm.scores for arm in entries(one.runs)} for one in done]
+    arms = [entries(one.runs) for one in done]
+    scores = [{arm.name: arm.scores for arm in some} for some in arms]
+    unstated = {
+        arm.name for some in arms for arm in some
+        if not is_accuracy(arm.run.metrics["arms"][arm.key], arm.run.metrics["items"])
+    }  # fmt: skip
     metrics = done[0].runs[0].metrics
     result = {
         "task": metrics["task"], "items": metrics["items"], "model": metrics["model"], "baseline": given["baseline"],
-        "seeds": seeds, "arms": pooled(scores, given["baseline"]), "folders": [str(one.folder) for one in done],
+        "seeds": seeds, "arms": pooled(scores, given["baseline"], unstated=unstated),
+        "folders": [str(one.folder) for one in done],
         "left_out": {f"{name}, seed {seed}": why for seed, one in zip(seeds, done, strict=True)
                      for name, why in one.left_out.items()},
     }  # fmt: skip

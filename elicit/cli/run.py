@@ -213,7 +213,7 @@ def _print_json(run: Any) -> None:
 
 def _print_run(run: Any) -> None:
     from elicit.cli.terminal import out, show_table
-    from elicit.report.run_section import READING_HEAD, arm_table, notes, reading_rows
+    from elicit.report.run_section import arm_table, notes, reading_head, reading_rows
 
     metrics = run.metrics
     out.print(f"\n{run.bottom_line}\n", style="bold")
@@ -225,7 +225,7 @@ def _print_run(run: Any) -> None:
         style="dim",
     )
     if "readings" in metrics:
-        show_table(READING_HEAD, reading_rows(metrics))
+        show_table(reading_head(metrics), reading_rows(metrics))
         out.print()
     for line in notes(metrics):
         out.print(line)

@@ -21,6 +21,7 @@ from elicit.cli.options import (
     ModelName,
     TaskName,
     load_given,
+    was_given,
 )
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
@@ -30,6 +31,7 @@ STRENGTHS = "0.1,0.2,0.4,0.8"
 
 
 def steer(
+    context: typer.Context,
     model: ModelName = "smollm2-135m",
     direction: Annotated[
         Path | None, typer.Option(help="A GGUF control vector or a bundle's folder, instead of a contrast.")
@@ -64,7 +66,11 @@ def steer(
         ),
     ] = "resid",
     when: Annotated[
-        str, typer.Option(help="every-step, last-prompt-token, steps:8, decaying:0.9, prompt or everywhere.")
+        str,
+        typer.Option(
+            help="every-step, last-prompt-token, steps:8, decaying:0.9, prompt or everywhere; a --direction's own "
+            "unless given."
+        ),
     ] = "every-step",
     random: Annotated[int, typer.Option(help="Random directions of the same site and length.")] = 3,
     prompt: Annotated[
@@ -88,7 +94,7 @@ def steer(
     as_json: Json = False,
 ) -> None:
     """Steer along a direction at several strengths: answers side by side, dose and response, and what it costs."""
-    given = dict(locals())
+    given = {k: v for k, v in locals().items() if k != "context"}
     if strength and kl:
         raise UserError(f"--strength {strength} and --kl {kl} were given; give one of them")
     strengths = _strengths(strength or STRENGTHS)
@@ -119,6 +125,8 @@ def steer(
         raise unknown("unit", unit, known)
     if direction is not None and sae:
         raise UserError("--direction and --sae were given; give one of them")
+    if direction is not None and was_given(context, "unit"):
+        raise UserError("--direction and --unit were given; a plan has units of its own: leave --unit out")
     if gguf is not None and direction is not None:
         raise UserError("--direction and --gguf were given; only a direction that was found here is written")
     source = load_task(task or task_for(model), limit=limit)
@@ -126,7 +134,9 @@ def steer(
     loaded = load_given(given, quiet=as_json)
     if direction is not None:
         plan = read_plan(direction, loaded)
-        series = with_controls(Series(direction.stem, tuple(replace(one, when=window) for one in plan)), random)
+        if was_given(context, "when"):
+            plan = tuple(replace(one, when=window) for one in plan)
+        series = with_controls(Series(direction.stem, plan), random)
     elif sae and is_transcoder(Path(sae).expanduser()):
         series = _transcoder_series(given, loaded, source, window)
     elif sae:

@@ -18,6 +18,7 @@ import numpy as np
 from elicit.decoding.answering import found_in
 from elicit.decoding.decoders import Decoder, decoder_from_dict
 from elicit.decoding.trace import DIGITS, Trace, filter_path, other_deltas, token_margins
+from elicit.evaluation.description import DESCRIPTION
 from elicit.evaluation.metrics.gap import DIRECT
 from elicit.evaluation.metrics.run_metrics import START, compute
 from elicit.evaluation.run.provenance import made_by
@@ -43,6 +44,9 @@ _KEPT = (
     "decoding_notes",
     "delivery",
     "imported",
+    "processes",
+    "size",
+    DESCRIPTION,
     START,
     SEEN,
     SIDE_EFFECTS,

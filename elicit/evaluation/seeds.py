@@ -8,7 +8,7 @@ differ it is wide, as it must be.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.evaluation.metrics.format import percent, signed, with_interval
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.run import Run
 from probes.errors import UserError
 from probes.statistics import Interval, over_seeds, proportion_interval
@@ -64,7 +65,9 @@ def summarised(values: Float[np.ndarray, "seeds questions"], *, low: float, high
     return OverSeeds(float(values.mean()), interval, values.mean(1).tolist())
 
 
-def pooled(scores: Sequence[Scores], reference: str, *, lead: bool = False, seed: int = 0) -> list[dict[str, Any]]:
+def pooled(
+    scores: Sequence[Scores], reference: str, *, lead: bool = False, unstated: Collection[str] = (), seed: int = 0
+) -> list[dict[str, Any]]:
     """All arms over several seeds, as JSON has them.
 
     Args:
@@ -72,11 +75,12 @@ def pooled(scores: Sequence[Scores], reference: str, *, lead: bool = False, seed
             another seed draws anew, are one arm, the mean of them.
         reference: the arm that differences are taken to.
         lead: whether they are the reference minus the row, instead of the row minus the reference.
+        unstated: arms that have no accuracy under some seed (`unstated_arms`).
         seed: of the bootstrap.
 
     Returns:
         Rows with `arm`, `accuracy`, `interval`, `by_seed`; but for the reference's own `difference`,
-        `difference_interval` and `difference_by_seed`.
+        `difference_interval` and `difference_by_seed`. Of arms without an accuracy `arm` alone.
 
     Raises:
         UserError: seeds of different items, or without an arm in common.
@@ -89,11 +93,14 @@ def pooled(scores: Sequence[Scores], reference: str, *, lead: bool = False, seed
     if reference not in names:
         raise UserError(f"{reference!r} is no arm of every seed; give one of {', '.join(names)}")
     values = {name: np.stack([one[name] for one in every]) for name in names}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
+        if name in unstated:
+            rows.append({"arm": name})
+            continue
         own = summarised(values[name], low=0.0, high=1.0, seed=seed)
         row: dict[str, Any] = {"arm": name, "accuracy": own.mean, "interval": own.interval.pair, "by_seed": own.by_seed}
-        if name != reference:
+        if name != reference and reference not in unstated:
             apart = values[name] - values[reference]
             found = summarised(-apart if lead else apart, low=-1.0, high=1.0, seed=seed)
             row |= {
@@ -119,6 +126,13 @@ def scores_by_arm(run: Run) -> Scores:
     return {name: arm["scores"] for name, arm in run.metrics["arms"].items()}
 
 
+def unstated_arms(runs: Iterable[Run]) -> set[str]:
+    """Arms that lost so many verdicts in some run that it states no accuracy of them."""
+    return {
+        name for run in runs for name, arm in run.metrics["arms"].items() if not is_accuracy(arm, run.metrics["items"])
+    }
+
+
 def runs_over_seeds(runs: Mapping[int, Run], *, seed: int = 0) -> dict[str, Any]:
     """One method's runs under several seeds: its arms, and its lead over each.
 
@@ -130,7 +144,10 @@ def runs_over_seeds(runs: Mapping[int, Run], *, seed: int = 0) -> dict[str, Any]
     return {
         "method": method, "task": metrics["task"], "items": metrics["items"], "model": metrics["model"],
         "seeds": list(runs), "runs": [str(run.folder) for run in runs.values()],
-        "arms": pooled([scores_by_arm(run) for run in runs.values()], method, lead=True, seed=seed),
+        "arms": pooled(
+            [scores_by_arm(run) for run in runs.values()], method, lead=True, unstated=unstated_arms(runs.values()),
+            seed=seed,
+        ),
     }  # fmt: skip
 
 
@@ -141,9 +158,9 @@ def rows_of(arms: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows of a table."""
     return [
         (
-            row["arm"], with_interval(row["accuracy"], row["interval"]),
+            row["arm"], with_interval(row["accuracy"], row["interval"]) if "accuracy" in row else "not stated",
             with_interval(row["difference"], row["difference_interval"], signed) if "difference" in row else "",
-            " ".join(percent(value) for value in row["by_seed"]),
+            " ".join(percent(value) for value in row.get("by_seed", ())),
         )
         for row in arms
     ]  # fmt: skip

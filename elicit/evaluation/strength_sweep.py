@@ -34,6 +34,7 @@ from steering.directions import Direction
 from steering.interventions import Add, Intervention, Plan, When
 
 UNSTEERED = "unsteered"
+DRAWS = 1_000  # seeds between the random directions of two sites
 DEGENERATE = 0.5  # of an answer's 4-grams came before in it
 
 
@@ -55,18 +56,21 @@ def series_of(direction: Direction, *, when: When, unit: str = "resid", controls
 
 
 def with_controls(series: Series, controls: int) -> list[Series]:
-    """A series, and the same with random directions of the same sites and lengths in place of its own.
+    """A series, and the same with random directions of the same sites and lengths in place of its own, another at each
+    site: one direction in several layers would add up as no random one does.
 
     Raises:
         UserError: controls are asked for and the plan does something else than add directions.
     """
     out = [series]
+    places = list(dict.fromkeys(str(one.home) for one in series.plan))
     for seed in range(controls):
         plan = []
         for one in series.plan:
             if not isinstance(one.what, Add) or not isinstance(one.what.source, Direction):
                 raise UserError(f"a random direction cannot take the place of {one.kind!r}; ask for no random ones")
-            plan.append(replace(one, what=Add(one.what.source.random_like(seed))))
+            drawn = one.what.source.random_like(seed + DRAWS * places.index(str(one.home)))
+            plan.append(replace(one, what=Add(drawn)))
         out.append(Series(f"random {seed}", tuple(plan), control=True))
     return out
 

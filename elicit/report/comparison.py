@@ -16,10 +16,19 @@ import numpy as np
 from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.description import bits_of
 from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
-from elicit.evaluation.metrics.format import FORWARDS, count, forwards_column, p_value, percent, signed, with_interval
+from elicit.evaluation.metrics.format import (
+    FORWARDS,
+    count,
+    forwards_column,
+    not_stated_cell,
+    p_value,
+    percent,
+    signed,
+    with_interval,
+)
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
 from elicit.evaluation.metrics.run_metrics import spent_by
-from elicit.evaluation.metrics.verdicts import not_stated
+from elicit.evaluation.metrics.verdicts import is_accuracy, not_stated
 from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
@@ -114,8 +123,9 @@ def compare_runs(
         raise unknown("baseline", baseline, [arm.key for arm in arms])
     values = {arm.name: np.array([arm.scores[i] for i in shared]) for arm in arms}
     rows = [_row(arm, values[arm.name], shared) for arm in arms]
+    unstated = {row["arm"] for row in rows if not row["stated"]}
     for row in rows:
-        if row["arm"] == reference.name:
+        if row["arm"] == reference.name or unstated & {row["arm"], reference.name}:
             continue
         result = paired(values[row["arm"]], values[reference.name], seed=seed)
         row |= {
@@ -131,7 +141,7 @@ def compare_runs(
     for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
         row["holm_p"] = p
     task, model = runs[0].metrics["task"], runs[0].metrics["model"]
-    gaps = recovered_by_arm(task, values, seed=seed)
+    gaps = recovered_by_arm(task, {name: one for name, one in values.items() if name not in unstated}, seed=seed)
     for row in rows:
         row |= gaps.get(row["arm"], {})
         if not row["of"] and row["key"] in (fit_seconds or {}):
@@ -165,7 +175,8 @@ def _bottom_lines(
 
 
 def _row(arm: Entry, values: np.ndarray, shared: Sequence[str]) -> dict[str, Any]:
-    """An arm over the items that all have, its costs too; seconds are those of a whole run or none."""
+    """An arm over the items that all have, its costs too; seconds are those of a whole run or none. Where it lost too
+    many verdicts, `accuracy` is the least that it may be and not stated."""
     spent, whole = arm.run.metrics["arms"][arm.key], len(arm.scores) == len(shared)
     if not whole:
         of_item = arm.run.outcomes[arm.source]
@@ -174,6 +185,7 @@ def _row(arm: Entry, values: np.ndarray, shared: Sequence[str]) -> dict[str, Any
         "arm": arm.name,
         "key": arm.key,
         "of": arm.of,
+        "stated": is_accuracy(arm.run.metrics["arms"][arm.key], arm.run.metrics["items"]),
         "accuracy": float(values.mean()),
         "interval": proportion_interval(int(values.sum()), len(values)).pair,
         **{key: spent[key] for key in ("tokens_per_item", "forwards_per_item") if key in spent},
@@ -209,7 +221,8 @@ def rows_of(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             "–" if row.get("bits") is None else f"{row['bits']:,.0f}",
         )  # fmt: skip
         told = f"· {row['key']}" if row["of"] else row["arm"]
-        cells = (told, with_interval(row["accuracy"], row["interval"]), *gain, *cost)
+        accuracy = with_interval(row["accuracy"], row["interval"])
+        cells = (told, accuracy if row.get("stated", True) else not_stated_cell(row["accuracy"]), *gain, *cost)
         gap = format_gap(row["recovered"], row["recovered_interval"]) if "recovered" in row else ""
         out.append((*cells, gap) if known else cells)
     forwards = forwards_column(result["arms"])

@@ -8,13 +8,14 @@ from elicit.evaluation.metrics.format import (
     FORWARDS,
     count,
     forwards_column,
+    not_stated_cell,
     p_value,
-    percent,
     signed,
     weights,
     with_interval,
 )
-from elicit.evaluation.metrics.gap import format_gap
+from elicit.evaluation.metrics.gap import CEILING, DIRECT, format_gap
+from elicit.evaluation.metrics.run_metrics import START
 from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.figures import FIGURES
 from elicit.evaluation.run.run import Run
@@ -36,13 +37,15 @@ def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
     """
     against = {row["baseline"]: row for row in metrics["comparisons"]}
     known = any("recovered" in arm for arm in metrics["arms"].values())
+    stated = {name: is_accuracy(arm, metrics["items"]) for name, arm in metrics["arms"].items()}
     rows: list[tuple[str, ...]] = []
     for name, arm in metrics["arms"].items():
-        found = against.get(name)
+        found = against.get(name) if stated[name] and stated[metrics["method"]] else None
         difference = with_interval(found["difference"], found["interval"], signed) if found else ""
         p = p_value(found["holm_p"]) if found else ""
         accuracy = accuracy_cell(arm, metrics["items"])
-        gap = format_gap(arm["recovered"], arm["recovered_interval"]) if "recovered" in arm else ""
+        of_gap = "recovered" in arm and all(stated.get(one, True) for one in (name, DIRECT, CEILING))
+        gap = format_gap(arm["recovered"], arm["recovered_interval"]) if of_gap else ""
         row = (name, accuracy, count(arm["tokens_per_item"]), difference, p)
         rows.append((*row, gap) if known else row)
     head = (*ARM_HEAD, "gap recovered") if known else ARM_HEAD
@@ -54,13 +57,17 @@ def arm_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str,
 
 
 def accuracy_cell(arm: dict[str, Any], items: int) -> str:
-    """An arm's accuracy; where too many answers have no verdict, the bounds that it lies between."""
+    """An arm's accuracy; where too many answers have no verdict, the least that it may be."""
     if is_accuracy(arm, items):
         return with_interval(arm["accuracy"], arm["interval"])
-    return f"not stated ({percent(arm['accuracy'])} or more)"
+    return not_stated_cell(arm["accuracy"])
 
 
-READING_HEAD = ("the same branches, chosen by", "accuracy [95%]", "difference to direct [95%]")
+def reading_head(metrics: dict[str, Any]) -> tuple[str, ...]:
+    """With what the differences are to: the run's first baseline, where it is there, else the greedy branch."""
+    start = metrics.get(START, DIRECT)
+    to = start if start in metrics["arms"] else "the greedy branch"
+    return "the same branches, chosen by", "accuracy [95%]", f"difference to {to} [95%]"
 
 
 def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -249,7 +256,7 @@ def run_sections(run: Run) -> list[Part]:
     if len(metrics["arms"]) > 1 or "readings" in metrics:
         parts.append(("Accuracy", READ_ACCURACY, FIGURES["readings"](run)))
     if "readings" in metrics:
-        parts.append(table(READING_HEAD, reading_rows(metrics)))
+        parts.append(table(reading_head(metrics), reading_rows(metrics)))
     if "calibration" in metrics:
         parts.append(("One question", READ_TREE, FIGURES["branch-tree"](run)))
         parts.append(("Calibration", READ_CALIBRATION, FIGURES["calibration"](run)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elicit.evaluation.run.run import Run
-from elicit.evaluation.seeds import pooled, scores_by_arm
+from elicit.evaluation.seeds import pooled, scores_by_arm, unstated_arms
 from elicit.sweeps.folder import Folder
 from probes.csv_table import csv_table
 
@@ -33,17 +33,21 @@ def groups(folder: Folder) -> Groups:
 
 
 def rows(found: Groups) -> Iterator[dict[str, Any]]:
-    """The table: each arm of each group, its accuracy over seeds and questions with its 95% interval."""
+    """The table: each arm of each group, its accuracy over seeds and questions with its 95% interval; empty where
+    a run states none."""
     for (model, task, method, options, _), runs in found.items():
         metrics = next(iter(runs.values())).metrics
-        arms = pooled([scores_by_arm(run) for run in runs.values()], metrics["method"], lead=True)
+        arms = pooled(
+            [scores_by_arm(run) for run in runs.values()], metrics["method"], lead=True,
+            unstated=unstated_arms(runs.values()),
+        )  # fmt: skip
         for arm in arms:
-            low, high = arm["interval"]
+            low, high = arm.get("interval", ("", ""))
             yield dict(
                 zip(
                     HEAD,
                     (model or metrics["model"]["name"], task or metrics["task"], method, options, arm["arm"],
-                     " ".join(map(str, runs)), metrics["items"], arm["accuracy"], low, high),
+                     " ".join(map(str, runs)), metrics["items"], arm.get("accuracy", ""), low, high),
                     strict=True,
                 )
             )  # fmt: skip

@@ -58,6 +58,7 @@ def test_regrading_keeps_them_and_older_runs_have_none(tiny: Model, tmp_path: Pa
     monkeypatch.setattr(NumberGrader, "version", "another", raising=False)
     config = json.loads(json.dumps(run.metrics["arms"]))
     again = regrade(run, tmp_path / "again")
+    assert again.metrics.keys() == run.metrics.keys() | {"validation"}
     for name, arm in again.metrics["arms"].items():
         assert arm["forwards_per_item"] == config[name]["forwards_per_item"]
     table = unsealed(run.folder) / PARQUET

@@ -25,6 +25,7 @@ from elicit.evaluation.run.to_every_eval_ever import write_every_eval_ever
 from elicit.evaluation.run.to_inspect import write_inspect
 from elicit.models import Model
 from elicit.report.page import render
+from elicit.report.run_section import reading_head
 from probes.errors import UserError
 from tests.support.planted import planted, questions, samples
 from tests.support.shell import shell
@@ -99,6 +100,9 @@ def test_a_run_of_logs_keeps_their_verdicts_and_invents_no_tokens(tmp_path: Path
         assert not any(t.tokens or t.logprob for some in run.traces[name].values() for t in some)
     assert "from base" not in run.bottom_line and "over base" in run.bottom_line
     assert "calibration" not in run.metrics and set(run.metrics["readings"]) == {"greedy", "vote", "random", "oracle"}
+    assert reading_head(run.metrics)[2] == "difference to base [95%]"
+    alone = {"arms": {"trained": {}}}  # the differences are to what is there
+    assert reading_head(alone)[2] == "difference to the greedy branch [95%]"
     page = render(run)
     assert "trained was read from trained.eval (inspect, model mockllm/model" in page
 

@@ -12,7 +12,7 @@ import torch
 from elicit import load_task
 from elicit.elicited import Elicited
 from elicit.evaluation.side_effects import plain_texts
-from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of, sweep
+from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of, sweep, with_controls
 from elicit.models import Model, Prompt, load_model
 from elicit.report.dose_response import dose_response
 from elicit.tasks.free_text import free_text
@@ -53,6 +53,32 @@ def test_a_sweep_measures_every_strength_and_its_controls(tiny: Model, tmp_path:
     figure = dose_response(result)
     assert {t.name for t in figure.data} == {"d", "2 random directions"}
     assert len(run.metrics["delivery"]) == 6
+
+
+def test_random_directions_of_several_sites_are_several() -> None:
+    plan = tuple(
+        series_of(replace(direction(), site=Site(n)), when=When.prompt(), controls=0)[0].plan[0] for n in (1, 2)
+    )
+    drawn = [one.what.source.vector for one in with_controls(Series("d", plan), 1)[1].plan]
+    assert abs(torch.cosine_similarity(*drawn, dim=0)) < 0.5
+    assert torch.equal(drawn[0], direction().random_like(0).vector)
+
+
+def test_a_plan_keeps_its_own_times(tiny: Model, tiny_folder: Path, tmp_path: Path) -> None:
+    plan = series_of(direction(), when=When.steps(1), controls=0)[0].plan
+    Elicited(tiny, "m", interventions=plan).save(tmp_path / "bundle")
+    common = (
+        "steer", "--model", str(tiny_folder), "--dtype", "float32", "--limit", "2", "--max-new-tokens", "4", "--random",
+        "0", "--strength", "1", "--direction", str(tmp_path / "bundle"),
+    )  # fmt: skip
+    for more, expected in (((), When.steps(1)), (("--when", "prompt"), When.prompt())):
+        out = tmp_path / f"run{len(more)}"
+        code, _, err = shell(*common, "--out", str(out), *more, "--json")
+        assert code == 0, err
+        (one,) = Elicited.load(out / "direction", tiny).interventions
+        assert one.when == expected
+    code, _, err = shell(*common, "--unit", "resid")
+    assert code == 2 and "a plan has units of its own: leave --unit out" in err
 
 
 def test_free_text_is_not_graded(tiny: Model, tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from elicit.evaluation.metrics.bottom_line import of_run
 from elicit.evaluation.metrics.verdicts import is_accuracy, not_stated
+from elicit.evaluation.seeds import rows_of as seed_rows
+from elicit.evaluation.seeds import runs_over_seeds
 from elicit.models import Model
+from elicit.report import compare_runs, rows_of
 from elicit.report.run_section import arm_table, notes
 from elicit.tasks import grading
 from elicit.tasks.worker import Worker
@@ -43,8 +46,22 @@ def test_a_run_that_lost_many_verdicts_states_no_accuracy(tiny: Model, tmp_path:
     assert rows.loc["m", "accuracy"] == 1 and math.isnan(rows.loc["direct", "accuracy"])
     assert math.isnan(rows.loc["direct", "difference"]) and rows.loc["direct", "tokens/item"] > 0
     _, (_, direct) = arm_table(run.metrics)
-    assert direct[1] == "not stated (100.0 or more)"
+    assert direct[1] == "not stated (100.0 or more)" and direct[3:5] == ("", "")
     assert any("direct 1 used up the scorer's time" in note for note in notes(run.metrics))
+
+
+def test_nor_do_tables_over_runs_and_seeds(tiny: Model, tmp_path: Path) -> None:
+    said = {"m": lambda item, b: f"it is {item.answer}", "direct": lambda item, b: "it is 99"}
+    runs = [written_run(tiny, tmp_path / str(n), written_task(4), "m", said) for n in range(2)]
+    assert [row["difference"] for row in compare_runs(runs[:1])["arms"] if "difference" in row] == [1.0]
+    assert [row["accuracy"] for row in runs_over_seeds(dict(enumerate(runs)))["arms"]] == [1.0, 0.0]
+    runs[1].metrics["arms"]["m"] |= {"unjudged": {"time": 1}}
+    result = compare_runs(runs[1:])
+    assert [row["stated"] for row in result["arms"]] == [True, False] and "difference" not in result["arms"][1]
+    assert [row[1:6] for row in rows_of(result)][1] == ("not stated (100.0 or more)", "", "", "", "")
+    pooled = runs_over_seeds(dict(enumerate(runs)))["arms"]
+    assert pooled[0] == {"arm": "m"} and "difference" not in pooled[1]
+    assert seed_rows(pooled)[0] == ("m", "not stated", "", "")
 
 
 @pytest.fixture

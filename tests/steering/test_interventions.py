@@ -467,3 +467,13 @@ def test_padding_weighs_nothing(when: When) -> None:
     valid = torch.tensor([[True] * 5, [False, False, False, True, True]])
     weight = when.weight(Frame(steps, torch.tensor([5, 2]), valid, None, None))
     assert isinstance(weight, Tensor) and (weight[~valid] == 0).all() and (weight[valid] != 0).any()
+
+
+def test_a_time_says_what_it_is() -> None:
+    """Everywhere and every step are those without a beginning or an end of their own."""
+    kinds = {
+        When(): "everywhere", When.everywhere(): "everywhere", When.every_step(): "every step", When.prompt(): "prompt",
+        When.last_prompt_token(): "last prompt token", When.steps(8): "steps", When(stop=2): "steps",
+        When(first=12): "steps", When(first=-2): "steps", When(first=0, stop=3): "steps",
+    }  # fmt: skip
+    assert {when: when.kind for when in kinds} == kinds

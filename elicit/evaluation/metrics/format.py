@@ -16,6 +16,11 @@ def signed(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
+def not_stated_cell(least: float) -> str:
+    """In place of an accuracy of an arm that lost too many verdicts (`elicit.evaluation.metrics.verdicts`)."""
+    return f"not stated ({percent(least)} or more)"
+
+
 def with_interval(value: float, interval: Sequence[float], form: Callable[[float], str] = percent) -> str:
     return f"{form(value)} [{form(interval[0])}, {form(interval[1])}]"
 

@@ -262,7 +262,7 @@ def _independent(traces: Traces, items: Items, seed: int) -> dict[str, Any]:
     """
     n = np.array([len(traces[item.id]) for item in items])
     correct = np.array([sum(t.correct for t in traces[item.id]) for item in items])
-    interval = [min(max(end, 0.0), 1.0) for end in bootstrap_mean(correct / n, seed=seed).pair]
+    interval = bootstrap_mean(correct / n, bounds=(0.0, 1.0), seed=seed).pair
     ks = [k for k in (1, 2, 4, 5, 8, 10, 16, 32, 64, 128, 256) if k <= int(n.min())]
     groups = [_classes(traces[item.id], items) for item in items]
     right = [np.array([float(t.correct) for t in traces[item.id]]) for item in items]
