@@ -96,15 +96,27 @@ def tokens_together(lm: PreTrainedModel, sites: int) -> int:
     return max(BATCH_TOKENS, min(DEVICE_BATCH_TOKENS, read))
 
 
-def inputs(lm: PreTrainedModel, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def inputs(lm: PreTrainedModel, rows: Sequence[Sequence[int]] | Padded) -> dict[str, Tensor]:
     """What a model is given of these rows: ids alone where nothing is padded, else mask and positions as well.
 
     Where nothing is padded, mask and positions are left to a model that is not known to read them as given.
     """
-    ids, mask, positions = left_pad(rows, lm.device)
+    ids, mask, positions = rows if isinstance(rows, Padded) else left_pad(rows, lm.device)
     if _UNSEEN.get(lm) is False:
         return {"input_ids": ids}
     return {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
+
+
+def may_be_ragged(lm: PreTrainedModel, rows: Sequence[Sequence[int]]) -> bool:
+    """Whether rows of several lengths give in one batch what each gives alone; not tried where there is one length."""
+    return len(set(map(len, rows))) > 1 and padding_is_unseen(lm)
+
+
+def batchable(lm: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Row numbers that one forward may take together: all, or those of each length where padding is seen."""
+    if may_be_ragged(lm, rows):
+        return [list(range(len(rows)))]
+    return [[i for i, row in enumerate(rows) if len(row) == length] for length in dict.fromkeys(map(len, rows))]
 
 
 _UNSEEN: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()

@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probes.activations import INDEX, WRITERS, Activations, Memory, Shards, Sink
-from probes.batching import by_length, check_embedded, inputs, padding_is_unseen, tokens_together
+from probes.batching import by_length, check_embedded, inputs, may_be_ragged, tokens_together
 from probes.clock import Clock, Frame
 from probes.errors import UserError
 from probes.finite import NotFiniteError, extremes
@@ -387,7 +387,7 @@ def capture(
         recorder.stop_early = True
         run = decoder(lm)
         together = batch_tokens or tokens_together(lm, len(sites))
-        for batch in by_length(texts, together, ragged=len(set(map(len, texts))) > 1 and padding_is_unseen(lm)):
+        for batch in by_length(texts, together, ragged=may_be_ragged(lm, texts)):
             recorder.numbers = torch.tensor(batch)
             recorder.clock.given = None if lengths is None else torch.tensor([lengths[i] for i in batch])
             with suppress(_Enough):

@@ -10,9 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.batching import by_length, left_pad
+from probes.batching import batchable, by_length, inputs, left_pad, may_be_ragged
 from probes.finite import check_logits
 from probes.sites import decoder
+
+# Of Gemma, RecurrentGemma and xLSTM.
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
 class Head(NamedTuple):
@@ -23,10 +26,13 @@ class Head(NamedTuple):
 
 
 def output_head(lm: PreTrainedModel) -> Head:
-    """From the configuration: Cohere's `logit_scale`, Granite's `logits_scaling`, Gemma's `final_logit_softcapping`."""
+    """From the configuration: Cohere's `logit_scale`, Falcon-H1's `lm_head_multiplier`, Granite's `logits_scaling` (by
+    which HyperCLOVA X multiplies, and others divide); the cap by each of its names (`CAPS`)."""
     config: Any = lm.config.get_text_config(decoder=True)
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    return Head(float(scale), getattr(config, "final_logit_softcapping", None))
+    scaling = getattr(config, "logits_scaling", None) or 1
+    scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
+    scale = scale or (scaling if config.model_type.startswith("hyperclovax") else 1 / scaling)
+    return Head(float(scale), next((cap for cap in (getattr(config, name, None) for name in CAPS) if cap), None))
 
 
 def output_logits(lm: PreTrainedModel, normed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
@@ -51,19 +57,27 @@ class TargetLoss(NamedTuple):
 
 
 def target_losses(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int]) -> TargetLoss:
-    """The cross-entropy of the tokens after each prompt, in one batch.
+    """The cross-entropy of the tokens after each prompt, in one batch (one a length where the model sees padding).
 
     Args:
         lm: a causal LM of `transformers`; gradients flow where they are asked for.
         texts: token ids of prompts with their continuations.
         lengths: how many tokens of each text are prompt.
     """
-    ids, mask, positions = left_pad(texts, lm.device)
-    hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
-    target = ((positions >= torch.tensor(list(lengths), device=lm.device)[:, None]) & mask)[:, 1:]
-    logits = output_logits(lm, hidden[:, :-1][target])
-    loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][target], reduction="none")
-    return TargetLoss(loss, target.nonzero()[:, 0])
+    parts = []
+    for some in batchable(lm, texts):
+        batch = left_pad([texts[i] for i in some], lm.device)
+        hidden = decoder(lm)(**inputs(lm, batch), use_cache=False)[0]
+        first = torch.tensor([lengths[i] for i in some], device=lm.device)[:, None]
+        target = ((batch.positions >= first) & batch.mask)[:, 1:]
+        logits = output_logits(lm, hidden[:, :-1][target])
+        loss = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][target], reduction="none")
+        parts.append(TargetLoss(loss, torch.tensor(some, device=lm.device)[target.nonzero()[:, 0]]))
+    if len(parts) == 1:
+        return parts[0]
+    losses, rows = (torch.cat(one) for one in zip(*parts, strict=True))
+    order = rows.argsort(stable=True)
+    return TargetLoss(losses[order], rows[order])
 
 
 @torch.inference_mode()
@@ -72,9 +86,13 @@ def next_probabilities(
 ) -> Iterator[Float[Tensor, "texts vocab"]]:
     """The distribution of the token after each text, batch by batch, in the order given; fp32."""
     for start in range(0, len(texts), batch_size):
-        ids, mask, positions = left_pad(texts[start : start + batch_size], lm.device)
-        hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
-        yield output_logits(lm, hidden[:, -1]).softmax(-1)
+        batch = texts[start : start + batch_size]
+        together = batchable(lm, batch)
+        last = torch.cat(
+            [decoder(lm)(**inputs(lm, [batch[i] for i in some]), use_cache=False)[0][:, -1] for some in together]
+        )
+        order = torch.tensor([i for some in together for i in some], device=last.device).argsort()
+        yield output_logits(lm, last[order]).softmax(-1)
 
 
 @torch.inference_mode()
@@ -92,13 +110,15 @@ def mean_losses(
     order = [i for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])) if len(texts[i]) > lengths[i]]
     out: list[float | None] = [None] * len(texts)
     for start in range(0, len(order), batch_size):
-        some = order[start : start + batch_size]
-        if before is not None:
-            before(some)
-        found = target_losses(lm, [texts[i] for i in some], [lengths[i] for i in some])
-        total = torch.zeros(len(some), device=found.loss.device).index_add_(0, found.row, found.loss)
-        for i, value in zip(some, total.tolist(), strict=True):
-            out[i] = value / (len(texts[i]) - lengths[i])
+        batch = order[start : start + batch_size]
+        for together in batchable(lm, [texts[i] for i in batch]):
+            some = [batch[n] for n in together]
+            if before is not None:
+                before(some)
+            found = target_losses(lm, [texts[i] for i in some], [lengths[i] for i in some])
+            total = torch.zeros(len(some), device=found.loss.device).index_add_(0, found.row, found.loss)
+            for i, value in zip(some, total.tolist(), strict=True):
+                out[i] = value / (len(texts[i]) - lengths[i])
     return out
 
 
@@ -120,11 +140,11 @@ def continuations(
         lengths: how many tokens of each text are prompt, at least one.
     """
     out: list[Chosen | None] = [None] * len(texts)
-    for rows in by_length(texts, batch_tokens):
-        ids, mask, positions = left_pad([texts[i] for i in rows], lm.device)
-        hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
+    for rows in by_length(texts, batch_tokens, ragged=may_be_ragged(lm, texts)):
+        batch = left_pad([texts[i] for i in rows], lm.device)
+        hidden = decoder(lm)(**inputs(lm, batch), use_cache=False)[0]
         first = torch.tensor([lengths[i] for i in rows], device=lm.device)[:, None]
-        target = ((positions >= first) & mask)[:, 1:]
+        target = ((batch.positions >= first) & batch.mask)[:, 1:]
         argmax, entropy = [], []
         for normed in hidden[:, :-1][target].split(256):
             logits = output_logits(lm, normed)

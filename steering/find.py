@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from probes.batching import batchable
 from probes.capture import capture
 from probes.clock import Clock
 from probes.errors import UserError, unknown
@@ -242,9 +243,14 @@ def optimise(
         return h + (weight[..., None] * vector).to(h.dtype)
 
     def loss_of(chosen: Sequence[int]) -> Tensor:
-        clock.given = torch.tensor([lengths[i] for i in chosen])
-        with attached(lm, [plan], lengths=[lengths[i] for i in chosen]):
-            return target_losses(lm, [texts[i] for i in chosen], [lengths[i] for i in chosen]).loss.mean()
+        parts = []
+        for together in batchable(lm, [texts[i] for i in chosen]):
+            some = [chosen[n] for n in together]
+            given = [lengths[i] for i in some]
+            clock.given = torch.tensor(given)
+            with attached(lm, [plan], lengths=given):
+                parts.append(target_losses(lm, [texts[i] for i in some], given).loss)
+        return torch.cat(parts).mean()
 
     handle = on_site(lm, site, add)
     try:

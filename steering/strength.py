@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.batching import left_pad
+from probes.batching import batchable, inputs, left_pad
 from probes.errors import UserError
 from probes.likelihood import output_logits
 from probes.sites import decoder
@@ -49,13 +49,16 @@ def parse_budgets(text: str) -> list[float]:
 def logprobs(
     lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int], plan: Plan = ()
 ) -> Float[Tensor, "targets vocab"]:
-    """Log-probabilities (fp32) where each token after a text's first `lengths` is chosen, the plan in place; one batch,
-    text after text."""
-    ids, mask, positions = left_pad(texts, lm.device)
-    with attached(lm, [plan], lengths=lengths) if plan else nullcontext():
-        hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)[0]
-    chosen = ((positions >= torch.tensor(list(lengths), device=lm.device)[:, None]) & mask)[:, 1:]
-    return output_logits(lm, hidden[:, :-1][chosen]).log_softmax(-1)
+    """Log-probabilities (fp32) where each token after a text's first `lengths` is chosen, the plan in place; one batch
+    (one a length where the model sees padding), text after text."""
+    found: dict[int, Tensor] = {}
+    for some in batchable(lm, texts):
+        batch, given = left_pad([texts[i] for i in some], lm.device), [lengths[i] for i in some]
+        with attached(lm, [plan], lengths=given) if plan else nullcontext():
+            hidden = decoder(lm)(**inputs(lm, batch), use_cache=False)[0]
+        chosen = ((batch.positions >= torch.tensor(given, device=lm.device)[:, None]) & batch.mask)[:, 1:]
+        found |= zip(some, hidden[:, :-1][chosen].split(chosen.sum(1).tolist()), strict=True)
+    return output_logits(lm, torch.cat([found[i] for i in range(len(texts))])).log_softmax(-1)
 
 
 def kl(steered: Float[Tensor, "n vocab"], plain: Float[Tensor, "n vocab"]) -> Float[Tensor, " n"]:

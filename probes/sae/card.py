@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from probes.batching import by_length, left_pad
+from probes.batching import by_length, inputs, left_pad, may_be_ragged
 from probes.clock import Clock
 from probes.errors import UserError
 from probes.finite import check_activations
@@ -143,11 +143,10 @@ class _Splice:
     def run(self, batch: Sequence[int]) -> Float[Tensor, "rows pos d_model"]:
         """What the output head is given."""
         self.clock.given = torch.tensor([self.lengths[i] for i in batch])
-        ids, mask, positions = left_pad([self.texts[i] for i in batch], self.lm.device)
+        rows = left_pad([self.texts[i] for i in batch], self.lm.device)
+        ids, mask, positions = rows
         self.ids, self.first, self.valid = ids, mask & (positions == 0), mask & (positions > 0)
-        out: Tensor = decoder(self.lm)(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False
-        )[0]
+        out: Tensor = decoder(self.lm)(**inputs(self.lm, rows), use_cache=False)[0]
         return out
 
     def replaced(
@@ -222,7 +221,7 @@ def sae_card(
     check_model(lm, sae)
     if not texts or not all(len(text) for text in texts):
         raise UserError("no texts, or an empty one, were given to measure an SAE on; give token ids for each")
-    batches = list(by_length(texts, batch_tokens))
+    batches = list(by_length(texts, batch_tokens, ragged=may_be_ragged(lm, texts)))
     with _Splice(lm, sae, texts, lengths, steps) as splice:
         norms = []
         for batch in batches:

@@ -17,13 +17,14 @@ from elicit.analysis.internals.teacher_forcing import AGAIN, SEGMENTS, Texts, co
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
-from elicit.models import Model, named_prompt
+from elicit.models import Model, load_model, named_prompt
 from probes.errors import UserError
 from probes.shifts import raised, shift_cosine, whitening
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, When
 from tests.support.saes import save_random_sae
+from tests.support.tiny import save_tiny
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
 
@@ -141,6 +142,17 @@ def test_states_and_distributions_against_plain_forwards(tiny: Model) -> None:
     kl = torch.nn.functional.kl_div
     both = (kl(one, two, log_target=True, reduction="sum") + kl(two, one, log_target=True, reduction="sum")) / 2
     assert found["base", "asked"]["KL"][0, 0] == pytest.approx(float(both), rel=1e-3)
+
+
+def test_distributions_beside_longer_texts_are_each_texts_own(tmp_path: Path) -> None:
+    model = load_model(str(save_tiny(tmp_path / "seeing", "recurrent_gemma")), dtype="float32", device="cpu")
+    texts = Texts(elicit.load_task(TASK, limit=3).test.items[:3], ((5, 6, 7, 8), (9, 10), (11, 12, 13, 14, 15, 16)))
+    base, handle = Elicited(model, "base"), pushed(model, "one", 0)
+    found = distributions({"base": base, "one": handle}, texts)
+    assert np.nanmax(found["base", AGAIN]["KL"]) < 1e-6
+    for n in range(3):
+        one = distributions({"base": base, "one": handle}, Texts(texts.items[n : n + 1], texts.answers[n : n + 1]))
+        np.testing.assert_allclose(found["base", "one"]["KL"][n], one["base", "one"]["KL"][0], rtol=1e-3)
 
 
 def test_the_same_token_is_held_against_what_the_base_has_left() -> None:

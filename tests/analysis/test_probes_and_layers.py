@@ -16,11 +16,12 @@ from elicit.analysis import analyse
 from elicit.analysis.internals.inputs import last_activations
 from elicit.analysis.internals.layers import against, carried, similarity
 from elicit.analysis.internals.linear_probes import probe
-from elicit.models import Model
+from elicit.models import Model, load_model
 from probes.errors import UserError
 from probes.linear import PENALTY, auroc_columns, crossfit, folds_of, spearman_columns
 from probes.similarity import cka_of, gram, linear_cka
 from probes.sites import Site
+from tests.support.tiny import save_tiny
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
 
@@ -164,6 +165,16 @@ def test_patching_against_its_ends(tiny: Model) -> None:
         handle.remove()
     kl = [(ends[1].exp() * (ends[1] - q)).sum() for q in (patched, ends[0])]
     assert found[1, 0] == pytest.approx(float(1 - kl[0] / kl[1]), abs=1e-3)
+
+
+def test_patching_beside_longer_prompts_is_each_prompts_own(tmp_path: Path) -> None:
+    model = load_model(str(save_tiny(tmp_path / "seeing", "rwkv")), dtype="float32", device="cpu")
+    fast, slow = [[5, 9, 3], [7, 8, 9, 10, 11, 12]], [[30, 31, 32, 33], [20, 21]]
+    sites = [Site(layer) for layer in range(3)]
+    read = last_activations(model, slow, sites)
+    stream = np.stack([read[site].double().numpy() for site in sites])
+    alone = [carried(model, fast[n : n + 1], slow[n : n + 1], stream[:, n : n + 1]) for n in range(2)]
+    np.testing.assert_allclose(carried(model, fast, slow, stream), np.concatenate(alone, 1), atol=1e-4)
 
 
 def test_layers_of_a_model(tiny: Model) -> None:

@@ -192,7 +192,7 @@ def test_doubtful_answers_are_no_forking_tokens() -> None:
     assert true.value[0] > true.null.interval.high and true.null.p < 0.01
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "recurrent_gemma", "rwkv"])
 def test_continuations_against_whole_forwards(architecture: str) -> None:
     lm = tiny_model(architecture)
     texts, lengths = [[5, 9, 3, 7, 8], [7, 1, 2], [11, 12], [4] * 9], [2, 1, 2, 8]

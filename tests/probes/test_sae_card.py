@@ -24,7 +24,7 @@ from tests.support.tiny import VOCAB, tiny_model
 
 D = 32
 SITE = Site(1)
-ARCHITECTURES = ["llama", "gemma2", "gpt2"]
+ARCHITECTURES = ["llama", "gemma2", "gpt2", "recurrent_gemma"]  # padding is seen by the last
 
 
 def random_sae(d_sae: int = 96, k: int = 6, site: Site = SITE) -> SAE:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from probes.batching import padding_is_unseen
 from probes.capture import capture
 from probes.errors import UserError
-from probes.likelihood import mean_losses, repeated_fraction, target_losses
-from probes.sites import Site
+from probes.likelihood import (
+    mean_losses,
+    next_probabilities,
+    output_head,
+    output_logits,
+    repeated_fraction,
+    target_losses,
+)
+from probes.sites import Site, decoder
 from steering.directions import Direction
 from steering.find import (
     contrast,
@@ -23,7 +34,7 @@ from steering.find import (
 )
 from steering.hooks import attached
 from steering.interventions import Add, Intervention, When
-from tests.support.tiny import tiny_model
+from tests.support.tiny import ARCHITECTURES, SEEING_PADDING, tiny_model
 
 SITE = Site(1)
 
@@ -112,6 +123,57 @@ def test_target_loss_is_the_cross_entropy_of_the_targets(architecture: str) -> N
             count += 1
     with torch.no_grad():
         assert float(target_losses(lm, TEXTS, LENGTHS).loss.detach().mean()) == pytest.approx(total / count, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more"),
+    [
+        ("falcon_h1", {"lm_head_multiplier": 0.1, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8}),
+        ("hyperclovax", {"logits_scaling": 0.1}),
+        ("granite", {"logits_scaling": 4.0}),
+        ("cohere", {"logit_scale": 0.1}),
+        ("gemma2", {"final_logit_softcapping": 2.0}),
+        ("recurrent_gemma", {"logits_soft_cap": 2.0}),
+        ("xlstm", {"output_logit_soft_cap": 2.0}),
+    ],
+)
+def test_what_is_done_to_logits_is_the_models_own(architecture: str, more: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[architecture](**{**SEEING_PADDING.get(architecture, ARCHITECTURES["llama"]), **more})
+    lm = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        lm.get_output_embeddings().weight.normal_(0, 1.0)
+        own = lm(input_ids=torch.tensor([TEXTS[0]]), use_cache=False).logits[0]
+        found = output_logits(lm, decoder(lm)(input_ids=torch.tensor([TEXTS[0]]), use_cache=False)[0][0])
+    torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
+    assert output_head(lm) != (1.0, None)
+
+
+@pytest.mark.parametrize("architecture", sorted(SEEING_PADDING))
+def test_likelihoods_beside_longer_texts_are_each_texts_own(architecture: str) -> None:
+    lm = tiny_model(architecture)
+    assert not padding_is_unseen(lm)
+    texts, lengths = [TEXTS[0][:n] for n in (5, 7, 3, 5)], [2, 4, 1, 3]
+    alone = [target_losses(lm, [text], [n]).loss.detach() for text, n in zip(texts, lengths, strict=True)]
+    together = target_losses(lm, texts, lengths)
+    assert together.row.tolist() == [0] * 3 + [1] * 3 + [2] * 2 + [3] * 2
+    torch.testing.assert_close(together.loss.detach(), torch.cat(alone), rtol=1e-4, atol=1e-4)
+    assert mean_losses(lm, texts, lengths) == pytest.approx([float(one.mean()) for one in alone], rel=1e-4)
+    following = [torch.cat(list(next_probabilities(lm, [text]))) for text in texts]
+    torch.testing.assert_close(torch.cat(list(next_probabilities(lm, texts, 3))), torch.cat(following))
+
+
+def test_a_vector_is_optimised_beside_longer_texts_as_alone() -> None:
+    lm = tiny_model("recurrent_gemma")
+    texts = [text[: 7 - i % 3] for i, text in enumerate(TEXTS)]
+    found = optimise(lm, texts, LENGTHS, SITE, steps=2)
+    plan = (Intervention(Add(found), when=When.every_step()),)
+    held = np.random.default_rng(0).permutation(len(texts)).tolist()[:3]
+    losses = []
+    for i in held:
+        with torch.no_grad(), attached(lm, [plan], lengths=[LENGTHS[i]]):
+            losses.append(target_losses(lm, [texts[i]], [LENGTHS[i]]).loss)
+    assert found.made["held_out_loss"][1] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-3)
 
 
 def test_repetition_counts_four_grams_that_came_before() -> None:

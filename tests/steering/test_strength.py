@@ -33,7 +33,7 @@ def slow(architecture: str, plan: Plan) -> float:
     return float(torch.tensor(found).quantile(0.95))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "recurrent_gemma"])
 def test_plain_kl_is_that_of_each_text_alone(architecture: str) -> None:
     one = Intervention(Add(VECTOR), 0.3, "resid", When.last_prompt_token())
     everywhere = (replace(one, when=When.everywhere()),)

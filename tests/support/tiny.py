@@ -42,11 +42,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bloom": dict(vocab_size=VOCAB, hidden_size=32, n_layer=3, n_head=4, pad_token_id=0),
     "gpt_oss": dict(_COMMON, sliding_window=6, num_local_experts=2, num_experts_per_tok=1),
 }
+# Their states run through padding, whatever the mask says.
+SEEING_PADDING: dict[str, dict[str, Any]] = {
+    "recurrent_gemma": dict(_COMMON, lru_width=32, attention_window_size=64),
+    "rwkv": dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=3, attention_hidden_size=32, context_length=64),
+    "xlstm": dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_heads=4),
+}
 
 
 @cache
 def tiny_model(architecture: str) -> PreTrainedModel:
-    arguments = dict(ARCHITECTURES[architecture])
+    arguments = dict((ARCHITECTURES | SEEING_PADDING)[architecture])
     config = CONFIG_MAPPING[arguments.pop("model_type", architecture)](**arguments)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
@@ -64,7 +70,8 @@ def save_tiny(folder: Path, architecture: str = "llama") -> Path:
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<end>"))
     tokenizer.decoder = Fuse()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    arguments = dict(ARCHITECTURES[architecture], vocab_size=len(vocabulary), eos_token_id=0, pad_token_id=0)
+    arguments = dict((ARCHITECTURES | SEEING_PADDING)[architecture], vocab_size=len(vocabulary))
+    arguments |= {"eos_token_id": 0, "pad_token_id": 0}
     arguments["max_position_embeddings"] = 2048
     config = CONFIG_MAPPING[arguments.pop("model_type", architecture)](**arguments)
     torch.manual_seed(1)

@@ -28,7 +28,7 @@ from elicit.analysis.internals.inputs import items_of, last_activations
 from elicit.models.model import Model
 from elicit.models.prompts import DIRECT_ANSWER, THINK, named_prompt
 from elicit.models.zoo import task_for
-from probes.batching import by_length, left_pad
+from probes.batching import batchable, by_length, inputs
 from probes.errors import UserError
 from probes.likelihood import output_logits
 from probes.similarity import cka_of, gram
@@ -175,23 +175,26 @@ def _next(
 ) -> Float[Tensor, "rows vocab"]:
     """Log-probabilities after each text; with the last position's stream after a layer exchanged, if one is named."""
     lm = model.lm
-    ids, mask, places = left_pad(texts, lm.device)
+    found: dict[int, Tensor] = {}
+    some: list[int] = []
     handle = None
     if layer is not None:
 
         def put(h: Float[Tensor, "rows pos d_model"]) -> Tensor:
             assert given is not None
             changed = h.clone()
-            changed[:, -1] = given.to(h.device)
+            changed[:, -1] = given[some].to(h.device)
             return changed
 
         handle = on_site(lm, Site(layer), put)
     try:
-        hidden = decoder(lm)(input_ids=ids, attention_mask=mask.long(), position_ids=places, use_cache=False)[0]
+        for some in batchable(lm, texts):
+            hidden = decoder(lm)(**inputs(lm, [texts[i] for i in some]), use_cache=False)[0]
+            found |= zip(some, hidden[:, -1], strict=True)
     finally:
         if handle is not None:
             handle.remove()
-    return output_logits(lm, hidden[:, -1]).log_softmax(-1)
+    return output_logits(lm, torch.stack([found[i] for i in range(len(texts))])).log_softmax(-1)
 
 
 def _kl(one: Float[Tensor, "rows vocab"], other: Float[Tensor, "rows vocab"]) -> Float[Tensor, " rows"]:

@@ -20,7 +20,7 @@ from elicit.analysis.continuations import applied_handle
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm
 from elicit.tasks.base import Item
-from probes.batching import by_length, left_pad
+from probes.batching import batchable, by_length, inputs
 from probes.capture import capture
 from probes.likelihood import output_logits
 from probes.sae.autoencoder import SAE
@@ -105,17 +105,16 @@ def logprobs(
 ) -> Float[Tensor, "positions vocab"]:
     """Log-probabilities of the next token at the positions that are read, item by item."""
     lm = handle.model.lm
+    found: dict[int, Tensor] = {}
     with applied_handle(handle) as before_forward:
-        before_forward([lengths[i] for i in batch])
-        rows, mask, places = left_pad([ids[i] for i in batch], lm.device)
-        hidden = decoder(lm)(input_ids=rows, attention_mask=mask.long(), position_ids=places, use_cache=False)[0]
-        at = [
-            (row, hidden.shape[1] - len(ids[i]) + lengths[i] - 1 + int(step))
-            for row, i in enumerate(batch)
-            for step in positions(len(texts.answers[i]))[0]
-        ]
-        picked = torch.tensor(at, device=lm.device)
-        return output_logits(lm, hidden[picked[:, 0], picked[:, 1]]).log_softmax(-1)
+        for together in batchable(lm, [ids[i] for i in batch]):
+            some = [batch[n] for n in together]
+            before_forward([lengths[i] for i in some])
+            hidden = decoder(lm)(**inputs(lm, [ids[i] for i in some]), use_cache=False)[0]
+            for i, row in zip(some, hidden, strict=True):
+                first = hidden.shape[1] - len(ids[i]) + lengths[i] - 1
+                found[i] = row[torch.as_tensor(first + positions(len(texts.answers[i]))[0], device=row.device)]
+        return output_logits(lm, torch.cat([found[i] for i in batch])).log_softmax(-1)
 
 
 def distributions(
