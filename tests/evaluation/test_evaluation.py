@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,7 @@ import elicit
 from elicit.decoding.progress import Silent
 from elicit.decoding.record import Record
 from elicit.evaluation.budget import draw_to_budget
+from elicit.evaluation.metrics.run_metrics import _calibration
 from elicit.evaluation.run import Store
 from elicit.evaluation.run.store import SAMPLES
 from elicit.models import Model
@@ -273,6 +275,15 @@ def test_figures_and_report_open_offline(run: elicit.Run) -> None:
     assert "<script src" not in page and "<link" not in page
     with pytest.raises(elicit.UserError, match="did you mean branch-tree"):
         run.figure("branchtree")
+
+
+def test_intervals_of_calibration_are_over_questions(run: elicit.Run) -> None:
+    """Fifty branches of each of four questions, of which two are right throughout: they are no 200 observations."""
+    branches = {str(q): [SimpleNamespace(delta=0.5, correct=q < 2)] * 50 for q in range(4)}
+    (found,) = _calibration(branches, list(branches), 0)["bins"]  # type: ignore[arg-type]
+    assert (found["n"], found["questions"], found["right"]) == (200, 4, 0.5)
+    assert found["interval"][0] < 0.1 and found["interval"][1] > 0.9
+    assert all(" questions, " in said for said in run.figure("calibration").data[0].hovertext)
 
 
 def test_the_prompted_span_is_found_on_the_path(tiny: Model, task: Task) -> None:

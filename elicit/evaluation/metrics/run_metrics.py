@@ -213,7 +213,8 @@ def _read(trace: Answered, reading: str) -> Answered:
 
 
 def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any]:
-    """Does Δ tell right branches from wrong ones? Over all branches, and within each question."""
+    """Does Δ tell right branches from wrong ones? Over all branches, and within each question; a bin's interval
+    resamples questions."""
     answered = [(n, t) for n, i in enumerate(ids) for t in traces[i] if t.delta is not None]
     question = np.array([n for n, _ in answered], dtype=int)
     delta = np.array([t.delta for _, t in answered], dtype=float)
@@ -224,12 +225,13 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
     for low, high in pairwise(edges):
         inside = (delta >= low) & ((delta < high) | (high == 1.0))
         if inside.any():
-            interval = proportion_interval(int(right[inside].sum()), int(inside.sum()))
+            interval = bootstrap_mean(right[inside].astype(float), question[inside], bounds=(0.0, 1.0), seed=seed)
             bins.append(
                 {
                     "low": float(low),
                     "high": float(high),
                     "n": int(inside.sum()),
+                    "questions": len(set(question[inside].tolist())),
                     "right": float(right[inside].mean()),
                     "interval": interval.pair,
                 }

@@ -147,7 +147,7 @@ def _escaped(text: str) -> str:
 
 
 def calibration(run: Drawn) -> go.Figure:
-    """How often branches are right, by their Δ, with intervals of proportions; AUROC in the title."""
+    """How often branches are right, by their Δ, with intervals over questions; AUROC in the title."""
     data = _need(run, "calibration")
     bins = data["bins"]
     share = [b["right"] for b in bins]
@@ -166,7 +166,12 @@ def calibration(run: Drawn) -> go.Figure:
                 "color": MUTED,
                 "thickness": 1,
             },
-            hovertext=[f"{b['n']} branches, {b['right']:.0%} right" for b in bins],
+            hovertext=[
+                f"{b['n']} branches"
+                + (f" of {b['questions']} questions" if "questions" in b else "")  # earlier runs did not count them
+                + f", {b['right']:.0%} right"
+                for b in bins
+            ],
             hoverinfo="text",
             showlegend=False,
         )
