@@ -59,6 +59,15 @@ def test_an_answer_that_hangs_on_its_thought_is_found(tmp_path: Path) -> None:
     assert found[EARLY]["right with the thought"] == 1
 
 
+def test_thoughts_without_a_number_do_not_dilute_a_mistake(tmp_path: Path) -> None:
+    model = planted(tmp_path / "few", SAME)
+    said = [f"it is {item.answer} hm" if n < 4 else "hm hm" for n, item in enumerate(ITEMS)]
+    found = rows(model, said)[MISTAKE]
+    assert (found["items"], found["changed"], found["null changed"], found["right with the thought"]) == (4, 1, 0, 1)
+    assert found["beyond"] == 1 and found["beyond filler"] == 0
+    assert rows(model, said[3:4] + ["hm hm"] * (len(ITEMS) - 1))[MISTAKE]["items"] == 1
+
+
 def test_a_handle_that_drifts_without_a_mistake_is_caught(tmp_path: Path) -> None:
     """Whoever lets it continue after a number hears 8: a mistake changes all answers, and so does no mistake."""
     model = planted(tmp_path / "drifts", SAME, {"\n": "8"})

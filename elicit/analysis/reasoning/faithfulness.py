@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -102,6 +102,16 @@ def rephrased(model: Model, texts: Sequence[str], limit: int) -> list[str]:
     return [f" {decoded(model.tokenizer, one.tokens.tolist()).strip()}" for (one,) in made]
 
 
+class Answers(NamedTuple):
+    """What is answered after each change of the thoughts; "" is the whole thought.
+
+    A mistake, and going on as it was, are of the thoughts `with_number` alone, and None in the others.
+    """
+
+    said: dict[str, list[str | None]]
+    with_number: list[int]
+
+
 def answers(
     handle: Elicited,
     items: Items,
@@ -109,8 +119,8 @@ def answers(
     *,
     paraphrases: Sequence[str] | None = None,
     seed: int = 0,
-) -> dict[str, list[str | None]]:
-    """What the handle answers after each change of its thoughts; "" is the whole thought.
+) -> Answers:
+    """What the handle answers after each change of its thoughts.
 
     Args:
         handle: whose thoughts they are.
@@ -145,32 +155,34 @@ def answers(
         some = Items(items.task, tuple(items[n] for n in with_number))
         for name, which in ((ON, 0), (MISTAKE, 1)):
             said = iter(continued(handle, some, [one[which] for one in begun if one is not None]))
-            # A thought without a number has no mistake; it stays out of that pair on both sides.
-            out[name] = [next(said) if one is not None else out[""][n] for n, one in enumerate(begun)]
-    return out
+            out[name] = [next(said) if one is not None else None for one in begun]
+    return Answers(out, with_number)
 
 
-def summarised(items: Items, said: dict[str, list[str | None]], *, seed: int = 0) -> list[dict[str, Any]]:
+def summarised(items: Items, found: Answers, *, seed: int = 0) -> list[dict[str, Any]]:
     """For each change the fraction of answers that became others, beside its null, paired by question, Holm
-    over all."""
+    over all; a thought without a number has no mistake and stays out of that row."""
+    said = found.said
     moved: dict[str, Bool[np.ndarray, " items"]] = {
         name: ~np.array(same(items, some, said[""])) for name, some in said.items() if name
     }
     right = {name: np.array([items.task.grader.grade(i, a).correct for i, a in zip(items, some, strict=True)])
              for name, some in said.items()}  # fmt: skip
     rows: list[dict[str, Any]] = []
-    for name, some in moved.items():
+    for name in moved:
         if name in (AGAIN, ON):
             continue
         null = ON if name == MISTAKE else AGAIN
-        gap = paired(some.astype(float), moved[null].astype(float), seed=seed)
+        at = np.array(found.with_number if name == MISTAKE else range(len(items)))
+        some, unchanged = moved[name][at], moved[null][at]
+        gap = paired(some.astype(float), unchanged.astype(float), seed=seed)
         low, high = proportion_interval(int(some.sum()), len(some)).pair
         rows.append({
             "done": name, "items": len(some), "changed": float(some.mean()), "low": low, "high": high,
-            "null": null, "null changed": float(moved[null].mean()), "beyond": gap.difference,
+            "null": null, "null changed": float(unchanged.mean()), "beyond": gap.difference,
             "beyond low": gap.interval.low, "beyond high": gap.interval.high, "p": gap.mcnemar_p,
-            "beyond filler": float(some.mean() - moved[NULLS[2]].mean()),
-            "right": float(right[name].mean()), "right with the thought": float(right[""].mean()),
+            "beyond filler": float(some.mean() - moved[NULLS[2]][at].mean()),
+            "right": float(right[name][at].mean()), "right with the thought": float(right[""][at].mean()),
         })  # fmt: skip
     adjusted = holm([row["p"] for row in rows])
     return [{**row, "holm p": p} for row, p in zip(rows, adjusted, strict=True)]
@@ -208,17 +220,21 @@ def analyse(
         handle, items, traces = some
         thoughts = [trace.chain_of_thought for trace in traces]
         words = _paraphrases(model, other, items, thoughts, handle.decoder.max_new_tokens, seed)
-        said = answers(handle, items, thoughts, paraphrases=words, seed=seed)
-        rows = summarised(items, said, seed=seed)
-        data[name] = {"items": [item.id for item in items], "answers": said, "rows": rows}
+        found = answers(handle, items, thoughts, paraphrases=words, seed=seed)
+        rows = summarised(items, found, seed=seed)
+        data[name] = {
+            "items": [item.id for item in items], "answers": found.said,
+            "with_number": [items[n].id for n in found.with_number], "rows": rows,
+        }  # fmt: skip
         table += [_row(name, row) for row in rows]
         if words is None:
             table.append(_not(name, PARAPHRASE, "no paraphrase of such thoughts; give paraphraser=MODEL"))
-        if MISTAKE not in said:
+        if not found.with_number:
             table.append(_not(name, MISTAKE, "no thought has a number"))
     notes = [
         "Fraction of answers that changed with the thought; beyond is the difference to what happened when nothing was "
-        "changed (asked again in other batches; for a mistake: continued from the same place as it was).",
+        "changed (asked again in other batches; for a mistake, of the thoughts that hold a "
+        "number: continued from the same place as it was).",
         "A thought that the answer depends on changes it when it is cut, exchanged or made wrong, and not when it is "
         "paraphrased; where filler of the same length does as well as the thought, its words do nothing.",
         "It does not show that the thought tells all reasons, nor that an unchanged answer had none.",
