@@ -28,6 +28,7 @@ from elicit.elicited import Elicited
 from elicit.evaluation.metrics.format import with_interval
 from elicit.evaluation.metrics.gap import format_gap
 from elicit.methods import cot_prompt, direct, fit, one_shot_rlvr
+from elicit.methods.one_shot_rlvr.decomposition import copied
 from elicit.methods.one_shot_rlvr.example_selection import choose
 from elicit.models import Model, Prompt, load_model
 from elicit.tasks import load_task
@@ -75,9 +76,8 @@ def rows_of(run: Run, fits: Mapping[str, Elicited]) -> list[tuple[str, ...]]:
         row = [name, with_interval(arm["accuracy"], arm["interval"]), recovered, f"{arm['tokens_per_item']:.0f}"]
         if found is not None:
             at = found["summary"]["saturation"]
-            copied = [run.traces[name][item][0].answer in found["answers"] for item in arm["scores"]]
             row += ["never" if at is None else str(at), f"{found['summary']['seconds']:.0f}"]
-            row.append(f"{sum(copied) / len(copied):.0%}")
+            row.append(f"{copied(run, name, found['answers']).mean():.0%}")
         out.append(tuple(row + [""] * (len(HEAD) - len(row))))
     return out
 

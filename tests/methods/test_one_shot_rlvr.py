@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose, decompose_completions, without_signal
 from elicit.models import Model
 from elicit.tasks import load_task
-from elicit.tasks.base import Task
+from elicit.tasks.base import Item, Items, Task
+from elicit.tasks.grading import grader_for
+from experiments.claims.one_example import own_answers
 from probes.errors import UserError
 from tests.support.toys import toy_task
 
@@ -103,6 +106,8 @@ def test_it_is_fitted_resumed_and_compared(tiny: Model, task: Task, here: Path) 
     with pytest.raises(UserError, match="run one-shot-rlvr with --controls"):
         decompose(plain)
     assert "Where the gain comes from" not in (plain.folder / "report.html").read_text()
+    (run.folder / "items.jsonl").unlink()
+    assert "kept no questions" in "".join(one_shot_rlvr.findings(run))
 
 
 def test_the_parts_of_a_gain_from_completions() -> None:
@@ -123,6 +128,30 @@ def test_the_parts_of_a_gain_from_completions() -> None:
     ):
         with pytest.raises(UserError, match=words):
             decompose_completions(broken, golds, "7", kind="number")
+
+
+def test_an_answer_is_copied_however_it_is_written() -> None:
+    said, golds = ["1,234", "1234.0", "1234", "7", None], ["1234", "5", "1234", "7", "8"]
+    items = tuple(Item(str(n), "", gold, "test") for n, gold in enumerate(golds))
+    grader = grader_for("number")
+    scores = {item.id: grader.grade(item, one).score for item, one in zip(items, said, strict=True)}
+    nothing = {"scores": dict.fromkeys(scores, 0.0)}
+    arms = {"one-shot-rlvr": {"scores": scores}, "direct": nothing, "format reward": nothing, "entropy only": nothing}
+    made = {
+        "format reward": {"options": {"found": {"summary": {"groups without variance": 0.0}}}},
+        "entropy only": {"options": {"settings": {"entropy": 0.001}}},
+    }
+    run: Any = SimpleNamespace(
+        metrics={"method": "one-shot-rlvr", "arms": arms, "options": {"found": {"answers": ["1234"]}}},
+        outcomes={"one-shot-rlvr": {str(n): [SimpleNamespace(answer=one)] for n, one in enumerate(said)}},
+        store=SimpleNamespace(config={"arms": made}),
+        items=Items(Task("sums", items, grader, "number", {}), items),
+    )
+    assert own_answers(run).tolist() == [True, True, True, False, False]
+    texts = [f"The answer is {one}." if one else "Well." for one in said]
+    others = {name: ["Well."] * 5 for name in ("direct", "format reward", "entropy only")}
+    assert decompose(run) == decompose_completions({"trained": texts, **others}, golds, "1234", kind="number")
+    assert decompose(run)["copied"].value == 0.6
 
 
 def test_the_format_is_that_of_the_task(tiny: Model, task: Task, here: Path) -> None:

@@ -370,6 +370,12 @@ def findings(run: Run) -> list[str]:
 
     if not {direct.NAME, FORMAT, ENTROPY} <= set(run.metrics["arms"]):
         return []
+    title = "<h2>Where the gain comes from</h2>"
+    if not run.store.keeps_items:
+        return [
+            title,
+            noted("Not told: the run is of an older version, which kept no questions to compare answers to."),
+        ]
     found = decompose(run, seed=run.metrics["seed"])
     parts = [name for name in COMPONENTS if name in found]
     rows = [(name, with_interval(found[name].value, found[name].interval.pair, signed)) for name in parts]
@@ -378,4 +384,4 @@ def findings(run: Run) -> list[str]:
         f"remainder is what {', '.join(parts[1:-1])} do not give."
     )
     note += "".join(f" The part of {part} is left out: {why}." for part, why in without_signal(run).items())
-    return ["<h2>Where the gain comes from</h2>", noted(note), table(("part", "points [95%]"), rows)]
+    return [title, noted(note), table(("part", "points [95%]"), rows)]

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from elicit.evaluation.metrics.gap import scores_of
 from elicit.evaluation.run.run import Run
@@ -50,7 +50,8 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Fraction]:
         run: of `one-shot-rlvr` with its controls.
 
     Raises:
-        UserError: a run without the arms that it needs, or of another method.
+        UserError: a run without the arms that it needs, or of another method; one of an older version, which keeps no
+            questions.
     """
     arms = run.metrics["arms"]
     missing = [name for name in (DIRECT, FORMAT, ENTROPY) if name not in arms]
@@ -60,10 +61,20 @@ def decompose(run: Run, *, seed: int = 0) -> dict[str, Fraction]:
             f"the run has no arm {', '.join(missing) or 'trained on an example'}; run one-shot-rlvr with --controls"
         )
     main = run.metrics["method"]
-    outcomes = run.outcomes[main]
     scores = {name: scores_of(run.metrics, name) for name in (main, DIRECT, FORMAT, ENTROPY)}
-    copies = np.array([float(outcomes[item][0].answer in found["answers"]) for item in arms[main]["scores"]])
+    copies = copied(run, main, found["answers"]).astype(float)
     return _parts(scores[main], scores, copies, without_signal(run), seed)
+
+
+def copied(run: Run, arm: str, answers: Sequence[str]) -> Bool[np.ndarray, " items"]:
+    """Whether an arm's answer to each question means the same as one of these, those of the examples, to the grader.
+
+    Raises:
+        UserError: a run of an older version, which keeps no questions.
+    """
+    same, said = run.items.task.grader.groups, run.outcomes[arm]
+    given = [said[item][0].answer for item in run.metrics["arms"][arm]["scores"]]
+    return np.array([one is not None and any(same([own, one])[1] == 0 for own in answers) for one in given])
 
 
 def decompose_completions(

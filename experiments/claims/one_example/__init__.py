@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 
 from elicit.evaluation import Run
 from elicit.evaluation.metrics.format import with_interval
+from elicit.methods.one_shot_rlvr.decomposition import copied
 from experiments.claims.base import Finding, Study
 from experiments.claims.rules import Condition, Judgement
 from experiments.claims.trained import RLVR, example_of, means, points, rewarded, scores, trained
@@ -59,7 +60,7 @@ def measure(study: Study) -> Finding:
                      check=study["check"])  # fmt: skip
     curve, looked_at = longer.options["found"]["curve"], min(study["check"], len(study.task().dev))
     read = enough([scores(r) for r in fits.values()], scores(runs["direct"]), scores(form),
-                  [copied(r) for r in fits.values()], seed=study.seed)  # fmt: skip
+                  [own_answers(r) for r in fits.values()], seed=study.seed)  # fmt: skip
     rise = after(curve, looked_at)
     judged = decided(read, rise)
     arms = {**{name: runs[name] for name in ("direct", "cot-prompt")}, "format reward": form, **fits}
@@ -81,10 +82,9 @@ def measure(study: Study) -> Finding:
     )  # fmt: skip
 
 
-def copied(run: Run) -> Bool[np.ndarray, " items"]:
+def own_answers(run: Run) -> Bool[np.ndarray, " items"]:
     """Whether the answer to each question is the example's own."""
-    answers, said = run.metrics["options"]["found"]["answers"], run.outcomes[run.metrics["method"]]
-    return np.array([said[item][0].answer in answers for item in run.metrics["arms"][run.metrics["method"]]["scores"]])
+    return copied(run, run.metrics["method"], run.metrics["options"]["found"]["answers"])
 
 
 def enough(
