@@ -128,16 +128,9 @@ def bootstrap_mean(
         ValueError: values beyond bounds that were given.
     """
     labels = _labels(clusters, len(values))
-    low, high = bounds
-    extreme = float(np.min(values)), float(np.max(values))
-    if extreme[0] < low - SLACK or extreme[1] > high + SLACK:
-        if bounds != (-1.0, 1.0):
-            raise ValueError(
-                f"values from {extreme[0]:g} to {extreme[1]:g} were given with bounds {low:g} and {high:g}"
-            )
-        low, high = min(low, extreme[0]), max(high, extreme[1])
-        if extreme[0] == extreme[1]:
-            return Interval(float("nan"), float("nan"))
+    low, high = _extended(bounds, values)
+    if (low, high) != bounds and np.ptp(values) == 0:
+        return Interval(float("nan"), float("nan"))
     sums = np.bincount(labels, weights=values)
     counts = np.bincount(labels).astype(float)
     n, mean, tail = len(counts), float(sums.sum() / counts.sum()), (1 - confidence) / 2
@@ -177,23 +170,38 @@ def over_seeds(
 
     Args:
         values: of each seed, question by question.
-        bounds: of a single value.
+        bounds: of a single value, as `bootstrap_mean` takes them: values beyond ±1 extend the default.
         seed, resamples: of the bootstrap over questions.
         confidence: of the interval.
 
     Raises:
-        ValueError: no value.
+        ValueError: no value; values beyond bounds that were given.
     """
     seeds, n = values.shape
     if not values.size:
         raise ValueError(f"{seeds} seeds of {n} questions were given; give at least one of each")
     alone = bootstrap_mean(values.mean(0), bounds=bounds, seed=seed, resamples=resamples, confidence=confidence)
-    if seeds < 2:
+    low, high = _extended(bounds, values)
+    if seeds < 2 or math.isnan(alone.low):
         return alone
     mean, by_seed = float(values.mean()), values.mean(1)
     half = float(special.stdtrit(seeds - 1, (1 + confidence) / 2) * by_seed.std(ddof=1) / math.sqrt(seeds))
     below, above = math.hypot(mean - alone.low, half), math.hypot(alone.high - mean, half)
-    return Interval(max(bounds[0], mean - below), min(bounds[1], mean + above))
+    return Interval(max(low, mean - below), min(high, mean + above))
+
+
+def _extended(bounds: tuple[float, float], values: Float[np.ndarray, "*n"]) -> tuple[float, float]:
+    """The bounds of a single value; the default ones are extended to hold these values.
+
+    Raises:
+        ValueError: values beyond bounds that were given.
+    """
+    (low, high), least, most = bounds, float(np.min(values)), float(np.max(values))
+    if least < low - SLACK or most > high + SLACK:
+        if bounds != (-1.0, 1.0):
+            raise ValueError(f"values from {least:g} to {most:g} were given with bounds {low:g} and {high:g}")
+        return min(low, least), max(high, most)
+    return bounds
 
 
 def ratio_interval(

@@ -191,6 +191,14 @@ def test_seeds_widen_the_interval() -> None:
     )
 
 
+def test_seeds_of_a_measure_beyond_one_have_an_interval_around_it() -> None:
+    nats = 5 + np.random.default_rng(0).normal(0, 0.5, (3, 100))
+    assert 4.5 < over_seeds(nats).low < nats.mean() < over_seeds(nats).high < 5.5
+    assert np.isnan(over_seeds(np.full((3, 100), 5.0)).pair).all()
+    with pytest.raises(ValueError, match=r"values from .* were given with bounds 0 and 1"):
+        over_seeds(np.array([[0.5, 1.5], [0.5, 0.1]]), bounds=(0.0, 1.0))  # though no mean over seeds is beyond them
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
 def test_paired_is_antisymmetric(pairs: list[tuple[bool, bool]]) -> None:
     a, b = (np.array(x, dtype=float) for x in zip(*pairs, strict=True))
