@@ -96,7 +96,8 @@ def evaluate(
 
     Raises:
         UserError: nothing to evaluate, no memory or disk for it, a prompt that shows evaluated items, a grader that
-            fails its own gold, a folder with another run; a process that failed or ended, by its number.
+            fails its own gold, another handle under the evaluated one's name, a folder with another run; a process that
+            failed or ended, by its number.
     """
     with nullcontext() if processes is None else processes.telling():
         run = _evaluate(
@@ -286,7 +287,15 @@ def _check_room(arms: Sequence[Arm], items: Items) -> None:
 
 
 def _arms(handle: Elicited, others: Mapping[str, Elicited]) -> list[Arm]:
-    """The handle first, then the others."""
+    """The handle first, then the others.
+
+    Raises:
+        UserError: another handle under its name.
+    """
+    if handle.method in others:
+        raise UserError(
+            f"against holds a handle named {handle.method}, as the one that is evaluated; name it otherwise"
+        )
     keys: dict[str, str] = {}
     arms = []
     for name, one in {handle.method: handle, **others}.items():

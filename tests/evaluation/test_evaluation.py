@@ -261,6 +261,15 @@ def test_a_prompt_that_shows_what_is_asked_is_refused(tiny: Model, task: Task, t
     assert elicit.evaluate(shown, task.test[:2], against=(), out=tmp_path / "run").metrics["items"] == 2
 
 
+def test_another_handle_under_the_evaluated_ones_name_is_refused(
+    handle: elicit.Elicited, task: Task, tmp_path: Path
+) -> None:
+    other = replace(handle, select="greedy")
+    with pytest.raises(elicit.UserError, match=r"against holds a handle named cot-decoding, as .*; name it otherwise"):
+        elicit.evaluate(handle, task.test[:2], against={handle.method: other}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_grader_that_cannot_be_trusted_stops_the_run(handle: elicit.Elicited, tmp_path: Path) -> None:
     broken = elicit.load_task("game-of-life-halting", limit=2)
     with pytest.raises(elicit.UserError, match="not to be trusted"):
