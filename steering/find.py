@@ -77,7 +77,8 @@ def probe_weights(
 ) -> Direction:
     """The weights of a logistic regression, as long as the difference of means along them.
 
-    A quarter of each list is held out; `made` says how often the probe is right there.
+    A quarter of each list is held out, the same places of lists of one length, so that pairs stay together; `made` says
+    how often the probe is right there.
 
     Raises:
         UserError: fewer than four activations on a side.
@@ -87,8 +88,9 @@ def probe_weights(
     a, b = _checked(positive, negative, least=4)
     rng = np.random.default_rng(seed)
     parts = []
+    order = rng.permutation(len(a))
     for acts in (a, b):
-        order = rng.permutation(len(acts))
+        order = order if len(acts) == len(order) else rng.permutation(len(acts))
         cut = max(1, round(HELD_OUT * len(acts)))
         parts.append((acts[order[cut:]], acts[order[:cut]]))
     (a_fit, a_held), (b_fit, b_held) = parts

@@ -70,6 +70,18 @@ def test_means_and_probe_equal_their_definitions() -> None:
     assert float(probe.unit @ torch.from_numpy(weights / np.linalg.norm(weights)).float()) > 0.9
 
 
+def test_what_pairs_share_is_not_held_against_a_probe() -> None:
+    """Pairs that differ by noise alone: were one half of a pair held out, the other would vote against it."""
+    found = []
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        shared = torch.randn(40, 64, generator=g) * 3
+        one, other = (shared + 0.3 * torch.randn(40, 64, generator=g) for _ in range(2))
+        found.append(probe_weights(one, other, SITE, seed=seed).made["held_out_accuracy"])
+    assert 0.4 < np.mean(found) < 0.6
+    assert probe_weights(one, other[:30], SITE).made["held_out"] == 10 + 8
+
+
 def test_a_permuted_contrast_finds_nothing() -> None:
     positive, negative, truth = planted()
     found = difference_of_means(positive, negative, SITE)
