@@ -190,6 +190,18 @@ def test_churn_is_read_from_a_twin_or_from_samples(runs: list[Run], tiny: Model,
     assert twins["sampled"]["null from"] == "two runs of the arm" and 0.1 < twins["sampled"]["null: churn"] < 0.4
 
 
+def test_the_same_samples_twice_are_no_twin(tiny: Model, tmp_path: Path) -> None:
+    items = questions(40)
+    arms = {
+        "sampled": (handle(tiny, Sampling(4, 1.0, seed=0)), many(items, [0.5] * 40, 4, 0)),
+        "direct": (handle(tiny), one(items, bool)),
+    }
+    pair = [planted(tmp_path / name, items, arms) for name in ("once", "twice")]
+    sampled = [row for row in analyse("correction-harm", pair).table if "sampled" in row["arm"]]
+    assert len(sampled) == 2
+    assert all(row["null from"] == "its samples drawn again" and row["null: churn"] > 0.05 for row in sampled)
+
+
 def test_reflection_needs_more_than_one_answer(runs: list[Run]) -> None:
     rows = table(analyse("reflection", runs), "arm")
     assert rows["cot-prompt"]["reading"] == "one answer a question: the rate alone" and rows["cot-prompt"]["rate [95%]"]

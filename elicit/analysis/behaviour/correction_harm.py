@@ -83,7 +83,7 @@ def churn_of(arm: Arm, arms: Sequence[Arm], items: Sequence[str], *, seed: int =
     """How an arm flips against itself; None where it has neither a twin of another seed nor samples of its own."""
     right = arm.right(items)
     for twin in arms:
-        if twin is not arm and _but_for_the_seed(twin) == _but_for_the_seed(arm):
+        if twin is not arm and _but_for_the_seed(twin) == _but_for_the_seed(arm) and _drawn_anew(twin, arm):
             return Churn((right != twin.right(items)) / 2, "two runs of the arm")
     if arm.about["decoder"]["name"] not in ("sampling", ELSEWHERE) or all(len(arm.traces[item]) < 2 for item in items):
         return None
@@ -98,6 +98,15 @@ def churn_of(arm: Arm, arms: Sequence[Arm], items: Sequence[str], *, seed: int =
         share.append(float(np.mean([select(rule, [traces[i] for i in row], grader).score >= 1 for row in drawn])))
     p = np.array(share)
     return Churn(p * (1 - p), "its samples drawn again")
+
+
+def _drawn_anew(one: Arm, other: Arm) -> bool:
+    """Whether two runs of an arm are two draws: of different seeds or, where a log does not say, of different texts."""
+    decoder, twin = one.about["decoder"], other.about["decoder"]
+    if decoder["name"] != ELSEWHERE or decoder.get("seed") != twin.get("seed"):
+        return bool(decoder.get("seed") != twin.get("seed"))
+    shared = one.traces.keys() & other.traces.keys()
+    return any([t.text for t in one.traces[i]] != [t.text for t in other.traces[i]] for i in shared)
 
 
 def _but_for_the_seed(arm: Arm) -> str:
