@@ -7,6 +7,7 @@ Grading stands on top of it.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -155,8 +156,11 @@ def asked_again(
     kinds: Sequence[Kind],
     adapter: Tuned | None = None,
 ) -> list[list[Draft]]:
-    """The drafts with the answers that are given when each is asked for its own, located in the text."""
-    paths = [[*p, *one.generation.tokens.tolist()] for p, some in zip(prompts, drafts, strict=True) for one in some]
+    """The drafts with the answers that are given when each is asked for its own, located in the text.
+
+    It is asked after the last token that ends within the text: what stopped the answer has no part in it.
+    """
+    paths = [[*p, *_within(one)] for p, some in zip(prompts, drafts, strict=True) for one in some]
     flat = [kind for kind, some in zip(kinds, drafts, strict=True) for _ in some]
     answers = iter(ask(model, paths, flat, adapter=adapter))
     return [
@@ -166,6 +170,12 @@ def asked_again(
         ]
         for some in drafts
     ]
+
+
+def _within(draft: Draft) -> list[int]:
+    """The tokens that end within the text: those of a stop string lie beyond it."""
+    tokens: list[int] = draft.generation.tokens.tolist()
+    return tokens[: bisect_right(draft.said.ends, len(draft.said.text))]
 
 
 def ask(

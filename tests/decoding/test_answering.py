@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import elicit
+from elicit.decoding import answering
 from elicit.decoding.answering import Response, found_again, found_in
+from elicit.decoding.engine import Batch, decode_batch
 from elicit.decoding.loop import StopRule, stop_at
 from elicit.decoding.trace import Trace
 from elicit.evaluation.regrade import regrade
@@ -120,3 +123,24 @@ def test_an_answer_ends_after_something_was_said_or_anywhere(tiny: Model) -> Non
         ((found,),) = handle.respond([prompt], ["whole"], ["a"], stop=rule)
         assert found.said.text == ("" if anywhere else whole.said.text[: stop_at(whole.said.text, [begins])])
         assert (len(found.generation.tokens) == 1) is anywhere
+
+
+def test_an_answer_is_asked_for_where_its_text_ends(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, prompt = elicit.methods.fit("direct", tiny, max_new_tokens=6), tiny.tokenizer("Q: 1 + 1?")["input_ids"]
+    ((whole,),) = handle.respond([prompt], ["whole"], ["a"], stop=[])
+    text = whole.said.text
+    stop = next(text[n : n + 2] for n in range(2, 5) if stop_at(text, [text[n : n + 2]]) == n)
+    put: list[list[int]] = []
+
+    def spied(model: Model, batch: Batch, *more: Any) -> Any:
+        put.extend(map(list, batch.prompts))
+        return decode_batch(model, batch, *more)
+
+    monkeypatch.setattr(answering, "decode_batch", spied)
+    asking, asked = replace(handle, span="prompted"), tiny.tokenizer(answering.ANSWER_PROMPT)["input_ids"]
+    for strings in ([stop], []):
+        put.clear()
+        ((found,),) = asking.respond([prompt], ["whole"], ["a"], stop=strings)
+        kept = tiny.tokenizer(found.said.text)["input_ids"]
+        assert put == [prompt, [*prompt, *kept, *asked]]
+        assert (len(found.generation.tokens) == len(kept) + 2) is bool(strings)
