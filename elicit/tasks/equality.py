@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from elicit.tasks.latex import enclosed, matrix, split, undressed
+from elicit.tasks.latex import enclosed, matrix, members, split, thousands_joined, undressed
 from elicit.tasks.numerals import MINUS, expression_value, number_value, worded_value
 from elicit.tasks.units import unit_of
 
@@ -157,8 +157,12 @@ def math_key(text: str, form: Form, evaluate: Evaluate) -> Key:
         form: what is asked for.
         evaluate: the key of one expression (see `elicit.tasks.grader_process.math_value`), or None where it is none.
     """
+
+    def joined(expression: str, name: str) -> Key | None:
+        return evaluate(thousands_joined(expression, within=True), name)
+
     try:
-        return _read(undressed(text), form, evaluate) if len(text) <= LONGEST else text_key(text)
+        return _read(undressed(text), form, joined) if len(text) <= LONGEST else text_key(text)
     except RecursionError:  # brackets too deep
         return text_key(text)
 
@@ -187,9 +191,9 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
     inner = enclosed(plain)
     if inner:
         opened, middle, closed = inner
-        parts = split(middle, ",")
+        parts = members(middle)
         if opened == "{" or len(parts) == 1:
-            return _read(middle, form, evaluate)
+            return _read(",".join(parts), form, evaluate)
         return _tuple(opened, [_read(part, form, evaluate) for part in parts], closed)
     return _relation(plain, form, evaluate)
 
@@ -232,7 +236,43 @@ def _relation(plain: str, form: Form, evaluate: Evaluate) -> Key:
         if solved:
             return solved
     value = sides[0] if _name(sides[-1]) and not _name(sides[0]) else sides[-1]
-    return _read(value, form, evaluate)
+    key = _read(value, form, evaluate)
+    ends = (sides[0], sides[-1])
+    if not (any(map(_has_variable, ends)) and not any(_name(side) or _names_quantity(side) for side in ends)):
+        return key
+    if key == _read(sides[0], form, evaluate):  # x^2 - 1 = (x - 1)(x + 1) is so for every x
+        return key
+    return ("equation", *(evaluate(f"({sides[0]})-({sides[-1]})", "=") or text_key(plain)))
+
+
+_GREEK = r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|(?:var)?phi|omega|rho|sigma|tau)(?![a-z])"
+_ARGUMENTS = r"(?:\s?\((?:[^()]|\([^()]*\))*\))"
+_INDEXED = rf"(?:[A-Za-z]|{_GREEK})'*(?:_\w|_\{{[^{{}}]*\}}|\^\{{-1\}}|\^-1)*{_ARGUMENTS}?"
+_PRODUCT = rf"{_INDEXED}(?:(?:\s?(?:[-+*/]|\\cdot(?![a-z])|\\times(?![a-z]))\s?|\s?){_INDEXED})*"
+# Quantities that go by names alone: f'(2), a_{n+1}, P(X = 3), a + b, \frac{a}{b}, \sin A, \triangle ABC, [ABC].
+_QUANTITY = re.compile(
+    rf"{_INDEXED}|(?P<several>{_PRODUCT})|\\frac\{{{_PRODUCT}\}}\{{{_PRODUCT}\}}"
+    rf"|\\(?!sqrt)[a-z]+(?:\s?[A-Za-z]+|\s?\\[a-z]+|{_ARGUMENTS})|\\[a-z]+\{{[A-Z]+\}}|[\[(|]?[A-Z]{{2,}}[\])|]?"
+)
+# What binds the variables in it.
+_BINDS = re.compile(r"\\(?:int|sum|prod|lim|frac\{d)(?![a-z])")
+_SHORT = frozenset(["so", "we", "is", "it", "he", "of", "to", "by", "if", "as", "at", "an", "on", "in", "be", "or"])
+
+
+def _names_quantity(side: str) -> bool:
+    """Whether a side of an equation is what its other side is the value of, by names, in words or as an operation."""
+    side = unit_of(side.strip())[0]
+    words = re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+", " ", side))
+    told = any(word in _SHORT or (len(word) > 2 and word.lower() not in _FUNCTIONS) for word in words)
+    if told or _BINDS.search(side) or re.search(r"\x02[^\x02\x03]{2,}\x03", side):
+        return True
+    found = _QUANTITY.fullmatch(side)
+    return found is not None and (not found["several"] or "(" in side or len(set("".join(words))) != 1)  # not x + x
+
+
+def _has_variable(side: str) -> bool:
+    side = re.sub(r"\\[A-Za-z]+", " ", re.sub(_GREEK, " x ", unit_of(side.strip())[0]))
+    return any(len(word) < 3 and word not in ("e", "i", "ln", "pi") for word in re.findall(r"[A-Za-z]+", side))
 
 
 def _interval(terms: Sequence[str], signs: Sequence[str], evaluate: Evaluate) -> Key | None:
@@ -265,7 +305,7 @@ _FUNCTIONS = (
 
 def _single(plain: str, form: Form, evaluate: Evaluate) -> Key:
     """One value with its unit, a letter, an expression, or words."""
-    plain = plain.strip()
+    plain = thousands_joined(plain, within=True).strip()
     infinite = re.fullmatch(r"([+-]?)\s?(?:\\infty|infinity|oo)", plain)
     if infinite:
         return _MINUS_INFINITE if infinite[1] == "-" else _INFINITE

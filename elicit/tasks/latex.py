@@ -22,7 +22,8 @@ _NAMES = {
 def undressed(text: str) -> str:
     """Mathematics in one spelling, without delimiters, sizes and blanks of LaTeX.
 
-    Words stand between the characters 2 and 3, and character 4 ends a row of a matrix: what no text has.
+    Words stand between the characters 2 and 3, and character 4 ends a row of a matrix: what no text has. Groups of
+    thousands are joined outside brackets (see `thousands_joined`).
     """
     plain = re.sub(rf"[{MINUS}]", "-", re.sub(r"[\x02-\x04]", "", text).strip().strip("*`").strip())
     for sign, name in _SIGNS.items():
@@ -47,7 +48,9 @@ def undressed(text: str) -> str:
         plain,
     )
     plain = re.sub(r"\^\s?\{?\s?\\(?:circ|degree)\s?\}?|\\degree(?![a-z])|\u00b0|\u00ba", " \x02degree\x03 ", plain)
-    plain = groups_joined(plain)
+    plain = re.sub(r"\\langle(?![A-Za-z])|\u27e8", "(", re.sub(r"\\rangle(?![A-Za-z])|\u27e9", ")", plain))
+    plain = re.sub(r"^\s*\{([^{}]*,[^{}]*)\}\s*$", r"\\{\1\\}", plain)  # a set without its backslashes
+    plain = thousands_joined(plain)
     plain = re.sub(r"\\[,;:!> ]|~|\\q?quad(?![a-z])|\\(?:hspace|phantom)\{[^{}]*\}", " ", plain)
     plain = plain.replace("\\%", " \x02%\x03 ").replace("%", " \x02%\x03 ").replace("\x02 \x02%\x03 \x03", "\x02%\x03")
     plain = _WORD.sub("\x02\\1\x03", _WORD.sub("\x02\\1\x03", plain))
@@ -56,8 +59,51 @@ def undressed(text: str) -> str:
     return re.sub(r"^\x02([^\x02\x03]*)\x03$", r"\1", plain).strip()
 
 
-_OPEN = {"(": "(", "[": "[", "\\{": "{", "\\langle": "("}
-_CLOSE = {")": ")", "]": "]", "\\}": "}", "\\rangle": ")"}
+_OPEN = {"(": "(", "[": "[", "\\{": "{", "]": "("}  # ]0, 1[ is (0, 1)
+_CLOSE = {")": ")", "]": "]", "\\}": "}", "[": ")"}
+_BRACKET = re.compile(r"(?P<open>[(\[]|\\\{)|[)\]]|\\\}")
+# Before a bracket: what takes several arguments, such as f, P, gcd.
+_TAKES = re.compile(r"(?:(?<![\\A-Za-z])[A-Za-z]|gcd|lcm|max|min|\x03)\s?\Z")
+
+
+def thousands_joined(text: str, *, within: bool = False) -> str:
+    """The text with groups of thousands joined: by a bare comma outside brackets alone, else everywhere.
+
+    In mathematics brackets hold members: (3,512) is the point (3, 512) and [100,200] an interval, whether a blank
+    follows the comma or not. No gold answer puts one number in brackets, so (1,234) is a pair as well; in plain text,
+    where a number is asked for, it is read without its brackets and is 1234 (`elicit.tasks.read_numbers`).
+
+    Args:
+        text: mathematics.
+        within: whether brackets are factors, such as 5(1,234), but for arguments: f(1,234).
+    """
+    kept, depth, at = bytearray(len(text)), 0, 0
+    opened: list[bool] = []
+    for found in _BRACKET.finditer(text):
+        start = found.start()
+        if any(opened[-1:]) if within else depth:
+            kept[at:start] = b"\1" * (start - at)
+        at = start
+        depth += 1 if found["open"] else -1
+        if found["open"]:
+            opened.append(any(opened[-1:]) or _TAKES.search(text, max(0, start - 5), start) is not None)
+        elif opened:
+            opened.pop()
+    if any(opened[-1:]) if within else depth:
+        kept[at:] = b"\1" * (len(text) - at)
+    return groups_joined(text, lambda place: not kept[place])
+
+
+def members(middle: str) -> list[str]:
+    """The members of what stands in brackets, each from comma to comma.
+
+    Where a blank follows some commas, those without one stand for thousands if all of them can: (1,000, 2,000); and so
+    where two bounds are left of which one is infinite.
+    """
+    parts, joined = split(middle, ","), split(groups_joined(middle), ",")
+    spaced = all(part[:1].isspace() for part in joined[1:])
+    bounds = len(joined) == 2 and "\\infty" in middle
+    return joined if len(joined) > 1 and (spaced or bounds) else parts
 
 
 def split(text: str, pattern: str) -> list[str]:

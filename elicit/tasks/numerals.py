@@ -1,7 +1,8 @@
 """Numbers as people and models write them, and their exact values.
 
 1,234 and 1 234 and 1{,}234; -$5 and \u22125; 3 1/2 and 3\u00bd and \\frac{7}{2}; 1.5 \u00d7 10^3 and 1e5; 50% and $5
-without their signs. A comma stands for thousands before groups of three digits alone, so 1,2 is no number.
+without their signs. A comma stands for thousands before groups of three digits alone, so 1,2 is no number, and neither
+is 0,100: no group of thousands begins with 0.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u
 
 # What stands between groups of three digits; the same between all groups of a number.
 _GAP = r"(?:,\\!\s?|\{,\}|\\[,;:]|,|[ \u00a0\u2009\u202f]|['\u2019])"
-_DIGITS = rf"(?:\d{{1,3}}(?:(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*)(?!\d)|\d+)"
+_DIGITS = rf"(?:(?!0)\d{{1,3}}(?:(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*)(?!\d)|\d+)"
 _TEN = r"\s?(?:[\u00d7x*\u00b7]|\\times|\\cdot)\s?10\s?"
 _UP = rf"(?:(?:\^|\*\*)\s?(?:\{{\s?[{MINUS}+]?\d+\s?\}}|[{MINUS}+]?\d+)|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)"
 _HALF = "[" + "".join(_HALVES) + "]"
@@ -46,12 +47,19 @@ NUMERAL = re.compile(
 )
 
 
-def groups_joined(text: str) -> str:
-    """The text with its numbers' groups of three digits joined: 1,234 becomes 1234, and 1,2 stays."""
-    return _GROUPED.sub(lambda m: re.sub(r"\D", "", m.group()), text)
+def groups_joined(text: str, commas: Callable[[int], bool] = lambda place: True) -> str:
+    """The text with its numbers' groups of three digits joined: 1,234 becomes 1234, and 1,2 and 0,100 stay.
+
+    Args:
+        text: to join groups in.
+        commas: whether a bare comma may stand for thousands in a number that begins at this character.
+    """
+    return _GROUPED.sub(
+        lambda m: re.sub(r"\D", "", m.group()) if m["gap"] != "," or commas(m.start()) else m.group(), text
+    )
 
 
-_GROUPED = re.compile(rf"(?<![\w.])(?<!\d,)\d{{1,3}}(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*(?!\d)")
+_GROUPED = re.compile(rf"(?<![\w.])(?<!\d,)(?!0)\d{{1,3}}(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*(?!\d)")
 _PLAIN = re.compile(
     r"(?P<sign>[-+]?)(?:(?P<whole>\d+)(?: \+? ?|\+ ?)(?P<over>\d+)/(?P<under>\d+)"  # mixed
     r"|(?P<number>\d+(?:\.\d*)?|\.\d+)(?:e(?P<exponent>[-+]?\d+)|\^(?P<power>-?\d+))?(?:/(?P<divisor>\d+))?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from fractions import Fraction
 from types import FrameType
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from elicit.tasks.answers import KINDS, find_answer
 from elicit.tasks.base import Item
-from elicit.tasks.equality import Form, form_of
+from elicit.tasks.equality import Form, form_of, math_key
 from elicit.tasks.grading import MathGrader, _math_key, grader_for
 from elicit.tasks.numerals import NUMERAL, number_value, worded_value
 
@@ -75,6 +76,19 @@ def test_in_each_form_equality_of_mathematics_is_an_equivalence(said: list[str],
         (r"\frac{1}{2004!}", [r"\frac{1}{2004!}"], [r"\frac{1}{2005!}", "0"]),
         ("x^2 - y^2", ["(x-y)(x+y)"], ["(x-y)^2", "x^2 + y^2"]),
         ("|x|", [r"\left|x\right|"], ["x"]),
+        ("[0,100]", ["[0, 100]", r"\left[0,\ 100\right]"], ["100", "[0,100)", "(0,100)"]),
+        ("(0,125)", ["(0, 125)", "0 < x < 125", "]0, 125["], ["125", "(0,12)"]),
+        ("(3,512)", ["(3, 512)", "x = 3, y = 512", r"\langle 3,512 \rangle"], ["(3512)", "3,512", "3512"]),
+        (r"\{1,125\}", [r"\{125, 1\}", r"\{125,1\}", "{1,125}"], ["1125", r"\{1,25\}"]),
+        ("(5,100,200)", ["(5, 100, 200)"], ["5100200", "(5, 100200)"]),
+        ("((1,125),3)", ["((1, 125), 3)"], ["(1125, 3)"]),
+        (r"(0,100) \cup (200,300)", [r"(200, 300) \cup (0, 100)"], [r"(0,100) \cup (200,301)"]),
+        ("(1000, 2000)", ["(1,000, 2,000)", r"(1{,}000, 2{,}000)"], ["(1, 2)", "(1, 0, 2, 0)"]),
+        ("1234", ["1,234", r"1{,}234", "1,234 cm", r"\frac{2,468}{2}", r"2 \cdot (617)"], ["(1,234)", "1, 234"]),
+        ("1", ["x = 1", "x_1 = 1", r"\text{Area} = 1", "f(2) = 1", "a + b = 1", "x = 3 - 2 = 1", "3^2 - 8 = 1"], []),
+        ("1", [r"\sin A = 1", r"\lim_{x \to 0} \frac{\sin x}{x} = 1", "AB = 1"], ["x^2=1", "2x = 1", "x^2 + y^2 = 1"]),
+        ("0", [], ["x - 1 = 0", "0 = x^2 - 1", r"\theta^2 = 0", r"\sqrt{x} = 0"]),
+        ("(x+1)^2", ["x^2 + 2x + 1 = (x+1)^2"], ["x^2 + 2x + 2 = (x+1)^2"]),
     ],
 )
 def test_what_is_the_same_hangs_on_what_is_asked_for(gold: str, right: list[str], wrong: list[str]) -> None:
@@ -115,8 +129,24 @@ def _in_words(n: int) -> str:
     return f"{_in_words(head)} {name}" + (f" and {_in_words(rest)}" if rest else "")
 
 
+@pytest.mark.parametrize("said", [["[0,100]", "[0, 100]", "100"], [r"\{1,125\}", r"\{125, 1\}", "1125"]])
+def test_votes_go_by_members_of_brackets(said: list[str]) -> None:
+    assert grader_for("math").groups(said) == [0, 0, 2]
+
+
 @pytest.mark.parametrize(
-    "text", ["1,2", "1,5", "\u20ac5,50", "12:30", "20/01/2020", "5.5.5", "2x", "v2", "1/0", "--5", "1 2"]
+    "piece", ["(1,234", "[0,100", "a'", "\\alpha ", "a_1", "f(x)", "(", "\\sin ", "x = ", "1 million "]
+)
+def test_mathematics_without_end_is_read_once(piece: str) -> None:
+    before = time.process_time()
+    for end in ("", "=1", "^2=1"):
+        math_key((piece * 2000)[:1990] + end, Form(), lambda expression, name: None)
+    assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0,100", "000,123", "1,2", "1,5", "\u20ac5,50", "12:30", "20/01/2020", "5.5.5", "2x", "v2", "1/0", "--5", "1 2"],
 )
 def test_what_is_no_number_has_no_value(text: str) -> None:
     assert number_value(text) is None
