@@ -9,7 +9,7 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.reasoning.commitment import CONDITIONS, OWN, Curve, curves, free, summarised
+from elicit.analysis.reasoning.commitment import CONDITIONS, OWN, Curve, _band, curves, free, summarised
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
 from elicit.models import Model
@@ -39,6 +39,17 @@ def test_the_measures_are_those_of_the_curve() -> None:
     np.testing.assert_allclose(found["Spearman"], [0.9486833, 0], atol=1e-6)  # scipy.stats.spearmanr
     np.testing.assert_allclose(found["largest jump"], [3, 0])
     assert curve.jumps_at[0] == 0.5
+
+
+def test_fractions_have_intervals_of_fractions() -> None:
+    match = np.array([[0, 0, 1, 1, 1]] * 6 + [[0, 0, 0, 0, 1]] * 2, dtype=bool)
+    band = _band(match.astype(float), 0)
+    assert band.low is not None and band.high is not None
+    assert band.low[0] == 0 and band.low[2] > 0 and band.high[4] == 1
+    still = Curve(np.ones((8, 3), dtype=bool), np.zeros((8, 3)))
+    area = summarised(dict.fromkeys(CONDITIONS, still))["area over the curve"]
+    assert area["low"] == area["mean"] == area[NULLS[2]]["low"] == 0 < area["high"]
+    assert area[f"beyond {NULLS[2]}"]["low"] < 0
 
 
 def test_a_thought_that_decides_half_way_is_found(model: Model) -> None:

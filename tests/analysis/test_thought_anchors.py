@@ -100,6 +100,9 @@ def test_a_run_end_to_end(tmp_path: Path) -> None:
     assert {row["arm"] for row in result.table} == {"cot-prompt", "direct"}
     assert all(set(row) == set(result.table[0]) for row in result.table)
     assert result.figure.data and len(result.more) == len(result.data["arms"])
+    (drawn,) = (one for one in result.figure.data if one.name == "importance")
+    ends = zip(drawn.x, drawn.error_x.arrayminus, drawn.error_x.array, strict=True)
+    assert all(x >= below and x + above <= 1 + 1e-12 for x, below, above in ends)
 
 
 def test_refusals(model: Model) -> None:

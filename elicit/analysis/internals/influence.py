@@ -55,6 +55,7 @@ PAPER = "2411.12580"
 FACTS, PROCEDURES, SHORT = "facts", "procedures", "procedures, last sentence"
 KINDS = (FACTS, PROCEDURES, SHORT)
 TOP = 0.05  # of the documents
+SHARE = (0.0, 1.0)  # between which fractions lie
 DRAWS = 1000
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnr" for vowel in "aeio"]
 
@@ -286,7 +287,7 @@ def lds(
 
 def concentration(influence: Float[np.ndarray, "queries documents"], top: int) -> Float[np.ndarray, " queries"]:
     """The fraction of the positive influence that the top documents hold; 0 where none is positive."""
-    positive = np.sort(np.clip(influence, 0, None), axis=1)[:, ::-1]
+    positive = np.sort(np.clip(influence.astype(float), 0, None), axis=1)[:, ::-1]
     whole = positive.sum(1)
     share: np.ndarray = np.divide(positive[:, :top].sum(1), whole, out=np.zeros(len(whole)), where=whole > 0)
     return share
@@ -319,8 +320,8 @@ def summarised(
         here = np.array([q.kind == kind for q in asked])
         values[kind] = {"concentration": concentrated[here], "found": (on_top - shuffled)[here]}
         kinds[kind] = {
-            "queries": int(here.sum()), "concentration": _mean(concentrated[here], seed), "random": random,
-            "on top": _mean(on_top[here], seed), "shuffled": float(shuffled[here].mean()),
+            "queries": int(here.sum()), "concentration": _mean(concentrated[here], seed, SHARE), "random": random,
+            "on top": _mean(on_top[here], seed, SHARE), "shuffled": float(shuffled[here].mean()),
             "beyond shuffled": _mean((on_top - shuffled)[here], seed), "lds": _mean(agreed[here], seed),
         }  # fmt: skip
     against = {
@@ -337,8 +338,8 @@ def _holds(text: str, answer: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
 
-def _mean(values: Float[np.ndarray, " n"], seed: int) -> dict[str, float]:
-    interval = bootstrap_mean(values, seed=seed)
+def _mean(values: Float[np.ndarray, " n"], seed: int, bounds: tuple[float, float] = (-1.0, 1.0)) -> dict[str, float]:
+    interval = bootstrap_mean(values, bounds=bounds, seed=seed)
     return {"mean": float(values.mean()), "low": interval.low, "high": interval.high}
 
 

@@ -138,17 +138,18 @@ def summarised(found: dict[str, Curve], *, seed: int = 0) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for measure in MEASURES:
         own = measures[OWN][measure]
-        out[measure] = _mean(own, seed)
+        bounds = (0.0, 1.0) if measure == MEASURES[0] else (-1.0, 1.0)
+        out[measure] = _mean(own, seed, bounds)
         for null in CONDITIONS[1:]:
-            out[measure][null] = _mean(measures[null][measure], seed)
+            out[measure][null] = _mean(measures[null][measure], seed, bounds)
             out[measure][f"beyond {null}"] = _mean(own - measures[null][measure], seed)
     out["answers before thinking"] = float(found[OWN].match.all(1).mean())
     out["jumps at"] = float(np.median(found[OWN].jumps_at))
     return out
 
 
-def _mean(values: Float[np.ndarray, " items"], seed: int) -> dict[str, Any]:
-    low, high = bootstrap_mean(values, seed=seed).pair
+def _mean(values: Float[np.ndarray, " items"], seed: int, bounds: tuple[float, float] = (-1.0, 1.0)) -> dict[str, Any]:
+    low, high = bootstrap_mean(values, bounds=bounds, seed=seed).pair
     return {"mean": float(values.mean()), "low": low, "high": high}
 
 
@@ -209,7 +210,7 @@ def analyse(
 
 
 def _band(values: Float[np.ndarray, "items cuts"], seed: int) -> Band:
-    ends = [bootstrap_mean(column, seed=seed, resamples=2000) for column in values.T]
+    ends = [bootstrap_mean(column, bounds=(0.0, 1.0), seed=seed, resamples=2000) for column in values.T]
     return Band(values.mean(0).tolist(), [end.low for end in ends], [end.high for end in ends])
 
 

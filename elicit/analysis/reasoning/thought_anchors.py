@@ -225,7 +225,7 @@ def analyse(
         "A sentence of no importance may still hold what is needed: without it the handle may say the same again, here "
         "or later. And one that decides the answer need not be the reason for it.",
     ]
-    means = [_mean([one.importance for one in some], some, seed) for *_, some in rows]
+    means = [_mean([one.importance for one in some], some, seed, (0.0, 1.0)) for *_, some in rows]
     figure = dot_plot(
         [f"{name}: {place}" for name, place, _ in rows],
         {"importance": [Dot(value, *interval.pair) for value, interval in means]},
@@ -243,10 +243,12 @@ def _by_place(found: Sequence[Anchor]) -> list[tuple[str, list[Anchor]]]:
     return [("all", list(found)), *((place, some) for place, some in parts if some)]
 
 
-def _mean(values: Sequence[float], found: Sequence[Anchor], seed: int) -> tuple[float, Interval]:
+def _mean(
+    values: Sequence[float], found: Sequence[Anchor], seed: int, bounds: tuple[float, float] = (-1.0, 1.0)
+) -> tuple[float, Interval]:
     """A mean over sentences with its interval over questions."""
     whose = np.array([one.item for one in found])
-    return float(np.mean(values)), bootstrap_mean(np.array(values), whose, seed=seed)
+    return float(np.mean(values)), bootstrap_mean(np.array(values), whose, bounds=bounds, seed=seed)
 
 
 def _row(arm: str, place: str, found: Sequence[Anchor], seed: int) -> dict[str, Any]:
