@@ -13,10 +13,12 @@ import torch
 from elicit import evaluate
 from elicit.elicited import Elicited
 from elicit.methods import sae_steer
+from elicit.methods.sae_steer import pipeline
 from elicit.methods.sae_steer.causal_filter import Candidate
-from elicit.methods.sae_steer.contrast import answered, read_contrast
+from elicit.methods.sae_steer.contrast import Text, answered, read_contrast
 from elicit.methods.sae_steer.falsification import falsify, strongest_tokens, verdict
 from elicit.methods.sae_steer.feature_card import card_page, contexts, written
+from elicit.methods.sae_steer.options import Search
 from elicit.models import Model, Prompt
 from elicit.models.prompts import THINK
 from elicit.tasks import load_task
@@ -182,6 +184,8 @@ def test_ways_to_search_and_to_push(tiny: Model, task: Task, sae: str, here: Pat
     ({"feature": 64}, "the SAE has 64, give 0 to 63"),
     ({"strengths": "1,x"}, "give numbers like 1,2,4"),
     ({"strengths": "0,1"}, "without 0"),
+    ({"strengths": "1,1.0000001"}, "give distinct ones"),
+    ({"when": "steps:3, steps:3"}, "give each time once"),
     ({"strengths": "1e30"}, "NaN or infinite"),
     ({"when": "first"}, "unknown when"),
     ({"find": "contrats"}, "did you mean contrast"),
@@ -196,6 +200,28 @@ def test_ways_to_search_and_to_push(tiny: Model, task: Task, sae: str, here: Pat
 def test_what_is_refused(tiny: Model, task: Task, sae: str, here: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         steered(tiny, task, sae, **options)
+
+
+def test_strengths_that_kl_makes_equal_are_refused(
+    tiny: Model, task: Task, sae: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Search, "strengths_of", lambda *_: {2.0: 0.1, 2.0000001: 0.2})
+    with pytest.raises(UserError, match=r"strengths .* were given; give distinct ones"):
+        steered(tiny, task, sae, kl="0.1,0.2")
+    assert not (here / "runs").exists()
+
+
+def test_answers_without_a_first_token_are_not_contrasted_at_it(
+    tiny: Model, task: Task, sae: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ending(*given: Any) -> list[Text]:
+        first, *others = answered(*given)
+        return [first if given[3] > 1 else replace(first, ids=first.ids[: first.prompt]), *others]
+
+    monkeypatch.setattr(pipeline, "answered", ending)
+    with pytest.raises(UserError, match="1 of 6 answers without the instruction are too short for step 1"):
+        steered(tiny, task, sae, step=1)
+    steered(tiny, task, sae, step=0)
 
 
 def test_saes_that_are_refused(tiny: Model, task: Task, tmp_path: Path, here: Path) -> None:

@@ -21,7 +21,13 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.methods import vector_transfer
 from elicit.methods.vector_transfer.behaviour_rates import rates as measure_rates
-from elicit.methods.vector_transfer.gate_fitting import cross_model_difference, distil, greedy_along, token_labels
+from elicit.methods.vector_transfer.gate_fitting import (
+    _held_out,
+    cross_model_difference,
+    distil,
+    greedy_along,
+    token_labels,
+)
 from elicit.methods.vector_transfer.pipeline import STAGES, _check_traces
 from elicit.methods.vector_transfer.reasoning_traces import (
     ReasoningTraces,
@@ -247,6 +253,9 @@ def test_token_labels_find_planted_categories() -> None:
     assert float((probe.labels(x) == labels[sentence]).float().mean()) > 0.9
     with pytest.raises(UserError, match="one category"):
         token_labels(read, torch.zeros(60, dtype=torch.long), 0)
+    held = int(read.text[_held_out(read.text, 0)][0])
+    with pytest.raises(UserError, match="but those of held-out texts are of one category; give more questions"):
+        token_labels(read, (torch.arange(60) // 3 == held).long(), 0)
 
 
 def test_the_distilled_gate_fires_where_the_models_part(tiny: Model, partner: Model, task: Task) -> None:

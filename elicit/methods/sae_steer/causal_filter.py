@@ -140,6 +140,9 @@ def choose(
     """Steer every candidate at each of its strengths and at every time on the dev items; the most accurate wins.
 
     Of equals the one that says less wins, then the weaker intervention, then the better score. One resumable run.
+
+    Raises:
+        UserError: a time twice, or strengths of one candidate that are the same to six digits.
     """
     base = Elicited(model, UNSTEERED, prompt, Greedy(max_new_tokens))
     arms: dict[str, Elicited] = {}
@@ -151,6 +154,9 @@ def choose(
                 plan = (one.intervention(strength, unit=unit, change=change, when=When.parse(when)),)
                 arms[f"{one.name} × {strength:g} {when}"] = replace(base, method="sae-search", interventions=plan)
                 made.append((one, when, strength))
+    if len(arms) < len(made):
+        given = {name: [f"{x:g}" for x in some] for name, some in strengths.items()}
+        raise UserError(f"times {list(whens)} and strengths {given} were given; give distinct ones")
     run = evaluate(base, dev, against=arms, out=out, seed=seed, progress=progress)
     for (one, when, strength), name in zip(made, arms, strict=True):
         found = {"layer": one.sae.site.layer, "feature": one.index, "score": one.score, "when": when}

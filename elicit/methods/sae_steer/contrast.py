@@ -71,6 +71,13 @@ def answered(
     return out
 
 
+def check_step(texts: Sequence[Text], step: int, what: str = "answers") -> None:
+    """Refuse texts of which any ends before a step, as an answer without a token ends before its first one."""
+    short = sum(len(text.ids) <= text.prompt + step - 1 for text in texts)
+    if short:
+        raise UserError(f"{short} of {len(texts)} {what} are too short for step {step}; contrast at step 0")
+
+
 def read_contrast(
     model: Model, thoughts: Sequence[Text], plain: Sequence[Sequence[int]], sites: Sequence[Site], *, step: int = 0
 ) -> dict[Site, ContrastActivations]:
@@ -79,7 +86,8 @@ def read_contrast(
     Args:
         model: the model.
         thoughts: prompts with the instruction, answered.
-        plain: the same questions without it, as token ids; with `step=1` each ends in the first token of its answer.
+        plain: the same questions without it, as token ids; with `step=1` each ends in the first token of its answer
+            (`check_step` refuses those that have none).
         sites: where to read.
         step: at which step the two are contrasted: 0 is the last prompt token, 1 the first generated one.
 
@@ -87,9 +95,7 @@ def read_contrast(
         UserError: texts without that step.
     """
     lengths = [text.prompt for text in thoughts]
-    short = sum(len(text.ids) <= text.prompt + step - 1 for text in thoughts)
-    if short:
-        raise UserError(f"{short} of {len(thoughts)} answers are too short for step {step}; contrast at step 0")
+    check_step(thoughts, step)
     acts = capture(model.lm, [text.ids for text in thoughts], sites, lengths=lengths)
     before = capture(model.lm, plain, sites, lengths=[len(p) - step for p in plain], steps=(step, step + 1))
     assert acts is not None and before is not None

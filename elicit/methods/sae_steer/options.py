@@ -58,7 +58,7 @@ class Search:
             out = [float(part) for part in self.strengths.split(",")]
         except ValueError as error:
             raise UserError(f"strengths {self.strengths!r} were given; give numbers like 1,2,4") from error
-        if 0 in out or len(set(out)) < len(out):
+        if 0 in out or len({f"{x:g}" for x in out}) < len(out):
             raise UserError(f"strengths {self.strengths!r} were given; give distinct ones, without 0")
         return out
 
@@ -78,6 +78,8 @@ class Search:
         out = [part.strip() for part in self.when.split(",")]
         for one in out:
             When.parse(one)
+        if len(set(out)) < len(out):
+            raise UserError(f"when = {self.when!r} was given; give each time once")
         return out
 
     def vocabulary(self) -> Sequence[str]:

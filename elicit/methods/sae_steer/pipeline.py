@@ -14,7 +14,7 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.side_effects import plain_texts
 from elicit.methods.sae_steer.causal_filter import Candidate, candidates, choose
-from elicit.methods.sae_steer.contrast import ContrastActivations, Text, answered, read_contrast
+from elicit.methods.sae_steer.contrast import ContrastActivations, Text, answered, check_step, read_contrast
 from elicit.methods.sae_steer.falsification import IRRELEVANT, falsify
 from elicit.methods.sae_steer.options import Search
 from elicit.models import zoo
@@ -96,7 +96,8 @@ def search_data(
     """Load, read, and refuse what does not fit; `kept` is returned where it is of the same inputs.
 
     Raises:
-        UserError: an SAE that does not describe the model where it is steered; no fit items.
+        UserError: an SAE that does not describe the model where it is steered; no fit items; an answer that ends before
+            the step, with the instruction or without.
     """
     saes = load_saes(options.sae, model)
     some = items.task.split("fit")[: options.read]
@@ -107,6 +108,7 @@ def search_data(
     if made is None or made.of != of:
         thoughts = answered(model, some, prompt.asked(options.instruction), options.max_new_tokens, progress)
         direct = answered(model, some, prompt, 1)
+        check_step(direct, options.step, "answers without the instruction")
         plain = [text.ids[: text.prompt + options.step] for text in direct]
         by_site = read_contrast(model, thoughts, plain, [sae.site for sae in saes], step=options.step)
         made = SearchData(of, saes, by_site, thoughts, direct, prompt)

@@ -39,12 +39,14 @@ def token_labels(
     """Fit `TokenLabels`; and its accuracy on held-out texts beside the most frequent category's.
 
     Raises:
-        UserError: one category alone.
+        UserError: one category alone, in all texts or in those that are not held out.
     """
     wanted = labels.numpy()[read.sentence]
     if len(np.unique(wanted)) < 2:
         raise UserError("all sentences are of one category; look for more categories, or give more questions")
     held = _held_out(read.text, seed)
+    if len(np.unique(wanted[~held])) < 2:
+        raise UserError("all sentences but those of held-out texts are of one category; give more questions (read=…)")
     probe = _logistic(read.x[~held], wanted[~held])
     right = float((probe.labels(read.x[held]).numpy() == wanted[held]).mean())
     often = float(np.bincount(wanted[held]).max() / held.sum())
