@@ -37,6 +37,7 @@ def layer_sweep(
     references: Mapping[str, float] | None = None,
     layers: Sequence[str] | None = None,
     title: str = "",
+    x: str = "",
     y: str = "",
     log: bool = False,
     height: int = 420,
@@ -49,6 +50,7 @@ def layer_sweep(
             where each has its own, else grey.
         references: levels that do not depend on the layer.
         layers: names of the layers; 0, 1, … unless given.
+        x: what stands in the place of layers, if anything.
         title, y: what is shown and its unit.
         log: a logarithmic y axis.
 
@@ -65,8 +67,9 @@ def layer_sweep(
     names = [label(one) for one in layers] if layers is not None else [str(n) for n in range(count)]
     if len(names) != count:
         raise UserError(f"{len(names)} names were given for {count} layers; give one each")
+    places = [f"{name} ({label(x)})" if x else f"layer {name}" for name in names]
     figure = go.Figure()
-    x = list(range(count))
+    at = list(range(count))
     tones = [COLOURS[i % len(COLOURS)] for i in range(len(values))]
     own = len(values) > 1 and len(nulls) == len(values)
     drawn = [(n, b, tone if own else MUTED, "dash") for (n, b), tone in zip(nulls.items(), tones, strict=False)]
@@ -74,7 +77,7 @@ def layer_sweep(
     for name, band, colour, _ in drawn:
         if band.low is not None and band.high is not None:
             figure.add_scatter(
-                x=[*x, *reversed(x)],
+                x=[*at, *reversed(at)],
                 y=[*band.high, *reversed(band.low)],
                 fill="toself",
                 fillcolor=_faint(colour),
@@ -88,7 +91,7 @@ def layer_sweep(
             ""
         ] * count
         figure.add_scatter(
-            x=x,
+            x=at,
             y=list(band.value),
             name=label(name),
             legendgroup=name,
@@ -96,7 +99,7 @@ def layer_sweep(
             line={"color": colour, "width": 2 if dash == "solid" else 1.3, "dash": dash},
             marker={"size": 5 if dash == "solid" else 1},
             hovertext=[
-                f"{label(name)}<br>layer {n}: {v:.3g}{i}" for n, v, i in zip(names, band.value, limits, strict=True)
+                f"{label(name)}<br>{place}: {v:.3g}{i}" for place, v, i in zip(places, band.value, limits, strict=True)
             ],
             hoverinfo="text",
         )
@@ -111,10 +114,14 @@ def layer_sweep(
             hoverinfo="text",
         )
     step = max(1, -(-count // 16))
-    ticks = [n for n in x if n % step == 0 or n == 0]
+    ticks = [n for n in at if n % step == 0 or n == 0]
     figure = styled(figure, height=height)
     figure.update_xaxes(
-        title="layer", tickvals=ticks, ticktext=[names[n] for n in ticks], range=[-0.5, count - 0.5], zeroline=False
+        title=label(x) or "layer",
+        tickvals=ticks,
+        ticktext=[names[n] for n in ticks],
+        range=[-0.5, count - 0.5],
+        zeroline=False,
     )
     figure.update_yaxes(title=y, type="log" if log else "linear")
     figure.update_layout(title=label(title), legend={"orientation": "h", "y": -0.22, "x": 0})

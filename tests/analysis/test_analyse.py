@@ -44,6 +44,8 @@ def elicit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
         (("activation-pca", "--task", TASK, "--limit", "8", "--layer", "9"), ("layer 9", "give 0 to 3")),
         (("activation-pca", "--task", TASK, "--limit", "3"), ("limit of 3", "at least 8")),
         (("layer-sweep", "--task", TASK, "--point", "resid"), ("unknown hook point 'resid'",)),
+        (("layer-sweep", "--task", TASK, "--point", "pattern"), ("no vector a token", "resid_post")),
+        (("activation-pca", "--task", TASK, "--layer", "1", "--point", "pattern"), ("no vector a token",)),
         (("layer-sweep", "--task", "nowhere.jsonl"), ("no task file",)),
         (("layer-sweep", "--task", TASK, "--prompt", "chat"), ("needs a chat template",)),
     ],

@@ -155,6 +155,12 @@ def test_distributions_beside_longer_texts_are_each_texts_own(tmp_path: Path) ->
         np.testing.assert_allclose(found["base", "one"]["KL"][n], one["base", "one"]["KL"][0], rtol=1e-3)
 
 
+def test_no_tokens_to_read_is_one_line(runs: Mapping[str, Run]) -> None:
+    for tokens in (0, -3):
+        with pytest.raises(UserError, match=f"^tokens = {tokens} was given; give at least 1, of each.*$"):
+            shifts(list(runs.values()), tokens=tokens)
+
+
 def test_the_same_token_is_held_against_what_the_base_has_left() -> None:
     base = torch.tensor([[0.5, 0.3, 0.1, 0.1]]).log()
     one, other = torch.tensor([[0.1, 0.7, 0.1, 0.1]]).log(), torch.tensor([[0.2, 0.6, 0.1, 0.1]]).log()

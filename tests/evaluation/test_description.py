@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from elicit.analysis import analyse
+from elicit.analysis.behaviour.bits_to_elicit import Point, figure_of
 from elicit.decoding import decoders
 from elicit.decoding.decoders import (
     DECODERS,
@@ -39,7 +40,9 @@ from elicit.models import Model
 from elicit.models.prompts import BOXED, THINK, Prompt
 from elicit.report import compare_runs, head_of, rows_of
 from probes.description import Described, number, one_of, total, whole_number
+from probes.dots import Dot
 from probes.errors import UserError
+from probes.inert import label
 from probes.sites import STREAM, Site
 from steering.adapters import Adapter
 from steering.directions import Direction
@@ -147,6 +150,11 @@ def test_runs_comparisons_and_the_analysis_have_the_bits(tiny: Model, tmp_path: 
     found = analyse("bits-to-elicit", [run])
     assert next(row["arm"] for row in found.table) == "direct"
     assert {one["arm"]: one["bits"] for one in found.data["arms"]} == pytest.approx(expected)
+    drawn = {one.name: one for one in found.figure.data}
+    assert drawn["direct"].x == (1.0,) and "<br>0.0 bits, " in drawn["direct"].hovertext
+    assert "fewer than 1 stand at 1" in found.figure.layout.xaxis.title.text
+    hostile = figure_of([Point("<b>$x$", 0.0, 0.5, "", "reached")], [Dot(0.5, 0.4, 0.6)], 0.5)
+    assert hostile.data[0].name == label("<b>$x$") != "<b>$x$"
     assert all(one["verdict"] in ("reached", "undecided", "not reached") for one in found.data["arms"])
     with pytest.raises(UserError, match="share = 2"):
         analyse("bits-to-elicit", [run], share=2.0)

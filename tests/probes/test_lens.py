@@ -101,6 +101,10 @@ def test_sweep() -> None:
     assert [t.name for t in figure.data if t.name] == ["null", "a", "b", "chance"]
     assert list(figure.layout.xaxis.ticktext) == ["embedding", "0"]
     assert figure.data[1].y == (0.2, 0.6, 0.4, 0.0)  # the band of `a`, there and back
+    assert figure.data[3].hovertext[1] == "a<br>layer 0: 0.5 [0.4, 0.6]" and figure.layout.xaxis.title.text == "layer"
+    parts = layer_sweep({"a": Band([0.1, 0.5])}, layers=["0%", "100%"], x="part that was read")
+    assert parts.data[0].hovertext[1] == "a<br>100% (part that was read): 0.5"
+    assert parts.layout.xaxis.title.text == "part that was read"
     for bad in ({}, {"a": Band([1.0]), "b": Band([1.0, 2.0])}):
         with pytest.raises(UserError, match="all of one length"):
             layer_sweep(bad)

@@ -25,6 +25,7 @@ from probes.description import REACHED, bits_to_reach
 from probes.dots import Dot, whiskers
 from probes.errors import UserError
 from probes.figures import MUTED, styled
+from probes.inert import label
 from probes.statistics import Interval, proportion_interval
 
 NAME = "bits-to-elicit"
@@ -94,11 +95,13 @@ def figure_of(points: Sequence[Point], dots: Sequence[Dot], level: float) -> go.
     figure = go.Figure()
     for point, dot in zip(points, dots, strict=True):
         if point.bits is not None:
+            name = label(point.arm)
             figure.add_scatter(
-                x=[max(1.0, point.bits)], y=[dot.value], name=point.arm, mode="markers", error_y=whiskers([dot])
-            )
+                x=[max(1.0, point.bits)], y=[dot.value], name=name, mode="markers", error_y=whiskers([dot]),
+                hovertext=f"{name}<br>{point.bits:,.1f} bits, accuracy {dot.value:.3f}", hoverinfo="text",
+            )  # fmt: skip
     figure.add_hline(y=level, line_dash="dot", line_color=MUTED)
-    figure.update_xaxes(title="bits that say what was done", type="log")
+    figure.update_xaxes(title="bits that say what was done; fewer than 1 stand at 1", type="log")
     figure.update_yaxes(title="accuracy", range=[0, 1])
     return styled(figure)
 

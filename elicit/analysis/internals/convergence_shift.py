@@ -77,8 +77,10 @@ def shifts(
         seed: of nulls, halves and bootstrap.
 
     Raises:
-        UserError: runs that do not go together, no such reference arm, no mechanism to compare.
+        UserError: runs that do not go together, no such reference arm, no mechanism to compare, no tokens to read.
     """
+    if tokens < 1:
+        raise UserError(f"tokens = {tokens} was given; give at least 1, of each answer's beginning")
     every = arms_of(runs)
     arms = [arm for arm in every if arm.key == arm.run.metrics["method"] and arm.key != reference]
     items = questions(every, limit)
@@ -259,9 +261,7 @@ def _parts_figure(found: dict[str, Any], seed: int) -> Any:
     }  # fmt: skip
     told |= {f"{name}: −log p of its tokens": some["−log p"] for name, some in found["chosen"].items()}
     bands = {name: _band(values, seed) for name, values in told.items()}
-    figure = layer_sweep(bands, layers=SEGMENTS, title="Next tokens against the base", y="nats")
-    figure.update_xaxes(title="part of the answer")
-    return figure
+    return layer_sweep(bands, layers=SEGMENTS, title="Next tokens against the base", x="part of the answer", y="nats")
 
 
 def _band(values: Float[np.ndarray, "items parts"], seed: int) -> Band:

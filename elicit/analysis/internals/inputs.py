@@ -17,7 +17,7 @@ from probes.capture import capture
 from probes.encoding import encoded
 from probes.errors import UserError
 from probes.offsets import decoded
-from probes.sites import Site
+from probes.sites import STREAM, Site
 
 
 def token_ids(model: Model, text: str) -> list[int]:
@@ -94,7 +94,13 @@ def items_of(task: str, split: str, limit: int) -> Sequence[Item]:
 def last_activations(
     model: Model, prompts: Sequence[Sequence[int]], sites: Sequence[Site]
 ) -> dict[Site, Float[Tensor, "prompts d_model"]]:
-    """Activations at each prompt's last token, fp32 on the CPU."""
+    """Activations at each prompt's last token, fp32 on the CPU.
+
+    Raises:
+        UserError: a prompt longer than the model's positions, a site that has no vector a token.
+    """
+    if any(site.point not in STREAM for site in sites):
+        raise UserError(f"point = 'pattern' was given, which has no vector a token; give one of {', '.join(STREAM)}")
     for ids in prompts:
         _check_length(model, len(ids))
     acts = capture(model.lm, prompts, sites, last=1, dtype=torch.float32)

@@ -221,6 +221,7 @@ def _figure(name: str, bands: dict[str, Band]) -> Any:
         nulls={"null: filler": bands[NULLS[2]]},
         layers=[f"{100 * n // (count - 1)}%" for n in range(count)],
         title=f"{name}: when the answer is there",
+        x="part of the thought that was read",
         y="early answer is the final one",
     )
     figure.add_scatter(
@@ -231,7 +232,6 @@ def _figure(name: str, bands: dict[str, Band]) -> Any:
         x=[n * (count - 1) / FREE for n in range(FREE + 1)], y=list(bands["free"].value), name="continued freely",
         mode="markers+lines", line={"color": "#2f855a"},
     )  # fmt: skip
-    figure.update_xaxes(title="part of the thought that was read")
     figure.update_yaxes(range=[-0.04, 1.04])
     return figure
 
