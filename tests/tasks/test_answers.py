@@ -56,9 +56,56 @@ def test_other_kinds(text: str, kind: str, expected: str | None) -> None:
     assert (found.text if found else None) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is C or D.", None),
+        ("The answer is C, or D.", None),
+        ("The answer is C and D.", None),
+        ("The answer is option C or option D.", None),
+        ("The answer is **C** or **D**.", None),
+        (r"\boxed{C \text{ or } D}", None),
+        ("I'd go with C or maybe D", None),
+        ("A is correct and B is correct.", None),
+        ("The answer is B, I think.", "B"),
+        ("The answer is C, A is wrong", "C"),
+        ("The answer is C and D is wrong.", "C"),
+        ("(A) is incorrect. (B) is correct.", "B"),
+        ("(A) is wrong, (B) is right", "B"),
+        ("Looking at the options, (A) is false, (C) is the correct answer, and (D) is false.", "C"),
+        ("(A) is too small. (B) fits.", "B"),
+        ("(A) is too small.\n(B) fits.\n(C) is too large.", "B"),
+        ("Since (A) and (D) fail, we are left with (C); (B) isn't it.", "C"),
+        ("(A), (B) and (D) are wrong, so (C)", "C"),
+        ("Answer: (A) is incorrect. (B) is correct.", "B"),
+        ("Option B is wrong.", None),
+        ("It cannot be A.", None),
+        ("We rule out (A) and (B). That leaves (C).", "C"),
+    ],
+)
+def test_of_options_one_is_chosen_and_none_that_is_called_wrong(text: str, expected: str | None) -> None:
+    found = find_answer(text, "option")
+    assert (found.text if found else None) == expected
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "piece", ["Answer: ", "答案：", "The answer is ", "<answer>", "( ", "(   ", "\\(", "\\[ ", "\\boxed{"]
+    "piece",
+    [
+        "A, ",
+        "(A) is wrong. ",
+        "1 million ",
+        "2^3 = ",
+        "Answer: ",
+        "答案：",
+        "The answer is ",
+        "<answer>",
+        "( ",
+        "(   ",
+        "\\(",
+        "\\[ ",
+        "\\boxed{",
+    ],
 )
 def test_a_response_that_is_caught_in_a_loop_is_read_once(piece: str, kind: Kind) -> None:
     """It took minutes: each beginning was read up to the end."""
