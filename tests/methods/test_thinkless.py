@@ -94,6 +94,13 @@ def test_it_is_fitted_resumed_saved_and_compared(talker: Model, task: Task, here
     assert set(others) == gates | named and len(others) == thinkless.BESIDE
     assert all(others[name].adapter == handle.adapter for name in gates)
     assert others["plain GRPO"].options["settings"].get("control_weight") is None
+    bits = {
+        name: sum(part["bits"] for part in one.options["signal"])
+        for name, one in {"": handle, **others}.items()
+        if one.adapter
+    }
+    assert 0 < bits["warm-up alone"] <= min(bits.values()) and {bits[name] for name in gates} == {bits[""]}
+    assert bits[""] - bits["warm-up alone"] == pytest.approx(found["summary"]["bits of reward"])
     assert len({h.adapter.sha256 for h in (handle, others["plain GRPO"], others["warm-up alone"]) if h.adapter}) == 3
     again = thinkless.controls(loaded, task.solved)  # what the fit kept is not in the bundle, and is made again
     assert {n: h.decode_key for n, h in again.items()} == {n: h.decode_key for n, h in others.items()}

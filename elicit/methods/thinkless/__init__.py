@@ -35,6 +35,7 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.engine import check_training
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
+from elicit.evaluation.description import SIGNAL, base_of, of_rewards, signal
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
 from elicit.methods.base import Work, check_own, minutes_elsewhere
@@ -52,6 +53,7 @@ from elicit.training.recipe import Recipe
 from elicit.training.rl.curve import columns, summary
 from elicit.training.rl.loop import train
 from elicit.training.rl.settings import Settings
+from probes.description import Part, one_of
 from probes.errors import UserError, unknown
 
 NAME = "thinkless"
@@ -278,8 +280,25 @@ def _fitted(
             "held out": bool(dev),
         },
         SEEN: seen(some, measured),
+        **_told(model, put, items, some, asked.warm_steps, summary(made.curve)),
     }
     return Elicited(model, name, put, Greedy(max_new_tokens), adapter=made.adapter, options=options, fitted=warmed)
+
+
+def _told(
+    model: Model, put: Prompt, items: Items, some: Items, warm_steps: int, rewarded: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The options of an arm that hold what its training was told: the control tokens, the two instructions after which
+    the base itself gave what the warm-up learns, the questions, and the rewards; nothing where these were not counted.
+    """
+    among = len(items.task.solved)
+    told = signal("questions", len(some) * one_of(among))
+    if rewarded is not None and not (told := of_rewards(rewarded, len(some), among)):
+        return {}
+    base, asks = base_of(model), answering(model, put, 1).values() if warm_steps else ()
+    parts = [Part("control tokens", 2 * one_of(model.choices))]
+    parts += [part for one in asks for part in one.prompt.description(base)]
+    return {SIGNAL: [part._asdict() for part in parts] + told}
 
 
 def work(model: Model, items: Items, options: Mapping[str, Any]) -> Work:
@@ -330,9 +349,12 @@ def controls(
         grpo = replace(asked, objective="grpo")
         out[PLAIN] = _fitted(PLAIN, model, items, progress, other, grpo, options["prompt"], limit, tokens, warmed)
     if warmed is not None:
-        out[WARM] = replace(handle, method=WARM, adapter=warmed.adapter, options={}, fitted=None)
+        some = _trained_on(items, asked.questions)
+        told = _told(model, handle.prompt, items, some, asked.warm_steps, None)
+        out[WARM] = replace(handle, method=WARM, adapter=warmed.adapter, options=told, fitted=None)
+    told = {SIGNAL: options[SIGNAL]} if SIGNAL in options else {}
     for name, decoder in gates(tokens, found["rate"], found["threshold"], limit, seed).items():
-        out[name] = replace(handle, method=name, decoder=decoder, options={}, fitted=None)
+        out[name] = replace(handle, method=name, decoder=decoder, options=told, fitted=None)
     return out | at_budget(handle, items, seed)
 
 
