@@ -150,7 +150,7 @@ def _row(name: str, run: Run, direct: Run, seed: int) -> dict[str, Any]:
     return {
         "arm": name, "right [95%]": with_interval(arm["accuracy"], arm["interval"]),
         "gain over direct [95%]": points(*gain), "tokens": f"{arm['tokens_per_item']:.0f}",
-        "the example's answer": "–" if found is None else f"{copied(run).mean():.0%}",
+        "the example's answer": "–" if found is None else f"{own_answers(run).mean():.0%}",
         "last reward": "–" if found is None else f"{found['summary']['last reward']:.2f}",
     }  # fmt: skip
 
