@@ -23,8 +23,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+from elicit.tasks.numerals import DIGITS
 from elicit.tasks.numerals import LONGEST as LONGEST
-from elicit.tasks.numerals import NUMERAL
 from elicit.tasks.numerals import expression_value as expression_value
 from elicit.tasks.numerals import number_value as number_value
 from elicit.tasks.read_maths import last_math, math
@@ -57,7 +57,7 @@ FOUND_BY = (
 def find_answer(text: str, kind: Kind) -> Answer | None:
     """The answer of this kind that the text gives, or None."""
     if kind == "last-number":
-        found = last_match(NUMERAL, text)
+        found = last_match(DIGITS, text)
         return Answer(found.group(), *found.span(), "last number") if found else None
     view = said(text, programs=kind in ("text", "code", "whole"))
     if not view.strip():

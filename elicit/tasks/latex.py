@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from elicit.tasks.numerals import MINUS, RAISED, groups_joined
+from elicit.tasks.numerals import MINUS, RAISED, groups_joined, multiplied
 
 _WORD = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname\*?|rm|bf)\s?\{([^{}]*)\}")
 _SIGNS = {
@@ -56,7 +56,7 @@ def undressed(text: str) -> str:
     plain = _WORD.sub("\x02\\1\x03", _WORD.sub("\x02\\1\x03", plain))
     plain = re.sub(r"\x02([eidxyzn])\x03", r"\1", plain)  # upright constants and variables
     plain = " ".join(plain.split()).rstrip(".,;: ")
-    return re.sub(r"^\x02([^\x02\x03]*)\x03$", r"\1", plain).strip()
+    return multiplied(re.sub(r"^\x02([^\x02\x03]*)\x03$", r"\1", plain).strip())
 
 
 _OPEN = {"(": "(", "[": "[", "\\{": "{", "]": "("}  # ]0, 1[ is (0, 1)

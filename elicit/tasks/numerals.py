@@ -2,7 +2,7 @@
 
 1,234 and 1 234 and 1{,}234; -$5 and \u22125; 3 1/2 and 3\u00bd and \\frac{7}{2}; 1.5 \u00d7 10^3 and 1e5; 50% and $5
 without their signs. A comma stands for thousands before groups of three digits alone, so 1,2 is no number, and neither
-is 0,100: no group of thousands begins with 0.
+is 0,100: no group of thousands begins with 0. A word that multiplies counts: 1.5 million, 2 dozen.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
+from math import prod
 
 LONGEST = 500  # characters of a number: what is longer is compared as text (Python reads no more than 4,300 digits)
 LARGEST_POWER = 4_000  # bits of a power that is worked out here
@@ -41,10 +42,44 @@ _WHOLE = (
 )
 _SIGN = rf"(?:(?<![\d)\]}}%{_HALF[1:-1]}])[{MINUS}+](?=[$\u20ac\u00a3\\.\d{_HALF[1:-1]}])|(?<!\d )(?:minus|negative) )"
 MONEY = r"(?:\\?\$|[\u20ac\u00a3\u00a5])\s?"
+SCALES = {
+    "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+}  # fmt: skip
+_TIMES = r"(?i:hundred|thousand|millions?|billions?|trillions?|dozens?)(?![A-Za-z])"
+_SCALE = (
+    rf"(?:(?:[ \u00a0~-]|\\[ ,;:])?\s?(?:\\(?:text|textrm|mathrm|mbox)\s?\{{\s?{_TIMES}(?:\s?\}})?|{_TIMES})){{1,2}}"
+)
+_SCALED = re.compile(rf"(?P<scale>{_SCALE})[\s.*_`$]*(?:\\[)\]])?$")
+# In mathematics whose words stand between the characters 2 and 3 (see `elicit.tasks.latex.undressed`).
+_SCALED_WORD = re.compile(
+    rf"(?<![\w.^_/])(?P<number>{_WHOLE})[\s-]?(?P<begun>\s?\x02\s?)?(?P<scale>{_TIMES}(?:\s{_TIMES})?)(?P<ended>\s?\x03)?"
+)
 # A number does not begin inside a word, a number, a power, an index, a time or a date, and does not end in one.
-NUMERAL = re.compile(
+DIGITS = re.compile(
     rf"(?<![\w.^_/])(?<!\d:)(?<![\^_]\{{)(?<![\^_][{MINUS}])(?:{_SIGN}(?:{MONEY})?)?{_WHOLE}(?!:\d)(?!/\d)(?!\.\d)"
 )
+NUMERAL = re.compile(rf"{DIGITS.pattern}(?:{_SCALE})?")  # with the word that multiplies it
+
+
+def _factor(scale: str) -> int:
+    """What words multiply by."""
+    return prod(SCALES[word.lower().removesuffix("s")] for word in re.findall(_TIMES, scale))
+
+
+def multiplied(plain: str) -> str:
+    """Mathematics with 1.5 million as 1500000, whatever is counted."""
+    return _SCALED_WORD.sub(_multiplied, plain)
+
+
+def _multiplied(found: re.Match[str]) -> str:
+    value = number_value(found["number"])
+    if value is None:
+        return found.group()
+    value *= _factor(found["scale"])
+    written = str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    if found["begun"] and not found["ended"]:
+        return f"{written} \x02"
+    return written if found["begun"] else written + (found["ended"] or "")
 
 
 def groups_joined(text: str, commas: Callable[[int], bool] = lambda place: True) -> str:
@@ -75,6 +110,10 @@ def number_value(text: str | None) -> Fraction | None:
     """
     if text is None or len(text) > 2 * LONGEST:
         return None
+    scaled = _SCALED.search(text)
+    if scaled:
+        counted = number_value(text[: scaled.start()])
+        return None if counted is None else counted * _factor(scaled["scale"])
     plain = _unmarked(text)
     repeated = re.fullmatch(r"(-?)(\d{0,99}\.\d{0,99})\\overline\{(\d{1,99})\}", plain)
     if repeated:
@@ -141,9 +180,8 @@ _ONES = (
 )  # fmt: skip
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS, start=2)}
-_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000}
 WORDED = re.compile(
-    rf"\b(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:(?: and |[ -])(?:{'|'.join([*_WORDS, *_SCALES])}))*\b",
+    rf"\b(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:(?: and |[ -])(?:{'|'.join([*_WORDS, *SCALES])}))*\b",
     re.I,
 )
 
@@ -159,10 +197,10 @@ def worded_value(text: str | None) -> int | None:
             if part % 100 and not (part % 10 == 0 and part % 100 >= 20 and _WORDS[word] < 10):
                 return None  # five six is no number
             part += _WORDS[word]
-        elif word == "hundred":
-            part *= 100
-        elif word in _SCALES:
-            total, part = total + part * _SCALES[word], 0
+        elif word in ("hundred", "dozen"):
+            part *= SCALES[word]
+        elif word in SCALES:
+            total, part = total + part * SCALES[word], 0
         else:
             return None
     return total + part

@@ -52,7 +52,7 @@ def number(view: str, span: Span) -> Answer | None:
     found = NUMERAL.match(view, at, end) or NUMERAL.match(view, _match_end(_SIGN, view, at, end), end)
     if found is None:
         return _in_words(view, at, end, span.found_by) or concluded(view, start, end, span.found_by)
-    value = _value_of_sum(view, found, end)
+    value = _value_of_sum(view, found, end) or _last_side(view, found, end)
     if value is not None:
         return Answer(value.group(), *value.span(), span.found_by)
     begin, stop = at if view[at] in MINUS else found.start(), found.end()
@@ -97,6 +97,22 @@ def _value_of_sum(view: str, found: re.Match[str], end: int) -> re.Match[str] | 
     if _SUM.match(clause) is None or _TERM.match(view, found.end(), end) is None or clause.rstrip().endswith("="):
         return None  # 7 = 3 + 4 states 7
     return last_match(NUMERAL, view, found.start() + clause.rindex("="), found.start() + len(clause))
+
+
+def _last_side(view: str, found: re.Match[str], end: int) -> re.Match[str] | None:
+    """Of a number that a sign of equality follows the number on the last side: 2^3 = 8, 2/4 = 1/2; 7 = 3 + 4 is 7."""
+    if _EQUALS.match(view, found.end(), end) is None:
+        return None
+    end = _clause_end(view, found.end(), end)
+    last = view.rfind("=", found.end(), end) + 1
+    side = NUMERAL.match(view, _match_end(_OPENED_SIDE, view, last, end), end)
+    if side and not _GOES_ON.match(view, side.end(), end):
+        return side
+    return found if side and not re.search(r"[A-Za-z\\]", view[last:end]) else None
+
+
+_EQUALS = re.compile(r"!?\s*=(?!=)")
+_OPENED_SIDE = re.compile(r"[\s$]*")
 
 
 def _in_words(view: str, start: int, end: int, found_by: str) -> Answer | None:

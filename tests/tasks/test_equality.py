@@ -6,6 +6,7 @@ import signal
 import time
 from fractions import Fraction
 from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,40 @@ def test_in_each_form_equality_of_mathematics_is_an_equivalence(said: list[str],
 def test_what_is_the_same_hangs_on_what_is_asked_for(gold: str, right: list[str], wrong: list[str]) -> None:
     assert [answer for answer in right if not same("math", gold, answer)] == []
     assert [answer for answer in wrong if same("math", gold, answer)] == []
+
+
+@pytest.mark.parametrize("kind", ["number", "math"])
+@pytest.mark.parametrize(
+    ("response", "right", "wrong"),
+    [
+        ("The answer is 1 million.", "1000000", "1"),
+        (r"\boxed{5 \text{ million}}", "5,000,000", "5"),
+        (r"\boxed{\$1.5\text{ million dollars}}", "1500000", "1.5"),
+        (r"\boxed{\frac{1}{2} \text{ million}}", "500000", "1/2"),
+        ("The answer is -2 Billion.", "-2000000000", "-2"),
+        ("The answer is 3 thousand dollars", "3000", "3"),
+        ("She has 2 dozen eggs.", "24", "2"),
+        ("#### 2 hundred thousand", "200000", "2"),
+        ("The answer is 3,000,000", "3 million", "3"),
+        ("The answer is 2^3 = 8.", "8", "2"),
+        ("The answer is 2**10 = 1024.", "1024", "2"),
+        ("#### 3^2 = 9 apples", "9", "3"),
+        ("The answer is 5\u00b2 = 25.", "25", "5"),
+        ("The answer is 1/2 = 2/4 = 0.5.", "0.5", "2"),
+        (r"\boxed{\frac{4}{2} = 2}", "2", "4"),
+        ("The answer is 7 = 3 + 4.", "7", "4"),
+    ],
+)
+def test_words_that_multiply_and_last_sides_count(kind: Any, response: str, right: str, wrong: str) -> None:
+    found = find_answer(response, kind)
+    assert found is not None
+    assert same(kind, right, found.text) and not same(kind, wrong, found.text)
+
+
+def test_the_last_number_of_the_rule_has_no_words() -> None:
+    assert find_answer("So 1 million", "last-number").text == "1"  # type: ignore[union-attr]
+    assert number_value("2 dozen") == 24 == worded_value("two dozen") and number_value("million") is None
+    assert same("math", "(1000000, 2000000)", r"(1\text{ million}, 2\text{ million})")
 
 
 @given(VALUES)
