@@ -12,7 +12,7 @@ import torch
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.internals.convergence_shift import rows, said, shifts
+from elicit.analysis.internals.convergence_shift import _band, rows, said, shifts
 from elicit.analysis.internals.teacher_forcing import AGAIN, SEGMENTS, Texts, compare, distributions, positions, states
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
@@ -153,6 +153,12 @@ def test_distributions_beside_longer_texts_are_each_texts_own(tmp_path: Path) ->
     for n in range(3):
         one = distributions({"base": base, "one": handle}, Texts(texts.items[n : n + 1], texts.answers[n : n + 1]))
         np.testing.assert_allclose(found["base", "one"]["KL"][n], one["base", "one"]["KL"][0], rtol=1e-3)
+
+
+def test_nats_have_no_interval_below_nothing() -> None:
+    band = _band(np.array([[0.1, 5.0, np.nan], [0.3, 5.0, np.nan], [0.2, 5.0, np.nan]]), 0)
+    assert band.low is not None and band.high is not None
+    assert band.low[0] == 0 and band.high[0] > 0.2 and np.isnan([*band.low[1:], band.value[2]]).all()
 
 
 def test_no_tokens_to_read_is_one_line(runs: Mapping[str, Run]) -> None:

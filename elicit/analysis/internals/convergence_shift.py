@@ -265,6 +265,7 @@ def _parts_figure(found: dict[str, Any], seed: int) -> Any:
 
 
 def _band(values: Float[np.ndarray, "items parts"], seed: int) -> Band:
+    """Means over items by part, of what is never below 0."""
     ends = []
     for column in values.T:
         some = column[~np.isnan(column)]
@@ -272,5 +273,5 @@ def _band(values: Float[np.ndarray, "items parts"], seed: int) -> Band:
             ends.append((float("nan"),) * 3)
             continue
         interval = bootstrap_mean(some, seed=seed, resamples=2000)
-        ends.append((float(some.mean()), interval.low, interval.high))
+        ends.append((float(some.mean()), float(np.maximum(interval.low, 0.0)), interval.high))
     return Band(*(list(one) for one in zip(*ends, strict=True)))
