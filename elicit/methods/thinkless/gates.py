@@ -10,7 +10,7 @@ from elicit.methods.thinkless.control_tokens import ControlTokens
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Items
-from probes.batching import left_pad
+from probes.batching import batchable, inputs
 from steering.adapters import Tuned, applied
 
 RANDOM, DRAWS = "random gate", 2
@@ -35,11 +35,12 @@ def as_often(model: Model, adapter: Tuned, put: Prompt, tokens: ControlTokens, i
     entropies: list[float] = []
     with applied(model.lm, adapter):
         for start in range(0, len(items), TOGETHER):
-            asked = [put.ids(item.question, model.tokenizer) for item in items[start : start + TOGETHER]]
-            ids, mask, positions = left_pad(asked, model.lm.device)
-            logits = model.lm(input_ids=ids, attention_mask=mask.long(), position_ids=positions).logits[:, -1].float()
-            thinks += (logits.argmax(-1) == tokens.think).tolist()
-            entropies += entropy_without(logits, tokens.ids).tolist()
+            rows = [put.ids(item.question, model.tokenizer) for item in items[start : start + TOGETHER]]
+            for together in batchable(model.lm, rows):
+                given = inputs(model.lm, [rows[i] for i in together])
+                logits = model.lm(**given).logits[:, -1].float()
+                thinks += (logits.argmax(-1) == tokens.think).tolist()
+                entropies += entropy_without(logits, tokens.ids).tolist()
     return sum(thinks) / len(thinks), threshold(entropies, sum(thinks))
 
 
