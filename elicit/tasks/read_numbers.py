@@ -15,6 +15,10 @@ _BEFORE = re.compile(
     r"\b)*",
     re.I,
 )
+# An equation in one variable that is not solved: x^2 = 1, x + 3 = 5.
+_EQUATION = re.compile(
+    rf"(?:[\s$]|\\[(\[])*[a-z](?:_\{{?\w\}}?)?\s?(?:\^|\*\*|[\u00b2\u00b3]|[{MINUS}+*/]\s?\d)[^=A-Za-z\n]*="
+)
 # A sign that a blank follows counts where a number must stand.
 _SIGN = re.compile(rf"[{MINUS}]\s?(?:{MONEY})?")
 _SIGNED = re.compile(rf"\s*(?P<value>[{MINUS}]\s(?:{NUMERAL.pattern}))[\s.]*")
@@ -42,12 +46,15 @@ _RESULT = re.compile(rf"[=\u2248]\s*(?:\\?\$|\\approx)?\s*(?P<value>{NUMERAL.pat
 def number(view: str, span: Span) -> Answer | None:
     """The number that a region states: the first, the value of an equation, or what its first sentence concludes.
 
-    Where the region goes on as mathematics (2√3) or as a list, all of that is the answer, and so no number.
+    Where the region goes on as mathematics (2√3) or as a list, or is an equation that is not solved (x^2 = 1), all of
+    that is the answer, and so no number.
     """
     start, end = span.start, span.end
     whole = span.found_by in ("box", "answer tag")
     if not whole:
         end = sentence_end(view, start, end)
+    if _EQUATION.match(view, start, end):
+        return trimmed(view, start, end, span.found_by)
     at = _match_end(_BEFORE, view, start, end)
     found = NUMERAL.match(view, at, end) or NUMERAL.match(view, _match_end(_SIGN, view, at, end), end)
     if found is None:

@@ -125,6 +125,13 @@ def test_words_that_multiply_and_last_sides_count(kind: Any, response: str, righ
     assert same(kind, right, found.text) and not same(kind, wrong, found.text)
 
 
+@pytest.mark.parametrize("response", [r"\boxed{x^2 = 1}", "The answer is x + 3 = 1.", "\\boxed{$x\u00b2 = 1$}"])
+def test_an_equation_that_is_not_solved_states_no_number(response: str) -> None:
+    found = find_answer(response, "number")
+    assert found is not None and not same("number", "1", found.text)
+    assert find_answer(r"\boxed{x_1 = 1}", "number").text == "1"  # type: ignore[union-attr]
+
+
 def test_the_last_number_of_the_rule_has_no_words() -> None:
     assert find_answer("So 1 million", "last-number").text == "1"  # type: ignore[union-attr]
     assert number_value("2 dozen") == 24 == worded_value("two dozen") and number_value("million") is None
