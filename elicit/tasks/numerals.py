@@ -2,7 +2,8 @@
 
 1,234 and 1 234 and 1{,}234; -$5 and \u22125; 3 1/2 and 3\u00bd and \\frac{7}{2}; 1.5 \u00d7 10^3 and 1e5; 50% and $5
 without their signs. A comma stands for thousands before groups of three digits alone, so 1,2 is no number, and neither
-is 0,100: no group of thousands begins with 0. A word that multiplies counts: 1.5 million, 2 dozen.
+is 0,100: no group of thousands begins with 0. A word that multiplies counts: 1.5 million. A dozen is a unit, since that
+is what is asked for ("how many dozens of eggs").
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ _WHOLE = (
 _SIGN = rf"(?:(?<![\d)\]}}%{_HALF[1:-1]}])[{MINUS}+](?=[$\u20ac\u00a3\\.\d{_HALF[1:-1]}])|(?<!\d )(?:minus|negative) )"
 MONEY = r"(?:\\?\$|[\u20ac\u00a3\u00a5])\s?"
 SCALES = {
-    "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
-_TIMES = r"(?i:hundred|thousand|millions?|billions?|trillions?|dozens?)(?![A-Za-z])"
+_TIMES = r"(?i:hundred|thousand|millions?|billions?|trillions?)(?![A-Za-z])"
 _SCALE = (
     rf"(?:(?:[ \u00a0~-]|\\[ ,;:])?\s?(?:\\(?:text|textrm|mathrm|mbox)\s?\{{\s?{_TIMES}(?:\s?\}})?|{_TIMES})){{1,2}}"
 )
@@ -197,7 +198,7 @@ def worded_value(text: str | None) -> int | None:
             if part % 100 and not (part % 10 == 0 and part % 100 >= 20 and _WORDS[word] < 10):
                 return None  # five six is no number
             part += _WORDS[word]
-        elif word in ("hundred", "dozen"):
+        elif word == "hundred":
             part *= SCALES[word]
         elif word in SCALES:
             total, part = total + part * SCALES[word], 0
