@@ -6,10 +6,9 @@
     python -m experiments.bits choices                                 # what is fitted by nobody: parts and bits
     python -m experiments.bits table                                   # what is kept of these, and the ratio
 
-Everything is resumed where it was stopped. Bits and accuracies of all mechanisms side by side:
+    python -m experiments.bits mechanisms --runs runs/bits             # the picture of a comparison, and what is kept
 
-    elicit compare --methods all --model smollm2-135m-latent --quick --controls --out runs/bits
-    elicit analyse bits-to-elicit runs/bits/runs/*
+Everything is resumed where it was stopped. The comparison of the mechanisms is `elicit compare`'s, as the page has it.
 """
 
 from __future__ import annotations
@@ -23,11 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import elicit
+from elicit.cli.compare import COMPARISON
 from elicit.cli.terminal import run_bars
 from elicit.evaluation.description import base_of, describe
 from elicit.evaluation.metrics.format import with_interval
+from elicit.evaluation.metrics.gap import CEILING
 from elicit.methods import fit
 from experiments.bits import calibration, vectors
+from experiments.bits.picture import picture
 from experiments.markdown import markdown
 from probes.description import Reach, bits_to_reach, total
 from probes.files import write_whole
@@ -39,6 +41,7 @@ UNFITTED = (
     "direct", "cot-decoding", "self-consistency", "power-sampling", "cot-prompt", "budget-forcing", "no-thinking",
 )  # fmt: skip
 SHARE = 0.5  # of the ceiling of `latent`
+DRAWN = HERE.parents[1] / "docs" / "bits-by-mechanism.svg"
 
 
 def solutions(given: argparse.Namespace) -> None:
@@ -58,6 +61,15 @@ def vector(given: argparse.Namespace) -> None:
     with run_bars(quiet=False) as bars:
         found = vectors.curve_of(model, questions, folder, given.max_new_tokens, bars)
     write_whole(HERE / f"{VECTOR}.json", json.dumps(found, indent=1))
+
+
+def mechanisms(given: argparse.Namespace) -> None:
+    """Of a comparison's folder."""
+    whole = json.loads((given.runs / COMPARISON).read_text(encoding="utf-8"))
+    arms = [{key: row[key] for key in ("arm", "bits", "accuracy", "interval")} for row in whole["arms"]]
+    found = {**{key: whole[key] for key in ("items", "model", "seed")}, "arms": arms}
+    write_whole(HERE / "mechanisms.json", json.dumps(found, indent=1))
+    write_whole(DRAWN, picture(found, SHARE, CEILING))
 
 
 def choices(given: argparse.Namespace) -> None:
@@ -161,7 +173,7 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = {"solutions": solutions, "vector": vector, "choices": choices, "table": table}
+    parts = {"solutions": solutions, "vector": vector, "choices": choices, "table": table, "mechanisms": mechanisms}
     parser.add_argument("part", choices=tuple(parts))
     parser.add_argument("--model", default=LATENT)
     parser.add_argument("--limit", type=int, default=32)
