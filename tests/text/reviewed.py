@@ -18,6 +18,7 @@ DOORS = {
 """Functions whose result may stand within tags."""
 
 REVIEWED: dict[str, tuple[set[str], str]] = {
+    "elicit/analysis/behaviour/bits_to_elicit.py:figure_of": ({"name"}, "`name` is a label above"),
     "elicit/evaluation/run/figures.py:branch_tree": ({"place", "trace.index"}, "numbers"),
     "elicit/methods/sae_steer/feature_card.py:context_line": (
         {"''.join(spans)", "shade", "text"}, "escaped in the line above; names of classes",
@@ -26,6 +27,13 @@ REVIEWED: dict[str, tuple[set[str], str]] = {
     "elicit/report/sae_dashboard.py:_link": ({"index"}, "a number"),
     "elicit/report/sae_dashboard.py:_section": ({"others"}, "links to numbers"),
     "elicit/report/sae_dashboard.py:dashboard": ({"index"}, "a number"),
+    "experiments/bits/picture.py:_row": (
+        {"LEFT - 14", "WIDTH - 12", "across(high)", "across(low)", "across(row['accuracy'])", "figures", "y", "y + 4"},
+        "numbers",
+    ),
+    "experiments/bits/picture.py:picture": (
+        {"20 * fifth", "LEFT - 14", "TOP", "TOP - 8", "across(level)", "bottom", "bottom + 16", "x"}, "numbers",
+    ),
     "experiments/comparison/picture.py:_legend": ({"kind", "words", "x + 16", "x + 5", "y", "y - 4"}, "constants"),
     "experiments/comparison/picture.py:_row": (
         {"LEFT - 14", "WIDTH - 12", "across(high)", "across(low)", "across(row['recovered'])", "figures", "kind",
@@ -64,7 +72,7 @@ REVIEWED: dict[str, tuple[set[str], str]] = {
         "escaped in the lines above",
     ),
     "probes/lens.py:lens_grid": ({"LABELS[colour]", "lens.rank[row, p]", "p"}, "constants, numbers"),
-    "probes/sweep.py:layer_sweep": ({"i", "n"}, "numbers; labels of layers"),
+    "probes/sweep.py:layer_sweep": ({"i", "place"}, "numbers; labels of layers"),
     "steering/patching.py:_cell_name": ({"clean", "corrupted", "point", "position"}, "labels; names of hook points"),
     "steering/patching.py:_hover": ({"layer", "names[column]", "point", "position"}, "labels; numbers; hook points"),
     "steering/patching.py:patching_map": ({"answer", "points", "wrong"}, "labels; names of hook points"),
