@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -33,6 +32,7 @@ from elicit.tasks import Task
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, When
+from tests.support.written import written_task, written_trace
 
 TASK = "chain-sum:min_terms=2,max_terms=3,min_digits=1,max_digits=1"
 WAIT = 1500  # seconds: the machine may be busy
@@ -288,8 +288,11 @@ def test_figures_and_report_open_offline(run: elicit.Run) -> None:
 
 def test_intervals_of_calibration_are_over_questions(run: elicit.Run) -> None:
     """Fifty branches of each of four questions, of which two are right throughout: they are no 200 observations."""
-    branches = {str(q): [SimpleNamespace(delta=0.5, correct=q < 2)] * 50 for q in range(4)}
-    (found,) = _calibration(branches, list(branches), 0)["bins"]  # type: ignore[arg-type]
+    items = written_task(4).items
+    branches = {
+        q.id: [replace(written_trace(q, 0, "x"), delta=0.5, score=float(n < 2))] * 50 for n, q in enumerate(items)
+    }
+    (found,) = _calibration(branches, list(branches), 0)["bins"]
     assert (found["n"], found["questions"], found["right"]) == (200, 4, 0.5)
     assert found["interval"][0] < 0.1 and found["interval"][1] > 0.9
     assert all(" questions, " in said for said in run.figure("calibration").data[0].hovertext)

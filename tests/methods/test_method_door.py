@@ -89,7 +89,7 @@ def test_what_lacks_or_does_not_fit_is_named_in_one_line(changed: dict[str, Any]
     assert "\n" not in str(caught.value) and "mine" in str(caught.value) and "mine" not in METHODS
 
 
-def test_what_a_module_may_leave_out_has_a_default() -> None:
+def test_what_a_module_may_leave_out_has_a_default(tiny: Model) -> None:
     method = Method.of(module())
     assert method.options == {"strength": 1.0, "seed": 0} and method.matched is None
     assert method.notes({}) == method.report_sections({}) == [] and method.missing("any") == "" and method.quick == {}
@@ -99,10 +99,14 @@ def test_what_a_module_may_leave_out_has_a_default() -> None:
     with pytest.raises(UserError, match="seed = -1 was given to mine; give 0 or more"):
         method.check_options({"seed": -1})
     told: list[Any] = []
-    reports = Method.of(module(controls=lambda handle, items=None, *, seed=0, progress=None: told.append(progress)))
-    reports.controls(None, None, progress=Silent())
-    method.controls(None, None, progress=Silent())  # the module's own takes none
-    assert isinstance(told[0], Silent)
+
+    def reporting(handle: Any, items: Any = None, *, seed: int = 0, progress: Any = None) -> dict[str, Elicited]:
+        told.append(progress)
+        return {}
+
+    for one in (Method.of(module(controls=reporting)), method):  # whose own takes none
+        assert one.controls(Elicited(tiny, "mine"), None, progress=Silent()) is not None
+    assert len(told) == 1 and isinstance(told[0], Silent)
     given = Method.of(module(MODEL="other", QUICK={"strength": 2}, notes=lambda o: ["a"], missing=lambda m: f"no {m}"))
     assert (given.model, given.quick, given.notes({}), given.missing("b")) == ("other", {"strength": 2}, ["a"], "no b")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +16,11 @@ from elicit.methods import MECHANISMS, METHODS, one_shot_rlvr
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, decompose, decompose_completions, without_signal
 from elicit.models import Model
 from elicit.tasks import load_task
-from elicit.tasks.base import Item, Items, Task
-from elicit.tasks.grading import grader_for
+from elicit.tasks.base import Task
 from experiments.claims.one_example import own_answers
 from probes.errors import UserError
 from tests.support.toys import toy_task
+from tests.support.written import written_run
 
 
 @pytest.fixture(scope="module")
@@ -130,27 +130,21 @@ def test_the_parts_of_a_gain_from_completions() -> None:
             decompose_completions(broken, golds, "7", kind="number")
 
 
-def test_an_answer_is_copied_however_it_is_written() -> None:
-    said, golds = ["1,234", "1234.0", "1234", "7", None], ["1234", "5", "1234", "7", "8"]
-    items = tuple(Item(str(n), "", gold, "test") for n, gold in enumerate(golds))
-    grader = grader_for("number")
-    scores = {item.id: grader.grade(item, one).score for item, one in zip(items, said, strict=True)}
-    nothing = {"scores": dict.fromkeys(scores, 0.0)}
-    arms = {"one-shot-rlvr": {"scores": scores}, "direct": nothing, "format reward": nothing, "entropy only": nothing}
-    made = {
-        "format reward": {"options": {"found": {"summary": {"groups without variance": 0.0}}}},
-        "entropy only": {"options": {"settings": {"entropy": 0.001}}},
-    }
-    run: Any = SimpleNamespace(
-        metrics={"method": "one-shot-rlvr", "arms": arms, "options": {"found": {"answers": ["1234"]}}},
-        outcomes={"one-shot-rlvr": {str(n): [SimpleNamespace(answer=one)] for n, one in enumerate(said)}},
-        store=SimpleNamespace(config={"arms": made}),
-        items=Items(Task("sums", items, grader, "number", {}), items),
-    )
+def test_an_answer_is_copied_however_it_is_written(tiny: Model, tmp_path: Path) -> None:
+    said, golds = ["1,234", "1234.0", "1234", "7", "Well."], ["9", "5", "1234", "7", "8"]
+    lines = [{"id": n, "question": f"How many {n}?", "answer": gold, "split": "test"} for n, gold in enumerate(golds)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    asked = load_task(str(tmp_path / "sums.jsonl")).test
+    others = dict.fromkeys(("direct", "format reward", "entropy only"), lambda item, b: "Well.")
+    arms = {"one-shot-rlvr": lambda item, b: f"it is {said[int(item.id)]}", **others}
+    run = written_run(tiny, tmp_path / "run", asked, "one-shot-rlvr", arms)
+    run.metrics["options"] = {"found": {"answers": ["1234"]}}
+    made = run.store.config["arms"]
+    made["format reward"]["options"] = {"found": {"summary": {"groups without variance": 0.0}}}
+    made["entropy only"]["options"] = {"settings": {"entropy": 0.001}}
     assert own_answers(run).tolist() == [True, True, True, False, False]
-    texts = [f"The answer is {one}." if one else "Well." for one in said]
-    others = {name: ["Well."] * 5 for name in ("direct", "format reward", "entropy only")}
-    assert decompose(run) == decompose_completions({"trained": texts, **others}, golds, "1234", kind="number")
+    texts = {"trained": [f"The answer is {one}" for one in said], **{name: ["Well."] * 5 for name in others}}
+    assert decompose(run) == decompose_completions(texts, golds, "1234", kind="number")
     assert decompose(run)["copied"].value == 0.6
 
 
