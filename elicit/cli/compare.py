@@ -126,7 +126,6 @@ def compare(
 
 def _compare_seeds(given: dict[str, Any]) -> None:
     """One comparison a seed, in `out/seed-0` and so on where a folder is given, and what they say together."""
-    from elicit.evaluation.metrics.verdicts import is_accuracy
     from elicit.evaluation.seeds import HEAD, parse_seeds, pooled, rows_of
     from elicit.report.comparison import entries
     from probes.files import make_folder, write_whole
@@ -141,10 +140,7 @@ def _compare_seeds(given: dict[str, Any]) -> None:
         done.append(_run_methods({**given, "seed": seed, "out": out}))
     arms = [entries(one.runs) for one in done]
     scores = [{arm.name: arm.scores for arm in some} for some in arms]
-    unstated = {
-        arm.name for some in arms for arm in some
-        if not is_accuracy(arm.run.metrics["arms"][arm.key], arm.run.metrics["items"])
-    }  # fmt: skip
+    unstated = {arm.name for some in arms for arm in some if not arm.stated}
     metrics = done[0].runs[0].metrics
     result = {
         "task": metrics["task"], "items": metrics["items"], "model": metrics["model"], "baseline": given["baseline"],

@@ -8,7 +8,7 @@ differ it is wide, as it must be.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def pooled(
             another seed draws anew, are one arm, the mean of them.
         reference: the arm that differences are taken to.
         lead: whether they are the reference minus the row, instead of the row minus the reference.
-        unstated: arms that have no accuracy under some seed (`unstated_arms`).
+        unstated: arms that have no accuracy under some seed, since their runs state none.
         seed: of the bootstrap.
 
     Returns:
@@ -126,13 +126,6 @@ def scores_by_arm(run: Run) -> Scores:
     return {name: arm["scores"] for name, arm in run.metrics["arms"].items()}
 
 
-def unstated_arms(runs: Iterable[Run]) -> set[str]:
-    """Arms that lost so many verdicts in some run that it states no accuracy of them."""
-    return {
-        name for run in runs for name, arm in run.metrics["arms"].items() if not is_accuracy(arm, run.metrics["items"])
-    }
-
-
 def runs_over_seeds(runs: Mapping[int, Run], *, seed: int = 0) -> dict[str, Any]:
     """One method's runs under several seeds: its arms, and its lead over each.
 
@@ -141,12 +134,15 @@ def runs_over_seeds(runs: Mapping[int, Run], *, seed: int = 0) -> dict[str, Any]
     """
     metrics = next(iter(runs.values())).metrics
     method = metrics["method"]
+    unstated = {
+        name for run in runs.values() for name, arm in run.metrics["arms"].items()
+        if not is_accuracy(arm, run.metrics["items"])
+    }  # fmt: skip
     return {
         "method": method, "task": metrics["task"], "items": metrics["items"], "model": metrics["model"],
         "seeds": list(runs), "runs": [str(run.folder) for run in runs.values()],
         "arms": pooled(
-            [scores_by_arm(run) for run in runs.values()], method, lead=True, unstated=unstated_arms(runs.values()),
-            seed=seed,
+            [scores_by_arm(run) for run in runs.values()], method, lead=True, unstated=unstated, seed=seed
         ),
     }  # fmt: skip
 

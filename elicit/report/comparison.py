@@ -28,7 +28,7 @@ from elicit.evaluation.metrics.format import (
 )
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
 from elicit.evaluation.metrics.run_metrics import spent_by
-from elicit.evaluation.metrics.verdicts import is_accuracy, not_stated
+from elicit.evaluation.metrics.verdicts import not_stated
 from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
@@ -185,7 +185,7 @@ def _row(arm: Entry, values: np.ndarray, shared: Sequence[str]) -> dict[str, Any
         "arm": arm.name,
         "key": arm.key,
         "of": arm.of,
-        "stated": is_accuracy(arm.run.metrics["arms"][arm.key], arm.run.metrics["items"]),
+        "stated": arm.stated,
         "accuracy": float(values.mean()),
         "interval": proportion_interval(int(values.sum()), len(values)).pair,
         **{key: spent[key] for key in ("tokens_per_item", "forwards_per_item") if key in spent},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elicit.evaluation.run.run import Run
-from elicit.evaluation.seeds import pooled, scores_by_arm, unstated_arms
+from elicit.evaluation.seeds import runs_over_seeds
 from elicit.sweeps.folder import Folder
 from probes.csv_table import csv_table
 
@@ -37,11 +37,7 @@ def rows(found: Groups) -> Iterator[dict[str, Any]]:
     a run states none."""
     for (model, task, method, options, _), runs in found.items():
         metrics = next(iter(runs.values())).metrics
-        arms = pooled(
-            [scores_by_arm(run) for run in runs.values()], metrics["method"], lead=True,
-            unstated=unstated_arms(runs.values()),
-        )  # fmt: skip
-        for arm in arms:
+        for arm in runs_over_seeds(runs)["arms"]:
             low, high = arm.get("interval", ("", ""))
             yield dict(
                 zip(

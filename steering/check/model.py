@@ -146,8 +146,7 @@ def check_steering(
 
 def _local(lm: PreTrainedModel, plain: Sequence[Pass], whole: Sequence[Pass]) -> list[list[Tensor]] | None:
     """What was written at each point; None where a block given the same once more does not hand over the same."""
-    control = written(lm, plain[0], plain[0])
-    if any(bool(judge.moves(d, h).any()) for d, h in zip(control, plain[0].stream, strict=True)):
+    if _moves(written(lm, plain[0], plain[0]), plain[0]):
         return None
     return [written(lm, p, s) for p, s in zip(plain, whole, strict=True)]
 
@@ -156,12 +155,14 @@ def _local_when_cached(
     lm: PreTrainedModel, plain: Sequence[Pass], steered: Sequence[Pass] | str
 ) -> list[list[Tensor]] | None:
     """The same of decodings from a cache; None also where they failed."""
-    control = written_when_cached(lm, plain[0])
-    if isinstance(steered, str) or any(
-        bool(judge.moves(d, h).any()) for d, h in zip(control, plain[0].stream, strict=True)
-    ):
+    if isinstance(steered, str) or _moves(written_when_cached(lm, plain[0]), plain[0]):
         return None
     return [written_when_cached(lm, one) for one in steered]
+
+
+def _moves(deltas: Sequence[Tensor], one: Pass) -> bool:
+    """Whether anything of a pass was written to."""
+    return any(bool(judge.moves(d, h).any()) for d, h in zip(deltas, one.stream, strict=True))
 
 
 def _about(ground: Ground) -> str:

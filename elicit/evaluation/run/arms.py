@@ -15,6 +15,7 @@ from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.metrics.format import weights
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model, load_same
 from elicit.models.prompts import Prompt
@@ -43,6 +44,11 @@ class Arm:
         """The arm's handle as the run's configuration has it."""
         about: dict[str, Any] = self.run.store.config["arms"][self.key]
         return about
+
+    @property
+    def stated(self) -> bool:
+        """Whether its run states an accuracy of it (`elicit.evaluation.metrics.verdicts`)."""
+        return is_accuracy(self.run.metrics["arms"][self.key], self.run.metrics["items"])
 
     @property
     def scores(self) -> dict[str, float]:
