@@ -109,6 +109,9 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a command without its subcommand: the help is all there is to say
+            print(error.format_message(), end="", file=sys.stderr)  # empty where Typer has printed it
+            sys.exit(2)
         _fail(_usage(error))
     except typer.Exit as error:
         if error.exit_code == INTERRUPTED:

@@ -73,6 +73,13 @@ def test_a_mistake_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("group", [(), ("organism",), ("sae",), ("sweep",), ("hub",)])
+def test_a_group_without_a_command_is_answered_by_its_help(group: tuple[str, ...]) -> None:
+    done = elicit(*group)
+    assert done.returncode == 2 and not done.stderr
+    assert "Commands" in done.stdout and " ".join(("Usage: elicit", *group, "[OPTIONS] COMMAND")) in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [("run", "--modl", "x"), ("run", "--model", "smollm")])
 def test_a_process_says_the_same(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """Before anything heavy is imported, and after: neither an import nor the interpreter's end adds a word."""
