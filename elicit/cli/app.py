@@ -109,7 +109,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # a command without its subcommand: the help is all there is to say
+        if type(error).__name__ == "NoArgsIsHelpError":  # no subcommand: the help says all
             print(error.format_message(), end="", file=sys.stderr)  # empty where Typer has printed it
             sys.exit(2)
         _fail(_usage(error))
