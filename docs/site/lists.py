@@ -124,7 +124,7 @@ def engines() -> str:
 def verdict(claim: Claim) -> str:
     """After a link to a claim: what was found last."""
     record = kept(claim)
-    return f", *{record.verdict}*" if record else ""
+    return f", *{record.stands}*" if record else ""
 
 
 def commands() -> str:

@@ -28,8 +28,9 @@ from elicit.decoding.pace import measure_pace
 from elicit.evaluation.seeds import parse_seeds
 from elicit.models import load_model
 from experiments.claims.base import Claim, claim, claims, study_of
+from experiments.claims.listing import INDEX, index, whole_page
 from experiments.claims.plan import plans
-from experiments.claims.record import INDEX, Record, cells, index, judge, kept, measured, whole_page
+from experiments.claims.record import Record, cells, judge, kept, measured, reason_told
 from probes.errors import UserError
 from probes.files import write_whole
 
@@ -118,14 +119,14 @@ def show(record: Record) -> None:
         show_table(list(rows[0]), [cells(row) for row in rows])
     for note in record.notes:
         print(note)
-    print(f"\n{record.number}. {record.claim}\n{record.verdict}: {record.judgement.reason}\nfound: {record.line}")
+    print(f"\n{record.number}. {record.claim}\n{reason_told(record)}\nfound: {record.line}")
 
 
 def overview() -> None:
     rows = []
     for one in claims().values():
         record = kept(one)
-        rows.append((one.number, one.name, one.claim, record.verdict if record else "not run yet"))
+        rows.append((one.number, one.name, one.claim, record.stands if record else "not run yet"))
     show_table(("", "claim", "", "verdict"), rows)
 
 

@@ -60,6 +60,10 @@ class Plan:
         seeds = f" --seeds {','.join(map(str, range(self.claim.seeds)))}" if self.claim.seeds > 1 else ""
         return f"python -m experiments.claims {self.claim.name}{seeds}"
 
+    @property
+    def cost(self) -> str:
+        return "unknown" if self.minutes is None else f"{'at least ' * self.least}{self.minutes:,.0f} min"
+
     def row(self) -> dict[str, str]:
         settings = self.claim.settings
         return {
@@ -67,7 +71,7 @@ class Plan:
             "n for 80%": f"{self.n:,}" if self.n else "–", "asked by": self.asks or "–",
             "n": f"{self.limit:,}" + (" (too few)" if self.limit < self.n else ""), "seeds": str(self.claim.seeds),
             "k": str(settings.get("samples", "–")), "updates": str(settings.get("updates", "–")),
-            "minutes": "unknown" if self.minutes is None else f"{'at least ' * self.least}{self.minutes:,.0f}",
+            "cost": self.cost,
         }  # fmt: skip
 
 

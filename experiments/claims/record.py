@@ -1,4 +1,4 @@
-"""What is kept of a claim's finding, and how it is shown: result.json, figure.json, README.md, and a page of all."""
+"""What is kept of a claim's finding, and its page: result.json, figure.json, README.md."""
 
 from __future__ import annotations
 
@@ -15,39 +15,15 @@ import plotly.graph_objects as go
 from elicit.analysis.base import plain
 from elicit.decoding.pace import measure_pace
 from elicit.evaluation.run.provenance import environment
-from experiments.claims.base import HERE, Claim, Study, claim, claims
-from experiments.claims.rules import NOT_TESTABLE, OPEN, UNDECIDED, VERDICTS, Judgement
+from experiments.claims.base import Claim, Study, claim
+from experiments.claims.rules import UNDECIDED, Judgement
 from experiments.claims.seeds import over_seeds
 from experiments.figure import as_kept
 from experiments.markdown import markdown
-from probes.figures import page, styled, table
+from probes.figures import styled
 from probes.files import make_folder, write_whole
-from probes.inert import escaped
 
 RESULT, FIGURE, README = "result.json", "figure.json", "README.md"
-INDEX = HERE.parent / README
-HEAD = ("#", "claim", "source", "n", "seed", "settings", "verdict")
-BEGIN, END = "<!-- claims -->", "<!-- end of the claims -->"
-OTHERS = {
-    "natural": "all mechanisms on natural models and published tasks, in one table",
-    "organisms": "a mechanism on all organisms: what it recovers of a known gap, and on the twin without the skill",
-    "comparison": "all five methods with all their controls on one organism, in one table",
-    "taxonomy": "which behaviours are found in thoughts without labels, scored against the organism's true ones",
-    "cot_decoding": "claim 4 on natural models: answers without any instruction to think, chosen by their confidence",
-    "sae_steer": "claim 5 by dose, layer and position, and on natural models",
-    "vector_transfer": "claim 2 on organisms and natural models, and the published rows' configurations",
-    "one_shot_rlvr": "claim 6 with several examples and seeds, and what happens after the example is solved",
-    "critique_ft": "claim 3 update by update: why critiques stop half-way, and what was tried against it",
-    "compatibility": "every type of model that transformers maps, beside its own forward without a cache",
-    "extraction": "600 responses of a natural model, read by the suite and by others",
-    "bits": "how many bits elicit a skill that is there, and how many teach one that is not",
-    "filtered_positions": "what the filter of next-token reasoning keeps, beside the documents that matter",
-    "selects_or_creates": "where reinforcement learning selects among what a model can do, and where it creates: a map",
-    "shuffled_gold": "what is left when every question has another's gold answer",
-    "simulations": "how often intervals hold a known truth, and how often a verdict is wrong",
-    "notebooks": "the suite from Python, step by step, with their outputs",
-    "benchmarks": "seconds and memory of each part beside the library that does the same (`make bench`)",
-}
 
 
 @dataclass(frozen=True)
@@ -94,6 +70,16 @@ class Record:
         return Judgement.from_dict(self.judged)
 
     @property
+    def quick(self) -> bool:
+        """Whether it is a quick look: few questions, short fits."""
+        return "--quick" in self.command
+
+    @property
+    def stands(self) -> str:
+        """The verdict that stands; a quick look decides nothing."""
+        return UNDECIDED if self.quick else self.verdict
+
+    @property
     def scale(self) -> dict[str, str]:
         """How much the verdict rests on: questions, seeds, and whether fits and settings were short."""
         settings = self.settings
@@ -101,7 +87,7 @@ class Record:
         seeds = self.seeds or range(first, first + int(settings.get("fits", 1)))
         return {
             "n": str(settings.get("limit", settings.get("queries"))), "seeds": ", ".join(map(str, seeds)),
-            "settings": "--quick" if "--quick" in self.command else "full",
+            "settings": "--quick" if self.quick else "full",
         }  # fmt: skip
 
     def write(self, folder: Path) -> None:
@@ -128,7 +114,7 @@ def measured(study: Study, seeds: Sequence[int] = ()) -> Record:
         found, study = over_seeds(each), study.with_seed(seeds[0])
     else:
         found = one.measure(study)
-    figure = as_kept(_styled(found.figure))
+    figure = as_kept(in_the_look(found.figure))
     model = study.model.describe()
     default = one.defaults(study.quick)
     changed = [
@@ -153,7 +139,7 @@ def _total(seconds: Iterable[float | None]) -> float | None:
     return round(sum(known), 1) if len(known) == len(every) else None
 
 
-def _styled(figure: go.Figure) -> go.Figure:
+def in_the_look(figure: go.Figure) -> go.Figure:
     """In the suite's look, as high as it was made."""
     return styled(figure, height=figure.layout.height or 380)
 
@@ -171,12 +157,18 @@ def judge(record: Record) -> Record:
     return replace(record, verdict=record.judgement.verdict)
 
 
+def reason_told(record: Record) -> str:
+    """The verdict that stands and its reason, in one line."""
+    quick = f"this is a quick look, by which it is {record.verdict}: " if record.quick else ""
+    return f"{record.stands}: {quick}{record.judgement.reason}"
+
+
 def _readme(record: Record) -> str:
     one, judgement = claim(str(record.number)), record.judgement
     asked = [row.row() for row in judgement.conditions]
     lines = [
         f"# {one.number}. {one.claim}", "",
-        f"**{record.verdict}**: {judgement.reason}.", "",
+        f"**{record.stands}**: {reason_told(record).partition(': ')[2]}.", "",
         f"Found: {record.line}.", "",
         f"Source: {one.source}. Published: {one.published}. What would speak against it: {one.against}.", "",
         f"Here: {one.here}", "",
@@ -203,63 +195,3 @@ def _scale(record: Record) -> str:
 def cells(row: dict[str, Any]) -> list[str]:
     """A table's row as text."""
     return [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()]
-
-
-def index() -> str:
-    """The page of all experiments, in Markdown: between its marks every claim with its verdict and what it rests on,
-    and the other folders.
-
-    What stands around the marks is written by hand.
-    """
-    rows = []
-    for one in claims().values():
-        record = kept(one)
-        told = f"[{one.claim}](claims/{one.name}/{README if record else 'claim.toml'})"
-        scale = record.scale.values() if record else ("", "", "")
-        rows.append((str(one.number), told, one.source, *scale, _index_cell(record) if record else "not run yet"))
-    lines = [_counted(), "", markdown(HEAD, rows), "", "The other folders:", ""]
-    for name, about in OTHERS.items():
-        linked = f"[{name}]({name}/{README})" if (INDEX.parent / name / README).is_file() else f"{name}"
-        lines.append(f"- {linked}: {about}")
-    before, _, rest = INDEX.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
-
-
-def _counted() -> str:
-    """How many claims have each verdict, in a sentence."""
-    found = [record.verdict for one in claims().values() if (record := kept(one)) is not None]
-    told = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in found)
-    return f"Of {len(claims())} claims {told}." if found else "No claim was run yet."
-
-
-def _index_cell(record: Record) -> str:
-    """The verdict; of an undecided one what could have been seen, of one that is not testable why."""
-    judgement = record.judgement
-    told = f"**{record.verdict}**"
-    if record.verdict == UNDECIDED:
-        seen = "; ".join(f"{one.name} {one.seen_told}" for one in judgement.conditions if one.outcome == OPEN)
-        return f"{told}; could be seen at 80% power: {seen}"
-    return f"{told}: {judgement.reason}" if record.verdict == NOT_TESTABLE else told
-
-
-def whole_page() -> str:
-    """All claims: the table of verdicts, then each with its figure."""
-    rows, parts = [], []
-    for one in claims().values():
-        record = kept(one)
-        scale = record.scale.values() if record else ("", "", "")
-        verdict = record.verdict if record else "not run yet"
-        rows.append((one.number, one.claim.replace("*", ""), one.source, *scale, verdict))
-        if record is None:
-            continue
-        about = (
-            f"{record.verdict}: {record.judgement.reason}. Found: {record.line.rstrip('.')}. Against it would speak: "
-            f"{one.against}. Here: {one.here}"
-        )
-        parts.append(
-            (f"{one.number}. {one.claim.replace('*', '')}", about.replace("`", ""), _styled(go.Figure(record.figure)))
-        )
-        parts.append(f"<p><code>{escaped(record.command)}</code></p>")
-    head = table(("", *HEAD[1:]), rows, prose=True)
-    return page("Twenty claims", "What was found on the models that come with the suite.", [head, *parts])

@@ -94,7 +94,7 @@ def test_the_command_measures_with_each_seed(
     monkeypatch.setattr("experiments.claims.record.measure_pace", lambda model: Pace(1, 0.25, 1.0))
     index = tmp_path / "index.md"
     index.write_text("<!-- claims --><!-- end of the claims -->")
-    monkeypatch.setattr("experiments.claims.record.INDEX", index)
+    monkeypatch.setattr("experiments.claims.listing.INDEX", index)
     monkeypatch.setattr("experiments.claims.__main__.INDEX", index)
     code, out, err = command(capsys, "held", "--seeds", "0,1,2", "--runs", str(tmp_path / "runs"))
     assert code == 0, err
@@ -153,8 +153,8 @@ def test_a_plan_counts_what_was_found_done_and_says_what_it_does_not_know() -> N
     known = replace(record, seconds=6.0, reused=54.0, seeds=[], settings={**record.settings, "limit": 80})
     plan = planned(one, known)
     assert plan.minutes == pytest.approx(one.settings["limit"] / 80) and not plan.least
-    assert plan.row()["minutes"] == "2"
-    assert planned(one, replace(known, reused=None)).row()["minutes"].startswith("at least ")
+    assert plan.row()["cost"] == "2 min"
+    assert planned(one, replace(known, reused=None)).row()["cost"].startswith("at least ")
 
 
 def _fit(run: Run) -> Path:

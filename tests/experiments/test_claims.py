@@ -18,7 +18,8 @@ from elicit.tasks import load_task
 from experiments.claims import base, low_and_high
 from experiments.claims.__main__ import main
 from experiments.claims.base import Claim, claim, claims, study_of
-from experiments.claims.record import INDEX, OTHERS, README, Record, _readme, index, judge, kept, measured, whole_page
+from experiments.claims.listing import INDEX, OTHERS, index, whole_page
+from experiments.claims.record import README, Record, _readme, judge, kept, measured
 from experiments.claims.rules import CONFIRMED, VERDICTS, Condition, Judgement
 from experiments.claims.tuning import ASKED
 from probes.statistics import Interval
