@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,29 +11,74 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.batching import batchable, by_length, inputs, left_pad, may_be_ragged
+from probes.batching import SHORT, batchable, by_length, inputs, left_pad, may_be_ragged
+from probes.errors import UserError
 from probes.finite import check_logits
-from probes.sites import decoder
+from probes.sites import decoder, paused
 
 # Of Gemma, RecurrentGemma and xLSTM.
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
+HEAD_TOLERANCE = 0.02  # of the logits' spread: bf16 rounds a product of another number of rows otherwise
+
+
 class Head(NamedTuple):
-    """What a model does with the products of its output head: times `scale`, then soft-capped at `cap`, if at all."""
+    """What a model does with the products of its output head: times `scale`, soft-capped at `cap`, if at all, and of
+    the first `vocab` tokens alone, if not of all."""
 
     scale: float
     cap: float | None
+    vocab: int | None = None
+
+
+_HEADS: weakref.WeakKeyDictionary[PreTrainedModel, Head] = weakref.WeakKeyDictionary()
 
 
 def output_head(lm: PreTrainedModel) -> Head:
     """From the configuration: Cohere's `logit_scale`, Falcon-H1's `lm_head_multiplier`, Granite's `logits_scaling` (by
-    which HyperCLOVA X multiplies, and others divide); the cap by each of its names (`CAPS`)."""
-    config: Any = lm.config.get_text_config(decoder=True)
-    scaling = getattr(config, "logits_scaling", None) or 1
-    scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
-    scale = scale or (scaling if config.model_type.startswith("hyperclovax") else 1 / scaling)
-    return Head(float(scale), next((cap for cap in (getattr(config, name, None) for name in CAPS) if cap), None))
+    which HyperCLOVA X multiplies, and others divide), Inkling's `logits_mup_width_multiplier` and
+    `unpadded_vocab_size`; the cap by each of its names (`CAPS`). Tried once with each model.
+
+    Raises:
+        UserError: the model's own logits are others.
+    """
+    if lm not in _HEADS:
+        config: Any = lm.config.get_text_config(decoder=True)
+        scaling = getattr(config, "logits_scaling", None) or getattr(config, "logits_mup_width_multiplier", None) or 1
+        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
+        scale = scale or (scaling if config.model_type.startswith("hyperclovax") else 1 / scaling)
+        cap = next((cap for cap in (getattr(config, name, None) for name in CAPS) if cap), None)
+        head = Head(float(scale), cap, getattr(config, "unpadded_vocab_size", None))
+        _check_head(lm, head)
+        _HEADS[lm] = head
+    return _HEADS[lm]
+
+
+@torch.no_grad()
+def _check_head(lm: PreTrainedModel, head: Head) -> None:
+    """Compare a few logits with the model's own."""
+    few = max(2, min(64, len(lm.get_input_embeddings().weight)))
+    ids = torch.tensor([[(5 * i + 2) % few for i in range(SHORT)]], device=lm.device)
+    hidden: list[Tensor] = []
+    handle = decoder(lm).register_forward_hook(lambda _, __, out: hidden.append(out[0]))
+    devices = [] if lm.device.type == "cpu" else [lm.device]
+    try:
+        with paused(lm), torch.random.fork_rng(devices, device_type=lm.device.type if devices else "cuda"):
+            own = lm(input_ids=ids, use_cache=False).logits[0].float()
+    finally:
+        handle.remove()
+    weight: Any = lm.get_output_embeddings().weight
+    if hidden[-1].shape[-1] == weight.shape[-1]:
+        found = _logits(lm, head, hidden[-1][0])
+        if not own.isfinite().all():
+            return  # whoever asks will meet it
+        if found.shape == own.shape and (found - own).norm() <= HEAD_TOLERANCE * (own - own.mean()).norm():
+            return
+    raise UserError(
+        f"{type(lm).__name__} does more to its logits than its output head, a scale and a cap; it can be decoded, and "
+        "neither trained nor asked how likely a given text is: use another base"
+    )
 
 
 def output_logits(lm: PreTrainedModel, normed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
@@ -40,13 +86,17 @@ def output_logits(lm: PreTrainedModel, normed: Float[Tensor, "pos d_model"]) -> 
 
     Raises:
         NotFiniteError: logits that are NaN or infinite.
+        UserError: as `output_head`.
     """
-    scale, cap = output_head(lm)
-    logits = lm.get_output_embeddings()(normed)
-    logits = logits if scale == 1 else logits * scale
-    logits = (logits if cap is None else torch.tanh(logits / cap) * cap).float()
+    logits = _logits(lm, output_head(lm), normed)
     check_logits(logits, lm.dtype, "the logits of given texts")
     return logits
+
+
+def _logits(lm: PreTrainedModel, head: Head, normed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
+    logits = lm.get_output_embeddings()(normed)[:, : head.vocab]
+    logits = logits if head.scale == 1 else logits * head.scale
+    return (logits if head.cap is None else torch.tanh(logits / head.cap) * head.cap).float()
 
 
 class TargetLoss(NamedTuple):

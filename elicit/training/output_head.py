@@ -93,8 +93,8 @@ def _prepared(lm: PreTrainedModel, hidden: Tensor) -> tuple[Tensor, Tensor, floa
         raise UserError(
             f"{type(lm).__name__} has an output head with a bias, which is not trained here; use another base"
         )
-    scale, cap = output_head(lm)
-    return (hidden if scale == 1 else hidden * scale), head.weight, cap
+    scale, cap, vocab = output_head(lm)
+    return (hidden if scale == 1 else hidden * scale), head.weight[:vocab], cap
 
 
 def _slices(end: int, step: int, start: int = 0) -> Iterator[slice]:

@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from experiments.compatibility.census import small
 from probes.batching import padding_is_unseen
 from probes.capture import capture
 from probes.errors import UserError
@@ -158,7 +159,25 @@ def test_what_is_done_to_logits_is_the_models_own(architecture: str, more: dict[
         own = lm(input_ids=torch.tensor([TEXTS[0]]), use_cache=False).logits[0]
         found = output_logits(lm, decoder(lm)(input_ids=torch.tensor([TEXTS[0]]), use_cache=False)[0][0])
     torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
-    assert output_head(lm) != (1.0, None)
+    assert output_head(lm) != (1.0, None, None)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert-decoder"])
+def test_a_head_that_is_more_than_a_matrix_is_refused(architecture: str) -> None:
+    lm = small(architecture)
+    for _ in range(2):  # what was refused once is not remembered as fine
+        with pytest.raises(UserError, match="does more to its logits than its output head"):
+            target_losses(lm, TEXTS, LENGTHS)
+
+
+def test_a_vocabulary_without_its_padding_is_the_models_own() -> None:
+    lm = small("inkling_text")
+    lm.config.unpadded_vocab_size = 40
+    with torch.no_grad():
+        own = lm(input_ids=torch.tensor([TEXTS[0]]), use_cache=False).logits[0]
+        found = output_logits(lm, decoder(lm)(input_ids=torch.tensor([TEXTS[0]]), use_cache=False)[0][0])
+    torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
+    assert output_head(lm).vocab == found.shape[1] == 40
 
 
 @pytest.mark.parametrize("architecture", sorted(SEEING_PADDING))

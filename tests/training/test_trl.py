@@ -27,6 +27,7 @@ from elicit.training.rl.rewards import parse
 from elicit.training.rl.settings import Settings
 from elicit.training.rl.trl_rollouts import Bridge
 from probes.errors import UserError
+from tests.support.thinkers import thinker
 from tests.support.toys import toy_task, vowels
 
 pytest.importorskip("trl", reason=f"TRL is not installed; {trl_common.INSTALL}")
@@ -86,6 +87,19 @@ def test_a_training_is_the_same_by_both_engines(
         for one in (mine, theirs)
     ]
     assert answers[0] == answers[1]
+
+
+def test_a_budget_of_thought_ends_the_thoughts_of_both(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, updates=1, reward="random:0.5", max_new_tokens=16)
+    prompt = Prompt("chat", thought_tokens=4)
+    texts = []
+    for name, engine in (("ours", loop), ("trl", rl)):
+        done = engine.train(
+            thinker("deepseek-r1"), TASK.fit[:1], settings, tmp_path / name, prompt=prompt, checked=False
+        )
+        assert isinstance(done, Trained)
+        texts.append([row["text"] for row in read_log(done.folder)])
+    assert texts[0] == texts[1] and any("</think>" in text for text in texts[0])
 
 
 def test_what_is_finished_is_read_and_not_mixed(tiny: Model, tmp_path: Path) -> None:
@@ -195,6 +209,9 @@ def test_where_trl_generates(tiny: Model, tmp_path: Path) -> None:
     qa = Bridge(tiny, TASK.fit[:1], SMALL, Prompt(), parse("length"), {}, own=False)
     with pytest.raises(UserError, match="no stop strings"):
         rl.trainer(tiny, qa, tmp_path, {})
+    thoughtful = Bridge(chat, TASK.fit[:1], SMALL, Prompt("chat", thought_tokens=4), parse("length"), {}, own=False)
+    with pytest.raises(UserError, match="ends no thoughts"):
+        rl.trainer(chat, thoughtful, tmp_path, {})
     other = Bridge(chat, TASK.fit[:1], SMALL, Prompt("chat", begin="Well"), parse("length"), {}, own=False)
     with pytest.raises(UserError, match="would read the prompt of fit-0 as other tokens"):
         rl.trainer(chat, other, tmp_path, {})

@@ -75,8 +75,12 @@ class Bridge:
         """Refuse prompts that TRL, where it generates, would turn into other tokens.
 
         Raises:
-            UserError: there is one.
+            UserError: there is one, or one with a budget of thought, which TRL does not end.
         """
+        if self.prompt.thought_tokens:
+            raise UserError(
+                "weights are sharded and TRL's own generation ends no thoughts; leave thought_tokens out of the prompt"
+            )
         tokenizer = self.model.tokenizer
         for item in self.items:
             put = self._put(item)
@@ -115,7 +119,12 @@ class Bridge:
                             prompts=[self.ids[name] for name in together],
                             rng_streams=together,
                             decoder=part,
-                            stop=StopRule(self.model.eos_ids, self.prompt.stop, self.model.tokenizer),
+                            stop=StopRule(
+                                self.model.eos_ids,
+                                self.prompt.stop,
+                                self.model.tokenizer,
+                                thought_tokens=self.prompt.thought_tokens,
+                            ),
                             needs=frozenset({"logprob"}),
                         ),
                     )
