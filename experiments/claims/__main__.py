@@ -51,6 +51,11 @@ def main(given: list[str] | None = None) -> None:
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
     try:
+        flags = [f"--{flag}" for flag in ("page", "judge", "index", "plan") if getattr(args, flag)]
+        if args.name and flags:
+            raise UserError(
+                f"claim {args.name!r} and {' '.join(flags)} were given; {flags[0]} is of all claims, leave the name out"
+            )
         if args.name:
             show(test(claim(args.name), args))
         elif args.page:
@@ -100,7 +105,7 @@ def judge_all() -> None:
             continue
         after = judge(record)
         after.write(one.folder)
-        print(f"{one.number}. {one.name}: {after.verdict}" + ("" if after == record else f" (was {record.verdict})"))
+        print(f"{one.number}. {one.name}: {after.stands}" + ("" if after == record else f" (was {record.verdict})"))
     write_whole(INDEX, index())
 
 

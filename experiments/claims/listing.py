@@ -65,8 +65,8 @@ def _counted() -> str:
     told = ", ".join(f"{n} {verdict}" for verdict, n in by.items() if n)
     quick = sum(record.quick for record in found)
     return f"Of {len(claims())} claims {told}." + (
-        f" Of {quick} there is a quick look alone: beside what it says stand the command that asks in full, and minutes "
-        "on the machine of the look." if quick else ""
+        f" Of {quick} there is a quick look alone: beside what it says stand the command that asks in full, and "
+        "minutes on the machine of the look." if quick else ""
     ) if found else "No claim was run yet."  # fmt: skip
 
 

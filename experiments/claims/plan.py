@@ -10,16 +10,16 @@ the bound where a null must be passed as well; what is counted, and a number tha
 something is trained or fitted `claim.toml` asks for three seeds: fewer give no interval between them worth its name.
 
 Cost is that of the kept call and of the runs that it found done, as these tell it (`Record.reused`), times how many
-more questions and samples there are, or updates and arms where those are more, times the seeds, and times how much
-slower this machine is than that one was (`pace`; 1 where the record does not say). It is an upper bound, since fits do
-not grow with questions nor answers with updates. Where it is not known what was found done (a training that another
-call did; all records from before 2026-11-29) it is a lower one, and said to be.
+more questions, samples and tokens of an answer there are, or how much more is trained (`TRAINED`) where that is more,
+times the seeds, and times how much slower this machine is than that one was (`pace`; 1 where the record does not say).
+It is an upper bound, since fits do not grow with questions nor answers with updates. Where it is not known what was
+found done (a training that another call did; all records from before 2026-11-29) it is a lower one, and said to be.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,19 @@ from experiments.claims.base import Claim, claims
 from experiments.claims.record import Record, kept
 from experiments.claims.rules import COUNTED, POWER, Condition
 
+# What the cost of trainings grows with; of a list its length.
+TRAINED = (
+    "updates",
+    "steps",
+    "fits",
+    "group",
+    "rollouts",
+    "rollout_tokens",
+    "positions",
+    "thought_tokens",
+    "arms",
+    "rewards",
+)
 MOST = 1_000  # questions: what asks for more is said to
 
 
@@ -107,8 +120,12 @@ def planned(one: Claim, record: Record | None, slower: float = 1.0) -> Plan:
     asked = [(questions_for(row, had), row.name) for row in record.judgement.conditions]
     most, name = max(((n, name) for n, name in asked if math.isfinite(n)), default=(0.0, ""))
     asks_more = int(one.settings[counted]) / had
-    asks_more *= float(one.settings.get("samples", 1)) / record.settings.get("samples", 1)
-    more = max(asks_more, _trained(one.settings) / _trained(record.settings)) * one.seeds
+    for grows in ("samples", "max_new_tokens"):
+        asks_more *= float(one.settings.get(grows, 1)) / record.settings.get(grows, 1)
+    trains_more = math.prod(
+        _size(one.settings[name]) / _size(record.settings[name]) for name in TRAINED if name in one.settings
+    )
+    more = max(asks_more, trains_more) * one.seeds
     minutes = (record.seconds + (record.reused or 0.0)) / 60 * more / max(1, len(record.seeds)) * slower
     return Plan(one, math.ceil(most), name if most else "", minutes, record.reused is None)
 
@@ -132,6 +149,5 @@ def _counted(one: Claim) -> str:
     return "limit" if "limit" in one.settings else "queries"
 
 
-def _trained(settings: Mapping[str, Any]) -> float:
-    """What the cost of trainings grows with."""
-    return float(settings.get("updates", 1)) * len(str(settings.get("arms", "")).split(","))
+def _size(setting: Any) -> float:
+    return float(len(setting.split(","))) if isinstance(setting, str) else float(setting)

@@ -250,10 +250,10 @@ def least_seen(difference: Float[np.ndarray, " n"], bound: float, *, confidence:
     return float(shown[0]) if len(shown) else math.inf
 
 
-def absent(what: str, gain: float, interval: Interval) -> Condition:
+def absent(what: str, gain: float, interval: Interval, *, together: int = 1) -> Condition:
     """That something gains nothing of interest over direct answers: direct is at most `INTEREST` below it."""
     name = f"direct over {what}, at most {INTEREST:.0%} less"
-    return Condition(name, -gain, Interval(-interval.high, -interval.low), -INTEREST, 0.0)
+    return Condition(name, -gain, Interval(-interval.high, -interval.low), -INTEREST, 0.0, together)
 
 
 def either(conditions: Sequence[Condition]) -> Condition:

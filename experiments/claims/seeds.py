@@ -98,7 +98,7 @@ def pooled(each: Sequence[Condition], *, seed: int = 0, resamples: int = RESAMPL
             for side in (0, 1)
         )
         interval = Interval(float(values.mean()) - below, float(values.mean()) + above)
-    p = None if first.p is None else min(1.0, 2 * float(np.mean([one.p for one in each])))
+    p = None if first.p is None else float(np.minimum(1.0, 2 * np.mean([one.p for one in each])))  # NaN stays
     chances = [one.chance for one in each if one.chance is not None]
     return replace(
         first, name=_name(each), value=float(values.mean()), interval=interval, p=p, by_question=None, least_seen=None,

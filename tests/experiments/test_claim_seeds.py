@@ -21,7 +21,17 @@ from experiments.claims import base
 from experiments.claims.base import Finding, Study, claim, claims, study_of
 from experiments.claims.plan import planned
 from experiments.claims.record import _total, kept
-from experiments.claims.rules import CONFIRMED, HOLDS, NOT_TESTABLE, OPEN, UNDECIDED, Condition, Judgement, lead
+from experiments.claims.rules import (
+    CONFIRMED,
+    HOLDS,
+    NO_ROOM,
+    NOT_TESTABLE,
+    OPEN,
+    UNDECIDED,
+    Condition,
+    Judgement,
+    lead,
+)
 from experiments.claims.seeds import judged_over_seeds, pooled
 from probes.statistics import Interval, over_seeds
 from steering.adapters import Adapter
@@ -55,6 +65,8 @@ def test_what_is_no_mean_over_questions_is_as_uncertain_as_its_seeds_are() -> No
     tested = [replace(one, p=p) for one, p in zip(each, (0.001, 0.01, 0.04), strict=True)]
     assert pooled(tested).p == pytest.approx(2 * np.mean([0.001, 0.01, 0.04]))
     assert not pooled([*each, replace(each[0], room=False)]).room
+    untold = [replace(one, p=p) for one, p in zip(each, (0.001, float("nan"), 0.04), strict=True)]
+    assert pooled(untold).outcome == NO_ROOM  # as with that seed alone
 
 
 def test_seeds_that_ask_the_same_are_one_claim() -> None:
@@ -155,6 +167,13 @@ def test_a_plan_counts_what_was_found_done_and_says_what_it_does_not_know() -> N
     assert plan.minutes == pytest.approx(one.settings["limit"] / 80) and not plan.least
     assert plan.row()["cost"] == "2 min"
     assert planned(one, replace(known, reused=None)).row()["cost"].startswith("at least ")
+    trains = claims()["proxy_filter"]
+    record = kept(trains)
+    assert record is not None
+    had = record.settings | {"arms": "all,filter", "updates": 24, "positions": 10, "thought_tokens": 4}
+    had |= {name: trains.settings[name] for name in ("limit", "max_new_tokens", "group")}
+    plan = planned(trains, replace(record, settings=had, seconds=60.0, reused=0.0, seeds=[]))
+    assert plan.minutes == pytest.approx(3 * 2.5 * 2 * 2 * 2)  # seeds, arms, updates, positions and tokens of a thought
 
 
 def _fit(run: Run) -> Path:

@@ -131,6 +131,12 @@ def test_a_record_is_kept_and_shown(shelf: Path, capsys: pytest.CaptureFixture[s
     assert "[claim held](claims/held/README.md)" in index() and "[claim open](claims/open/claim.toml)" in index()
 
 
+def test_what_is_of_all_claims_takes_no_name(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--judge", "--plan", "--index"):
+        code, _, err = command(capsys, "held", flag)
+        assert code == 2 and f"claim 'held' and {flag} were given" in err
+
+
 def opened(chromium: Browser, file: Path) -> tuple[Page, list[str]]:  # noqa: F811
     """The page, and all that went wrong in it or was asked of a network."""
     page = chromium.new_context().new_page()

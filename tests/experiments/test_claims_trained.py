@@ -125,6 +125,9 @@ def test_spurious_rewards() -> None:
     assert spurious(0.1, 0.1) == NOT_CONFIRMED
     assert spurious(0.8, 0.6) == NOT_CONFIRMED  # the twin gains too
     assert spurious(0.3, 0.15) == UNDECIDED  # of the twin sixty questions do not say that it gains less than ten points
+    gains = {name: np.full(60, 0.1) for name in ("format", "random")}
+    judged = spurious_rewards.decided((0.9, Interval(0.8, 1.0)), spurious_rewards.summarised(gains, gains), right(0.1))
+    assert {one.together for one in judged.conditions} == {2}
     assert spurious(0.8, 0.1, truth=0.1) == NOT_TESTABLE
 
 
@@ -206,6 +209,12 @@ def test_convergence() -> None:
     assert thesis(reach=-0.05) == NOT_CONFIRMED and thesis(reach=0.1) == UNDECIDED  # one of them may not reach it
     assert thesis(p=0.3) == UNDECIDED  # items that chance may have given
     assert thesis(cosine=-0.8) == NOT_CONFIRMED  # opposed directions are not alike
+    for layers in (
+        [shift(-0.9, 1e-6), shift(0.85, 1e-5)],
+        [shift(0.4, 0.9), shift(-0.5, 0.9)],
+    ):  # alike at one at least
+        found = convergence.shifted({("a", "b"): layers})["a", "b"]
+        assert found.cosine.value == max(one.value for one in layers)
     assert convergence.shifted({("a", "b"): [shift(0.9, 0.03)] * 5})["a", "b"].p > 0.05  # one of many layers
 
 

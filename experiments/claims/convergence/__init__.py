@@ -96,16 +96,22 @@ def measure(study: Study) -> Finding:
 
 
 def shifted(cosines: Mapping[tuple[str, str], Sequence[Cosine]]) -> dict[tuple[str, str], Shift]:
-    """Each pair at its layer of the smallest p (of equal ones, the largest cosine); pairs without a shift left out."""
+    """Each pair at its layer of the smallest p among those of a cosine above 0, else among the others (of equal ones,
+    the largest cosine); pairs without a shift left out."""
     each = [(pair, layer, one) for pair, some in cosines.items() for layer, one in enumerate(some)]
     tested = [(pair, layer, one) for pair, layer, one in each if not np.isnan(one.p)]
     adjusted = holm([one.p for _, _, one in tested])
     out: dict[tuple[str, str], Shift] = {}
     for (pair, layer, one), p in zip(tested, adjusted, strict=True):
         best = out.get(pair)
-        if best is None or (p, -abs(one.value)) < (best.p, -abs(best.cosine.value)):
+        if best is None or _alike(one, p) < _alike(best.cosine, best.p):
             out[pair] = Shift(layer, one, p)
     return out
+
+
+def _alike(one: Cosine, p: float) -> tuple[bool, float, float]:
+    """What sorts a pair's layers, the one that decides first."""
+    return one.value <= 0, p, -one.value
 
 
 def decided(

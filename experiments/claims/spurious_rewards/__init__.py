@@ -102,7 +102,7 @@ def decided(truth: tuple[float, Interval], read: Both, direct: Float[np.ndarray,
     return Judgement(
         (
             decides,
-            *(absent(f"{LONG[name]} on the twin", *one) for name, one in read.twin.items()),
+            *(absent(f"{LONG[name]} on the twin", *one, together=together) for name, one in read.twin.items()),
             *(Condition(f"{LONG[name]} gains more than on the twin", *read.apart[name], together=together)
               for name in works),
         ),
