@@ -64,7 +64,7 @@ def option_key(text: str) -> Key:
 
 def number_key(text: str) -> Key:
     """A number's exact value, whatever its unit; what is none is a text."""
-    for value in (number_value(text), number_value(unit_of(undressed(text))[0]), worded_value(text)):
+    for value in (number_value(text), worded_value(text), number_value(unit_of(undressed(text))[0])):
         if value is not None:
             return rational(value)
     return text_key(text)
@@ -146,6 +146,7 @@ def _constant(side: str) -> bool:
 _AND = r",\s*(?:\x02?\s*(?:and|or)\b\s*\x03?)?|;|\x02?\s*\b(?:and|or)\b\s*\x03?|\\cup(?![a-z])"
 _EITHER = re.compile(r"\\pm(?![A-Za-z])")
 _NAMED = re.compile(r"\s*([A-Za-z])\s*=([^=]+)")
+_COUNTED = re.compile(r"\b(?:hundred|thousand|[mbtr]+illion|halves|\w+ths|thirds|quarters)\b", re.I)
 _EMPTY = re.compile(r"\\emptyset|\\\{\s*\\\}|\{\s*\}")
 
 
@@ -171,6 +172,9 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
     plain = plain.strip()
     if _EMPTY.fullmatch(plain):
         return ("list",)
+    worded = worded_value(re.sub(r"[\x02\x03]", "", plain).strip(" ()"))
+    if worded is not None and (worded.denominator > 1 or _COUNTED.search(plain)):  # no list of one and a half
+        return rational(worded)
     parts = [part for part in split(plain, _AND) if part.strip()]
     if len(parts) > 1 and not matrix(plain):
         named = {found[1]: found[2] for part in parts if (found := _NAMED.fullmatch(part))}

@@ -41,7 +41,7 @@ from probes.errors import UserError
 
 # What decides which answer is found and how it is judged; the hash of these files is the version of both.
 SOURCES = (
-    "answers", "equality", "grader_process", "grading", "latex", "numerals", "read_maths", "read_numbers",
+    "answers", "equality", "grader_process", "grading", "latex", "notes", "numerals", "read_maths", "read_numbers",
     "read_options", "statements", "units", "worker",
 )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from elicit.tasks.numerals import MINUS, RAISED, groups_joined, multiplied
+from elicit.tasks.numerals import MINUS, RAISED, groups_joined, in_full, multiplied
 
 _WORD = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname\*?|rm|bf)\s?\{([^{}]*)\}")
 _SIGNS = {
@@ -25,7 +25,7 @@ def undressed(text: str) -> str:
     Words stand between the characters 2 and 3, and character 4 ends a row of a matrix: what no text has. Groups of
     thousands are joined outside brackets (see `thousands_joined`).
     """
-    plain = re.sub(rf"[{MINUS}]", "-", re.sub(r"[\x02-\x04]", "", text).strip().strip("*`").strip())
+    plain = re.sub(rf"[{MINUS}]", "-", re.sub(r"[\x02-\x04]", "", in_full(text)).strip().strip("*`").strip())
     for sign, name in _SIGNS.items():
         plain = plain.replace(sign, name)
     plain = re.sub(r"√\s?(\w+|\([^()]*\))", r"\\sqrt{\1}", plain)

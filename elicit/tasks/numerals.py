@@ -2,8 +2,9 @@
 
 1,234 and 1 234 and 1{,}234; -$5 and \u22125; 3 1/2 and 3\u00bd and \\frac{7}{2}; 1.5 \u00d7 10^3 and 1e5; 50% and $5
 without their signs. A comma stands for thousands before groups of three digits alone, so 1,2 is no number, and neither
-is 0,100: no group of thousands begins with 0. A word that multiplies counts: 1.5 million. A dozen is a unit, since that
-is what is asked for ("how many dozens of eggs").
+is 0,100: no group of thousands begins with 0. A word that multiplies counts: 1.5 million; so do letters where a sign of
+currency shows what they are: $1.2M, \u00a33bn. A dozen is a unit, since that is what is asked for ("how many dozens of
+eggs"). In words also fractions: two thirds, one and a half.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ _TIMES = r"(?i:hundred|thousand|millions?|billions?|trillions?)(?![A-Za-z])"
 _SCALE = (
     rf"(?:(?:[ \u00a0~-]|\\[ ,;:])?\s?(?:\\(?:text|textrm|mathrm|mbox)\s?\{{\s?{_TIMES}(?:\s?\}})?|{_TIMES})){{1,2}}"
 )
+# Letters that multiply, of money alone; $3k$ is mathematics, and what opens it is no currency.
+_LETTERS = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}  # powers of ten
+_LETTER = r"(?-i:[ \u00a0]?(?:[Bb]n|[Mm]n|[Tt]n|[kKMB])|[mbT])(?![\w'\u2019&])"
+_SUM = rf"[{MINUS}]?(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)"
+SHORTENED = (
+    rf"(?:(?:{_SIGN})?(?:(?:\\\$|[\u20ac\u00a3\u00a5])\s?{_SUM}{_LETTER}"
+    rf"|(?<![\\$])\$\s?{_SUM}{_LETTER}(?!(?:\\\$|[^$\n])*\$(?!\d)))"
+    rf"|(?<![\w.,^_/]){_SUM}{_LETTER}\s?[\u20ac\u00a3\u00a5])"
+)
+_SHORTENED = re.compile(SHORTENED)
 _SCALED = re.compile(rf"(?P<scale>{_SCALE})[\s.*_`$]*(?:\\[)\]])?$")
 # In mathematics whose words stand between the characters 2 and 3 (see `elicit.tasks.latex.undressed`).
 _SCALED_WORD = re.compile(
@@ -59,12 +70,28 @@ _SCALED_WORD = re.compile(
 DIGITS = re.compile(
     rf"(?<![\w.^_/])(?<!\d:)(?<![\^_]\{{)(?<![\^_][{MINUS}])(?:{_SIGN}(?:{MONEY})?)?{_WHOLE}(?!:\d)(?!/\d)(?!\.\d)"
 )
-NUMERAL = re.compile(rf"{DIGITS.pattern}(?:{_SCALE})?")  # with the word that multiplies it
+NUMERAL = re.compile(rf"(?:{SHORTENED}|{DIGITS.pattern}(?:{_SCALE})?)")  # with what multiplies it
 
 
 def _factor(scale: str) -> int:
     """What words multiply by."""
     return prod(SCALES[word.lower().removesuffix("s")] for word in re.findall(_TIMES, scale))
+
+
+def in_full(text: str) -> str:
+    """The text with sums of money in full: $1200000 for $1.2M."""
+    return _SHORTENED.sub(_in_full, text)
+
+
+def _in_full(found: re.Match[str]) -> str:
+    written = re.search(r"(?P<number>[\d,.]+)(?P<gap>\s?)(?P<letters>[A-Za-z]+)", found.group())
+    if written is None or len(written["number"]) > LONGEST:
+        return found.group()
+    whole, _, decimals = written["number"].replace(",", "").partition(".")
+    power = _LETTERS[written["letters"].lower()]
+    left = decimals[power:]
+    full = whole + decimals[:power].ljust(power, "0") + (f".{left}" if left else "")
+    return found.group()[: written.start()] + full + found.group()[written.end() :]
 
 
 def multiplied(plain: str) -> str:
@@ -111,6 +138,7 @@ def number_value(text: str | None) -> Fraction | None:
     """
     if text is None or len(text) > 2 * LONGEST:
         return None
+    text = in_full(text)
     scaled = _SCALED.search(text)
     if scaled:
         counted = number_value(text[: scaled.start()])
@@ -181,15 +209,66 @@ _ONES = (
 )  # fmt: skip
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS, start=2)}
+_ODD = {"three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth", "twelve": "twelfth"}
+# What a whole is parted into, in one name for one and for several.
+_PARTS = {"half": 2, "halve": 2, "quarter": 4} | {
+    _ODD.get(word, f"{word.removesuffix('y')}ieth" if word.endswith("y") else f"{word}th"): n
+    for word, n in (_WORDS | {"hundred": 100, "thousand": 1_000, "million": 10**6}).items()
+    if n > 2
+}
+_PART = rf"(?:{'|'.join(_PARTS)})s?\b(?![ -]grade)"  # two fifth graders are two
+_FIRST = "|".join(sorted(_WORDS, key=len, reverse=True))
+_A_SCALE = rf"(?:a|half a) (?:{'|'.join(SCALES)})"
+_CLAUSE_ENDS = r"(?=\s*(?:[.,;:!?*)]|$))"
 WORDED = re.compile(
-    rf"\b(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:(?: and |[ -])(?:{'|'.join([*_WORDS, *SCALES])}))*\b",
+    rf"\b(?>(?:{_A_SCALE}|an? {_PART}{_CLAUSE_ENDS}|half{_CLAUSE_ENDS}|(?:{_FIRST})\b)"
+    rf"(?:(?: and |[ -])(?:{_PART}|(?:{'|'.join([_FIRST, *SCALES])})\b|an? {_PART}))*)(?!-?\w|(?: and |[ -])first\b)",
     re.I,
 )
+# What stands after the 2 of 2 thirds; quarters and halves may be coins and pieces.
+PARTED = re.compile(r"[ -](?:third|(?:four|fif|six|seven|eigh|nin|ten)th)s\b")
 
 
-def worded_value(text: str | None) -> int | None:
-    """The value of a whole number in English words (twenty-two, three hundred and five), or None."""
-    words = re.sub(r"[- ]+", " ", (text or "").strip().lower()).replace(" and ", " ").split()
+def worded_value(text: str | None) -> int | Fraction | None:
+    """The value of a number in English words (twenty-two, three hundred and five, two thirds, one and a half), or None.
+
+    Ordinals are none: twenty-third.
+    """
+    words = re.sub(r"[- ]+", " ", (text or "").strip().lower()).split()
+    if len(words) > 2 and words[-1] in SCALES and any(_parts(word) for word in words):  # two and a half million
+        counted = worded_value(" ".join(words[: -2 if words[-2] in ("a", "an") else -1]))
+        return None if counted is None else counted * SCALES[words[-1]]
+    return _fraction(words) if words and _parts(words[-1]) else _whole(words)
+
+
+def _parts(word: str) -> int | None:
+    return _PARTS.get(word.removesuffix("s"))
+
+
+def _fraction(words: list[str]) -> Fraction | None:
+    """What the last word has a part of: its number, of a whole before it."""
+    *before, name = words
+    under = _PARTS[name.removesuffix("s")]
+    joint = max((n for n, word in enumerate(before) if word == "and"), default=-1)
+    over = before[joint + 1 :]
+    if len(over) == 1 and re.fullmatch(r"[0-9]{1,9}", over[0]):
+        return Fraction(int(over[0]), under) if joint < 0 and name.endswith("s") else None  # 2 thirds
+    top = 1 if over in (["a"], ["an"]) or (name == "half" and not before) else _whole(over)
+    if top is None and under < 10 and over[-1:] and _WORDS.get(over[-1], 0) >= 20:  # one twenty-fifth
+        over, under = over[:-1], under + _WORDS[over[-1]]
+        top = _whole(over)
+    whole = 0 if joint < 0 else _whole(before[:joint])
+    if top is None or whole is None or (top != 1 and not name.endswith("s")) or (joint >= 0 and top >= under):
+        return None
+    if joint > 0 and before[joint - 1] in SCALES and before[joint - 1] != "hundred":
+        return None  # a million and a half
+    return whole + Fraction(top, under)
+
+
+def _whole(words: list[str]) -> int | None:
+    words = [word for n, word in enumerate(words) if word != "and" or n in (0, len(words) - 1)]
+    if len(words) > 1 and words[0] == "a" and words[1] in SCALES:
+        words = ["one", *words[1:]]
     if not words or words[0] not in _WORDS:
         return None
     total = part = 0

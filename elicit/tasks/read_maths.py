@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from elicit.tasks.notes import noted
+from elicit.tasks.numerals import NUMERAL
 from elicit.tasks.read_numbers import concluded, number
 from elicit.tasks.statements import STOP, Answer, Span, last_match, sentences, trimmed
 
@@ -16,7 +18,10 @@ _PIECE = re.compile(
     r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)",
     re.S,
 )
-_CLAUSE_ENDS = re.compile(rf"(?<!\s)\s*,?\s(?:because|since|as|which|so that|for)\s|{STOP}(?=\s|$)|\n|\s\((?=[a-z])")
+_CLAUSE_ENDS = re.compile(
+    rf"(?<!\s)\s*,?\s(?:because|since|as|which|so that|for)\s|{STOP}(?=\s|$)|\n"
+    r"|\s\((?=[a-z])(?![a-z](?:\s?[-+*/^\u00b2\u00b3]|\)\s*=))"  # a note, and not (x + 1) or f (x) =
+)
 _TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
 # Such as a multiple of pi or of a root, without delimiters.
 _SYMBOLIC = re.compile(r"(?<![^\s,;])[^\s,;]*[\u03c0\u221a\u221e\u03b8][^\s,;.]*")
@@ -36,6 +41,12 @@ def math(view: str, span: Span) -> Answer | None:
     if span.found_by in ("box", "answer tag"):
         return trimmed(view, start, end, span.found_by)
     stop = _sentence_end(view, start, end)
+    if value := noted(view, start, end, span.found_by):
+        return value
+    if measured := _MEASURED.match(view, start, stop):
+        unit = _PIECE.match(view, measured.end(), end)
+        if unit and not _filled(unit) and not _GOES_ON.match(view, unit.end(), end):
+            return trimmed(view, start, unit.end(), span.found_by)
     pieces = [m for m in _PIECE.finditer(view, start, end) if _filled(m) and m.start() < stop]
     values = [m for m in pieces if not _letter(view, m)]
     if pieces and not values and (conclusion := concluded(view, start, stop, span.found_by)):
@@ -74,6 +85,8 @@ def last_math(view: str) -> Answer | None:
             while first and _joined(view, here[first - 1], here[first]):
                 first -= 1
             return _list(view, here[first:], "last value")
+        if value := noted(view, start, end, "last value"):
+            return value
         bare = trimmed(view, start, end, "last value")
         if bare and re.search(r"\w", bare.text) and not re.search(r"[A-Za-z]{2,}", _WORDS.sub(" ", bare.text)):
             return bare  # without delimiters, and nothing else
@@ -109,7 +122,18 @@ def _inside(found: re.Match[str]) -> tuple[int, int]:
 
 
 def _filled(found: re.Match[str]) -> bool:
-    return bool(found.string[slice(*_inside(found))].strip())
+    """Whether something stands between the delimiters, but a power or a unit of what is before them: 10 cm$^2$."""
+    inside = found.string[slice(*_inside(found))].strip()
+    if not inside or _POWER.fullmatch(inside):
+        return False
+    before = found.string[max(0, found.start() - 2) : found.start()]
+    return not (_UNIT.fullmatch(inside) and re.search(r"\d\s?$", before))
+
+
+_POWER = re.compile(r"(?:\{\})?\^\s*(?:\{\s*(?:[-\d]+|\\circ)\s*\}|\d|\\circ)")
+_MEASURED = re.compile(rf"[\s*_]*{NUMERAL.pattern}\s?(?:[A-Za-z]{{1,15}}\s?)?(?=\$|\\\()")
+_GOES_ON = re.compile(r"\s*(?:[-+*/^=\u00d7\u00f7\u2212<>]|\\(?!\)))|,?\s(?:and|or)\s[$\\(]{0,3}\d")
+_UNIT = re.compile(r"\\?%|\\(?:text|mathrm|mbox)\s?\{[^{}]*\}(?:\s?\^\s?\{?\d\}?)?")
 
 
 def _sentence_end(view: str, start: int, end: int) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from elicit.tasks.numerals import MINUS, MONEY, NUMERAL, WORDED, number_value, worded_value
+from elicit.tasks.notes import note_around, note_end
+from elicit.tasks.numerals import MINUS, MONEY, NUMERAL, PARTED, SHORTENED, WORDED, number_value, worded_value
 from elicit.tasks.statements import STOP, Answer, Span, last_match, sentence_end, sentences, trimmed
+from elicit.tasks.units import measure
 
 # What may stand before a number that is stated: marks, "about", a name and a sign of equality.
 _BEFORE = re.compile(
+    rf"(?:(?!{SHORTENED})"
     r"(?:[\s*_`\"'($\[\u20ac\u00a3=:\u2248]|\\[(\[$]|\\text(?:bf)?\{|[a-z](?:_\{?\w\}?)?\s*=(?!=)"
     r"|(?:exactly|approximately|about|roughly|only|around|a total of|therefore|thus|simply|equal to|at least|at most)"
-    r"\b)*",
+    r"\b))*",
     re.I,
 )
 # An equation in one variable that is not solved: x^2 = 1, x + 3 = 5.
@@ -27,10 +30,12 @@ _GOES_ON = re.compile(
     r"\s*(?:[-+*/^=!\u00d7\u00f7\u2212]|\\(?:times|cdot|div|sqrt|pi|pm|frac|approx)|[({\[]\s*\d|\\\(|(?:x|mod)\s\d)"
     r"|[a-fi-kn-rt-z](?![\w'])"
 )
+_BOLD_ENDS = re.compile(r"\*{1,3}(?=[.,;:!?)\]]|\s+(?![\s\d])|\s*$)")
+_BOLD_LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or)\s)\s*[*$\\-]{1,4}\d")
 _LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or)\s)\s*(?=[$\\-]?\d)")
 _CLAUSE_ENDS = re.compile(rf"{STOP}(?=\s|$)|\n|,\s|;\s|\s(?:because|since|as|so|which|where|and|for|after|if|when)\s")
-_SUM = re.compile(r"[\d\s.,+*/×÷·$()%{}^\\\[\]\w\u2212-]*=")
-_TERM = re.compile(r"(?:\s[A-Za-z]+){0,2}\s*(?:[-+*/^×÷\u2212]|\\(?:times|cdot|div))")
+_SUM = re.compile(r"[\d\s.,!+*/×÷·$()%{}^\\\[\]\w\u2212-]*=")
+_TERM = re.compile(r"!?(?:\s[A-Za-z]+){0,2}\s*(?:[-+*/^×÷\u2212]|\\(?:times|cdot|div))")
 _OPERATORS = tuple("+*/×÷\u2212-")
 # What tells a number in a sentence that has several: "there are 50 numbers below 100".
 _TOLD = re.compile(
@@ -40,7 +45,7 @@ _TOLD = re.compile(
 _COMPARED = re.compile(
     r"\s(?:is|are)\s(?:not\s)?(?:below|above|under|over|less|more|greater|larger|smaller|fewer|at)\b"
 )
-_RESULT = re.compile(rf"[=\u2248]\s*(?:\\?\$|\\approx)?\s*(?P<value>{NUMERAL.pattern})")
+_RESULT = re.compile(rf"[=\u2248]\s*(?:(?!{SHORTENED})\\?\$|\\approx)?\s*(?P<value>{NUMERAL.pattern})")
 
 
 def number(view: str, span: Span) -> Answer | None:
@@ -63,8 +68,12 @@ def number(view: str, span: Span) -> Answer | None:
     if value is not None:
         return Answer(value.group(), *value.span(), span.found_by)
     begin, stop = at if view[at] in MINUS else found.start(), found.end()
+    if (parts := PARTED.match(view, stop, end)) and found.group().isdigit():
+        return Answer(view[begin : parts.end()], begin, parts.end(), span.found_by)
+    if (measured := measure(view, found.start(), end)) is not None:
+        return _measured(view, begin, measured, end, span)
     listed = _LIST.match(view, stop, end)
-    if listed is None and _GOES_ON.match(view, stop, end) is None:
+    if listed is None and not _goes_on(view, begin, stop, end, boxed=span.found_by == "box"):
         return Answer(view[begin:stop], begin, stop, span.found_by)
     if whole:
         return trimmed(view, start, end, span.found_by)
@@ -73,6 +82,29 @@ def number(view: str, span: Span) -> Answer | None:
     while listed and (after := NUMERAL.match(view, _match_end(_SIGN, view, listed.end(), end), end)):
         stop = after.end()
         listed = _LIST.match(view, stop, end)
+    return trimmed(view, begin, stop, span.found_by)
+
+
+def _goes_on(view: str, begin: int, stop: int, end: int, *, boxed: bool) -> bool:
+    """Whether a number is a piece of something larger. Bold type that ends behind it is none, and neither is a note."""
+    number, closed = view[begin:stop], _BOLD_ENDS.match(view, stop, end)
+    if closed and (len(closed.group()) > 1 or view[begin - 1 : begin] == "*"):
+        if _BOLD_LIST.match(view, closed.end(), end):
+            return True
+        stop = closed.end()
+    if _GOES_ON.match(view, stop, end) is None:
+        return False
+    return boxed or note_end(view, number, stop, end) is None
+
+
+def _measured(view: str, begin: int, stop: int, end: int, span: Span) -> Answer | None:
+    """What is told in several units is one answer, and no number: 2 hours and 30 minutes; or what that equals."""
+    equals = _EQUALS.match(view, stop, end)
+    total = NUMERAL.match(view, _match_end(_OPENED_SIDE, view, equals.end(), end), end) if equals else None
+    if total:
+        return Answer(total.group(), *total.span(), span.found_by)
+    if span.found_by in ("box", "answer tag"):
+        begin, stop = span.start, end
     return trimmed(view, begin, stop, span.found_by)
 
 
@@ -119,7 +151,7 @@ def _last_side(view: str, found: re.Match[str], end: int) -> re.Match[str] | Non
 
 
 _EQUALS = re.compile(r"!?\s*=(?!=)")
-_OPENED_SIDE = re.compile(r"[\s$]*")
+_OPENED_SIDE = re.compile(rf"(?:(?!{SHORTENED})[\s$])*")
 
 
 def _in_words(view: str, start: int, end: int, found_by: str) -> Answer | None:
@@ -147,11 +179,19 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
     named = re.search(rf"(?<![\w.])({NUMERAL.pattern})\s*=[^=.!?\n]*$", view[start : last.start()])
     if named and not _alone(view, *last.span()) and _alone(view, *(start + n for n in named.span(1))):
         return Answer(named[1], start + named.start(1), start + named.end(1), found_by)
+    noting = note_around(view, start, end, last.start())
+    before = [m for m in found if noting is not None and m.end() <= noting]
+    if before and not _alone(view, *last.span()) and _alone(view, *before[-1].span()):
+        return Answer(before[-1].group(), *before[-1].span(), found_by)  # 18 dollars (9 * 2)
     result = last_match(_RESULT, view, 0, end)
     value = number_value(result["value"]) if result else None
     alone = [m for m in found if _alone(view, *m.span()) and not _COMPARED.match(view, m.end())]
     chosen = [m for m in alone if value is not None and number_value(m.group()) == value]
     chosen = chosen or [m for m in alone if _TOLD.search(view, max(start, m.start() - 60), m.start())] or [last]
+    for m in found[-8:]:
+        measured = measure(view, m.start(), end)
+        if measured is not None and m.start() <= chosen[-1].start() < measured:
+            return _measured(view, m.start(), measured, end, Span(start, end, found_by))
     return Answer(chosen[-1].group(), *chosen[-1].span(), found_by)
 
 

@@ -29,6 +29,8 @@ _SEVERAL = re.compile(
 _CHOSEN = re.compile(
     r"(?:\b(?i:option|choice)(?:\s|:)\s*|\b(?i:choose|pick|select|is|be|go\swith|it's|that's)\s+(?:(?i:option)\s+)?)"
     rf"[*_(\[\"'$]*{_LETTER}\b(?!['\u2019\w])"
+    r"|(?:\b(?i:not|neither)|n['\u2019]t)\b[^.\n]{1,80}?\bbut\s(?:rather\s)?(?i:(?:option|choice)\s)?"
+    r"[*_(\[\"'$]*(?P<instead>[A-Z])(?![\w'\u2019])(?=[*_)\]\"'$]*(?:\s+is)?(?:[.,;:!]|\s*(?:\n|$)))"
     r"|(?<!\w)(?<!\w\()(?P<right>[A-Z])[*_)\]\"'.]*\s+is\s+(?:the\s+)?(?:only\s+)?(?i:correct|right|true|best|answer)\b"
 )
 _LINE = re.compile(

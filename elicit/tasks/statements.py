@@ -32,8 +32,11 @@ _PROGRAM = re.compile(
     r"```[ \t]*(?!(?:text|txt|plaintext|latex|tex|math|markdown|md|output)\b)\w[\w+#-]*[ \t]*\n.*?(?:```|\Z)", re.S
 )
 
-# What ends a sentence: not the sign of a blank in LaTeX, nor that of a short word.
-STOP = r"(?<!\\)(?<!\b[DMS][rst])(?<!\bMrs)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)[.!?]"
+# What ends a sentence: not the sign of a blank in LaTeX, nor that of a short word, nor a factorial's: 3! = 6.
+_FACTORIAL = (
+    r"(?:(?<=[\w)]!)[ \t]*=(?!=)|(?<=[\d)]!)[ \t]*(?:\*[ \t]*\d|(?:[+/\u00d7\u00f7]|\\times|\\cdot|\\div)[ \t]*[\d(]))"
+)
+STOP = rf"(?<!\\)(?<!\b[DMS][rst])(?<!\bMrs)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)[.!?](?!{_FACTORIAL})"
 
 _BOX = re.compile(r"\\(?:boxed|fbox|beginboxed)\s*(?=\{)|\\boxed\s+(?=[\w-])")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
@@ -56,6 +59,9 @@ MARKER = re.compile(
     r"|\b(?:Antwort|Respuesta|R\u00e9ponse|Resposta|Risposta|\u041e\u0442\u0432\u0435\u0442)[ \t]*[:\uff1a][ \t*]*"
     r"|(?:^|(?<=\n))[ \t]*(?:#+[ \t]*|\*\*[ \t]*)?(?:final[ \t]+)?answer[ \t]*(?:\*\*)?[ \t]*(?=\n|\Z)",
     re.I,
+)
+_DENIED = re.compile(
+    r"(?:not|neither|n['\u2019]t)\b[^.\n]*?(?:\bbut(?: rather)?|[,;] (?:it is|it's|rather|instead))\s+"
 )
 _OPENED = re.compile(r"[\s*_]*[:\uff1a]?[\s*_]*")
 LOOP = 64
@@ -225,10 +231,10 @@ def marked(text: str) -> Iterator[Span]:
             end = min(end, every[number + 1].start())
         if text[start : start + 2] == "\\[" and (closed := text.find("\\]", start)) >= 0:
             end = max(end, closed + 2)
-        denied = re.match(r"not\b[^.\n]*?(?:\bbut(?: rather)?|[,;] (?:it is|it's|rather|instead))\s+", text[start:end])
+        denied = _DENIED.match(text, start, end)
         if denied:
-            start += denied.end()
-        elif re.match(r"not\b|n't\b", text[start:end]):
+            start = denied.end()
+        elif re.match(r"not\b|n['\u2019]t\b", text[start:end]):
             continue
         if start < end:
             yield Span(start, end, "answer is")

@@ -17,6 +17,38 @@ _UNITS = {
 _UNIT = {name: unit for unit, names in _UNITS.items() for word in (unit, *names.split()) for name in (word, f"{word}s")}
 _POWERS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cubed": "3", "cu": "3"}
 
+# The units that one measure may be told in, from the largest to the smallest: of time, length, weight, volume, money.
+_TOLD = (
+    ("year yr", "month", "week", "day", "hour hr h", "minute min m", "second sec s"),
+    ("kilometer kilometre km", "mile", "meter metre m", "yard yd", "foot feet ft", "inch inches in",
+     "centimeter centimetre cm", "millimeter millimetre mm"),
+    ("ton", "stone", "kilogram kg", "pound lb", "ounce oz", "gram g", "milligram mg"),
+    ("gallon", "liter litre l", "quart", "pint", "cup", "ounce oz", "milliliter millilitre ml"),
+    ("dollar", "euro", "pound", "cent", "pence penny"),
+    ("degree", "minute min", "second sec"),
+)  # fmt: skip
+_PLACES = [{name: n for n, names in enumerate(kind) for name in names.split()} for kind in _TOLD]
+_GAP = r"(?:[\s~{}]|\\[ ,;]|\\text\s?\{){0,8}"
+_AMOUNT = re.compile(rf"\d[\d,]{{0,99}}(?:\.\d{{1,99}})?{_GAP}(?P<unit>[A-Za-z]{{1,11}})(?![A-Za-z])(?:\s?\}})?")
+_JOINT = re.compile(rf"{_GAP}(?:(?:,|and(?![A-Za-z])){_GAP}){{0,2}}")
+_EACH = re.compile(r"\s(?:each|every|per|an?)\b")
+
+
+def measure(text: str, start: int, end: int) -> int | None:
+    """Where a measure ends that begins here and is told in several units: 2 hours and 30 minutes, 5 ft 2 in."""
+    last = [-1] * len(_PLACES)  # of each kind the place of the unit before; no place is behind the last one
+    told, at, stop, joint = 0, start, start, ""
+    while found := _AMOUNT.match(text, at, end):
+        unit = found["unit"].lower()
+        places = [kind.get(unit, kind.get(unit.removesuffix("s"), -1)) for kind in _PLACES]
+        last = [here if here > before else len(_UNITS) for here, before in zip(places, last, strict=True)]
+        if min(last) == len(_UNITS) or ("," in joint and _EACH.match(text, found.end(), end)):
+            break
+        told, stop = told + 1, found.end()
+        at = _JOINT.match(text, stop, end).end()  # type: ignore[union-attr]
+        joint = text[stop:at]
+    return stop if told > 1 else None
+
 
 def unit_of(plain: str) -> tuple[str, str]:
     """What has a unit, and the unit in one name; ("x", "") for what has none."""

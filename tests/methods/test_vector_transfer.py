@@ -16,10 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from elicit import evaluate
 from elicit.decoding import Greedy, Hybrid
+from elicit.decoding.decoders.gates import ProbeGate
 from elicit.decoding.decoders.partner import HybridSteering
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.methods import vector_transfer
+from elicit.methods.vector_transfer import gate_fitting
 from elicit.methods.vector_transfer.behaviour_rates import rates as measure_rates
 from elicit.methods.vector_transfer.gate_fitting import (
     _held_out,
@@ -266,6 +268,37 @@ def test_the_distilled_gate_fires_where_the_models_part(tiny: Model, partner: Mo
     assert figures["differs"] > 0
     with pytest.raises(UserError, match="nothing to gate"):
         distil(partner.lm, told, token_activations(partner.lm, told, SITE), labels, SITE, 0)
+
+
+@pytest.mark.parametrize(
+    ("agree", "budget", "told"),
+    [
+        ((), 0.5, "differ at 100% of positions outside held-out texts, budget 50%: there is nothing to gate"),
+        ((), None, "differ at 100% of positions outside held-out texts, budget 100%: there is nothing to gate"),
+        ((3,), None, "differ at 100% of positions outside held-out texts, budget 83%: there is nothing to gate"),
+        ((0,), None, ""),
+    ],
+)
+def test_models_that_differ_everywhere_leave_nothing_to_gate(
+    agree: tuple[int, ...], budget: float | None, told: str, monkeypatch: pytest.MonkeyPatch, tiny: Model
+) -> None:
+    """A classifier of one class alone cannot be fitted; text 3 is held out."""
+    texts = [[1, 2, 3, 4, 5, 6]] * 6
+    thought = ReasoningTraces(texts, [2] * 6, [[(2, 6)]] * 6)
+    read = TokenActivations(torch.randn(24, 8), np.repeat(np.arange(6), 4), np.repeat(np.arange(6), 4))
+    assert 3 in read.text[_held_out(read.text, 0)] and 0 not in read.text[_held_out(read.text, 0)]
+    greedy = [torch.tensor([3, 4, 5, 6]) + (0 if n in agree else 9) for n in range(6)]
+    monkeypatch.setattr(gate_fitting, "greedy_along", lambda lm, thoughts: greedy)
+
+    def distilled(labels: list[int], budget: float | None) -> ProbeGate:
+        return distil(tiny.lm, thought, read, torch.tensor(labels), SITE, 0, budget)[0]
+
+    if told:
+        with pytest.raises(UserError, match=told):
+            distilled([0] * 6, budget)
+        assert distilled([0, 1] * 3, 0.5).categories == (0, 1)  # which one is due is to be told
+    else:
+        assert distilled([0] * 6, budget).categories == (0,)
 
 
 def test_a_head_tells_the_coefficient(tiny: Model, task: Task, partner_folder: Path, tmp_path: Path) -> None:

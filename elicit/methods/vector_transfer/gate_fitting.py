@@ -154,13 +154,15 @@ def distil(
     share = float(differs.mean()) if budget is None else budget
 
     def fitted(rows: np.ndarray) -> ProbeGate:
-        found = [c for c in np.unique(category) if (differs & (category == c))[rows].any()]
+        wanted = {c: (differs & (category == c))[rows] for c in np.unique(category)}
+        found = [c for c, due in wanted.items() if due.any() and not due.all()]
         if not found or not 0 < share < 1:
+            where = "positions" if rows.all() else "positions outside held-out texts"
             raise UserError(
-                f"base and thinking model differ at {differs.mean():.0%} of positions, budget {share:.0%}: there is "
-                "nothing to gate; use gate='oracle'"
+                f"base and thinking model differ at {differs[rows].mean():.0%} of {where}, budget {share:.0%}: there "
+                "is nothing to gate; use gate='oracle'"
             )
-        probes = [_logistic(read.x[rows], (differs & (category == c)).astype(int)[rows]) for c in found]
+        probes = [_logistic(read.x[rows], wanted[c].astype(int)) for c in found]
         weight = torch.stack([one.weight[1] - one.weight[0] for one in probes])
         bias = torch.stack([(one.bias - one.weight @ one.center).diff()[0] for one in probes])
         gate = ProbeGate(weight, bias, site, tuple(int(c) for c in found))
