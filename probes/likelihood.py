@@ -58,7 +58,8 @@ def output_head(lm: PreTrainedModel) -> Head:
 @torch.no_grad()
 def _check_head(lm: PreTrainedModel, head: Head) -> None:
     """Compare a few logits with the model's own."""
-    few = max(2, min(64, len(lm.get_input_embeddings().weight)))
+    embedding: Any = lm.get_input_embeddings()
+    few = max(2, min(64, len(embedding.weight)))
     ids = torch.tensor([[(5 * i + 2) % few for i in range(SHORT)]], device=lm.device)
     hidden: list[Tensor] = []
     handle = decoder(lm).register_forward_hook(lambda _, __, out: hidden.append(out[0]))

@@ -109,10 +109,11 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except UsageError as error:
+        told: Any = error
         if type(error).__name__ == "NoArgsIsHelpError":  # no subcommand: the help says all
-            print(error.format_message(), end="", file=sys.stderr)  # empty where Typer has printed it
+            print(told.format_message(), end="", file=sys.stderr)  # empty where Typer has printed it
             sys.exit(2)
-        _fail(_usage(error))
+        _fail(_usage(told))
     except typer.Exit as error:
         if error.exit_code == INTERRUPTED:
             _interrupted()

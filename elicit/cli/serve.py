@@ -15,6 +15,7 @@ from elicit.cli.options import Device, DeviceMap, Dtype, EngineName, EngineSetti
 from probes.errors import UserError
 
 TOKEN = "ELICIT_SERVE_TOKEN"
+THINKING = ("no-thinking", "budget-forcing")  # need a model whose thoughts have a form that is known
 TOOLS = " puts the question to its tools again, and a request is one whole prompt; evaluate it with elicit run"
 Named = Annotated[list[str] | None, typer.Option(help="NAME=FOLDER, a bundle served under that name. Repeatable.")]
 
@@ -24,7 +25,7 @@ def serve(
     model: ModelName = "smollm2-135m-latent",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="A method that needs no fit, served under its name. Repeatable; all of them unless given."),
+        typer.Option(help="A method that needs no fit, served under its name. Repeatable; all that the model can do."),
     ] = None,
     bundle: Named = None,
     vector: Annotated[
@@ -81,7 +82,8 @@ def _served(given: dict[str, Any]) -> Any:
     """What the options name, loaded.
 
     Raises:
-        UserError: a method that needs a fit, a name that is given twice, what cannot be read.
+        UserError: a method that needs a fit, or that the model cannot do; a name that is given twice, what cannot be
+            read.
     """
     from elicit import methods
     from elicit.decoding.decoders import Tools
@@ -94,7 +96,7 @@ def _served(given: dict[str, Any]) -> Any:
     if given["kind"] and given["kind"] not in KINDS:
         raise unknown("kind of answer", given["kind"], KINDS)
     bundles, files = _pairs(given["bundle"], "--bundle"), _pairs(given["vector"], "--vector")
-    free = [*methods.BASELINES, "cot-decoding", "power-sampling"]
+    free = [*methods.BASELINES, "cot-decoding", "power-sampling", *THINKING]
     names = given["method"] or free
     for name in names:
         methods.get(name)
@@ -109,7 +111,14 @@ def _served(given: dict[str, Any]) -> Any:
         if len(plan) != 1:
             raise UserError(f"--vector {name} holds {len(plan)} layers; give a file with one, or a bundle")
     model = load_given(given, quiet=False)
-    handles = {name: methods.fit(name, model, None, prompt=given["put"]) for name in names}
+    handles: dict[str, Elicited] = {}
+    for name in names:
+        try:
+            handles[name] = methods.fit(name, model, None, prompt=given["put"])
+        except UserError as error:
+            if given["method"] or name not in THINKING:
+                raise
+            remark(f"{name} is left out: {error}")
     for name, folder in bundles.items():
         handles[name] = Elicited.load(folder, model)
         if isinstance(handles[name].decoder, Tools):

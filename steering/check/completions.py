@@ -1,4 +1,7 @@
-"""A client of `/v1/completions` for log-probabilities; whatever a server says is data, and is printed harmlessly."""
+"""A client of `/v1/completions` for log-probabilities; whatever a server says is data, and is printed harmlessly.
+
+A server may refuse several prompts in one request, and more than the chosen token's log-probability: each is tried.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from probes.errors import UserError
 
 TOP = 5  # the likeliest tokens that are asked for: what OpenAI's interface grants
 MOST_BYTES = 64 << 20
+REFUSES = (400, 422)  # statuses of a request whose fields a server does not take
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,21 @@ class Said:
     top: list[dict[str, float]]
 
 
+class Refusal(UserError):
+    """A server does not take the fields of a request."""
+
+
 class Server:
     """A server, with the fields of a steered request.
+
+    Attributes:
+        top: how many of the likeliest tokens it is asked for; fewer where it refuses so many.
 
     Raises:
         UserError: an address that is none.
     """
+
+    top = TOP
 
     def __init__(self, url: str, model: str, plan: Mapping[str, Any], *, timeout: float, key: str) -> None:
         import httpx2
@@ -66,13 +79,28 @@ class Server:
         """
         answer = self._post(_field(prompts, tokens), steered)
         said = _choices(answer, len(prompts), self.url)
+        if any(not one.tokens and not one.text for one in said):
+            raise UserError(f"{self.url} generated nothing after a prompt; give prompts after which it says something")
         if any(not one.tokens or None in one.logprobs for one in said):
             raise UserError(f"{self.url} gave no log-probabilities of what it generated; the check stands on them")
         return said
 
+    def together(self, prompts: Sequence[str], tokens: int) -> list[list[Said]] | None:
+        """Greedy continuations of all prompts in one request, unsteered and steered; None where the server takes one
+        prompt at a time.
+
+        Raises:
+            UserError: as `ask`.
+        """
+        try:
+            plain = self.ask(prompts, tokens, steered=False)
+        except Refusal:
+            return None
+        return [plain, self.ask(prompts, tokens, steered=True)]
+
     def echoes(self, prompt: str) -> bool:
         """Whether the server gives log-probabilities of a prompt: tried once, where a refusal is an answer."""
-        response = self._send({**_field([prompt], 1), "echo": True}, steered=False)
+        response = self._asked({**_field([prompt], 1), "echo": True}, steered=False)
         if response[0] != 200:
             return False
         (said,) = _choices(self._read(*response), 1, self.url)
@@ -88,7 +116,16 @@ class Server:
         return Said(text, said.tokens[:keep], said.logprobs[:keep], said.top[:keep])
 
     def _post(self, body: dict[str, Any], steered: bool) -> dict[str, Any]:
-        return self._read(*self._send(body, steered=steered))
+        return self._read(*self._asked(body, steered=steered))
+
+    def _asked(self, body: dict[str, Any], *, steered: bool) -> tuple[int, bytes]:
+        """The answer, with fewer log-probabilities where so many are what is refused."""
+        response = self._send({**body, "logprobs": self.top}, steered=steered)
+        if response[0] in REFUSES and self.top > 1:
+            fewer = self._send({**body, "logprobs": 1}, steered=steered)
+            if fewer[0] == 200:
+                self.top, response = 1, fewer
+        return response
 
     def _send(self, body: dict[str, Any], *, steered: bool) -> tuple[int, bytes]:
         import httpx2
@@ -116,7 +153,8 @@ class Server:
     def _read(self, status: int, content: bytes) -> dict[str, Any]:
         shown = harmless(content[:300].decode(errors="replace"))
         if status != 200:
-            raise UserError(f"{self.url} answered {status}: {shown}; check --model and --plan")
+            kind = Refusal if status in REFUSES else UserError
+            raise kind(f"{self.url} answered {status}: {shown}; check --model and --plan")
         try:
             found = json.loads(content)
         except ValueError as error:
@@ -135,7 +173,7 @@ def harmless(text: str) -> str:
 
 def _field(prompts: Sequence[str], tokens: int) -> dict[str, Any]:
     asked = prompts[0] if len(prompts) == 1 else list(prompts)
-    return {"prompt": asked, "max_tokens": tokens, "temperature": 0, "logprobs": TOP, "seed": 0}
+    return {"prompt": asked, "max_tokens": tokens, "temperature": 0, "seed": 0}
 
 
 def _choices(answer: Mapping[str, Any], count: int, url: str) -> list[Said]:
@@ -154,10 +192,13 @@ def _choices(answer: Mapping[str, Any], count: int, url: str) -> list[Said]:
 
 def _said(text: str, of: Mapping[str, Any], url: str) -> Said:
     tokens, logprobs = of.get("tokens") or [], of.get("token_logprobs") or []
-    top = of.get("top_logprobs") or [{}] * len(tokens)
+    top = of.get("top_logprobs") or [None] * len(tokens)
     numbers = [*logprobs, *(value for one in top if isinstance(one, dict) for value in one.values())]
-    if not len(tokens) == len(logprobs) == len(top) or any(
+    named = all(one is None or isinstance(one, dict) for one in top)
+    if not (named and len(tokens) == len(logprobs) == len(top)) or any(
         not isinstance(one, int | float) or math.isnan(one) for one in numbers if one is not None
     ):
         raise UserError(f"{url} gave logprobs of another form than tokens, token_logprobs, top_logprobs; check it")
-    return Said(text, [str(one) for one in tokens], list(logprobs), [dict(one or {}) for one in top])
+    tokens = [str(one) for one in tokens]
+    pairs = zip(tokens, logprobs, top, strict=True)  # where no others are named the token itself is
+    return Said(text, tokens, list(logprobs), [dict(t or ({} if p is None else {one: p})) for one, p, t in pairs])

@@ -33,6 +33,7 @@ FAINT = 4.0  # unless rounding did so much: so often what it did is all that may
 SAME, OTHER = 0.05, 0.2  # of what steering does to the same tokens: less is no difference, more a fault
 ROUNDING, LEAST = 8.0, 0.02  # unless it is rounding: so often what that did, or so much of what steering does at most
 FELT = 1e-3  # likewise: what the first steered position does at least
+LEFT = 0.01  # of the probability: less than the likeliest leave at least, by rounding
 FEW = 1 / 8  # of what steering does at most: where rounding does more, the first position may do too little to be seen
 INSIDE = "lies inside the server; check the model that it serves with its hooks"
 
@@ -77,10 +78,12 @@ def check_endpoint(
         plain, steered = _asked(server, texts, tokens)
         again = server.one(texts[0], tokens)
         whole = _whole(server, texts, plain, steered)
-        batches = [server.ask(texts, tokens, steered=one) for one in (False, True)]
+        batches = server.together(texts, tokens)
     noise = max(rounding, _apart(plain[:1], [again]))
     effect = max([_apart(plain, steered), *([_echo_change(whole)] if whole else [])])
+    few = all(len(top) <= 1 for one in (*plain, *steered) for top in one.top)
     about = f"{model} at {server.url}: {len(texts)} prompts, {tokens} tokens each"
+    about += "; of each the chosen token's log-probability alone" if few else ""
     if effect <= max(SILENT, FAINT * noise):
         figure = f"log-probabilities change by {effect:.1e} nats (unsteered, by rounding: {noise:.1e})"
         if FAINT * noise > SILENT and effect > SILENT:
@@ -89,16 +92,11 @@ def check_endpoint(
         return SteeringReport(about, (Answer("anything moved", FAILS, figure, "nothing moved"),))
     floor = max(SILENT, ROUNDING * noise, LEAST * effect)
     moved = [_apart([a], [b]) for a, b in zip(plain, steered, strict=True)]
-    apart = [
-        [_apart([a], [b]) for a, b in zip(singly, together, strict=True)]
-        for singly, together in zip((plain, steered), batches, strict=True)
-    ]
     answers = [
         Answer("anything moved", HOLDS, f"log-probabilities change by up to {effect:.3g} nats", "", {"nats": effect}),
         _first_position(when, whole, effect, noise),
         *_decoded(when, whole, plain, steered, floor),
-        _judged("batched = single", apart[1], moved, floor, "batch differs"),
-        _judged("unsteered, batched = single", apart[0], moved, floor, "unsteered rows steered"),
+        *_batched((plain, steered), batches, moved, floor),
         Answer("each position, hook point, scale", UNTOLD, INSIDE),
         _size(plain, steered, whole),
     ]
@@ -171,8 +169,14 @@ def _apart(one: Sequence[Said], two: Sequence[Said]) -> float:
         for p, q in _tops(a, b):
             found += [abs(p[token] - q[token]) for token in p.keys() & q.keys()]
             if not p.keys() & q.keys():  # not one of the likeliest is the same
-                found.append(max(p.values()) - min(q.values()))
+                found += [max(p.values()) - _at_most(q), max(q.values()) - _at_most(p)]
     return max(found)
+
+
+def _at_most(top: Mapping[str, float]) -> float:
+    """What the log-probability of a token is at most that is none of the likeliest."""
+    rest = 1 - sum(math.exp(one) for one in top.values())
+    return min(*top.values(), math.log(max(rest, LEFT)))
 
 
 def _echo_change(whole: _Echo) -> float:
@@ -196,6 +200,22 @@ def _judged(name: str, nats: Sequence[float], moved: Sequence[float], floor: flo
     told += f", which may be {floor:.1e} and hides what steering does" if hidden and not share else ""
     figure = f"log-probabilities differ by {most:.1e} nats, {told}"
     return Answer(name, verdict, figure, fault if verdict == FAILS else "", {"nats": most, "share": share})
+
+
+def _batched(
+    singly: Sequence[Sequence[Said]], batches: Sequence[Sequence[Said]] | None, moved: Sequence[float], floor: float
+) -> list[Answer]:
+    """Each prompt alone against all in one request, unsteered and steered."""
+    questions = (
+        (1, "batched = single", "batch differs"),
+        (0, "unsteered, batched = single", "unsteered rows steered"),
+    )
+    if batches is None:
+        return [Answer(name, UNTOLD, "the server takes one prompt in a request") for _, name, _ in questions]
+    return [
+        _judged(name, [_apart([a], [b]) for a, b in zip(singly[n], batches[n], strict=True)], moved, floor, fault)
+        for n, name, fault in questions
+    ]
 
 
 def _first_position(when: When, whole: _Echo | None, effect: float, noise: float) -> Answer:

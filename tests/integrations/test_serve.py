@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 import torch
 import uvicorn
+from transformers import AutoTokenizer
 
 import elicit
 from elicit.decoding.engine import EngineDied
@@ -26,6 +28,7 @@ from elicit.integrations.serve.requests import Completion, read
 from elicit.integrations.serve.served import Answers, Job, Served
 from elicit.models.model import Model
 from elicit.tasks.free_text import free_text
+from probes.errors import UserError
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, When
@@ -178,6 +181,22 @@ def test_logprobs_streams_and_completions(server: Running, model: Model) -> None
     assert [one["id"] for one in listed] == ["direct", "cot-decoding", "self-consistency", "steered"]
 
 
+def test_an_answer_of_nothing_has_no_tokens(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token ends it."""
+    monkeypatch.setattr(Model, "eos_ids", property(lambda self: frozenset(range(model.vocab_size))))
+    running = Running(Served(handles(model)))
+    try:
+        for stream in (False, True):
+            chat = running.ask("direct", "a b c", logprobs=True, stream=stream)
+            plain = running.post("/v1/completions", model="direct", prompt="a b c", logprobs=1, stream=stream)
+            for one, empty in ((chat, {"content": []}), (plain, {"tokens": [], "token_logprobs": []})):
+                lines = [line[6:] for line in one.text.splitlines() if "{" in line] if stream else [one.text]
+                found = json.loads(lines[0])["choices"][0]["logprobs"]
+                assert {key: found[key] for key in empty} == empty
+    finally:
+        running.stop()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "told"),
     [
@@ -194,6 +213,9 @@ def test_logprobs_streams_and_completions(server: Running, model: Model) -> None
         (400, {"tools": [{"type": "function"}]}, "tools was given"),
         (400, {"top_logprobs": 5, "logprobs": True}, "top_logprobs was given"),
         (400, {"n": 2}, "give a temperature"),
+        (400, {"top_p": 0.3}, "top_p was given to direct without a temperature; give a temperature above 0 as well"),
+        (400, {"top_k": 5, "min_p": 0.1, "top_p": 1}, "min_p, top_k were given to direct without a temperature"),
+        (400, {"model": "steered", "min_p": 0.1}, "min_p was given to steered without a temperature"),
         (400, {"model": "cot-decoding", "kind": "text", "temperature": 1.0}, "temperature was given to cot-decoding"),
         (400, {"model": "self-consistency", "kind": "text", "n": 2}, "leave n out"),
         (400, {"model": "cot-decoding"}, "send kind"),
@@ -202,6 +224,8 @@ def test_logprobs_streams_and_completions(server: Running, model: Model) -> None
         (400, {"plan": [{**STEER, "vector": [1.0]}]}, "32"),
         (400, {"plan": [{**STEER, "vector": "mine"}]}, "unknown vector 'mine'"),
         (400, {"plan": [{"vector": [1.0] * 32}]}, "give layer"),
+        (400, {"plan": [{**STEER, "first": 10**30}]}, "plan.0.first"),
+        (400, {"plan": [{**STEER, "first": None, "positions": [0, -(10**30)]}]}, "plan.0.positions.1"),
         (400, {"plan": [{**STEER, "strength": 0.0}]}, "strength"),
     ],
 )
@@ -209,6 +233,39 @@ def test_what_is_refused(server: Running, status: int, body: dict[str, Any], tol
     response = server.post(**{"model": "direct", "messages": [{"role": "user", "content": "a"}], **body})
     message = response.json()["error"]["message"]
     assert (response.status_code, told in message, "\n" in message) == (status, True, False), message
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"sample_id": "\ud800"}, "sample_id"),
+        ({"messages": [{"role": "user", "content": "a \udfff b"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud83d"}]}]}, "0.content.0.text"),
+        ({"messages": [{"role": "user", "content": "a", "name": "\ud800"}]}, "messages.0.name"),
+        ({"stop": ["a", "\ud800"]}, "stop.1"),
+        ({"plan": [{**STEER, "vector": "\ud800"}]}, "plan.0.vector"),
+        ({"plan": [{**STEER, "point": "\ud800"}]}, "plan.0.point"),
+        ({"kind": "\ud800"}, "kind"),
+        ({"model": "\ud800"}, "model"),
+        ({"a\ud800": 1}, "the name of a field"),
+        ({"stream_options": {"\ud800": True}}, "the name of a field"),
+    ],
+)
+def test_half_a_character_is_refused_wherever_it_stands(server: Running, body: dict[str, Any], where: str) -> None:
+    """JSON can write half of a character beyond the first 65,536, which is no text."""
+    asked = {"model": "direct", "messages": [{"role": "user", "content": "a"}], **body}
+    head = {"content-type": "application/json"}
+    response = httpx.post(server.base + "/v1/chat/completions", content=json.dumps(asked), headers=head)
+    message = response.json()["error"]["message"]
+    told = f"{where} holds half of a character; send whole ones"
+    assert (response.status_code, told in message, "\n" in message) == (400, True, False), message
+
+
+def test_filters_do_without_a_temperature_what_they_ask_for_or_nothing(server: Running) -> None:
+    greedy = text(server.ask("direct", "a b c"))
+    for given in ({"top_p": 1.0, "top_k": 0, "min_p": 0.0}, {"temperature": 0, "top_p": 0.3, "top_k": 5}):
+        assert text(server.ask("direct", "a b c", **given)) == greedy
+    assert text(server.ask("self-consistency", "a b c", kind="text", top_k=1)) == greedy  # has a temperature of its own
 
 
 def test_malformed_oversized_and_foreign_requests(model: Model) -> None:
@@ -299,6 +356,34 @@ def until(running: Running, **state: int) -> None:
     raise AssertionError(f"{found} is not {state}")
 
 
+def test_a_request_that_breaks_the_worker_breaks_it_for_itself_alone(model: Model) -> None:
+    """All are taken into one batch, whichever fault of one of them nobody foresaw."""
+    served = Served(handles(model))
+    asks = [{"model": "direct", "prompt": "a b", "sample_id": one} for one in ("x", "bad", "y")]
+    jobs = [served.job(read(Completion, one)) for one in asks]
+    sizes, repairs = [], []
+
+    def answer(some: Sequence[Job], listeners: Any) -> list[Answers]:
+        sizes.append(len(some))
+        if any(job.stream.sample == "bad" for job in some):
+            raise ValueError("surrogates not allowed")
+        return served.answer(some, listeners)
+
+    async def ask() -> list[Any]:
+        queue = Queue(
+            answer, rows=9, most=9, seconds=60.0, repair=lambda: repairs.append(len(sizes)), seen=lambda *_: None
+        )
+        queue.start()
+        found: list[Any] = await asyncio.gather(*[queue.submit(job) for job in jobs], return_exceptions=True)
+        await queue.close()
+        return found
+
+    first, bad, last = asyncio.run(ask())
+    assert sizes == [3, 1, 1, 1] and repairs == [1, 3]  # before each is decoded alone, and after the one that broke it
+    assert isinstance(bad, Refused) and bad.status == 500 and "ValueError" in str(bad)
+    assert first.traces[0].text == last.traces[0].text != ""
+
+
 def test_what_waits_is_refused_by_a_server_that_stops(model: Model) -> None:
     served = Served(handles(model))
     job = served.job(read(Completion, {"model": "direct", "prompt": "a b"}))
@@ -315,6 +400,69 @@ def test_what_waits_is_refused_by_a_server_that_stops(model: Model) -> None:
 
     found = asyncio.run(stop())
     assert all(isinstance(one, Refused) and one.status == 503 for one in found)
+
+
+def thinking(folder: Path, mark_is_a_token: bool = True) -> str:
+    """A tiny model whose chat template writes the marks of a thought."""
+    save_tiny(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if mark_is_a_token:  # in the place of a character that nothing here says
+        raw = json.loads((folder / "tokenizer.json").read_text())
+        raw["model"]["vocab"] = {"</think>" if k == "~" else k: v for k, v in raw["model"]["vocab"].items()}
+        raw["added_tokens"].append({
+            "id": raw["model"]["vocab"]["</think>"], "content": "</think>", "single_word": False, "lstrip": False,
+            "rstrip": False, "normalized": False, "special": False,
+        })  # fmt: skip
+        (folder / "tokenizer.json").write_text(json.dumps(raw))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<think></think>{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are made and not run."""
+    monkeypatch.setattr("uvicorn.Server.run", lambda self: None)
+
+
+FREE = ["direct", "cot-prompt", "self-consistency", "cot-decoding", "power-sampling"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "served", "left_out"),
+    [
+        ("plain", FREE, dict.fromkeys(("no-thinking", "budget-forcing"), "has no marks around thoughts")),
+        ("thinking", [*FREE, "no-thinking", "budget-forcing"], {}),
+        ("long mark", [*FREE, "no-thinking"], {"budget-forcing": "give waits=0"}),
+    ],
+)
+def test_all_that_need_no_fit_are_served_where_they_can_be(
+    begun: None, tmp_path: Path, kind: str, served: list[str], left_out: dict[str, str]
+) -> None:
+    folder = str(save_tiny(tmp_path)) if kind == "plain" else thinking(tmp_path, kind == "thinking")
+    code, _, error = shell("serve", "--model", folder, "--device", "cpu")
+    assert code == 0 and f"serving {', '.join(served)} of" in error, error
+    lines = [line.removeprefix("elicit: ") for line in error.splitlines() if "is left out" in line]
+    assert len(lines) == len(left_out)
+    assert all(any(line.startswith(name) and why in line for line in lines) for name, why in left_out.items())
+    for name, why in left_out.items():  # asked for by name it is refused instead
+        code, _, error = shell("serve", "--model", folder, "--device", "cpu", "--method", name)
+        assert (code, why in error) == (2, True), error
+
+
+def test_no_method_is_said_to_need_a_fit_that_needs_none(begun: None, tmp_path: Path) -> None:
+    folder = thinking(tmp_path)
+    model = elicit.load_model(folder, dtype="float32", device="cpu")
+    for name in elicit.methods.METHODS:
+        try:
+            elicit.methods.fit(name, model, None)
+        except UserError:
+            wanted = "needs a fit"
+        else:
+            wanted = "puts the question to its tools again" if name == "cognitive-tools" else ""
+        code, _, error = shell("serve", "--model", folder, "--device", "cpu", "--method", name)
+        assert (code, wanted in error) == (2 if wanted else 0, True), error
 
 
 def test_the_command_refuses_what_it_cannot_serve() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from experiments.simulations.endpoint import case
 from probes.errors import UserError
 from steering.check import SteeringReport, check_endpoint
-from steering.check.endpoint import _judged, least_kl
+from steering.check.completions import Said
+from steering.check.endpoint import _apart, _judged, least_kl
 from tests.support.completions import serving
 
 PLAN = {"steer": {"strength": 1.0}}
@@ -83,6 +85,34 @@ def test_without_an_echo_what_stands_on_it_cannot_be_told(tiny_folder: Path) -> 
     report = checked(tiny_folder, "no echo")
     untold = {one.name for one in report.answers if one.verdict == "cannot be told"}
     assert report.ok and untold >= {"first position of the prompt", "decoding = whole text"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "untold", "few"),
+    [
+        ("one prompt", {"batched = single", "unsteered, batched = single"}, False),
+        ("one logprob", {"first position of the prompt", "decoding = whole text"}, True),
+        ("little", {"batched = single", "first position of the prompt", "unsteered decoding = whole text"}, True),
+        ("no alternatives", set(), True),
+    ],
+)
+def test_a_server_that_takes_less_is_asked_for_less(tiny_folder: Path, fault: str, untold: set[str], few: bool) -> None:
+    report = checked(tiny_folder, fault)
+    found = {one.name for one in report.answers if one.verdict == "cannot be told"}
+    assert report.ok and found >= untold and ("batched = single" in found) == ("batched = single" in untold)
+    assert ("of each the chosen token's log-probability alone" in report.about) == few
+    assert report["size"].numbers["kl_95"] > 0
+
+
+def test_tops_without_a_token_in_common_are_far_apart() -> None:
+    """The least that can be between them, where each names the chosen token alone, and where each names several."""
+    one, two = Said("a", ["a"], [-0.1], [{"a": -0.1}]), Said("b", ["b"], [-0.1], [{"b": -0.1}])
+    assert _apart([one], [two]) == _apart([two], [one]) == pytest.approx(-0.1 - math.log(1 - math.exp(-0.1)))
+    even = Said("b", ["b"], [math.log(0.5)], [{"b": math.log(0.5)}])
+    near = Said("a", ["a"], [math.log(0.5)], [{"a": math.log(0.5)}])
+    assert _apart([even], [near]) == pytest.approx(0)  # two tokens may be as likely as each other on both sides
+    many = Said("c", ["c"], [-1.0], [{"c": -1.0, "d": -4.0}])
+    assert _apart([many], [two]) == pytest.approx(-0.1 + 4.0)
 
 
 @pytest.mark.parametrize(

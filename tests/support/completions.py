@@ -19,6 +19,12 @@ from probes.batching import left_pad
 from probes.sites import blocks
 from tests.support.hooks import LAYER, on_output, vector
 
+TAKEN = {  # faults that are refusals, and what is refused
+    "no echo": lambda body: body.get("echo"),
+    "one prompt": lambda body: isinstance(body["prompt"], list),
+    "one logprob": lambda body: body["logprobs"] > 1 or body.get("echo"),
+    "little": lambda body: body["logprobs"] > 1 or body.get("echo") or isinstance(body["prompt"], list),
+}
 ERROR = 'no model "\x1b[31mx\x1b[0m"\nat all'
 
 
@@ -46,6 +52,8 @@ class Completions:
                 choices = run(prompts, body["max_tokens"], body["logprobs"])
             finally:
                 hook.remove()
+        if self.fault == "no alternatives":
+            choices = [{**one, "logprobs": {**one["logprobs"], "top_logprobs": None}} for one in choices]
         if self.fault == "no logprobs":
             choices = [{**one, "logprobs": None} for one in choices]
         choices = [{"index": n, **one} for n, one in enumerate(choices)]
@@ -119,8 +127,10 @@ def serving(folder: Any, fault: str = "") -> Iterator[str]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, said = 200, b""
-            if fault == "an error" or (fault == "no echo" and body.get("echo")):
+            if fault == "an error":
                 status, said = 404, ERROR.encode()
+            elif fault in TAKEN and TAKEN[fault](body):
+                status, said = 400, b'{"error": "that is not taken here"}'
             elif fault == "no JSON":
                 said = b"<html>\x1b[2J"
             else:

@@ -22,7 +22,7 @@ from elicit.decoding.decoders import Decoder, RngStream
 from elicit.elicited import Elicited
 from elicit.integrations.inspect import fields
 from elicit.integrations.inspect.arguments import Asked
-from elicit.models.prompts import Prompt
+from elicit.models.turns import put
 from elicit.tasks.answers import Kind
 from elicit.tasks.base import content_id
 from probes.errors import UserError
@@ -107,7 +107,7 @@ def requested(
             f"{handle.method} chooses by answers ({handle.select}) and this sample does not say their kind; give it as "
             f"metadata {KIND}, as extra_body kind, or for all as -M kind=…"
         )
-    prompt, question = put(handle.prompt, input)
+    prompt, question = put(handle.prompt, [_text(message) for message in input], "give -M prompt=chat")
     tokenizer = handle.model.tokenizer
     decoder = fields.decoder_of(config, handle)
     ids = prompt.ids(question, tokenizer)
@@ -142,33 +142,6 @@ def _kind(asked: Asked, config: GenerateConfig, active: Any) -> Kind | None:
     if given is None and active is not None and KIND in (active.sample.metadata or {}):
         given = fields.checked_kind(active.sample.metadata[KIND])
     return given or asked.kind
-
-
-def put(prompt: Prompt, input: Sequence[ChatMessage]) -> tuple[Prompt, str]:
-    """The prompt that puts these messages, and the question in it.
-
-    Turns before the question go into a chat prompt alone, as they are; other prompts take one message.
-
-    Raises:
-        UserError: messages that it cannot put: a system message or turns without a chat prompt, an answer that is
-            begun, images and the like, tool calls.
-    """
-    turns = [_text(message) for message in input]
-    systems = [text for role, text in turns if role == "system"]
-    rest = [(role, text) for role, text in turns if role != "system"]
-    if not rest or [role for role, _ in rest] != ["user", *["assistant", "user"] * (len(rest) // 2)]:
-        roles = ", ".join(role for role, _ in rest) or "none"
-        raise UserError(f"messages of {roles} were given; give user and assistant in turn, the user's last")
-    if prompt.base != "chat":
-        if systems:
-            raise UserError("a system message was given and the prompt has no place for one; give -M prompt=chat")
-        if len(rest) > 1:
-            raise UserError("several turns were given and the prompt puts one question; give -M prompt=chat")
-        return prompt, rest[0][1]
-    if systems:
-        prompt = replace(prompt, system="\n\n".join([*([prompt.system] if prompt.system else []), *systems]))
-    pairs = tuple((rest[n][1], rest[n + 1][1]) for n in range(0, len(rest) - 1, 2))
-    return replace(prompt, shots=(*prompt.shots, *pairs)), rest[-1][1]
 
 
 def _text(message: ChatMessage) -> tuple[str, str]:

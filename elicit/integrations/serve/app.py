@@ -99,17 +99,26 @@ def application(
         async def endpoint(request: Request) -> Response:
             begun = time.perf_counter()
             asked = read(kind, await _json(request, largest))
-            job = served.job(asked)
+            jobs = [served.job(one) for one in asked.each]
+            if len(jobs) > 1 and asked.stream:
+                raise UserError(f"{len(jobs)} prompts were given with stream; send one, or leave stream out")
+            if len(jobs) > most:
+                raise UserError(f"{len(jobs)} prompts were given; this server takes at most {most} in one request")
 
-            async def answer(hear: Hear) -> Answers:
+            async def answer(job: Job, hear: Hear = deaf) -> Answers:
                 found = await queue.submit(job, hear)
-                metrics.seconds.observe(time.perf_counter() - begun)
                 metrics.tokens.inc(found.spent)
                 return found
 
+            async def timed(answers: Coroutine[Any, Any, T]) -> T:
+                found = await answers
+                metrics.seconds.observe(time.perf_counter() - begun)
+                return found
+
             if not asked.stream:
-                return JSONResponse(whole(asked, await _unless_gone(request, answer(deaf))))
-            events = Events(asked, job, answer)
+                found = await _unless_gone(request, timed(_all_of([answer(job) for job in jobs])))
+                return JSONResponse(whole(asked, found))
+            events = Events(asked, jobs[0], lambda hear: timed(answer(jobs[0], hear)))
             await _unless_gone(request, events.begin())  # what fails before the first has a status of its own
             return events
 
@@ -168,6 +177,16 @@ async def _json(request: Request, largest: int) -> Any:
         return json.loads(bytes(body))
     except (ValueError, RecursionError) as error:
         raise UserError(f"the request is not JSON ({str(error).splitlines()[0]}); send a JSON object") from None
+
+
+async def _all_of(answers: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Wait for all; where one does not come the others are given up."""
+    waiting = [asyncio.ensure_future(one) for one in answers]
+    try:
+        return await asyncio.gather(*waiting)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 async def _unless_gone(request: Request, answer: Coroutine[Any, Any, T]) -> T:

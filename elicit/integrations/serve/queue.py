@@ -150,7 +150,7 @@ class Queue:
         return taken
 
     def _decode(self, loop: asyncio.AbstractEventLoop, some: Sequence[_Waiting]) -> None:
-        """Answer a batch; where a request spoils it, each of it alone."""
+        """Answer a batch; where a request spoils it, by a fault of its own or of this program, each of it alone."""
         try:
             found = self.answer([one.job for one in some], some)
         except UserError as error:
@@ -158,16 +158,22 @@ class Queue:
                 died = isinstance(error, EngineDied)
                 _give(loop, some[0], Refused(500, "the engine ended; it begins anew") if died else error)
             else:
-                for one in some:
-                    self._decode(loop, [one])
+                self._decode_each(loop, some)
         except BaseException as error:  # also what would end the thread: the server goes on
             LOG.exception("a batch of %d failed", len(some))
-            for one in some:
-                _give(loop, one, Refused(500, f"the worker failed ({type(error).__name__}); it begins anew"))
+            if len(some) == 1:
+                _give(loop, some[0], Refused(500, f"the worker failed ({type(error).__name__}); it begins anew"))
             self.repair()
+            if len(some) > 1:
+                self._decode_each(loop, some)
         else:
             for one, answers in zip(some, found, strict=True):
                 _give(loop, one, answers)
+
+    def _decode_each(self, loop: asyncio.AbstractEventLoop, some: Sequence[_Waiting]) -> None:
+        for one in some:
+            if not one.gone:
+                self._decode(loop, [one])
 
 
 def _give(loop: asyncio.AbstractEventLoop, one: _Waiting, what: Any) -> None:

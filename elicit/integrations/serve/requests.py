@@ -27,9 +27,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Fields of the protocol that are refused unless they hold one of these."""
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
 """Fields that say nothing about the answer."""
-SAMPLES = 64  # the most answers of one request
+SAMPLES = 64  # the most answers to one prompt
+PROMPTS = 64  # the most prompts of one request
+TOP = 5  # the most alternatives to each token that OpenAI's completions give; here the token itself stands alone
 
 Text = Annotated[str, Field(min_length=1)]
+Place = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]  # of a token, which 64 bits hold when it is counted on
+Ids = Annotated[list[int], Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -48,9 +52,9 @@ class Steering(_Strict):
     point: str = "resid_post"
     what: Literal["add", "project out"] = "add"
     strength: float = 1.0
-    first: int | None = None
-    stop: int | None = None
-    positions: list[int] | None = None
+    first: Place | None = None
+    stop: Place | None = None
+    positions: list[Place] | None = None
 
 
 class Common(_Strict):
@@ -105,10 +109,15 @@ class Chat(Common):
     def wants_logprobs(self) -> bool:
         return bool(self.logprobs)
 
+    @property
+    def each(self) -> list[Chat]:
+        """A request for each prompt."""
+        return [self]
+
 
 class Completion(Common):
-    prompt: Text | Annotated[list[int], Field(min_length=1)]
-    logprobs: Annotated[int, Field(ge=0, le=1)] | None = None
+    prompt: Text | Ids | Annotated[list[Text] | list[Ids], Field(min_length=1, max_length=PROMPTS)]
+    logprobs: Annotated[int, Field(ge=0, le=TOP)] | None = None
 
     @property
     def limit(self) -> int | None:
@@ -117,6 +126,13 @@ class Completion(Common):
     @property
     def wants_logprobs(self) -> bool:
         return self.logprobs is not None
+
+    @property
+    def each(self) -> list[Completion]:
+        """A request for each prompt, which it gets what it gets alone."""
+        if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
+            return [self]
+        return [self.model_copy(update={"prompt": one}) for one in self.prompt]
 
 
 Asked = Chat | Completion
@@ -131,6 +147,7 @@ def read(kind: type[Chat] | type[Completion], data: Any) -> Asked:
     if not isinstance(data, Mapping):
         raise UserError(f"a {type(data).__name__} was sent; send a JSON object")
     given = {key: value for key, value in data.items() if key not in IGNORED}
+    _check_whole(given)
     for key, neutral in NEUTRAL.items():
         if key in given and given.pop(key) not in neutral:
             raise UserError(f"{key} was given and cannot be honoured here; leave it out")
@@ -140,9 +157,28 @@ def read(kind: type[Chat] | type[Completion], data: Any) -> Asked:
         raise UserError(_told(error.errors(include_url=False, include_input=False))) from None
 
 
+def _check_whole(given: Mapping[str, Any]) -> None:
+    """Refuse a text that holds half of a character, which JSON can write and nobody can encode."""
+    rest: list[tuple[str, Any]] = [("", given)]
+    while rest:
+        where, value = rest.pop()
+        if isinstance(value, str) and _broken(value):
+            raise UserError(f"{where} holds half of a character; send whole ones")
+        if isinstance(value, Mapping) and any(_broken(key) for key in value):
+            raise UserError("the name of a field holds half of a character; send whole ones")
+        within = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        rest += [(f"{where}.{key}".removeprefix("."), one) for key, one in within if isinstance(one, str | dict | list)]
+
+
+def _broken(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def _told(errors: Sequence[Any]) -> str:
     """The first fault, in one line."""
     first = errors[0]
+    if first["loc"][:1] == ("prompt",) and len(first["loc"]) > 1:  # none of the forms that it may have
+        return f"prompt: give a text or token ids, or 1 to {PROMPTS} of either, none of them empty"
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{where} is no field of this request; leave it out"

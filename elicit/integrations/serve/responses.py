@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from elicit.integrations.serve.flow import Part, finish_of
@@ -12,14 +13,19 @@ from elicit.integrations.serve.requests import Asked, Chat
 from elicit.integrations.serve.served import Answers
 
 
-def whole(asked: Asked, answers: Answers) -> dict[str, Any]:
-    """The response to a request that is answered at once."""
+def whole(asked: Asked, found: Sequence[Answers]) -> dict[str, Any]:
+    """The response to a request that is answered at once, with the answers to each of its prompts.
+
+    Choices are counted through all prompts; what stands under `elicit` is that of the one prompt, or of each.
+    """
     chat = isinstance(asked, Chat)
+    choices = [_choice(asked, answers, n) for answers in found for n in range(len(answers.chosen))]
+    about = [beside(answers) for answers in found]
     return {
         **_head(asked, "chat.completion" if chat else "text_completion"),
-        "choices": [_choice(asked, answers, place, chat) for place in range(len(answers.chosen))],
-        "usage": usage(answers),
-        "elicit": beside(answers),
+        "choices": [{**choice, "index": place} for place, choice in enumerate(choices)],
+        "usage": usage(*found),
+        "elicit": about[0] if len(about) == 1 else about,
     }
 
 
@@ -37,7 +43,7 @@ class Stream:
         if place not in self.begun:
             said["role"] = "assistant"
         self.begun.add(place)
-        found = _logprobs(part.pieces, part.logprobs, part.starts, self.chat) if self.asked.wants_logprobs else None
+        found = _logprobs(self.asked, part.pieces, part.logprobs, part.starts)
         choice = {"index": place, "logprobs": found, "finish_reason": part.finish}
         return _event({**self.head, "choices": [choice | ({"delta": said} if self.chat else {"text": part.text})]})
 
@@ -59,10 +65,10 @@ def refusal(status: int, told: str) -> dict[str, Any]:
     return {"error": {"message": told, "type": kind, "param": None, "code": None}}
 
 
-def usage(answers: Answers) -> dict[str, int]:
-    """Tokens of the prompt, and of all branches that were decoded for the answer."""
-    size = len(answers.job.prompt)
-    return {"prompt_tokens": size, "completion_tokens": answers.spent, "total_tokens": size + answers.spent}
+def usage(*found: Answers) -> dict[str, int]:
+    """Tokens of the prompts, and of all branches that were decoded for the answers."""
+    size, spent = sum(len(one.job.prompt) for one in found), sum(one.spent for one in found)
+    return {"prompt_tokens": size, "completion_tokens": spent, "total_tokens": size + spent}
 
 
 def beside(answers: Answers) -> dict[str, Any]:
@@ -90,23 +96,30 @@ def _head(asked: Asked, kind: str) -> dict[str, Any]:
     return {"id": f"elicit-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": asked.model}
 
 
-def _choice(asked: Asked, answers: Answers, place: int, chat: bool) -> dict[str, Any]:
-    trace = answers.traces[answers.chosen[place]]
-    found = _logprobs(trace.pieces, trace.logprob, [0, *trace.ends][:-1], chat) if asked.wants_logprobs else None
+def _choice(asked: Asked, answers: Answers, place: int) -> dict[str, Any]:
+    trace, chat = answers.traces[answers.chosen[place]], isinstance(asked, Chat)
+    count = len(trace.tokens)  # an answer without any has one end and one piece all the same
+    found = _logprobs(asked, trace.pieces[:count], trace.logprob, [0, *trace.ends][:count])
     said = {"message": {"role": "assistant", "content": trace.text}} if chat else {"text": trace.text}
-    return {"index": place, **said, "logprobs": found, "finish_reason": finish_of(trace)}
+    return {**said, "logprobs": found, "finish_reason": finish_of(trace)}
 
 
-def _logprobs(pieces: list[str], values: list[float], starts: list[int], chat: bool) -> dict[str, Any]:
-    """Of tokens, in the model's own distribution, before temperature and filters."""
-    if chat:
+def _logprobs(asked: Asked, pieces: list[str], values: list[float], starts: list[int]) -> dict[str, Any] | None:
+    """Of tokens, in the model's own distribution, before temperature and filters, where they were asked for.
+
+    A step keeps no other token than the one that it wrote: where alternatives are asked for, that one stands alone.
+    """
+    if not asked.wants_logprobs:
+        return None
+    if isinstance(asked, Chat):
         return {
             "content": [
                 {"token": piece, "logprob": value, "bytes": list(piece.encode()), "top_logprobs": []}
                 for piece, value in zip(pieces, values, strict=True)
             ]
         }
-    return {"tokens": pieces, "token_logprobs": values, "top_logprobs": None, "text_offset": starts}
+    top = [{piece: value} for piece, value in zip(pieces, values, strict=True)] if asked.logprobs else None
+    return {"tokens": pieces, "token_logprobs": values, "top_logprobs": top, "text_offset": starts}
 
 
 def _event(data: dict[str, Any]) -> str:

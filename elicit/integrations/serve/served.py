@@ -1,7 +1,7 @@
 """The names that are served, and the answers to a batch of requests.
 
-A chat of one user message is put as the method puts a question, so that its text is that of `evaluate`; several turns
-or a system message need a method that is put by the chat template. A completion's prompt is put as it is.
+A chat is put as the method puts a question, so that the text of one user message is that of `evaluate`; several turns
+and a system message go into that prompt, which has to be `chat`. A completion's prompt is put as it is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from elicit.decoding.loop import Listener
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited, respond_together
 from elicit.integrations.serve.requests import Asked, Chat, Completion, Steering
-from elicit.models.chat import written
+from elicit.models.turns import put
 from elicit.tasks.answers import KINDS, Kind
 from probes.encoding import encoded
 from probes.errors import UserError, unknown
 from probes.sites import Site
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, Plan, ProjectOut, When
+
+NEUTRAL = {"top_p": 1, "top_k": 0, "min_p": 0}  # filters of what is drawn, and the values that take nothing out
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Served:
     kind: str = ""
 
     def job(self, asked: Asked) -> Job:
-        """What a request asks for.
+        """What a request asks for; a completion has one prompt (`Completion.each`).
 
         Raises:
             UserError: an unknown name, a field that this mechanism cannot honour, a plan that does not fit.
@@ -190,6 +192,10 @@ def _decoder(handle: Elicited, asked: Asked, limit: int) -> tuple[Any, int]:
             told = ", ".join(sorted(drawn) or ["n"])
             raise UserError(f"{told} was given to {asked.model}, which decodes in its own way; leave it out")
         return own, 1
+    filters = [] if "temperature" in given else sorted(key for key, value in given.items() if value != NEUTRAL[key])
+    if filters:
+        told = f"{', '.join(filters)} {'were' if len(filters) > 1 else 'was'} given to {asked.model}"
+        raise UserError(f"{told} without a temperature; give a temperature above 0 as well")
     if given.get("temperature", 0) == 0:
         if count > 1:
             raise UserError(f"n = {count} was given with temperature 0: one text, several times; give a temperature")
@@ -201,20 +207,17 @@ def _prompt(handle: Elicited, asked: Asked) -> tuple[list[int], str]:
     """Token ids, and the mark of a thought that they end in, or ""."""
     tokenizer = handle.model.tokenizer
     if isinstance(asked, Completion):
-        if not isinstance(asked.prompt, str):
+        given: Any = asked.prompt  # one, as `Completion.each` has them
+        if not isinstance(given, str):
             size = handle.model.vocab_size
-            if not all(0 <= token < size for token in asked.prompt):
+            if not all(0 <= token < size for token in given):
                 raise UserError(f"a prompt holds ids that are none of this model's; give ids from 0 to {size - 1}")
-            return list(asked.prompt), ""
-        return encoded(tokenizer, asked.prompt), ""
+            return list(given), ""
+        return encoded(tokenizer, given), ""
     assert isinstance(asked, Chat)
-    turns = [{"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in asked.messages]
-    if [turn["role"] for turn in turns] == ["user"]:
-        question = turns[0]["content"]
-        return handle.prompt.ids(question, tokenizer), handle.prompt.begun(question, tokenizer)
-    if handle.prompt.base != "chat":
-        raise UserError(
-            f"a system message or several turns were sent to {asked.model}, which puts one question as "
-            f"{handle.prompt.base!r}; send one user message, or serve the method with --put chat"
-        )
-    return encoded(tokenizer, written(tokenizer, turns, {}), special=False), ""
+    turns = [("system" if m.role == "developer" else m.role, m.text) for m in asked.messages]
+    roles = [role for role, _ in turns]
+    if "system" in roles[roles.count("system") :]:
+        raise UserError("a system message was given after another; give it first")
+    prompt, question = put(handle.prompt, turns, "send one user message, or serve the method with --put chat")
+    return prompt.ids(question, tokenizer), prompt.begun(question, tokenizer)
