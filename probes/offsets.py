@@ -72,6 +72,8 @@ def known_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[in
 
 def offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> Offsets:
     """The place of each token in `text`, the decoding of all ids."""
+    if not ids:
+        return Offsets([], [])
     pieces = tokenizer.batch_decode([known_ids(tokenizer, [i]) for i in ids], clean_up_tokenization_spaces=False)
     if "".join(pieces) == text:
         ends = list(accumulate(map(len, pieces)))

@@ -142,7 +142,7 @@ def test_tokenizers_written_in_python_pass_over_them_too(tmp_path: Path) -> None
         text = decoded(tokenizer, odd)
         assert text == decoded(tokenizer, ids) == "the cat sat"
         ends = token_ends(tokenizer, odd, text)
-        assert ends[-1] == ends[-2] == len(text) and ends[2] == ends[1]
+        assert ends[-1] == ends[-2] == len(text) and ends[2] == ends[1] and token_ends(tokenizer, [], "") == []
         stop = StopRule(frozenset(), ("t",), tokenizer)
         assert _tokens_that_could_end(stop)[ids].any() and not _tokens_that_could_end(stop)[-1]
 
