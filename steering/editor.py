@@ -51,7 +51,8 @@ class Editor:
     """
 
     def __init__(self, plans: Sequence[Plan], of_row: Sequence[int] | None = None, device: str | torch.device = "cpu"):
-        self.plans = [tuple(plan) for plan in plans]
+        # Plans that no row follows are emptied: of setting or scaling a feature a strength of 0 is something, too.
+        self.plans = [tuple(plan) if of_row is not None or number == 0 else () for number, plan in enumerate(plans)]
         self.of_row = None if of_row is None or len(plans) == 1 else torch.tensor(list(of_row), device=device)
         self.device = torch.device(device)
         self.operations = _compile(self.plans)

@@ -58,7 +58,7 @@ def attached(
     Args:
         lm: a causal LM of `transformers`; its modules are left as they are, and hooks are removed at the end.
         plans: one for all rows, or the distinct ones.
-        of_row: the number of each row's plan, where there are several.
+        of_row: the number of each row's plan, where there are several; unless given all follow the first.
         lengths: prompt tokens of each row, where a forward holds prompts together with continuations.
         clock: one that the caller keeps; without it one follows the forwards by itself.
 

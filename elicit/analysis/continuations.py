@@ -184,13 +184,13 @@ def continuations(
     Args:
         handle: whose answers.
         items: the question of each beginning.
-        begun: tokens that the answer begins with.
+        begun: tokens that the answer begins with; those of a thought count in its budget.
         decoder: of as many answers as it has branches, each to its limit.
     """
     tokenizer, stop = handle.model.tokenizer, handle.prompt.stop
     prompts = [handle.prompt_ids(item) for item in items]
     paths = [[*prompt, *some] for prompt, some in zip(prompts, begun, strict=True)]
-    rule = StopRule(handle.model.eos_ids, stop, tokenizer)
+    rule = StopRule(handle.model.eos_ids, stop, tokenizer, thought_tokens=handle.prompt.thought_tokens)
     marks = handle.begun(items)
     out: list[list[str | None]] = [[] for _ in paths]
     with errors_of(handle.method):

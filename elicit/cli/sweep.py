@@ -6,10 +6,12 @@ import inspect
 import json
 import shlex
 import signal
+import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -33,6 +35,7 @@ def plan(
     from elicit.analysis import ANALYSES, takes_runs
     from elicit.cli.track import check_track
     from elicit.methods import check_options, options_of
+    from elicit.sweeps.checks import check_run, check_task
     from elicit.sweeps.folder import Folder
     from elicit.sweeps.plan import jobs_of, read
 
@@ -40,11 +43,16 @@ def plan(
     for name in read_sweep.analyses:
         if name not in ANALYSES or not takes_runs(name):
             raise unknown("analysis of runs", name, [one for one in ANALYSES if takes_runs(one)])
-    jobs = jobs_of(read_sweep, options_of, defaults())
+    known = defaults()
+    jobs = jobs_of(read_sweep, options_of, known, _types(known))
     check_track(str(read_sweep.run.get("track", "")))
+    check_run(read_sweep.run)
+    for task in {job.given["task"]: None for job in jobs if job.kind != "analyse"}:
+        check_task(task)
     for job in jobs:
         if job.kind != "analyse":
             check_options(job.given["method"], job.given["options"])
+            _check_given(_spelled(job, known))
     folder = Folder.plan(out or Path("sweeps") / file.stem, jobs)
     counts = Counter(job.kind for job in jobs)
     fits = f"{counts['fit']} fits, " if counts["fit"] else ""
@@ -113,6 +121,13 @@ def status(
             check_folder(file.parent)
     found = joined.groups(opened)
     table = list(joined.rows(found))
+    if out is not None:
+        write_whole(out, joined.table(table))
+    if page is not None and found:
+        from elicit.cli.report import report
+
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            report(joined.folders(found), out=page)
     if as_json:
         show_json({**counts, "failures": failures, "results": table}, indent=2)
     else:
@@ -121,12 +136,8 @@ def status(
             given = opened.by_key[key].given
             say(f"{key} {given.get('method') or given.get('name')}: {told.strip().splitlines()[-1]}")
         _show(table)
-    if out is not None:
-        write_whole(out, joined.table(table))
-    if page is not None:
-        from elicit.cli.report import report
-
-        report(joined.folders(found), out=page)
+    if page is not None and not found:
+        raise UserError(f"--page {page} was given and no run of {folder} is done yet; ask again when one is")
 
 
 @sweep.command()
@@ -143,6 +154,40 @@ def defaults() -> dict[str, Any]:
 
     found = {name: one.default for name, one in inspect.signature(run).parameters.items()}
     return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
+
+
+def _types(known: Mapping[str, Any]) -> dict[str, type]:
+    """What each option of `elicit run` takes: what its default is, or where it has none what the command declares."""
+    from elicit.cli.run import run
+
+    declared = get_type_hints(run)
+    found = {}
+    for name, default in known.items():
+        told = type(default) if default is not None else next(iter(get_args(declared[name])))
+        found[name] = get_origin(told) or told
+    return found
+
+
+def _spelled(job: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a fit or a run as the command line gives them."""
+    given = {**known, **job.given}
+    options = given.pop("options")
+    given["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()]
+    return given
+
+
+def _check_given(given: Mapping[str, Any]) -> None:
+    """Refuse what a job would refuse before it loads its model."""
+    from elicit.cli.options import settings
+    from elicit.cli.run import options_given
+    from elicit.decoding.engine import check_engine_options
+    from elicit.methods import METHODS, with_budget
+
+    options_given(dict(given))
+    known = ["", "none", *METHODS, *with_budget()]
+    if lacking := [name for name in map(str.strip, given["against"].split(",")) if name not in known]:
+        raise unknown("baseline", lacking[0], known[1:])
+    check_engine_options(given["engine"], settings(given["engine_setting"], {}, "--engine-set"))
 
 
 class Doer:
@@ -162,9 +207,7 @@ class Doer:
         from elicit.cli.options import load_given
         from elicit.methods import get
 
-        given = {**defaults(), **job.given, "out": folder}
-        options = given.pop("options")
-        given["setting"] = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()]
+        given = {**_spelled(job, defaults()), "out": folder}
         given["model"] = given["model"] or get(given["method"]).model
         named = json.dumps([job.model, given["model"]])
         if self.named != named:
@@ -210,11 +253,10 @@ def _show(table: list[dict[str, Any]]) -> None:
 
     if table:
         head = [name for name in HEAD if name not in ("low", "high")]
-        rows = [
-            [
-                f"{row[name]:.1%} [{row['low']:.1%}, {row['high']:.1%}]" if name == "accuracy" else str(row[name])
-                for name in head
-            ]
-            for row in table
-        ]
-        show_table(head, rows)
+        show_table(head, [[_cell(row, name) for name in head] for row in table])
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    if name != "accuracy":
+        return str(row[name])
+    return "not stated" if row[name] == "" else f"{row[name]:.1%} [{row['low']:.1%}, {row['high']:.1%}]"

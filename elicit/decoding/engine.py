@@ -47,7 +47,8 @@ class Batch:
         arms: a name and a plan each.
         arm_of: for each prompt the number of its arm; None: all follow the first.
         lengths: of the question in each prompt, where prompts hold the beginning of an answer as well. Steps of
-            interventions are counted from there. None: all of a prompt is question.
+            interventions are counted from there, and so is the budget of its thoughts. None: all of a prompt is
+            question.
         adapter: on the model while it decodes.
         partner: of hybrid decoding, and of no other.
         mixing: of quiet decoding, and of no other.
@@ -105,7 +106,7 @@ class Batch:
                 return policy
             assert self.stop.tokenizer is not None
             branches, budget = self.decoder.branches, self.stop.thought_tokens
-            return Budgeted(policy, self.prompts, branches, self.stop.tokenizer, budget)
+            return Budgeted(policy, self.prompts, branches, self.stop.tokenizer, budget, lengths=self.lengths)
         if self.stop.thought_tokens:
             raise UserError("thought_tokens was given with hybrid decoding, which ends no thoughts; leave it out")
         assert isinstance(self.decoder, Hybrid)

@@ -14,6 +14,7 @@ written to its end before the budget is looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,18 +76,34 @@ class Thought:
 
     def token(self, chosen: int) -> int:
         """The token that is written where the decoder chose one."""
+        written = self._written(chosen)
+        self._note(written)
+        return written
+
+    def read(self, token: int) -> None:
+        """A token that stands there already: it counts, and where it begins an end that is due, the rest follows."""
+        tail = self.tail
+        if self._written(token) != token:
+            self.forced, self.tail = [], tail
+        self._note(token)
+
+    def _written(self, chosen: int) -> int:
         if self.within and not self.forced:
             if self.spent >= self.budget:
                 self._cut()
             elif self.waited < self.forcing.waits and chosen in self.forcing.ends.get(self.within, ()):
                 self.waited += 1
                 self.forced = self._ids(self._spaced(self.forcing.word))
-        written = self.forced.pop(0) if self.forced else chosen
+        if not self.forced:
+            return chosen
+        written, *self.forced = self.forced  # a new list: a copy of this thought keeps its own
+        return written
+
+    def _note(self, written: int) -> None:
         self.tail = [*self.tail, written][-LONGEST:]
         self.spent += bool(self.within)
         if not self.forcing.whole:
             self._marks(decoded(self.tokenizer, self.tail))
-        return written
 
     def _cut(self) -> None:
         """The budget is spent."""
@@ -131,6 +148,7 @@ class Budgeted:
         prompts: token ids of each.
         branches: that the policy opens for each.
         tokenizer, budget, forcing: as `Thought`.
+        lengths: of the question in each prompt, where what follows it was said before, and counts. None: all of it.
     """
 
     def __init__(
@@ -141,19 +159,21 @@ class Budgeted:
         tokenizer: PreTrainedTokenizerBase,
         budget: int,
         forcing: Forcing = UNFORCED,
+        lengths: Sequence[int] | None = None,
     ) -> None:
-        self.policy, self.branches, self.tokenizer, self.budget = policy, branches, tokenizer, budget
-        self.forcing = forcing
-        self.marks = [begun_in(tokenizer, prompt) for prompt in prompts]
+        self.policy, self.branches = policy, branches
+        self.begun: list[Thought] = []
+        for prompt, length in zip(prompts, lengths or [len(prompt) for prompt in prompts], strict=True):
+            thought = Thought(tokenizer, budget, begun_in(tokenizer, prompt[:length]), forcing)
+            for token in prompt[length:]:
+                thought.read(int(token))
+            self.begun.append(thought)
         self.thoughts: list[list[Thought]] = []
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:
         chosen = self.policy.first(logits)
         # Prompts may be decoded part by part: each part begins here, and ends before the next.
-        self.thoughts = [
-            [Thought(self.tokenizer, self.budget, mark, self.forcing) for _ in range(self.branches)]
-            for mark in self.marks
-        ]
+        self.thoughts = [[copy(one) for _ in range(self.branches)] for one in self.begun]
         written = [
             [one.token(token) for one, token in zip(thoughts, tokens, strict=True)]
             for thoughts, tokens in zip(self.thoughts, chosen.tolist(), strict=True)

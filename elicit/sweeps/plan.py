@@ -26,13 +26,15 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probes.errors import UserError, unknown
 
 Value = bool | int | float | str
+KINDS = ("bool", "int", "float", "str", "list[str]")  # what pydantic says of such a value after its place
+Listed = list[str]  # engine_setting, which is given several times on the command line
 
 
 class _Strict(BaseModel):
@@ -45,7 +47,7 @@ class Axes(_Strict):
     method: list[str] = Field(min_length=1)
     model: list[str] = Field(default=[""], min_length=1)
     task: list[str] = Field(default=[""], min_length=1)
-    seed: list[int] = Field(default=[0], min_length=1)
+    seed: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     options: dict[str, list[Value]] = {}
 
 
@@ -59,7 +61,7 @@ class Sweep(_Strict):
     """A sweep's file; `elicit sweep schema` prints its JSON schema for editors."""
 
     axes: Axes
-    run: dict[str, Value] = {}
+    run: dict[str, Value | Listed] = {}
     options: dict[str, Value] = {}
     fit: Fit | None = None
     analyses: list[str] = []
@@ -94,7 +96,19 @@ class Job:
         return {"key": self.key, **asdict(self)}
 
 
-MODEL = ("model", "dtype", "device", "device_map", "engine")
+MODEL = ("model", "dtype", "device", "device_map", "engine", "engine_setting")
+# Options of `elicit run` that no sweep takes, and what stands in their place.
+ELSEWHERE = {
+    **{key: f"list it in axes.{key}" for key in ("method", "model", "task", "seed")},
+    "seeds": "list them in axes.seed",
+    "setting": "give a table options",
+    "preset": "write out the settings that elicit presets shows",
+    "size": "write out its settings, as options and run",
+    "config": "write its settings here",
+    "dry_run": "ask elicit run --dry-run for one of the runs",
+    **dict.fromkeys(("out", "fresh", "as_json"), "leave it out: each job has a folder of the sweep's own"),
+}
+EXPECTED = {str: "text", int: "a whole number", list: "a list of texts, like ['key=value']"}
 
 
 def read(file: Path) -> Sweep:
@@ -114,33 +128,45 @@ def read(file: Path) -> Sweep:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         first, *rest = sorted(found, key=lambda one: one["type"] != "extra_forbidden")  # what is misspelt lacks, too
-        where = ".".join(str(part) for part in first["loc"])
+        named = [part for part in first["loc"] if part not in KINDS]
+        where = ".".join(str(part) for part in named)
         if first["type"] == "extra_forbidden":
             table, dot, _ = where.rpartition(".")
             tables: dict[str, type[_Strict]] = {"axes": Axes, "fit": Fit}
             fields = tables.get(table, Sweep).model_fields
             raise unknown(f"key of {file.name}", where, [table + dot + k for k in fields]) from None
+        if len(named) < len(first["loc"]):
+            listed = ", or a list of texts for engine_setting" if named[0] == "run" else ""
+            raise UserError(f"{file.name}: {where}: expected true or false, a number or a text{listed}") from None
         more = f" (and {len(rest)} more)" if rest else ""
         raise UserError(f"{file.name}: {where}: {first['msg'].lower()}{more}") from None
 
 
-def jobs_of(sweep: Sweep, options_of: Callable[[str], Mapping[str, Any]], known: Mapping[str, Any]) -> list[Job]:
+def jobs_of(
+    sweep: Sweep,
+    options_of: Callable[[str], Mapping[str, Any]],
+    known: Mapping[str, Any],
+    types: Mapping[str, type],
+) -> list[Job]:
     """The jobs of a sweep, those of one model together.
 
     Args:
         sweep: as read.
         options_of: the options of a method with their defaults; refuses an unknown one.
         known: the options of `elicit run`, with their defaults.
+        types: what each takes.
 
     Raises:
         UserError: an option that no method has or that is given twice, two equal jobs.
     """
-    for key in sweep.run:
-        taken = {"method", "model", "task", "seed", "seeds", "setting", "config", "out", "as_json", "fresh"}
-        if key not in known or key in taken:
-            raise unknown("key of run", key, [k for k in known if k not in taken])
-        if known[key] is not None and not isinstance(sweep.run[key], type(known[key])):
-            raise UserError(f"run.{key} = {sweep.run[key]!r} was given; expected a value like {known[key]!r}")
+    for key, value in sweep.run.items():
+        if key in ELSEWHERE:
+            raise UserError(f"run.{key} = {value!r} was given, which a sweep does not take; {ELSEWHERE[key]}")
+        if key not in known:
+            raise unknown("key of run", key, [k for k in known if k not in ELSEWHERE])
+        if not isinstance(value, types[key]) or isinstance(value, bool) != (types[key] is bool):
+            like = EXPECTED[types[key]] if known[key] is None else f"a value like {known[key]!r}"
+            raise UserError(f"run.{key} = {value!r} was given; expected {like}")
     axes = sweep.axes
     has = {method: options_of(method) for method in axes.method}
     for name in (*axes.options, *sweep.options):

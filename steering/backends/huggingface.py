@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from probes.batching import left_pad
 from probes.finite import check_logits
@@ -43,7 +44,8 @@ class HuggingFace:
         self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
         ids, mask, _ = left_pad(rows.texts, self.lm.device)
-        with attached(self.lm, rows.plans, of_row=rows.of_row, lengths=rows.lengths) as session:
+        plans = attached(self.lm, rows.plans, of_row=rows.of_row, lengths=rows.lengths)
+        with own_settings_out(self.lm), plans as session:
             out = self.lm.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=mask.long(),
@@ -57,6 +59,20 @@ class HuggingFace:
         self.delivery = session.editor.delivery()
         logits = torch.stack(out.logits, 1) if keep_logprobs else None
         return completions(out.sequences[:, ids.shape[1] :], logits, eos_ids)
+
+
+@contextmanager
+def own_settings_out(lm: PreTrainedModel) -> Iterator[None]:
+    """Inside it `generate` does what it is told and no more.
+
+    It takes each field that it is not given from the model's `generation_config`, whose file may ban tokens, ask for
+    beams, or end answers.
+    """
+    own, lm.generation_config = lm.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        lm.generation_config = own
 
 
 def per_text(logits: Float[Tensor, "rows pos vocab"], texts: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
 from probes.batching import left_pad
 from probes.clock import Count
@@ -34,6 +35,25 @@ from steering.interventions import Plan
 
 # What nnsight says when all rows ended before the last step that was asked for, as they may.
 STOPPED_EARLY = r".*was never reached: the loop asked for a step the run did not make"
+# Fields of a generation_config by which tokens, logits or ends are others, and that `NNsight.generate` does not give;
+# each with the values, beside none at all, that leave these alone.
+TOUCHING: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("min_length", "min_new_tokens", "encoder_no_repeat_ngram_size", "penalty_alpha"), (0,)),
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), (1,)),
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale"), (1.0,)),
+    **dict.fromkeys(("remove_invalid_values", "token_healing", "is_assistant", "use_mtp"), (False,)),
+    "use_cache": (True,),
+    "cache_implementation": tuple(one for one in ALL_CACHE_IMPLEMENTATIONS if one != "quantized"),
+    **dict.fromkeys(
+        (
+            "assistant_early_exit", "bad_words_ids", "begin_suppress_tokens", "constraints", "dola_layers",
+            "exponential_decay_length_penalty", "force_words_ids", "forced_bos_token_id", "forced_eos_token_id",
+            "max_time", "prefill_chunk_size", "prompt_lookup_num_tokens", "sequence_bias", "stop_strings",
+            "watermarking_config",
+        ),
+        (),
+    ),
+}  # fmt: skip
 
 
 class Generated(NamedTuple):
@@ -83,6 +103,7 @@ class NNsight:
                 "the nnsight backend needs nnsight, which is not installed; run pip install 'nnsight>=0.8'"
             ) from error
         self.remote = remote
+        self.away = lm if remote and isinstance(lm, str) else ""
         self.delivery = Delivery()
         if tokenizer is None:  # nnsight 0.8 looks for it itself, and in vain with newer releases of transformers
             tokenizer = AutoTokenizer.from_pretrained(lm if isinstance(lm, str) else lm.name_or_path)
@@ -92,6 +113,8 @@ class NNsight:
             task="text-generation",
             dispatch=not remote,
         )
+        if isinstance(lm, str) and not remote:
+            self.model._module.generation_config = GenerationConfig()  # as `_sharing`
         if remote:
             for package in ("probes", "steering"):
                 nnsight.register(package)
@@ -121,9 +144,18 @@ class NNsight:
         """Go on greedily where the weights are, past the ids that are never chosen.
 
         The block stands here, since what travels with it must be of here.
+
+        Raises:
+            UserError: what a server holds has settings of its own that would choose or end otherwise.
         """
         import nnsight
 
+        if touching := own_settings(self.away) if self.away else {}:
+            field, value = next(iter(touching.items()))
+            raise UserError(
+                f"the generation_config.json of {self.away} sets {field} = {value!r}, which a server's generate would "
+                "obey; decode it here, with the nnsight engine"
+            )
         places = self.places(rows)
         ids, mask, _ = left_pad(rows.texts)
         given, width = {"input_ids": ids, "attention_mask": mask.long()}, ids.shape[1]
@@ -208,9 +240,27 @@ class Carrier:
         self.moved = self.editor.moved(frame)
 
 
+def own_settings(name: str) -> dict[str, Any]:
+    """What the generation_config.json of a model, by its name or folder, says that greedy decoding would obey."""
+    try:
+        said = GenerationConfig.from_pretrained(name).to_dict()
+    except OSError:  # it has none
+        return {}
+    return {
+        field: said[field]
+        for field, harmless in TOUCHING.items()
+        if said.get(field) is not None and said[field] not in harmless
+    }
+
+
 def _sharing(lm: PreTrainedModel) -> nn.Module:
-    """A copy of the modules around the same weights: nnsight sets each module's `forward`, and for good."""
-    return copy.deepcopy(lm, {id(weight): weight for weight in (*lm.parameters(), *lm.buffers())})
+    """A copy of the modules around the same weights: nnsight sets each module's `forward`, and for good.
+
+    `generate` takes what it is not told from the `generation_config`: the copy's is bare.
+    """
+    shared: Any = copy.deepcopy(lm, {id(weight): weight for weight in (*lm.parameters(), *lm.buffers())})
+    shared.generation_config = GenerationConfig()
+    return shared
 
 
 def _reduce_cached_property(value: Any) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 
 from probes.sites import Site, blocks, depth, on_site
+from steering.backends.huggingface import own_settings_out
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,11 @@ def _generate(
     lm: PreTrainedModel, given: Batch, config: GenerationConfig, processors: list[LogitsProcessor] | None = None
 ) -> Any:
     run_it: Any = lm.generate
-    return run_it(
-        given.ids.to(lm.device), attention_mask=given.mask.long().to(lm.device), generation_config=config,
-        logits_processor=processors or [],
-    )  # fmt: skip
+    with own_settings_out(lm):
+        return run_it(
+            given.ids.to(lm.device), attention_mask=given.mask.long().to(lm.device), generation_config=config,
+            logits_processor=processors or [],
+        )  # fmt: skip
 
 
 @contextmanager

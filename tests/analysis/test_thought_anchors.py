@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ from elicit.analysis.reasoning.thought_anchors import anchors, chosen, halves, v
 from elicit.decoding import Greedy, Sampling
 from elicit.elicited import Elicited
 from elicit.models import Model
+from elicit.tasks.base import Items
+from elicit.tasks.free_text import free_text
 from probes.errors import UserError
 from tests.support.planted_model import EVIDENCE, planted, riddles
+from tests.support.tiny import save_tiny
 
 ITEMS = riddles(8)
 SPEAKS = {digit: sign for sign, digit in EVIDENCE.items()}
@@ -90,6 +94,19 @@ def test_all_continuations_are_those_that_come_one_by_one(model: Model) -> None:
     for n in range(2):
         alone = continued(handle, ITEMS, begun, Sampling(1, 1.0, max_new_tokens=4, first_sample=n))
         assert [answers[n] for answers in both] == alone
+
+
+def test_a_budget_of_thought_counts_what_was_begun(tmp_path: Path) -> None:
+    """A handle comes to its own answer from wherever in its thought it goes on, and to none without a budget."""
+    model = elicit.load_model(str(save_tiny(tmp_path / "tiny")), dtype="float32", device="cpu")
+    handle = elicit.methods.fit("direct", model, prompt="qa:begin=<think>,thought_tokens=5", max_new_tokens=24)
+    items = free_text(["a b c", "d d e f g", "h"])
+    items = Items(replace(items.task, kind="whole"), items.items)
+    own = [trace for (trace,) in handle.answer(items)]
+    assert all(trace.text[5:13] == "</think>" and trace.answer for trace in own)
+    for cut in (0, 3, 5, 8):
+        begun = [tokens(model, trace.text)[:cut] for trace in own]
+        assert continued(handle, items, begun, Greedy(24 - cut)) == [trace.answer for trace in own]
 
 
 def test_a_run_end_to_end(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import subprocess
@@ -85,6 +86,34 @@ def test_every_engine_gives_the_reference_s_texts(models: Any, architecture: str
         ):
             wanted = decode_batch(models[architecture, "hf"], asked)
             same(decode_batch(models[architecture, engine], asked), wanted)
+
+
+# Of a generation_config.json: each would choose, end or fail otherwise than the decoder says.
+OWN = [
+    {"suppress_tokens": list(range(20, 50))},
+    {"begin_suppress_tokens": list(range(3, 60))},
+    {"bad_words_ids": [[n] for n in range(5, 30)]},
+    {"guidance_scale": 1.5},
+    {"exponential_decay_length_penalty": (1, 9.0)},
+    {"forced_eos_token_id": 2},
+    {"num_beams": 2},
+    {"max_time": 1e-9},
+    {"stop_strings": ["t"]},
+    {"prompt_lookup_num_tokens": 3},
+    {"use_cache": False},
+]
+
+
+@pytest.mark.parametrize("fields", OWN, ids=lambda fields: next(iter(fields)))
+def test_a_model_s_own_settings_touch_nothing(fields: dict[str, Any]) -> None:
+    lm = copy.deepcopy(tiny_model("llama"))
+    assert lm.generation_config is not None
+    lm.generation_config.update(**fields)
+    before = lm.generation_config.to_dict()
+    model = Model("own", lm, tokenizer(), Provenance("own", "", "", "own"))
+    asked = batch(Greedy(NEW), [(), plan()], [1, 0, 1])
+    same(decode_batch(replace(model, engine="nnsight"), asked), decode_batch(model, asked))
+    assert lm.generation_config.to_dict() == before
 
 
 @pytest.mark.parametrize("engine", ["hf", *OTHERS])

@@ -100,6 +100,7 @@ def told(call: Callable[[], object], *words: str) -> str:
 @contextmanager
 def put(lm: PreTrainedModel, step: int, value: float, column: int | None = None) -> Iterator[None]:
     """Logits of a value from the forward of a step on, of all tokens or of one."""
+    decode(lm, PROMPTS, Greedy().policy(["a", "b", "c"], VOCAB), max_new_tokens=1, stop=NO_STOP)  # it is tried before
     seen = 0
 
     def hook(_: nn.Module, __: object, logits: Tensor) -> Tensor:

@@ -83,6 +83,40 @@ def test_without_a_thought_or_a_budget_nothing_changes(model: Model) -> None:
     assert "</think>" in model.tokenizer.decode(ended[0][0].tokens)
 
 
+@pytest.mark.parametrize("engine", ["hf", "nnsight"])
+def test_what_was_begun_counts(model: Model, engine: str) -> None:
+    """An answer that is gone on with from any of its tokens, those of the mark too, comes out as it was."""
+    whole, other = batch_of(model, Greedy(20), 6), replace(model, engine=engine)
+    answers = [one.tokens.tolist() for (one,) in decode_batch(model, whole)]
+    lengths = [len(prompt) for prompt in whole.prompts]
+    for cut in range(1, 20) if engine == "hf" else (4, 9):
+        paths = [[*prompt, *answer[:cut]] for prompt, answer in zip(whole.prompts, answers, strict=True)]
+        made = decode_batch(other, replace(whole, prompts=paths, lengths=lengths, decoder=Greedy(20 - cut)))
+        assert [one.tokens.tolist() for (one,) in made] == [answer[cut:] for answer in answers]
+    branches = decode_batch(model, replace(whole, prompts=paths, lengths=lengths, decoder=Branching(2, 20 - cut)))
+    assert [two.tokens.tolist() for _, two in branches] != [one.tokens.tolist() for one, _ in branches]
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [
+        ("12345678", "</think>"),  # beyond the budget
+        ("123456</thi", "nk>"),  # within the end that was due
+        ("12345</thi", "</think>"),  # within one of its own
+        ("12345678</thi", "nk>"),
+        ("12345678</think> 9", ""),
+        ("1</think> 2<think>34", "</think>"),  # the first thought has spent all, its mark among it
+    ],
+)
+def test_a_text_of_another_hand_counts_too(model: Model, said: str, ends: str) -> None:
+    ids = [model.tokenizer(text)["input_ids"] for text in (PROMPTS[0], PROMPTS[0] + said)]
+    stop = StopRule(frozenset(), (), model.tokenizer, thought_tokens=6)
+    ((one,),) = decode_batch(model, Batch(ids[1:], ["a"], Greedy(12), stop, lengths=[len(ids[0])]))
+    free = decode_batch(model, Batch(ids[1:], ["a"], Greedy(12), StopRule(frozenset())))[0][0]
+    text = model.tokenizer.decode(one.tokens)
+    assert text.startswith(ends) if ends else one.tokens.tolist() == free.tokens.tolist(), text
+
+
 def test_it_is_a_detail_of_a_prompt(model: Model, tmp_path: Path) -> None:
     prompt = named_prompt("qa:begin=<think>,thought_tokens=5", model.tokenizer)
     assert prompt.thought_tokens == 5

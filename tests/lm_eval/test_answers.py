@@ -21,6 +21,7 @@ from elicit.integrations.lm_eval.arguments import STOPS
 from elicit.integrations.lm_eval.model import ElicitLM, register
 from elicit.methods import fit
 from elicit.models import Model
+from elicit.tasks.free_text import free_text
 from elicit.tasks.lm_eval import SampleIds
 from elicit.tasks.registry import load_task
 from elicit.tasks.statements import open_thought
@@ -94,6 +95,15 @@ def test_both_stop_rules(organism: Model) -> None:
     theirs = HFLM(pretrained=organism.lm, tokenizer=copy.deepcopy(organism.tokenizer)).generate_until([request])
     assert ours == {"lm-eval": theirs, "elicit": [" 12"]}
     assert theirs == [""]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_thoughts_end_by_the_prompts_budget(tiny: Model, stop: str) -> None:
+    handle = fit("direct", tiny, prompt="qa:begin=<think>,thought_tokens=3", max_new_tokens=24)
+    (trace,) = handle.answer(free_text(["a b c"]))[0]
+    request = Instance("generate_until", {}, ("Q: a b c\nA:", {"until": [], "max_gen_toks": 24}), 0)
+    assert ElicitLM(handle, stop=stop).generate_until([request]) == [trace.text]
+    assert trace.text[3:11] == "</think>"
 
 
 def test_ids_are_of_content() -> None:

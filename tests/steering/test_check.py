@@ -40,6 +40,16 @@ def test_right_hooks_hold(architecture: str, name: str) -> None:
     assert report["anything moved"].numbers["points"] == [layer + 1 for layer in layers]
 
 
+def test_a_models_own_settings_of_generation_change_nothing() -> None:
+    lm = copy.deepcopy(tiny_model("llama"))
+    apply, layers = RIGHT["wrapped blocks"]
+    plain = checked(lm, apply, layers)
+    lm.generation_config.guidance_scale, lm.generation_config.suppress_tokens = 1.5, list(range(30, 60))
+    lm.generation_config.max_time = 1e-4
+    assert str(checked(lm, apply, layers)) == str(plain) and plain.ok
+    assert lm.generation_config.guidance_scale == 1.5
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_each_wrong_hook_is_found_by_name(name: str) -> None:
     lm = copy.deepcopy(tiny_model("llama"))  # one of them leaves a hook behind

@@ -227,6 +227,21 @@ def _decode(texts: list[list[int]], distinct: list[Plan], of_row: list[int] | No
         )
 
 
+@pytest.mark.parametrize("number", range(len(plans())), ids=lambda number: plans()[number][0].kind)
+def test_without_numbers_all_rows_follow_the_first_plan(number: int) -> None:
+    """Another that is given beside it acts on none, at no strength either, and its gate is not asked."""
+    lm, ids = tiny_model("llama"), torch.tensor([[5, 9, 3, 8], [7, 1, 2, 8]])
+    push = (Intervention(Add(direction(7)), 1.0, when=When.prompt()),)
+
+    def run(*some: Plan) -> tuple[Tensor, Any]:
+        with torch.no_grad(), attached(lm, some) as session:
+            return lm(input_ids=ids, use_cache=False).logits, session.editor.delivery()
+
+    alone, beside = run(push), run(push, plans()[number])
+    assert torch.equal(alone[0], beside[0]) and alone[1] == beside[1]
+    assert torch.equal(run((), plans()[number])[0], run(())[0])
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.floats(-3, 3).filter(lambda s: abs(s) > 0.1)), max_size=4),

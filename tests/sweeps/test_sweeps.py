@@ -332,13 +332,38 @@ def test_an_interruption_reaches_the_workers(tmp_path: Path) -> None:
         ("[axes]\nmethod = ['direct', 'direct']", "two jobs are equal"),
         ("[axes]\nmethod = ['direct']\n[run]\nlimt = 3", "did you mean limit"),
         ("[axes]\nmethod = ['direct']\n[run]\nlimit = 'x'", "run.limit"),
-        ("[axes]\nmethod = ['direct']\n[run]\nout = 'x'", "unknown key of run"),
+        ("[axes]\nmethod = ['direct']\n[run]\nout = 'x'", "each job has a folder of the sweep's own"),
         ("[axes]\nmethod = ['direct']\n[axes.options]\nk = [3]", "unknown option of these methods"),
         ("[axes]\nmethod = ['cot-decoding']\n[options]\nk = 'x'", "k"),
         ("[axes]\nmethod = ['direct']\n[fit]\ntsk = 'chain-sum'", "did you mean fit.task"),
         ("[axes]\nmethod = ['direct']\n[run]\ncontrols = true\n[fit]\ntask = 'chain-sum'", "give one"),
         ("analyses = ['pas-at-k']\n[axes]\nmethod = ['direct']", "did you mean pass-at-k"),
         ("[axes]\nmethod = ['direct']\n[run]\ntrack = 'tensorbord:x'", "did you mean tensorboard"),
+        ("[axes]\nmethod = ['direct']\nseed = [-1]", "axes.seed.0: input should be greater than or equal to 0"),
+        ("[axes]\nmethod = ['direct']\ntask = ['chain-sun']", "did you mean chain-sum"),
+        ("[axes]\nmethod = ['direct']\ntask = ['chain-sum:min_trms=2']", "has no parameter 'min_trms'"),
+        ("[axes]\nmethod = ['direct']\n[fit]\ntask = 'chain-sun'", "did you mean chain-sum"),
+        *(
+            (f"[axes]\nmethod = ['direct']\n[run]\n{line}", told)
+            for line, told in (
+                ("preset = 'cot-decoding-mistral-7b'", "a sweep does not take; write out the settings that elicit pre"),
+                ("size = 'short'", "run.size = 'short' was given, which a sweep does not take"),
+                ("dry_run = true", "run.dry_run = True was given, which a sweep does not take"),
+                ("seed = 3", "list it in axes.seed"),
+                ("limit = true", "expected a value like 128"),
+                ("limit = 0", "run.limit = 0 was given; give at least 1"),
+                ("limit = [1]", "run.limit: expected true or false, a number or a text"),
+                ("batch_rows = '8'", "run.batch_rows = '8' was given; expected a whole number"),
+                ("device_map = 1", "expected text"),
+                ("against = 'none, dirct'", "unknown baseline 'dirct'; did you mean direct"),
+                ("dtype = 'float33'", "did you mean float32"),
+                ("split = 'tset'", "did you mean test"),
+                ("engine = 'nope'", "unknown engine 'nope'"),
+                ("engine_setting = 'fuse=true'", "expected a list of texts"),
+                ("engine = 'graph'\nengine_setting = ['fus=true']", "did you mean fuse"),
+                ("trainer = 'own'", "unknown option of direct 'trainer'"),
+            )
+        ),
         ("[axes", "is not TOML"),
     ],
 )
@@ -347,6 +372,68 @@ def test_what_is_refused(tmp_path: Path, text: str, told: str) -> None:
     code, _, error = shell("sweep", "plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "sweep"))
     assert (code, told in error, error.count("\n")) == (2, True, 1), error
     assert not (tmp_path / "sweep").exists()
+
+
+def test_an_engine_is_told_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(f"""
+[axes]
+method = ["direct"]
+model = ["{save_tiny(tmp_path / "tiny")}"]
+task = ["chain-sum"]
+[run]
+limit = 2
+max_new_tokens = 4
+against = "none"
+dtype = "float32"
+device = "cpu"
+engine = "graph"
+engine_setting = ["fuse=true"]
+""")
+    assert shell("sweep", "plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "sweep"))[0] == 0
+    doer = Doer()
+    assert work(Folder(tmp_path / "sweep"), doer.do)["done"] == 1
+    assert (doer.model.engine, doer.model.engine_options) == ("graph", {"fuse": True})
+
+
+UNGRADED = """
+import os
+
+def sums():
+    rows = [{"question": f"{n} + 0 = ?", "answer": str(n)} for n in range(1, 41)]
+    return rows, grade
+
+def grade(response, row):
+    if not any(c.isdigit() for c in response):
+        os._exit(1)
+    return response.rstrip(".").endswith(row["answer"])
+"""
+
+
+def test_runs_without_an_accuracy_are_shown_and_written(tmp_path: Path) -> None:
+    (tmp_path / "sums.py").write_text(UNGRADED)
+    (tmp_path / "plan.toml").write_text(f"""
+[axes]
+method = ["direct"]
+model = ["{save_tiny(tmp_path / "tiny")}"]
+task = ["{tmp_path}/sums.py:sums"]
+[run]
+limit = 2
+max_new_tokens = 4
+against = "none"
+dtype = "float32"
+""")
+    place, table, page = (str(tmp_path / name) for name in ("sweep", "table.csv", "page.html"))
+    assert shell("sweep", "plan", str(tmp_path / "plan.toml"), "--out", place)[0] == 0
+    code, out, error = shell("sweep", "status", place, "--out", table, "--page", page)
+    assert code == 2 and "1 waiting" in out and "no run of" in error and not Path(page).exists()
+    assert shell("sweep", "work", place)[0] == 0
+    for more in ((), ("--json",)):
+        Path(page).unlink(missing_ok=True)
+        Path(table).unlink()
+        code, out, error = shell("sweep", "status", place, "--out", table, "--page", page, *more)
+        assert code == 0, error
+        assert json.loads(out)["results"][0]["accuracy"] == "" if more else "not stated" in out
+        assert Path(page).is_file() and len(Path(table).read_text().splitlines()) == 2
 
 
 def test_a_sweep_with_failed_jobs_ends_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

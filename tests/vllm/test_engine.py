@@ -168,6 +168,9 @@ def test_thoughts_end_by_their_budget(reference: Model, model: Model) -> None:
         made = decode_batch(model, batch)
         check_equal(made, decode_batch(reference, batch))
         assert any("</think>" in model.tokenizer.decode(one.tokens) for one in chain(*made))
+    begun = [[*prompt, *one.tokens.tolist()[:5]] for prompt, (one, *_) in zip(prompts, made, strict=True)]
+    batch = replace(batch, prompts=begun, lengths=[len(prompt) for prompt in prompts], decoder=Greedy(9))
+    check_equal(decode_batch(model, batch), decode_batch(reference, batch))
 
 
 def test_an_adapter_is_put_on_for_a_batch(reference: Model, model: Model, tmp_path: Path) -> None:

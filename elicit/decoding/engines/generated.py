@@ -70,7 +70,11 @@ class Chooser(LogitsProcessor):
         return self.record.finished()
 
     def arguments(self, vocab_size: int) -> dict[str, Any]:
-        """Of `generate`: this chooser, where it stops, and nothing else that touches a logit."""
+        """Of `generate`: this chooser, where it stops, and nothing else that touches a logit.
+
+        What is not among them `generate` takes from the model's `generation_config`, which has to be a bare one
+        (`steering.backends.huggingface.own_settings_out`).
+        """
         ends = [int(i) for i in self.record.eos]
         return {
             "max_new_tokens": self.record.limit,

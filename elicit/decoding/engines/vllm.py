@@ -283,7 +283,7 @@ class VLLMEngine(Engine):
                 self.model.tokenizer.save_pretrained(folder)
                 (folder / "whole").touch()
         begun = []
-        for text, length in zip(asked.texts, asked.sizes, strict=True):
+        for text, length in zip(asked.texts, asked.lengths, strict=True):
             begun.append((begun_in(self.model.tokenizer, text[:length]), text[length:]))
         return batch.stop.thought_tokens, str(folder), begun
 

@@ -44,7 +44,7 @@ class EngineExtension(SteeringExtension):
                 mark, written = begun[row]
                 thought = Thought(words, budget, mark)
                 for token in written:
-                    thought.token(token)
+                    thought.read(token)
                 return thought
 
         CALLS[call] = Call(described, opened, unlisted, self.model_runner.device, thoughts)

@@ -338,17 +338,18 @@ class ElicitLM(HFLM):
 
     def _stop(self, asked: Asked) -> StopRule:
         """Where answers end: as `HFLM` has it at the first string anywhere and at the ends that the model's
-        configuration names; or as elsewhere in this suite."""
-        model = self.handle.model
+        configuration names; or as elsewhere in this suite. Thoughts end by the prompt's budget either way."""
+        model, prompt = self.handle.model, self.handle.prompt
         if self.arguments.stop != STOPS[0]:
-            return StopRule(model.eos_ids, (*asked.until, *self.handle.prompt.ends), model.tokenizer)
+            strings = (*asked.until, *prompt.ends)
+            return StopRule(model.eos_ids, strings, model.tokenizer, thought_tokens=prompt.thought_tokens)
         configured = model.lm.generation_config.eos_token_id if model.lm.generation_config else None
         ends = {*(configured if isinstance(configured, list) else [configured]), model.tokenizer.eos_token_id} - {None}
         written_out = (
             [self.tok_decode([self.eot_token_id], skip_special_tokens=False)] if self.eot_token_id is not None else []
         )
-        strings = dict.fromkeys((*asked.until, *written_out))
-        return StopRule(frozenset(ends), tuple(strings), model.tokenizer, anywhere=True)
+        strings = tuple(dict.fromkeys((*asked.until, *written_out)))
+        return StopRule(frozenset(ends), strings, model.tokenizer, anywhere=True, thought_tokens=prompt.thought_tokens)
 
     def _cut(self, tokens: list[int], strings: Sequence[str]) -> str:
         """The text as `HFLM` gives it: without special tokens, up to the first string of each."""
