@@ -16,7 +16,7 @@ from probes.files import make_folder
 from probes.sealed import check_tensors_file, save_tensors
 from steering.storage import read_tensors
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+KEPT = ("exp_avg", "exp_avg_sq", "step")  # of AdamW, for each parameter
 
 
 def write_state(
@@ -34,7 +34,8 @@ def write_state(
     """
     tensors = {f"weight/{name}": p.detach() for name, p in trained.items()}
     for name, p in trained.items():
-        tensors |= {f"{key}/{name}": optimiser.state[p][key] for key in MOMENTS}
+        # None before a parameter's first gradient, which one that is seldom reached (an expert) gets late.
+        tensors |= {f"{key}/{name}": t for key, t in (optimiser.state.get(p) or {}).items() if key in KEPT}
     tensors |= more or {}
     make_folder(file.parent)
     held = {k: t.cpu().contiguous() for k, t in tensors.items()}
@@ -68,8 +69,15 @@ def read_state(file: Path, wanted: dict[str, Any]) -> tuple[Any, dict[str, Tenso
 
 
 def load_state(trained: dict[str, nn.Parameter], optimiser: Any, tensors: Mapping[str, Tensor], steps: int) -> None:
-    """Put weights and moments of a state in their places."""
+    """Put weights and moments of a state in their places; a parameter that has had no gradient has no moments.
+
+    Args:
+        trained, optimiser, tensors: where they belong, and what was kept.
+        steps: that were made, for states of before each parameter had its own number.
+    """
     for name, p in trained.items():
         p.data.copy_(tensors[f"weight/{name}"])
-        moments = {key: tensors[f"{key}/{name}"].to(p.device) for key in MOMENTS}
-        optimiser.state[p] = {"step": torch.tensor(float(steps)), **moments}
+        found = {key: tensors[f"{key}/{name}"] for key in KEPT if f"{key}/{name}" in tensors}
+        if found:
+            step = found.pop("step", torch.tensor(float(steps)))
+            optimiser.state[p] = {"step": step, **{key: t.to(p.device) for key, t in found.items()}}

@@ -222,10 +222,14 @@ def _rows(x: Tensor, cos: Tensor, sin: Tensor) -> Iterator[tuple[slice, Tensor, 
         yield slice(n, n + 1), cos[of], sin[of]
 
 
-def _rotation(own: Callable[..., Any], q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any) -> Any:
-    plain = not more and not named and cos.ndim == 3 and q.ndim == 4 and cos.shape[-1] == q.shape[-1] == k.shape[-1]
-    if not plain or not torch.is_grad_enabled() or {q.dtype, k.dtype} != {cos.dtype}:
-        return own(q, k, cos, sin, *more, **named)
+def _rotation(own: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """For a model's own calls; those in another form than q, k, cos, sin are left to it."""
+    if len(args) != 4 or named or not torch.is_grad_enabled():
+        return own(*args, **named)
+    q, k, cos, sin = args
+    plain = cos.ndim == 3 and q.ndim == 4 and cos.shape[-1] == q.shape[-1] == k.shape[-1]
+    if not plain or {q.dtype, k.dtype} != {cos.dtype}:
+        return own(q, k, cos, sin)
     return _Rotation.apply(q, cos, sin, own), _Rotation.apply(k, cos, sin, own)
 
 

@@ -11,6 +11,7 @@ alone. In bfloat16 it is not: weights that are rounded anew lose much of a small
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -27,8 +28,12 @@ from elicit.training.recipe import Recipe
 from probes.errors import UserError
 from probes.files import inner_folder, write_whole
 from probes.sealed import save_tensors
+from probes.sites import decoder
 from steering.adapters import CONFIG, WEIGHTS, Adapter, hash_of_settings
 from steering.exchange import Swap, exchanged
+
+# PEFT's own list (`_check_lora_target_modules_mamba`): the kernels of these read the weight of that layer themselves.
+REFUSING, REFUSED = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"), "out_proj"
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -179,7 +184,22 @@ def lora_config(lm: PreTrainedModel, recipe: Recipe, targets: str | list[str] = 
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         target_modules=targets,
+        exclude_modules=_left_out(lm),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in lm.modules()),
         task_type="CAUSAL_LM",
         **more,
     )
+
+
+def _left_out(lm: PreTrainedModel) -> str | None:
+    """Which linear layers get no adapter, as a pattern of their names: those that a text's loss does not reach (towers
+    of images and sound), and those that PEFT refuses."""
+    inner, head = decoder(lm), lm.get_output_embeddings()
+    path = next(name for name, module in lm.named_modules() if module is inner)
+    layers = [n for n, m in lm.named_modules() if isinstance(m, nn.Linear) and m is not head]
+    patterns = []
+    if path and not all(name.startswith(f"{path}.") for name in layers):
+        patterns.append(rf"(?!{re.escape(path)}\.).*")
+    if lm.config.model_type in REFUSING:
+        patterns.append(rf".*\.{REFUSED}")
+    return "|".join(patterns) or None

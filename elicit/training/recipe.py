@@ -37,7 +37,8 @@ class Recipe:
             packed into them. One shape for all steps: the kernels of a CPU are made for each shape anew.
         part: micro-batch size: rows of one forward and backward; gradients are accumulated.
         lr: the largest learning rate (AdamW, betas 0.9 and 0.99).
-        rank: of LoRA on every linear layer but the output head (arXiv 2106.09685); 0 trains all weights.
+        rank: of LoRA on every linear layer that a text goes through but the output head (arXiv 2106.09685), and but
+            those that PEFT refuses (`elicit.training.lora`); 0 trains all weights that a text goes through.
         alpha: LoRA's scale is alpha / rank.
         weight_decay: of AdamW.
         clip: the largest norm of the gradient.

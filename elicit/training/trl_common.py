@@ -39,6 +39,7 @@ from elicit.models.processes import PATIENCE, check_launch, processes
 from elicit.training.lora import lora_config
 from elicit.training.recipe import Recipe
 from elicit.training.saved import due, save_trained, step_folder
+from elicit.training.sft import train_all
 from elicit.training.trl_state import MORE, Checkpoint
 from probes.errors import UserError, unknown
 
@@ -222,7 +223,7 @@ def trainer(
     lm = without_dropout(copy.deepcopy(model.lm))
     if not recipe.rank:
         lm = lm.float()
-        lm.requires_grad_(True)
+        train_all(lm)
     lm.generation_config.eos_token_id = sorted(model.eos_ids)  # type: ignore[union-attr]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func", category=UserWarning)  # that it may change

@@ -78,7 +78,8 @@ class Checkpoint:
             group["lr"] = rate
             if group.get("fused"):  # which counts where the weights are
                 for p in group["params"]:
-                    made.optimizer.state[p]["step"] = made.optimizer.state[p]["step"].to(p.device)
+                    if kept := made.optimizer.state.get(p):
+                        kept["step"] = kept["step"].to(p.device)
 
     def put_generators(self) -> None:
         assert self.found is not None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from elicit.training.few_passes import ATTENTION, ROTATION, _seen
 from elicit.training.output_head import summed_cross_entropy
 from elicit.training.rl.policy import Batch, hidden_states, pieces, prefix_of
 from elicit.training.sft import before_targets, checkpointed, prepare, target_loss
+from experiments.compatibility import census
 from probes.batching import left_pad
 from tests.support.tiny import ARCHITECTURES, tiny_model
 from tests.training.test_training import ROWS, WIDTH, assert_near, gradients
@@ -197,3 +199,27 @@ def test_no_more_is_kept_for_the_gradient_than_by_plain_operations() -> None:
     plain = kept()
     with few_passes.few_passes(lm):
         assert kept() < 0.9 * plain
+
+
+def test_a_rotation_that_is_called_in_another_form_is_left_to_the_model() -> None:
+    """Of queries alone, by name, as Qwen 4's index does."""
+    asked: list[Any] = []
+
+    def own(q: Tensor, k: Tensor | None = None, cos: Any = None, sin: Any = None, unsqueeze_dim: int = 1) -> Any:
+        asked.append((k is None, unsqueeze_dim))
+        return q if k is None else (q, k)
+
+    q, angle = torch.randn(1, 2, 3, 8, requires_grad=True), torch.randn(1, 3, 8)
+    assert few_passes._rotation(own, q, cos=angle, sin=angle, unsqueeze_dim=2) is q
+    assert few_passes._rotation(own, q, q, cos=angle, sin=angle) == (q, q)
+    assert few_passes._rotation(own, q, q, angle, angle, 2) == (q, q)
+    assert asked == [(True, 2), (False, 1), (False, 2)]
+
+
+def test_a_model_that_rotates_queries_alone_is_computed() -> None:
+    lm = census.small("qwen4_exp_text").eval()
+    lm.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = before_targets(lm, ROWS, WIDTH)[0]
+        with few_passes.few_passes(lm):
+            assert_near(before_targets(lm, ROWS, WIDTH)[0], expected, 1e-5)

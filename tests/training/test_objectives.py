@@ -158,3 +158,15 @@ def test_groups_are_drawn_without_repetition_and_tokens_are_matched() -> None:
     for step in range(6):
         assert other(step) == other(step) and set(map(key, other(step))) <= set(map(key, some))
         assert abs(sum(e.tokens for e in other(step)) - sum(e.tokens for e in batch(step))) <= longest / 2
+
+
+def test_an_answer_that_no_row_can_hold_is_refused_in_one_line(tmp_path: Path) -> None:
+    lm = copy.deepcopy(tiny_model("llama"))
+    pair = [Example([5, 6, 7], [4, 9, 3] * 4), Example([8, 6, 7], [4, 9, 3])]
+    words = r"^an example of 15 tokens was given and a row holds 12; give a larger width$"
+    with pytest.raises(UserError, match=words):
+        log_probabilities(lm, pair, RECIPE)
+    with pytest.raises(UserError, match=words):
+        Preference(0.1, {key(e): 0.0 for e in pair})(lm, pair, RECIPE, True)
+    with pytest.raises(UserError, match="without a prompt"):
+        log_probabilities(lm, [Example([], [4])], RECIPE)

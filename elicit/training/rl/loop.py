@@ -47,6 +47,7 @@ from elicit.training.rl.rewards import Reward, RewardContext, Rewards, parse
 from elicit.training.rl.rollouts import sample
 from elicit.training.rl.sampled import SAMPLED, Sampled
 from elicit.training.rl.settings import Settings
+from elicit.training.rl.trial import check_after_prompts
 from elicit.training.saved import due, step_folder
 from probes.batching import Padded, left_pad
 from probes.errors import UserError
@@ -118,8 +119,9 @@ def train(
         on_step: called after each update.
 
     Raises:
-        UserError: no usable example; no signal; a start of another rank; a reward that fails; a folder with
-            another training or with a process that trains; a loss that is not finite; no room to write.
+        UserError: no usable example; no signal; a start of another rank; a model whose log-probabilities are not its
+            own after a prompt that is computed once; a reward that fails; a folder with another training or with a
+            process that trains; a loss that is not finite; no room to write.
     """
     check_training(model, adapter=settings.recipe.rank > 0)
     prompt = prompt or Prompt()
@@ -141,6 +143,7 @@ def train(
         )
         sampled = stack.enter_context(Sampled.open(folder / SAMPLED, digest(wanted)))
         run = _Run(student, items, settings, prompt, graders, sampled)
+        check_after_prompts(student.lm, ragged=not bool(run.prompts.mask.all()), segment=settings.segment)
         curve: list[Point] = []
         buffer: Buffer | None = None
         whole = 0

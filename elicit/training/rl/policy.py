@@ -116,6 +116,9 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded, *, every: bool = False) -> P
     """One forward of the prompts; without a configuration the cache keeps whole prompts in sliding layers too.
 
     Its hidden state is that of the last column, or with `every` those of all columns.
+
+    Raises:
+        UserError: a layer that attends left no keys and values in the cache.
     """
     cache = DynamicCache()
     hidden = decoder(lm)(
@@ -127,10 +130,17 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded, *, every: bool = False) -> P
     )[0]
     pairs: list[Tensor] = []
     for layer in cache.layers:
-        if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
-            raise UserError(f"{type(lm).__name__} keeps a state that is not keys and values; use another base")
-        pairs += [layer.keys, layer.values]
+        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
+            pairs += [layer.keys, layer.values]
+    if len(pairs) < 2 * max(_attending(lm), len(cache.layers)):  # one that ignores the cache leaves it empty
+        raise UserError(f"{type(lm).__name__} keeps a state that is not keys and values; use another base")
     return Prefix([*pairs, hidden if every else hidden[:, -1]])
+
+
+def _attending(lm: PreTrainedModel) -> int:
+    """How many layers have keys and values of their own, by the configuration; at least 1."""
+    layers: Any = DynamicCache(config=lm.config).layers
+    return max(1, sum(not getattr(layer, "is_initialized", False) for layer in layers))
 
 
 @contextmanager
