@@ -89,6 +89,7 @@ def compare(
         dry(_foretold(given), as_json)
     if not runs and not methods:
         raise UserError("nothing to compare; give folders of runs, or --methods all")
+    _check_used(context, methods)
     loaded = [Run.load(folder) for folder in runs or []]
     folder, more = out, {}
     if methods:
@@ -122,6 +123,24 @@ def compare(
         console.print(line, style="dim")
     if folder is not None:
         console.print(f"\ncomparison: {folder / COMPARISON}   report: {folder / REPORT}", soft_wrap=True)
+
+
+# How methods are fitted and evaluated; runs that are there have it behind them.
+_OF_METHODS = (
+    "model", "task", "split", "limit", "quick", "controls", "prompt", "max_new_tokens", "batch_rows", "dtype", "device",
+    "device_map", "engine", "engine_setting",
+)  # fmt: skip
+
+
+def _check_used(context: typer.Context, methods: str) -> None:
+    """Raises a UserError for options of fits and evaluations without `--methods`."""
+    options = {one.name: one.opts[0] for one in context.command.params}
+    found = [options[key] for key in _OF_METHODS if was_given(context, key)]
+    if found and not methods:
+        raise UserError(
+            f"{', '.join(found)} given for runs that are there already, of which they change nothing; give them with "
+            "--methods, or leave them out"
+        )
 
 
 def _compare_seeds(given: dict[str, Any]) -> None:

@@ -85,8 +85,16 @@ def regrade(
     show_table(
         ("arm", "accuracy before", "after", "answers", "became right", "became wrong"),
         [
-            (name, f"{100 * row['before']:.1f}", f"{100 * row['after']:.1f}", *(str(row[key]) for key in list(row)[2:]))
+            (name, _accuracy(old, name), _accuracy(new, name), *(str(row[key]) for key in list(row)[2:]))
             for name, row in found.items()
         ],
     )
     console.print(f"run: {new.folder}   report: {new.folder / 'report.html'}")
+
+
+def _accuracy(run: Any, name: str) -> str:
+    from elicit.evaluation.metrics.format import not_stated_cell, percent
+    from elicit.evaluation.metrics.verdicts import is_accuracy
+
+    arm = run.metrics["arms"][name]
+    return (percent if is_accuracy(arm, run.metrics["items"]) else not_stated_cell)(arm["accuracy"])

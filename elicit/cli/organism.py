@@ -139,7 +139,7 @@ def card(
 def score(
     runs: Annotated[list[Path], typer.Argument(help="Finished runs on organisms, against direct,cot-prompt.")],
     twin: Annotated[
-        list[Path] | None, typer.Option(help="Runs of the same methods on the absent twin. Repeatable.")
+        list[Path] | None, typer.Option(help="Runs of the same methods on the absent twin, or on others. Repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Json = False,
@@ -148,7 +148,7 @@ def score(
     skill."""
     from elicit.cli.terminal import headed, show_table
     from elicit.cli.terminal import out as shown
-    from elicit.evaluation.metrics.gap import SCORE_HEAD, score_rows, score_runs
+    from elicit.evaluation.metrics.gap import score_head, score_rows, score_runs
     from elicit.evaluation.run.run import Run
 
     scored = score_runs([Run.load(f).metrics for f in runs], [Run.load(f).metrics for f in twin or ()], seed=seed)
@@ -159,7 +159,7 @@ def score(
         rows = [row for row in scored if row["model"] == model]
         shown.print()
         shown.print(headed(Path(model).name, f", {rows[0]['n']} questions"))
-        show_table(SCORE_HEAD, score_rows(rows))
+        show_table(score_head(rows), score_rows(rows))
 
 
 @organism.command()

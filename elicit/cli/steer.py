@@ -42,7 +42,7 @@ def steer(
     sae: Annotated[
         str, typer.Option(help="An SAE or transcoder, whose feature is the direction instead of a contrast.")
     ] = "",
-    feature: Annotated[int, typer.Option(help="Its feature; unless given, the best of the contrast.")] = -1,
+    feature: Annotated[int, typer.Option(help="Its feature; unless given, the best of sae-steer's search.")] = -1,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Steer along it though the SAE does not describe the model here.")
     ] = False,
@@ -95,6 +95,9 @@ def steer(
 ) -> None:
     """Steer along a direction at several strengths: answers side by side, dose and response, and what it costs."""
     given = {k: v for k, v in locals().items() if k != "context"}
+    if direction is not None and sae:
+        raise UserError("--direction and --sae were given; give one of them")
+    _check_used(context, "--sae" if sae else "" if direction is None else "--direction")
     if strength and kl:
         raise UserError(f"--strength {strength} and --kl {kl} were given; give one of them")
     strengths = _strengths(strength or STRENGTHS)
@@ -123,8 +126,6 @@ def steer(
     known = UNITS if sae else ["raw", "resid"]
     if unit not in known:
         raise unknown("unit", unit, known)
-    if direction is not None and sae:
-        raise UserError("--direction and --sae were given; give one of them")
     if direction is not None and was_given(context, "unit"):
         raise UserError("--direction and --unit were given; a plan has units of its own: leave --unit out")
     if gguf is not None and direction is not None:
@@ -162,6 +163,25 @@ def steer(
     _show(run, items, result, series, strengths)
     for nats, found in by_nats.items():
         say(f"strength {found:g} moves plain text by {nats:g} nats (95th percentile)")
+
+
+def _check_used(context: typer.Context, source: str) -> None:
+    """Whether what was given says something of where the direction is from.
+
+    Args:
+        source: the option that names it; "" where a contrast finds it.
+
+    Raises:
+        UserError: an option that another source has.
+    """
+    others = ("contrast", "how", "layer", "point") if source else ()
+    without = () if source == "--sae" else ("feature", "unchecked")
+    for keys, told in (
+        (without, "without --sae, whose feature they are of: give one with --sae"),
+        (others, f"with {source}, which says itself what the direction is: leave out what finds one"),
+    ):
+        if found := [f"--{key}" for key in keys if was_given(context, key)]:
+            raise UserError(f"{', '.join(found)} given {told}")
 
 
 def _strengths(text: str) -> list[float]:
@@ -296,17 +316,19 @@ HEAD = ("series", "strength", "accuracy [95%]", "difference [95%]", "tokens", "p
 
 
 def _rows(result: Any) -> list[tuple[str, ...]]:
-    from elicit.evaluation.metrics.format import signed, with_interval
+    from elicit.evaluation.metrics.format import not_stated_cell, signed, with_interval
 
     out: list[tuple[str, ...]] = []
     for r in result["rows"]:
-        graded = r["accuracy"] is not None
+        accuracy = "–" if r["accuracy"] is None else with_interval(r["accuracy"], r["interval"])
         out.append(
             (
                 r["series"],
                 f"{r['strength']:g}",
-                with_interval(r["accuracy"], r["interval"]) if graded else "–",
-                with_interval(r["difference"], r["difference_interval"], signed) if graded and r["strength"] else "",
+                accuracy if r["stated"] else not_stated_cell(r["least"]),
+                with_interval(r["difference"], r["difference_interval"], signed)
+                if "difference" in r and r["strength"]
+                else "",
                 f"{r['tokens']:.0f}",
                 f"{r['perplexity']:.1f}" if r["perplexity"] is not None else "–",
                 f"{r['degenerate']}/{r['n']}",

@@ -8,6 +8,7 @@ differ it is wide, as it must be.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,8 @@ def pooled(
 
     Returns:
         Rows with `arm`, `accuracy`, `interval`, `by_seed`; but for the reference's own `difference`,
-        `difference_interval` and `difference_by_seed`. Of arms without an accuracy `arm` alone.
+        `difference_interval` and `difference_by_seed`. Of arms without an accuracy `arm` alone; of arms that some seed
+        lacks, which come last, `arm` and how many `seeds` have it.
 
     Raises:
         UserError: seeds of different items, or without an arm in common.
@@ -88,7 +90,9 @@ def pooled(
     items = list(next(iter(scores[0].values())))
     if any(set(arm) != set(items) for one in scores for arm in one.values()):
         raise UserError("the seeds are of different items; give runs of the same task, split and limit")
-    every = [_draws_together(one, set.intersection(*(set(other) for other in scores)), items) for one in scores]
+    shared = set.intersection(*(set(one) for one in scores))
+    every = [_draws_together(one, shared, items) for one in scores]
+    unstated = {_stem(name, shared) for name in unstated}
     names = [name for name in every[0] if all(name in one for one in every)]
     if reference not in names:
         raise UserError(f"{reference!r} is no arm of every seed; give one of {', '.join(names)}")
@@ -108,7 +112,13 @@ def pooled(
                 "difference_by_seed": found.by_seed,
             }  # fmt: skip
         rows.append(row)
-    return rows
+    rest = Counter(name for one in every for name in one if name not in names)
+    return rows + [{"arm": name, "seeds": seeds} for name, seeds in rest.items()]
+
+
+def _stem(name: str, shared: set[str]) -> str:
+    """What a table calls an arm: its name where all seeds have it, else what is left without the draw."""
+    return name if name in shared else re.sub(r"\s+(\d+|'[^']*'|\"[^\"]*\")$", "", name)
 
 
 def _draws_together(
@@ -117,8 +127,7 @@ def _draws_together(
     """Arms that all seeds have by name, and those that they draw, by what is left of the name."""
     found: dict[str, list[np.ndarray]] = {}
     for name, arm in scores.items():
-        stem = name if name in shared else re.sub(r"\s+(\d+|'[^']*'|\"[^\"]*\")$", "", name)
-        found.setdefault(stem, []).append(np.array([arm[item] for item in items]))
+        found.setdefault(_stem(name, shared), []).append(np.array([arm[item] for item in items]))
     return {name: np.mean(drawn, axis=0) for name, drawn in found.items()}
 
 
@@ -154,7 +163,9 @@ def rows_of(arms: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows of a table."""
     return [
         (
-            row["arm"], with_interval(row["accuracy"], row["interval"]) if "accuracy" in row else "not stated",
+            row["arm"],
+            with_interval(row["accuracy"], row["interval"]) if "accuracy" in row
+            else "not under every seed" if "seeds" in row else "not stated",
             with_interval(row["difference"], row["difference_interval"], signed) if "difference" in row else "",
             " ".join(percent(value) for value in row.get("by_seed", ())),
         )

@@ -21,6 +21,7 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.evaluator import evaluate
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -105,7 +106,7 @@ def sweep(
         arm_name(s.name, x): replace(base, method="steer", interventions=s.at(x)) for s in series for x in strengths
     }
     if out is None:
-        keys = [base.decode_key, *(a.decode_key for a in arms.values()), *(i.id for i in items), str(seed)]
+        keys = [base.decode_key, *(a.decode_key for a in arms.values()), *arms, *(i.id for i in items), str(seed)]
         digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:8]
         out = Path("runs") / f"steer-{items.task.name}-{Path(model.name).name}-{digest}"
     return evaluate(base, items, against=arms, out=out, seed=seed, fresh=fresh, progress=progress, before=before)
@@ -119,10 +120,12 @@ def arm_name(name: str, strength: float) -> str:
 def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengths: Sequence[float]) -> dict[str, Any]:
     """What each strength did: accuracy with its paired difference, tokens, perplexity, degeneration, perturbation.
 
-    Kept as `dose.json` in the run's folder. `accuracy` is None for text without right answers.
+    Kept as `dose.json` in the run's folder. `accuracy` is None for text without right answers, and where too many of
+    them have no verdict: `stated` is False then, and `least` is the least that it may be.
     """
     graded = not isinstance(items.task.grader, Ungraded)
     unsteered = _scores(run, UNSTEERED, items)
+    stated = {name: is_accuracy(one, len(items)) for name, one in run.metrics["arms"].items()}
     prompt = Prompt.from_dict(run.store.config["arms"][UNSTEERED]["prompt"])
     prompts = [prompt.ids(item.question, model.tokenizer) for item in items]
     rows = []
@@ -151,17 +154,18 @@ def dose(run: Run, model: Model, items: Items, series: Sequence[Series], strengt
             "n": len(traces),
             "push": float(np.mean([max(t.moved, default=0.0) for t in traces])),
             "accuracy": None,
+            "stated": stated[arm],
         }
         if graded:
             scores = _scores(run, arm, items)
             interval = proportion_interval(int(scores.sum()), len(scores))
-            gain = paired(scores, unsteered, seed=run.metrics["seed"])
-            row |= {
-                "accuracy": float(scores.mean()),
-                "interval": interval.pair,
-                "difference": gain.difference,
-                "difference_interval": gain.interval.pair,
-            }
+            if stated[arm]:
+                row |= {"accuracy": float(scores.mean()), "interval": interval.pair}
+            else:
+                row |= {"least": float(scores.mean())}
+            if stated[arm] and stated[UNSTEERED]:
+                gain = paired(scores, unsteered, seed=run.metrics["seed"])
+                row |= {"difference": gain.difference, "difference_interval": gain.interval.pair}
         rows.append(row)
     result = {"task": items.task.name, "model": model.describe(), "seed": run.metrics["seed"], "rows": rows}
     run.store.write("dose.json", json.dumps(result, indent=2))

@@ -41,9 +41,9 @@ def dose_response(result: Mapping[str, Any]) -> go.Figure:
         where = {"row": place // columns + 1, "col": place % columns + 1}
         controls = _by_strength([r for r in rows if r["control"]], key)
         if controls:
-            xs = [0.0, *controls]
-            low = [_value(origin, key), *(min(v) for v in controls.values())]
-            high = [_value(origin, key), *(max(v) for v in controls.values())]
+            unsteered = {} if _value(origin, key) is None else {0.0: [_value(origin, key)]}
+            xs = [*unsteered, *controls]
+            low, high = ([of(v) for v in [*unsteered.values(), *controls.values()]] for of in (min, max))
             order = sorted(range(len(xs)), key=lambda i: xs[i])
             figure.add_scatter(
                 x=[xs[i] for i in order] + [xs[i] for i in reversed(order)],
@@ -83,7 +83,8 @@ def dose_response(result: Mapping[str, Any]) -> go.Figure:
                 showlegend=place == 0,
                 **where,
             )
-        figure.add_hline(y=_value(origin, key), line={"color": MUTED, "dash": "dot", "width": 1}, **where)
+        if _value(origin, key) is not None:
+            figure.add_hline(y=_value(origin, key), line={"color": MUTED, "dash": "dot", "width": 1}, **where)
         figure.update_yaxes(tickformat=form, rangemode="tozero", **where)
         figure.update_xaxes(title="strength", **where)
     figure.update_layout(legend={"orientation": "h", "y": -0.15})

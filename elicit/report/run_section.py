@@ -10,6 +10,7 @@ from elicit.evaluation.metrics.format import (
     forwards_column,
     not_stated_cell,
     p_value,
+    percent,
     signed,
     weights,
     with_interval,
@@ -63,6 +64,11 @@ def accuracy_cell(arm: dict[str, Any], items: int) -> str:
     return not_stated_cell(arm["accuracy"])
 
 
+def is_stated(metrics: dict[str, Any]) -> bool:
+    """Whether a run states an accuracy of its method, and so what is counted of the same answers."""
+    return is_accuracy(metrics["arms"][metrics["method"]], metrics["items"])
+
+
 def reading_head(metrics: dict[str, Any]) -> tuple[str, ...]:
     """With what the differences are to: the run's first baseline, where it is there, else the greedy branch."""
     start = metrics.get(START, DIRECT)
@@ -71,11 +77,16 @@ def reading_head(metrics: dict[str, Any]) -> tuple[str, ...]:
 
 
 def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    """As `arm_table`: of a method whose run states no accuracy the least that each may be; no difference where one of
+    the two is not stated."""
+    start = metrics["arms"].get(metrics.get(START, DIRECT))
+    stated = is_stated(metrics)
+    both = stated and (start is None or is_accuracy(start, metrics["items"]))
     return [
         (
             rule,
-            with_interval(r["accuracy"], r["interval"]),
-            with_interval(r["difference"], r["difference_interval"], signed),
+            with_interval(r["accuracy"], r["interval"]) if stated else not_stated_cell(r["accuracy"]),
+            with_interval(r["difference"], r["difference_interval"], signed) if both else "",
         )
         for rule, r in metrics.get("readings", {}).items()
     ]
@@ -84,10 +95,14 @@ def reading_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
 def group_parts(metrics: dict[str, Any]) -> list[Part]:
     """Accuracy by subject and by level, a table each, where the items have them."""
     parts: list[Part] = []
+    forms = {
+        name: percent if is_accuracy(arm, metrics["items"]) else not_stated_cell
+        for name, arm in metrics["arms"].items()
+    }
     for field, rows in metrics.get("groups", {}).items():
         head = (field, "items", *metrics["arms"])
         cells = [
-            (str(row["value"]), row["items"], *(f"{100 * row['accuracy'][arm]:.1f}" for arm in metrics["arms"]))
+            (str(row["value"]), row["items"], *(form(row["accuracy"][arm]) for arm, form in forms.items()))
             for row in rows
         ]
         parts.append(table(head, cells))
@@ -121,7 +136,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     if any(cut.values()):
         out.append("Answers cut at the limit: " + ", ".join(f"{n} {c}" for n, c in cut.items() if c) + ".")
     average = metrics.get("samples", {}).get("avg_at_k")  # runs of older versions have none
-    if average:
+    if average and is_stated(metrics):
         out.append(
             f"avg@{average['k']} of {metrics['method']}, the mean over items of the fraction of correct samples: "
             f"{with_interval(average['mean'], average['interval'])} (items resampled)."
@@ -135,7 +150,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     out += [f"Decoding: {note}." for note in metrics.get("decoding_notes", [])]
     out += unjudged_notes(metrics) + found_notes(metrics)
     calibration = metrics.get("calibration")
-    if calibration and calibration["auroc"] is not None:
+    if calibration and calibration["auroc"] is not None and is_stated(metrics):
         interval = calibration["auroc_interval"]
         out.append(
             f"AUROC of Δ for right: {calibration['auroc']:.2f}"
@@ -253,14 +268,16 @@ def run_sections(run: Run) -> list[Part]:
     if method:
         parts += [*method.report_sections(metrics["options"]), *method.findings(run)]
     parts += delivery_sections(metrics)
-    if len(metrics["arms"]) > 1 or "readings" in metrics:
+    stated = is_stated(metrics)
+    if stated and (len(metrics["arms"]) > 1 or "readings" in metrics):
         parts.append(("Accuracy", READ_ACCURACY, FIGURES["readings"](run)))
     if "readings" in metrics:
         parts.append(table(reading_head(metrics), reading_rows(metrics)))
     if "calibration" in metrics:
         parts.append(("One question", READ_TREE, FIGURES["branch-tree"](run)))
+    if "calibration" in metrics and stated:
         parts.append(("Calibration", READ_CALIBRATION, FIGURES["calibration"](run)))
-    if "coverage_by_rank" in metrics:
+    if "coverage_by_rank" in metrics and stated:
         parts.append(("Coverage", READ_COVERAGE, FIGURES["coverage"](run)))
     return parts
 

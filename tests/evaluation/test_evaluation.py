@@ -229,8 +229,10 @@ def test_a_finished_run_is_not_computed_again(run: elicit.Run, handle: elicit.El
     before = os.stat(run.folder / "metrics.json").st_mtime_ns
     assert elicit.evaluate(handle, task.test, against=AGAINST, out=run.folder).metrics == run.metrics
     assert os.stat(run.folder / "metrics.json").st_mtime_ns == before
-    with pytest.raises(elicit.UserError, match="another arms"):
+    with pytest.raises(elicit.UserError, match="holds a run with other arms; give"):
         elicit.evaluate(handle, task.test, against="direct", out=run.folder)
+    with pytest.raises(elicit.UserError, match=r"holds a run with other items, .*another seed; give"):
+        elicit.evaluate(handle, task.test[:1], against=AGAINST, out=run.folder, seed=9)
 
 
 def test_a_folder_that_is_no_run_is_left_alone(handle: elicit.Elicited, task: Task, tmp_path: Path) -> None:

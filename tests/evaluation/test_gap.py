@@ -13,7 +13,16 @@ from peft import LoraConfig, get_peft_model
 from scipy import stats
 
 from elicit.analysis.organisms.card import is_chain_of_thought, notes, openers
-from elicit.evaluation.metrics.gap import false_positive, recovered, recovered_by_arm, score_run, score_runs
+from elicit.evaluation.metrics.gap import (
+    SCORE_HEAD,
+    false_positive,
+    recovered,
+    recovered_by_arm,
+    score_head,
+    score_rows,
+    score_run,
+    score_runs,
+)
 from elicit.models import Model, load_model
 from elicit.models.zoo import ORGANISM_FILE
 from elicit.tasks import load_task, validate
@@ -126,11 +135,70 @@ def test_runs_are_scored_against_their_ceiling_and_their_twin() -> None:
     twin = metrics("b", direct=[0.0] * 40, key=[0.0] * 40)
     rows = {row["arm"]: row for row in score_runs([run], [twin])}
     assert {arm: row["recovered"] for arm, row in rows.items()} == {"direct": 0.0, "cot-prompt": 1.0, "key": 0.5}
-    assert rows["key"]["on_twin"] == 0.0 and rows["key"]["twin"] == "b" and "on_twin" not in rows["cot-prompt"]
+    (of_twin,) = rows["key"]["twins"]
+    assert of_twin["on_twin"] == 0.0 and of_twin["twin"] == "b" and rows["cot-prompt"]["twins"] == []
+    assert score_head(list(rows.values())) == SCORE_HEAD
+    assert len(score_rows([rows["key"]])[0]) == len(SCORE_HEAD)
     with pytest.raises(UserError, match="'cot-prompt'"):
         score_run(twin)
     with pytest.raises(UserError, match="'gsm8k'"):
         score_runs([metrics("a", "gsm8k", direct=[0.0], cot_prompt=[1.0])])
+
+
+def test_each_twin_has_a_column() -> None:
+    run = metrics("a", direct=[0.0] * 40, cot_prompt=[1.0] * 40, key=[1.0, 0.0] * 20)
+    absent = metrics("organisms/absent", direct=[0.0] * 40, key=[0.0] * 40)
+    shuffled = metrics("shuffled", direct=[0.0] * 40, key=[1.0, 0.0] * 20, cot_prompt=[1.0] * 40)
+    for twins in ([absent, shuffled], [shuffled, absent]):
+        scored = score_runs([run], twins)
+        rows = {row["arm"]: row for row in scored}
+        on = {one["twin"]: one["on_twin"] for one in rows["key"]["twins"]}
+        assert on == {"organisms/absent": 0.0, "shuffled": 0.5}
+        head = score_head(scored)
+        assert set(head[-2:]) == {"on absent", "on shuffled"} and head[:-2] == SCORE_HEAD[:-1]
+        cells = {row[0]: dict(zip(head, row, strict=True)) for row in score_rows(scored)}
+        assert cells["key"]["on shuffled"].startswith("0.50 [") and cells["key"]["on absent"].startswith("0.00 [")
+        assert cells["cot-prompt"]["on absent"] == "" and cells["cot-prompt"]["on shuffled"].startswith("1.00 [")
+
+
+def test_runs_of_several_methods_share_a_twin() -> None:
+    """Both runs on the twin have the baselines; each row's are those of its own method's run."""
+    runs = [metrics("a", direct=[0.0] * 40, cot_prompt=[1.0] * 40, **{key: [1.0] * 40}) for key in ("key", "lock")]
+    twins = [
+        metrics("b", direct=[0.0] * 40, cot_prompt=[right] * 40, **{key: [0.0] * 40})
+        for key, right in (("key", 0.0), ("lock", 1.0))
+    ]
+    for one, key in zip(runs + twins, ("key", "lock") * 2, strict=True):
+        one["method"] = key
+    rows = score_runs(runs, twins)
+    on = [(row["arm"], one["on_twin"]) for row in rows for one in row["twins"] if row["arm"] != "direct"]
+    assert on == [("cot-prompt", 0.0), ("key", 0.0), ("cot-prompt", 1.0), ("lock", 0.0)]
+    with pytest.raises(UserError, match="two runs of 'key' on the twin 'b' were given; give one"):
+        score_runs(runs, [twins[0], twins[0] | {}])
+    with pytest.raises(UserError, match="'direct'"):
+        score_runs(runs, [metrics("b", key=[0.0] * 40)])
+
+
+@pytest.mark.parametrize("lost", ["direct", "cot-prompt", "key"])
+def test_without_verdicts_no_fraction_is_stated(lost: str) -> None:
+    run = metrics("a", direct=[0.0] * 40, cot_prompt=[1.0] * 40, key=[1.0, 0.0] * 20)
+    twin = metrics("b", direct=[0.0] * 40, cot_prompt=[1.0] * 40, key=[0.0] * 40)
+    run["arms"][lost] |= {"unjudged": {"time": 3}, "branches_per_item": 1.0}
+    scored = score_runs([run], [twin])
+    rows = {row["arm"]: row for row in scored}
+    unstated = {"direct", "cot-prompt", "key"} if lost != "key" else {"key"}
+    assert {arm for arm, row in rows.items() if row["recovered"] is None} == unstated
+    assert [arm for arm, row in rows.items() if not row["stated"]] == [lost]
+    cells = {row[0]: row[1:] for row in score_rows(scored)}
+    assert cells[lost][0].startswith("not stated (")
+    assert all((cells[arm][2] == "not stated") == (arm in unstated) for arm in cells)
+    assert rows["key"]["gain"] == (None if lost != "cot-prompt" else 0.5)
+    assert (cells["key"][3] == "not stated") == (lost != "key") == (rows["key"]["twins"][0]["on_twin"] is None)
+    # On the twin, likewise.
+    del run["arms"][lost]["unjudged"]
+    twin["arms"][lost] |= {"unjudged": {"time": 3}, "branches_per_item": 1.0}
+    on = {row["arm"]: row["twins"][0]["on_twin"] for row in score_runs([run], [twin])}
+    assert {arm for arm, value in on.items() if value is None} == ({lost} if lost != "direct" else set(on))
 
 
 def test_the_task_mixes_the_families_evenly_and_proves_its_grader() -> None:

@@ -102,7 +102,7 @@ def test_what_is_changed_is_never_answered_from_another_run(
         (first.folder / SAMPLES).write_bytes(b"".join(lines[:1]))
     before = (first.folder / SAMPLES).read_bytes()
     task, model = changed(tmp_path, what, model)
-    with pytest.raises(UserError, match=f"another .*{named}.*give another --out"):
+    with pytest.raises(UserError, match=f"other {named}.*give another --out"):
         run(direct(model, prompt), task, first.folder)
     again = run(direct(model, prompt), task)
     assert again.folder != first.folder and (first.folder / SAMPLES).read_bytes() == before

@@ -338,7 +338,7 @@ def test_a_reward_of_which_none_is_one_is_no_verdict(tmp_path: Path) -> None:
     run = import_logs(files, tmp_path / "run", verdicts=Verdicts(score="length", right=0.5))
     assert run.metrics["samples"]["avg_at_k"]["mean"] == 1
     assert import_logs(files, tmp_path / "run", verdicts=Verdicts(score="length", right=0.5)).metrics == run.metrics
-    with pytest.raises(UserError, match="holds a run with another verdicts"):
+    with pytest.raises(UserError, match="holds a run with other verdicts"):
         import_logs(files, tmp_path / "run", verdicts=Verdicts(score="length", right=0.1))
 
 

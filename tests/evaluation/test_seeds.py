@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elicit.evaluation.seeds import parse_seeds, pooled, summarised
+from elicit.evaluation.seeds import parse_seeds, pooled, rows_of, summarised
 from probes.errors import UserError
 from probes.statistics import bootstrap_mean, proportion_interval
 from tests.support.shell import shell
@@ -63,6 +63,30 @@ def test_draws_of_a_control_are_one_arm() -> None:
         pooled([first, other], "m")
     with pytest.raises(UserError, match="different items"):
         pooled([first, {"m": {"a": 1.0}}], "m")
+
+
+def test_a_control_whose_draws_lost_verdicts_states_no_accuracy() -> None:
+    """A run names its own draw; the table, where another seed drew another, names what is left of it."""
+    first = {"m": {"a": 1.0, "b": 1.0}, "random feature 3": {"a": 0.0, "b": 0.0}, "random 1": {"a": 0.0, "b": 0.0}}
+    second = {"m": {"a": 1.0, "b": 0.0}, "random feature 9": {"a": 1.0, "b": 0.0}, "random 2": {"a": 0.0, "b": 1.0}}
+    for lost in ("random feature 3", "random feature 9"):
+        rows = {row["arm"]: row for row in pooled([first, second], "m", lead=True, unstated={lost})}
+        assert rows["random feature"] == {"arm": "random feature"}
+        assert rows["m"]["accuracy"] == 0.75 and rows["random"]["difference"] == 0.5
+    # A draw of that name that both seeds have is an arm of its own, and takes nothing from the others.
+    rows = {row["arm"]: row for row in pooled([first | {"random 7": first["m"]}, second | {"random 7": first["m"]}],
+                                              "m", unstated={"random 7"})}  # fmt: skip
+    assert rows["random 7"] == {"arm": "random 7"} and "accuracy" in rows["random"]
+
+
+def test_an_arm_that_a_seed_lacks_is_told() -> None:
+    first = {"m": {"a": 1.0}, "direct": {"a": 0.0}, "begins 'To'": {"a": 1.0}, "begins 'We'": {"a": 0.0}}
+    second = {"m": {"a": 1.0}, "direct": {"a": 0.0}, "begins 'To'": {"a": 1.0}, "sign flipped": {"a": 0.0}}
+    rows = pooled([first, second], "m")
+    assert [row["arm"] for row in rows] == ["m", "direct", "begins 'To'", "begins", "sign flipped"]
+    assert rows[3:] == [{"arm": "begins", "seeds": 1}, {"arm": "sign flipped", "seeds": 1}]
+    assert rows_of(rows)[3] == ("begins", "not under every seed", "", "")
+    assert "seeds" not in rows[2] and rows_of(rows)[2][1].startswith("100.0 ")
 
 
 @pytest.mark.parametrize(("given", "told"), [("0,x", "whole numbers"), ("1,1", "distinct"), ("-1,2", "from 0 on")])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from elicit import load_task
+from elicit.cli.steer import HEAD, _rows
 from elicit.elicited import Elicited
 from elicit.evaluation.side_effects import plain_texts
 from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of, sweep, with_controls
@@ -93,6 +94,41 @@ def test_free_text_is_not_graded(tiny: Model, tmp_path: Path) -> None:
     assert len(dose_response(result).data) == 3
 
 
+def test_what_lost_its_verdicts_has_no_accuracy(tiny: Model, tmp_path: Path) -> None:
+    items, strengths = load_task("chain-sum", limit=4).dev[:4], [1.0, 2.0]
+    series = series_of(direction(), when=When.every_step(), controls=1)
+    run = sweep(tiny, items, series, strengths, prompt=Prompt(), max_new_tokens=3, out=tmp_path / "run")
+    for lost, without in (("d × 1", 1), ("random 0 × 1", 1), (UNSTEERED, len(run.metrics["arms"]))):
+        arm = run.metrics["arms"][lost]
+        arm["unjudged"] = {"time": 1}
+        result = dose(run, tiny, items, series, strengths)
+        (row,) = (r for r in result["rows"] if r["accuracy"] is None)
+        assert row["stated"] is False and "interval" not in row
+        assert sum("difference" not in r for r in result["rows"]) == without
+        of_row = dict(zip(HEAD, _rows(result)[result["rows"].index(row)], strict=True))
+        assert of_row["accuracy [95%]"] == f"not stated ({100 * arm['accuracy']:.1f} or more)"
+        assert of_row["difference [95%]"] == ""
+        drawn = next(list(trace.y) for trace in dose_response(result).data if trace.name == "d")
+        assert len(drawn) == 3 - (lost in (UNSTEERED, "d × 1"))
+        arm["unjudged"] = {}
+
+
+def test_along_the_direction_that_was_saved(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same plan under another name, so its run is another one and has a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    common = (
+        "steer", "--model", str(tiny_folder), "--dtype", "float32", "--limit", "2", "--max-new-tokens", "2",
+        "--random", "0", "--strength", "1", "--json",
+    )  # fmt: skip
+    code, out, err = shell(*common)
+    assert code == 0, err
+    first = Path(json.loads(out)["run"])
+    code, out, err = shell(*common, "--direction", str(first / "direction"))
+    assert code == 0, err
+    assert Path(json.loads(out)["run"]) != first and json.loads(out)["rows"][1]["series"] == "direction"
+    assert json.loads(shell(*common)[1])["run"] == str(first)
+
+
 def test_from_the_shell(tiny_folder: Path, tmp_path: Path) -> None:
     common = ("steer", "--model", str(tiny_folder), "--dtype", "float32", "--limit", "3", "--max-new-tokens", "6")
     code, out, _ = shell(
@@ -130,6 +166,19 @@ def test_from_the_shell(tiny_folder: Path, tmp_path: Path) -> None:
         (("--contrast", "qa,qa"), "do not differ"),
         (("--direction", "none.gguf"), "not there"),
         (("--strenght", "1"), "did you mean --strength"),
+        (("--feature", "5"), "--feature given without --sae"),
+        (("--unchecked",), "--unchecked given without --sae"),
+        (("--feature", "5", "--unchecked"), "--feature, --unchecked given without --sae"),
+        (("--sae", "s", "--layer", "3", "--point", "mlp_out"), "--layer, --point given with --sae"),
+        (("--sae", "s", "--how", "pca"), "--how given with --sae"),
+        (("--sae", "s", "--contrast", "qa,chat"), "--contrast given with --sae"),
+        (("--direction", "d", "--layer", "3"), "--layer given with --direction"),
+        (
+            ("--direction", "d", "--layer", "3", "--contrast", "qa,chat", "--how", "foo", "--point", "bar"),
+            "--contrast, --how, --layer, --point given with --direction",
+        ),
+        (("--direction", "d", "--feature", "3"), "--feature given without --sae"),
+        (("--direction", "d", "--sae", "s"), "give one of them"),
     ],
 )
 def test_mistakes_are_one_line(tiny_folder: Path, tmp_path: Path, arguments: tuple[str, ...], word: str) -> None:

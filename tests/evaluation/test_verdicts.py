@@ -14,9 +14,11 @@ from elicit.evaluation.seeds import rows_of as seed_rows
 from elicit.evaluation.seeds import runs_over_seeds
 from elicit.models import Model
 from elicit.report import compare_runs, rows_of
-from elicit.report.run_section import arm_table, notes
+from elicit.report.run_section import arm_table, group_parts, notes, reading_rows, run_sections
 from elicit.tasks import grading
 from elicit.tasks.worker import Worker
+from probes.errors import UserError
+from tests.support.shell import shell
 from tests.support.written import written_run, written_task
 
 
@@ -62,6 +64,47 @@ def test_nor_do_tables_over_runs_and_seeds(tiny: Model, tmp_path: Path) -> None:
     pooled = runs_over_seeds(dict(enumerate(runs)))["arms"]
     assert pooled[0] == {"arm": "m"} and "difference" not in pooled[1]
     assert seed_rows(pooled)[0] == ("m", "not stated", "", "")
+
+
+def test_nor_does_the_rest_of_the_page(tiny: Model, tmp_path: Path) -> None:
+    """Readings, groups, avg@k and figures state no accuracy either, nor what would be a difference to one."""
+    task = written_task(4)
+    for n, item in enumerate(task.items):
+        item.metadata["level"] = n % 2
+    said = {"m": lambda item, b: f"it is {item.answer if b else 9}", "direct": lambda item, b: f"it is {item.answer}"}
+    run = written_run(tiny, tmp_path / "run", task, "m", said, 2)
+    run.metrics["samples"] = {"avg_at_k": {"k": 2, "mean": 0.5, "interval": [0.1, 0.9]}}
+    titles = lambda: [part[0] for part in run_sections(run) if isinstance(part, tuple)]  # noqa: E731
+    assert titles() == ["Accuracy", "One question", "Calibration", "Coverage"]
+    assert reading_rows(run.metrics)[0][2] and any("avg@2" in note for note in notes(run.metrics))
+    whole = reading_rows(run.metrics)
+
+    run.metrics["arms"]["direct"] |= {"unjudged": {"time": 1}}
+    assert reading_rows(run.metrics) == [(rule, accuracy, "") for rule, accuracy, _ in whole]
+    assert "not stated (100.0 or more)" in group_parts(run.metrics)[0]
+    assert [label.split(":")[0] for label in run.figure("readings").data[0].y] == ["m"] * len(whole)
+
+    run.metrics["arms"]["m"] |= {"unjudged": {"time": 2}}
+    rows = reading_rows(run.metrics)
+    assert rows[0] == ("greedy", "not stated (0.0 or more)", "") and len(rows) == len(whole)
+    assert all(row[1].startswith("not stated (") and row[2] == "" for row in rows)
+    assert not any("avg@2" in note or "AUROC" in note for note in notes(run.metrics))
+    assert titles() == ["One question"]
+    for name in ("readings", "calibration", "coverage"):
+        with pytest.raises(UserError, match="2 of 8 answers of m have no verdict"):
+            run.figure(name)
+
+
+def test_nor_does_a_regraded_run(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"m": lambda item, b: f"it is {item.answer}", "direct": lambda item, b: "it is 99"}
+    old, new = (written_run(tiny, tmp_path / name, written_task(4), "m", said) for name in ("old", "new"))
+    old.metrics["arms"]["m"] |= {"unjudged": {"time": 1}}
+    monkeypatch.setattr("elicit.evaluation.run.run.Run.load", lambda folder: old)
+    monkeypatch.setattr("elicit.evaluation.regrade.regrade", lambda *given: new)
+    code, out, err = shell("regrade", "old")
+    assert code == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "m not stated (100.0 or more) 100.0 4 0 0" in lines and "direct 0.0 0.0 4 0 0" in lines
 
 
 @pytest.fixture

@@ -186,6 +186,8 @@ def test_the_command_fits_compares_and_writes_a_page(tiny_folder: Path, tmp_path
     [
         (("compare", "--methods", "dirct"), "unknown method 'dirct'; did you mean direct"),
         (("compare", "--methods", "direct", "--limit", "0"), "limit of 0 items"),
+        (("compare", "runs/a", "--limit", "3", "--quick", "--controls"), "--limit, --quick, --controls given for runs"),
+        (("compare", "runs/a", "--engine-set", "a=1", "--model", "tiny"), "--model, --engine-set given for runs that"),
         (("compare", "--methods", "direct", "--max-new-tokens", "0"), "limit of 0 new tokens"),
         (("report", "nowhere"), "'nowhere' holds no run"),
         (("report",), "missing argument"),

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.tasks.organism.task import NAME as ORGANISM
 from probes.errors import UserError
 from probes.statistics import RESAMPLES, Interval, bootstrap_mean, ratio_interval
@@ -168,47 +170,105 @@ def score_run(metrics: Mapping[str, Any], *, seed: int = 0) -> dict[str, Recover
     Raises:
         UserError: a run without these two.
     """
-    arms = metrics["arms"]
-    for needed in (DIRECT, CEILING):
-        if needed not in arms:
-            raise UserError(f"the run has no arm {needed!r}; evaluate against {DIRECT},{CEILING}")
-    return of_arms({name: scores_of(metrics, name) for name in arms}, seed=seed)
+    _check_arms(metrics, DIRECT, CEILING)
+    return of_arms({name: scores_of(metrics, name) for name in metrics["arms"]}, seed=seed)
+
+
+def _check_arms(metrics: Mapping[str, Any], *needed: str) -> None:
+    for name in needed:
+        if name not in metrics["arms"]:
+            raise UserError(f"the run has no arm {name!r}; evaluate against {','.join(needed)}")
 
 
 def score_runs(
     runs: Sequence[Mapping[str, Any]], twins: Sequence[Mapping[str, Any]] = (), *, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row a model and arm; where a twin ran the same arm, what it gained there in fractions of the model's gap.
+    """One row a model and arm, with what each twin that ran the same arm gained there in fractions of the model's gap.
+
+    Where a run states no accuracy of an arm (`elicit.evaluation.metrics.verdicts`), what would follow from it is None:
+    `recovered`, `gain` and `on_twin`; `stated` says it of the accuracy, `gap_stated` of what is recovered.
+
+    Args:
+        twins: of one twin, runs of several methods; a row's is that of its own method's run, else the first with its
+            arm.
 
     Raises:
-        UserError: a run without the arms that span the gap, or of another task than the organisms'.
+        UserError: a run without the arms that span the gap, or of another task than the organisms'; two of one method
+            on one twin.
     """
     for metrics in (*runs, *twins):
         if metrics["task"] != ORGANISM:
             raise UserError(
                 f"a run on {metrics['task']!r} was given, whose ceiling is unknown; give runs on task organism"
             )
+    given: set[tuple[str, str]] = set()
+    for twin in twins:
+        _check_arms(twin, DIRECT)
+        key = twin["model"]["name"], twin.get("method", "")
+        if key in given:
+            raise UserError(f"two runs of {key[1]!r} on the twin {key[0]!r} were given; give one")
+        given.add(key)
     rows: list[dict[str, Any]] = []
     for metrics in runs:
         spanned = score_run(metrics, seed=seed)
         gap = scores_of(metrics, CEILING) - scores_of(metrics, DIRECT)
+        others = [twin for twin in twins if twin is not metrics] if is_gap(gap, seed=seed) else []
+        others.sort(key=lambda twin: twin.get("method") != metrics.get("method"))
         for name, one in spanned.items():
             arm = metrics["arms"][name]
-            row: dict[str, Any] = {
+            known, gained = _are_stated(metrics, DIRECT, CEILING, name), _are_stated(metrics, DIRECT, name)
+            rows.append({
                 "model": metrics["model"]["name"], "sha256": metrics["model"]["sha256"], "arm": name, "n": one.n,
                 "accuracy": arm["accuracy"], "interval": arm["interval"], "tokens_per_item": arm["tokens_per_item"],
-                "recovered": one.share, "recovered_interval": one.interval and one.interval.pair, "gain": one.gain,
-                "gain_interval": one.gain_interval.pair,
-            }  # fmt: skip
-            for twin in twins:
-                if twin is not metrics and name in twin["arms"] and is_gap(gap, seed=seed):
-                    value, interval = false_positive(scores_of(twin, name), scores_of(twin, DIRECT), gap, seed=seed)
-                    row |= {"twin": twin["model"]["name"], "on_twin": value, "on_twin_interval": interval.pair}
-            rows.append(row)
+                "stated": _are_stated(metrics, name), "gap_stated": known,
+                "recovered": one.share if known else None,
+                "recovered_interval": one.interval.pair if known and one.interval else None,
+                "gain": one.gain if gained else None, "gain_interval": one.gain_interval.pair if gained else None,
+                "twins": _on_twins(name, gap, _are_stated(metrics, DIRECT, CEILING), others, seed),
+            })  # fmt: skip
+    names = list(dict.fromkeys(twin["model"]["name"] for twin in twins))
+    for row in rows:
+        row["twins"].sort(key=lambda one: names.index(one["twin"]))
     return rows
 
 
+def _are_stated(metrics: Mapping[str, Any], *names: str) -> bool:
+    """Whether a run states an accuracy of all of these arms."""
+    return all(is_accuracy(metrics["arms"][name], len(metrics["arms"][name]["scores"])) for name in names)
+
+
+def _on_twins(
+    name: str, gap: Float[np.ndarray, " m"], known: bool, twins: Sequence[Mapping[str, Any]], seed: int
+) -> list[dict[str, Any]]:
+    """What an arm gained on each twin that ran it: on one that several runs are of, in the first of them.
+
+    Args:
+        known: whether the run states the gap.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for twin in twins:
+        where = twin["model"]["name"]
+        if name not in twin["arms"] or where in found:
+            continue
+        found[where] = {"twin": where, "on_twin": None, "on_twin_interval": None}
+        if known and _are_stated(twin, DIRECT, name):
+            value, interval = false_positive(scores_of(twin, name), scores_of(twin, DIRECT), gap, seed=seed)
+            found[where] |= {"on_twin": value, "on_twin_interval": interval.pair}
+    return list(found.values())
+
+
 SCORE_HEAD = ("arm", "right [95%]", "tokens", "gap recovered", "on the twin")
+NOT_STATED = "not stated"
+
+
+def score_head(scored: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """`SCORE_HEAD`; where there are several twins, a column each."""
+    twins = _twins_of(scored)
+    return (*SCORE_HEAD[:-1], *(f"on {Path(name).name}" for name in twins)) if len(twins) > 1 else SCORE_HEAD
+
+
+def _twins_of(scored: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(one["twin"] for row in scored for one in row["twins"]))
 
 
 def format_gap(value: float, interval: Sequence[float]) -> str:
@@ -227,16 +287,21 @@ def gap_cell(value: float | None, interval: Sequence[float] | None, gain: float,
 
 def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows of one model's table: accuracies in %, fractions of the gap, each with its interval."""
-    from elicit.evaluation.metrics.format import with_interval
+    from elicit.evaluation.metrics.format import not_stated_cell, with_interval
 
-    return [
-        (
-            row["arm"], with_interval(row["accuracy"], row["interval"]), f"{row['tokens_per_item']:.0f}",
-            gap_cell(row["recovered"], row["recovered_interval"], row["gain"], row["gain_interval"]),
-            format_gap(row["on_twin"], row["on_twin_interval"]) if "on_twin" in row else "",
-        )
-        for row in scored
-    ]  # fmt: skip
+    twins = _twins_of(scored) or [""]
+    rows: list[tuple[str, ...]] = []
+    for row in scored:
+        right = with_interval(row["accuracy"], row["interval"]) if row["stated"] else not_stated_cell(row["accuracy"])
+        of_gap = NOT_STATED
+        if row["gap_stated"]:
+            of_gap = gap_cell(row["recovered"], row["recovered_interval"], row["gain"], row["gain_interval"])
+        on = {
+            one["twin"]: NOT_STATED if one["on_twin"] is None else format_gap(one["on_twin"], one["on_twin_interval"])
+            for one in row["twins"]
+        }
+        rows.append((row["arm"], right, f"{row['tokens_per_item']:.0f}", of_gap, *(on.get(name, "") for name in twins)))
+    return rows
 
 
 def scores_of(metrics: Mapping[str, Any], arm: str) -> Float[np.ndarray, " items"]:

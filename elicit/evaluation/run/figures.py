@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from elicit.decoding.trace import Outcome, Trace, token_margins
+from elicit.evaluation.metrics.verdicts import is_accuracy, not_stated
 from probes.errors import UserError
 from probes.figures import BLUE, CONFIDENCE_SCALE, GREEN, INK, MUTED, ORANGE, RED, styled
 from probes.inert import label
@@ -215,13 +216,16 @@ def coverage(run: Drawn) -> go.Figure:
 
 
 def selection_rules(run: Drawn) -> go.Figure:
-    """Accuracy of every way to choose among the same branches, and of the baselines, with intervals."""
+    """Accuracy of every way to choose among the same branches, and of the baselines that have one, with intervals."""
     method = run.metrics["method"]
+    _check_stated(run)
     rows = [
         (f"{method}: {rule}", r["accuracy"], r["interval"], BLUE) for rule, r in run.metrics.get("readings", {}).items()
     ]
     rows += [
-        (n, a["accuracy"], a["interval"], ORANGE) for n, a in run.metrics["arms"].items() if n != method or not rows
+        (n, a["accuracy"], a["interval"], ORANGE)
+        for n, a in run.metrics["arms"].items()
+        if (n != method or not rows) and is_accuracy(a, run.metrics["items"])
     ]
     rows.reverse()
     figure = go.Figure(
@@ -273,7 +277,16 @@ def _need(run: Drawn, key: str) -> dict[str, Any]:
     data = run.metrics.get(key)
     if data is None:
         raise UserError(f"the run of {run.metrics['method']} has no {key}; run a method that opens branches")
+    _check_stated(run)
     return data
+
+
+def _check_stated(run: Drawn) -> None:
+    """Raises a UserError where too many of the method's answers have no verdict to say how many are right."""
+    metrics = run.metrics
+    method = metrics["method"]
+    if told := not_stated({method: metrics["arms"][method]}, metrics["items"]):
+        raise UserError(f"the run of {method} has no such figure. {told}")
 
 
 def _number(value: float | None) -> str:

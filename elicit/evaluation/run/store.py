@@ -83,8 +83,9 @@ class Store:
                 )
             if found["identity"] != as_kept(config["identity"]):
                 changed = [k for k, v in as_kept(config["identity"]).items() if found["identity"].get(k) != v]
+                told = ", ".join(f"{'other' if k.endswith('s') else 'another'} {k}" for k in changed)
                 raise UserError(
-                    f"{str(folder)!r} holds a run with another {', '.join(changed) or 'configuration'}; "
+                    f"{str(folder)!r} holds a run with {told or 'another configuration'}; "
                     "give another --out, or --fresh to start over"
                 )
             return store
