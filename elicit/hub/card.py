@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.store import PARQUET as SAMPLES
 from elicit.hub.kinds import PARQUET as ROLLOUTS
 from elicit.hub.kinds import Found
@@ -156,7 +157,7 @@ def _facts(found: Found) -> list[tuple[str, Any]]:
             ("task", identity.get("task", "")),
             ("questions", metrics.get("items", "")),
             *_model(metrics.get("model", {})),
-            *((f"accuracy of {name}", _accuracy(arm)) for name, arm in arms),
+            *((f"accuracy of {name}", _accuracy(arm, metrics.get("items", 0))) for name, arm in arms),
         ]
     return [("rows", about["rows"]), ("columns", ", ".join(about["columns"]))]
 
@@ -176,7 +177,9 @@ def _intervention(one: dict[str, Any]) -> str:
     return f"{one.get('source')} at {', '.join(map(str, one.get('sites', [])))}, strength {one.get('strength')}, {when}"
 
 
-def _accuracy(arm: dict[str, Any]) -> str:
+def _accuracy(arm: dict[str, Any], items: int) -> str:
+    if arm.get("unjudged") and not is_accuracy(arm, items):
+        return "not stated: too many answers have no verdict"
     low, high = arm.get("interval") or (None, None)
     interval = "" if low is None or high is None else f" (95% interval {low:.1%} to {high:.1%})"
     return "not graded" if arm.get("accuracy") is None else f"{arm['accuracy']:.1%}{interval}"

@@ -450,6 +450,13 @@ def test_every_eval_ever_gets_an_aggregate_and_a_line_a_question(run: Run, tmp_p
         assert len(rows[0]["output"]["raw"]) == (3 if name == "self-consistency" else 1)
 
 
+def test_an_accuracy_that_is_not_stated_is_not_exported(run: Run, tmp_path: Path) -> None:
+    run.metrics["arms"]["direct"] |= {"unjudged": {"time": 6}, "branches_per_item": 1}
+    with pytest.raises(UserError, match="cannot be exported as accuracies"):
+        write_every_eval_ever(run, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 # The shell
 
 

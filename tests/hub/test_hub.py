@@ -22,7 +22,7 @@ from elicit import evaluate, load_task
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
 from elicit.hub import pull, push
-from elicit.hub.card import base_of, hub_id, plain
+from elicit.hub.card import _accuracy, base_of, hub_id, plain
 from elicit.hub.kinds import found
 from elicit.models import Model
 from probes.errors import UserError
@@ -145,6 +145,11 @@ def test_text_of_a_model_stays_text_on_a_card(hub: Hub, folders: dict[str, Path]
     (row,) = [line for line in page.splitlines() if "alert" in line]
     assert row == f"| method | {plain(evil)} |" and len(row) < 1000
     assert not set("<>[]`*#$!\x1b\u202e") & set(plain(evil).replace("&#", "")) and "www&#46;" in plain("www.e.org")
+
+
+def test_a_card_states_no_accuracy_that_its_run_does_not() -> None:
+    arm = {"accuracy": 0.5, "interval": None, "branches_per_item": 1, "unjudged": {"time": 2}}
+    assert _accuracy(arm, 10).startswith("not stated") and _accuracy(arm, 100) == "50.0%"
 
 
 def test_a_later_push_takes_the_place_of_the_earlier(hub: Hub, folders: dict[str, Path], tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from elicit.decoding.trace import Trace
+from elicit.evaluation.metrics.verdicts import not_stated
 from elicit.evaluation.run.arms import Arm
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import METRICS
 from elicit.tasks.base import Item
+from probes.errors import UserError
 from probes.files import make_folder, write_whole
 
 SCHEMA = "0.3.0"
@@ -35,7 +37,12 @@ def write_every_eval_ever(run: Run, folder: Path) -> list[Path]:
 
     Returns:
         The aggregate files, in the order of the run's arms.
+
+    Raises:
+        UserError: a run that states no accuracy of an arm.
     """
+    if why := not_stated(run.metrics["arms"], len(run.items)):
+        raise UserError(f"{str(run.folder)!r} cannot be exported as accuracies. {why}")
     return [_arm(Arm(name, run, name), folder) for name in run.metrics["arms"]]
 
 
