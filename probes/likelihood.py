@@ -32,7 +32,7 @@ class Head(NamedTuple):
     vocab: int | None = None
 
 
-_HEADS: weakref.WeakKeyDictionary[PreTrainedModel, Head] = weakref.WeakKeyDictionary()
+_TRIED: weakref.WeakKeyDictionary[PreTrainedModel, Head] = weakref.WeakKeyDictionary()
 
 
 def output_head(lm: PreTrainedModel) -> Head:
@@ -43,16 +43,16 @@ def output_head(lm: PreTrainedModel) -> Head:
     Raises:
         UserError: the model's own logits are others.
     """
-    if lm not in _HEADS:
-        config: Any = lm.config.get_text_config(decoder=True)
-        scaling = getattr(config, "logits_scaling", None) or getattr(config, "logits_mup_width_multiplier", None) or 1
-        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
-        scale = scale or (scaling if config.model_type.startswith("hyperclovax") else 1 / scaling)
-        cap = next((cap for cap in (getattr(config, name, None) for name in CAPS) if cap), None)
-        head = Head(float(scale), cap, getattr(config, "unpadded_vocab_size", None))
+    config: Any = lm.config.get_text_config(decoder=True)
+    scaling = getattr(config, "logits_scaling", None) or getattr(config, "logits_mup_width_multiplier", None) or 1
+    scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
+    scale = scale or (scaling if config.model_type.startswith("hyperclovax") else 1 / scaling)
+    cap = next((cap for cap in (getattr(config, name, None) for name in CAPS) if cap), None)
+    head = Head(float(scale), cap, getattr(config, "unpadded_vocab_size", None))
+    if _TRIED.get(lm) != head:
         _check_head(lm, head)
-        _HEADS[lm] = head
-    return _HEADS[lm]
+        _TRIED[lm] = head
+    return head
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from elicit.cli.dashboard import dashboard
 from elicit.cli.feature import feature, find
 from elicit.cli.grade import grade, regrade
 from elicit.cli.hub import hub
-from elicit.cli.lines import inert_messages, remark
+from elicit.cli.lines import inert_messages, remark, say
 from elicit.cli.lists import methods, tasks
 from elicit.cli.lm_eval import lm_eval
 from elicit.cli.logs import export, import_
@@ -111,7 +111,8 @@ def main() -> None:
     except UsageError as error:
         told: Any = error
         if type(error).__name__ == "NoArgsIsHelpError":  # no subcommand: the help says all
-            print(told.format_message(), end="", file=sys.stderr)  # empty where Typer has printed it
+            if said := told.format_message():  # else Typer has printed it
+                say(said)
             sys.exit(2)
         _fail(_usage(told))
     except typer.Exit as error:

@@ -241,11 +241,17 @@ class Carrier:
 
 
 def own_settings(name: str) -> dict[str, Any]:
-    """What the generation_config.json of a model, by its name or folder, says that greedy decoding would obey."""
+    """What the generation_config.json of a model, by its name or folder, says that greedy decoding would obey.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
     try:
         said = GenerationConfig.from_pretrained(name).to_dict()
-    except OSError:  # it has none
-        return {}
+    except OSError as error:
+        if isinstance(error.__context__, ValueError):
+            raise UserError(f"the generation_config.json of {name!r} is no JSON; fetch it again") from error
+        return {}  # it has none
     return {
         field: said[field]
         for field, harmless in TOUCHING.items()

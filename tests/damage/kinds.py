@@ -117,5 +117,7 @@ NOT_FROM_ELSEWHERE: dict[str, str] = {
 }
 """Readers of what this process or one of its own made; each with where its data are from."""
 
-UNTRIED: dict[str, str] = {}
+UNTRIED: dict[str, str] = {
+    "steering/backends/nnsight.py:own_settings": "of a model on a server; see tests/steering/test_backends.py",
+}
 """Readers of files that damages are not tried on; each with why."""

@@ -594,6 +594,10 @@ def test_own_settings_that_change_nothing_travel(tiny_folder: Path, tmp_path: Pa
     fields = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05, "suppress_tokens": [5], "num_beams": 1}
     fields |= {"cache_implementation": "hybrid", "min_length": 0, "guidance_scale": 1.0, "no_repeat_ngram_size": 3}
     assert own_settings(with_own(tiny_folder, {**fields, "do_sample": True}, tmp_path / "own")) == {}
+    for damaged in (b'{"max_time": ', b"\xff\xfe"):
+        (tmp_path / "own" / "generation_config.json").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"generation_config.json of .* is no JSON"):
+            own_settings(str(tmp_path / "own"))
     (tmp_path / "own" / "generation_config.json").unlink()
     assert own_settings(str(tmp_path / "own")) == {}
 
