@@ -119,6 +119,18 @@ def batchable(lm: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[list[i
     return [[i for i, row in enumerate(rows) if len(row) == length] for length in dict.fromkeys(map(len, rows))]
 
 
+def trial_vocab(lm: PreTrainedModel) -> int:
+    """The ids below this are in every model's embedding: at most 64."""
+    embedding: Any = lm.get_input_embeddings()
+    return max(2, min(64, len(embedding.weight)))
+
+
+def trial_texts(lm: PreTrainedModel, shorter: int = SHORT) -> list[list[int]]:
+    """Two texts with which a model is tried, of `LONG` and of `shorter` tokens."""
+    few = trial_vocab(lm)
+    return [[(7 * i + 3) % few for i in range(LONG)], [(5 * i + 2) % few for i in range(shorter)]]
+
+
 _UNSEEN: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 
@@ -130,9 +142,7 @@ def padding_is_unseen(lm: PreTrainedModel) -> bool:
     itself, and where a mask is made from tokens alone.
     """
     if lm not in _UNSEEN:
-        embedding: Any = lm.get_input_embeddings()
-        few = max(2, min(64, len(embedding.weight)))
-        texts = [[(7 * i + 3) % few for i in range(LONG)], [(5 * i + 2) % few for i in range(SHORT)]]
+        texts = trial_texts(lm)
         run = decoder(lm)
         ids, mask, positions = left_pad(texts, lm.device)
         with paused(lm):

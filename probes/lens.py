@@ -25,11 +25,10 @@ from transformers import PreTrainedModel
 from probes.errors import UserError, unknown
 from probes.figures import styled
 from probes.inert import label
-from probes.likelihood import output_logits
+from probes.likelihood import are_same_logits, output_logits
 from probes.sites import Site, blocks, decoder, depth, reading
 
 POSITIONS = 64  # positions whose distributions are held at once: two of [positions, vocab]
-HEAD_TOLERANCE = 0.02  # of the logits' spread: bf16 rounds a product of another number of rows otherwise
 NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f")
 # One hue from light to dark, so that black or white text can be read on each tone.
 SCALE: list[list[Any]] = [[0.0, "#fbfaf7"], [0.55, "#c3d3ee"], [0.75, "#5d84c4"], [1.0, "#1e3a78"]]
@@ -181,8 +180,7 @@ def _dot(log_p: Tensor, log_q: Tensor) -> Float[Tensor, " pos"]:
 
 
 def _check_head(lm: PreTrainedModel, lens: Float[Tensor, " vocab"], own: Float[Tensor, " vocab"]) -> None:
-    own = own.to(lens.device)
-    if float((lens - own).norm() / own.sub(own.mean()).norm().clamp(min=1e-12)) > HEAD_TOLERANCE:
+    if not are_same_logits(lens, own.to(lens.device)):
         raise UserError(
             f"{type(lm).__name__} does more to its logits than its final norm and head "
             "(the lens of the last layer is not the model's output); the logit lens cannot read it"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probes.batching import SHORT, batchable, by_length, inputs, left_pad, may_be_ragged
+from probes.batching import batchable, by_length, inputs, left_pad, may_be_ragged, trial_texts
 from probes.errors import UserError
 from probes.finite import check_logits
 from probes.sites import decoder, paused
@@ -55,12 +55,15 @@ def output_head(lm: PreTrainedModel) -> Head:
     return head
 
 
+def are_same_logits(found: Float[Tensor, "*pos vocab"], own: Float[Tensor, "*pos vocab"]) -> bool:
+    """Whether logits differ by what rounding may do."""
+    return bool((found - own).norm() <= HEAD_TOLERANCE * (own - own.mean()).norm())
+
+
 @torch.no_grad()
 def _check_head(lm: PreTrainedModel, head: Head) -> None:
     """Compare a few logits with the model's own."""
-    embedding: Any = lm.get_input_embeddings()
-    few = max(2, min(64, len(embedding.weight)))
-    ids = torch.tensor([[(5 * i + 2) % few for i in range(SHORT)]], device=lm.device)
+    ids = torch.tensor(trial_texts(lm)[1:], device=lm.device)
     hidden: list[Tensor] = []
     handle = decoder(lm).register_forward_hook(lambda _, __, out: hidden.append(out[0]))
     devices = [] if lm.device.type == "cpu" else [lm.device]
@@ -74,7 +77,7 @@ def _check_head(lm: PreTrainedModel, head: Head) -> None:
         found = _logits(lm, head, hidden[-1][0])
         if not own.isfinite().all():
             return  # whoever asks will meet it
-        if found.shape == own.shape and (found - own).norm() <= HEAD_TOLERANCE * (own - own.mean()).norm():
+        if found.shape == own.shape and are_same_logits(found, own):
             return
     raise UserError(
         f"{type(lm).__name__} does more to its logits than its output head, a scale and a cap; it can be decoded, and "

@@ -342,7 +342,7 @@ def run_one(
     name = given["method"]
     given["model"] = given["model"] or get(name).model
     options = options_given(given)
-    baselines = _baselines(given, name)
+    baselines = baselines_given(given, name)
 
     from elicit.evaluation.evaluator import evaluate
     from elicit.methods.forecast import forecast_run
@@ -396,7 +396,7 @@ def run_one(
     return run
 
 
-def _baselines(given: dict[str, Any], name: str) -> list[str]:
+def baselines_given(given: dict[str, Any], name: str) -> list[str]:
     from elicit.methods import METHODS, with_budget
 
     names = [n.strip() for n in given["against"].split(",") if n.strip() and n.strip() != "none"]

@@ -179,14 +179,11 @@ def _spelled(job: Any, known: Mapping[str, Any]) -> dict[str, Any]:
 def _check_given(given: Mapping[str, Any]) -> None:
     """Refuse what a job would refuse before it loads its model."""
     from elicit.cli.options import settings
-    from elicit.cli.run import options_given
+    from elicit.cli.run import baselines_given, options_given
     from elicit.decoding.engine import check_engine_options
-    from elicit.methods import METHODS, with_budget
 
     options_given(dict(given))
-    known = ["", "none", *METHODS, *with_budget()]
-    if lacking := [name for name in map(str.strip, given["against"].split(",")) if name not in known]:
-        raise unknown("baseline", lacking[0], known[1:])
+    baselines_given(dict(given), given["method"])
     check_engine_options(given["engine"], settings(given["engine_setting"], {}, "--engine-set"))
 
 

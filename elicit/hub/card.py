@@ -178,7 +178,7 @@ def _intervention(one: dict[str, Any]) -> str:
 
 
 def _accuracy(arm: dict[str, Any], items: int) -> str:
-    if arm.get("unjudged") and not is_accuracy(arm, items):
+    if not is_accuracy(arm, items):
         return "not stated: too many answers have no verdict"
     low, high = arm.get("interval") or (None, None)
     interval = "" if low is None or high is None else f" (95% interval {low:.1%} to {high:.1%})"

@@ -118,6 +118,6 @@ NOT_FROM_ELSEWHERE: dict[str, str] = {
 """Readers of what this process or one of its own made; each with where its data are from."""
 
 UNTRIED: dict[str, str] = {
-    "steering/backends/nnsight.py:own_settings": "of a model on a server; see tests/steering/test_backends.py",
+    "steering/backends/nnsight.py:own_settings": "of a model on a server; see tests/steering/test_own_settings.py",
 }
 """Readers of files that damages are not tried on; each with why."""

@@ -8,8 +8,6 @@ with itself: what it scores in one forward is what it saw while it generated.
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -40,7 +38,7 @@ from probes.sites import STREAM, Site, width
 from steering.backends import Backend, Claims, Completion, Rows
 from steering.backends.huggingface import HuggingFace
 from steering.backends.lens import TransformerLens
-from steering.backends.nnsight import NNsight, own_settings
+from steering.backends.nnsight import NNsight
 from steering.delivery import Delivery
 from steering.directions import Direction
 from steering.editor import Editor
@@ -57,6 +55,7 @@ from steering.interventions import (
     SetFeature,
     When,
 )
+from tests.support.refused import refuse
 from tests.support.tiny import VOCAB, tiny_model
 
 ATOL = 1e-4  # and nothing relative: log-probabilities of −50, as random models give, agree to 2e-5 too
@@ -398,12 +397,6 @@ def test_the_model_and_its_tokenizer_are_left_alone(architecture: str, cls: type
     assert state() == before
 
 
-def refuse(match: str, work: Any) -> None:
-    with pytest.raises(UserError, match=match) as caught:
-        work()
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("number", [1, 2])
 def test_refusals_take_one_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = backends("llama")[number]
@@ -549,57 +542,6 @@ def test_nnsight_needs_nothing_of_ours_on_the_server(tiny_folder: Path, tmp_path
     command = [sys.executable, "-c", client, str(tiny_folder), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def with_own(folder: Path, fields: dict[str, Any], to: Path) -> str:
-    """A copy of a model's folder whose generation_config.json says this."""
-    shutil.copytree(folder, to)
-    (to / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "pad_token_id": 0, **fields}))
-    return str(to)
-
-
-def test_a_model_s_own_settings_touch_no_token(tiny_folder: Path, tmp_path: Path) -> None:
-    """Of the reference, and of nnsight on a model that it loads itself."""
-    named = with_own(tiny_folder, {"suppress_tokens": list(range(40, 54)), "max_time": 1e-9}, tmp_path / "own")
-    plain, own = (load_model(str(one), dtype="float32", device="cpu") for one in (tiny_folder, named))
-    asked = Rows(PROMPTS, [()])
-    wanted = [one.tokens for one in HuggingFace(plain.lm).generate(asked, max_new_tokens=NEW)]
-    before = own.lm.generation_config
-    reference = HuggingFace(own.lm)
-    assert [one.tokens for one in reference.generate(asked, max_new_tokens=NEW)] == wanted
-    assert own.lm.generation_config is before
-    assert NNsight(named).generate(asked, max_new_tokens=NEW).tokens.tolist() == wanted
-
-
-@pytest.mark.parametrize(
-    ("fields", "line"),
-    [
-        ({"bad_words_ids": [[5]]}, r"sets bad_words_ids = \[\[5\]\], which a server's generate would obey"),
-        ({"min_new_tokens": 1}, "sets min_new_tokens = 1, "),
-        ({"max_time": 3.0}, "sets max_time = 3.0, "),
-        ({"forced_eos_token_id": 0}, "sets forced_eos_token_id = 0, "),
-        ({"num_beams": 4}, "sets num_beams = 4, "),
-        ({"use_cache": False}, "sets use_cache = False, "),
-    ],
-)
-def test_own_settings_of_a_model_elsewhere_are_refused(
-    tiny_folder: Path, tmp_path: Path, fields: dict[str, Any], line: str
-) -> None:
-    engine = NNsight(with_own(tiny_folder, fields, tmp_path / "own"), remote=True)
-    refuse(line, lambda: engine.generate(Rows(PROMPTS, [()]), max_new_tokens=NEW))
-
-
-def test_own_settings_that_change_nothing_travel(tiny_folder: Path, tmp_path: Path) -> None:
-    """What greedy decoding does not read, what is given in its place, and values that leave all as it is."""
-    fields = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05, "suppress_tokens": [5], "num_beams": 1}
-    fields |= {"cache_implementation": "hybrid", "min_length": 0, "guidance_scale": 1.0, "no_repeat_ngram_size": 3}
-    assert own_settings(with_own(tiny_folder, {**fields, "do_sample": True}, tmp_path / "own")) == {}
-    for damaged in (b'{"max_time": ', b"\xff\xfe"):
-        (tmp_path / "own" / "generation_config.json").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"generation_config.json of .* is no JSON"):
-            own_settings(str(tmp_path / "own"))
-    (tmp_path / "own" / "generation_config.json").unlink()
-    assert own_settings(str(tmp_path / "own")) == {}
 
 
 def test_weights_elsewhere_cannot_be_tried(tiny_folder: Path) -> None:

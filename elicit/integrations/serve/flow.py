@@ -73,8 +73,7 @@ class Flow:
             self.ends.append(max(len(self.growing.text), self.ends[-1] if self.ends else 0))
             self.logprobs.append(logprob)
         if ended or len(self.ends) == self.limit:
-            self.text, ends = text_of(self.tokenizer, self.growing.ids, self.stop)
-            self.ends = ends[: len(self.growing.ids)]  # of no token at all it gives one
+            self.text, self.ends = text_of(self.tokenizer, self.growing.ids, self.stop)
             self.finish = "stop" if ended else "length"
         elif not self.growing.undecided:
             self.text = self.growing.text[: held_from(self.growing.text, self.stop)]
@@ -87,7 +86,7 @@ class Flow:
         """
         if self.over and trace.text != self.sent:
             raise Torn
-        self.text, self.ends, self.logprobs = trace.text, trace.ends[: len(trace.tokens)], list(trace.logprob)
+        self.text, self.ends, self.logprobs = trace.text, trace.ends, list(trace.logprob)
         self.finish = finish_of(trace)
 
     def take(self) -> Part | None:

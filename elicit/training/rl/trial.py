@@ -8,14 +8,12 @@ padding: the states that choose the tokens, and the log-probabilities.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from elicit.training.rl.policy import Batch, hidden_states, logprobs, prefix_of
-from probes.batching import LONG, SAME_FULL, SAME_HALF, SHORT, left_pad
+from probes.batching import LONG, SAME_FULL, SAME_HALF, SHORT, left_pad, trial_texts, trial_vocab
 from probes.errors import UserError
 from probes.sites import decoder, paused
 
@@ -52,9 +50,7 @@ def check_after_prompts(lm: PreTrainedModel, *, ragged: bool, segment: int = 0) 
 @torch.no_grad()
 def _off(lm: PreTrainedModel, shorter: int, segment: int) -> float:
     """How far states and log-probabilities are off, in units of what rounding may do."""
-    embedding: Any = lm.get_input_embeddings()
-    few = max(2, min(64, len(embedding.weight)))
-    prompts = [[(7 * i + 3) % few for i in range(LONG)], [(5 * i + 2) % few for i in range(shorter)]]
+    few, prompts = trial_vocab(lm), trial_texts(lm, shorter)
     answers = [[(3 * i + row) % few for i in range(length)] for row, length in enumerate(ANSWERS)]
     batch = Batch.of(left_pad(prompts, lm.device), [0, 1], answers, max(ANSWERS) + 1)
     # Products of fp32 weights are made in fp32 here also where they are trained in bf16: what is wrong stands out.
