@@ -109,11 +109,14 @@ class SharedPrefixState:
             logits, self.next_position = _prefill(self.model, ids, mask, self.cache, shared_prefix=self.cache)
         else:
             logits, self.next_position = _prefill_parts(self.model, ids, mask, self.cache, parts)
-        if not mask.all():
-            self.cache.prefix_mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=ids.device)
-            self.cache.prefix_mask.masked_fill_(~mask, float("-inf"))
-            self.cache.prefix_mask = self.cache.prefix_mask[:, None, None, :]
+        self.see(mask)
         return logits
+
+    def see(self, mask: Bool[Tensor, "questions pos"]) -> None:
+        """Let rows see these positions of the prompts alone."""
+        if not mask.all():
+            unseen = torch.zeros(mask.shape, dtype=self.model.dtype, device=mask.device)
+            self.cache.prefix_mask = unseen.masked_fill_(~mask, float("-inf"))[:, None, None, :]
 
     def fork(self, question: Int[Tensor, " rows"]) -> None:
         self.cache.fork(question)

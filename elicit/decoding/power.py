@@ -17,13 +17,14 @@ Departures:
 - a proposal goes to the end of the block, whatever the old answer's length.
 
 A move is decoded by the one loop (`elicit.decoding.loop`), from prompts that end in what is kept of the answers: one
-forward of those, and then one a token for all rows.
+forward of what of those was not computed before (`elicit.decoding.kept_texts`), and then one a token for all rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,11 +36,13 @@ from elicit.decoding.cache import PADDED
 from elicit.decoding.decoders.power import Power
 from elicit.decoding.decoders.sampling import RngStream, Sampling, SamplingPolicy
 from elicit.decoding.engine import Batch
+from elicit.decoding.kept_texts import KeptTexts
 from elicit.decoding.loop import Generation, Listener, OnStep, Rows, decode
 from elicit.decoding.packed_weights import packed
 from elicit.decoding.parts import of_one_length
 from elicit.decoding.ready import check_prompts
 from elicit.decoding.trial import way_of
+from elicit.decoding.trunk import shares
 from elicit.models.model import Model
 from probes.confidence import Top2
 from probes.errors import UserError
@@ -136,6 +139,9 @@ class Answers:
             for n, sample in zip(self.rows.question, self.rows.branch, strict=True)
         ]
         self.spent = np.zeros(len(self.streams), dtype=np.int64)
+        longest = max(map(len, batch.prompts)) + batch.decoder.max_new_tokens
+        whole = way_of(model.lm) == "shared-prefix" and shares(model.lm, longest)
+        self.kept = KeptTexts(model.lm, len(self.streams)) if whole else None
 
     def wanted(self, rows: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
         """Which of these rows somebody waits for."""
@@ -164,10 +170,11 @@ class Answers:
         budgets: Sequence[int] | None = None,
     ) -> list[list[Generation]]:
         """Continue what was said in the answers of some rows by at most so many tokens, in the branches of a policy."""
-        waiting = self.batch.listeners
+        waiting, kept = self.batch.listeners, self.kept
         try:
             return decode(
                 self.model.lm, [self._prompt(*one) for one in zip(rows.tolist(), said, strict=True)], policy,
+                opened=None if kept is None else partial(kept.state, rows.tolist(), max_new_tokens=most),
                 max_new_tokens=most, stop=self.batch.stop, on_step=self.on_step, unlisted=self.model.unlisted,
                 budgets=budgets, said=said,
                 listeners=None if waiting is None else [_Deaf(waiting[q]) for q in self.rows.question[rows]],

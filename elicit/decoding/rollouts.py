@@ -15,7 +15,8 @@ Departures:
 - an end token is a candidate as any other, with nothing after it: ζ = 1.
 - the paper's blocks of several tokens, drawn at once, are not built.
 
-A token computes the prompt and what was said in one forward, and then one forward a token for all rollouts.
+A token computes the token before it in one forward (`elicit.decoding.kept_texts`), and then one forward a token for all
+rollouts.
 """
 
 from __future__ import annotations
