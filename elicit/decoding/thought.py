@@ -74,6 +74,11 @@ class Thought:
         self.tail: list[int] = []
         self.forced: list[int] = []
 
+    @property
+    def due(self) -> bool:
+        """Whether the next token is no choice of the decoder's, its budget being spent or a mark begun."""
+        return bool(self.forced) or (bool(self.within) and self.spent >= self.budget)
+
     def token(self, chosen: int) -> int:
         """The token that is written where the decoder chose one."""
         written = self._written(chosen)
@@ -138,6 +143,18 @@ def begun_in(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> str:
     """The opening mark that a prompt ends in, or ""."""
     text = decoded(tokenizer, [int(token) for token in prompt[-LONGEST:]]).rstrip().lower()
     return next((mark for mark, _ in THOUGHTS if text.endswith(mark.lower())), "")
+
+
+def written_in(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int], budget: int
+) -> list[int]:
+    """Which tokens of an answer stand there because the budget was spent, whatever the model would have chosen."""
+    thought, found = Thought(tokenizer, budget, begun_in(tokenizer, prompt)), list[int]()
+    for place, token in enumerate(tokens):
+        if thought.due:
+            found.append(place)
+        thought.token(token)
+    return found
 
 
 class Budgeted:

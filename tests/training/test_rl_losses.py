@@ -200,6 +200,26 @@ def test_segments_of_an_answer_have_the_gradient_of_the_whole(kind: str, segment
         assert torch.allclose(found[name], grad, atol=1e-5 * largest), name
 
 
+def test_a_token_that_was_not_chosen_has_no_part_in_the_gradient() -> None:
+    lm = fresh("llama").requires_grad_(True)
+    kept = [[place for place in range(len(ids)) if (row, place) not in {(0, 1), (1, len(ANSWERS[1]) - 1)}]
+            for row, ids in enumerate(ANSWERS)]  # fmt: skip
+    logprob, _ = plain(lm, 0.9)
+    chosen = torch.cat([of_row[places] for of_row, places in zip(logprob, kept, strict=True)])
+    weights, of_entropy = any_weights(len(chosen))
+    entropy = torch.cat([of_row[places] for of_row, places in zip(plain(lm, 0.9)[1], kept, strict=True)])
+    weighted_sum(weights, of_entropy, chosen, entropy, slice(None)).backward()
+    expected = gradients(lm)
+    made = batch()
+    made.mask[0, 1] = made.mask[1, len(ANSWERS[1]) - 1] = False
+    for segment in (0, 1, 2):
+        backward(lm, made, 2, segment, False)
+        found = gradients(lm)
+        largest = max(float(grad.abs().max()) for grad in expected.values())
+        for name, grad in expected.items():
+            assert torch.allclose(found[name], grad, atol=1e-5 * largest), name
+
+
 class Alive:
     """Bytes of what autograd keeps for a backward inside the context: now and at most."""
 

@@ -89,17 +89,33 @@ def test_a_training_is_the_same_by_both_engines(
     assert answers[0] == answers[1]
 
 
-def test_a_budget_of_thought_ends_the_thoughts_of_both(tmp_path: Path) -> None:
-    settings = dataclasses.replace(SMALL, updates=1, reward="random:0.5", max_new_tokens=16)
-    prompt = Prompt("chat", thought_tokens=4)
-    texts = []
+def ended_by_budget(model: Model, tokens: list[int], budget: int) -> list[int]:
+    """Places of marks that end a thought, of one token each, which the model did not choose."""
+    begin, end = model.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    within, spent, found = True, 0, []
+    for place, token in enumerate(tokens):
+        if within and spent == budget:
+            assert token == end
+            found.append(place)
+        spent += within and spent < budget
+        within = token == begin if token in (begin, end) else within
+    return found
+
+
+def test_a_budget_of_thought_ends_the_thoughts_of_both_and_is_not_learnt(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, updates=2, reward="random:0.5", max_new_tokens=16, advantage="rloo")
+    prompt, model = Prompt("chat", thought_tokens=4), thinker("deepseek-r1")
+    texts, norms = [], []
     for name, engine in (("ours", loop), ("trl", rl)):
-        done = engine.train(
-            thinker("deepseek-r1"), TASK.fit[:1], settings, tmp_path / name, prompt=prompt, checked=False
-        )
+        done = engine.train(model, TASK.fit[:1], settings, tmp_path / name, prompt=prompt, checked=False)
         assert isinstance(done, Trained)
-        texts.append([row["text"] for row in read_log(done.folder)])
-    assert texts[0] == texts[1] and any("</think>" in text for text in texts[0])
+        rows = list(read_log(done.folder))
+        texts.append([row["text"] for row in rows])
+        norms.append([point.norm for point in done.curve])
+        by_budget = [ended_by_budget(model, row["tokens"], 4) for row in rows]
+        assert [row.get("written", []) for row in rows] == by_budget and any(by_budget)
+    assert texts[0] == texts[1]
+    assert norms[0] == pytest.approx(norms[1], rel=2e-2)
 
 
 def test_what_is_finished_is_read_and_not_mixed(tiny: Model, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def log_line(rollout: Rollout, graded: Graded, advantage: float) -> dict[str, An
         "score": rollout.score, "finish": rollout.finish, "reward": graded.total, "parts": graded.parts,
         "read": graded.read, "advantage": advantage, "tokens": rollout.tokens,
         **({"unjudged": rollout.unjudged} if rollout.unjudged else {}),
+        **({"written": rollout.written} if rollout.written else {}),
     }  # fmt: skip
 
 

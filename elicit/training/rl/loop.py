@@ -285,6 +285,8 @@ class _Run:
             batch = batch_of(self.student.lm, self.prompt, [self.items[n] for n in chosen], where, said, limit)
         else:
             batch = Batch.of(Padded(*(t[chosen] for t in self.prompts)), where, said, limit)
+        for row, record in enumerate(records):
+            batch.mask[row, record.get("written", [])] = False  # no choice of the model's
         old, reference = (tensors.get(f"buffer/{name}") for name in ("old", "reference"))
         device = batch.mask.device
         return Buffer(
@@ -368,8 +370,9 @@ class _Run:
 
     def _apart(self, buffer: Buffer, at_one: Tensor) -> float:
         """Σ |Δ log p| to the decoding loop's, over tokens that it gave one for."""
-        pairs = zip(at_one.cpu(), buffer.sampler, strict=True)
-        return float(sum((ours[: len(theirs)] - torch.tensor(theirs)).abs().sum() for ours, theirs in pairs))
+        rows = zip(at_one.cpu(), buffer.sampler, buffer.batch.mask.cpu(), strict=True)
+        apart = [((ours[: len(theirs)] - torch.tensor(theirs)).abs(), mask) for ours, theirs, mask in rows]
+        return float(sum(row[mask[: len(row)]].sum() for row, mask in apart))
 
     def _figures(
         self, buffer: Buffer, ratio: Tensor, entropy: Tensor, sums: Tensor, norm: float, first: bool
@@ -383,7 +386,8 @@ class _Run:
             record |= {"ratio": [float(real.min()), float(real.mean()), float(real.max())]}
             record |= {"entropy": float(entropy[row][mask[row]].mean()), "clipped": float(held[row].sum()) / len(real)}
         if first:
-            buffer.facts["sampler"] = float(sums[2]) / max(1, sum(map(len, buffer.sampler)))
+            given = sum(map(len, buffer.sampler)) - sum(len(record.get("written", [])) for record in buffer.records)
+            buffer.facts["sampler"] = float(sums[2]) / max(1, given)
         return {
             "entropy": float(entropy.sum()) / tokens, "kl": float(sums[1]) / tokens, "low": float(ratio.min()),
             "high": float(ratio.max()), "clipped": float(held.sum()) / tokens, "loss": float(sums[0]), "norm": norm,

@@ -80,12 +80,17 @@ class Batch:
         made = Batch.of(texts, [trunk.of[n] for n in question], completions, limit)
         return replace(made, cut=torch.tensor([trunk.cut[n] for n in question], device=device), lead=tuple(lead))
 
+    @property
+    def ends(self) -> Int[Tensor, " rows"]:
+        """Of each row the positions up to its last real token."""
+        return (self.mask * torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)).amax(1)
+
     def parts(self, size: int) -> Iterator[tuple[Int[Tensor, " n"], Batch]]:
         """So many rows at a time, the longest first, in as many columns as the first of them needs: their numbers, and
         they alone."""
         limit = self.mask.shape[1]
         step = max(LEAST_STEP, -(-limit // WIDTHS))
-        ends = (self.mask * torch.arange(1, limit + 1, device=self.mask.device)).amax(1)
+        ends = self.ends
         order = ends.argsort(descending=True, stable=True)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
@@ -290,7 +295,7 @@ def _segments(batch: Batch, segment: int) -> list[slice]:
     end = batch.tokens.shape[1] - 1
     if not 0 < segment < end:
         return [slice(0, end)]
-    longest = max(int(batch.mask.sum(1).max()) - 1, 1)
+    longest = max(int(batch.ends.max()) - 1, 1)
     return [slice(n, min(n + segment, end)) for n in range(0, longest, segment)]
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -45,7 +45,8 @@ FORMATS: dict[str, Callable[[str], bool]] = {
 class Rollout:
     """One sampled answer. `sample` numbers the item's rollouts over the whole training; `tokens` hold the end token.
 
-    `logprob` is what the decoding loop gave each token (the end token aside), at temperature 1.
+    `logprob` is what the decoding loop gave each token (the end token aside), at temperature 1. `written` are places of
+    tokens that the model did not choose: what ends a thought whose budget is spent.
     """
 
     item: Item
@@ -58,6 +59,7 @@ class Rollout:
     finish: str
     logprob: list[float]
     unjudged: str = ""  # why the answer has no verdict and so scores 0; see `elicit.tasks.base.Grade`
+    written: list[int] = field(default_factory=list)
 
     @property
     def chain_of_thought(self) -> list[int]:

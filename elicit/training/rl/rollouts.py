@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from elicit.decoding.answering import Response, respond
 from elicit.decoding.decoders import Sampling
 from elicit.decoding.engine import Batch
 from elicit.decoding.loop import StopRule
+from elicit.decoding.thought import written_in
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items
@@ -61,14 +64,20 @@ def sample(
             graded_rollout(
                 items, item, one.said, one.choice, one.generation.tokens.tolist(), end=one.generation.end,
                 finish=one.generation.finish, logprob=one.generation.logprob.tolist(),
+                written=written(prompt, tokenizer, ids, one.generation.tokens.tolist()),
             )
             for one in some
         ]
-        for item, some in zip(items, drafts, strict=True)
+        for item, ids, some in zip(items, batch.prompts, drafts, strict=True)
     ]  # fmt: skip
     if kept is not None:
         kept.add(items, decoder, made)
     return made
+
+
+def written(prompt: Prompt, tokenizer: Any, ids: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """Places of an answer's tokens that a budget of thought wrote; `ids` are what was asked."""
+    return [] if not prompt.thought_tokens else written_in(tokenizer, ids, tokens, prompt.thought_tokens)
 
 
 def in_parts(decoder: Sampling, most: int) -> list[Sampling]:
@@ -87,6 +96,7 @@ def graded_rollout(
     end: int | None,
     finish: str,
     logprob: list[float],
+    written: list[int],
 ) -> Rollout:
     """A rollout from its tokens, the end token apart, and what they say."""
     grade = items.task.judge(item, said.answer, said.text)
@@ -101,4 +111,5 @@ def graded_rollout(
         finish=finish,
         logprob=logprob,
         unjudged=grade.unjudged,
+        written=written,
     )

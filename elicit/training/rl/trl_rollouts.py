@@ -26,7 +26,7 @@ from elicit.training import trl_common
 from elicit.training.rl import losses
 from elicit.training.rl.log import RolloutLog, facts, log_line
 from elicit.training.rl.rewards import RewardContext, Rewards, Rollout
-from elicit.training.rl.rollouts import graded_rollout, in_parts
+from elicit.training.rl.rollouts import graded_rollout, in_parts, written
 from elicit.training.rl.settings import Settings
 from probes.errors import UserError
 from probes.offsets import decoded
@@ -136,6 +136,7 @@ class Bridge:
         return {
             "prompt_ids": [self.ids[item.id] for item, _ in mine],
             "completion_ids": [ids for ids, _ in both],
+            "env_mask": [self._chosen(item, ids) for (item, _), (ids, _) in zip(mine, both, strict=True)],
             "logprobs": [logprob for _, logprob in both],  # TRL keeps them, and uses those of vLLM alone
         }
 
@@ -175,7 +176,18 @@ class Bridge:
             finish = "stop"
         tokenizer, kind = self.model.tokenizer, self.items.task.kind_of(item)
         said = read(tokenizer, tokens, self.prompt.stop, kind, self.prompt.begun(item.question, tokenizer))
-        return graded_rollout(self.items, item, said, sample, tokens, end=end, finish=finish, logprob=[])
+        return graded_rollout(
+            self.items, item, said, sample, tokens, end=end, finish=finish, logprob=[],
+            written=self._written(item, tokens),
+        )  # fmt: skip
+
+    def _written(self, item: Item, tokens: list[int]) -> list[int]:
+        return written(self.prompt, self.model.tokenizer, self.ids[item.id], tokens)
+
+    def _chosen(self, item: Item, tokens: list[int]) -> list[int]:
+        """1 for each token that the model chose, as TRL's mask of the environment's tokens has it."""
+        given = set(self._written(item, tokens))
+        return [int(place not in given) for place in range(len(tokens))]
 
 
 def reward_context(
