@@ -200,6 +200,10 @@ class Study:
         """The task of the settings, or the model's own."""
         return load_task(self.settings.get("task", "") or task_for(model or self["model"]), limit=self["limit"])
 
+    def told(self, what: str, done: int, total: int) -> None:
+        """What analyses tell of themselves."""
+        self.progress.training(what, done, total, "")
+
     def compared(
         self,
         names: Sequence[str],

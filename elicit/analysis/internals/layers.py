@@ -81,9 +81,12 @@ def analyse(
     similar = similarity(fast, slow, others, seed=seed)
     effects = []
     for n, donor in enumerate((slow, *others)):
-        if progress is not None:
-            progress("patching", n, 1 + len(others))
-        effects.append(carried(model, ids[0], ids[n + 1], donor))
+
+        def told(done: int, total: int, n: int = n) -> None:
+            if progress is not None:
+                progress("patching", n * total + done, (1 + len(others)) * total)
+
+        effects.append(carried(model, ids[0], ids[n + 1], donor, told))
     causal = against(effects[0], effects[1:], seed=seed)
     table = [{"layer": layer, **_columns("CKA", similar, layer), **_columns("carried", causal, layer)}
              for layer in range(len(sites))]  # fmt: skip
@@ -148,7 +151,11 @@ def _row(value: float, null: float, drawn: np.ndarray, null_drawn: np.ndarray, s
 
 @torch.inference_mode()
 def carried(
-    model: Model, fast: Sequence[Sequence[int]], slow: Sequence[Sequence[int]], donor: ResidualStream
+    model: Model,
+    fast: Sequence[Sequence[int]],
+    slow: Sequence[Sequence[int]],
+    donor: ResidualStream,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Float[np.ndarray, "layers items"]:
     """For each layer and question 1 − KL(slow ‖ patched) / KL(slow ‖ fast); 0 where the two prompts say the same.
 
@@ -156,13 +163,16 @@ def carried(
         model: whose forwards they are.
         fast, slow: token ids of the prompts.
         donor: the slow prompts' residual stream at their last token.
+        told: is told how many of the exchanged forwards are done.
     """
     out = np.zeros(donor.shape[:2])
-    for batch in by_length(fast, BATCH_TOKENS):
+    batches = list(by_length(fast, BATCH_TOKENS))
+    for number, batch in enumerate(batches):
         own = _next(model, [fast[i] for i in batch])
         aim = _next(model, [slow[i] for i in batch])
         whole = _kl(aim, own)
         for layer in range(len(donor)):
+            told(number * len(donor) + layer, len(batches) * len(donor))
             given = torch.from_numpy(donor[layer][batch]).to(model.lm.device, model.lm.dtype)
             left = _kl(aim, _next(model, [fast[i] for i in batch], layer, given))
             share = torch.where(whole > 1e-6, 1 - left / whole.clamp(min=1e-6), torch.zeros_like(whole))

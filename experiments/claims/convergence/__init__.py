@@ -67,7 +67,11 @@ def measure(study: Study) -> Finding:
     )
     saes = zoo.saes_for(study["model"])
     inside = convergence_shift.shifts(
-        [*arms, runs[DIRECT]], limit=study["texts"], sae=saes[0] if saes else "", seed=study.seed
+        [*arms, runs[DIRECT]],
+        limit=study["texts"],
+        sae=saes[0] if saes else "",
+        seed=study.seed,
+        progress=study.told,
     )
     moved = shifted(inside["cosines"])
     together = convergence.PooledAgreement(**solved.data["together"])

@@ -47,7 +47,9 @@ def measure(study: Study) -> Finding:
     handle = trained(study, RLVR, reward=REWARD, examples=study["examples"], select="first")
     runs[REWARD] = study.evaluated(handle, {}, REWARD)
     runs[CONTROL] = study.evaluated(_control(study, handle), {}, CONTROL)
-    found = information_gain.analyse([runs["cot-prompt"], runs[REWARD]], limit=study["limit"], seed=study.seed)
+    found = information_gain.analyse(
+        [runs["cot-prompt"], runs[REWARD]], limit=study["limit"], seed=study.seed, progress=study.told
+    )  # fmt: skip
     if (row := f"cot-prompt, {READER}") not in found.data["rows"]:
         raise UserError(f"{study.model.name} says no thoughts where it is asked to think; give a model that does")
     earned = found.data["rows"][row]

@@ -38,7 +38,9 @@ def measure(study: Study) -> Finding:
     for model in models:
         study.log(f"layers of {model.name}: {study['limit']} questions")
         task = study["task"] or task_for(study["model"])  # the same questions for the twin
-        found[model.name] = layers.analyse(model, task=task, limit=study["limit"], seed=study.seed)
+        found[model.name] = layers.analyse(
+            model, task=task, limit=study["limit"], seed=study.seed, progress=study.told
+        )  # fmt: skip
     curves = {name: {key: one.data[key] for key in MEASURES} for name, one in found.items()}
     parted = {name: {key: halves(curve, key) for key, curve in some.items()} for name, some in curves.items()}
     line = "; ".join(

@@ -71,7 +71,9 @@ def measure(study: Study) -> Finding:
     made = {name: _trained(study, items, replace(settings, reward=reward)) for name, reward in REWARDS.items()}
     runs = {name: _evaluated(study, name, one) for name, one in made.items()}
     before = study.compared(["direct"])["direct"]
-    found = weight_difference.analyse(list(runs.values()), base=study["model"], ranks=False, seed=study.seed)
+    found = weight_difference.analyse(
+        list(runs.values()), base=study["model"], ranks=False, seed=study.seed, progress=study.told
+    )
     kept = [found.data["differences"][name]["tensors"] for name in REWARDS]
     read = {name: summarised(*kept, name, seed=study.seed) for name in READINGS}
     learnt = lead("", scores(runs["true reward"]), scores(before), seed=study.seed)
