@@ -54,13 +54,16 @@ def right_pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu")
 def check_embedded(
     lm: PreTrainedModel, texts: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase | None = None
 ) -> None:
-    """Refuse a token that the model has no row for: a tokenizer may have got tokens that the weights lack.
+    """Refuse a token that the model has no row for: a tokenizer may have got tokens that the weights lack, and −1 or
+    −100 stands for none.
 
     Raises:
         UserError: the token is named.
     """
     embedding: Any = lm.get_input_embeddings()
     rows = getattr(embedding, "num_embeddings", None) or len(embedding.weight)
+    if (least := min(map(min, texts))) < 0:
+        raise UserError(f"a text holds the token id {least}; give ids from 0 to {rows - 1}")
     beyond = max(map(max, texts))
     if beyond >= rows:
         name, size = "a token", ""

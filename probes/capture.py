@@ -62,7 +62,7 @@ class Recorder:
 
     Args:
         lm: the model.
-        sites: where to read.
+        sites: where to read; one that is given twice is read once.
         steps: only these steps are kept, [first, stop); None: no limit.
         dtype: of what is kept; the model's own unless given.
         sink: memory unless given.
@@ -81,10 +81,11 @@ class Recorder:
     ) -> None:
         if not sites:
             raise UserError("no sites were given to capture; give at least one, like Site(12)")
+        sites = tuple(dict.fromkeys(sites))
         for site in sites:
             check_site(lm, site)
         self.lm = lm
-        self.sites = tuple(sites)
+        self.sites = sites
         self.steps = steps
         self.dtype = dtype
         self.overflow = overflow
@@ -375,11 +376,13 @@ def capture(
         The activations, texts numbered as given; None where they went to `out`.
 
     Raises:
-        UserError: no texts, an empty text, a token or a site that the model lacks.
+        UserError: no texts, an empty text, not one length a text, a token or a site that the model lacks.
         NotFiniteError: activations that are NaN or infinite; padding aside, which nobody keeps.
     """
     if not texts or not all(len(text) for text in texts):
         raise UserError("no texts, or an empty one, were given to capture; give token ids for each")
+    if lengths is not None and len(lengths) != len(texts):
+        raise UserError(f"{len(lengths)} prompt lengths were given for {len(texts)} texts; give one each")
     if last is not None:
         steps = (1 - last, 1)
     check_embedded(lm, texts)

@@ -138,7 +138,8 @@ def logit_lens(lm: PreTrainedModel, ids: Sequence[int], *, target: int | Sequenc
     else:
         wanted = torch.tensor([target] * len(ids) if isinstance(target, int) else list(target))
     if not 0 <= int(wanted.min()) <= int(wanted.max()) < vocab:
-        raise UserError(f"target token {int(wanted.max())} was given; the vocabulary is 0 to {vocab - 1}")
+        wrong = next(one for one in wanted.tolist() if not 0 <= one < vocab)
+        raise UserError(f"target token {wrong} was given; the vocabulary is 0 to {vocab - 1}")
     parts = [_chunk(lm, stream[:, chunk], wanted[chunk], wanted.unique()) for chunk in chunks]
     joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
     return LogitLens(ids=np.asarray(list(ids)), target=wanted.numpy(), **joined)

@@ -98,7 +98,10 @@ def output_logits(lm: PreTrainedModel, normed: Float[Tensor, "pos d_model"]) -> 
 
 
 def _logits(lm: PreTrainedModel, head: Head, normed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
-    logits = lm.get_output_embeddings()(normed)[:, : head.vocab]
+    embeddings: Any = lm.get_output_embeddings()
+    if embeddings.weight.is_floating_point():  # Mamba's residual stream is fp32, whatever its weights are
+        normed = normed.to(embeddings.weight.dtype)
+    logits = embeddings(normed)[:, : head.vocab]
     logits = logits if head.scale == 1 else logits * head.scale
     return (logits if head.cap is None else torch.tanh(logits / head.cap) * head.cap).float()
 

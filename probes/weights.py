@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from zlib import crc32
 
 import pandas as pd
+import regex
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
@@ -36,6 +37,9 @@ from probes.files import read_json
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-3
 SHARES = ("fp32", "absolute", "relative", "bf16")
+# Starts of LoRA that leave the base as it is.
+BESIDE_BASE = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+PATIENCE = 1.0  # seconds for a pattern of a file, and a name
 INDEX, ADAPTER_CONFIG = "model.safetensors.index.json", "adapter_config.json"
 
 
@@ -121,7 +125,8 @@ class Adapted:
         """For each matrix that the adapter changes its factors.
 
         Raises:
-            UserError: no adapter, another kind than LoRA, tensors beside its factors, a matrix that the base lacks.
+            UserError: no adapter, another kind than LoRA, a start that is taken out of the base, tensors beside its
+                factors, a matrix that the base lacks.
         """
         file = self.folder / ADAPTER_CONFIG
         if not file.is_file():
@@ -134,6 +139,13 @@ class Adapted:
         if config.get("peft_type") != "LORA" or config.get("use_dora"):
             kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
             raise UserError(f"{str(self.folder)!r} is an adapter of kind {kind}; give LoRA, or merge it and give both")
+        start = config.get("init_lora_weights", True)
+        if start not in BESIDE_BASE or config.get("kasa_config"):
+            by = f"init_lora_weights {start!r}" if start not in BESIDE_BASE else "a kasa_config"
+            raise UserError(
+                f"{str(self.folder)!r} has {by}, by which PEFT takes the adapter's start out of "
+                "the base when it loads it; merge it with PEFT and give both models"
+            )
         shapes, out = self.base.shapes(), {}
         for name, shape in self.held.shapes().items():
             module, factor, rest = name.removeprefix("base_model.model.").rpartition(".lora_A")
@@ -368,9 +380,14 @@ def _ranks(change: Float[Tensor, "m n"], after: Float[Tensor, "m n"]) -> tuple[i
 
 
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    """LoRA's alpha / r, or alpha / √r; a pattern for single modules goes before the whole."""
+    """LoRA's alpha / r, or alpha / √r; the first pattern that fits a module's name goes before the whole: a regular
+    expression for the end of the name, from a dot on, as PEFT reads it."""
     patterns = config.get("alpha_pattern") or {}
-    alpha = next((v for k, v in patterns.items() if module == k or module.endswith(f".{k}")), config["lora_alpha"])
+    try:
+        fitting = [v for k, v in patterns.items() if regex.match(rf"(.*\.)?({k})$", module, timeout=PATIENCE)]
+    except (regex.error, TimeoutError) as error:
+        raise ValueError(f"alpha_pattern holds what is no pattern, or takes too long: {list(patterns)}") from error
+    alpha = fitting[0] if fitting else config["lora_alpha"]
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

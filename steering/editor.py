@@ -74,9 +74,18 @@ class Editor:
         self._largest = torch.zeros(len(self.plans), dtype=torch.float32, device=self.device)
 
     def edit(self, site: Site, h: Float[Tensor, "rows pos d_model"], frame: Frame) -> Tensor | None:
-        """The activations that take the place of `h`, or None where nothing is to be done."""
+        """The activations that take the place of `h`, or None where nothing is to be done.
+
+        Raises:
+            UserError: plans were given for another number of rows.
+        """
         if frame is not self._frame:
             self._frame, self._moved, self.fired = frame, None, {}
+            if self.of_row is not None and frame.rows is None and len(self.of_row) != len(h):
+                raise UserError(
+                    f"plans were given for {len(self.of_row)} rows and a forward has {len(h)} (each beam and each "
+                    "returned sequence is a row); give the number of each row's plan"
+                )
         for gate in self.gates.get(site, ()):
             if id(gate) not in self.gate_vectors:
                 self.gate_vectors[id(gate)] = gate.vector.to(h.device)

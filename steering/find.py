@@ -154,10 +154,11 @@ def contrast(
         about: kept in `made`.
 
     Raises:
-        UserError: an unknown method, texts without that step, no difference.
+        UserError: an unknown method, a site that cannot be written, texts without that step, no difference.
     """
     if method not in METHODS:
         raise unknown("method for directions", method, METHODS)
+    check_site(lm, site, write=True)
     both = []
     for i, texts in enumerate((positive, negative)):
         held = lengths[i] if lengths else [len(text) for text in texts]

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.errors import UserError
-from probes.files import ours_to_replace, whole
+from probes.files import make_folder, ours_to_replace, whole
 from probes.finite import check_tensors
 from probes.gguf_header import check_counts
 from probes.namings import name_of, site_named
@@ -59,6 +59,22 @@ def plan_of(vectors: Mapping[Site, Float[Tensor, " d_model"]], name: str, **made
     )
 
 
+def control_vectors(plan: Plan) -> dict[Site, Float[Tensor, " d_model"]]:
+    """What a plan adds at each site, where a control vector can hold it.
+
+    Raises:
+        UserError: as `vectors_of`; another hook point than `resid_post`, layer 0.
+    """
+    vectors = vectors_of(plan)
+    for site in vectors:
+        if site.point != "resid_post" or site.layer == 0:
+            raise UserError(
+                f"a vector at {site} was given; a control vector lies at resid_post of layer 1 or higher "
+                "(llama.cpp leaves block 0 unsteered)"
+            )
+    return vectors
+
+
 def to_gguf(plan: Plan, path: Path | str, model_hint: str) -> Path:
     """Write a control vector that llama.cpp and repeng read.
 
@@ -72,14 +88,9 @@ def to_gguf(plan: Plan, path: Path | str, model_hint: str) -> Path:
     """
     from gguf import GGUFWriter
 
-    vectors = vectors_of(plan)
-    for site in vectors:
-        if site.point != "resid_post" or site.layer == 0:
-            raise UserError(
-                f"a vector at {site} was given; a control vector lies at resid_post of layer 1 or higher "
-                "(llama.cpp leaves block 0 unsteered)"
-            )
+    vectors = control_vectors(plan)
     path = Path(path)
+    make_folder(path.parent)
     ours_to_replace(path, ARCHITECTURE)
     with whole(path) as part:
         writer = GGUFWriter(part, ARCHITECTURE)
@@ -99,7 +110,7 @@ def from_gguf(path: Path | str) -> Plan:
 
     Raises:
         UserError: not there, not a GGUF file or cut, no control vector in it, two for one layer, of several widths,
-            NaN, zeros alone.
+            of a type that is not read, NaN, zeros alone.
     """
     from gguf import GGUFReader
 
@@ -121,12 +132,22 @@ def from_gguf(path: Path | str) -> Plan:
 
 
 def _numbers(tensor: Any) -> Tensor:
-    """A tensor of a GGUF file, whatever its type."""
+    """A tensor of a GGUF file, whatever its type.
+
+    Raises:
+        UserError: a type that the `gguf` package does not turn into numbers.
+    """
     from gguf import dequantize
 
-    if tensor.data.dtype.kind == "f":
+    if tensor.data.dtype.kind in "fi":
         return torch.from_numpy(tensor.data.copy()).float()
-    return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type)).float()
+    try:
+        return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type)).float()
+    except NotImplementedError as error:
+        raise UserError(
+            f"{tensor.name} is of the type {tensor.tensor_type.name}, which the gguf package does not read; "
+            "give a control vector in F32 or F16"
+        ) from error
 
 
 def _checked(found: Sequence[tuple[str, Site, Tensor]], what: str) -> dict[Site, Float[Tensor, " d_model"]]:

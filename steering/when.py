@@ -120,7 +120,7 @@ class When:
         """From a command line: `everywhere`, `prompt`, `last-prompt-token`, `every-step`, `steps:8`, `decaying:0.9`.
 
         Raises:
-            UserError: another name, or no number after the colon.
+            UserError: another name, no number after the colon, or one that is not asked for.
         """
         name, _, number = text.partition(":")
         plain = {
@@ -129,7 +129,9 @@ class When:
             "last-prompt-token": When.last_prompt_token,
             "every-step": When.every_step,
         }
-        if name in plain and not number:
+        if name in plain and text != name:
+            raise UserError(f"when = {text!r} was given; {name} takes no number: leave out what follows it")
+        if name in plain:
             return plain[name]()
         try:
             if name == "steps":

@@ -23,11 +23,15 @@ from elicit.cli.options import (
     load_given,
     settings,
     show_list,
+    was_given,
 )
 from probes.errors import UserError
 
+LOADING = ("model", "dtype", "device", "device_map", "engine")  # of an analysis of a model
+
 
 def analyse(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="See `elicit analyses`.")],
     runs: Annotated[list[Path] | None, typer.Argument(help="Finished runs, for an analysis of runs.")] = None,
     model: ModelName = "smollm2-135m",
@@ -56,7 +60,7 @@ def analyse(
     as_json: Json = False,
 ) -> None:
     """Look into a model or into finished runs: a page with figures, the numbers as JSON, and a short table."""
-    given = dict(locals())
+    given = {k: v for k, v in locals().items() if k != "context"}
     from elicit.analysis import analyse as run
     from elicit.analysis import check_options, get, options_of, save, takes_runs
     from elicit.analysis.base import check_place
@@ -66,16 +70,21 @@ def analyse(
 
     flags = _flags(given)
     options = {key: given[key] for key in flags if given[key] is not None}
-    options |= settings(setting, options_of(name))
-    check_options(name, options)
+    told = settings(setting, options_of(name))
+    if twice := sorted(options.keys() & told.keys()):
+        raise UserError(f"--{twice[0]} and --set {twice[0]}=… were given; give one of them")
+    options |= told
+    check_options(name, [*options, *(["seed"] if was_given(context, "seed") else [])])
     if "seed" in options_of(name):
-        options["seed"] = seed
+        options.setdefault("seed", seed)
     if out is not None:
         check_folder(out)
         check_place(out, name)
         ours_to_replace(out / f"{name}.html", MARK)
     if not takes_runs(name) and runs:
         raise UserError(f"{name} is an analysis of a model, and a run was given ({runs[0]}); give --model instead")
+    if takes_runs(name) and (loading := [f"--{k.replace('_', '-')}" for k in LOADING if was_given(context, k)]):
+        raise UserError(f"{', '.join(loading)} given to {name}, which loads what its runs name: leave it out")
     subject = [Run.load(folder) for folder in runs or []] if takes_runs(name) else load_given(given, quiet=as_json)
     if takes_runs(name) and not runs:
         raise UserError(f"{name} is an analysis of runs, and none was given; give folders of finished runs")
@@ -135,8 +144,11 @@ def _flags(given: dict[str, Any]) -> list[str]:
 
 def _command(given: dict[str, Any], flags: list[str]) -> str:
     """The command line that makes the same again."""
+    from elicit.analysis import options_of
+
     runs = [str(folder) for folder in given["runs"] or []]
-    words = ["elicit", "analyse", given["name"], *(runs or ["--model", given["model"]]), "--seed", str(given["seed"])]
+    words = ["elicit", "analyse", given["name"], *(runs or ["--model", given["model"]])]
+    words += ["--seed", str(given["seed"])] if "seed" in options_of(given["name"]) else []
     words += [word for pair in given["setting"] or [] for word in ("--set", pair)]
     for key in (*flags, "dtype", "device", "device_map", "engine"):
         value = given[key]

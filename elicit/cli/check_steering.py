@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ import typer
 from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, load
 from probes.errors import UserError
+
+TIMEOUT = 60.0  # seconds
 
 
 def check_steering(
@@ -42,7 +45,7 @@ def check_steering(
     plan: Annotated[
         str, typer.Option(help="With --endpoint: the fields of a steered request, as JSON or the file that holds it.")
     ] = "",
-    timeout: Annotated[float, typer.Option(help="With --endpoint: seconds for one answer.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="With --endpoint: seconds for one answer.")] = TIMEOUT,
     dtype: Dtype = "auto",
     device: Device = "auto",
     device_map: DeviceMap = None,
@@ -58,9 +61,15 @@ def check_steering(
     if endpoint:
         if layer is not None or strength is not None:
             raise UserError("--layer and --strength say nothing to a server; put them into --plan")
+        if (dtype, device, device_map) != ("auto", "auto", None):
+            raise UserError("--dtype, --device and --device-map say nothing to a server, which has loaded its model")
         report = _of_endpoint(endpoint, model, plan, expect, prompt, steps, timeout)
     elif plan:
         raise UserError("--plan was given without --endpoint; a vector's own file says where it acts")
+    elif timeout != TIMEOUT:
+        raise UserError(f"--timeout {timeout:g} was given without --endpoint; a model of one's own has no limit")
+    elif layer is not None and vector is None:
+        raise UserError(f"--layer {layer} was given without --vector, of whose file it is: leave it out")
     else:
         function = _function(hooks) if hooks else None
         loaded = load(model, dtype, device, device_map, quiet=as_json)
@@ -110,12 +119,12 @@ def _of_model(
 
 
 def _of_layer(vector: Path, layer: int | None, loaded: Any) -> Any:
-    from elicit.cli.steer import read_plan
+    from elicit.cli.directions import read_plan
 
     found = read_plan(vector, loaded)
     if layer is None:
         return found
-    kept = tuple(one for one in found if {site.layer for site in one.sites} == {layer})
+    kept = tuple(replace(one, layers=(layer,)) for one in found if layer in {site.layer for site in one.sites})
     if not kept:
         there = sorted({site.layer for one in found for site in one.sites})
         raise UserError(f"layer {layer} was given; {str(vector)!r} steers at {', '.join(map(str, there))}")

@@ -10,8 +10,10 @@ import typer
 from elicit.cli.estimates import DryRun, foretold
 from elicit.cli.lines import show_json
 from elicit.cli.options import Device, DeviceMap, Dtype, Json, ModelName, load
-from elicit.cli.sae import Context, Sources
+from elicit.cli.sae import Context, Sources, check_amount
 from probes.errors import UserError
+
+TOP = "top:20"
 
 
 def dashboard(
@@ -20,7 +22,7 @@ def dashboard(
     ],
     features: Annotated[
         str, typer.Option(help="Numbers like 3,17; or top:50, those that write most in the mean over these texts.")
-    ] = "top:20",
+    ] = TOP,
     model: ModelName = "",
     sources: Sources = "",
     tokens: Annotated[int, typer.Option(help="Of all sources together.")] = 100_000,
@@ -52,7 +54,10 @@ def dashboard(
 
     if contexts < 1:
         raise UserError(f"contexts {contexts} was given; give at least 1")
+    check_amount(tokens, context)
     name, only = with_feature(sae)
+    if only >= 0 and features != TOP:
+        raise UserError(f"{sae!r} and --features {features} were given; the first names its feature: give one of them")
     one = open_sae(name)
     numbers, count = chosen(features if only < 0 else str(only), one)
     for index in numbers or ():

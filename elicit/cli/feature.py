@@ -42,6 +42,10 @@ def find(
     given = dict(locals())
     if top < 1:
         raise UserError(f"top {top} was given; give at least 1")
+    if words and how == "contrast":
+        raise UserError(
+            f"--words {words} was given; contrast looks for none, ReasonScore does: give --how reason or both"
+        )
     from elicit.cli.terminal import out, show_table
     from elicit.methods.sae_steer.falsification import strongest_tokens
     from elicit.methods.sae_steer.pipeline import pick

@@ -105,11 +105,12 @@ def train(
     from probes.sites import Site, check_site, depth
     from probes.sites import width as d_model_of
 
+    _check_used(architecture, k, sparsity)
     recipe = Recipe(
         architecture=architecture, d_sae=width, k=k, epochs=epochs, batch=batch, lr=lr, sparsity=sparsity,
         autocast=autocast, seed=seed,
     )  # fmt: skip
-    _check(tokens, context)
+    check_amount(tokens, context)
     chosen = sources_of(sources or f"{task_for(model)}+samples")
     loaded = load(model, dtype, device, device_map, quiet=as_json)
     site = Site(depth(loaded.lm) // 2 if layer is None else layer, point)
@@ -214,7 +215,7 @@ def card(
     from probes.files import ours_to_replace, write_whole
     from probes.sae.card import check_model, fit_check, sae_card, similarity
 
-    _check(tokens, context)
+    check_amount(tokens, context)
     if batch_tokens < 1:
         raise UserError(f"batch-tokens {batch_tokens}: give at least 1")
     chosen = sources_of(sources or f"{task_for(model)}+samples")
@@ -271,7 +272,20 @@ def card(
         shown.print(line, style="yellow")
 
 
-def _check(tokens: int, context: int) -> None:
+def _check_used(architecture: str, k: int, sparsity: float) -> None:
+    """Refuse what an architecture does not have; what is given as it stands by default says nothing."""
+    from probes.sae.train import Recipe
+
+    for name, given, default, without in (
+        ("k", k, Recipe.k, ("standard",)),
+        ("sparsity", sparsity, Recipe.sparsity, ("topk", "batchtopk")),
+    ):
+        if architecture in without and given != default:
+            raise UserError(f"--{name} {given:g} was given; {architecture} has none: leave it out")
+
+
+def check_amount(tokens: int, context: int) -> None:
+    """Refuse sizes of a corpus that are none."""
     if tokens < 1 or context < 8:
         raise UserError(f"tokens {tokens}, context {context}: give at least 1 and 8")
 
@@ -316,10 +330,11 @@ def command(metadata: Mapping[str, Any]) -> str:
     """The command that trains an SAE again, from its `cfg.json`."""
     made, recipe = metadata["made"], metadata["made"]["recipe"]
     layer, point = made["site"].split(".")
+    kept = {} if recipe["architecture"] == "standard" else {"k": recipe["k"]}
     line = _line(
         "train", model=metadata["model_name"], layer=layer, point=point, sources=made["sources"],
         tokens=made["tokens"], context=made["context"], architecture=recipe["architecture"], width=recipe["d_sae"],
-        k=recipe["k"], epochs=recipe["epochs"], batch=recipe["batch"], lr=f"{recipe['lr']:g}",
+        **kept, epochs=recipe["epochs"], batch=recipe["batch"], lr=f"{recipe['lr']:g}",
         sparsity=f"{recipe['sparsity']:g}", seed=recipe["seed"], dtype=made["dtype"],
     )  # fmt: skip
     flags = {"--autocast": recipe["autocast"], "--full": not made["half"], "--control": made.get("control", False)}
@@ -347,10 +362,11 @@ def _readme(folder: Path) -> str:
     metadata = config["metadata"]
     made, read, last = metadata["made"], metadata["activations"], metadata["training"]
     sources = ", ".join(f"{name} ({tokens})" for name, tokens in metadata["tokens_by_source"].items())
+    kept = "" if made["recipe"]["architecture"] == "standard" else f", k {made['recipe']['k']}"
     lines = [
         f"# {folder.resolve().name}",
         "",
-        f"A sparse autoencoder ({made['recipe']['architecture']}, {config['d_sae']} latents, k {made['recipe']['k']}) "
+        f"A sparse autoencoder ({made['recipe']['architecture']}, {config['d_sae']} latents{kept}) "
         f"of {metadata['model_name']} (SHA-256 {made['model']}), `{metadata['hook_name']}`, in SAELens's format.",
         "",
         "```",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicit.cli.directions import contrasted, feature_series, read_plan, transcoder_series
 from elicit.cli.estimates import DryRun, before
 from elicit.cli.lines import say, show_json
 from elicit.cli.options import (
@@ -25,7 +26,6 @@ from elicit.cli.options import (
 )
 from elicit.models.zoo import task_for
 from probes.errors import UserError, unknown
-from probes.files import file_named
 
 STRENGTHS = "0.1,0.2,0.4,0.8"
 
@@ -97,7 +97,11 @@ def steer(
     given = {k: v for k, v in locals().items() if k != "context"}
     if direction is not None and sae:
         raise UserError("--direction and --sae were given; give one of them")
-    _check_used(context, "--sae" if sae else "" if direction is None else "--direction")
+    _check_used(context, "--sae" if sae else "" if direction is None else "--direction", prompt)
+    if feature < -1:
+        raise UserError(
+            f"--feature {feature} was given; give a number from 0, or leave it out for the best of a search"
+        )
     if strength and kl:
         raise UserError(f"--strength {strength} and --kl {kl} were given; give one of them")
     strengths = _strengths(strength or STRENGTHS)
@@ -110,7 +114,7 @@ def steer(
     from elicit.tasks.registry import load_task
     from probes.files import check_folder, inner_folder, ours_to_replace
     from probes.sae.transcoder import is_transcoder
-    from steering.formats import ARCHITECTURE
+    from steering.formats import ARCHITECTURE, control_vectors
     from steering.interventions import UNITS, When
     from steering.strength import parse_budgets
 
@@ -139,12 +143,14 @@ def steer(
             plan = tuple(replace(one, when=window) for one in plan)
         series = with_controls(Series(direction.stem, plan), random)
     elif sae and is_transcoder(Path(sae).expanduser()):
-        series = _transcoder_series(given, loaded, source, window)
+        series = transcoder_series(given, loaded, source, window)
     elif sae:
-        series = _feature_series(given, loaded, source, window)
+        series = feature_series(given, loaded, source, window)
     else:
-        found = _contrast(given, loaded, source)
+        found = contrasted(given, loaded, source)
         series = series_of(found, when=window, unit=unit, controls=random)
+    if gguf is not None:
+        control_vectors(_everywhere(series[0].plan))  # refused before anything is decoded
     if budgets:
         strengths = _at_budgets(loaded, series[0].plan, budgets)
     by_nats = dict(zip(budgets, strengths, strict=True)) if budgets else {}
@@ -165,22 +171,25 @@ def steer(
         say(f"strength {found:g} moves plain text by {nats:g} nats (95th percentile)")
 
 
-def _check_used(context: typer.Context, source: str) -> None:
-    """Whether what was given says something of where the direction is from.
+def _check_used(context: typer.Context, source: str, prompt: list[str] | None) -> None:
+    """Whether what was given says something of where the direction is from, and of what is asked.
 
     Args:
         source: the option that names it; "" where a contrast finds it.
+        prompt: texts to continue, if any.
 
     Raises:
-        UserError: an option that another source has.
+        UserError: an option that another source has, or that questions have and texts have not.
     """
     others = ("contrast", "how", "layer", "point") if source else ()
     without = () if source == "--sae" else ("feature", "unchecked")
+    asked = () if not prompt else ("split",) if source == "--sae" else ("split", "put")  # --sae reads prompts so put
     for keys, told in (
         (without, "without --sae, whose feature they are of: give one with --sae"),
         (others, f"with {source}, which says itself what the direction is: leave out what finds one"),
+        (asked, "with --prompt, whose texts are continued as they are: leave out what is of questions"),
     ):
-        if found := [f"--{key}" for key in keys if was_given(context, key)]:
+        if found := [f"--{'format' if key == 'put' else key}" for key in keys if was_given(context, key)]:
             raise UserError(f"{', '.join(found)} given {told}")
 
 
@@ -200,116 +209,23 @@ def _at_budgets(model: Any, plan: Any, budgets: list[float]) -> list[float]:
     return [at_kl(model.lm, plan, nats, texts)[0].strength / plan[0].strength for nats in budgets]
 
 
-def read_plan(path: Path, model: Any) -> Any:
-    """A plan from a GGUF file or a bundle."""
-    from elicit.elicited import Elicited
-    from steering.formats import from_gguf
-
-    if path.is_dir():
-        plan = Elicited.load(path, model).interventions
-        if not plan:
-            raise UserError(f"the bundle {str(path)!r} holds no interventions; give one that steers")
-        return plan
-    return from_gguf(path)
-
-
-def _contrast(given: dict[str, Any], model: Any, task: Any) -> Any:
-    """The direction between two prompts on the task's fit items, or between the lines of two files."""
-    from elicit.models.prompts import named_prompt
-    from probes.encoding import encoded
-    from probes.sites import Site, depth
-    from steering.find import contrast
-
-    names = [name.strip() for name in given["contrast"].split(",")]
-    if len(names) != 2:
-        raise UserError(f"--contrast {given['contrast']!r} was given; give two, positive,negative")
-    sides = []
-    for name in names:
-        if file := file_named(name):
-            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-            sides.append([encoded(model.tokenizer, line) for line in lines[: given["limit"]]])
-        else:
-            shape = named_prompt(name, model.tokenizer)
-            sides.append([shape.ids(item.question, model.tokenizer) for item in task.fit[: given["limit"]]])
-    layer = given["layer"] if given["layer"] is not None else round(depth(model.lm) * 2 / 3)
-    about = {"contrast": names, "task": task.name, "model": model.provenance.sha256, "seed": given["seed"]}
-    label = f"{Path(names[0]).stem} − {Path(names[1]).stem}"
-    return contrast(model.lm, sides[0], sides[1], Site(layer, given["point"]), method=given["how"], name=label, **about)
-
-
-def _transcoder_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> Any:
-    """A transcoder's decoder row at the MLP's output, and random directions as long.
-
-    The other end of the feature, what the MLP is given, is read on the task's fit items for the unit `feature_max`.
-    """
-    from elicit.evaluation.strength_sweep import series_of
-    from elicit.models.prompts import named_prompt
-    from probes.sae.transcoder import Transcoder, largest
-    from steering.directions import Direction
-    from steering.find import stream_norm
-
-    one, index, unit = Transcoder.load(given["sae"]), given["feature"], given["unit"]
-    if index < 0:
-        raise UserError(
-            f"the transcoder {one.name!r} was given without a feature; what a search contrasts is read where it is "
-            "steered, and a transcoder reads elsewhere: give --feature"
-        )
-    row = one.row(index)
-    put = named_prompt(given["put"], model.tokenizer)
-    prompts = [put.ids(item.question, model.tokenizer) for item in task.fit[: given["limit"]]]
-    if unit == "feature_max":
-        maximum = float(largest(model.lm, one, prompts)[index])
-        if maximum <= 0:
-            raise UserError(
-                f"feature {index} of {one.name!r} fires nowhere in {len(prompts)} prompts, so a strength in its maxima "
-                "has no size; give another feature, or --unit resid"
-            )
-        row, unit = row * maximum, "raw"
-    made = {"transcoder": one.name, "sha256": one.sha256, "feature": index, "unit": given["unit"]}
-    norm = stream_norm(model.lm, prompts, one.writes)
-    direction = Direction(row, one.writes, f"feature {index}", resid_norm=norm, made=made)
-    return series_of(direction, when=when, unit=unit, controls=given["random"])
-
-
-def _feature_series(given: dict[str, Any], model: Any, task: Any, when: Any) -> Any:
-    """A feature of an SAE at strength 1, and random features that fire as often and move the residual stream as far."""
-    from elicit.evaluation.strength_sweep import Series
-    from elicit.methods import options_of
-    from elicit.methods.sae_steer.options import Search
-    from elicit.methods.sae_steer.pipeline import matched_features, pick, search_data, size_of
-    from elicit.models.prompts import named_prompt
-    from probes.sae.neuronpedia import with_feature
-
-    put = named_prompt(given["put"], model.tokenizer)
-    asked = options_of("sae-steer") | {k: given[k] for k in ("max_new_tokens", "seed")}
-    asked["sae"], asked["feature"] = with_feature(given["sae"], given["feature"])
-    options = Search(
-        **{k: v for k, v in asked.items() if k != "prompt"}
-        | {"read": given["limit"], "checked": not given["unchecked"]}
-    )
-    on = search_data(model, task.fit, put, options)
-    (best,) = pick(on, options, count=1)
-    intervention = best.intervention(1.0, unit=given["unit"], change="add", when=when)
-    size = size_of(model, intervention, on)
-    others = matched_features(best, intervention, size, given["random"], given["seed"])
-    return [
-        Series(f"feature {best.index}", (intervention,)),
-        *(Series(name, (other,), control=True) for name, other in others.items()),
-    ]
-
-
 def _save(folder: Path, series: Any, model: Any, prompt: Any, gguf: Path | None) -> None:
     """The direction at strength 1 as a bundle, and as a control vector where asked for."""
     from elicit.decoding.decoders import Greedy
     from elicit.elicited import Elicited
     from steering.formats import to_gguf
-    from steering.interventions import When
 
     plan = series[0].plan
     Elicited(model, "steer", prompt, Greedy(), interventions=plan).save(folder)
     if gguf is not None:
-        everywhere = tuple(replace(one, when=When.everywhere()) for one in plan)
-        to_gguf(everywhere, gguf, model.lm.config.model_type)
+        to_gguf(_everywhere(plan), gguf, model.lm.config.model_type)
+
+
+def _everywhere(plan: Any) -> Any:
+    """The plan at every position, as a control vector has it."""
+    from steering.interventions import When
+
+    return tuple(replace(one, when=When.everywhere()) for one in plan)
 
 
 HEAD = ("series", "strength", "accuracy [95%]", "difference [95%]", "tokens", "perplexity", "degenerate", "changed")

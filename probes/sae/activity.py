@@ -208,7 +208,7 @@ class _Sums:
 def _encoded(sae: SAE, x: Float[Tensor, "pos d_model"], columns: Int[Tensor, " n"]) -> Float[Tensor, "pos n"]:
     """Activations above 0 of some features, on the CPU."""
     z = sae.encode(x.to(sae.W_enc.device)).cpu().clamp(min=0)
-    return z if len(columns) == sae.d_sae else z[:, columns]
+    return z if torch.equal(columns, torch.arange(sae.d_sae)) else z[:, columns]
 
 
 def _chunks(texts: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -51,6 +51,7 @@ class Cached:
     site: Site
     facts: dict[str, int | float]
     digest: str
+    drawn: ClassVar[bool] = False  # whether rows are made when they are asked for, and are not the pieces
 
     def __len__(self) -> int:
         return len(self.kept)

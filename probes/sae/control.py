@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class Gaussian(Cached):
 
     root: Float[Tensor, "d_model d_model"]
     seed: int
+    drawn: ClassVar[bool] = True
 
     def rows(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
         """Noise, a function of the seed and of the rows that are asked for."""

@@ -103,13 +103,13 @@ def convert(
         out: a new folder, or one that was converted before.
         site: like `12.resid_post`, where the file or its path does not say it.
         model: the name of the model that it is of, likewise.
-        k: of a TopK SAE whose file does not hold it.
+        k: of a TopK SAE whose file, and the settings beside it, do not hold it.
         python: the interpreter that opens what is pickled, with torch and safetensors; this one unless given.
         say: is told the command that opens it.
 
     Raises:
-        UserError: no such file, several, one that is not read, a hook point or k that is nowhere said, a folder with
-            something else in it.
+        UserError: no such file, several, one that is not read, a hook point or k that is nowhere said, a k of an SAE
+            that has none or says another, a folder with something else in it.
     """
     file = _file(source)
     ours_to_replace(out / CONFIG, "converted_from")
@@ -119,10 +119,13 @@ def convert(
     hook = name_of(_site(site), "sae-lens") if site else one.hook
     if not hook:
         raise UserError(f"{one.what} does not say where in the model it is; give site, like 12.resid_post")
-    if k:
-        one.settings["k"] = k
     held = unpickled(file, python, say) if file.suffix in PICKLED else tensors_of(file, one.what)
-    made, tensors, layout = as_saelens(held, one.settings, one.what)
+    made, tensors, layout = as_saelens(held, one.settings | ({"k": k} if k else {}), one.what)
+    if k and made["architecture"] != "topk":
+        raise UserError(f"k = {k} was given; {one.what} is of architecture {made['architecture']!r}: leave k out")
+    said = one.settings.get("k", k) if file.name == SPARSIFY else made.get("k")
+    if k and said != k:
+        raise UserError(f"k = {k} was given; {one.what} says itself that it keeps {said} features: leave k out")
     made["dtype"] = "float32"
     made["metadata"] = _metadata(one, layout, hook, model or one.model, sha256_of(file))
     assemble(made, tensors, what=one.what, name=out.name)  # refused before anything is written

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class Layout:
 
 def _k_held(held: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Any:
     """dictionary-learning's: a tensor, which its first versions did not save."""
-    return int(held["k"]) if "k" in held and held["k"].numel() == 1 else _trainer(settings).get("k")
+    return int(held["k"]) if "k" in held and held["k"].numel() == 1 else _trainer(settings).get("k", settings.get("k"))
 
 
 def _k_set(_: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Any:
@@ -199,7 +200,8 @@ def numbers(path: str, what: str) -> Tensors:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as held:
+        # Opened here: of a file that is cut, NumPy leaves its own open.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as held:
             return {name: torch.from_numpy(np.ascontiguousarray(held[name])) for name in held.files}
     except (
         ValueError, EOFError, OSError, AttributeError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error

@@ -135,9 +135,10 @@ def word_windows(
 
 def _occurrences(tokens: Sequence[str], words: Sequence[str]) -> list[tuple[int, int]]:
     """(token, word) where a word begins."""
-    text = "".join(tokens).lower()
+    lowered = [token.lower() for token in tokens]  # one by one: in lower case some letters are two
+    text = "".join(lowered)
     starts, at = {}, 0
-    for i, token in enumerate(tokens):
+    for i, token in enumerate(lowered):
         starts[at + len(token) - len(token.lstrip())] = i
         at += len(token)
     out = []

@@ -51,7 +51,8 @@ class Recipe:
     Args:
         architecture: one of `ARCHITECTURES`.
         d_sae: latents; 0 stands for four times d_model.
-        k: latents that are kept a token (`topk`), on average (`batchtopk`), or aimed at (`jumprelu`).
+        k: latents that are kept a token (`topk`), on average (`batchtopk`), or aimed at (`jumprelu`); of `standard`
+            it says nothing.
         epochs: passes over all tokens.
         batch: tokens of a step.
         lr: of Adam, after a linear rise over `warmup` steps (a tenth of all at most), and before a linear fall to 0
@@ -86,7 +87,7 @@ class Recipe:
         at_least(self, 1, "k", "epochs", "batch", "dead_after")
         at_least(self, 0, "d_sae", "warmup", "seed")
         above(self, 0, "lr", "clip", "sparsity")
-        if self.d_sae and self.d_sae < self.k:
+        if self.architecture != "standard" and self.d_sae and self.d_sae < self.k:
             raise UserError(f"{self.d_sae} latents and k = {self.k} were given; give at least as many latents as k")
 
     def sized(self, d_model: int) -> Recipe:
@@ -290,8 +291,9 @@ def _new(b_dec: Float[Tensor, " d_model"], recipe: Recipe, device: torch.device 
 
 
 def _on_device(cached: Cached, device: torch.device) -> Float[Tensor, "kept d_model"] | None:
-    """The activations on a GPU whose memory holds them beside the training; None: they are fetched step by step."""
-    if device.type != "cuda":
+    """The activations on a GPU whose memory holds them beside the training; None: they are fetched step by step, as
+    noise is, which is drawn then."""
+    if device.type != "cuda" or cached.drawn:
         return None
     size = len(cached) * len(cached.mean) * cached.pieces[0].element_size()
     return cached.onto(device) if size <= FREE * torch.cuda.mem_get_info(device)[0] else None

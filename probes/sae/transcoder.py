@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.finite import check_tensors
 from probes.sae.autoencoder import check_feature, settings_of, weights_of
 from probes.sae.config import TRANSCODERS, current, read_config
@@ -90,8 +90,10 @@ class Transcoder:
         """
         folder = Path(folder).expanduser()
         what = f"the transcoder in {str(folder)!r}"
-        config = current(settings_of(folder))
-        layer = _checked(config, what)
+        settings = settings_of(folder)
+        with as_expected(f"the settings of {what}", "fetch or save it again"):
+            config = current(settings)
+            layer = _checked(config, what)
         held, sha256 = weights_of(folder)
         kind, d_in, d_sae = config["architecture"], config.get("d_in"), config.get("d_sae")
         shapes = {"W_enc": [d_in, d_sae], "b_enc": [d_sae], "W_dec": [d_sae, d_in], "b_dec": [d_in]}
@@ -110,9 +112,17 @@ class Transcoder:
 
 
 def is_transcoder(folder: Path) -> bool:
-    """Whether a path is a transcoder's folder, by the settings in it."""
-    settings = folder / "cfg.json"
-    return settings.is_file() and current(read_config(settings))["architecture"] in TRANSCODERS
+    """Whether a path is a transcoder's folder, by the settings in it.
+
+    Raises:
+        UserError: settings that are no JSON, or not as SAELens writes them.
+    """
+    file = folder / "cfg.json"
+    if not file.is_file():
+        return False
+    settings = read_config(file)
+    with as_expected(repr(str(file)), "fetch or save it again"):
+        return current(settings)["architecture"] in TRANSCODERS
 
 
 def _checked(config: dict[str, Any], what: str) -> int:

@@ -19,7 +19,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from probes.batching import padding_is_unseen
 from probes.errors import UserError, unknown
 from probes.sites import STREAM
 from steering.delivery import Delivery
@@ -98,6 +100,19 @@ class Claims:
         if rows.of_row is not None and len(set(rows.of_row)) > 1 and not self.per_row:
             return "follow different plans in one batch"
         return ""
+
+
+def check_lengths(lm: PreTrainedModel, rows: Rows, name: str) -> None:
+    """Refuse texts of several lengths in one forward of a model whose state sees padding.
+
+    Raises:
+        UserError: the backend's name is said.
+    """
+    if len(set(map(len, rows.texts))) > 1 and not padding_is_unseen(lm):
+        raise UserError(
+            f"texts of {sorted(set(map(len, rows.texts)))} tokens were given to the {name} backend and "
+            f"{type(lm).__name__} sees the padding of the shorter ones; give texts of one length, or use the hf backend"
+        )
 
 
 @dataclass(frozen=True)

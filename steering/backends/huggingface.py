@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from probes.batching import left_pad
+from probes.batching import batchable, inputs, left_pad
 from probes.finite import check_logits
 from steering.backends import Claims, Completion, Rows
 from steering.delivery import Delivery
@@ -33,32 +33,42 @@ class HuggingFace:
 
     @torch.no_grad()
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
-        ids, mask, positions = left_pad(rows.texts, self.lm.device)
+        found: dict[int, Tensor] = {}
+        together = batchable(self.lm, rows.texts)  # tried before the plans are there
         with attached(self.lm, rows.plans, of_row=rows.of_row, lengths=rows.lengths) as session:
-            logits = self.lm(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False).logits
+            for some in together:
+                session.expect(some, of=len(rows.texts))
+                texts = [rows.texts[i] for i in some]
+                logits = self.lm(**inputs(self.lm, texts), use_cache=False).logits
+                found |= zip(some, per_text(logits, texts), strict=True)
         self.delivery = session.editor.delivery()
-        return per_text(logits, rows.texts)
+        return [found[i] for i in range(len(found))]
 
     @torch.no_grad()
     def generate(
         self, rows: Rows, *, max_new_tokens: int, eos_ids: Sequence[int] = (), keep_logprobs: bool = False
     ) -> list[Completion]:
-        ids, mask, _ = left_pad(rows.texts, self.lm.device)
+        found: dict[int, Completion] = {}
+        together = batchable(self.lm, rows.texts)  # tried before the plans are there
         plans = attached(self.lm, rows.plans, of_row=rows.of_row, lengths=rows.lengths)
         with own_settings_out(self.lm), plans as session:
-            out = self.lm.generate(  # type: ignore[operator]
-                ids,
-                attention_mask=mask.long(),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=list(eos_ids) or None,
-                pad_token_id=0,
-                return_dict_in_generate=True,
-                output_logits=keep_logprobs,
-            )
+            for some in together:
+                session.expect(some, of=len(rows.texts))
+                ids, mask, _ = left_pad([rows.texts[i] for i in some], self.lm.device)
+                out = self.lm.generate(  # type: ignore[operator]
+                    ids,
+                    attention_mask=mask.long(),
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    eos_token_id=list(eos_ids) or None,
+                    pad_token_id=0,
+                    return_dict_in_generate=True,
+                    output_logits=keep_logprobs,
+                )
+                logits = torch.stack(out.logits, 1) if keep_logprobs else None
+                found |= zip(some, completions(out.sequences[:, ids.shape[1] :], logits, eos_ids), strict=True)
         self.delivery = session.editor.delivery()
-        logits = torch.stack(out.logits, 1) if keep_logprobs else None
-        return completions(out.sequences[:, ids.shape[1] :], logits, eos_ids)
+        return [found[i] for i in range(len(found))]
 
 
 @contextmanager

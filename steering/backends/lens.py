@@ -17,7 +17,7 @@ from probes.clock import Clock
 from probes.errors import UserError
 from probes.namings import name_of
 from probes.sites import Site, is_paused
-from steering.backends import Claims, Rows
+from steering.backends import Claims, Rows, check_lengths
 from steering.backends.huggingface import per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
@@ -88,6 +88,7 @@ class TransformerLens:
 
     @torch.no_grad()
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:
+        check_lengths(self.lm, rows, self.name)
         ids, mask, positions = left_pad(rows.texts, self.lm.device)
         with self.steered(rows):
             logits = self.bridge(ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)

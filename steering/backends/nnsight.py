@@ -26,7 +26,7 @@ from probes.clock import Count
 from probes.errors import UserError
 from probes.namings import module_name
 from probes.sites import ADDED, Site
-from steering.backends import Claims, Rows
+from steering.backends import Claims, Rows, check_lengths
 from steering.backends.huggingface import per_text
 from steering.delivery import Delivery
 from steering.editor import Editor
@@ -126,6 +126,8 @@ class NNsight:
         import nnsight
 
         places = self.places(rows)
+        if not any(weight.is_meta for weight in self.model._module.parameters()):  # else nothing can be tried
+            check_lengths(self.model._module, rows, self.name)
         ids, mask, positions = left_pad(rows.texts)
         given = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
         model, plans, of_row, lengths = self.model, rows.plans, rows.of_row, rows.lengths

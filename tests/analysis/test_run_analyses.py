@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 import elicit
 from elicit.analysis import ANALYSES, analyse
 from elicit.analysis.behaviour.routing import SIGNALS
-from elicit.cli import app as cli
 from elicit.decoding import Branching, Greedy, Sampling, Trace
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
@@ -27,6 +25,7 @@ from probes.sites import Site, width
 from steering.directions import Direction
 from steering.interventions import Add, Intervention, When
 from tests.support.planted import answer, planted, questions, samples
+from tests.support.shell import shell
 from tests.support.toys import toy_task
 from tests.support.unsealed import unsealed
 
@@ -79,23 +78,12 @@ def table(result: Any, key: str) -> dict[str, Any]:
     return {row[key]: row for row in result.table}
 
 
-def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    before, sys.argv = sys.argv, ["elicit", *arguments]
-    try:
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-    finally:
-        sys.argv = before
-    out, err = capsys.readouterr()
-    return done.value.code if isinstance(done.value.code, int) else 0, out, err
-
-
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "distribution-shift"])
 def test_each_writes_a_page_and_strict_json(
-    name: str, runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, shown, err = command(capsys, "analyse", name, *(str(run.folder) for run in runs), "--json")
+    code, shown, err = shell("analyse", name, *(str(run.folder) for run in runs), "--json")
     assert code == 0, err
     saved = json.loads(shown)
     assert saved["analysis"] == name and len(saved["notes"]) == 3 and "Null" in saved["notes"][1] and saved["data"]

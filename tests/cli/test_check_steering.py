@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from elicit.decoding import Greedy
+from elicit.elicited import Elicited
+from elicit.models import Prompt, load_model
 from probes.sites import Site
 from steering.directions import Direction
 from steering.formats import to_gguf
@@ -94,3 +97,25 @@ def test_wrong_input_is_one_line(tiny_folder: Path, file: str, gguf: str, words:
     given = [word.replace("FILE", file).replace("GGUF", gguf) for word in words]
     code, out, err = shell("check-steering", "--model", str(tiny_folder), *given)
     assert code == 2 and said in err and err.count("\n") <= 2 and not out, err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--hooks", "{}:right", "--layer", "2"], "--layer 2 was given without --vector"),
+    (["--hooks", "{}:right", "--timeout", "3"], "--timeout 3 was given without --endpoint"),
+    (["--endpoint", "http://127.0.0.1:9", "--plan", "{{}}", "--device", "cpu"], "say nothing to a server"),
+    (["--endpoint", "http://127.0.0.1:9", "--plan", "{{}}", "--dtype", "float32"], "say nothing to a server"),
+])  # fmt: skip
+def test_what_would_be_passed_over_is_refused(file: str, words: list[str], said: str) -> None:
+    code, out, err = shell("check-steering", *(word.format(file) for word in words))
+    assert code == 2 and said in err and err.count("\n") == 1 and not out
+
+
+def test_one_layer_of_a_plan_that_acts_in_several(tiny_folder: Path, tmp_path: Path) -> None:
+    model = load_model(str(tiny_folder), dtype="float32", device="cpu")
+    plan = (Intervention(Add(Direction(torch.ones(32), Site(1))), 1.0, layers=(1, 2)),)
+    Elicited(model, "steer", Prompt(), Greedy(), interventions=plan).save(tmp_path / "bundle")
+    words = ["check-steering", "--model", str(tiny_folder), "--vector", str(tmp_path / "bundle"), *SHORT]
+    code, out, err = shell(*words, "--layer", "2")
+    assert code == 0 and "written at layer 2;" in out, err
+    code, _, err = shell(*words, "--layer", "3")
+    assert code == 2 and "steers at 1, 2" in err

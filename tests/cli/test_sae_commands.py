@@ -118,3 +118,48 @@ def test_a_run_of_the_mechanism(sae: str, tiny_folder: Path) -> None:
     assert list(result["arms"])[-1] == "self-consistency" and list(result["arms"]).count("direct") == 1
     assert result["options"]["found"]["strength"] == 2.0
     assert json.loads(shell(*command)[1])["arms"] == result["arms"]
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--sparsity", "3"], "--sparsity 3 was given; topk has none"),
+    (["--architecture", "batchtopk", "--sparsity", "0.5"], "--sparsity 0.5 was given; batchtopk has none"),
+    (["--architecture", "standard", "--k", "7"], "--k 7 was given; standard has none"),
+])  # fmt: skip
+def test_what_an_architecture_does_not_have_is_refused(words: list[str], said: str) -> None:
+    code, out, err = shell("sae", "train", *words)
+    assert code == 2 and said in err and err.count("\n") == 1 and not out
+    assert not list(Path().iterdir())
+
+
+def test_words_are_of_reason_score_alone(common: list[str]) -> None:
+    code, out, err = shell("sae", "find", *common, "--words", "wait")
+    assert code == 2 and "--words wait was given; contrast looks for none" in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--context", "-1"], "tokens 100000, context -1: give at least 1 and 8"),
+    (["--context", "0"], "tokens 100000, context 0: give at least 1 and 8"),
+    (["--tokens", "0"], "tokens 0, context 128: give at least 1 and 8"),
+])  # fmt: skip
+def test_a_page_of_features_over_no_texts(sae: str, tiny_folder: Path, words: list[str], said: str) -> None:
+    Path("texts.txt").write_text("".join(f"line {n} is a sentence\n\n" for n in range(100)))
+    code, out, err = shell("sae", "dashboard", sae, "--model", str(tiny_folder), "--sources", "texts.txt", *words)
+    assert code == 2 and said in err and err.count("\n") == 1 and not out
+    assert not Path("runs").exists()
+
+
+def test_a_page_of_all_features(sae: str, tiny_folder: Path) -> None:
+    Path("texts.txt").write_text("".join(f"line {n} is a sentence\n\n" for n in range(100)))
+    words = ["--model", str(tiny_folder), "--sources", "texts.txt", "--tokens", "400", "--features", "top:500"]
+    code, out, err = shell("sae", "dashboard", sae, *words, "--device", "cpu", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)["features"]) == 64
+
+
+def test_two_features_are_named_for_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sae_lens")
+    name = "neuronpedia:gemma-2-2b/20-gemmascope-res-16k/123"
+    monkeypatch.setattr("elicit.models.saes.open_sae", lambda _: pytest.fail("an SAE was opened"))
+    code, out, err = shell("sae", "dashboard", name, "--features", "3,4")
+    assert code == 2 and "--features 3,4 were given; the first names its feature" in err and err.count("\n") == 1
+    assert not out

@@ -273,3 +273,22 @@ def test_files_are_plain_safetensors(tmp_path: Path) -> None:
     data = load_file(next((tmp_path / "a").glob("*.safetensors")))
     assert set(data) == {"row", "branch", "step", "0.resid_post"}
     save_file(data, tmp_path / "copy.safetensors")
+
+
+def test_a_site_that_is_given_twice_is_read_once() -> None:
+    lm = tiny_model("llama")
+    with recording(lm, [Site(1), Site(0), Site(1)]) as recorder, torch.inference_mode():
+        for ids in PROMPTS[:2]:
+            lm(input_ids=torch.tensor([ids]), use_cache=False)
+    acts = recorder.activations()
+    assert list(acts.values) == [Site(1), Site(0)] and len(acts) == sum(map(len, PROMPTS[:2]))
+    torch.testing.assert_close(acts.at(Site(1), row=1), hidden(lm, PROMPTS[1])[2][0])
+
+
+@pytest.mark.parametrize(("texts", "lengths", "said"), [
+    ([[1, 2, 3], [1, 2]], [1], "1 prompt lengths were given for 2 texts"),
+    ([[1, -100, 3]], None, "a text holds the token id -100; give ids from 0 to 63"),
+])  # fmt: skip
+def test_texts_and_lengths_that_cannot_be(texts: list[list[int]], lengths: list[int] | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        capture(tiny_model("llama"), texts, [Site(1)], lengths=lengths)

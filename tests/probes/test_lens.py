@@ -110,3 +110,9 @@ def test_sweep() -> None:
             layer_sweep(bad)
     with pytest.raises(UserError, match="low and high"):
         Band([1.0], low=[0.0])
+
+
+@pytest.mark.parametrize(("target", "wrong"), [([5, -1, 7], -1), ([5, VOCAB, 7], VOCAB), (-100, -100)])
+def test_a_target_that_is_no_token_is_named(target: int | list[int], wrong: int) -> None:
+    with pytest.raises(UserError, match=f"target token {wrong} was given; the vocabulary is 0 to {VOCAB - 1}"):
+        logit_lens(tiny_model("llama"), [5, 9, 3], target=target)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,3 +313,42 @@ def test_nothing_of_anybody_else_is_written_over(tmp_path: Path) -> None:
     assert "site: the hook point 'twelve'" in told(lambda: convert(folder, tmp_path / "x", site="twelve"))
     for _ in range(2):  # its own it writes over
         assert convert(folder, tmp_path / "made").d_sae == D_SAE
+
+
+def test_a_k_that_the_file_has_itself_or_cannot_have(tmp_path: Path) -> None:
+    """It was taken in the file's place, or passed over."""
+    sparse_coder(tmp_path / "layers.2")
+    assert f"says itself that it keeps {K} features" in told(
+        lambda: convert(tmp_path / "layers.2", tmp_path / "x", k=K - 2)
+    )
+    assert convert(tmp_path / "layers.2", tmp_path / "same", k=K).k == K
+    for kind, said in (("AutoEncoderTopK", f"keeps {K} features"), ("AutoEncoder", "of architecture 'standard'")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        held = {k: v.contiguous() for k, v in dictionary(kind).state_dict().items()}
+        save_file(held, folder / "ae.safetensors")
+        (folder / "config.json").write_text(json.dumps(trained(kind)))
+        assert said in told(lambda folder=folder: convert(folder, tmp_path / "x", site="2.resid_post", k=K + 2))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_k_that_nobody_else_says(tmp_path: Path) -> None:
+    """dictionary-learning's first versions kept it neither in the file nor, in some trainers, beside it."""
+    held = {k: v.contiguous() for k, v in dictionary("AutoEncoderTopK").state_dict().items() if k != "k"}
+    save_file(held, tmp_path / "ae.safetensors")
+    config = trained("AutoEncoderTopK")
+    config["trainer"].pop("k", None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    source = tmp_path / "ae.safetensors"
+    assert "give k" in told(lambda: convert(source, tmp_path / "x", site="2.resid_post"))
+    assert convert(source, tmp_path / "made", site="2.resid_post", k=K).k == K
+
+
+def test_a_file_that_is_cut_is_closed_again(tmp_path: Path) -> None:
+    file = scope(tmp_path) / "params.npz"
+    file.write_bytes(file.read_bytes()[:200])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        assert "is cut or no file of arrays" in told(lambda: load_sae(file.parent))
+        gc.collect()
+    assert not [one for one in caught if issubclass(one.category, ResourceWarning) and file.name in str(one.message)]

@@ -81,3 +81,10 @@ def test_firing_and_features_that_fire_alike() -> None:
     assert all(4 <= f <= 31 for f in near)
     with pytest.raises(UserError, match="40 random features were asked for and 30"):
         found.alike(sae, 10, 40, seed=0)
+
+
+def test_a_letter_that_is_two_in_lower_case_moves_no_window() -> None:
+    """The lower case of İ is an i and a dot above it."""
+    plain, found = word_windows([["I", " said", " wait", " a", " b", " c"]], ["wait"])
+    assert word_windows([["İ", " said", " wait", " a", " b", " c"]], ["wait"]) == (plain, found)
+    assert plain == [[-1, 0, 0, 0, 0, -1]]

@@ -430,3 +430,18 @@ def test_mistakes_are_one_line_and_leave_nothing(
     code, _, err = shell(*arguments(tiny_folder, tmp_path / "out", *changed))
     assert code == 2 and said in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_standard_sae_may_have_fewer_latents_than_k() -> None:
+    """Which says nothing of one: as many latents fire as the sparsity loss leaves."""
+    assert Recipe(architecture="standard", d_sae=16).d_sae == 16
+    with pytest.raises(UserError, match="16 latents and k = 32 were given"):
+        Recipe(architecture="topk", d_sae=16)
+
+
+def test_noise_is_drawn_wherever_it_is_trained_on(cached: Cached) -> None:
+    """A GPU was given the activations themselves in its place, so that the control was the training once more."""
+    noise = gaussian(cached, spectrum(cached), 0)
+    assert sae_train._on_device(noise, torch.device("cuda")) is None
+    rows = torch.arange(len(cached))
+    assert noise.drawn and not cached.drawn and not torch.equal(noise.rows(rows), cached.rows(rows))

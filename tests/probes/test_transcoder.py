@@ -106,3 +106,16 @@ def test_its_feature_is_steered_by_dose(tiny_folder: Path, tmp_path: Path, monke
     for words, said in ((["--feature", "-1"], "without a feature"), (["--feature", "48"], "the transcoder has 48")):
         code, out, err = shell(*common, *words)
         assert code == 2 and said in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize("settings", [
+    {"activation_fn": "topk", "activation_fn_kwargs": [1]}, {"architecture": ["transcoder"]},
+    {"normalize_activations": []},
+])  # fmt: skip
+def test_settings_that_are_not_as_expected_are_one_line(settings: dict[str, Any], tmp_path: Path) -> None:
+    saved(tmp_path / "t")
+    (tmp_path / "t" / "cfg.json").write_text(json.dumps(settings))
+    for read in (is_transcoder, Transcoder.load):
+        with pytest.raises(UserError, match="not as expected") as error:
+            read(tmp_path / "t")
+        assert "\n" not in str(error.value)

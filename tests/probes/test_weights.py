@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,42 @@ def test_what_is_refused_in_one_line(base: Path, tmp_path: Path) -> None:
     dora = adapter(base, tmp_path / "dora", use_dora=True)
     with pytest.raises(UserError, match="kind DoRA"):
         differences(base, dora)
+
+
+@pytest.mark.parametrize("more", [
+    {"alpha_pattern": {r".*layers\.1\..*q_proj": 64}}, {"alpha_pattern": {"q_proj|k_proj": 3, "q_proj": 64}},
+    {"rank_pattern": {r"layers\.\d+\.self_attn.q_proj": 2}, "alpha_pattern": {r"^model.layers\.[01]\..*": 5}},
+])  # fmt: skip
+def test_patterns_of_alpha_are_read_as_peft_reads_them(base: Path, tmp_path: Path, more: dict[str, object]) -> None:
+    """Regular expressions for the end of a module's name, of which the first that fits counts."""
+    adapter(base, tmp_path / "adapter", **more)
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(tmp_path / "adapter"))
+    merged.merge_and_unload().save_pretrained(tmp_path / "merged")
+    found = differences(base, tmp_path / "adapter").table
+    expected = differences(base, tmp_path / "merged").table
+    assert (found["norm"] > 0).sum() == 8
+    assert found["norm"].tolist() == pytest.approx(expected["norm"].tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_that_begins_in_the_base_is_refused(base: Path, tmp_path: Path, start: str) -> None:
+    """PEFT takes its first state off the base's weights, so that the base with it is not the base plus its product."""
+    adapter(base, tmp_path / "adapter", init_lora_weights=start)
+    with pytest.raises(UserError, match=f"init_lora_weights '{start}', by which PEFT takes") as error:
+        differences(base, tmp_path / "adapter")
+    assert "\n" not in str(error.value)
+
+
+def test_a_pattern_that_is_none_is_one_line(base: Path, tmp_path: Path) -> None:
+    adapter(base, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"alpha_pattern": {"q_proj(": 3}}))
+    with pytest.raises(UserError, match="is no pattern"):
+        differences(base, tmp_path / "adapter")
+
+
+def test_a_pattern_has_a_limit_of_time(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter(base, tmp_path / "adapter", alpha_pattern={r"(\w*\.?)*q_proj": 3})
+    monkeypatch.setattr("probes.weights.PATIENCE", 1e-9)
+    with pytest.raises(UserError, match="takes too long"):
+        differences(base, tmp_path / "adapter")

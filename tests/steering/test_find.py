@@ -257,3 +257,8 @@ def test_bad_input_is_told_in_one_line() -> None:
         with pytest.raises(UserError, match=word) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_is_no_place_for_a_direction() -> None:
+    with pytest.raises(UserError, match="can be read and not written"):
+        contrast(tiny_model("llama"), [[1, 2, 3]], [[1, 5, 7]], Site(1, "pattern"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from steering_vectors import SteeringVector
 
 from probes.errors import UserError
@@ -156,3 +156,25 @@ def test_what_the_formats_cannot_hold_is_refused(tmp_path: Path) -> None:
             call()
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64, np.float16, np.float64])
+def test_numbers_of_any_plain_type_are_read(kind: type[np.generic], tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "c.gguf", "controlvector")
+    writer.add_tensor("direction.2", np.arange(-16, 16).astype(kind))
+    finish(writer)
+    (one,) = from_gguf(tmp_path / "c.gguf")
+    assert isinstance(one.what, Add) and isinstance(one.what.source, Direction)
+    assert one.what.source.vector.tolist() == list(range(-16, 16))
+
+
+def test_a_type_that_the_package_does_not_turn_into_numbers_is_one_line(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "c.gguf", "controlvector")
+    writer.add_tensor("direction.2", np.zeros(292, dtype=np.uint8), raw_dtype=GGMLQuantizationType.Q8_K)
+    finish(writer)
+    with pytest.raises(UserError, match=r"direction\.2 is of the type Q8_K, which the gguf package does not read"):
+        from_gguf(tmp_path / "c.gguf")
+
+
+def test_a_folder_for_a_control_vector_is_made(tmp_path: Path) -> None:
+    assert len(from_gguf(to_gguf(plan(), tmp_path / "new" / "folder" / "c.gguf", "llama"))) == 2

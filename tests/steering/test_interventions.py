@@ -409,11 +409,15 @@ def test_a_plan_that_does_not_fit_is_refused_and_nothing_applied(architecture: s
     assert before == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.modules()]
 
 
-def test_a_hook_that_fails_ends_the_run() -> None:
+@pytest.mark.parametrize("rows", [1, 3])
+def test_plans_of_another_number_of_rows_end_the_run(rows: int) -> None:
+    """One row with the plans of two came out as two rows."""
     lm = tiny_model("llama")
     plans = [(Intervention(Add(direction())),), ()]
-    with attached(lm, plans, of_row=[0, 1]), pytest.raises((RuntimeError, IndexError)):
-        lm(input_ids=torch.tensor([IDS] * 3), use_cache=False)  # three rows, and plans for two
+    with attached(lm, plans, of_row=[0, 1]), torch.no_grad():
+        with pytest.raises(UserError, match=f"plans were given for 2 rows and a forward has {rows} "):
+            lm(input_ids=torch.tensor([IDS] * rows), use_cache=False)
+        assert len(lm(input_ids=torch.tensor([IDS] * 2), use_cache=False).logits) == 2
 
 
 def test_a_cache_that_was_not_followed_is_refused() -> None:
