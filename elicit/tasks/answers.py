@@ -6,8 +6,11 @@ What is looked at, in this order; the first that holds an answer of the kind tha
 2. the last `####`;
 3. the last "the answer is", "Answer:", "**Final Answer**" and their like;
 4. the last line, where it is a letter, a marked value, or words; phrases that choose an option;
-5. the last number, expression or piece of mathematics, in the last sentence that has one. A sentence with several
-   numbers concludes the one that repeats the last result, or that follows "there are", else its last.
+5. the last number, expression or piece of mathematics, in the last sentence that has one and neither refuses nor only
+   remarks on the answer. A sentence with several numbers concludes the one that repeats the last result, or that
+   follows "there are" and is no step to what comes next, else its last that is not given ("of the 80").
+
+A computation behind "Answer:" that goes on from sentence to sentence is read like a response without marks.
 
 Each sees the response without its thought, up to a question that the model invents (`elicit.tasks.statements`); a
 thought that does not end has no answer, and a box that is not closed ends what is read. Kind `last-number` is the rule
@@ -85,6 +88,10 @@ def _stated(view: str, kind: Kind) -> Answer | None:
         within = _in_boxes(view[: inner.end], kind, inner.start) or _READERS[kind][0](view, inner)
         answer = within._replace(found_by="answer tag") if within else answer
     later = _first(_READERS[kind][0](view, span) for span in (*hashed(view), *marked(view)))
+    if kind == "option" and later:
+        chosen = chosen_option(blanked(view, 0, later.end))  # "Actually, B is correct"
+        if chosen and chosen.found_by == "phrase" and replaces(view, later.end, chosen.start):
+            later = chosen
     if answer is None:
         return later
     return later if later and later.start >= answer.end and replaces(view, answer.end, later.start) else answer
@@ -100,7 +107,8 @@ def _in_boxes(view: str, kind: Kind, since: int = 0) -> Answer | None:
     known = [answer for span in spans if (answer := _READERS[kind][0](view, span))]
     if len(known) < 2:
         return known[-1] if known else None
-    return Answer(", ".join(answer.text for answer in known), known[0].start, known[-1].end, "box")
+    joint = " or " if re.search(r"\bor\b", view[known[-2].end : known[-1].start]) else ", "
+    return Answer(joint.join(answer.text for answer in known), known[0].start, known[-1].end, "box")
 
 
 def _text(view: str, span: Span) -> Answer | None:
@@ -109,8 +117,6 @@ def _text(view: str, span: Span) -> Answer | None:
     if span.found_by == "answer is" and not re.search(r"\n[ \t]*$", view[max(0, start - 3) : start]):
         found = re.compile(rf"{STOP}(?=\s|$)|\n").search(view, start, end)
         end = found.start() if found else end
-        if re.match(r"(?:helpful|correct|right|incorrect|wrong|clear)\b", view[start:end], re.I):
-            return None  # a remark on the answer
     return trimmed(view, start, end, span.found_by)
 
 

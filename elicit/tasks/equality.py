@@ -27,11 +27,13 @@ Evaluate = Callable[
 
 
 class Form(NamedTuple):
-    """What an answer is asked for in: its unit, whether it is an equation, and the name that it gives a value to."""
+    """What an answer is asked for in: its unit, whether it is an equation, the name that it gives a value to, and
+    whether it is the letter of a choice."""
 
     unit: str = ""
     relation: bool = False
     name: str = ""
+    letter: bool = False
 
 
 # ---- texts
@@ -41,12 +43,13 @@ _VERDICT = re.compile(r"(yes|no|true|false)(?=[,.;:!]|$| (?:because|since|as|it|
 
 
 def text_key(text: str) -> Key:
-    """Without regard to case, blanks, kinds of quotes and dashes, marks around it, and the words "it is" before it."""
+    """Without regard to case, blanks, kinds of quotes and dashes, marks around it, "it is" and an article before it."""
     plain = unicodedata.normalize("NFKC", text.translate(_QUOTES))
     plain = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed)\s?\{([^{}]*)\}", r"\1", plain)
     plain = re.sub(rf"[{MINUS}\u2014]", "-", plain).strip(" \t\n*_\"'$")
     plain = " ".join(plain.casefold().split()).rstrip(".!; ").strip("*_\"'$ ")
     plain = re.sub(r"^(?:it is|it's|that is|this is|the answer is|answer:) ", "", plain).strip("*_\"'$ ")
+    plain = re.sub(r"^(?:an?|the) (?=[a-z]{3})", "", re.sub(r"\b([ap])\.\s?m\b\.?", r"\1m", plain))
     if plain[:1] == "(" and plain[-1:] == ")" and "(" not in plain[1:]:
         plain = plain[1:-1].strip()
     found = _VERDICT.match(plain)
@@ -105,7 +108,8 @@ def _form_of(texts: Sequence[str]) -> Form:
     units = Counter(form.unit for form in forms if form.unit)
     names = Counter(form.name for form in forms if form.name)
     relations = sum(form.relation for form in forms)
-    return Form(_most(units), 2 * relations > len(forms), _most(names))
+    letters = sum(form.letter for form in forms)
+    return Form(_most(units), 2 * relations > len(forms), _most(names), 2 * letters > len(forms))
 
 
 def _most(counts: Counter[str]) -> str:
@@ -125,7 +129,7 @@ def _form(plain: str) -> Form:
         return Form(name=sides[0].strip())
     if len(sides) > 1 and not _name(sides[-1]) and not enclosed(plain):
         return Form(relation=True)
-    return Form(unit_of(plain)[1])
+    return Form(unit_of(plain)[1], letter=_LETTER.fullmatch(plain) is not None)
 
 
 def _name(side: str) -> bool:
@@ -135,7 +139,7 @@ def _name(side: str) -> bool:
         re.fullmatch(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?'?(?:\([^()=]*\))?", side)
         or re.fullmatch(r"(?:m\s?)?\\angle\s?[A-Z\d]+|\\overline\{[A-Z]+\}|[A-Z]{2,}", side)
         or re.fullmatch(r"(?:\x02[^\x02\x03]*\x03|[A-Za-z]{3,}+|\s)+", side)
-        or re.fullmatch(r"\([a-zA-Z](?:\s?,\s?[a-zA-Z])+\)", side)
+        or re.fullmatch(rf"\({_VARIABLE}(?:\s?,\s?{_VARIABLE})+\)", side)
     )
 
 
@@ -144,8 +148,21 @@ def _constant(side: str) -> bool:
 
 
 _AND = r",\s*(?:\x02?\s*(?:and|or)\b\s*\x03?)?|;|\x02?\s*\b(?:and|or)\b\s*\x03?|\\cup(?![a-z])"
+_MONOMIAL = re.compile(r"-?[\d.]*\s?(?:\\cdot\s?)?[A-Za-z](?:_\{?\w+\}?)?(?:\s?\^\s?\{?\d+\}?)?")
+_MODULO = re.compile(r"\(?\s?\\[pb]?mod\s?\{?\s?\d+\s?\}?\s?\)?\s*$")
+_ARROW = r"\\(?:Rightarrow|implies|Longrightarrow|Leftrightarrow|iff|therefore)(?![a-z])"
+_OR = re.compile(r"\bor\b")
 _EITHER = re.compile(r"\\pm(?![A-Za-z])")
-_NAMED = re.compile(r"\s*([A-Za-z])\s*=([^=]+)")
+_VARIABLE = r"(?:[A-Za-z]|\\(?:rho|theta|(?:var)?phi))"
+_NAMED = re.compile(rf"\s*({_VARIABLE})\s*=([^=]+)")
+_PLACES = {"rho": "r", "theta": "s", "phi": "t", "varphi": "t"}  # of a point's coordinates, which else are in order
+# The letter of a choice, before the choice or alone.
+_LETTER = re.compile(r"[\x02( ]{0,4}(?:(?:option|choice) ?)?[\x02(]{0,2}(?P<letter>[A-J])[\x03). ]{0,4}", re.I)
+_LABELLED = re.compile(
+    r"\x02?\s?(?:\((?P<in>[A-J])\)|(?P<before>[A-J])[.):])[.:]?(?:\s|\x03)++"
+    r"(?!-\s|[+*/=^<>,;&)]|\x02?\s?(?:and|or)\b|$)"
+)
+_REALS = re.compile(r"\\mathbb\s?\{?\s?R\s?\}?|\\R|\u211d|\x02?\s?all reals?(?: numbers?)?\s?\x03?")
 _COUNTED = re.compile(r"\b(?:hundred|thousand|[mbtr]+illion|halves|\w+ths|thirds|quarters)\b", re.I)
 _EMPTY = re.compile(r"\\emptyset|\\\{\s*\\\}|\{\s*\}")
 
@@ -172,6 +189,11 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
     plain = plain.strip()
     if _EMPTY.fullmatch(plain):
         return ("list",)
+    if _REALS.fullmatch(plain):
+        return ("(", _MINUS_INFINITE, _INFINITE, ")")
+    if labelled := _LABELLED.match(plain):
+        rest = plain[labelled.end() :]
+        return ("letter", labelled["in"] or labelled["before"]) if form.letter else _read(rest, form, evaluate)
     worded = worded_value(re.sub(r"[\x02\x03]", "", plain).strip(" ()"))
     if worded is not None and (worded.denominator > 1 or _COUNTED.search(plain)):  # no list of one and a half
         return rational(worded)
@@ -179,20 +201,26 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
     if len(parts) > 1 and not matrix(plain):
         named = {found[1]: found[2] for part in parts if (found := _NAMED.fullmatch(part))}
         if len(named) == len(parts):  # x = 1 and y = 2 is a point
-            return ("(", *(_read(named[name], form, evaluate) for name in sorted(named)), ")")
-        return ("list", *sorted((_read(part, form, evaluate) for part in parts), key=repr))
-    if _EITHER.search(plain) and "\\mp" not in plain:
+            ordered = sorted(named, key=lambda name: _PLACES.get(name.lstrip("\\"), name))
+            return ("(", *(_read(named[name], form, evaluate) for name in ordered), ")")
+        keys = [_read(part, form, evaluate) for part in parts]
+        if len(parts) == 2 and _OR.search(plain) and (key := _twice(parts, keys, form)):
+            return key
+        several = [_EITHER.search(part) is not None and key[0] == "list" for part, key in zip(parts, keys, strict=True)]
+        flat = [one for key, split_up in zip(keys, several, strict=True) for one in (key[1:] if split_up else (key,))]
+        return ("list", *sorted(flat, key=repr))
+    inner = enclosed(plain)
+    if _EITHER.search(plain) and "\\mp" not in plain and not (inner and inner[0] == "{"):
         both = (_read(_EITHER.sub(sign, plain), form, evaluate) for sign in ("+", "-"))
         return ("list", *sorted(both, key=repr))
     rows = matrix(plain)
     if rows:
-        keys = [[_read(cell, form, evaluate) for cell in row] for row in rows]
+        cells = [[_read(cell, form, evaluate) for cell in row] for row in rows]
         return (
-            ("(", *(key for (key,) in keys), ")")
-            if all(len(row) == 1 for row in keys)
-            else ("matrix", *map(tuple, keys))
+            ("(", *(key for (key,) in cells), ")")
+            if all(len(row) == 1 for row in cells)
+            else ("matrix", *map(tuple, cells))
         )
-    inner = enclosed(plain)
     if inner:
         opened, middle, closed = inner
         parts = members(middle)
@@ -200,6 +228,19 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
             return _read(",".join(parts), form, evaluate)
         return _tuple(opened, [_read(part, form, evaluate) for part in parts], closed)
     return _relation(plain, form, evaluate)
+
+
+def _twice(parts: Sequence[str], keys: Sequence[Key], form: Form) -> Key | None:
+    """Of two alternatives that are one value (1/2 or 0.5, 1/2 or 50%) its key in the form that is asked for."""
+    if keys[0] == keys[1]:
+        return keys[0]
+    values, units = zip(*((number_value(body), unit) for body, unit in map(unit_of, parts)), strict=True)
+    if None in values or sorted(units) != ["", "%"]:
+        return None
+    percent = units.index("%")
+    if values[percent] != 100 * values[1 - percent]:
+        return None
+    return keys[percent if form.unit == "%" else 1 - percent]
 
 
 def _tuple(opened: str, keys: Sequence[Key], closed: str) -> Key:
@@ -222,6 +263,12 @@ def _relation(plain: str, form: Form, evaluate: Evaluate) -> Key:
     inside = split(plain, r"\\in(?![a-z])")
     if len(inside) == 2 and _name(inside[0]):
         return _read(inside[1], form, evaluate)
+    steps = split(plain, _ARROW)
+    if len(steps) > 1 and steps[-1].strip():
+        return _read(steps[-1], form, evaluate)
+    congruent = split(plain, r"\\equiv(?![a-z])")
+    if len(congruent) > 1:
+        return _read(_MODULO.sub("", congruent[-1]), form, evaluate)
     near = split(plain, r"\\approx(?![a-z])")
     if len(near) > 1:
         exact = near[0].strip()
@@ -242,6 +289,8 @@ def _relation(plain: str, form: Form, evaluate: Evaluate) -> Key:
     value = sides[0] if _name(sides[-1]) and not _name(sides[0]) else sides[-1]
     key = _read(value, form, evaluate)
     ends = (sides[0], sides[-1])
+    if len(sides) > 2 and not _has_variable(sides[-1]) and not _MONOMIAL.fullmatch(sides[0].strip()):
+        return key  # worked out: a + b + c - 15 = 49 - 15 = 34
     if not (any(map(_has_variable, ends)) and not any(_name(side) or _names_quantity(side) for side in ends)):
         return key
     if key == _read(sides[0], form, evaluate):  # x^2 - 1 = (x - 1)(x + 1) is so for every x
@@ -255,7 +304,9 @@ _INDEXED = rf"(?:[A-Za-z]|{_GREEK})'*(?:_\w|_\{{[^{{}}]*\}}|\^\{{-1\}}|\^-1)*{_A
 _PRODUCT = rf"{_INDEXED}(?:(?:\s?(?:[-+*/]|\\cdot(?![a-z])|\\times(?![a-z]))\s?|\s?){_INDEXED})*"
 # Quantities that go by names alone: f'(2), a_{n+1}, P(X = 3), a + b, \frac{a}{b}, \sin A, \triangle ABC, [ABC].
 _QUANTITY = re.compile(
-    rf"{_INDEXED}|(?P<several>{_PRODUCT})|\\frac\{{{_PRODUCT}\}}\{{{_PRODUCT}\}}"
+    rf"{_INDEXED}|(?P<several>{_PRODUCT})|-?\\frac\{{{_PRODUCT}\}}\{{{_PRODUCT}\}}"
+    rf"|(?:\\?\||\\[vV]ert)\s?(?![xy]\s?[|\\])(?:\x02[A-Za-z]\x03|\\vec\s?\{{?[A-Za-z]\}}?|{_PRODUCT})\s?(?:\\?\||\\[vV]ert)"
+    rf"|\\(?:overline|bar|vec|hat)\s?\{{?\s?\x02?[A-Za-z]\x03?\s?\}}?"
     rf"|\\(?!sqrt)[a-z]+(?:\s?[A-Za-z]+|\s?\\[a-z]+|{_ARGUMENTS})|\\[a-z]+\{{[A-Z]+\}}|[\[(|]?[A-Z]{{2,}}[\])|]?"
 )
 # What binds the variables in it.
@@ -324,6 +375,8 @@ def _single(plain: str, form: Form, evaluate: Evaluate) -> Key:
             return rational(value)
     if re.fullmatch(r"[A-DF-HJ-Za-dfghj-z]|[EI]", bare):  # e and i are numbers
         return "letter", bare
+    if len(bare) > 1 and (chosen := _LETTER.fullmatch(plain)):  # option B
+        return "letter", chosen["letter"].upper()
     words = re.findall(r"[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+\*?|[_^]\{[^{}]*\}", " ", plain))
     if (
         any(word.lower() not in _FUNCTIONS for word in words)

@@ -32,13 +32,15 @@ def undressed(text: str) -> str:
     plain = re.sub(
         r"([\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)", lambda m: f"^{{{m[1].translate(RAISED)}}}", plain
     )
+    plain = _LINED.sub(lambda m: _last_line(m["lines"]), plain)
     plain = re.sub(r"\\\\(?:\s?\[[^\]]*\])?", "\x04" if "\\begin" in plain else " ", plain)
     plain = re.sub(r"(?<![\\A-Za-z])sqrt\s?\(([^()]*)\)", r"\\sqrt{\1}", plain).replace("**", "^")
     plain = re.sub(r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi ", plain)
     plain = re.sub(r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " ", plain)
     plain = re.sub(r"\\(?:boxed|fbox)\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r"\1", plain)
     plain = re.sub(
-        r"\\(?:left|right)\s?\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])",
+        r"\\(?:left|right)\s?\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])"
+        r"|\\(?:tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|checkmark)(?![A-Za-z])|\\(?:text)?color\s?\{[^{}]*\}",
         "",
         plain,
     )
@@ -47,17 +49,80 @@ def undressed(text: str) -> str:
         lambda m: "\\" + _NAMES[m[1]] if _NAMES.get(m[1], "<")[0] not in "<>/" else _NAMES.get(m[1], m[0]),
         plain,
     )
-    plain = re.sub(r"\^\s?\{?\s?\\(?:circ|degree)\s?\}?|\\degree(?![a-z])|\u00b0|\u00ba", " \x02degree\x03 ", plain)
+    plain = re.sub(
+        r"\^\s?(?:\{\s?\\(?:circ|degree)\s?\}|\\(?:circ|degree)(?![a-z]))|\\degree(?![a-z])|\u00b0|\u00ba",
+        " \x02degree\x03 ",
+        plain,
+    )
     plain = re.sub(r"\\langle(?![A-Za-z])|\u27e8", "(", re.sub(r"\\rangle(?![A-Za-z])|\u27e9", ")", plain))
-    plain = re.sub(r"^\s*\{([^{}]*,[^{}]*)\}\s*$", r"\\{\1\\}", plain)  # a set without its backslashes
-    plain = thousands_joined(plain)
+    plain = thousands_joined(_ungrouped(_fractions(plain)))
     plain = re.sub(r"\\[,;:!> ]|~|\\q?quad(?![a-z])|\\(?:hspace|phantom)\{[^{}]*\}", " ", plain)
     plain = plain.replace("\\%", " \x02%\x03 ").replace("%", " \x02%\x03 ").replace("\x02 \x02%\x03 \x03", "\x02%\x03")
     plain = _WORD.sub("\x02\\1\x03", _WORD.sub("\x02\\1\x03", plain))
     plain = re.sub(r"\x02([eidxyzn])\x03", r"\1", plain)  # upright constants and variables
-    plain = " ".join(plain.split()).rstrip(".,;: ")
+    plain = _ungrouped(re.sub(r"\\(?:text|mathrm|(?:math|text)bf|mathsf|boldsymbol|bm|underline)\s?(?=\{)", "", plain))
+    plain = _UNIT.sub("\x02\\1/\\2\x03\\3", _IN_DEGREES.sub(r"\\\1\2(\\frac{\3\\pi}{180})", plain))
+    plain = _TOLD.sub("", " ".join(plain.split()).rstrip(".,;: "))
     return multiplied(re.sub(r"^\x02([^\x02\x03]*)\x03$", r"\1", plain).strip())
 
+
+_TOLD = re.compile(r"^\x02?\s?(?:the )?(?:final |correct )?answer(?: is|:| =)[:\s\x03]+(?=\S)", re.I)
+# Lines of a derivation; metres over seconds; an angle that a function is taken of.
+_LINED = re.compile(
+    r"\\begin\{(?P<name>(?:aligned|align|gathered|gather|split|equation|eqnarray)\*?)\}"
+    r"(?P<lines>(?:(?!\\begin).)*?)\\end\{(?P=name)\}",
+    re.S,
+)
+_UNIT = re.compile(r"\\frac\s?\{\s?\x02([^\x02\x03]*)\x03\s?\}\s?\{\s?\x02([^\x02\x03]*)\x03\s?(\^\s?\{?\d\}?)?\s?\}")
+_IN_DEGREES = re.compile(
+    r"\\(sin|cos|tan|cot|sec|csc)(\s?\^\s?\{?\s?\d\s?\}?)?[\s({]{0,3}(\d+(?:\.\d+)?)\s?\x02degree\x03[\s)}]{0,2}"
+)
+
+
+def _last_line(lines: str) -> str:
+    """What lines of a derivation come to: each variable's value, else the last of them with those that it goes on."""
+    told: list[str] = []
+    for line in re.split(r"\\\\(?:\s?\[[^\]]*\])?", lines):
+        line = line.strip().rstrip(".,")
+        if told and re.match(r"&?\s*=", line):
+            told[-1] += f" {line}"
+        elif line:
+            told.append(line)
+    told = [line.replace("&", " ").strip() for line in told]
+    named = [re.match(r"([A-Za-z])\s*=", line) for line in told]
+    names = {found[1] for found in named if found}
+    return ", ".join(told) if len(names) == len(told) else told[-1] if told else ""
+
+
+def _ungrouped(plain: str) -> str:
+    """The mathematics without braces around all of it; with commas they are a set's, without its backslashes."""
+    while (plain := plain.strip())[:1] == "{" and plain[-1:] == "}" and _whole(plain):
+        inner = plain[1:-1]
+        if len(split(inner, ",")) > 1:
+            return rf"\{{{inner}\}}"
+        plain = inner
+    return plain
+
+
+def _whole(plain: str) -> bool:
+    """Whether the first brace is closed by the last character."""
+    depth, before = 0, ""
+    for at, char in enumerate(plain):
+        if before != "\\":
+            depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return at == len(plain) - 1
+        before = char if before != "\\" else ""
+    return False
+
+
+def _fractions(plain: str) -> str:
+    r"""The mathematics with {a \over b} as \frac{a}{b}."""
+    return _OVER.sub(r"\\frac{\1}{\2}", plain)
+
+
+_PART = r"((?:[^{}\\]|\\(?!over(?![A-Za-z]))|\{(?:[^{}]|\{[^{}]*\})*\})*)"
+_OVER = re.compile(rf"\{{{_PART}\\over(?![A-Za-z]){_PART}\}}")
 
 _OPEN = {"(": "(", "[": "[", "\\{": "{", "]": "("}  # ]0, 1[ is (0, 1)
 _CLOSE = {")": ")", "]": "]", "\\}": "}", "[": ")"}

@@ -29,7 +29,7 @@ _HALVES = {
 RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 
 # What stands between groups of three digits; the same between all groups of a number.
-_GAP = r"(?:,\\!\s?|\{,\}|\\[,;:]|,|[ \u00a0\u2009\u202f]|['\u2019])"
+_GAP = r"(?:,\s?\\!\s?|\{,\}|\\[,;:]|,|[ \u00a0\u2009\u202f]|['\u2019])"
 _DIGITS = rf"(?:(?!0)\d{{1,3}}(?:(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*)(?!\d)|\d+)"
 _TEN = r"\s?(?:[\u00d7x*\u00b7]|\\times|\\cdot)\s?10\s?"
 _UP = rf"(?:(?:\^|\*\*)\s?(?:\{{\s?[{MINUS}+]?\d+\s?\}}|[{MINUS}+]?\d+)|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)"
@@ -38,7 +38,7 @@ _ARM = rf"(?:\{{\s?[{MINUS}]?\s?(?:\d{{1,3}}(?:,\d{{3}})+|\d*\.?\d+)\s?\}}|\d)"
 _FRAC = rf"\\[dtc]?frac\s?{_ARM}\s?{_ARM}"
 _WHOLE = (
     rf"(?>{_DIGITS}(?:"
-    rf"\s?{_FRAC}|[ -]\d+/\d+(?![\d/])|\s?{_HALF}"  # mixed numbers
+    rf"\s?{_FRAC}|(?:[ -]| and )\d+/\d+(?![\d/])|\s?{_HALF}"  # mixed numbers
     rf"|(?:\.\d+)?(?:[eE][+-]?\d+(?!\w)|{_TEN}{_UP}|{_UP})?(?:/\d+(?![\d/]))?)"
     rf"|\.\d+(?:[eE][+-]?\d+(?!\w)|{_TEN}{_UP})?|{_FRAC}|{_HALF})"
 )
@@ -68,7 +68,7 @@ _SCALED_WORD = re.compile(
 )
 # A number does not begin inside a word, a number, a power, an index, a time or a date, and does not end in one.
 DIGITS = re.compile(
-    rf"(?<![\w.^_/])(?<!\d:)(?<![\^_]\{{)(?<![\^_][{MINUS}])(?:{_SIGN}(?:{MONEY})?)?{_WHOLE}(?!:\d)(?!/\d)(?!\.\d)"
+    rf"(?<![^\W_])(?<![.^/])(?<![^\W_]_)(?<![)\]}}]_)(?<!\d:)(?<![\^_]\{{)(?<![\^_][{MINUS}])(?:{_SIGN}(?:{MONEY})?)?{_WHOLE}(?!:\d)(?!/\d)(?!\.\d)"
 )
 NUMERAL = re.compile(rf"(?:{SHORTENED}|{DIGITS.pattern}(?:{_SCALE})?)")  # with what multiplies it
 
@@ -122,7 +122,9 @@ def groups_joined(text: str, commas: Callable[[int], bool] = lambda place: True)
     )
 
 
-_GROUPED = re.compile(rf"(?<![\w.])(?<!\d,)(?!0)\d{{1,3}}(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*(?!\d)")
+_GROUPED = re.compile(
+    rf"(?:(?<![\w.])|(?<=\\cdot)|(?<=\\times)|(?<=\\div))(?<!\d,)(?!0)\d{{1,3}}(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*(?!\d)"
+)
 _PLAIN = re.compile(
     r"(?P<sign>[-+]?)(?:(?P<whole>\d+)(?: \+? ?|\+ ?)(?P<over>\d+)/(?P<under>\d+)"  # mixed
     r"|(?P<number>\d+(?:\.\d*)?|\.\d+)(?:e(?P<exponent>[-+]?\d+)|\^(?P<power>-?\d+))?(?:/(?P<divisor>\d+))?"
@@ -172,7 +174,7 @@ def _unmarked(text: str) -> str:
     plain = re.sub(r"\s*(?:\\?%|\\?\$|[\u20ac\u00a3\u00a5])$", "", plain)
     plain = re.sub(rf"({_HALF})", lambda m: f" {_HALVES[m[1]]}", plain).strip().replace("- ", "-")
     plain = re.sub(r"([\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)$", lambda m: "^" + m[1].translate(RAISED), plain)
-    plain = groups_joined(plain)
+    plain = groups_joined(re.sub(r"(?<=\d) and (?=\d+/\d+$)", " ", plain))
     plain = re.sub(rf"{_TEN}(?:\^|\*\*)\s?\{{?\s?\+?(-?\d+)\s?\}}?$", r"e\1", plain)
     plain = re.sub(r"(?:\*\*|\^)\s?\{?\s?\+?(-?\d+)\s?\}?$", r"^\1", plain).replace("E", "e")
     plain = re.sub(r"\\[dtc]?frac\s?(?:\{\s?([^{}]*?)\s?\}|(\d))\s?(?:\{\s?([^{}]*?)\s?\}|(\d))", _slashed, plain)

@@ -6,16 +6,29 @@ import re
 from collections.abc import Sequence
 
 from elicit.tasks.notes import noted
-from elicit.tasks.numerals import NUMERAL
-from elicit.tasks.read_numbers import concluded, number
-from elicit.tasks.statements import STOP, Answer, Span, last_match, sentences, trimmed
+from elicit.tasks.numerals import MINUS, NUMERAL
+from elicit.tasks.read_numbers import CONDITION, GIVEN, MOVES_ON, concluded, goes_on, number, told_by
+from elicit.tasks.statements import (
+    STOP,
+    Answer,
+    Span,
+    blanked,
+    concluding,
+    last_match,
+    refuses,
+    sentences,
+    trimmed,
+    unlabelled,
+)
 
 # What opens again before it is closed begins there, so that many that are never closed are read once; the spacing of
 # lines (`\\[2pt]`) opens nothing.
 _SPACED = r"(?:(?!\\\[(?!-?[\d.]+\s?[a-z]{2}\])).)+?"
 _PIECE = re.compile(
     rf"\\\[(?P<a>{_SPACED})\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>(?:(?!\\\().)+?)\\\)"
-    r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)",
+    r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)"
+    r"|(?P<e>\\begin\{(?P<name>(?:align|aligned|gather|multline|eqnarray|equation)\*?)\}"
+    r"(?:(?!\\begin\{(?P=name)\}).)*?\\end\{(?P=name)\})",
     re.S,
 )
 _CLAUSE_ENDS = re.compile(
@@ -23,12 +36,20 @@ _CLAUSE_ENDS = re.compile(
     r"|\s\((?=[a-z])(?![a-z](?:\s?[-+*/^\u00b2\u00b3]|\)\s*=))"  # a note, and not (x + 1) or f (x) =
 )
 _TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
-# Such as a multiple of pi or of a root, without delimiters.
-_SYMBOLIC = re.compile(r"(?<![^\s,;])[^\s,;]*[\u03c0\u221a\u221e\u03b8][^\s,;.]*")
+# Such as a multiple of pi or of a root, a point or an interval, without delimiters.
+_TERM = r"[^\s,;]*(?:[\u03c0\u221a\u221e\u03b8]|\bsqrt\(|\\sqrt|\\frac|\bpi\b)[^\s,;.]*"
+_SYMBOLIC = re.compile(
+    rf"(?<![^\s,;])(?:[\w.()]{{1,20}}\s[-+*/\u2212]\s|\d+\s(?=pi\b))?{_TERM}(?:\s[-+*/\u2212]\s[^\s,;.]+)*"
+    rf"|(?<![\w)])[(\[](?:\s?[{MINUS}]?[\d./\u221e]+\s?,){{1,3}}\s?[{MINUS}]?[\d./\u221e]+\s?[)\]]"
+)
 # A response, or a last line in bold type, of a name or a date and nothing else.
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _NAME = rf"(?P<name>(?:{_MONTH})[ \t]+\d{{1,2}}|[A-Z][A-Za-z'-]*(?:[ \t]+[A-Za-z'-]+){{0,2}})[.!]?"
 _ALONE, _BOLD = re.compile(rf"\s*{_NAME}\s*"), re.compile(rf"\s*\*\*{_NAME}\*\*[.!]?\s*")
+_TOLD_NAME = re.compile(
+    r"\b(?:is|are|was|be|on|called|named)\s(?:an?\s|the\s)?"
+    r"(?:\*\*|\\textbf\{)(?P<name>[A-Za-z][A-Za-z' -]{1,30})(?:\*\*|\})[.!]?\s*$"
+)
 _LED_IN = re.compile(r"(?:[A-Za-z']+[ \t]+){2,}(?=[-$\\\d(])")
 _WORDS = re.compile(
     r"\\(?:text[a-z]*|mbox|mathrm)\s?\{[^{}]*\}|\\[A-Za-z]+(?:\{[a-zA-Z*]+\})?|\b(?:sqrt|sin|cos|tan|log|ln|pi|and|or|percent|degrees)\b"
@@ -41,6 +62,10 @@ def math(view: str, span: Span) -> Answer | None:
     if span.found_by in ("box", "answer tag"):
         return trimmed(view, start, end, span.found_by)
     stop = _sentence_end(view, start, end)
+    begun = re.match(r"[A-Z][a-z']*,?\s+[a-zA-Z$\\(]", view[start:stop])
+    going = begun is not None and goes_on(view, span, stop, computed=False)
+    if going and (result := last_math(blanked(view, 0, start))):  # "Answer: We have $x + 1 = 3$. So $x = 2$."
+        return result._replace(found_by=span.found_by)
     if value := noted(view, start, end, span.found_by):
         return value
     if measured := _MEASURED.match(view, start, stop):
@@ -69,17 +94,28 @@ def last_math(view: str) -> Answer | None:
     """The mathematics, or else the number, of the last sentence that has either; a name or a date that stands alone."""
     if name := _ALONE.fullmatch(view):
         return trimmed(view, *name.span("name"), "last line")
+    view = unlabelled(view)
     pieces = [m for m in _PIECE.finditer(view) if _filled(m)]
-    plain = _PIECE.sub(lambda m: "m" * len(m.group()), view)  # sentences do not end within mathematics
-    for start, end in reversed(sentences(plain)):
+    plain = _PIECE.sub(_without_stops, view)
+    for start, end in concluding(view, sentences(plain)):
+        if refuses(view, start, end):
+            return None
         here = [m for m in pieces if start <= m.start() < end]
         told = here and _TOLD.search(view, here[-1].end(), end)
         values = [m for m in here if not _letter(view, m)]
+        while len(values) > 1 and GIVEN.search(view[max(start, values[-1].start() - 20) : values[-1].start()]):
+            values.pop()
         if told or (here and not values):
             conclusion = concluded(view, start, end, "last value")
             if conclusion and (not told or conclusion.start >= told.start()):
                 return conclusion
         here = values or here
+        if len(here) > 1 and re.search(r"\bbetween\s$", view[start : here[-2].start()]):
+            plainly = concluded(_PIECE.sub(lambda m: " " * len(m.group()), view), start, end, "last value")
+            if plainly:
+                return plainly  # "there are 7 integers between $1$ and $10$"
+        if conditional := _before_condition(view, start, end, here):
+            return _list(view, [conditional], "last value")
         if here:
             first = len(here) - 1
             while first and _joined(view, here[first - 1], here[first]):
@@ -92,6 +128,8 @@ def last_math(view: str) -> Answer | None:
             return bare  # without delimiters, and nothing else
         if name := _BOLD.fullmatch(view, start):
             return trimmed(view, *name.span("name"), "last line")
+        if name := _TOLD_NAME.search(view, start, end):
+            return trimmed(view, *name.span("name"), "last value")
         found = concluded(view, start, end, "last value")
         if found:
             symbolic = last_match(_SYMBOLIC, view, start, end)
@@ -99,14 +137,49 @@ def last_math(view: str) -> Answer | None:
     return None
 
 
+def _without_stops(piece: re.Match[str]) -> str:
+    """As long as a piece: sentences do not end within mathematics, but do behind a display that ends with a period."""
+    display = (
+        piece["d"] is None
+        and piece["c"] is None
+        and piece.string[slice(*_inside(piece))].removesuffix(f"\\end{{{piece['name']}}}").rstrip().endswith(".")
+    )
+    return "m" * (len(piece.group()) - 1) + ("\n" if display else "m")
+
+
+def _before_condition(view: str, start: int, end: int, pieces: Sequence[re.Match[str]]) -> re.Match[str] | None:
+    """The piece that a sentence tells where the others are a condition: "is $10$, attained at $x = 3$"."""
+    for piece in pieces[:-1]:
+        if told_by(view, start, piece.start()) and _UNDER.match(view, piece.end(), end):
+            return None if MOVES_ON.search(view, piece.end(), end) else piece
+    return None
+
+
 def _letter(view: str, piece: re.Match[str]) -> bool:
     """Whether a piece only names something."""
-    return re.fullmatch(r"\s*[A-Za-z]\s*", view[slice(*_inside(piece))]) is not None
+    return re.fullmatch(r"\s*[A-Za-z]\s*[.,;:]?\s*", view[slice(*_inside(piece))]) is not None
 
 
 def _joined(view: str, one: re.Match[str], other: re.Match[str]) -> bool:
-    """Whether two pieces belong to one list."""
-    return re.fullmatch(r"[\s,;*]*(?:and|or)?[\s*]*", view[one.end() : other.start()]) is not None
+    """Whether two pieces belong to one list: both are values, values of one name, coordinates, or bounds."""
+    between = view[one.end() : other.start()]
+    first, second = (view[slice(*_inside(piece))].strip() for piece in (one, other))
+    if not re.fullmatch(r"[\s,;*]*(?:and|or)?[\s*]*", between) or not (
+        between.strip(" \n*") or first.endswith((",", ";"))
+    ):
+        return False
+    signs = [re.search(r"=|<|>|\\(?:le|ge|in)(?![a-z])|\\[lg]eq", text) for text in (first, second)]
+    if signs[1] is None:
+        return True
+    kinds = [
+        "<" if sign and "=" not in sign.group() and "in" not in sign.group() else sign and sign.group()
+        for sign in signs
+    ]
+    if kinds[0] != kinds[1] or _CONDITIONED.search(view[: one.start()][-12:]):
+        return False
+    names = [text.partition("=")[0].strip() for text in (first, second)]
+    single = all(_COORDINATE.fullmatch(name) for name in names) and first.count("=") == second.count("=") == 1
+    return kinds[0] != "=" or names[0] == names[1] or single
 
 
 def _list(view: str, pieces: Sequence[re.Match[str]], found_by: str) -> Answer | None:
@@ -118,7 +191,7 @@ def _list(view: str, pieces: Sequence[re.Match[str]], found_by: str) -> Answer |
 
 def _inside(found: re.Match[str]) -> tuple[int, int]:
     """What stands between the delimiters."""
-    return next(found.span(name) for name in "abcd" if found[name] is not None)
+    return next(found.span(name) for name in "abcde" if found[name] is not None)
 
 
 def _filled(found: re.Match[str]) -> bool:
@@ -130,6 +203,13 @@ def _filled(found: re.Match[str]) -> bool:
     return not (_UNIT.fullmatch(inside) and re.search(r"\d\s?$", before))
 
 
+_UNDER = re.compile(
+    rf"{CONDITION.pattern}|(?:\s[a-z]+){{1,4}}:\s|(?:\s(?:[a-z]+|\$[^$\n]{{1,20}}\$)){{0,4}},?\s"
+    r"(?:(?:when|where|if|attained|achieved|reached|namely|between)\b|for\s(?=[$\\(])"
+    r"|(?:in|on|over)\s(?:the\sinterval\s)?(?=\$\s?[\[(]|\\\(\s?[\[(]))"
+)
+_CONDITIONED = re.compile(r"\b(?:since|because|as|if|when|for|at|given|with|where)\s$", re.I)
+_COORDINATE = re.compile(r"[A-Za-z]|\\(?:rho|theta|phi)")
 _POWER = re.compile(r"(?:\{\})?\^\s*(?:\{\s*(?:[-\d]+|\\circ)\s*\}|\d|\\circ)")
 _MEASURED = re.compile(rf"[\s*_]*{NUMERAL.pattern}\s?(?:[A-Za-z]{{1,15}}\s?)?(?=\$|\\\()")
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=\u00d7\u00f7\u2212<>]|\\(?!\)))|,?\s(?:and|or)\s[$\\(]{0,3}\d")

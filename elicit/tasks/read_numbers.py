@@ -7,7 +7,19 @@ from collections.abc import Sequence
 
 from elicit.tasks.notes import note_around, note_end
 from elicit.tasks.numerals import MINUS, MONEY, NUMERAL, PARTED, SHORTENED, WORDED, number_value, worded_value
-from elicit.tasks.statements import STOP, Answer, Span, last_match, sentence_end, sentences, trimmed
+from elicit.tasks.statements import (
+    STOP,
+    Answer,
+    Span,
+    blanked,
+    concluding,
+    last_match,
+    refuses,
+    sentence_end,
+    sentences,
+    trimmed,
+    unlabelled,
+)
 from elicit.tasks.units import measure
 
 # What may stand before a number that is stated: marks, "about", a name and a sign of equality.
@@ -22,24 +34,54 @@ _BEFORE = re.compile(
 _EQUATION = re.compile(
     rf"(?:[\s$]|\\[(\[])*[a-z](?:_\{{?\w\}}?)?\s?(?:\^|\*\*|[\u00b2\u00b3]|[{MINUS}+*/]\s?\d)[^=A-Za-z\n]*="
 )
+# What a region begins with that states a value at once; the same with nothing but a unit.
+_BEGUN = re.compile(rf"(?:{_BEFORE.pattern})(?:{NUMERAL.pattern}|{WORDED.pattern})", re.I)
+_BARE = re.compile(rf"{_BEGUN.pattern}(?:\s[A-Za-z]+){{0,2}}[*_$)\]%]*\s*(?:[.,;!(\n]|$)", re.I)
 # A sign that a blank follows counts where a number must stand.
 _SIGN = re.compile(rf"[{MINUS}]\s?(?:{MONEY})?")
 _SIGNED = re.compile(rf"\s*(?P<value>[{MINUS}]\s(?:{NUMERAL.pattern}))[\s.]*")
 # What makes a number a piece of something larger.
 _GOES_ON = re.compile(
-    r"\s*(?:[-+*/^=!\u00d7\u00f7\u2212]|\\(?:times|cdot|div|sqrt|pi|pm|frac|approx)|[({\[]\s*\d|\\\(|(?:x|mod)\s\d)"
+    r"\s*(?:[-+*^=!\u00d7\u00f7\u2212]|/(?!\s?(?:[A-Za-z]{2}|h\b|\\(?:text|mathrm)))"  # 60 miles/hour
+    r"|\\(?:times|cdot|div|sqrt|pi|pm|frac|approx)|[({\[]\s*\d|\\\(|(?:x|mod)\s\d)"
     r"|[a-fi-kn-rt-z](?![\w'])"
 )
 _BOLD_ENDS = re.compile(r"\*{1,3}(?=[.,;:!?)\]]|\s+(?![\s\d])|\s*$)")
 _BOLD_LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or)\s)\s*[*$\\-]{1,4}\d")
-_LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or)\s)\s*(?=[$\\-]?\d)")
+_LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or|to)\s)\s*(?=[$\\-]?\d)")
 _CLAUSE_ENDS = re.compile(rf"{STOP}(?=\s|$)|\n|,\s|;\s|\s(?:because|since|as|so|which|where|and|for|after|if|when)\s")
 _SUM = re.compile(r"[\d\s.,!+*/×÷·$()%{}^\\\[\]\w\u2212-]*=")
 _TERM = re.compile(r"!?(?:\s[A-Za-z]+){0,2}\s*(?:[-+*/^×÷\u2212]|\\(?:times|cdot|div))")
 _OPERATORS = tuple("+*/×÷\u2212-")
-# What tells a number in a sentence that has several: "there are 50 numbers below 100".
+# What tells a number in a sentence that has several: "there are 50 numbers below 100"; not where it is a step to what
+# follows, "there are 7 days in a week, so he eats 14". What is told under a condition is not that: "is 10, at x = 3".
 _TOLD = re.compile(
-    r"^(?!.*\b(?:if|when|since|because|as|where)\b).*\b(?:is|are|was|were|equals)\s(?:only\s|about\s)?\\?\$?$"
+    r"(?!.*\b(?:if|when|since|because|as|where)\b).*\b(?:is|are|was|were|equals|total of)\s"
+    r"(?:(?:only|about|exactly)\s)?[*_]{0,3}\\?\$?",
+    re.I | re.S,
+)
+MOVES_ON = re.compile(
+    r"\b(?:so|thus|hence|therefore|then|but|making|giving|meaning|leaving|which(?!\s(?:occurs|happens|is\s(?:attained|achieved|reached)))|total\w*|altogether)\b"
+    r"|\band\s(?:he|she|it|they|there|we|you|the|each|so|then|[A-Z])|;"
+)
+CONDITION = re.compile(
+    r"[*_$)\s]{0,4},?\s(?:[a-z]+\s){0,2}?"
+    r"(?:(?:when|where|if|attained|achieved|reached|occurs|happens|namely)\b|at\s[$\\(]*\s?[a-zA-Z]\s?=)"
+)
+_CALLED = re.compile(
+    r"(?:\s[a-z]+){0,2}[*_]{0,3}\s(?:is|are|as)\s(?:the|our|my)\s(?:(?:final|correct|right)\s)?answer\b"
+)
+_BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower) than \\?\$?$")
+# What is given before and not concluded: "25% of the 80 cookies", "for all 7 tasks".
+GIVEN = re.compile(r"\b(?:out of|the|these|those|his|her|their|its|all) \\?\$?$")
+# A variable, or thousands: 3x, 40k.
+_TIED = re.compile(r"[a-fi-kn-rt-zK](?![\w'\u2019])")
+_CONCLUDES = re.compile(r"\b(?:so|thus|therefore|hence|finally|in total|altogether)\b", re.I)
+# What concludes a number in words: "so he has five left".
+_SO = re.compile(
+    r"[\s*_]*(?:so|thus|therefore|hence|altogether|in total)\b[^.!?\n]*?"
+    r"\b(?:is|are|was|were|equals|has|have|gets?|makes?|earns?|needs?)\s(?=[a-z])",
+    re.I,
 )
 # What is compared is not concluded: "4 is below 8".
 _COMPARED = re.compile(
@@ -49,6 +91,35 @@ _RESULT = re.compile(rf"[=\u2248]\s*(?:(?!{SHORTENED})\\?\$|\\approx)?\s*(?P<val
 
 
 def number(view: str, span: Span) -> Answer | None:
+    """The number that a region states; of a computation that goes on from sentence to sentence its last result."""
+    found = _number(view, span)
+    if found is None or span.found_by in ("box", "answer tag"):
+        return found
+    computed = view[span.start : found.start].rstrip(" $\\").endswith("=")
+    if goes_on(view, span, found.end, computed=computed):
+        last = last_number(blanked(view, 0, span.start))  # "Answer: 16 - 7 = 9 eggs. 9 * 2 = 18."
+        return last._replace(found_by=span.found_by) if last else found
+    return found
+
+
+def goes_on(view: str, span: Span, after: int, *, computed: bool) -> bool:
+    """Whether a region behind "the answer is" states nothing at once, but begins a computation that goes on to the end.
+
+    Args:
+        view: the response.
+        span: the region.
+        after: the character where what it would state ends.
+        computed: whether that is the result of an equation.
+    """
+    heading = view[: span.start].rstrip(" *_\n")[-1:] in (":", "\uff1a")
+    stated = (_BARE if heading else _BEGUN).match(view, span.start, span.end)
+    if span.found_by != "answer is" or (stated and not computed):
+        return False
+    rest = view[after:]
+    return _CONCLUDES.search(rest) is not None or rest.count("=") >= (1 if computed else 2)
+
+
+def _number(view: str, span: Span) -> Answer | None:
     """The number that a region states: the first, the value of an equation, or what its first sentence concludes.
 
     Where the region goes on as mathematics (2√3) or as a list, or is an equation that is not solved (x^2 = 1), all of
@@ -112,11 +183,21 @@ def last_number(view: str) -> Answer | None:
     """The number that the last sentence with one concludes; in words where they are the whole response."""
     if whole := _SIGNED.fullmatch(view):
         return Answer(whole["value"], *whole.span("value"), "last value")
-    found = (concluded(view, start, end, "last value") for start, end in reversed(sentences(view)))
+    view = unlabelled(view)
+    for start, end in concluding(view, sentences(view)):
+        if refuses(view, start, end):
+            return None
+        if answer := concluded(view, start, end, "last value") or _so_in_words(view, start, end):
+            return answer
     words = len(view) - len(view.lstrip())
-    return next((answer for answer in found if answer), None) or (
-        _in_words(view, words, len(view), "last value") if WORDED.fullmatch(view.strip(" \n.")) else None
-    )
+    return _in_words(view, words, len(view), "last value") if WORDED.fullmatch(view.strip(" \n.")) else None
+
+
+def _so_in_words(view: str, start: int, end: int) -> Answer | None:
+    """What a sentence concludes that has its number in words: "So he has five left"."""
+    verb = _SO.match(view, start, end)
+    found = _in_words(view, verb.end(), end, "last value") if verb else None
+    return None if found is None or worded_value(found.text) == 1 else found  # "this is one way"
 
 
 def _match_end(pattern: re.Pattern[str], view: str, start: int, end: int) -> int:
@@ -164,40 +245,71 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
 
     A list of alternatives ("4 or 5") is the answer as a whole. Of 7 = 3 + 4 it is 7.
     """
-    found = list(NUMERAL.finditer(view, start, end))
-    if not found:
+    every = list(NUMERAL.finditer(view, start, end))
+    found = [m for m in every if not _TIED.match(view, m.end())]
+    if not found or (found != every and not _alone(view, *found[-1].span())):
+        return None  # none, or 2x + 5
+    if len(found) == 1 and _BOUND.search(view[max(start, found[0].start() - 20) : found[0].start()]):
         return None
+    if called := next((m for m in reversed(found) if _CALLED.match(view, m.end(), end)), None):
+        return Answer(called.group(), *called.span(), found_by)
     last = found[-1]
-    if re.match(r"[ \t]*[-+*/×÷=(\u2212]\s*$", view[last.end() :]):
+    if re.match(r"[ \t]*[-+*/×÷=(\u2212]\s*$", view[last.end() : last.end() + 10]):
         return None  # cut in the middle of a sum
+    moved = last_match(MOVES_ON, view, start, end)
+    step = moved.start() if moved else start
+    told = [m for m in found if m.end() > step and _alone(view, *m.span()) and told_by(view, start, m.start())]
+    if told and told[-1] is not last and CONDITION.match(view, told[-1].end(), end):
+        return Answer(told[-1].group(), *told[-1].span(), found_by)
     if equals := re.search(rf"=\s*(?:\\?\$|\\text\{{[^}}]*\}})?\s*(?P<sign>[{MINUS}]\s)?$", view[start : last.start()]):
         begin = start + equals.start("sign") if equals["sign"] else last.start()
         return Answer(view[begin : last.end()], begin, last.end(), found_by)
     first = _list_begins(view, found)
-    if first < len(found) - 1 and re.search(r"\bor\b", view[found[first].start() : last.start()]):
+    if (
+        first < len(found) - 1
+        and not (told and told[-1].end() <= found[first].start())
+        and (
+            re.search(r"\bor\b", view[found[first].start() : last.start()])
+            or re.search(r"\b(?:between|is|are|was|were)\s\\?\$?$", view[start : found[first].start()])
+        )
+    ):
         return trimmed(view, found[first].start(), last.end(), found_by)
     named = re.search(rf"(?<![\w.])({NUMERAL.pattern})\s*=[^=.!?\n]*$", view[start : last.start()])
     if named and not _alone(view, *last.span()) and _alone(view, *(start + n for n in named.span(1))):
         return Answer(named[1], start + named.start(1), start + named.end(1), found_by)
     noting = note_around(view, start, end, last.start())
     before = [m for m in found if noting is not None and m.end() <= noting]
-    if before and not _alone(view, *last.span()) and _alone(view, *before[-1].span()):
+    if before and _alone(view, *before[-1].span()) and (len(before) == 1 or not _alone(view, *last.span())):
         return Answer(before[-1].group(), *before[-1].span(), found_by)  # 18 dollars (9 * 2)
     result = last_match(_RESULT, view, 0, end)
     value = number_value(result["value"]) if result else None
     alone = [m for m in found if _alone(view, *m.span()) and not _COMPARED.match(view, m.end())]
+    alone = [m for m in alone if not GIVEN.search(view[max(start, m.start() - 20) : m.start()])] or alone
     chosen = [m for m in alone if value is not None and number_value(m.group()) == value]
-    chosen = chosen or [m for m in alone if _TOLD.search(view, max(start, m.start() - 60), m.start())] or [last]
+    chosen = chosen or [m for m in told if m in alone] or alone or [last]
     for m in found[-8:]:
         measured = measure(view, m.start(), end)
         if measured is not None and m.start() <= chosen[-1].start() < measured:
+            other = [n for n in alone if n.end() < m.start()]
+            if other and re.fullmatch(
+                r"[\sA-Za-z*]{0,20}, (?:or|i\.e\.,?|that is,?|which is)\s", view[other[-1].end() : m.start()]
+            ):
+                return Answer(other[-1].group(), *other[-1].span(), found_by)  # 160 minutes, or 2 hours and 40 minutes
             return _measured(view, m.start(), measured, end, Span(start, end, found_by))
     return Answer(chosen[-1].group(), *chosen[-1].span(), found_by)
 
 
+def told_by(view: str, start: int, place: int) -> bool:
+    """Whether a number is what a sentence says that something is."""
+    return _TOLD.fullmatch(view, max(start, place - 60), place) is not None
+
+
 def _alone(view: str, start: int, end: int) -> bool:
     """Whether a number is no term of a sum."""
-    before, after = view[:start].rstrip(" $\\("), view[end : end + 10].lstrip(" $\\)")
+    before, after = view[max(0, start - 10) : start].rstrip(" $\\("), view[end : end + 10].lstrip(" $\\)")
+    if before.endswith("**") and not re.search(r"\d\s?\*+$", before):  # bold type
+        before = before.rstrip("*")
+        after = re.sub(r"^\*+", "", after)
     return not re.match(r"[-+*/×÷\u2212]|times|cdot", after) and not before.endswith(_OPERATORS)
 
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from elicit.tasks.statements import Answer, Span, sentence_end, sentences
 
 _LETTER = r"(?P<letter>[A-Z])"
-_OPENED = r"(?:[\s*_`$\"'\u201c\u201d(\[{]|\\(?:text|textbf|mathrm|mathbf|boxed)\s?\{|\\[(\[$])*"
+_OPENED = r"(?:[\s*_`$\"'\u201c\u201d(\[{]|\\(?:text|textbf|mathrm|mathbf|boxed)\s?\{|\\[(\[$])*+"
 _CLOSED = r"(?:[*_`$\"'\u201c\u201d)\]}]|\\[)\]])*"
 _STATED = re.compile(rf"{_OPENED}(?:(?i:option|choice|letter)\s+)?{_OPENED}{_LETTER}{_CLOSED}(?![\w'\u2019])")
-_SMALL = re.compile(rf"{_OPENED}(?P<letter>[a-z]){_CLOSED}[.!]?\s*(?=\n|$)")
+_SMALL = re.compile(rf"{_OPENED}(?P<letter>[a-z]){_CLOSED}[.!]?\s*(?=\n|$)|\s*\((?P<inside>[a-z])\)\s")
 _PROSE = re.compile(r"[ \t]+(?!(?:because|since|as|and|or|is)\b)[a-z]")
 _AND = (
     r"(?:\s{0,3}[,/&]\s{0,3}(?:(?:and|or|nor)\b\s{0,3})?"
@@ -27,7 +27,7 @@ _SEVERAL = re.compile(
     rf"{_CLOSED}(?:\W|$)|\s*[\^=+<>]"
 )
 _CHOSEN = re.compile(
-    r"(?:\b(?i:option|choice)(?:\s|:)\s*|\b(?i:choose|pick|select|is|be|go\swith|it's|that's)\s+(?:(?i:option)\s+)?)"
+    r"(?:\b(?<!each\s)(?<!every\s)(?i:option|choice)(?:\s|:)\s*|\b(?i:choose|pick|select|is|be|go\swith|it's|that's)\s+(?:(?i:option)\s+)?)"
     rf"[*_(\[\"'$]*{_LETTER}\b(?!['\u2019\w])"
     r"|(?:\b(?i:not|neither)|n['\u2019]t)\b[^.\n]{1,80}?\bbut\s(?:rather\s)?(?i:(?:option|choice)\s)?"
     r"[*_(\[\"'$]*(?P<instead>[A-Z])(?![\w'\u2019])(?=[*_)\]\"'$]*(?:\s+is)?(?:[.,;:!]|\s*(?:\n|$)))"
@@ -35,7 +35,7 @@ _CHOSEN = re.compile(
 )
 _LINE = re.compile(
     rf"(?:^|(?<=\n))[ \t*_`$(\[\"']*{_LETTER}"
-    r"(?:[)\].:][)\]*_.:]*(?=[ \t*_]|$|\n)|[)\]*_`$\"'.]*[ \t]*(?=\n|$))"
+    r"(?:[)\].:][)\]*_.:]*(?=[ \t*_]|$|\n)|[)\]*_`$\"'.!]*[ \t]*(?=\n|$)|[ \t]+[-\u2013\u2014][ \t])"
 )
 _BRACKETED = re.compile(rf"\({_LETTER}\)")
 # Letters that something is said of together, what denies them after it, and what before it.
@@ -63,7 +63,7 @@ def option(view: str, span: Span) -> Answer | None:
     found = _STATED.match(view, span.start, span.end)
     if found is None:
         small = _SMALL.match(view, span.start, span.end)
-        return _answer(small, span.found_by) if small else None
+        return _answer(small, span.found_by, small.lastgroup or "letter") if small else None
     end = sentence_end(view, found.end(), span.end)
     rest = view[found.end() : end]
     if found.group().strip() in ("A", "I") and _PROSE.match(rest):

@@ -7,7 +7,7 @@ not end; questions that the model invents after its answer; programs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 # The marks between which models put a chain of thought that is no part of the response.
@@ -29,7 +29,8 @@ _INVENTED = re.compile(
     r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id|user|end)\|>|</s>|\n\[INST\]"
 )
 _PROGRAM = re.compile(
-    r"```[ \t]*(?!(?:text|txt|plaintext|latex|tex|math|markdown|md|output)\b)\w[\w+#-]*[ \t]*\n.*?(?:```|\Z)", re.S
+    r"```[ \t]*(?!(?:text|txt|plaintext|latex|tex|math|markdown|md|output|json|yaml)\b)\w[\w+#-]*[ \t]*\n.*?(?:```|\Z)",
+    re.S,
 )
 
 # What ends a sentence: not the sign of a blank in LaTeX, nor that of a short word, nor a factorial's: 3! = 6.
@@ -38,7 +39,7 @@ _FACTORIAL = (
 )
 STOP = rf"(?<!\\)(?<!\b[DMS][rst])(?<!\bMrs)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)[.!?](?!{_FACTORIAL})"
 
-_BOX = re.compile(r"\\(?:boxed|fbox|beginboxed)\s*(?=\{)|\\boxed\s+(?=[\w-])")
+_BOX = re.compile(r"\\(?:boxed|fbox|beginboxed)\s*(?=\{)|\\boxed(?:\s+(?=[\w-])|(?=\d))")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
 _TAG_ENDS = re.compile(r"</answer>", re.I)
 # What may stand between two boxes that are one answer.
@@ -54,16 +55,24 @@ _IS = (
 _PURPOSE = r"(?:[ \t]+(?:to|for|of|in)[ \t][^.\n:=$\\]{1,80}?)?"
 _LIKE = r"(?:[ \t]+(?:choice|option|letter|value|number))?"
 MARKER = re.compile(
-    rf"\b(?<!to )answers?{_LIKE}{_PURPOSE}[ \t*_]*(?:[:\uff1a][ \t*_]*{_IS}|{_IS}|[:\uff1a]|[ \t]-[ \t])[ \t*_]*"
+    rf"\b(?<!to )answers?{_LIKE}{_PURPOSE}(?:\"(?=\s?:))?[ \t*_]*"
+    rf"(?:[:\uff1a][ \t*_]*{_IS}|{_IS}|[:\uff1a]|[ \t]-[ \t])[ \t*_]*"
     r"|(?:\u7b54\u6848|\u7b54\u3048|\u56de\u7b54|\u89e3\u7b54)[ \t]*(?:[:\uff1a]|\u662f|\u4e3a|\u306f)+[ \t]*"
     r"|\b(?:Antwort|Respuesta|R\u00e9ponse|Resposta|Risposta|\u041e\u0442\u0432\u0435\u0442)[ \t]*[:\uff1a][ \t*]*"
+    r"|\b(?:wrong|incorrect|not right|a mistake|mistaken)[.!,;]+\s+(?:so |actually,? |instead,? )?"
+    r"(?:it|that|this|the \w+(?: \w+)?) (?:should(?: rather| actually| instead)? be|must be|is actually|is really)"
+    r"[ \t]+"
     r"|(?:^|(?<=\n))[ \t]*(?:#+[ \t]*|\*\*[ \t]*)?(?:final[ \t]+)?answer[ \t]*(?:\*\*)?[ \t]*(?=\n|\Z)",
     re.I,
 )
 _DENIED = re.compile(
     r"(?:not|neither|n['\u2019]t)\b[^.\n]*?(?:\bbut(?: rather)?|[,;] (?:it is|it's|rather|instead))\s+"
 )
-_OPENED = re.compile(r"[\s*_]*[:\uff1a]?[\s*_]*")
+# A remark on the answer: "so the answer is correct".
+_JUDGED = re.compile(
+    r"(?:helpful|correct|right|incorrect|wrong|clear)\b(?=\s*(?:[.,;:!?)]|$)|\s+(?:because|since|as|and)\b)", re.I
+)
+_OPENED = re.compile(r"[\s*_]*[:\uff1a]?[\s*_]*(?:\}[ \t]*)?")
 LOOP = 64
 # After a box: what takes it back, or says that it was a step.
 _RETRACTED = re.compile(
@@ -231,10 +240,13 @@ def marked(text: str) -> Iterator[Span]:
             end = min(end, every[number + 1].start())
         if text[start : start + 2] == "\\[" and (closed := text.find("\\]", start)) >= 0:
             end = max(end, closed + 2)
+        if found.group().rstrip(" \t:").endswith('"') and text[start : start + 1] == '"':  # {"answer": "…"}
+            closed = text.find('"', start + 1, end)
+            end = end if closed < 0 else closed
         denied = _DENIED.match(text, start, end)
         if denied:
             start = denied.end()
-        elif re.match(r"not\b|n['\u2019]t\b", text[start:end]):
+        elif re.match(r"not\b|n['\u2019]t\b", text[start:end]) or _JUDGED.match(text, start, end):
             continue
         if start < end:
             yield Span(start, end, "answer is")
@@ -278,3 +290,43 @@ def sentence_end(text: str, start: int, end: int) -> int:
     line = text.find("\n", start, end)
     one_line = line >= 0 and text[start:line].strip(" *$") and text[start : start + 2] not in ("\\[", "$$")
     return min(stop, line) if one_line else stop
+
+
+# Of a list its lines' numbers, which are no answers, and those of steps.
+_LABEL = re.compile(r"(?:^|(?<=\n))[ \t*_#>]*(?P<number>\d{1,2})[.)][*_]{0,3}[ \t]+(?=\S)")
+_STEP = re.compile(r"\bStep[ \t]+\d{1,2}\b")
+# A sentence on the answer before it, or all in brackets; and one that says that there is none.
+_REMARK = re.compile(
+    r"[\s(*_]*(?:(?:to |let['\u2019]s |we |as a )?(?:check|verif\w+)|note|notice|checking|testing|alternatively"
+    r"|let me know|(?:i )?hope|(?:we|you|i) (?:can|may) (?:check|verify)|(?:if|should) you (?:have|need))\b"
+    r"(?!.*\b(?:so|thus|hence|therefore)\b)"
+    r"|\s*\((?-i:[A-Z])[a-z]*\s(?s:.*)\)[.\s]*$",
+    re.I,
+)
+_REFUSED = re.compile(
+    r"\b(?:can\s?not|can['\u2019]t|could not|couldn['\u2019]t|unable to|(?:im|not )possible to)\s(?:\w+\s){0,2}?"
+    r"(?:answer|determine|solve|calculate|tell|help)\b(?!.*\b(?:but|so|however)\b)"
+    r"|\b(?:not enough|insufficient) information\b|\bI (?:do not|don['\u2019]t) know\b",
+    re.I,
+)
+
+
+def concluding(view: str, cuts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The sentences from the last one on; those that only remark on the answer behind the others."""
+    remarks = [cut for cut in cuts if _REMARK.match(view, *cut)]
+    return [*reversed([cut for cut in cuts if cut not in remarks]), *reversed(remarks)]
+
+
+def refuses(view: str, start: int, end: int) -> bool:
+    """Whether a sentence says that there is no answer, whatever numbers it names."""
+    return _REFUSED.search(view, start, end) is not None
+
+
+def unlabelled(view: str) -> str:
+    """The response with the numbers of its steps, and of a list's lines that count up, as blanks."""
+    labels = list(_LABEL.finditer(view))
+    numbers = [int(found["number"]) for found in labels]
+    for n, found in enumerate(labels):
+        if numbers[n] + 1 in numbers[n + 1 : n + 2] or (n and numbers[n - 1] + 1 == numbers[n]):
+            view = blanked(view, *found.span())
+    return _STEP.sub(lambda found: " " * len(found.group()), view)

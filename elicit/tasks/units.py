@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from elicit.tasks.numerals import worded_value
+
 _UNITS = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
     "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram",
@@ -31,6 +33,10 @@ _PLACES = [{name: n for n, names in enumerate(kind) for name in names.split()} f
 _GAP = r"(?:[\s~{}]|\\[ ,;]|\\text\s?\{){0,8}"
 _AMOUNT = re.compile(rf"\d[\d,]{{0,99}}(?:\.\d{{1,99}})?{_GAP}(?P<unit>[A-Za-z]{{1,11}})(?![A-Za-z])(?:\s?\}})?")
 _JOINT = re.compile(rf"{_GAP}(?:(?:,|and(?![A-Za-z])){_GAP}){{0,2}}")
+_BASED = re.compile(
+    r"\(?(?P<digits>[\dA-F]+)\)?(?:_\{?\s?\x02?(?P<name>\d+|[a-z]+)\x03?\s?\}?"
+    r"|[\s\x02(]+(?:in )?base[\s\x03-]+(?P<said>\d+|[a-z]+)[\s\x03)]*)"
+)
 _EACH = re.compile(r"\s(?:each|every|per|an?)\b")
 
 
@@ -52,9 +58,11 @@ def measure(text: str, start: int, end: int) -> int | None:
 
 def unit_of(plain: str) -> tuple[str, str]:
     """What has a unit, and the unit in one name; ("x", "") for what has none."""
-    based = re.fullmatch(r"\(?([\dA-F]+)\)?_\{?(\d+|\x02[a-z]+\x03)\}?", plain)
+    based = _BASED.fullmatch(plain)
     if based:
-        return based[1], f"base {based[2]}"
+        name = based["name"] or based["said"]
+        base = name if name.isdecimal() else worded_value(name)
+        return (based["digits"], f"base {base}") if base is not None else (plain, "")
     money = re.match(r"(-?)\s?(\\?\$|[\u20ac\u00a3\u00a5])\s?(-?)(?=[\d.])", plain)
     if money:
         return money[1] + money[3] + plain[money.end() :], money[2].lstrip("\\")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_gold_answers_are_found_however_they_are_said(form: str) -> None:
     golds = dict.fromkeys((pair["kind"], pair["gold"]) for pair in PAIRS if pair["kind"] in ("number", "math"))
     said = [(kind, gold) for kind, gold in golds if not gold.endswith("!") and ("$" not in gold or "$" not in form)]
     assert [(kind, gold) for kind, gold in said if not verdict(kind, gold, form.format(gold))] == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["\\boxed{{{{{}}}}}", "\\boxed{{\\color{{red}}{{{}}}}}", "\\boxed{{\\Large {}}}", "\\(\\text{{Answer: }} {}\\)",
+     "\\begin{{align*}}\nx &= 3 + 4 \\\\\n&= {}.\n\\end{{align*}}"],
+)  # fmt: skip
+def test_gold_answers_are_found_however_they_look(form: str) -> None:
+    """Braces around all of it, colour, size, words before it, the last line of a derivation."""
+    plain = re.compile(r"-?(?:\d+(?:\.\d+)?|\\[dt]?frac\{\d+\}\{\d+\}|(?:\d+)?\\sqrt\{\d+\}|\d+\\pi)")
+    golds = dict.fromkeys(pair["gold"] for pair in PAIRS if pair["kind"] == "math" and plain.fullmatch(pair["gold"]))
+    assert len(golds) > 50
+    assert [gold for gold in golds if not verdict("math", gold, form.format(gold))] == []
+    assert [gold for gold in golds if verdict("math", gold, form.format("3" + gold.replace("-", "")))] == []
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair["id"])
