@@ -48,7 +48,7 @@ def ours(pairs: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
 
 def others(python: str, file: Path) -> dict[str, dict[str, bool]]:
     """For each other grader its verdicts, of the pairs that it reads."""
-    done = subprocess.run([python, str(OTHERS), str(file)], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([python, "-P", str(OTHERS), str(file)], stdout=subprocess.PIPE, text=True, check=True)
     out: dict[str, dict[str, bool]] = {}
     for line in done.stdout.splitlines():
         one = json.loads(line)

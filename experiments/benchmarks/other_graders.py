@@ -2,7 +2,7 @@
 
     python -m venv .venv-graders
     .venv-graders/bin/pip install 'lm-eval[math]==0.4.13' inspect-ai==0.3.285 math-verify==0.9.0
-    .venv-graders/bin/python experiments/benchmarks/other_graders.py tests/tasks/answer_pairs.jsonl > verdicts.jsonl
+    .venv-graders/bin/python -P experiments/benchmarks/other_graders.py tests/tasks/answer_pairs.jsonl > verdicts.jsonl
 
 Each grades as its users let it: math-verify reads the whole response; lm-eval's filters and metrics are those of its
 task files (gsm8k, minerva_math, mmlu_pro, gpqa, bbh), after its stop strings; Inspect's are its scorers `match`, `math`
