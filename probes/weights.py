@@ -34,11 +34,10 @@ from torch import Tensor
 
 from probes.errors import UserError, as_expected
 from probes.files import read_json
+from probes.lora_start import BESIDE, begins_in_base
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-3
 SHARES = ("fp32", "absolute", "relative", "bf16")
-# Starts of LoRA that leave the base as it is.
-BESIDE_BASE = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 PATIENCE = 1.0  # seconds for a pattern of a file, and a name
 INDEX, ADAPTER_CONFIG = "model.safetensors.index.json", "adapter_config.json"
 
@@ -139,9 +138,9 @@ class Adapted:
         if config.get("peft_type") != "LORA" or config.get("use_dora"):
             kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
             raise UserError(f"{str(self.folder)!r} is an adapter of kind {kind}; give LoRA, or merge it and give both")
-        start = config.get("init_lora_weights", True)
-        if start not in BESIDE_BASE or config.get("kasa_config"):
-            by = f"init_lora_weights {start!r}" if start not in BESIDE_BASE else "a kasa_config"
+        if begins_in_base(config):
+            start = config.get("init_lora_weights")
+            by = f"init_lora_weights {start!r}" if start not in BESIDE else "a kasa_config"
             raise UserError(
                 f"{str(self.folder)!r} has {by}, by which PEFT takes the adapter's start out of "
                 "the base when it loads it; merge it with PEFT and give both models"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from probes.errors import UserError
+from probes.lora_start import begins_in_base
 
 LAYERS = frozenset([
     "ADALORA", "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA",
@@ -50,7 +51,6 @@ INITIALISATIONS = {
 }
 """Beginnings of `init_lora_weights` that loading cannot repeat; each with what to do."""
 
-_BESIDE = (True, False, None, "gaussian", "eva", "orthogonal", "mica")  # these leave the base's weights alone
 UNMERGED = {"LILY": "its layers are not linear in their inputs"}
 
 
@@ -106,7 +106,7 @@ def writes(config: Mapping[str, Any], tensors: Iterable[str], parameters: Iterab
         tensors: the names of its file.
         parameters: of the base.
     """
-    if config.get("init_lora_weights") not in _BESIDE or config.get("kasa_config"):
+    if begins_in_base(config):
         return True
     own = {name.replace(".base_layer", "") for name in tensors}
     return config.get("bias", "none") != "none" or any(

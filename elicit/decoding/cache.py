@@ -106,10 +106,17 @@ class SharedPrefixState:
         if ids.device.type == "cpu" and not _hooked(self.model):
             parts = similar_lengths(mask.sum(-1).tolist(), FORWARD_TOKENS)
         if len(parts) == 1:
-            logits, self.next_position = _prefill(self.model, ids, mask, self.cache, shared_prefix=self.cache)
+            logits = self.computed(ids, mask)
         else:
             logits, self.next_position = _prefill_parts(self.model, ids, mask, self.cache, parts)
         self.see(mask)
+        return logits
+
+    def computed(
+        self, ids: Int[Tensor, "questions new"], mask: Bool[Tensor, "questions pos"]
+    ) -> Float[Tensor, "questions vocab"]:
+        """Logits after each prompt, in one forward of what the cache does not hold: the last columns of `mask`."""
+        logits, self.next_position = _prefill(self.model, ids, mask, self.cache, shared_prefix=self.cache)
         return logits
 
     def see(self, mask: Bool[Tensor, "questions pos"]) -> None:
@@ -156,13 +163,14 @@ class SharedPrefixState:
 
 def _prefill(
     model: PreTrainedModel,
-    ids: Int[Tensor, "questions pos"],
+    ids: Int[Tensor, "questions new"],
     mask: Bool[Tensor, "questions pos"],
     cache: Cache,
     **extra: Any,
 ) -> tuple[Float[Tensor, "questions vocab"], Int[Tensor, " questions"]]:
-    """Logits after each prompt and the position of the token that comes next."""
-    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    """Logits after each prompt and the position of the token that comes next; `ids` are those that the cache does not
+    hold, in the last columns of `mask`."""
+    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     out = model(
         input_ids=ids,
         attention_mask=mask.long(),

@@ -6,7 +6,7 @@ kept for each row, and a prefill computes what is new alone, the last token at l
 kept, new tokens at the right of what is computed; the columns between are masked.
 
 What is decoded is what whole prompts give (tests/decoding/test_kept_texts.py). It is for models that are decoded as
-`shared-prefix` and see all of a text (`elicit.decoding.trunk.shares`); a window would count the columns between.
+`shared-prefix` and see all of a text (`elicit.decoding.trunk.can_leave`); a window would count the columns between.
 """
 
 from __future__ import annotations
@@ -39,10 +39,6 @@ class KeptTexts:
         self.texts: list[list[int]] = [[] for _ in range(rows)]
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def state(self, rows: Sequence[int], prompts: Sequence[Sequence[int]], max_new_tokens: int) -> KeptState:
-        """What decodes some rows from these prompts, one each."""
-        return KeptState(self, rows, prompts, max_new_tokens)
-
     def known(self, row: int, prompt: Sequence[int]) -> int:
         """Tokens of a prompt that need not be computed; the last one is, for its logits."""
         pairs = zip(self.texts[row], prompt[:-1], strict=False)
@@ -63,7 +59,7 @@ class KeptTexts:
 
 
 class KeptState(SharedPrefixState):
-    """`KVState` of rows whose texts are kept."""
+    """`KVState` of some rows whose texts are kept, which are decoded from these prompts, one each."""
 
     def __init__(
         self, kept: KeptTexts, rows: Sequence[int], prompts: Sequence[Sequence[int]], max_new_tokens: int
@@ -92,18 +88,9 @@ class KeptState(SharedPrefixState):
         first = torch.tensor(list(known), device=device)[:, None]
         new = left_pad([prompt[n:] for n, prompt in zip(known, self.prompts, strict=True)], device)
         seen = torch.cat([torch.arange(held, device=device) < first, new.mask], 1)
-        out = self.model(
-            input_ids=new.ids,
-            attention_mask=seen.long(),
-            position_ids=first + new.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor([new.ids.shape[1] - 1], device=device),
-            shared_prefix=self.cache,
-        )
-        self.next_position = seen.sum(-1)
+        logits = self.computed(new.ids, seen)
         self.see(seen)
-        return out.logits[:, -1], new.mask
+        return logits, new.mask
 
     def _keep(self, known: Sequence[int], new: Bool[Tensor, "questions new"]) -> None:
         """Keep what was computed, at the right of the cache."""

@@ -36,13 +36,13 @@ from elicit.decoding.cache import PADDED
 from elicit.decoding.decoders.power import Power
 from elicit.decoding.decoders.sampling import RngStream, Sampling, SamplingPolicy
 from elicit.decoding.engine import Batch
-from elicit.decoding.kept_texts import KeptTexts
+from elicit.decoding.kept_texts import KeptState, KeptTexts
 from elicit.decoding.loop import Generation, Listener, OnStep, Rows, decode
 from elicit.decoding.packed_weights import packed
 from elicit.decoding.parts import of_one_length
 from elicit.decoding.ready import check_prompts
 from elicit.decoding.trial import way_of
-from elicit.decoding.trunk import shares
+from elicit.decoding.trunk import can_leave
 from elicit.models.model import Model
 from probes.confidence import Top2
 from probes.errors import UserError
@@ -140,7 +140,7 @@ class Answers:
         ]
         self.spent = np.zeros(len(self.streams), dtype=np.int64)
         longest = max(map(len, batch.prompts)) + batch.decoder.max_new_tokens
-        whole = way_of(model.lm) == "shared-prefix" and shares(model.lm, longest)
+        whole = way_of(model.lm) == "shared-prefix" and can_leave(model.lm, longest)
         self.kept = KeptTexts(model.lm, len(self.streams)) if whole else None
 
     def wanted(self, rows: Int[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
@@ -174,7 +174,7 @@ class Answers:
         try:
             return decode(
                 self.model.lm, [self._prompt(*one) for one in zip(rows.tolist(), said, strict=True)], policy,
-                opened=None if kept is None else partial(kept.state, rows.tolist(), max_new_tokens=most),
+                opened=None if kept is None else partial(KeptState, kept, rows.tolist(), max_new_tokens=most),
                 max_new_tokens=most, stop=self.batch.stop, on_step=self.on_step, unlisted=self.model.unlisted,
                 budgets=budgets, said=said,
                 listeners=None if waiting is None else [_Deaf(waiting[q]) for q in self.rows.question[rows]],

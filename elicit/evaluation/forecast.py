@@ -188,14 +188,15 @@ def _bytes(handle: Elicited, items: Items, rows: int) -> int:
     lm, decoder = handle.model.lm, handle.decoder
     rows, limit = min(rows, len(items) * decoder.branches * SHARING), most_tokens(decoder)
     prompts, longest = max(1, rows // decoder.branches), max(len(handle.prompt_ids(item)) for item in items)
-    again = isinstance(decoder, Power | PowerRollouts)  # whose answers' keys and values are kept beside
-    texts = memory.cache_bytes(lm, rows, longest + limit) if again else 0
+    kept = 0
+    if isinstance(decoder, Power | PowerRollouts):  # what answers were decoded from is kept beside
+        kept = memory.cache_bytes(lm, rows, longest + limit)
     if isinstance(decoder, PowerRollouts):  # which are decoded part by part, after what was said
         rows = min(rows * decoder.ahead, max(WIDEST, decoder.ahead))
         prompts, longest, limit = rows // decoder.ahead, longest + limit, decoder.horizon
     elif isinstance(decoder, Power):
         prompts = rows
-    kept = texts + memory.cache_bytes(lm, prompts, longest) + memory.cache_bytes(lm, rows, limit)
+    kept += memory.cache_bytes(lm, prompts, longest) + memory.cache_bytes(lm, rows, limit)
     return kept * (2 if handle.partner else 1) + LOGITS * 4 * rows * handle.model.vocab_size
 
 

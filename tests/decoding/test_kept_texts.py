@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from elicit.decoding import Sampling, StopRule, decode
-from elicit.decoding.kept_texts import ROOM, KeptTexts
+from elicit.decoding.kept_texts import ROOM, KeptState, KeptTexts
 from elicit.decoding.trunk import shares
 from tests.support.tiny import VOCAB, tiny_model
 
@@ -41,7 +41,7 @@ def test_answers_are_those_of_whole_prompts(architecture: str, branches: int) ->
         computed.clear()
         found = decode(
             model, prompts, how.policy(streams, VOCAB), max_new_tokens=9, stop=stop,
-            opened=partial(kept.state, rows, max_new_tokens=9),
+            opened=partial(KeptState, kept, rows, max_new_tokens=9),
         )  # fmt: skip
         new = max(len(prompt) - known for prompt, known in zip(prompts, KNOWN[time], strict=True))
         assert time == 0 or computed[0] == new * len(rows)

@@ -15,7 +15,8 @@ from peft.tuners.lora.config import KasaConfig, MontecloraConfig
 from safetensors.torch import load_file, save_file
 
 from probes.errors import UserError
-from steering.adapter_kinds import _BESIDE, INITIALISATIONS, LAYERS, OPTIONS, REFUSED, UNMERGED
+from probes.lora_start import BESIDE
+from steering.adapter_kinds import INITIALISATIONS, LAYERS, OPTIONS, REFUSED, UNMERGED
 from steering.adapters import CONFIG, PICKLED, WEIGHTS, Adapter, Weights, applied, merge
 from tests.support.adapters import (
     base,
@@ -112,7 +113,7 @@ def test_the_table_has_every_initialisation_of_the_installed_peft() -> None:
     named = {str(v) for one in get_args(get_type_hints(LoraConfig)["init_lora_weights"]) for v in get_args(one)}
     unlisted = {"lora_ga"}  # which its type leaves out
     assert {v.split("_[")[0] for v in named} | unlisted == {
-        *(v for v in _BESIDE if isinstance(v, str)), "olora", "pissa", *INITIALISATIONS,
+        *(v for v in BESIDE if isinstance(v, str)), "olora", "pissa", *INITIALISATIONS,
     }  # fmt: skip
 
 

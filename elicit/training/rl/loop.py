@@ -76,7 +76,7 @@ class Buffer:
     facts: dict[str, float]
     old: Float[Tensor, "rows pos"] | None = None
     reference: Float[Tensor, "rows pos"] | None = None
-    sampler: list[list[float]] = field(default_factory=list)
+    sampler: list[list[float]] = field(default_factory=list)  # log-probabilities of the tokens that the model chose
 
     @property
     def advantage(self) -> Float[Tensor, " rows"]:
@@ -269,7 +269,7 @@ class _Run:
             for r, q, one, advantage in zip(flat, question, graded, advantages, strict=True)
         ]
         buffer = self.buffer({"records": records, "facts": facts(flat, totals)}, {})
-        buffer.sampler = [r.logprob for r in flat]
+        buffer.sampler = [[x for place, x in enumerate(r.logprob) if place not in r.written] for r in flat]
         if settings.kl:
             with self.student.reference() as lm:
                 buffer.reference = logprobs(lm, buffer.batch, settings.part, settings.temperature, settings.segment)
@@ -371,8 +371,7 @@ class _Run:
     def _apart(self, buffer: Buffer, at_one: Tensor) -> float:
         """Σ |Δ log p| to the decoding loop's, over tokens that it gave one for."""
         rows = zip(at_one.cpu(), buffer.sampler, buffer.batch.mask.cpu(), strict=True)
-        apart = [((ours[: len(theirs)] - torch.tensor(theirs)).abs(), mask) for ours, theirs, mask in rows]
-        return float(sum(row[mask[: len(row)]].sum() for row, mask in apart))
+        return float(sum((ours[mask][: len(theirs)] - torch.tensor(theirs)).abs().sum() for ours, theirs, mask in rows))
 
     def _figures(
         self, buffer: Buffer, ratio: Tensor, entropy: Tensor, sums: Tensor, norm: float, first: bool
@@ -386,8 +385,7 @@ class _Run:
             record |= {"ratio": [float(real.min()), float(real.mean()), float(real.max())]}
             record |= {"entropy": float(entropy[row][mask[row]].mean()), "clipped": float(held[row].sum()) / len(real)}
         if first:
-            given = sum(map(len, buffer.sampler)) - sum(len(record.get("written", [])) for record in buffer.records)
-            buffer.facts["sampler"] = float(sums[2]) / max(1, given)
+            buffer.facts["sampler"] = float(sums[2]) / max(1, sum(map(len, buffer.sampler)))
         return {
             "entropy": float(entropy.sum()) / tokens, "kl": float(sums[1]) / tokens, "low": float(ratio.min()),
             "high": float(ratio.max()), "clipped": float(held.sum()) / tokens, "loss": float(sums[0]), "norm": norm,
