@@ -16,7 +16,7 @@ DOCS := .venv-docs
 TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test pytest census test-avx2 test-slow test-vllm newest-vllm test-ranks test-lm-eval test-inspect test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
+.PHONY: install run test pytest census test-avx2 test-slow test-vllm newest-vllm test-ranks test-lm-eval test-inspect test-quantised test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
@@ -84,6 +84,11 @@ test-inspect: $(STAMP)
 	tests/inspect/install.sh
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-inspect/bin/python -m pytest --confcutdir=tests/inspect --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/inspect
 
+# Models that other libraries quantised, in an environment of their own: the test command has none of these libraries.
+test-quantised: $(STAMP)
+	tests/models/install_quantised.sh
+	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-quantised/bin/python -m pytest --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/models/test_quantised.py
+
 # The wheel, and the source archive that it is made from, in dist.
 wheel: $(TOOLS)/.installed
 	rm -rf dist elicit.egg-info
@@ -148,4 +153,4 @@ $(TOOLS)/.installed: Makefile
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .venv-vllm .venv-lm-eval .venv-inspect .venv-wheel .venv-newest .venv-vllm-newest $(DOCS) build dist *.egg-info
+	rm -rf $(VENV) $(TOOLS) .venv-vllm .venv-lm-eval .venv-inspect .venv-quantised .venv-wheel .venv-newest .venv-vllm-newest $(DOCS) build dist *.egg-info

@@ -8,7 +8,7 @@ hashed() {
         --no-header --no-annotate "$@"
 }
 hashed --no-deps ../constraints.txt -o project.txt
-for list in peers inspect lm_eval; do
+for list in peers inspect lm_eval quantised; do
     hashed --no-deps "$list.in" -o "$list.txt"
 done
 "../$TOOLS/bin/python" -c 'import tomllib
