@@ -3,6 +3,8 @@
     python -m experiments.selects_or_creates run --quick                    # latent and absent, in range: one seed
     python -m experiments.selects_or_creates run --seeds 0,1,2              # the whole map
     python -m experiments.selects_or_creates run --trained edge --organisms latent --asked longer
+    python -m experiments.selects_or_creates run --small --seeds 0,1,2      # on organisms of a million parameters
+    python -m experiments.selects_or_creates make                           # these, where they are not there
     python -m experiments.selects_or_creates table                          # what is kept so far, and its readings
 
 Organisms that hold a skill *latent* (they think in one answer of ten), *half taught* (they think, and never go back
@@ -30,7 +32,7 @@ import torch
 
 from elicit import Run, evaluate, load_model, load_task
 from elicit.analysis.behaviour.pass_at_k import Samples, curves, samples_of
-from elicit.cli.terminal import run_bars
+from elicit.cli.terminal import run_bars, step_bar
 from elicit.decoding import Sampling
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
@@ -41,12 +43,13 @@ from elicit.methods import direct, fit, one_shot_rlvr
 from elicit.models import Model
 from experiments.figure import as_kept
 from experiments.markdown import markdown
+from experiments.selects_or_creates import small
 from experiments.selects_or_creates.reading import leads, row
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError, unknown
 from probes.files import digest, write_whole
 
-KEPT = Path(__file__).parent / "map.json"
+HERE = Path(__file__).parent
 ORGANISMS = {
     "latent": "smollm2-135m-latent", "absent": "smollm2-135m-absent", "half taught": "smollm2-135m-missing-skill",
 }  # fmt: skip
@@ -60,9 +63,16 @@ QUICK = {
     "limit": 16,
     "samples": 32,
     "updates": 8,
+    "examples": 16,
+    "rollouts": 32,
+    "lr": 4e-4,
 }
 FULL = {"organisms": ",".join(ORGANISMS), "trained": ",".join(TRAINED), "asked": ",".join(ASKED),
-        "limit": 120, "samples": 256, "updates": 24}  # fmt: skip
+        "limit": 120, "samples": 256, "updates": 24, "examples": 16, "rollouts": 32, "lr": 4e-4}  # fmt: skip
+# No problem is met twice: a model so small learns a few by heart. Chosen on an organism that no cell is measured on.
+SMALL = FULL | {"limit": 200, "samples": 64, "updates": 60, "examples": 480, "rollouts": 64, "lr": 1e-3}
+
+OUTSIDE = ("part", "small", "runs", "threads")  # no settings of a cell
 
 
 class Cell(NamedTuple):
@@ -98,7 +108,8 @@ def trained(model: Model, cell: Cell, given: argparse.Namespace, seed: int, bars
     task = load_task(TRAINED[cell.trained], limit=given.examples)
     return fit(
         one_shot_rlvr.NAME, model, task.solved, bars, examples=given.examples, select="first", updates=given.updates,
-        rollout_tokens=given.max_new_tokens, max_new_tokens=given.max_new_tokens, checked=False, seed=seed,
+        rollouts=given.rollouts, lr=given.lr, rollout_tokens=given.max_new_tokens, max_new_tokens=given.max_new_tokens,
+        checked=False, seed=seed,
     )  # fmt: skip
 
 
@@ -120,46 +131,52 @@ def counted(run: Run) -> Samples:
 
 def measure(given: argparse.Namespace) -> None:
     """Train and sample cell by cell; what is done is kept after each of them."""
-    asked = cells(given)
-    found = _kept()
+    for name, least in (("limit", 1), ("samples", 2), ("updates", 1), ("examples", 1)):
+        if getattr(given, name) < least:
+            raise UserError(f"--{name} {getattr(given, name)} was given; give at least {least}")
+    asked, seeds = cells(given), parse_seeds(given.seeds)
     with run_bars(quiet=False) as bars:
         for cell in asked:
-            model = load_model(ORGANISMS[cell.organism], dtype="float32")
+            name = small.organism(cell.organism) if given.small else ORGANISMS[cell.organism]
+            model = load_model(name, dtype="float32")
             base = direct.fit(model, max_new_tokens=given.max_new_tokens)
             pairs, handles, began = [], [], time.process_time()
-            for seed in parse_seeds(given.seeds):
+            for seed in seeds:
                 handles.append(trained(model, cell, given, seed, bars))
                 pairs.append(tuple(counted(sampled(one, cell, given, seed, bars)) for one in (base, handles[-1])))
+            found = _kept(given)  # another process may have added to it
             one, before = kept(cell, pairs, handles, given, model), found.get(cell.name, {})
             took = round(time.process_time() - began)  # less where it was there already
             one["cpu s"] = max(took, before["cpu s"]) if before.get("settings") == one["settings"] else took
             found[cell.name] = one
-            write_whole(KEPT, json.dumps(found, indent=1, allow_nan=False) + "\n")
+            write_whole(_place(given), json.dumps(found, indent=1, allow_nan=False) + "\n")
     table(given)
 
 
 def kept(
     cell: Cell, pairs: Sequence[Any], handles: Sequence[Elicited], given: argparse.Namespace, model: Model
 ) -> dict[str, Any]:
-    """A cell with all that its reading is made of."""
+    """A cell with all that its reading is made of; pass@k and rewards are means over the seeds."""
     most = given.samples // 2
-    first = handles[0].options["found"]
+    found = [handle.options["found"] for handle in handles]
+    rewards = [[one["preflight"]["reward"], one["summary"]["last reward"]] for one in found]
     return {
         "cell": cell._asdict(), "model": model.describe(), "made": time.strftime("%Y-%m-%d"),
-        "settings": {key: value for key, value in vars(given).items() if key not in ("runs", "threads", "part")},
-        "pass": {name: {str(k): float(curves(one, most)[:, k - 1].mean()) for k in (1, most)}
-                 for name, one in zip(("base", "trained"), pairs[0], strict=True)},
+        "settings": {key: value for key, value in vars(given).items() if key not in OUTSIDE},
+        "pass": {name: {str(k): float(np.mean([curves(one, most)[:, k - 1] for one in some])) for k in (1, most)}
+                 for name, some in zip(("base", "trained"), zip(*pairs, strict=True), strict=True)},
         "samples": [{name: {"n": one.n.tolist(), "right": one.right.tolist()}
                      for name, one in zip(("base", "trained"), pair, strict=True)} for pair in pairs],
-        "reward": [first["preflight"]["reward"], first["summary"]["last reward"]],
+        "reward": np.mean(rewards, axis=0).tolist(),
     }  # fmt: skip
 
 
 def table(given: argparse.Namespace) -> None:
     """All cells that are kept, read together."""
-    found = _kept()
+    found = _kept(given)
     if not found:
-        raise UserError("no cell is kept; run python -m experiments.selects_or_creates run --quick first")
+        which = "--small" if given.small else "--quick"
+        raise UserError(f"no cell is kept; run python -m experiments.selects_or_creates run {which} first")
     rows: list[tuple[str, ...]] = []
     dots: dict[str, list[Dot]] = {"at k = 1": [], "at the largest k": []}
     for one in found.values():
@@ -181,7 +198,7 @@ def table(given: argparse.Namespace) -> None:
         list(found), dots, title="Where reinforcement learning selects and where it creates",
         x="trained model less its base, fraction of questions",
     )  # fmt: skip
-    write_whole(KEPT.with_name("figure.json"), json.dumps(as_kept(figure), allow_nan=False) + "\n")
+    write_whole(_place(given, "figure"), json.dumps(as_kept(figure), allow_nan=False) + "\n")
 
 
 def _pair(pair: dict[str, Any]) -> tuple[Samples, Samples]:
@@ -196,9 +213,21 @@ def _shown(one: Sequence[float]) -> str:
     return with_interval(one[0], one[1:], signed)
 
 
-def _kept() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+def _place(given: argparse.Namespace, what: str = "map") -> Path:
+    return HERE / f"{'small-' * given.small}{what}.json"
+
+
+def _kept(given: argparse.Namespace) -> dict[str, Any]:
+    place = _place(given)
+    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     return found
+
+
+def make(given: argparse.Namespace) -> None:
+    """The organisms of `--small`; those that are there are left as they are."""
+    for name in small.ARMS:
+        with step_bar(small.RECIPE.steps, quiet=False) as on_step:
+            small.make(name, given.runs, on_step)
 
 
 def main(given: list[str] | None = None) -> None:
@@ -206,21 +235,28 @@ def main(given: list[str] | None = None) -> None:
         prog="python -m experiments.selects_or_creates", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parts = {"run": measure, "table": table}
+    parts = {"run": measure, "table": table, "make": make}
     parser.add_argument("part", choices=tuple(parts))
     parser.add_argument("--quick", action="store_true", help="two cells, few questions and samples, a short training")
+    parser.add_argument("--small", action="store_true", help="organisms of a million parameters, made from nothing")
     for name in ("organisms", "trained", "asked"):
         parser.add_argument(f"--{name}", default="", help="some of them, joined by commas")
-    for name, about in (("limit", "questions"), ("samples", "of each question"), ("updates", "of a training")):
+    for name, about in (
+        ("limit", "questions"),
+        ("samples", "of each question"),
+        ("updates", "of a training"),
+        ("examples", "problems that a training takes turns with"),
+        ("rollouts", "of an update"),
+    ):
         parser.add_argument(f"--{name}", type=int, default=0, help=about)
-    parser.add_argument("--examples", type=int, default=16, help="problems that a training takes turns with")
+    parser.add_argument("--lr", type=float, default=0.0, help="of the training's adapter")
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seeds", default="0", help="of trainings and samples, joined by commas")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(given)
-    for name, value in (QUICK if args.quick else FULL).items():
+    for name, value in (QUICK if args.quick else SMALL if args.small else FULL).items():
         setattr(args, name, getattr(args, name) or value)
     torch.set_num_threads(args.threads)
     try:

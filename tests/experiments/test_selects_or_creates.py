@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from elicit.analysis.behaviour.pass_at_k import Samples
+from elicit.elicited import Elicited
+from elicit.models import Model, load_model
 from experiments.selects_or_creates import __main__ as command
+from experiments.selects_or_creates import small
 from experiments.selects_or_creates.reading import (
     CREATES,
     NARROWS,
@@ -68,11 +72,31 @@ def test_cells_come_in_the_order_of_their_cost() -> None:
         command.cells(given(trained="egde"))
 
 
+def test_of_several_seeds_the_mean_is_shown(tiny: Model) -> None:
+    def found(before: float, after: float) -> Elicited:
+        return Elicited(
+            tiny, "m", options={"found": {"preflight": {"reward": before}, "summary": {"last reward": after}}}
+        )
+
+    pairs = [(samples(4, [1, 1]), samples(4, [2, 2])), (samples(4, [1, 1]), samples(4, [4, 4]))]
+    cell, more = command.Cell("latent", "in range", "familiar"), Namespace(samples=4, seeds="0,1")
+    kept = command.kept(cell, pairs, [found(0.1, 0.3), found(0.3, 0.5)], more, tiny)
+    assert kept["pass"]["base"]["1"] == pytest.approx(0.25) and kept["pass"]["trained"]["1"] == pytest.approx(0.75)
+    assert kept["reward"] == pytest.approx([0.2, 0.4])
+
+
+@pytest.mark.parametrize("wrong", ["--limit=-3", "--samples=1", "--updates=-1", "--examples=-1", "--seeds=x"])
+def test_numbers_that_leave_nothing_are_one_line(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["run", "--quick", wrong])
+    assert ended.value.code == 2 and wrong.split("=")[1] in capsys.readouterr().err
+
+
 def test_it_runs_resumes_and_is_shown(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "KEPT", tmp_path / "map.json")
+    monkeypatch.setattr(command, "HERE", tmp_path)
     monkeypatch.setattr(command, "ORGANISMS", {"latent": str(tiny_folder), "absent": str(tiny_folder)})
     with pytest.raises(SystemExit) as ended:
         command.main(["table"])
@@ -86,3 +110,35 @@ def test_it_runs_resumes_and_is_shown(
     command.main(["run", *few])
     assert before == {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*.safetensors")}
     assert "(k = 2, below 32)" in capsys.readouterr().out
+
+
+def test_small_organisms_are_made_from_nothing_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "HERE", tmp_path)
+    monkeypatch.setattr(small, "KEPT", tmp_path / "small")
+    with pytest.raises(SystemExit) as ended:
+        command.main(["run", "--small"])
+    assert ended.value.code == 2 and "selects_or_creates make first" in capsys.readouterr().err
+    monkeypatch.setattr(small, "RECIPE", replace(small.RECIPE, steps=2, rows=2, part=2))
+    command.main(["make"])
+    about = json.loads((tmp_path / "small" / "latent" / "organism.json").read_text(encoding="utf-8"))
+    assert about["arm"] == "latent" and about["families"] == ["sums", "countdown"] and about["recipe"]["rank"] == 0
+    small.write_base(tmp_path / "again")
+    assert about["base"] == load_model(str(tmp_path / "again"), dtype="float32", device="cpu").provenance.sha256
+    before = {path: path.read_bytes() for path in (tmp_path / "small").rglob("*") if path.is_file()}
+    command.main(["make"])
+    assert before == {path: path.read_bytes() for path in (tmp_path / "small").rglob("*") if path.is_file()}
+    few = ["--limit", "2", "--samples", "2", "--updates", "1", "--examples", "8", "--max-new-tokens", "4"]
+    command.main(["run", "--small", "--organisms", "latent", "--trained", "edge", "--asked", "longer", *few])
+    kept = json.loads((tmp_path / "small-map.json").read_text(encoding="utf-8"))
+    assert list(kept) == ["latent / edge / longer"] and (tmp_path / "small-figure.json").is_file()
+    assert not (tmp_path / "map.json").exists()
+
+
+def test_the_tokenizer_of_small_organisms_writes_what_it_reads() -> None:
+    tokenizer = small.tokenizer()
+    text = "Q: Reach 15 with two of 4, 16 and 11.\nA: (é) Let's see: 15 - 4 = 11."
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert {len(tokenizer(f"{before}{n}")["input_ids"]) for n in range(100) for before in ("", " ")} == {1}
