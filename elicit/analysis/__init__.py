@@ -8,6 +8,7 @@ runs, which it opens through `elicit.evaluation.run.arms` where it needs their h
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +37,7 @@ from elicit.analysis.internals import (
     weight_difference,
 )
 from elicit.analysis.reasoning import commitment, corrupted_traces, faithfulness, information_gain, thought_anchors
+from elicit.evaluation.metrics.verdicts import not_stated
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
@@ -99,7 +101,7 @@ def of_samples() -> list[str]:
 
 
 def analyse(name: str, subject: Model | Sequence[Run], **options: Any) -> Analysis:
-    """Run an analysis by name, of a model or of runs.
+    """Run an analysis by name, of a model or of runs. A note is added where a run states no accuracy of an arm.
 
     Raises:
         UserError: an unknown name or option, or the other kind of subject than the analysis takes.
@@ -107,7 +109,16 @@ def analyse(name: str, subject: Model | Sequence[Run], **options: Any) -> Analys
     check_options(name, (key for key in options if key != PROGRESS))
     if takes_runs(name) == isinstance(subject, Model):
         raise UserError(f"{name} is an analysis of {'runs' if takes_runs(name) else 'a model'}; give that")
-    return get(name).analyse(subject, **options)
+    result = get(name).analyse(subject, **options)
+    lost = [] if isinstance(subject, Model) else [why for run in subject if (why := _not_stated(run))]
+    return replace(result, notes=[*result.notes, *dict.fromkeys(lost)])
+
+
+def _not_stated(run: Run) -> str:
+    """Why a run states no accuracy of some arm, which analyses count as they are; or ""."""
+    arms = run.metrics["arms"]
+    why = not_stated(arms, len(arms[run.metrics["method"]]["scores"]))
+    return f"{run.folder}: {why} Here they count as incorrect." if why else ""
 
 
 __all__ = [

@@ -95,7 +95,8 @@ def compare(
     if methods:
         done = _run_methods(given)
         loaded += done.runs
-        folder, more = done.folder, {"fit_seconds": done.fit_seconds, "left_out": done.left_out}
+        took = {str(run.folder): done.fit_seconds[run.metrics["method"]] for run in done.runs}
+        folder, more = done.folder, {"fit_seconds": took, "left_out": done.left_out}
     result = compare_runs(loaded, baseline=baseline, seed=seed, **more)
     if folder is not None:
         from elicit.report.page import render_all

@@ -155,10 +155,10 @@ def score(
     if as_json:
         show_json(scored, indent=2)
         return
-    for model in dict.fromkeys(row["model"] for row in scored):
-        rows = [row for row in scored if row["model"] == model]
+    for model, n in dict.fromkeys((row["model"], row["n"]) for row in scored):
+        rows = [row for row in scored if (row["model"], row["n"]) == (model, n)]
         shown.print()
-        shown.print(headed(Path(model).name, f", {rows[0]['n']} questions"))
+        shown.print(headed(Path(model).name, f", {n} questions"))
         show_table(score_head(rows), score_rows(rows))
 
 

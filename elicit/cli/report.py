@@ -110,10 +110,11 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _fit_seconds(folder: Path) -> list[tuple[str, float]]:
-    """What a comparison says of its fits."""
-    from elicit.methods.compare import FIT, FITS, fit_seconds
+    """What a comparison says of its fits: the folder of each one's run, and seconds."""
+    from elicit.methods.compare import FIT, FITS, RUNS, fit_seconds
 
-    return [(file.parent.name, fit_seconds(file)) for file in sorted((folder / FITS).glob(f"*/{FIT}"))]
+    files = sorted((folder / FITS).glob(f"*/{FIT}"))
+    return [(str(folder / RUNS / file.parent.name), fit_seconds(file)) for file in files]
 
 
 class _Asked(NamedTuple):

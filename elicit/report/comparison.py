@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from elicit.evaluation.budget import MATCHED
 from elicit.evaluation.description import bits_of
 from elicit.evaluation.metrics.bottom_line import BottomLine, bottom_line, several
 from elicit.evaluation.metrics.format import (
@@ -29,7 +28,7 @@ from elicit.evaluation.metrics.format import (
 from elicit.evaluation.metrics.gap import DIRECT, format_gap, recovered_by_arm
 from elicit.evaluation.metrics.run_metrics import spent_by
 from elicit.evaluation.metrics.verdicts import not_stated
-from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, shared_items
+from elicit.evaluation.run.arms import Arm, check_together, counted, distinct, folder_names, shared_items
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from probes.errors import unknown
@@ -75,20 +74,20 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
         method = arm.run.metrics["method"]
         out.append(Entry(arm.key, arm.run, arm.key, of="" if arm.key in (method, *BASELINES) else method))
     out.sort(key=lambda arm: arm.key not in BASELINES)
-    return [replace(arm, name=_label(arm, out)) for arm in out]
+    folders = folder_names(runs)
+    return [replace(arm, name=_label(arm, out, folders)) for arm in out]
 
 
 def _mark(arm: Arm) -> str:
     about = {k: v for k, v in arm.about.items() if k not in ("source", "options", "method")}
-    whose = str(arm.run.folder.resolve()) if MATCHED in arm.key else ""
-    return json.dumps([arm.key, about, whose, arm.run.reads], sort_keys=True)
+    return json.dumps([arm.key, about, arm.whose, arm.run.reads], sort_keys=True)
 
 
-def _label(arm: Entry, arms: Sequence[Entry]) -> str:
+def _label(arm: Entry, arms: Sequence[Entry], folders: Mapping[Run, str]) -> str:
     """An arm's name, told apart from others of that name."""
     same = [other for other in arms if other.key == arm.key]
     if len({other.of for other in same}) < len(same):
-        return f"{arm.key} ({arm.run.folder.name})"
+        return f"{arm.key} ({folders[arm.run]})"
     return f"{arm.of}: {arm.key}" if len(same) > 1 and arm.of else arm.key
 
 
@@ -106,7 +105,7 @@ def compare_runs(
         runs: finished ones.
         baseline: the arm that differences are taken to.
         seed: of the bootstrap.
-        fit_seconds: of each method, where they are known.
+        fit_seconds: of each method, or of each run by its folder, where they are known.
         left_out: methods that are not among them, and why.
 
     Raises:
@@ -142,10 +141,12 @@ def compare_runs(
         row["holm_p"] = p
     task, model = runs[0].metrics["task"], runs[0].metrics["model"]
     gaps = recovered_by_arm(task, {name: one for name, one in values.items() if name not in unstated}, seed=seed)
-    for row in rows:
+    took = fit_seconds or {}
+    for arm, row in zip(arms, rows, strict=True):
         row |= gaps.get(row["arm"], {})
-        if not row["of"] and row["key"] in (fit_seconds or {}):
-            row["fit_seconds"] = (fit_seconds or {})[row["key"]]
+        known = took.get(str(arm.run.folder), took.get(arm.key)) if arm.key == arm.run.metrics["method"] else None
+        if known is not None:
+            row["fit_seconds"] = known
     lines = _bottom_lines(arms, reference, shared, {row["arm"]: row.get("recovered") for row in rows}, seed)
     return {
         "bottom_line": several(lines), "bottom_lines": {name: line.sentence for name, line in lines.items()},
@@ -166,12 +167,16 @@ def _bottom_lines(
         scores = {key: one["scores"] for key, one in beside.items() if key != arm.key}
         scores |= {reference.name: reference.scores, arm.name: arm.scores}
         values = {name: np.array([one[item] for item in shared]) for name, one in scores.items()}
-        graded = {key: one for run in (arm.run, reference.run) for key, one in run.metrics["arms"].items()}
-        why_not = not_stated(graded, arm.run.metrics["items"])
+        why_not = _not_stated(arm.run, *beside, arm.key) or _not_stated(reference.run, reference.key)
         out[arm.name] = bottom_line(
             arm.name, values, start=reference.name, recovered=recovered[arm.name], seed=seed, not_stated=why_not
         )
     return out
+
+
+def _not_stated(run: Run, *keys: str) -> str:
+    """Why a run states no accuracy of some of these arms, or ""."""
+    return not_stated({key: run.metrics["arms"][key] for key in keys}, run.metrics["items"])
 
 
 def _row(arm: Entry, values: np.ndarray, shared: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from elicit.evaluation.metrics.format import weights
+from elicit.evaluation.run.arms import folder_names
 from elicit.evaluation.run.run import Run
 from elicit.methods import BASELINES
 from elicit.report.browser import browser
@@ -72,7 +73,8 @@ def render_all(
         parts.append(Section("Analyses without a result", "", [table(("analysis", "why"), rows, prose=True)]))
     parts.append(Section("Samples", "", [shown.html]))
     parts += run_parts(runs)
-    parts.append(Section("How it was made", "", [Section(_of(run), "", made_sections(run)) for run in runs]))
+    made: list[Part] = [Section(title, "", made_sections(run)) for run, title in _titles(runs).items()]
+    parts.append(Section("How it was made", "", made))
     return page(
         f"elicit: {result['task']}", note, parts, first=result["bottom_line"], style=shown.style, script=shown.script
     )
@@ -86,7 +88,10 @@ def summary_parts(result: Mapping[str, Any], analyses: Sequence[Analysis]) -> li
 
 def run_parts(runs: Sequence[Run]) -> list[Part]:
     """A section a run."""
-    return [Section(_of(run), "", [lead(run.bottom_line), noted(run_note(run)), *run_sections(run)]) for run in runs]
+    return [
+        Section(title, "", [lead(run.bottom_line), noted(run_note(run)), *run_sections(run)])
+        for run, title in _titles(runs).items()
+    ]
 
 
 def reference(arms: Sequence[Any]) -> str:
@@ -95,10 +100,10 @@ def reference(arms: Sequence[Any]) -> str:
     return "direct" if "direct" in keys else str(keys[0])
 
 
-def _of(run: Run) -> str:
-    return (
-        f"{run.metrics['method']} ({run.folder.name})" if run.folder.name != run.metrics["method"] else run.folder.name
-    )
+def _titles(runs: Sequence[Run]) -> dict[Run, str]:
+    """The heading of each run: its method, and its folder where that is called otherwise."""
+    named = ((run, run.metrics["method"], folder) for run, folder in folder_names(runs).items())
+    return {run: method if folder == method else f"{method} ({folder})" for run, method, folder in named}
 
 
 def _title(analysis: Analysis) -> str:

@@ -151,11 +151,11 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     out += unjudged_notes(metrics) + found_notes(metrics)
     calibration = metrics.get("calibration")
     if calibration and calibration["auroc"] is not None and is_stated(metrics):
-        interval = calibration["auroc_interval"]
+        interval, within = calibration["auroc_interval"], calibration["auroc_within"]
         out.append(
             f"AUROC of Δ for right: {calibration['auroc']:.2f}"
             + (f" ({interval[0]:.2f} … {interval[1]:.2f})" if interval else "")
-            + (f"; within a question {calibration['auroc_within']:.2f}" if calibration["auroc_within"] else "")
+            + (f"; within a question {within:.2f}" if within is not None else "")
             + "."
         )
     return out

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import elicit
-from elicit.cli.compare import COMPARISON
 from elicit.cli.terminal import run_bars
 from elicit.evaluation.description import base_of, describe
 from elicit.evaluation.metrics.format import with_interval
@@ -30,8 +29,10 @@ from elicit.evaluation.metrics.gap import CEILING
 from elicit.methods import fit
 from experiments.bits import calibration, vectors
 from experiments.bits.picture import picture
+from experiments.command import called, comparison_in
 from experiments.markdown import markdown
 from probes.description import Reach, bits_to_reach, total
+from probes.errors import UserError
 from probes.files import write_whole
 from probes.statistics import proportion_interval
 
@@ -65,7 +66,7 @@ def vector(given: argparse.Namespace) -> None:
 
 def mechanisms(given: argparse.Namespace) -> None:
     """Of a comparison's folder."""
-    whole = json.loads((given.runs / COMPARISON).read_text(encoding="utf-8"))
+    whole = comparison_in(given.runs)
     arms = [{key: row[key] for key in ("arm", "bits", "accuracy", "interval")} for row in whole["arms"]]
     found = {**{key: whole[key] for key in ("items", "model", "seed")}, "arms": arms}
     write_whole(HERE / "mechanisms.json", json.dumps(found, indent=1))
@@ -132,11 +133,11 @@ def ratio(latent: Reach, absent: Reach, spent: float) -> str:
     """
     if latent.most is None or latent.most <= 0:
         return "Undecided: what has the skill does not surely reach the level, or costs nothing."
-    least = spent if absent.least is None else absent.least
-    times = least / latent.most
-    bound = "at least " if absent.most is None else ""
-    verdict = "ten times or more" if times >= 10 else "undecided" if absent.most is None else "less than ten times"
-    return f"To teach it costs {bound}{times:.1f} times the bits that surely elicit it: {verdict}."
+    low = (spent if absent.least is None else absent.least) / latent.most
+    high = math.inf if absent.most is None else absent.most / latent.most
+    verdict = "ten times or more" if low >= 10 else "less than ten times" if high < 10 else "undecided"
+    told = f"at least {low:.1f}" if absent.most is None else f"{low:.1f} to {high:.1f}"
+    return f"To teach it costs {told} times the bits that surely elicit it: {verdict}."
 
 
 def _file(model: str, seed: int) -> Path:
@@ -149,7 +150,7 @@ def _kept(name: str, seed: int) -> dict[str, Any]:
 
 def _read(file: Path, part: str) -> dict[str, Any]:
     if not file.is_file():
-        raise SystemExit(f"{file.name} is not there; run `python -m experiments.bits {part}` first")
+        raise UserError(f"{file.name} is not there; run `python -m experiments.bits {part}` first")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
@@ -186,4 +187,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("bits", main)

@@ -48,13 +48,14 @@ def over_seeds(found: Mapping[int, Finding]) -> Finding:
 def _figure(found: Mapping[int, Judgement], judged: Judgement) -> go.Figure:
     """Each condition's number by seed and over seeds, from its bound on."""
 
-    def dots(some: Judgement) -> list[Dot]:
-        return [Dot(one.value - one.bound, *(end - one.bound for end in one.interval.pair)) for one in some.conditions]
+    def dots(some: Sequence[Condition]) -> list[Dot]:
+        return [Dot(one.value - one.bound, *(end - one.bound for end in one.interval.pair)) for one in some]
 
-    rows = [one.name for one in judged.conditions] or ["no condition is over all seeds"]
-    of_seed = {f"seed {seed}": dots(one) for seed, one in found.items() if len(one.conditions) == len(rows)}
+    over = judged.conditions
+    of_seed = {f"seed {seed}": dots(_ordered(one.conditions, over)) for seed, one in found.items()} if over else {}
     return dot_plot(
-        rows, {"over seeds": dots(judged) or [Dot(math.nan)], **of_seed}, title="What the verdict asks, by seed",
+        [one.name for one in over] or ["no condition is over all seeds"],
+        {"over seeds": dots(over) or [Dot(math.nan)], **of_seed}, title="What the verdict asks, by seed",
         x="distance from what it must lie above, each in its own unit",
     )  # fmt: skip
 
@@ -65,14 +66,22 @@ def judged_over_seeds(found: Mapping[int, Judgement]) -> Judgement:
     What one seed misses the claim misses. Conditions belong together by name, else by place; where seeds do not ask the
     same things, nothing can be read over them.
     """
-    every = list(found.values())
+    first, *_ = found.values()
+    every = [_ordered(judgement.conditions, first.conditions) for judgement in found.values()]
     unmet = [f"seed {seed}: {one}" for seed, judgement in found.items() for one in judgement.unmet]
-    asked = [[_shape(one) for one in judgement.conditions] for judgement in every]
+    asked = [[_shape(one) for one in conditions] for conditions in every]
     if any(shapes != asked[0] for shapes in asked):
         told = ", ".join(f"{len(shapes)} with seed {seed}" for seed, shapes in zip(found, asked, strict=True))
         return Judgement((), (*unmet, f"the seeds ask different conditions ({told})"))
-    rows = zip(*(judgement.conditions for judgement in every), strict=True)
-    return Judgement(tuple(pooled(row) for row in rows), tuple(unmet))
+    return Judgement(tuple(pooled(row) for row in zip(*every, strict=True)), tuple(unmet))
+
+
+def _ordered(some: Sequence[Condition], like: Sequence[Condition]) -> Sequence[Condition]:
+    """Conditions in the order of those of the same names, but for draws; as they are where the names differ."""
+    names, wanted = ([DRAWN.sub("", one.name) for one in conditions] for conditions in (some, like))
+    if len(set(names)) < len(names) or sorted(names) != sorted(wanted):
+        return some
+    return [some[names.index(name)] for name in wanted]
 
 
 def pooled(each: Sequence[Condition], *, seed: int = 0, resamples: int = RESAMPLES) -> Condition:

@@ -16,6 +16,7 @@ from pathlib import Path
 from elicit.cli.compare import COMPARISON
 from elicit.report import head_of, rows_of
 from elicit.report.comparison import each_line, remarks
+from experiments.command import called, comparison_in
 from experiments.comparison.picture import picture
 from experiments.markdown import markdown
 from probes.files import make_folder, write_whole
@@ -31,11 +32,11 @@ def main() -> None:
     wanted.add_argument("--picture", type=Path, help="draw what is kept as an SVG")
     given = parser.parse_args()
     if given.picture is not None:
-        kept = json.loads((HERE / COMPARISON).read_text(encoding="utf-8"))
+        kept = comparison_in(HERE)
         make_folder(given.picture.parent)
         write_whole(given.picture, picture(kept))
         return
-    found = json.loads((given.folder / COMPARISON).read_text(encoding="utf-8"))
+    found = comparison_in(given.folder)
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     model = found["model"]
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("comparison", main)

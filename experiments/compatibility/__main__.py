@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from experiments.command import called
 from experiments.compatibility.census import CHECKS, TYPES, Found, examined
 from experiments.compatibility.process import ENDED, apart
 from experiments.markdown import markdown
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("compatibility", main)

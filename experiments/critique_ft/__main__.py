@@ -35,6 +35,7 @@ from elicit.tasks import load_task
 from elicit.tasks.base import Items, Task
 from elicit.tasks.equations import equations
 from elicit.training.saved import saved_steps
+from experiments.command import called
 from experiments.critique_ft.critics import AtOnce
 from experiments.markdown import markdown
 from probes.errors import unknown
@@ -171,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("critique_ft", main)

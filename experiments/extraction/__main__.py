@@ -1,5 +1,6 @@
 """The command: see the package."""
 
+from experiments.command import called
 from experiments.extraction import main
 
-raise SystemExit(main())
+raise SystemExit(called("extraction", main))

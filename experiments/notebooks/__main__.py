@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from experiments.command import called
 from experiments.notebooks import notebooks, run, store
 from probes.errors import unknown
 
@@ -25,4 +26,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    called("notebooks", lambda: main(sys.argv[1:]))

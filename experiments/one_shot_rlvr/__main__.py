@@ -34,6 +34,7 @@ from elicit.models import Model, Prompt, load_model
 from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from elicit.training.rl.settings import Settings
+from experiments.command import called
 from experiments.markdown import markdown
 from probes.figures import page, styled, table
 from probes.files import write_whole
@@ -157,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("one_shot_rlvr", main)

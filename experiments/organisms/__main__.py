@@ -25,6 +25,7 @@ from elicit.methods import fit, get, options_of
 from elicit.models import load_model, zoo
 from elicit.tasks import load_task
 from elicit.tasks.base import Items
+from experiments.command import called
 from experiments.markdown import markdown
 from probes.files import make_folder, write_whole
 
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("organisms", main)

@@ -29,6 +29,7 @@ from elicit.methods.sae_steer.pipeline import matched_features, pick, search_dat
 from elicit.models import load_model, named_prompt, zoo
 from elicit.report.dose_response import dose_response
 from elicit.tasks import load_task
+from experiments.command import called
 from probes.figures import BLUE, MUTED, page, styled, table
 from probes.files import write_whole
 from probes.sites import Site, depth
@@ -185,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("sae_steer", main)

@@ -70,7 +70,7 @@ QUICK = {
 FULL = {"organisms": ",".join(ORGANISMS), "trained": ",".join(TRAINED), "asked": ",".join(ASKED),
         "limit": 120, "samples": 256, "updates": 24, "examples": 16, "rollouts": 32, "lr": 4e-4}  # fmt: skip
 # No problem is met twice: a model so small learns a few by heart. Chosen on an organism that no cell is measured on.
-SMALL = FULL | {"limit": 200, "samples": 64, "updates": 60, "examples": 480, "rollouts": 64, "lr": 1e-3}
+SMALL = FULL | {"limit": 120, "samples": 64, "updates": 60, "examples": 480, "rollouts": 64, "lr": 1e-3}
 
 OUTSIDE = ("part", "small", "runs", "threads")  # no settings of a cell
 

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from elicit.cli.terminal import show_table
+from experiments.command import called
 from experiments.markdown import markdown
 from experiments.simulations import FINER, coverage, directions, seeded, verdicts
 from experiments.simulations import __doc__ as about
@@ -55,4 +56,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    called("simulations", main)

@@ -27,6 +27,7 @@ from elicit.analysis.organisms.behaviour_scores import Corpus, conditional, corp
 from elicit.cli.terminal import out
 from elicit.models import load_model
 from elicit.tasks.organism.language import BEHAVIOURS
+from experiments.command import called
 from experiments.markdown import markdown
 from probes.errors import UserError
 from probes.files import write_whole
@@ -144,4 +145,4 @@ def rank_correlation(rows: Sequence[dict[str, Any]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    called("taxonomy", main)

@@ -14,10 +14,12 @@ import torch
 
 import elicit
 from elicit.analysis import ANALYSES, analyse
+from elicit.analysis.behaviour.convergence import ease_of
 from elicit.analysis.behaviour.routing import SIGNALS
 from elicit.decoding import Branching, Greedy, Sampling, Trace
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
+from elicit.evaluation.run.arms import arms_of
 from elicit.models import Model, Prompt
 from elicit.tasks.base import Items
 from probes.errors import UserError
@@ -284,6 +286,57 @@ def test_shift_names_its_axes(tiny: Model, tmp_path: Path) -> None:
         analyse("distribution-shift", [home, longer], baseline="cot-prompt")
     with pytest.raises(UserError, match="unknown run to start from 'nowhere'"):
         analyse("distribution-shift", [home, longer], home="nowhere")
+
+
+def test_questions_of_one_id_and_other_words_are_no_pair(tiny: Model, tmp_path: Path) -> None:
+    items = questions(12)
+    asked = tuple(replace(item, question=f"How much is {item.answer}?") for item in items)
+    other = Items(replace(items.task, items=asked, source={"family": "toy", "params": {"size": 2}}), asked)
+    runs = [
+        planted(tmp_path / str(n), some, {
+            "m": (handle(tiny), one(some, lambda q: q < 6)), "direct": (handle(tiny), one(some, lambda q: q < 4)),
+        })
+        for n, some in enumerate((items, other))
+    ]  # fmt: skip
+    found = analyse("distribution-shift", runs).data["shifts"][0]["gain"][1]
+    assert found.high > 0.2  # of twelve questions and twelve others; paired they would be twelve that do not differ
+    again = replace(items.task, source={"family": "toy", "params": {"size": 2}})
+    runs[1] = planted(tmp_path / "same", Items(again, tuple(items)), {
+        "m": (handle(tiny), one(items, lambda q: q < 6)), "direct": (handle(tiny), one(items, lambda q: q < 4)),
+    })  # fmt: skip
+    paired = analyse("distribution-shift", runs).data["shifts"][0]
+    assert paired["null"].interval.pair == [0.0, 0.0] and paired["gain"][1].pair != found.pair
+
+
+def test_what_spends_a_methods_tokens_is_its_own(tiny: Model, tmp_path: Path) -> None:
+    items = questions(12)
+    runs = [
+        planted(tmp_path / name, items, {
+            name: (handle(tiny), one(items, lambda q: q % 2 == 0)),
+            "direct": (handle(tiny), one(items, lambda q: False)),
+            "vote@budget": (handle(tiny, Sampling(1, 0.7), "vote"), one(items, lambda q, k=k: q < k)),
+        })
+        for name, k in (("a", 3), ("b", 6), ("c", 9))
+    ]  # fmt: skip
+    arms = arms_of(runs)
+    budgets = [arm for arm in arms if arm.key == "vote@budget"]
+    assert [arm.name for arm in budgets] == ["vote@budget", "vote@budget (b)", "vote@budget (c)"]
+    assert [sum(arm.right([item.id for item in items])) for arm in budgets] == [3, 6, 9]
+    a, b, c = (arm for arm in arms if arm.key in ("a", "b", "c"))
+    ids = [item.id for item in items]
+    ease = ease_of(arms, (a, b), next(arm for arm in arms if arm.key == "direct"), ids)
+    assert ease is not None
+    assert ease.tolist() == [(float(c.scores[item]) + float(q < 9)) / 2 for q, item in enumerate(ids)]
+
+
+def test_where_a_run_states_no_accuracy_an_analysis_says_so(tiny: Model, tmp_path: Path) -> None:
+    items = questions(12)
+    arms = {"m": (handle(tiny), one(items, lambda q: q < 6)), "direct": (handle(tiny), one(items, lambda q: q < 4))}
+    run = planted(tmp_path / "run", items, arms)
+    before = analyse("correction-harm", [run]).notes
+    run.metrics["arms"]["direct"] |= {"unjudged": {"memory": 5}, "branches_per_item": 1.0}
+    *same, said = analyse("correction-harm", [run]).notes
+    assert same == before and "5 of 12 answers of direct have no verdict" in said and "count as incorrect" in said
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.reasoning.corrupted_traces import judge, together, valid
+from elicit.analysis.reasoning.corrupted_traces import Judged, judge, together, valid
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
 from elicit.models import Model, load_model
@@ -159,6 +159,24 @@ def test_validity_that_goes_with_a_family_is_not_validity_that_goes_with_right_a
     planted_pair = replace(found, valid=right & found.readable)
     assert together(planted_pair, families)["p"] < 0.01
     assert np.isnan(together(replace(found, right=np.ones(len(items), dtype=bool)), families)["gap"])
+
+
+def test_what_is_as_extreme_is_so_beside_what_the_families_give() -> None:
+    """One family is easy and valid, one hard and invalid; within each no right answer has the valid thought."""
+    families = ["easy"] * 40 + ["hard"] * 40
+    right = np.array([True] * 30 + [False] * 10 + [True] * 10 + [False] * 30)
+    valid_ = np.array([True] * 20 + [False] * 10 + [True] * 10 + [False] * 10 + [True] * 10 + [False] * 20)
+    found = together(Judged(right, valid_, ~valid_, np.ones(80, dtype=bool)), families)
+    assert abs(found["gap"]) < 0.05 < found["null low"] and found["p"] < 0.01
+
+
+def test_a_thought_on_the_only_question_of_its_family_is_held_against_nothing() -> None:
+    items = organism(24)
+    alone = [item for item in items if family_of(item) == "sums"][:1]
+    others = [item for item in items if family_of(item) != "sums"]
+    some = Items(items.task, (*alone, *others))
+    found = judge(some, said(some, "right"), np.ones(len(some), dtype=bool))
+    assert found.valid[0] and found.elsewhere[0] and found.elsewhere[1:].mean() < 0.2
 
 
 def test_runs_end_to_end(tmp_path: Path) -> None:

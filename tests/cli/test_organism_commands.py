@@ -52,7 +52,9 @@ def test_runs_are_scored(tiny: Model, tmp_path: Path) -> None:
     row = rows["cot-decoding"]
     assert row["gain"] == row["accuracy"] - rows["direct"]["accuracy"]
     assert row["recovered"] is None  # four questions show no gap
-    assert "gap recovered" in shell("organism", "score", str(tmp_path / "run"))[1]
+    few = evaluate(against["cot-prompt"], items[:2], against={"direct": against["direct"]}, out=tmp_path / "few")
+    said = shell("organism", "score", str(run.folder), str(few.folder))[1]
+    assert "gap recovered" in said and "4 questions" in said and "2 questions" in said
     compared = compare_runs([run])
     shares = {one["arm"]: one.get("recovered") for one in compared["arms"]}
     assert shares == {arm: one["recovered"] for arm, one in rows.items()}

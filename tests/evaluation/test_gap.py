@@ -201,6 +201,12 @@ def test_without_verdicts_no_fraction_is_stated(lost: str) -> None:
     assert {arm for arm, value in on.items() if value is None} == ({lost} if lost != "direct" else set(on))
 
 
+def test_tokens_that_a_log_did_not_count_are_not_shown() -> None:
+    run = metrics("a", direct=[0.0] * 40, cot_prompt=[1.0] * 40)
+    run["arms"]["direct"]["tokens_per_item"] = None
+    assert {row[0]: row[2] for row in score_rows(score_runs([run]))}["direct"] == "–"
+
+
 def test_the_task_mixes_the_families_evenly_and_proves_its_grader() -> None:
     task = load_task("organism", limit=12)
     assert [i.metadata["family"] for i in task.test[:4]] == ["sums", "modular", "countdown", "graph"]

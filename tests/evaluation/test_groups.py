@@ -45,3 +45,11 @@ def test_a_run_tells_accuracy_by_subject_and_level_and_avg_at_k(tiny: Model, tmp
     assert average["interval"] == pytest.approx(bootstrap_mean(shares, bounds=(0.0, 1.0), seed=3).pair)
     assert any(line.startswith("avg@5 of self-consistency") for line in notes(run.metrics))
     assert "table of subject" in render(run)
+
+
+def test_an_auroc_of_0_is_told() -> None:
+    arm = {"select": "max", "dropped": {}, "fallbacks": 0, "finish": {}}
+    told = {"auroc": 0.0, "auroc_interval": None, "auroc_within": 0.0}
+    metrics = {"method": "m", "items": 4, "arms": {"m": arm}, "calibration": told}
+    assert "AUROC of Δ for right: 0.00; within a question 0.00." in notes(metrics)
+    assert "AUROC of Δ for right: 0.00." in notes({**metrics, "calibration": {**told, "auroc_within": None}})

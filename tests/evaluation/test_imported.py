@@ -126,12 +126,35 @@ def test_analyses_of_texts_and_verdicts_apply_and_others_refuse_by_name(tmp_path
         ).table
     with pytest.raises(UserError, match=r"needs the tokens of each answer .*trained\.eval"):
         analyse("where-it-acts", [run])
-    for name in ("commitment", "faithfulness", "thought-anchors", "convergence-shift", "saved-steps"):
-        with pytest.raises(UserError, match=r"needs the model, .*trained\.eval"):
+    lacking = dict.fromkeys(
+        ("commitment", "faithfulness", "thought-anchors", "convergence-shift", "saved-steps"), "the model"
+    )
+    lacking |= {"weight-difference": "the weights", "bits-to-elicit": "what was done to the model"}
+    for name, what in lacking.items():
+        with pytest.raises(UserError, match=rf"needs {what}, .*trained\.eval"):
             analyse(name, [run])
     for name in (name for name, one in ANALYSES.items() if one.takes_runs):
         with suppress(UserError):  # any other exception is a fault
             analyse(name, [run])
+
+
+def test_equations_and_another_task_can_be_asked_of_logs(tmp_path: Path) -> None:
+    runs = []
+    for task, first in (("near", 1), ("far", 9)):
+        files = {}
+        for name, wrong in (("trained", 2), ("base", 6)):
+            said = [(n, n + 3 + (n < first + wrong)) for n in range(first, first + 8)]
+            lines = [
+                {"input": f"{n} + 3?", "output": f"{n} + 3 = {sum_}. The answer is {sum_}.", "gts": str(n + 3),
+                 "score": float(sum_ == n + 3)} for n, sum_ in said
+            ]  # fmt: skip
+            files[name] = tmp_path / f"{task}-{name}.jsonl"
+            files[name].write_text("\n".join(map(json.dumps, lines)))
+        runs.append(import_logs(files, tmp_path / task, task=task))
+    validity = {row["arm"].rpartition(": ")[2]: row["valid"] for row in analyse("corrupted-traces", runs[:1]).table}
+    assert validity == {"trained": 0.75, "base": 0.25}
+    (row,) = analyse("distribution-shift", runs, baseline="base").table
+    assert row["axes"] == "task (name near → far)" and row["accuracy"] == "0.750 → 0.750"
 
 
 def of_inspect(path: Path, right: Sequence[int], logprobs: Sequence[Any], spent: int = 2) -> Path:

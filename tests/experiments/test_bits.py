@@ -27,8 +27,10 @@ def test_the_ratio_is_a_bound_where_the_skill_was_not_taught_and_undecided_where
     assert command.ratio(cheap, missed, 300.0).endswith("undecided.")
     taught = Reach(REACHED, 500.0, 300.0, 700.0)
     assert command.ratio(cheap, taught, 9000.0).endswith(
-        "3.0 times the bits that surely elicit it: less than ten times."
+        "3.0 to 7.0 times the bits that surely elicit it: less than ten times."
     )
+    late = Reach(REACHED, 5000.0, 300.0, 7000.0)  # it may cost seventy times as many
+    assert command.ratio(cheap, late, 9000.0).endswith("3.0 to 70.0 times the bits that surely elicit it: undecided.")
     assert command.ratio(Reach(UNDECIDED, 80.0, 60.0, None), missed, 9000.0).startswith("Undecided")
 
 

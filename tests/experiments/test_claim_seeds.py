@@ -33,6 +33,7 @@ from experiments.claims.rules import (
     lead,
 )
 from experiments.claims.seeds import judged_over_seeds, pooled
+from experiments.claims.seeds import over_seeds as claim_over_seeds
 from probes.statistics import Interval, over_seeds
 from steering.adapters import Adapter
 from tests.experiments.test_claims import command, shelf  # noqa: F401
@@ -67,6 +68,18 @@ def test_what_is_no_mean_over_questions_is_as_uncertain_as_its_seeds_are() -> No
     assert not pooled([*each, replace(each[0], room=False)]).room
     untold = [replace(one, p=p) for one, p in zip(each, (0.001, float("nan"), 0.04), strict=True)]
     assert pooled(untold).outcome == NO_ROOM  # as with that seed alone
+
+
+def test_conditions_belong_together_by_name_in_whatever_order() -> None:
+    a, b = (Condition(name, v, Interval(v - 0.1, v + 0.1)) for name, v in (("over a 3", 0.5), ("over b", -0.5)))
+    found = judged_over_seeds({0: Judgement((a, b)), 1: Judgement((b, replace(a, name="over a 9")))})
+    assert {one.name: round(one.value, 6) for one in found.conditions} == {"over a": 0.5, "over b": -0.5}
+
+
+def test_of_conditions_that_no_seed_shares_none_is_drawn() -> None:
+    one = Condition("a lead", 0.5, Interval(0.4, 0.6))
+    seeds = {0: Finding(Judgement((one,)), "", [], go.Figure()), 1: Finding(Judgement((one, one)), "", [], go.Figure())}
+    assert [trace.name for trace in claim_over_seeds(seeds).figure.data if trace.name] == ["over seeds"]
 
 
 def test_seeds_that_ask_the_same_are_one_claim() -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from elicit.evaluation import Run
+from elicit.evaluation.run.arms import folder_names
 from elicit.methods import BASELINES, METHODS, check_options, quick_of
 from elicit.methods import compare as together
 from elicit.methods.compare import SharedOptions, run_together
 from elicit.models import Model, load_model
 from elicit.report import compare_runs, head_of, rows_of
 from elicit.report.comparison import entries, remarks
+from elicit.report.page import render_all
 from elicit.tasks import Task, load_task
 from probes.errors import UserError
 from tests.support.shell import shell
@@ -121,6 +123,39 @@ def test_budgets_of_two_mechanisms_are_two_arms(tiny: Model, tmp_path: Path) -> 
     rows = compare_runs([a, b], baseline="b")["arms"]
     assert [row["accuracy"] for row in rows] == [1.0, 0.0, 0.0, 1.0]
     assert rows[0]["corrected"] == 1.0 and rows[0]["harmed"] == 0.0
+
+
+def test_runs_in_folders_of_one_name_keep_their_own_numbers(tiny: Model, tmp_path: Path) -> None:
+    items, runs = written_task(6), []
+    for seed in (0, 1, 2):
+        say = {
+            "m": lambda item, b, seed=seed: f"so {item.answer if int(item.id[-1]) <= seed else 99}",
+            "direct": lambda item, b: "so 99",
+        }
+        runs.append(written_run(tiny, tmp_path / f"seed{seed}" / "m", items, "m", say))
+    took = {str(run.folder): 10.0 + seed for seed, run in enumerate(runs)}
+    result = compare_runs(runs, fit_seconds=took)
+    rows = {row["arm"]: row for row in result["arms"] if row["key"] == "m"}
+    assert list(rows) == [f"m (seed{seed}/m)" for seed in (0, 1, 2)] == list(result["bottom_lines"])
+    own = [run.metrics["arms"]["m"]["accuracy"] for run in runs]
+    assert [row["accuracy"] for row in rows.values()] == own and len(set(own)) == 3
+    assert [row["fit_seconds"] for row in rows.values()] == [10.0, 11.0, 12.0]
+    assert list(folder_names(runs).values()) == ["seed0/m", "seed1/m", "seed2/m"]
+    assert folder_names([runs[0], runs[0]]) == {runs[0]: "m"} and folder_names([]) == {}
+    page = render_all(runs, result)
+    assert all(f">m (seed{seed}/m)<" in page for seed in (0, 1, 2))
+
+
+def test_what_another_run_lost_decides_nothing_of_a_method(tiny: Model, tmp_path: Path) -> None:
+    say = {"right": lambda item, b: f"so {item.answer}", "wrong": lambda item, b: "so 99"}
+    items = written_task(6)
+    other = written_run(tiny, tmp_path / "a", items, "a", {"a": say["wrong"], "direct": say["wrong"]})
+    own = written_run(tiny, tmp_path / "m", items, "m", {"m": say["right"], "direct": say["wrong"]})
+    other.metrics["arms"]["a"]["unjudged"] = {"time": 6}
+    lines = compare_runs([other, own])["bottom_lines"]
+    assert lines["a"].startswith("No accuracy is stated: 6 of 6 answers of a") and "6 of 6" not in lines["m"]
+    other.metrics["arms"]["direct"]["unjudged"] = {"time": 6}  # from which gains are measured
+    assert "6 of 6 answers of direct" in compare_runs([other, own])["bottom_lines"]["m"]
 
 
 def test_what_does_not_belong_together_is_said(tiny: Model, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from elicit.analysis.base import Analysis, shown
 from elicit.evaluation.description import DESCRIPTION, bits_of
 from elicit.evaluation.metrics.gap import CEILING
-from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
+from elicit.evaluation.run.arms import Arm, arms_of, check_ours, named, shared_items
 from elicit.evaluation.run.run import Run
 from probes.description import REACHED, bits_to_reach
 from probes.dots import Dot, whiskers
@@ -42,8 +42,9 @@ def analyse(runs: Sequence[Run], *, ceiling: str = CEILING, share: float = 0.5) 
         share: of it, which is to be reached.
 
     Raises:
-        UserError: a share out of range, no arm of the ceiling's name, runs from before bits were counted.
+        UserError: a share out of range, no arm of the ceiling's name, runs of logs or from before bits were counted.
     """
+    check_ours(runs, "what was done to the model")
     if not 0 < share <= 1:
         raise UserError(f"share = {share} was given; give a fraction above 0, at most 1")
     arms = arms_of(runs)

@@ -217,8 +217,9 @@ def ease_of(arms: Sequence[Arm], pair: Sequence[Arm], baseline: Arm, items: Sequ
 
     Arms that read a pair's samples, or spend its tokens, are the pair's own.
     """
-    own = {(id(arm.run), arm.about["source"]) for arm in (*pair, baseline)}
-    others = [arm for arm in arms if (id(arm.run), arm.about["source"]) not in own]
+    own = {(id(arm.run), arm.source) for arm in (*pair, baseline)}
+    spent = {str(arm.run.folder.resolve()) for arm in pair if arm.key == arm.run.metrics["method"]}
+    others = [arm for arm in arms if (id(arm.run), arm.source) not in own and arm.whose not in spent]
     if not others:
         return None
     solved = [[np.mean([t.correct for t in some]) for some in arm.outputs(items)] for arm in others]

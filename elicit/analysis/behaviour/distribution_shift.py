@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from elicit.analysis.base import Analysis, shown, with_left_out
-from elicit.evaluation.run.arms import known_model
+from elicit.evaluation.run.arms import folder_names, known_model
 from elicit.evaluation.run.run import Run
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError, unknown
@@ -49,7 +49,7 @@ def fall(
     """How far an arm falls from home to away.
 
     Args:
-        home, away: scores by item of the arm and of the baseline.
+        home, away: scores by question of the arm and of the baseline.
     """
     (arm, base), (there, base_there) = home, away
     paired = list(arm) if set(arm) == set(there) else []
@@ -115,7 +115,8 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
     """Falls from one run to each other, of every arm that all runs have.
 
     Args:
-        home: the folder's name of the run on what was trained on; the first run unless given.
+        home: the folder's name of the run on what was trained on, with those above it where two are named alike; the
+            first run unless given.
         baseline: the arm over which gains are measured.
         seed: of the bootstrap and of the exchanges.
 
@@ -124,10 +125,11 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
     """
     if len(runs) < 2:
         raise UserError(f"{len(runs)} run was given; give one on what was trained on and at least one away from it")
-    folders = {run.folder.name: run for run in runs}
-    if home and home not in folders:
-        raise unknown("run to start from", home, folders)
-    start = folders[home] if home else runs[0]
+    folders = folder_names(runs)
+    by_name = {name: run for run, name in folders.items()}
+    if home and home not in by_name:
+        raise unknown("run to start from", home, by_name)
+    start = by_name[home] if home else runs[0]
     _check(runs, start)
     arms = [name for name in start.metrics["arms"] if all(name in run.metrics["arms"] for run in runs)]
     if baseline not in arms:
@@ -140,7 +142,7 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
     for run in (run for run in runs if run is not start):
         along = axes(start, run)
         if not along:
-            left_out[run.folder.name] = "it differs from home in its items alone: no shift"
+            left_out[folders[run]] = "it differs from home in its items alone: no shift"
             continue
         for name in others:
             pair = [(_scores(one, name), _scores(one, baseline)) for one in (start, run)]
@@ -151,18 +153,18 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
         )
     adjusted = holm([one.null.p for *_, one in found])
     rows = [
-        _row(start, run, along, name, baseline, one, p)
+        _row(start, run, folders[run], along, name, baseline, one, p)
         for (run, along, name, one), p in zip(found, adjusted, strict=True)
     ]
     notes = [
-        f"Home: {start.folder.name}. Fall: home − away, of the accuracy and of the gain over {baseline}; intervals are "
+        f"Home: {folders[start]}. Fall: home − away, of the accuracy and of the gain over {baseline}; intervals are "
         "paired where both ask the same questions.",
         "Null of the fall of the gain: questions exchanged between home and away (where they are the same, within "
         "each question); p is Holm's. A fall of the accuracy without one of the gain is the questions' difficulty.",
         "Not shown: gains where the baseline stands at 0 or 1 have less room, and fall for that alone. What a model "
         "saw in pretraining is not known: only what was trained on here is home.",
     ]
-    names = [f"{name}, {run.folder.name}" for run, _, name, _ in found]
+    names = [f"{name}, {folders[run]}" for run, _, name, _ in found]
     figure = dot_plot(
         names,
         {
@@ -174,13 +176,13 @@ def analyse(runs: Sequence[Run], *, home: str = "", baseline: str = "direct", se
         x="home − away, fraction of the questions",
     )
     data = {
-        "home": start.folder.name,
+        "home": folders[start],
         "baseline": baseline,
         "shifts": [
-            {"run": run.folder.name, "axes": along, "arm": name, **one._asdict(), "holm p": p}
+            {"run": folders[run], "axes": along, "arm": name, **one._asdict(), "holm p": p}
             for (run, along, name, one), p in zip(found, adjusted, strict=True)
         ],
-        "accuracy": {run.folder.name: {name: run.metrics["arms"][name]["accuracy"] for name in arms} for run in runs},
+        "accuracy": {folders[run]: {name: run.metrics["arms"][name]["accuracy"] for name in arms} for run in runs},
     }
     return Analysis(NAME, with_left_out(rows, left_out), figure, notes, data)
 
@@ -200,11 +202,14 @@ def _check(runs: Sequence[Run], start: Run) -> None:
 
 
 def _scores(run: Run, arm: str) -> dict[str, float]:
-    scores: dict[str, float] = run.metrics["arms"][arm]["scores"]
-    return scores
+    """By question: an id that a file gave may stand for another one in another task. (The oldest runs keep none.)"""
+    asked = {item.id: item.question for item in run.items} if run.store.keeps_items else {}
+    return {json.dumps([item, asked.get(item)]): score for item, score in run.metrics["arms"][arm]["scores"].items()}
 
 
-def _row(start: Run, run: Run, along: list[str], name: str, baseline: str, one: Fall, p: float) -> dict[str, Any]:
+def _row(
+    start: Run, run: Run, folder: str, along: list[str], name: str, baseline: str, one: Fall, p: float
+) -> dict[str, Any]:
     def accuracy(where: Run, arm: str) -> str:
         return shown(where.metrics["arms"][arm]["accuracy"])
 
@@ -215,7 +220,7 @@ def _row(start: Run, run: Run, along: list[str], name: str, baseline: str, one: 
     else:
         reading = "the gain falls" if one.gain[0] > 0 else "the gain grows"
     return {
-        "away": run.folder.name,
+        "away": folder,
         "arm": name,
         "axes": "; ".join(along),
         "accuracy": f"{accuracy(start, name)} → {accuracy(run, name)}",

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from elicit.analysis.base import Analysis, in_turn, shown
 from elicit.elicited import Elicited
 from elicit.evaluation.evaluator import evaluate
-from elicit.evaluation.run.arms import handle_of, model_of
+from elicit.evaluation.run.arms import folder_names, handle_of, model_of
 from elicit.evaluation.run.run import Run
 from elicit.training.saved import saved_steps
 from probes.dots import Dot, whiskers
@@ -54,8 +54,9 @@ def analyse(
     data: dict[str, Any] = {"runs": {}}
     figure = go.Figure()
     notes = ["Update 0 is the same handle untrained; differences are to it, paired by item. One training, one seed."]
+    folders = folder_names(runs)
     for run in in_turn("runs", runs, progress):
-        name = run.metrics["method"] if len(runs) == 1 else run.folder.name
+        name = run.metrics["method"] if len(runs) == 1 else folders[run]
         steps = _steps(run)
         made = _evaluated(run, steps, batch_rows)
         arms = made.metrics["arms"]

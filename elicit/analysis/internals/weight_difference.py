@@ -17,7 +17,7 @@ from itertools import combinations
 from typing import Any
 
 from elicit.analysis.base import Analysis, plain
-from elicit.evaluation.run.arms import handle_of, model_of
+from elicit.evaluation.run.arms import check_ours, folder_names, handle_of, model_of
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model, load_model
 from probes.dots import Dot, dot_plot
@@ -61,19 +61,19 @@ def analyse(
         seed: of the dense nulls.
 
     Raises:
-        UserError: no run, or none that changed weights; weights that are not of one configuration.
+        UserError: no run, one of a log, or none that changed weights; weights that are not of one configuration.
     """
     if not runs:
         raise UserError("no run was given; give folders of finished runs")
+    check_ours(runs, "the weights")
     start = load_model(base, dtype=runs[0].metrics["model"]["dtype"]) if base else None
     first = None if start is None else (_weights(start), start.provenance.sha256)
     table: list[dict[str, Any]] = []
     made: list[Trained] = []
+    folders = folder_names(runs)
     for run in runs:
         name = run.metrics["method"]
-        name = (
-            f"{name} ({run.folder.name})" if any(r is not run and r.metrics["method"] == name for r in runs) else name
-        )
+        name = f"{name} ({folders[run]})" if any(r is not run and r.metrics["method"] == name for r in runs) else name
         trained = _trained(run, name, first)
         if isinstance(trained, Trained):
             made.append(trained)

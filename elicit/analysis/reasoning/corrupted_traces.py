@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from elicit.analysis.base import Analysis, shown
-from elicit.evaluation.run.arms import arms_of, check_together, questions
+from elicit.evaluation.run.arms import arms_of, check_together, folder_names, questions
 from elicit.evaluation.run.run import Run
 from elicit.tasks.answers import find_answer
 from elicit.tasks.base import Item, Items
@@ -31,7 +31,7 @@ from elicit.tasks.organism.solver import facts_of, family_of
 from elicit.tasks.organism.verifier import walk
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
-from probes.statistics import Interval, bootstrap_mean, holm, paired, proportion_interval
+from probes.statistics import Interval, against_null, bootstrap_mean, holm, paired, proportion_interval
 
 NAME = "corrupted-traces"
 SUMMARY = "are right answers reached by valid reasoning? accuracy and validity apart, beside traces of other questions"
@@ -74,14 +74,15 @@ class Judged:
 
 
 def judge(items: Items, texts: Sequence[str], right: Bool[np.ndarray, " items"]) -> Judged:
-    """Judge each thought on its own question and on the next one of its family."""
+    """Judge each thought on its own question and on the next one of its family; where that has no other, nothing speaks
+    against its being valid of anything: it is valid there if it is on its own."""
     families = [family_of(item) or "" for item in items]
     own = [valid(items, item, text) for item, text in zip(items, texts, strict=True)]
     elsewhere = []
     for n, text in enumerate(texts):
         others = [m for m in range(len(items)) if families[m] == families[n] and m != n]
         after = next((m for m in others if m > n), others[0] if others else None)
-        elsewhere.append(None if after is None else valid(items, items[after], text))
+        elsewhere.append(own[n] if after is None else valid(items, items[after], text))
     return Judged(
         right, np.array([one is True for one in own]), np.array([one is True for one in elsewhere]),
         np.array([one is not None for one in own]),
@@ -109,9 +110,8 @@ def together(found: Judged, families: Sequence[str], *, seed: int = 0) -> dict[s
             drawn[here] = ok[rng.permutation(here)]
         null.append(gap(drawn))
     value = gap(ok)
-    low, high = np.quantile(null, [0.025, 0.975])
-    p = (1 + (np.abs(null) >= abs(value)).sum()) / (1 + len(null))
-    return {"gap": value, "null low": float(low), "null high": float(high), "p": float(p)}
+    beside = against_null(value, np.array(null))
+    return {"gap": value, "null low": beside.interval.low, "null high": beside.interval.high, "p": beside.p}
 
 
 def analyse(runs: Sequence[Run], *, limit: int = 0, seed: int = 0) -> Analysis:
@@ -133,12 +133,13 @@ def analyse(runs: Sequence[Run], *, limit: int = 0, seed: int = 0) -> Analysis:
     ids = [item.id for item in items]
     found: dict[tuple[int, str], Judged] = {}
     names: dict[tuple[int, str], str] = {}
+    folders = folder_names(runs)
     for run, arm in arms:
         key = (runs.index(run), arm.key)
         found[key] = judge(items, [trace.text for trace in arm.chosen(ids)], arm.right(ids))
         names[key] = f"{run.metrics['model']['name'].rsplit('/', 1)[-1]}: {arm.key}"
         if list(names.values()).count(names[key]) > 1:
-            names[key] += f" ({run.folder.name})"
+            names[key] += f" ({folders[run]})"
     if not any(one.readable.any() for one in found.values()):
         raise UserError(
             f"no arm has a thought that can be judged ({', '.join(names.values())}); give runs of the organisms' task "

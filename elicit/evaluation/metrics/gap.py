@@ -287,7 +287,7 @@ def gap_cell(value: float | None, interval: Sequence[float] | None, gain: float,
 
 def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows of one model's table: accuracies in %, fractions of the gap, each with its interval."""
-    from elicit.evaluation.metrics.format import not_stated_cell, with_interval
+    from elicit.evaluation.metrics.format import count, not_stated_cell, with_interval
 
     twins = _twins_of(scored) or [""]
     rows: list[tuple[str, ...]] = []
@@ -300,7 +300,7 @@ def score_rows(scored: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             one["twin"]: NOT_STATED if one["on_twin"] is None else format_gap(one["on_twin"], one["on_twin_interval"])
             for one in row["twins"]
         }
-        rows.append((row["arm"], right, f"{row['tokens_per_item']:.0f}", of_gap, *(on.get(name, "") for name in twins)))
+        rows.append((row["arm"], right, count(row["tokens_per_item"]), of_gap, *(on.get(name, "") for name in twins)))
     return rows
 
 

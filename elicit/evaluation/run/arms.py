@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class Arm:
     """One arm of one run.
 
     Args:
-        name: of the arm; with the run's folder where two runs have an arm of that name.
+        name: of the arm; with the run's folder (`folder_names`) where two runs have an arm of that name.
         run: whose it is.
         key: its name within the run.
     """
@@ -65,6 +65,11 @@ class Arm:
     def source(self) -> str:
         """Whose traces it reads; arms that differ in the selection alone share theirs."""
         return str(self.about["source"])
+
+    @property
+    def whose(self) -> str:
+        """The run without which it would answer otherwise, as it may spend what that run's method spent; or ""."""
+        return str(self.run.folder.resolve()) if MATCHED in self.key else ""
 
     @property
     def traces(self) -> dict[str, list[Trace]]:
@@ -123,22 +128,33 @@ class Arm:
 def arms_of(runs: Sequence[Run], *, main_only: bool = False) -> list[Arm]:
     """The arms of all runs: of each run the method under test, then (unless `main_only`) its baselines.
 
-    A baseline that several runs have on the same items, with the same handle, stands once.
+    A baseline that several runs have on the same items, with the same handle, stands once; not so where it spends what
+    the run's method spent.
 
     Raises:
         UserError: no run, or runs of different tasks or models (which).
     """
     check_together(runs)
+    folders = folder_names(runs)
     out: list[Arm] = []
     for arm in distinct(runs, _answers, main_only=main_only):
         taken = any(other.name == arm.key for other in out)
-        out.append(replace(arm, name=f"{arm.key} ({arm.run.folder.name})") if taken else arm)
+        out.append(replace(arm, name=f"{arm.key} ({folders[arm.run]})") if taken else arm)
     return out
+
+
+def folder_names(runs: Iterable[Run]) -> dict[Run, str]:
+    """Each run's folder, by as many of its last parts as tell all of them apart: `drawn`, or `seed1/drawn`."""
+    parts = {run: run.folder.resolve().parts for run in runs}
+    apart = len(set(parts.values()))
+    longest = max(map(len, parts.values()), default=1)
+    count = next((n for n in range(1, longest) if len({some[-n:] for some in parts.values()}) == apart), longest)
+    return {run: "/".join(some[-count:]) for run, some in parts.items()}
 
 
 def _answers(arm: Arm) -> str:
     about = {k: v for k, v in arm.about.items() if k != "source"}
-    return str([arm.key, arm.run.store.config["identity"]["items"], arm.run.reads, about])
+    return str([arm.key, arm.run.store.config["identity"]["items"], arm.run.reads, about, arm.whose])
 
 
 def distinct(
