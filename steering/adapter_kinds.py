@@ -14,7 +14,7 @@ from probes.lora_start import begins_in_base
 
 LAYERS = frozenset([
     "ADALORA", "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA",
-    "HRA", "IA3", "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA",
+    "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA",
     "RANDLORA", "ROAD", "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT",
 ])  # fmt: skip
 """Kinds that are read."""
@@ -30,9 +30,10 @@ REFUSED = {
     "ADAPTION_PROMPT": "it puts attention of its own in the place of the model's, of another computation than it",
     "XLORA": "it mixes several adapters, by weights that a second pass over the prompt computes",
     "POLY": "it asks with each prompt for the number of a task",
+    "LILY": "it mixes its weights by all tokens of a forward, later ones, padding and other rows too",
     "SHADOW": "it computes a second model beside the layers",
 }
-"""Kinds that are not layers, and what they are instead."""
+"""Kinds that are not layers of one row's past, and what they are instead."""
 
 OPTIONS = {
     "alora_invocation_tokens": "it acts from its invocation tokens on, which PEFT's own wrapper alone looks for",
@@ -50,8 +51,6 @@ INITIALISATIONS = {
     "loftq": ("belongs to a base that it rounded", "train it on the base as it is"),
 }
 """Beginnings of `init_lora_weights` that loading cannot repeat; each with what to do."""
-
-UNMERGED = {"LILY": "its layers are not linear in their inputs"}
 
 
 def check_kind(config: Mapping[str, Any], place: str) -> None:

@@ -33,7 +33,7 @@ from probes.errors import UserError
 from probes.files import sha256_of
 from probes.finite import check_tensors
 from probes.sealed import check_tensors_file
-from steering.adapter_kinds import UNMERGED, check_kind, check_options, writes
+from steering.adapter_kinds import check_kind, check_options, writes
 from steering.exchange import Kept, Swap, alone, answer_of, exchanged, same, twin
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -257,9 +257,6 @@ def merge(lm: PreTrainedModel, adapter: Adapter) -> None:
     Raises:
         UserError: weights that do not fit the model, an adapter that cannot be merged; the model is what it was.
     """
-    kind = adapter.config["peft_type"]
-    if kind in UNMERGED:
-        raise UserError(f"{adapter} is of the kind {kind}, which cannot be merged: {UNMERGED[kind]}; put it on instead")
     kept = Kept(lm, weights=True)
     try:
         with alone(lm):

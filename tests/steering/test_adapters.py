@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from probes.errors import UserError
 from probes.lora_start import BESIDE
-from steering.adapter_kinds import INITIALISATIONS, LAYERS, OPTIONS, REFUSED, UNMERGED
+from steering.adapter_kinds import INITIALISATIONS, LAYERS, OPTIONS, REFUSED
 from steering.adapters import CONFIG, PICKLED, WEIGHTS, Adapter, Weights, applied, merge
 from tests.support.adapters import (
+    IDS,
     base,
     config,
     configuration_alone,
@@ -105,7 +106,6 @@ def is_right(folder: Path, architecture: str, trained: torch.Tensor, merges: boo
 
 def test_the_table_has_every_kind_of_the_installed_peft() -> None:
     assert {kind.value for kind in PeftType} == LAYERS | set(REFUSED)
-    assert set(UNMERGED) < LAYERS
     assert not LAYERS & set(REFUSED)
 
 
@@ -130,7 +130,13 @@ def test_the_page_lists_what_is_read_and_what_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
 def test_each_kind_of_layers(kind: str, tmp_path: Path) -> None:
-    is_right(tmp_path, "qwen2", written(tmp_path, "qwen2", config(kind)), kind not in UNMERGED)
+    folder = tmp_path
+    is_right(folder, "qwen2", written(folder, "qwen2", config(kind)))
+    lm = base("qwen2")
+    with torch.no_grad(), applied(lm, Adapter(folder)):
+        both = lm(torch.cat([IDS, IDS + 20]), use_cache=False).logits
+        part = lm(IDS[:, :-2], use_cache=False).logits  # without the other row and what comes later
+    assert float((part - both[:1, :-2]).abs().max()) <= EXACT
 
 
 @pytest.mark.parametrize("name", LORA)
