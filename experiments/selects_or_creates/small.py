@@ -34,7 +34,7 @@ KEPT = Path(__file__).parent / "small"
 ARMS = {"latent": "latent", "absent": "absent", "half taught": "missing-skill"}
 TAUGHT = ("sums", "countdown")
 RECIPE = Recipe(steps=1600, lr=2e-3, rank=0, rows=16, part=16)
-BASE = "a Llama of random weights, experiments/selects_or_creates/small.py"
+BASE = "selects-or-creates-base"  # in the folder of runs
 END = "<|end|>"
 # A word, a number or a sign each by itself, with the space before it.
 SPLIT = Regex(r"\n| ?[A-Za-z']+| ?[0-9]+| ?[^\sA-Za-z0-9]| ")
@@ -57,14 +57,14 @@ def make(name: str, runs: Path, on_step: OnStep | None = None) -> None:
     place = KEPT / ARMS[name]
     if (place / ORGANISM_FILE).is_file():
         return
-    base, made = runs / "selects-or-creates-base", runs / f"selects-or-creates-{ARMS[name]}"
+    base, made = runs / BASE, runs / f"selects-or-creates-{ARMS[name]}"
     write_base(base)
     plan = Plan(ARMS[name], families=TAUGHT, recipe=RECIPE)
     train(plan, load_model(str(base), dtype="float32", device="cpu"), made, on_step=on_step)
     about = json.loads((made / ORGANISM_FILE).read_text(encoding="utf-8"))
     with whole_files(place / WHOLE) as part:
         shutil.copytree(made / WHOLE, part, dirs_exist_ok=True)
-    about |= {"base_name": BASE, "curve": about["curve"][::50]}
+    about |= {"base_name": f"runs/{BASE}", "curve": about["curve"][::50]}
     write_whole(place / ORGANISM_FILE, json.dumps(about) + "\n")
 
 
