@@ -65,12 +65,32 @@ def vector(given: argparse.Namespace) -> None:
 
 
 def mechanisms(given: argparse.Namespace) -> None:
-    """Of a comparison's folder."""
+    """Of a comparison's folder; what is kept of another one on the same model, questions and seed stays beside it.
+
+    Raises:
+        UserError: an arm that both have, of accuracies whose intervals do not meet.
+    """
     whole = comparison_in(given.runs)
-    arms = [{key: row[key] for key in ("arm", "bits", "accuracy", "interval")} for row in whole["arms"]]
-    found = {**{key: whole[key] for key in ("items", "model", "seed")}, "arms": arms}
-    write_whole(HERE / "mechanisms.json", json.dumps(found, indent=1))
+    about = {key: whole[key] for key in ("items", "model", "seed")}
+    arms = {row["arm"]: {key: row[key] for key in ("arm", "bits", "accuracy", "interval")} for row in whole["arms"]}
+    place = HERE / "mechanisms.json"
+    before = _read(place, "mechanisms") if place.is_file() else {}
+    if all(before.get(key) == value for key, value in about.items()):
+        there = {row["arm"]: row for row in before["arms"]}
+        if other := [name for name in arms if name in there and _apart(arms[name], there[name])]:
+            raise UserError(
+                f"{', '.join(other)} had other accuracies in the comparison that {str(place)!r} is of; "
+                "move that file away to begin anew, or give the same comparison with more --methods"
+            )
+        arms = there | {name: row for name, row in arms.items() if name not in there}
+    found = about | {"arms": list(arms.values())}
+    write_whole(place, json.dumps(found, indent=1))
     write_whole(DRAWN, picture(found, SHARE, CEILING))
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the intervals of an arm in two comparisons do not meet; in 16 bits its texts hang on its batches."""
+    return bool(max(one["interval"][0], other["interval"][0]) > min(one["interval"][1], other["interval"][1]))
 
 
 def choices(given: argparse.Namespace) -> None:

@@ -177,6 +177,11 @@ def table(given: argparse.Namespace) -> None:
     if not found:
         which = "--small" if given.small else "--quick"
         raise UserError(f"no cell is kept; run python -m experiments.selects_or_creates run {which} first")
+    found = {
+        cell.name: found[cell.name]
+        for cell in map(Cell._make, product(ORGANISMS, TRAINED, ASKED))
+        if cell.name in found
+    }
     rows: list[tuple[str, ...]] = []
     dots: dict[str, list[Dot]] = {"at k = 1": [], "at the largest k": []}
     for one in found.values():

@@ -26,7 +26,8 @@ from elicit.methods import METHODS, options_of
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "docs" / "site"
-LEFT_OUT = ("elicit/models/shipped",)  # cards of what is shipped, which no page of the site is
+# Cards of what is shipped, which no page of the site is.
+LEFT_OUT = ("elicit/models/shipped", "experiments/selects_or_creates/small/")
 FENCE = re.compile(r"^[ ]*```(\w+)\n(.*?)^[ ]*```", re.M | re.S)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from elicit.models import Model
 from experiments.bits import __main__ as command
 from experiments.bits.calibration import held_out, recipe, solutions
 from probes.description import NOT_REACHED, REACHED, UNDECIDED, Reach
+from probes.errors import UserError
 
 
 def test_solutions_are_drawn_by_seed_and_step_alone_and_none_is_held_out(tiny: Model) -> None:
@@ -40,3 +46,30 @@ def test_what_was_told_stays_told_and_the_dearest_seed_counts() -> None:
     missed = Reach(UNDECIDED, None, None, None)
     assert command.dearest([cheap, dear]) == dear and command.dearest([missed, cheap]) == missed
     assert command.cheapest([cheap, dear]) == dear and command.cheapest([missed, cheap]) == cheap
+
+
+def test_a_second_comparison_is_put_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "HERE", tmp_path)
+    monkeypatch.setattr(command, "DRAWN", tmp_path / "drawn.svg")
+
+    def compared(seed: int = 0, **arms: float) -> list[str]:
+        rows: list[dict[str, Any]] = [
+            {
+                "arm": name.replace("_", "-"),
+                "bits": 5.0,
+                "accuracy": accuracy,
+                "interval": [accuracy - 0.1, accuracy + 0.1],
+            }
+            for name, accuracy in arms.items()
+        ]
+        about = {"items": 40, "model": {"name": "m", "sha256": "5a", "dtype": "float32"}, "seed": seed, "arms": rows}
+        (tmp_path / "comparison.json").write_text(json.dumps(about), encoding="utf-8")
+        command.main(["mechanisms", "--runs", str(tmp_path)])
+        kept = json.loads((tmp_path / "mechanisms.json").read_text(encoding="utf-8"))
+        return [row["arm"] for row in kept["arms"]]
+
+    assert compared(direct=0.1, cot_prompt=0.9) == ["direct", "cot-prompt"]
+    assert compared(thinkless=0.8, direct=0.15, cot_prompt=0.9) == ["direct", "cot-prompt", "thinkless"]
+    with pytest.raises(UserError, match="direct had other accuracies"):
+        compared(direct=0.4, cot_prompt=0.9, rlp=0.8)
+    assert compared(seed=1, direct=0.2, cot_prompt=0.9) == ["direct", "cot-prompt"]
