@@ -8,7 +8,7 @@ from typing import Any
 from experiments.svg import opened
 from probes.inert import escaped
 
-WIDTH, TOP, ROW, LEFT, RIGHT = 760, 74, 28, 230, 130
+WIDTH, TOP, ROW, LEFT, RIGHT = 790, 74, 28, 260, 130
 LIGHT = ".span{stroke:#2563a8;stroke-width:2}.arm{fill:#2563a8}"
 DARK = ".span{stroke:#7db3ec}.arm{fill:#7db3ec}"
 
