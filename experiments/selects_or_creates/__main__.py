@@ -149,8 +149,14 @@ def measure(given: argparse.Namespace) -> None:
             took = round(time.process_time() - began)  # less where it was there already
             one["cpu s"] = max(took, before["cpu s"]) if before.get("settings") == one["settings"] else took
             found[cell.name] = one
-            write_whole(_place(given), json.dumps(found, indent=1, allow_nan=False) + "\n")
+            write_whole(_place(given), lines(found))
     table(given)
+
+
+def lines(found: dict[str, Any]) -> str:
+    """What is kept as JSON, a line a cell."""
+    cells_of = (f"{json.dumps(name)}: {json.dumps(one, allow_nan=False)}" for name, one in found.items())
+    return "{\n" + ",\n".join(cells_of) + "\n}\n"
 
 
 def kept(
