@@ -12,6 +12,7 @@ makes any, on sums and countdown; modular sums and graphs are unfamiliar to all 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -41,7 +42,7 @@ SPLIT = Regex(r"\n| ?[A-Za-z']+| ?[0-9]+| ?[^\sA-Za-z0-9]| ")
 
 
 def organism(name: str) -> str:
-    """The folder of an organism, as a model is named.
+    """The folder of an organism, from where the command runs: what a map keeps as its name is no machine's path.
 
     Raises:
         UserError: it was not made.
@@ -49,7 +50,7 @@ def organism(name: str) -> str:
     folder = KEPT / ARMS[name]
     if not (folder / ORGANISM_FILE).is_file():
         raise UserError(f"{str(folder)!r} holds no organism; run python -m experiments.selects_or_creates make first")
-    return str(folder)
+    return os.path.relpath(folder)
 
 
 def make(name: str, runs: Path, on_step: OnStep | None = None) -> None:

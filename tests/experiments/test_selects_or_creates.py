@@ -133,6 +133,7 @@ def test_small_organisms_are_made_from_nothing_and_measured(
     few = ["--limit", "2", "--samples", "2", "--updates", "1", "--examples", "8", "--max-new-tokens", "4"]
     command.main(["run", "--small", "--organisms", "latent", "--trained", "edge", "--asked", "longer", *few])
     kept = json.loads((tmp_path / "small-map.json").read_text(encoding="utf-8"))
+    assert kept["latent / edge / longer"]["model"]["name"] == "small/latent"  # and no path of a machine
     assert list(kept) == ["latent / edge / longer"] and (tmp_path / "small-figure.json").is_file()
     assert not (tmp_path / "map.json").exists()
 
