@@ -18,7 +18,7 @@ def called(name: str, main: Callable[[], Result]) -> Result:
     """What a command returns; a `UserError` ends the process with one line and exit code 2.
 
     Args:
-        name: of the experiment, before the line.
+        name: of the experiment, or another word, before the line.
         main: the command.
     """
     try:

@@ -31,6 +31,7 @@ from experiments.claims.base import Claim, claim, claims, study_of
 from experiments.claims.listing import INDEX, index, whole_page
 from experiments.claims.plan import plans
 from experiments.claims.record import Record, cells, judge, kept, measured, reason_told
+from experiments.command import called
 from probes.errors import UserError
 from probes.files import write_whole
 
@@ -50,29 +51,30 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
-    try:
-        flags = [f"--{flag}" for flag in ("page", "judge", "index", "plan") if getattr(args, flag)]
-        if args.name and flags:
-            raise UserError(
-                f"claim {args.name!r} and {' '.join(flags)} were given; {flags[0]} is of all claims, leave the name out"
-            )
-        if args.name:
-            show(test(claim(args.name), args))
-        elif args.page:
-            write_whole(args.page, whole_page())
-            print(f"page: {args.page}")
-        elif args.plan:
-            show_plan(args.model or "smollm2-135m-latent")
-        elif args.judge:
-            judge_all()
-        elif args.index:
-            write_whole(INDEX, index())
-            print(f"index: {INDEX}")
-        else:
-            overview()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    called("error", lambda: chosen(args))
+
+
+def chosen(args: argparse.Namespace) -> None:
+    """What was asked for: one claim, something of all of them, or the list."""
+    flags = [f"--{flag}" for flag in ("page", "judge", "index", "plan") if getattr(args, flag)]
+    if args.name and flags:
+        raise UserError(
+            f"claim {args.name!r} and {' '.join(flags)} were given; {flags[0]} is of all claims, leave the name out"
+        )
+    if args.name:
+        show(test(claim(args.name), args))
+    elif args.page:
+        write_whole(args.page, whole_page())
+        print(f"page: {args.page}")
+    elif args.plan:
+        show_plan(args.model or "smollm2-135m-latent")
+    elif args.judge:
+        judge_all()
+    elif args.index:
+        write_whole(INDEX, index())
+        print(f"index: {INDEX}")
+    else:
+        overview()
 
 
 def test(one: Claim, args: argparse.Namespace) -> Record:

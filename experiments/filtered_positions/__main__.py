@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from elicit.training.recipe import Recipe
 from elicit.training.rl.next_token import entropies
 from experiments.claims.proxy_filter.documents import BARE, UNRELATED, WORKED, mixed
 from experiments.claims.rules import Judgement
+from experiments.command import called
 from experiments.figure import as_kept
 from experiments.filtered_positions.measures import (
     PRIMARY,
@@ -193,11 +193,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
-    try:
-        parts[args.part](args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    called("error", lambda: parts[args.part](args))
 
 
 if __name__ == "__main__":

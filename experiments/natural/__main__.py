@@ -31,6 +31,7 @@ from elicit.methods.compare import RUNS, Comparison, SharedOptions, plan_of, run
 from elicit.methods.forecast import forecast_run
 from elicit.models import Model, load_model
 from elicit.tasks.base import Items, Task
+from experiments.command import called
 from experiments.markdown import markdown
 from experiments.natural import table
 from experiments.natural.fits import Made, made_for, make
@@ -125,11 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
-    try:
-        put(given)
-    except UserError as error:
-        print(f"natural: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    called("natural", lambda: put(given))
 
 
 def put(given: argparse.Namespace) -> None:

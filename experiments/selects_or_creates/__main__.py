@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,6 +40,7 @@ from elicit.evaluation.run.arms import arms_of, shared_items
 from elicit.evaluation.seeds import parse_seeds
 from elicit.methods import direct, fit, one_shot_rlvr
 from elicit.models import Model
+from experiments.command import called
 from experiments.figure import as_kept
 from experiments.markdown import markdown
 from experiments.selects_or_creates import small
@@ -270,11 +270,7 @@ def main(given: list[str] | None = None) -> None:
     for name, value in (QUICK if args.quick else SMALL if args.small else FULL).items():
         setattr(args, name, getattr(args, name) or value)
     torch.set_num_threads(args.threads)
-    try:
-        parts[args.part](args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    called("error", lambda: parts[args.part](args))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from elicit.cli.terminal import run_bars
+from experiments.command import called
 from experiments.markdown import markdown
 from experiments.organisms.latency import table
 from experiments.organisms.latency.cells import LATENT, Cell, chosen, foretold, measured, spanned
-from probes.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,11 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)
-    try:
-        put(given)
-    except UserError as error:
-        print(f"latency: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    called("latency", lambda: put(given))
 
 
 def put(given: argparse.Namespace) -> None:
