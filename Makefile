@@ -76,7 +76,7 @@ test-ranks: $(STAMP)
 
 # lm-eval in an environment of its own, laid over this one.
 test-lm-eval: $(STAMP)
-	PYTHON=$(PYTHON) tests/lm_eval/install.sh
+	tests/lm_eval/install.sh
 	OMP_NUM_THREADS=1 PYTHONPATH=. .venv-lm-eval/bin/python -m pytest --confcutdir=tests/lm_eval --jaxtyping-packages=elicit,probes,steering,beartype.beartype tests/lm_eval
 
 # Inspect in an environment of its own, laid over this one.

@@ -5,15 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 environment=.venv-inspect
-below=${VENV:-.venv}
 stamp=$environment/.installed
-[[ $stamp -nt tests/inspect/install.sh && $stamp -nt locked/inspect.txt && $stamp -nt pyproject.toml ]] && exit 0
+[[ $stamp -nt tests/inspect/install.sh && $stamp -nt tests/laid_over.sh && $stamp -nt locked/inspect.txt && $stamp -nt pyproject.toml ]] && exit 0
 
-rm -rf "$environment"
-"$below/bin/python" -m venv --without-pip "$environment"
-purelib() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-pip() { "$below/bin/python" -m pip --python "$environment/bin/python" install --quiet --disable-pip-version-check --no-deps "$@"; }
-pip --require-hashes -r locked/inspect.txt
-purelib "$below" > "$(purelib "$environment")/zz-below.pth"
-pip --no-build-isolation -e .
+source tests/laid_over.sh
+fresh
+install --require-hashes -r locked/inspect.txt
+lay_over
+install --no-build-isolation -e .
 touch "$stamp"

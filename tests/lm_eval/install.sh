@@ -5,13 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 environment=.venv-lm-eval
-below=${VENV:-.venv}
 stamp=$environment/.installed
-[[ $stamp -nt tests/lm_eval/install.sh && $stamp -nt locked/lm_eval.txt ]] && exit 0
+[[ $stamp -nt tests/lm_eval/install.sh && $stamp -nt tests/laid_over.sh && $stamp -nt locked/lm_eval.txt ]] && exit 0
 
-rm -rf "$environment"
-"${PYTHON:-python3}" -m venv "$environment"
-purelib() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-purelib "$below" > "$(purelib "$environment")/zz-below.pth"
-"$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locked/lm_eval.txt
+source tests/laid_over.sh
+fresh
+install --require-hashes -r locked/lm_eval.txt
+lay_over
 touch "$stamp"

@@ -4,13 +4,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 environment=.venv-quantised
-below=${VENV:-.venv}
 stamp=$environment/.installed
-[[ $stamp -nt tests/models/install_quantised.sh && $stamp -nt locked/quantised.txt ]] && exit 0
+[[ $stamp -nt tests/models/install_quantised.sh && $stamp -nt tests/laid_over.sh && $stamp -nt locked/quantised.txt ]] && exit 0
 
-rm -rf "$environment"
-"$below/bin/python" -m venv --without-pip "$environment"
-purelib() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-"$below/bin/python" -m pip --python "$environment/bin/python" install --quiet --disable-pip-version-check --no-deps --require-hashes -r locked/quantised.txt
-purelib "$below" > "$(purelib "$environment")/zz-below.pth"
+source tests/laid_over.sh
+fresh
+install --require-hashes -r locked/quantised.txt
+lay_over
 touch "$stamp"

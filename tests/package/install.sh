@@ -5,10 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 environment=.venv-wheel
-below=${VENV:-.venv}
 
-rm -rf "$environment"
-"$below/bin/python" -m venv --without-pip "$environment"
-purelib() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-"$below/bin/python" -m pip --python "$environment/bin/python" install --quiet --disable-pip-version-check --no-deps --no-index dist/*.whl
-purelib "$below" > "$(purelib "$environment")/zz-below.pth"
+source tests/laid_over.sh
+fresh
+install --no-index dist/*.whl
+lay_over
