@@ -56,22 +56,12 @@ ORGANISMS = {
 TAUGHT = "organism:families=sums+countdown"
 TRAINED = {"in range": TAUGHT, "edge": f"{TAUGHT},size=7", "beyond": f"{TAUGHT},size=10"}
 ASKED = {"familiar": TAUGHT, "longer": f"{TAUGHT},size=7", "unfamiliar": "organism:families=modular+graph"}
-QUICK = {
-    "organisms": "latent,absent",
-    "trained": "in range",
-    "asked": "familiar",
-    "limit": 16,
-    "samples": 32,
-    "updates": 8,
-    "examples": 16,
-    "rollouts": 32,
-    "lr": 4e-4,
-}
 FULL = {"organisms": ",".join(ORGANISMS), "trained": ",".join(TRAINED), "asked": ",".join(ASKED),
         "limit": 120, "samples": 256, "updates": 24, "examples": 16, "rollouts": 32, "lr": 4e-4}  # fmt: skip
+QUICK = FULL | {"organisms": "latent,absent", "trained": "in range", "asked": "familiar",
+                "limit": 16, "samples": 32, "updates": 8}  # fmt: skip
 # No problem is met twice: a model so small learns a few by heart. Chosen on an organism that no cell is measured on.
-SMALL = FULL | {"limit": 120, "samples": 64, "updates": 60, "examples": 480, "rollouts": 64, "lr": 1e-3}
-
+SMALL = FULL | {"samples": 64, "updates": 60, "examples": 480, "rollouts": 64, "lr": 1e-3}
 OUTSIDE = ("part", "small", "runs", "threads")  # no settings of a cell
 
 

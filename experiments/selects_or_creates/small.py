@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def make(name: str, runs: Path, on_step: OnStep | None = None) -> None:
 
 def write_base(folder: Path, seed: int = 0) -> None:
     """A Llama of random weights with a tokenizer for the organisms' documents."""
-    words = tokenizer(seed)
+    words = tokenizer(seed)  # once for all organisms
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=words.eos_token_id,
@@ -83,6 +84,7 @@ def write_base(folder: Path, seed: int = 0) -> None:
         words.save_pretrained(part)
 
 
+@cache
 def tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     """Byte pairs of documents of all families, every number below a hundred a token of its own."""
     rng = np.random.default_rng(seed)
