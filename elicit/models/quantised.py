@@ -32,6 +32,7 @@ READERS = {
     "quanto": {"optimum.quanto": "optimum-quanto"},
     "torchao": {"torchao": "torchao"},
 }
+LLM_INT8_THRESHOLD = 6.0  # where a configuration has none
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,20 @@ class Stored:
     Args:
         kind: as its configuration names it, like `fp8`.
         bits: of a weight, where the configuration says.
+        outliers: the activation from which on LLM.int8 (2208.07339) leaves a feature out of the 8-bit products, of all
+            tokens of a batch once one of them reaches it, so that a token hangs on the others there; 0: none does.
     """
 
     kind: str
     bits: int | None = None
+    outliers: float = 0
 
     def described(self, lm: PreTrainedModel) -> str:
         """For the record of a run: what the weights are, and what is computed with them."""
         name = f"{self.kind} {self.bits}-bit" if self.bits else self.kind
         how = "computed in" if quantised(lm) else "read into plain weights in"
-        return f"{name}, {how} {str(lm.dtype).removeprefix('torch.')}"
+        mixed = f", by the largest of all its batch (llm_int8_threshold {self.outliers:g})" if self.outliers else ""
+        return f"{name}, {how} {str(lm.dtype).removeprefix('torch.')}{mixed}"
 
 
 def quantised(lm: PreTrainedModel) -> bool:
@@ -81,7 +86,8 @@ def stored(place: Path, name: str) -> Stored | None:
             f"{name!r} holds weights quantised by {kind}, read by {' and '.join(missing)}, not installed here; "
             f"run pip install {' '.join(missing)}, or give the model that is not quantised"
         )
-    return Stored(kind, bits)
+    outliers = about.get("llm_int8_threshold", LLM_INT8_THRESHOLD) if kind == "bitsandbytes" and bits == 8 else 0
+    return Stored(kind, bits, float(outliers))
 
 
 @contextmanager
