@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # transformers 5.23.0, 5.24.0: a Falcon model with ALiBi (falcon-rw-1b, -7b) adds its position bias twice under eager attention.
 #
-# Documented: attn_implementation="eager" is the "manual implementation of the attention"; the implementations are one function, and the log-
-# probabilities of Falcon with rotary positions agree. Seen: the bias is put into the causal mask, as SDPA needs it, whatever the
+# Documented: `attn_implementation` chooses how attention is computed, not what ("eager": "manual implementation of the attention"), and
+# Falcon's log-probabilities with rotary positions agree. Seen: the bias is put into the causal mask, as SDPA needs it, whatever the
 # implementation, and the eager code, which adds the bias itself, adds that mask as well. So eager gives another model than SDPA, and so does a
 # call with output_attentions=True, which falls back to it: the same as SDPA where the slopes are doubled by hand. For a user: attention
 # patterns, and everything that asks for eager attention in order to hook it, are of a model that was never trained.
 # Output, 2026-11-30 (largest difference of log-probabilities from SDPA, nats):
+#     transformers 5.23.0: rotary, eager 3.8e-06; ALiBi, eager 0.15, output_attentions 0.15; eager beside SDPA with doubled slopes 2.9e-06
+#     transformers 5.24.0: rotary, eager 3.8e-06; ALiBi, eager 0.15, output_attentions 0.15; eager beside SDPA with doubled slopes 2.9e-06
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
