@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # transformers 5.23.0: Mamba-2 layers keep the floor of their time steps over a whole text and not in a cached step: other log-probabilities.
 #
-# Documented: time_step_min: "Minimum `time_step` used to bound `dt_proj.bias`" (Zamba2Config, NemotronHConfig), and with a cache a forward is
-# of "the unprocessed tokens" of the same text. Seen: in Zamba2 and Nemotron-H a whole text's time steps are held above time_step_min (0.001 by
-# default, no bound of a bias only), in Mamba-2, Falcon-H1 and Bamba within time_step_limit where it is set; a step with a cache holds them above
-# nothing (shown with the code that runs without mamba_ssm; the call of its step kernel hands it no limit either). Small steps are what such layers forget little by, so what was read stays longer when a text is generated than when it is read
-# again. For a user: log-probabilities from sampling are not those of one pass over the same tokens, by defaults in two families: ratios
+# Documented: with a cache one is "expected to input only unprocessed `input_ids`", of the same text. Seen: in Zamba2 and Nemotron-H the time
+# steps of a whole text are held above time_step_min (0.001 by default), in Mamba-2, Falcon-H1 and Bamba within time_step_limit where it is
+# set; a step with a cache holds them above nothing (shown with the code that runs without mamba_ssm; the call of its step kernel hands it no
+# limit either). Such a layer forgets little by small steps, so what was read stays longer in a text that is generated than in one that is
+# read again. For a user: log-probabilities from sampling are not those of one pass over the same tokens, by defaults in two families: ratios
 # of RL are off from 1 before any update, and greedy continuations are not the likeliest by the model's own forward.
 # Output, 2026-11-30 (20 tokens step by step after 10; nats, largest difference from the whole text):
 #     transformers 5.23.0, NemotronH: with a floor (default) 1.5e-01, with none 4.5e-05
