@@ -39,7 +39,8 @@ def contrasted(given: dict[str, Any], model: Any, task: Any) -> Any:
         else:
             shape = named_prompt(name, model.tokenizer)
             sides.append([shape.ids(item.question, model.tokenizer) for item in task.fit[: given["limit"]]])
-    layer = given["layer"] if given["layer"] is not None else round(depth(model.lm) * 2 / 3)
+    layers = depth(model.lm)
+    layer = given["layer"] if given["layer"] is not None else min(round(layers * 2 / 3), layers - 1)
     about = {"contrast": names, "task": task.name, "model": model.provenance.sha256, "seed": given["seed"]}
     label = f"{Path(names[0]).stem} − {Path(names[1]).stem}"
     return contrast(model.lm, sides[0], sides[1], Site(layer, given["point"]), method=given["how"], name=label, **about)

@@ -95,12 +95,15 @@ def sweep(
     `before` is called as `evaluate` calls it.
 
     Raises:
-        UserError: a strength of 0 or twice the same, names that are not distinct, a plan that does not fit the model.
+        UserError: a strength of 0 or twice the same, names that are not distinct, or that of what is not steered, a
+            plan that does not fit the model.
     """
     if not strengths or 0 in strengths or len({f"{x:g}" for x in strengths}) < len(strengths):
         raise UserError(f"strengths {list(strengths)} were given; give distinct ones, without 0 (it is always there)")
     if len({s.name for s in series}) < len(series):
         raise UserError("two series have one name; give each its own")
+    if UNSTEERED in (s.name for s in series):
+        raise UserError(f"a series is named {UNSTEERED!r}, as what is not steered is; give it another name")
     base = Elicited(model, UNSTEERED, prompt, Greedy(max_new_tokens))
     arms = {
         arm_name(s.name, x): replace(base, method="steer", interventions=s.at(x)) for s in series for x in strengths

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.svg import opened
+from probes.errors import UserError
 from probes.inert import escaped
 
 # Controls that are told to think or see the thinking model's own tokens: what could be had at most, and no rivals.
@@ -22,9 +23,16 @@ DARK = ".span{stroke:#7db3ec}.arm{fill:#7db3ec}.control{fill:#f3a56b}.ceiling{st
 def picture(found: Mapping[str, Any]) -> str:
     """The recovered gap of every arm of a comparison on an organism, with 95% intervals, as one SVG.
 
+    Arms without an accuracy, of which no fraction is known, have their name and no mark.
+
     Args:
-        found: what `elicit compare` writes as `comparison.json`, with `recovered` in its arms.
+        found: what `elicit compare` writes as `comparison.json`, of an organism.
+
+    Raises:
+        UserError: no arm has a fraction of a gap.
     """
+    if not any("recovered" in row for row in found["arms"]):
+        raise UserError("no arm of this comparison recovers a known gap; give one on an organism that spans one")
     mechanisms = {row["of"] for row in found["arms"] if row["of"]}
     arms = sorted((row for row in found["arms"] if not row["of"]), key=lambda row: row["arm"] in mechanisms)
     model = found["model"]
@@ -51,12 +59,15 @@ def across(value: float) -> float:
 
 
 def _row(row: Mapping[str, Any], controls: list[Mapping[str, Any]], y: int) -> Iterator[str]:
-    low, high = row["recovered_interval"]
     yield f'<text x="{LEFT - 14}" y="{y + 4}" text-anchor="end">{escaped(row["arm"])}</text>'
-    for one in controls:
+    for one in (one for one in controls if "recovered" in one):
         kind = "ceiling" if one["key"] in CEILINGS else "control"
         x, told = across(one["recovered"]), escaped(f"{one['key']}: {one['recovered']:.2f}")
         yield f'<circle class="{kind}" cx="{x}" cy="{y + 8}" r="4"><title>{told}</title></circle>'
+    if "recovered" not in row:
+        yield f'<text class="small" x="{WIDTH - 12}" y="{y + 4}" text-anchor="end">not stated</text>'
+        return
+    low, high = row["recovered_interval"]
     yield f'<line class="span" x1="{across(low)}" x2="{across(high)}" y1="{y - 4}" y2="{y - 4}"/>'
     yield f'<circle class="arm" cx="{across(row["recovered"])}" cy="{y - 4}" r="5"/>'
     figures = f"{row['recovered']:.2f} [{low:.2f}, {high:.2f}]"

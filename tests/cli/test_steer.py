@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steering.formats import from_gguf
 from tests.support.saes import save_random_sae
@@ -53,6 +54,14 @@ def test_a_control_vector_into_a_new_folder(common: list[str]) -> None:
     code, _, err = shell(*common, *TEXT, "--gguf", "new/folder/v.gguf")
     assert code == 0, err
     assert len(from_gguf("new/folder/v.gguf")) == 1
+
+
+def test_the_layer_of_a_model_of_one_layer_is_its_own(common: list[str], tiny_folder: Path) -> None:
+    lm = AutoModelForCausalLM.from_pretrained(tiny_folder, num_hidden_layers=1)
+    lm.save_pretrained("one")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained("one")
+    code, out, err = shell(*common[:2], "one", *common[3:], *TEXT)
+    assert code == 0 and "× 1" in out, err
 
 
 def test_lines_of_a_contrast_end_at_line_ends_alone(common: list[str]) -> None:

@@ -17,6 +17,7 @@ from elicit.evaluation.strength_sweep import UNSTEERED, Series, dose, series_of,
 from elicit.models import Model, Prompt, load_model
 from elicit.report.dose_response import dose_response
 from elicit.tasks.free_text import free_text
+from probes.errors import UserError
 from probes.likelihood import repeated_fraction
 from probes.sites import Site
 from steering.directions import Direction
@@ -54,6 +55,13 @@ def test_a_sweep_measures_every_strength_and_its_controls(tiny: Model, tmp_path:
     figure = dose_response(result)
     assert {t.name for t in figure.data} == {"d", "2 random directions"}
     assert len(run.metrics["delivery"]) == 6
+
+
+def test_a_series_of_the_name_of_what_is_not_steered_is_refused(tiny: Model, tmp_path: Path) -> None:
+    series = series_of(replace(direction(), name=UNSTEERED), when=When.every_step(), controls=0)
+    with pytest.raises(UserError, match="a series is named 'unsteered', as what is not steered is"):
+        sweep(tiny, load_task("chain-sum", limit=2).test, series, [1.0], prompt=Prompt(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_random_directions_of_several_sites_are_several() -> None:

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from experiments.comparison.__main__ import COMPARISON, HERE, main
-from experiments.comparison.picture import across
+from experiments.comparison.picture import across, picture
+from probes.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
@@ -27,3 +28,19 @@ def test_the_picture_is_of_the_numbers(tmp_path: Path, monkeypatch: pytest.Monke
     legend, arms = drawn[-3:], drawn[:-3]
     assert sorted(arms) == sorted(across(row["recovered"]) for row in found["arms"]) and len(set(legend)) == 3
     assert {row["arm"] for row in found["arms"] if not row["of"]} <= set(text.replace("<", ">").split(">"))
+
+
+def test_an_arm_without_a_fraction_has_no_mark_and_a_comparison_without_any_is_refused() -> None:
+    found = json.loads((HERE / COMPARISON).read_text(encoding="utf-8"))
+    before = picture(found).count("<circle")
+    for row in found["arms"]:
+        if row["arm"] == "sae-steer" or row["of"] == "sae-steer":
+            del row["recovered"], row["recovered_interval"]
+    text = picture(found)
+    assert text.count("not stated") == 1 and ">sae-steer<" in text
+    gone = sum("recovered" not in row for row in found["arms"])
+    assert gone > 1 and text.count("<circle") == before - gone
+    for row in found["arms"]:
+        row.pop("recovered", None)
+    with pytest.raises(UserError, match="no arm of this comparison recovers a known gap"):
+        picture(found)
