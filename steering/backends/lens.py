@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.batching import left_pad
 from probes.clock import Clock
@@ -59,13 +59,14 @@ class TransformerLens:
         own = copy.deepcopy(lm)
         own.config.architectures = [type(lm).__name__]  # what adapters are chosen by; unset in models made in code
         try:
-            self.bridge = TransformerBridge.boot_transformers(
-                lm.name_or_path or lm.config.model_type,
-                hf_model=own,
-                tokenizer=_offline(tokenizer),
-                device=lm.device,
-                dtype=lm.dtype,
-            )
+            with _without_processor():
+                self.bridge = TransformerBridge.boot_transformers(
+                    lm.name_or_path or lm.config.model_type,
+                    hf_model=own,
+                    tokenizer=_offline(tokenizer),
+                    device=lm.device,
+                    dtype=lm.dtype,
+                )
         except ValueError as error:
             raise UserError(
                 f"TransformerLens cannot wrap {type(lm).__name__} ({str(error).split('.')[0]}); use the hf backend"
@@ -122,6 +123,18 @@ def _hook(editor: Editor, clock: Clock, site: Site) -> Callable[..., Tensor | No
         return editor.edit(site, h, clock.frame)
 
     return at_site
+
+
+@contextmanager
+def _without_processor() -> Iterator[None]:
+    """No processor of images is looked for: where transformer-lens 3.9.0 finds none it installs torchvision into the
+    running environment, and with it another torch. Only ids are ever passed here."""
+    own = AutoProcessor.__dict__["from_pretrained"]
+    AutoProcessor.from_pretrained = staticmethod(lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        AutoProcessor.from_pretrained = own
 
 
 def _offline(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
