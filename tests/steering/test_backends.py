@@ -31,6 +31,7 @@ from elicit.decoding.engines.nnsight import NNsightEngine, RemoteEngine
 from elicit.models import Model, load_model
 from elicit.models.model import Provenance
 from elicit.models.saes import open_sae
+from experiments.compatibility.census import small
 from probes.confidence import token_statistics, top2
 from probes.errors import UserError
 from probes.sae import SAE, Feature
@@ -468,6 +469,17 @@ def test_a_bridge_that_is_another_model_is_refused() -> None:
             if p.ndim > 1:
                 p.normal_(0, 0.2)
     refuse("computes other logits for CohereForCausalLM", lambda: TransformerLens(lm, tokenizer()))
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3", "glm4_moe_lite"])
+def test_attention_over_latents_is_causal_through_the_bridge(kind: str) -> None:
+    """It computes another model's, which sees later tokens, where it is handed SDPA's mask (transformer-lens 3.9.0)."""
+    lm = small(kind).eval()
+    assert lm.config._attn_implementation == "sdpa"
+    own, bridge = (one.score(Rows(PROMPTS, [()])) for one in (HuggingFace(lm), TransformerLens(lm, tokenizer())))
+    for wanted, found in zip(own, bridge, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    assert lm.config._attn_implementation == "sdpa"
 
 
 def several() -> tuple[list[Plan], list[int]]:
