@@ -59,7 +59,7 @@ class TransformerLens:
         own = copy.deepcopy(lm)
         own.config.architectures = [type(lm).__name__]  # what adapters are chosen by; unset in models made in code
         if own._supports_attention_backend:
-            own.set_attn_implementation("eager")  # whose mask is of numbers, as attention of the bridge's own expects it
+            own.set_attn_implementation("eager")  # whose mask is of numbers, as the bridge expects it
         try:
             with _without_processor():
                 self.bridge = TransformerBridge.boot_transformers(
