@@ -132,11 +132,11 @@ def _without_processor() -> Iterator[None]:
     """No processor of images is looked for: where transformer-lens 3.9.0 finds none it installs torchvision into the
     running environment, and with it another torch. Only ids are ever passed here."""
     own = AutoProcessor.__dict__["from_pretrained"]
-    AutoProcessor.from_pretrained = staticmethod(lambda *_, **__: None)
+    AutoProcessor.from_pretrained = staticmethod(lambda *_, **__: None)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        AutoProcessor.from_pretrained = own
+        AutoProcessor.from_pretrained = own  # type: ignore[method-assign]
 
 
 def _offline(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
