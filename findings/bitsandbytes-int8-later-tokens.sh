@@ -6,7 +6,7 @@
 # the 8-bit product for *every* token, those before it and those of other rows too, whose rounding changes. A causal model is causal no more:
 # what a text's tokens scored while it was sampled, one after the other, is not what one pass over it gives, and a padded batch scores otherwise
 # than its rows alone. For a user: ratios of RL's new to old policy are off from 1 before any update, and likelihoods hang on the batch size.
-# With llm_int8_threshold=0 both are gone, at the same error of quantising.
+# With llm_int8_threshold=0 both are gone.
 # Output, 2026-11-30 (log-probabilities in nats, largest difference):
 #     bitsandbytes 0.50.2, threshold 6: by later tokens 0.126, by other rows 0.178
 #     bitsandbytes 0.50.2, threshold 0: by later tokens 0.000, by other rows 0.000

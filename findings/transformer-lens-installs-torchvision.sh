@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # transformer-lens 3.9.0: wrapping a loaded Gemma 3 installs torchvision into the running environment, and with it another torch.
 #
-# Documented: boot_transformers wraps "a model from HuggingFace"; of packages that it installs nothing is said. Seen: for architectures that may be
+# Documented: "Boot a model from HuggingFace" (boot_transformers); of packages that it installs nothing is said. Seen: for architectures that may be
 # given images (Gemma 3 and 4, Llama 4, LLaVA, Qwen VL) it looks for a processor under the model's name, also where model and tokenizer were handed
 # over, and where that fails (a name that is none of the hub's, no network) and torchvision is not there, it runs `pip install torchvision` by
 # itself, quietly. That torchvision is the newest one and asks for its own torch: without the constraint below torch 2.13.0 for CPUs was replaced
-# by 2.14.1 with CUDA 13 and 14 packages of NVIDIA, under a process that had it loaded. Files that are imported later are then of another release.
+# by 2.14.1 with CUDA 13 and NVIDIA's packages, under a process that had it loaded. Files that are imported later are then of another release.
 # For a user: an environment that was pinned is another one after an analysis of text alone. 4.3.0 has the same lines (read, not run).
 # Output, 2026-11-30:
 #     transformer-lens 3.9.0, Gemma 3 of text alone: installed while it was wrapped: nothing

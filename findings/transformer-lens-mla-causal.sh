@@ -2,12 +2,12 @@
 # transformer-lens 3.9.0: the bridge of a loaded DeepSeek-V2 or -V3 has no causal mask: every token sees the later ones.
 #
 # Documented: hf_model, "Optional pre-loaded HuggingFace model to use instead of loading one. Useful for models loaded with custom
-# configurations (e.g., quantization via BitsAndBytesConfig)" (boot_transformers). Seen: a model that transformers 5.23.0 loads has SDPA's
-# attention, for which it hands its layers no mask where nothing is padded, and one of true and false where something is. The bridge computes
+# configurations (e.g., quantization via BitsAndBytesConfig)", and "Attention implementation is forced to "eager"" (boot_transformers). Seen: that
+# of a pre-loaded model is left as it is, and one that transformers 5.23.0 loads has SDPA's, for which it hands its layers no mask where nothing is padded, and one of true and false where something is. The bridge computes
 # multi-head latent attention itself: without a mask it masks nothing, and true and false it adds to the scores. The logits are another
 # model's, by several nats, and move with later tokens; a model with eager attention, which the bridge asks for when it loads one by name, is exact.
-# Nothing is said. For a user: activations, patches and steering of DeepSeek, Kimi and all that share the attention, through a model of one's own
-# (a PEFT model, a quantised one, one's fine-tune in memory), are of a model that looks ahead.
+# Nothing is said. For a user: activations, patches and steering of a DeepSeek model that is in memory already are of a model that
+# looks ahead.
 # Output, 2026-11-30 (log-probabilities, nats, largest difference):
 #     transformer-lens 3.9.0, Llama, sdpa: off by 3.3e-06, moved by a later token 0.0e+00
 #     transformer-lens 3.9.0, Llama, eager: off by 3.3e-06, moved by a later token 0.0e+00

@@ -6,7 +6,7 @@
 # constituent components". Seen: where a block normalises or scales what attention and MLP give before it adds it, heads and neurons are taken
 # before that and `attn_out` and `mlp_out` after it. The norm's weights and scale are left out, so the parts' sum is off by more than the
 # whole, and `incl_remainder` takes the difference for the rest of the stream. Nothing is said. For a user: direct logit attribution by head or
-# neuron is wrong in these families, in sign and order too; by layer (decompose_resid) it is right.
+# neuron is wrong in these families; by layer (decompose_resid) it is right.
 # Output, 2026-11-30 (largest error of a sum, in parts of the largest entry of what it should be):
 #     transformer-lens 3.9.0, LlamaForCausalLM: layers 0.0e+00, heads 1.1e-07, heads and neurons 2.6e-07
 #     transformer-lens 3.9.0, Qwen3ForCausalLM: layers 0.0e+00, heads 1.6e-07, heads and neurons 1.4e-07

@@ -6,7 +6,7 @@
 # set; a step with a cache holds them above nothing (shown with the code that runs without mamba_ssm; the call of its step kernel hands it no
 # limit either). Such a layer forgets little by small steps, so what was read stays longer in a text that is generated than in one that is
 # read again. For a user: log-probabilities from sampling are not those of one pass over the same tokens, by defaults in two families: ratios
-# of RL are off from 1 before any update, and greedy continuations are not the likeliest by the model's own forward.
+# of RL are off from 1 before any update, and a greedy continuation need not be the likeliest by the model's own forward.
 # Output, 2026-11-30 (20 tokens step by step after 10; nats, largest difference from the whole text):
 #     transformers 5.23.0, NemotronH: with a floor (default) 1.5e-01, with none 4.5e-05
 #     transformers 5.23.0, Zamba2: with a floor (default) 4.1e-01, with none 7.1e-05

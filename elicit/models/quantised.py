@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from probes.errors import UserError, unknown
+from probes.errors import UserError, as_expected, unknown
 from probes.files import read_json
 
 # What reads a kind: the module that is looked for, and the package that brings it.
@@ -86,8 +86,10 @@ def stored(place: Path, name: str) -> Stored | None:
             f"{name!r} holds weights quantised by {kind}, read by {' and '.join(missing)}, not installed here; "
             f"run pip install {' '.join(missing)}, or give the model that is not quantised"
         )
-    outliers = about.get("llm_int8_threshold", LLM_INT8_THRESHOLD) if kind == "bitsandbytes" and bits == 8 else 0
-    return Stored(kind, bits, float(outliers))
+    if kind != "bitsandbytes" or bits != 8:
+        return Stored(kind, bits)
+    with as_expected(f"llm_int8_threshold of {name!r}", "fetch or save the model again"):
+        return Stored(kind, bits, float(about.get("llm_int8_threshold", LLM_INT8_THRESHOLD)))
 
 
 @contextmanager

@@ -60,7 +60,9 @@ def across(value: float) -> float:
 
 def _row(row: Mapping[str, Any], controls: list[Mapping[str, Any]], y: int) -> Iterator[str]:
     yield f'<text x="{LEFT - 14}" y="{y + 4}" text-anchor="end">{escaped(row["arm"])}</text>'
-    for one in (one for one in controls if "recovered" in one):
+    for one in controls:
+        if "recovered" not in one:
+            continue
         kind = "ceiling" if one["key"] in CEILINGS else "control"
         x, told = across(one["recovered"]), escaped(f"{one['key']}: {one['recovered']:.2f}")
         yield f'<circle class="{kind}" cx="{x}" cy="{y + 8}" r="4"><title>{told}</title></circle>'
