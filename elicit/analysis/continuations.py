@@ -78,8 +78,13 @@ def with_cot(arm: Arm, asked: Sequence[Item], *, answered: bool = False) -> list
     return [
         (item, trace)
         for item, trace in zip(asked, traces, strict=True)
-        if trace.chain_of_thought and not (answered and trace.answer is None)
+        if has_cot(trace) and not (answered and trace.answer is None)
     ]
+
+
+def has_cot(trace: Trace) -> bool:
+    """Whether something is said before the answer; the blank that many tokenizers put before a number is no thought."""
+    return bool("".join(trace.pieces[: len(trace.chain_of_thought)]).strip())
 
 
 def too_few(kept: Sequence[object], asked: Sequence[Item]) -> str:

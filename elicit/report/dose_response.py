@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from elicit.evaluation.strength_sweep import UNSTEERED
-from probes.figures import BLUE, MUTED, ORANGE, styled
+from probes.figures import MUTED, styled
 from probes.inert import label
-
-COLOURS = (BLUE, ORANGE)
-
+from probes.sweep import COLOURS
 
 PANELS = (
     ("accuracy", "accuracy", ".0%"),
@@ -59,7 +58,7 @@ def dose_response(result: Mapping[str, Any]) -> go.Figure:
                 **where,
             )
         names = list(dict.fromkeys(r["series"] for r in rows if not r["control"] and r["series"] != UNSTEERED))
-        for colour, name in zip(COLOURS, names, strict=False):
+        for colour, name in zip(cycle(COLOURS), names, strict=False):
             some = sorted([origin, *(r for r in rows if r["series"] == name)], key=lambda r: r["strength"])
             some = [r for r in some if _value(r, key) is not None]
             error = None

@@ -17,6 +17,7 @@ from elicit.analysis.internals.layer_sweep import separation
 from elicit.models import Model
 from probes.errors import UserError
 from probes.sites import Site
+from probes.statistics import bootstrap_mean
 from tests.support.shell import shell
 from tests.support.tiny import tiny_model
 
@@ -145,6 +146,9 @@ def test_separation_knows_signal_from_noise() -> None:
     assert found["auroc"] > 0.9 and found["low"] > 0.8 and found["null low"] < 0.5 < found["null high"] < found["auroc"]
     nothing = separation(direct, noise, fit)
     assert nothing["null low"] <= nothing["auroc"] <= nothing["null high"] and nothing["low"] < 0.5 < nothing["high"]
+    apart = separation(direct, noise + 99.0, fit)  # in every draw: as far as 20 questions can vouch for it
+    assert apart["low"] == pytest.approx(bootstrap_mean(np.ones(20), bounds=(0.0, 1.0)).low)
+    assert apart["low"] < 0.9 < apart["auroc"] == apart["high"] == 1
     same = separation(direct, direct, fit)  # no difference at all: every score is equal
     assert same["auroc"] == same["null"] == 0.5 and same["d′"] == 0.0
 

@@ -9,7 +9,17 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.reasoning.commitment import CONDITIONS, OWN, Curve, _band, curves, free, summarised
+from elicit.analysis.reasoning.commitment import (
+    CONDITIONS,
+    MEASURES,
+    OWN,
+    Curve,
+    _band,
+    _rows,
+    curves,
+    free,
+    summarised,
+)
 from elicit.decoding import Greedy
 from elicit.elicited import Elicited
 from elicit.models import Model
@@ -50,6 +60,25 @@ def test_fractions_have_intervals_of_fractions() -> None:
     area = summarised(dict.fromkeys(CONDITIONS, still))["area over the curve"]
     assert area["low"] == area["mean"] == area[NULLS[2]]["low"] == 0 < area["high"]
     assert area[f"beyond {NULLS[2]}"]["low"] < 0
+
+
+@pytest.mark.parametrize(
+    ("ends", "says"),
+    [
+        (((0.1, 0.3), (0.2, 0.4)), "the thought's own"),
+        (((-0.3, -0.1), (-0.4, -0.2)), "the thought's own"),
+        (((0.1, 0.3), (-0.4, -0.2)), "no more than a null"),  # between the two
+        (((0.1, 0.3), (-0.1, 0.2)), "no more than a null"),
+    ],
+)
+def test_what_lies_between_two_nulls_is_beyond_neither(ends: tuple[tuple[float, float], ...], says: str) -> None:
+    beyond = {
+        f"beyond {null}": {"mean": (low + high) / 2, "low": low, "high": high}
+        for null, (low, high) in zip(CONDITIONS[1:], ends, strict=True)
+    }
+    told = {measure: {"mean": 0.5, **beyond} for measure in MEASURES}
+    rows = _rows("arm", {**told, "answers before thinking": 0.0, "jumps at": 0.5})
+    assert {row["says"] for row in rows[: len(MEASURES)]} == {says}
 
 
 def test_a_thought_that_decides_half_way_is_found(model: Model) -> None:

@@ -155,6 +155,17 @@ def test_distributions_beside_longer_texts_are_each_texts_own(tmp_path: Path) ->
         np.testing.assert_allclose(found["base", "one"]["KL"][n], one["base", "one"]["KL"][0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("architecture", ["recurrent_gemma", "rwkv"])
+def test_states_of_a_steered_model_that_sees_padding(architecture: str, tmp_path: Path) -> None:
+    model = load_model(str(save_tiny(tmp_path / "seeing", architecture)), dtype="float32", device="cpu")
+    items = elicit.load_task(TASK, limit=3).test.items[:3]
+    texts, handle = Texts(items, ((5, 6, 7, 8), (9, 10), (11, 12, 13, 14, 15, 16))), pushed(model, "one", 0)
+    mean, _, _ = states(handle, texts)
+    for n in range(3):
+        alone, _, _ = states(handle, Texts(items[n : n + 1], texts.answers[n : n + 1]))
+        np.testing.assert_allclose(mean[n], alone[0], rtol=1e-4, atol=1e-4)
+
+
 def test_nats_have_no_interval_below_nothing() -> None:
     band = _band(np.array([[0.1, 5.0, np.nan], [0.3, 5.0, np.nan], [0.2, 5.0, np.nan]]), 0)
     assert band.low is not None and band.high is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,9 @@ from elicit.tasks.organism.solver import facts_of, solve
 from elicit.tasks.organism.verifier import walk
 from elicit.training.rl.information_gain import NULLS
 from probes.errors import UserError
+from probes.offsets import decoded
 from tests.support.planted_model import planted, riddles
+from tests.support.tokenizers import FAMILIES as TOKENIZERS
 
 ITEMS = riddles(16)
 SAME = {d: d for d in "0123456789"}
@@ -91,6 +95,19 @@ def test_a_mistake_is_one_number(tiny: Model) -> None:
         assert right == thought[: len(right)] and right[: len(right) - 1] == wrong[: len(right) - 1] and right != wrong
         assert str(tiny.tokenizer.decode(right))[-1] in "347"
     assert mistaken(tiny, tokens(tiny, " no number"), rng) is None
+
+
+@pytest.mark.parametrize("family", sorted(TOKENIZERS))
+@pytest.mark.parametrize("said", ["So $12 is it.", "The sum is (5) + 12 = 17.", "is\n17"])
+def test_a_mistake_is_nothing_but_another_number(family: str, said: str, tiny: Model) -> None:
+    """A tokenizer may put a blank before what is read by itself."""
+    tokenizer = TOKENIZERS[family]
+    model, ids = replace(tiny, tokenizer=tokenizer), tokenizer(said, add_special_tokens=False)["input_ids"]
+    for seed in range(6):
+        right, wrong = mistaken(model, ids, np.random.default_rng(seed))  # type: ignore[misc]
+        as_it_was, other = decoded(tokenizer, right), decoded(tokenizer, wrong)
+        assert said.startswith(as_it_was) and not said.startswith(other)
+        assert re.sub(r"\d+$", "", other) == re.sub(r"\d+$", "", as_it_was)
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))

@@ -121,6 +121,8 @@ def test_texts_do_not_leak_and_the_analysis_runs(tiny: Model) -> None:
 def test_refusals(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no more queries than half"):
         analyse("influence", tiny, documents=8, queries=5)
+    with pytest.raises(UserError, match=r"^documents 9, .* an even number of documents"):
+        analyse("influence", tiny, documents=9, queries=2, subsets=4, steps=1, layers=1)
     monkeypatch.setattr(influence, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs kronfluence .* pip install"):
         analyse("influence", tiny)

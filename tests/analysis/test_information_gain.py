@@ -11,7 +11,7 @@ import pytest
 
 import elicit
 from elicit.analysis import analyse
-from elicit.analysis.reasoning.information_gain import MASKED, masked, measure, summarised
+from elicit.analysis.reasoning.information_gain import MASKED, Gains, masked, measure, summarised
 from elicit.models import Model, Prompt
 from elicit.tasks.base import Item
 from elicit.training.rl.information_gain import NULLS, gains
@@ -39,6 +39,13 @@ def read(model: Model, said: Sequence[str]) -> dict[str, Any]:
 
 def clue(item: Item) -> str:
     return SPEAKS[item.answer or ""]
+
+
+def test_gains_without_an_interval_inform_of_nothing() -> None:
+    """Two alike, beyond what a bound is known of: nothing can be said."""
+    gain, nothing = np.full(2, 3.0), np.zeros(2)
+    found = summarised(Gains(["a", "b"], np.ones(2), gain, {**dict.fromkeys(NULLS, nothing), MASKED: gain}))
+    assert np.isnan(found["gain"]["low"]) and found["says"] == "no more than a null"
 
 
 def test_a_thought_that_speaks_for_the_answer_informs(model: Model) -> None:

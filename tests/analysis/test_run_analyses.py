@@ -17,6 +17,7 @@ from elicit.analysis import ANALYSES, analyse
 from elicit.analysis.behaviour.convergence import ease_of
 from elicit.analysis.behaviour.routing import SIGNALS
 from elicit.decoding import Branching, Greedy, Sampling, Trace
+from elicit.decoding.decoders import Power, Tools
 from elicit.elicited import Elicited
 from elicit.evaluation import Run
 from elicit.evaluation.run.arms import arms_of
@@ -189,6 +190,32 @@ def test_the_same_samples_twice_are_no_twin(tiny: Model, tmp_path: Path) -> None
     sampled = [row for row in analyse("correction-harm", pair).table if "sampled" in row["arm"]]
     assert len(sampled) == 2
     assert all(row["null from"] == "its samples drawn again" and row["null: churn"] > 0.05 for row in sampled)
+
+
+@pytest.mark.parametrize(
+    "one_draw", [Sampling(1, 1.0), Power(samples=1), Tools((("think", "Think."),), temperature=1.0)]
+)
+def test_of_one_drawn_answer_no_churn_is_known(one_draw: Any, tiny: Model, tmp_path: Path) -> None:
+    """Two draws of one distribution: where nothing tells how often it flips, nothing is beyond that."""
+    items = questions(100)
+    arms = {
+        "again": (handle(tiny, one_draw), many(items, [0.5] * 100, 1, 0)),
+        "direct": (handle(tiny), many(items, [0.5] * 100, 1, 1)),
+    }
+    (row,) = analyse("correction-harm", [planted(tmp_path / "run", items, arms)]).table
+    assert row["null from"] == "not known: one drawn answer a question" and np.isnan(row["null: churn"])
+    assert row["δc [95%]"] != "–" and row["δc beyond"] == row["δo beyond"] == "–"
+    assert row["reading"] == "how much answering again does is not known"
+
+
+def test_chains_of_power_sampling_are_drawn_again(tiny: Model, tmp_path: Path) -> None:
+    items = questions(40)
+    arms = {
+        "power": (handle(tiny, Power(samples=4), "vote"), many(items, [0.5] * 40, 4, 0)),
+        "direct": (handle(tiny, Tools((("think", "Think."),))), one(items, bool)),
+    }
+    (row,) = analyse("correction-harm", [planted(tmp_path / "run", items, arms)]).table
+    assert row["null from"] == "its samples drawn again" and row["null: churn"] > 0.05
 
 
 def test_reflection_needs_more_than_one_answer(runs: list[Run]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import elicit
 from elicit import evaluate, load_model
 from elicit.analysis import analyse, load, save
-from elicit.analysis.behaviour.saved_steps import _after
+from elicit.analysis.behaviour.saved_steps import _after, _reward_at, _rewards
 from elicit.evaluation.run.run import Run
 from elicit.methods import one_shot_rlvr
+from elicit.training.rl.curve import Point, columns
 from elicit.training.saved import saved_steps
 from probes.errors import UserError
 from tests.support.toys import toy_task
@@ -59,6 +62,36 @@ def test_what_is_said_after_the_example_is_solved() -> None:
     assert "from update 10 to 30 accuracy changes by 1.000" in _after(scores, 5)
     assert "from update 20 to 30 accuracy changes by 0.500" in _after(scores, 15)
     assert "nothing is said" in _after(scores, 25)
+
+
+def test_every_saving_of_a_long_training_has_a_reward() -> None:
+    point = Point(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, 0.0, None, 0.0, 0.0, 1, 1.0)
+    curve = columns([point._replace(update=n, reward=n / 1000) for n in range(1000)])
+    assert len(curve["update"]) < 1000  # a run keeps fewer
+    rewards = _rewards({"curve": curve})
+    for step in range(20, 1001, 20):
+        assert (step - 4) / 1000 < _reward_at(rewards, step) <= (step - 1) / 1000
+    assert np.isnan(_reward_at(rewards, 0)) and np.isnan(_reward_at({}, 20))
+
+
+def test_two_trainings_without_rewards_have_two_colours(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task, model = toy_task(6), load_model(str(tiny_folder), dtype="float32", device="cpu")
+    direct = evaluate(elicit.methods.direct.fit(model, max_new_tokens=2), task.test, against=(), out=tmp_path / "one")
+    again = evaluate(elicit.methods.direct.fit(model, max_new_tokens=2), task.test, against=(), out=tmp_path / "two")
+    for run in (direct, again):
+        run.metrics["options"] = {"found": {"losses": [1.0]}}
+    name = "elicit.analysis.behaviour.saved_steps"
+    monkeypatch.setattr(f"{name}._steps", lambda run: {0: None, 2: None})
+    scores = {item.id: 1.0 for item in task.test}
+    made = SimpleNamespace(
+        metrics={"arms": {f"update {step}": {"scores": scores} for step in (0, 2)}}, folder=tmp_path / "one"
+    )
+    monkeypatch.setattr(f"{name}._evaluated", lambda run, steps, rows: made)
+    figure = analyse("saved-steps", [direct, again]).figure
+    assert len({line.line.color for line in figure.data}) == len(figure.data) == 2
 
 
 def test_a_training_that_saved_nothing_is_refused(run: Run) -> None:

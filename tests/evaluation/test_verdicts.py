@@ -22,13 +22,14 @@ from tests.support.shell import shell
 from tests.support.written import written_run, written_task
 
 
-def arm(lost: int, *, items: int = 40, branches: int = 1, why: str = "time") -> dict[str, object]:
+def arm(lost: int, *, items: int = 40, branches: float = 1, why: str = "time") -> dict[str, object]:
     return {"unjudged": {why: lost} if lost else {}, "branches_per_item": branches, "accuracy": 0.25}
 
 
 def test_at_most_five_in_a_hundred_may_be_lost() -> None:
     assert is_accuracy(arm(0), 40) and is_accuracy(arm(2), 40) and not is_accuracy(arm(3), 40)
     assert is_accuracy(arm(3, branches=2), 40)
+    assert is_accuracy(arm(7, branches=2.8), 50) and not is_accuracy(arm(8, branches=2.8), 50)  # 7 of 140 are five
     assert is_accuracy(arm(40, why="raised"), 40)  # what a scorer cannot read is not right: a verdict
     assert all(not is_accuracy(arm(3, why=why), 40) for why in ("memory", "died"))
     assert not_stated({"a": arm(1)}, 40) == ""

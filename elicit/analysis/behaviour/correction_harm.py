@@ -13,6 +13,7 @@ null: labels of the two arms exchanged within a question.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,18 +34,21 @@ SUMMARY = "answers corrected and answers spoilt against a baseline, beside what 
 PAPER = "2507.18178"
 READS = "samples"
 REDRAWS = 50
+UNKNOWN = "not known: one drawn answer a question"
+SAMPLED = ("sampling", "power", "power-rollouts", ELSEWHERE)  # decoders whose branches are samples
 
 
 class Churn(NamedTuple):
-    """Of each question how often an arm would turn wrong → right (or right → wrong) against itself, and what
-    that was read from."""
+    """Of each question how often an arm would turn wrong → right (or right → wrong) against itself, NaN where that is
+    not known, and what that was read from."""
 
     flips: Float[np.ndarray, " items"]
     source: str
 
 
 class Flips(NamedTuple):
-    """An arm against the baseline; `beyond` is what exceeds the churn, paired by question."""
+    """An arm against the baseline; `beyond` is what exceeds the churn, paired by question: NaN where that is not
+    known."""
 
     corrected: tuple[float, Interval]
     harmed: tuple[float, Interval]
@@ -65,6 +69,8 @@ def flips(
     own = np.zeros(len(arm)) if churn is None else churn.flips
 
     def mean(values: np.ndarray) -> tuple[float, Interval]:
+        if np.isnan(values).any():
+            return math.nan, Interval(math.nan, math.nan)
         return float(values.mean()), bootstrap_mean(values, seed=seed)
 
     return Flips(
@@ -80,13 +86,16 @@ def flips(
 
 
 def churn_of(arm: Arm, arms: Sequence[Arm], items: Sequence[str], *, seed: int = 0) -> Churn | None:
-    """How an arm flips against itself; None where it has neither a twin of another seed nor samples of its own."""
+    """How an arm flips against itself, by a twin of another seed or samples of its own; None where it is deterministic.
+
+    Of an arm that draws its answers and has neither, flips are NaN.
+    """
     right = arm.right(items)
     for twin in arms:
         if twin is not arm and _but_for_the_seed(twin) == _but_for_the_seed(arm) and _drawn_anew(twin, arm):
             return Churn((right != twin.right(items)) / 2, "two runs of the arm")
-    if arm.about["decoder"]["name"] not in ("sampling", ELSEWHERE) or all(len(arm.traces[item]) < 2 for item in items):
-        return None
+    if arm.about["decoder"]["name"] not in SAMPLED or all(len(arm.traces[item]) < 2 for item in items):
+        return Churn(np.full(len(items), math.nan), UNKNOWN) if _is_drawn(arm) else None
     rng, grader, rule = np.random.default_rng(seed), arm.run.items.task.grader, arm.about["select"]
     share = []
     for item in items:
@@ -98,6 +107,20 @@ def churn_of(arm: Arm, arms: Sequence[Arm], items: Sequence[str], *, seed: int =
         share.append(float(np.mean([select(rule, [traces[i] for i in row], grader).score >= 1 for row in drawn])))
     p = np.array(share)
     return Churn(p * (1 - p), "its samples drawn again")
+
+
+def _is_drawn(arm: Arm) -> bool:
+    """Whether an arm draws random numbers for its answers; a log that tells no temperature may have."""
+    decoder = arm.about["decoder"]
+    if "temperature" in decoder:  # of sampling, of tools, of logs
+        return bool(decoder["temperature"] != 0)
+    by, control = decoder.get("by", ""), str(decoder.get("control", ""))  # of a mode gate, of hybrid decoding
+    return decoder["name"] in SAMPLED or by == "coin" or control.startswith("random-")
+
+
+def _less_steady(known: Sequence[Churn]) -> Churn | None:
+    """The larger churn of those that are not deterministic; not known where one of them is not."""
+    return max(known, key=lambda one: math.inf if np.isnan(one.flips).any() else float(one.flips.mean()), default=None)
 
 
 def _drawn_anew(one: Arm, other: Arm) -> bool:
@@ -136,15 +159,15 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
     found: dict[str, Flips] = {}
     for arm in others:
         known = [c for c in (churn_of(arm, arms, items, seed=seed), steady) if c is not None]
-        churn = max(known, key=lambda c: float(c.flips.mean()), default=None)
-        found[arm.name] = flips(arm.right(items).astype(float), before, churn, seed=seed)
+        found[arm.name] = flips(arm.right(items).astype(float), before, _less_steady(known), seed=seed)
     adjusted = holm_by_name({name: one.p for name, one in found.items()})
     table = [_row(name, one, adjusted[name], before) for name, one in found.items()]
     notes = [
         f"{len(items)} questions against {reference.name}. δc: wrong → right, δo: right → wrong; "
         "Agresti and Coull's intervals; the net is their difference.",
         "Null: the churn, how often the less steady of the two arms flips one way against itself; beyond it is paired "
-        "by question. Without churn the exact McNemar test (p, Holm's) exchanges the arms within a question.",
+        "by question. Without churn the exact McNemar test (p, Holm's) exchanges the arms within a question. Of an arm "
+        "that draws one answer a question it is not known: give a second run with another seed, or draw several.",
         "Not shown: whether a corrected answer was reached by another way or by luck that both arms share. Samples "
         "drawn again understate churn where there are few.",
     ]
@@ -176,6 +199,8 @@ def _row(name: str, one: Flips, p: float, before: np.ndarray) -> dict[str, Any]:
         reading = "the baseline is right throughout: there is nothing to correct"
     elif not before.any():
         reading = "the baseline is wrong throughout: there is nothing to spoil"
+    elif math.isnan(one.churn):
+        reading = "how much answering again does is not known"
     elif not (corrects or harms):
         reading = "no more than answering again"
     else:

@@ -24,9 +24,10 @@ from elicit.evaluation.run.run import Run
 from elicit.training.saved import saved_steps
 from probes.dots import Dot, whiskers
 from probes.errors import UserError
-from probes.figures import BLUE, MUTED, RED, styled
+from probes.figures import styled
 from probes.inert import label
 from probes.statistics import bootstrap_mean, proportion_interval
+from probes.sweep import COLOURS
 
 NAME = "saved-steps"
 SUMMARY = "accuracy on the same items at each saved step of a training, item by item, and after the example is solved"
@@ -55,7 +56,7 @@ def analyse(
     figure = go.Figure()
     notes = ["Update 0 is the same handle untrained; differences are to it, paired by item. One training, one seed."]
     folders = folder_names(runs)
-    for run in in_turn("runs", runs, progress):
+    for place, run in enumerate(in_turn("runs", runs, progress)):
         name = run.metrics["method"] if len(runs) == 1 else folders[run]
         steps = _steps(run)
         made = _evaluated(run, steps, batch_rows)
@@ -70,11 +71,11 @@ def analyse(
             table.append({
                 "training": name, "update": step, "accuracy [95%]": _cell(dots[step]),
                 "difference to 0 [95%]": shown(float(gained.mean()), bootstrap_mean(gained, bounds=(-1.0, 1.0))),
-                "reward on the example": shown(rewards.get(step, float("nan"))),
+                "reward on the example": shown(_reward_at(rewards, step)),
             })  # fmt: skip
         if saturated is not None:
             notes.append(f"{name}: {_after(scores, saturated)}")
-        _draw(figure, name, dots, rewards, saturated)
+        _draw(figure, name, COLOURS[place % len(COLOURS)], dots, rewards, saturated)
         data["runs"][name] = {
             "run": str(made.folder), "saturation": saturated,
             "accuracy": {step: list(dot) for step, dot in dots.items()},
@@ -109,7 +110,7 @@ def _evaluated(run: Run, steps: Mapping[int, Elicited], batch_rows: int) -> Run:
 
 
 def _rewards(found: Mapping[str, Any]) -> dict[int, float]:
-    """The mean reward of the rollout of each update; a saving after n updates stands beside that of the n-th.
+    """The mean reward of the rollout of each update that is kept: of a long training not of all.
 
     Empty where the training is not reinforcement learning.
     """
@@ -117,6 +118,11 @@ def _rewards(found: Mapping[str, Any]) -> dict[int, float]:
     if not isinstance(curve, dict):
         return {}
     return {int(update) + 1: reward for update, reward in zip(curve["update"], curve["reward"], strict=True)}
+
+
+def _reward_at(rewards: Mapping[int, float], step: int) -> float:
+    """Beside a saving after n updates the reward of the n-th, or of the last one before it that is kept; else NaN."""
+    return rewards[max(before)] if (before := [n for n in rewards if n <= step]) else float("nan")
 
 
 def _accuracy(scores: Float[np.ndarray, " items"]) -> Dot:
@@ -141,9 +147,13 @@ def _after(scores: Mapping[int, Float[np.ndarray, " items"]], saturated: int) ->
 
 
 def _draw(
-    figure: go.Figure, name: str, dots: Mapping[int, Dot], rewards: Mapping[int, float], saturated: int | None
+    figure: go.Figure,
+    name: str,
+    colour: str,
+    dots: Mapping[int, Dot],
+    rewards: Mapping[int, float],
+    saturated: int | None,
 ) -> None:
-    colour = (BLUE, RED, MUTED)[len(figure.data) // 2 % 3]
     figure.add_scatter(
         x=list(dots), y=[dot.value for dot in dots.values()], error_y=whiskers(list(dots.values())),
         mode="lines+markers", name=f"{label(name)}: right", line={"color": colour},

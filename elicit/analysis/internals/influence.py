@@ -96,10 +96,10 @@ def analyse(
     """
     if find_spec("kronfluence") is None:
         raise UserError("influence needs kronfluence and it is not installed; pip install 'elicit[influence]'")
-    if documents < 8 or queries < 2 or subsets < 4 or layers < 1 or 2 * queries > documents:
+    if documents < 8 or documents % 2 or queries < 2 or subsets < 4 or layers < 1 or 2 * queries > documents:
         raise UserError(
             f"documents {documents}, queries {queries}, subsets {subsets}, layers {layers} were given; give at least "
-            "8, 2, 4 and 1, and no more queries than half of the documents"
+            "8, 2, 4 and 1, an even number of documents, and no more queries than half of the documents"
         )
     progress = progress or (lambda what, done, total: None)
     docs, asked = texts(model, documents, queries, seed)

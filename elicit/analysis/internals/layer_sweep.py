@@ -24,6 +24,7 @@ NAME = "layer-sweep"
 SUMMARY = "at which layers a direction tells a chain-of-thought prompt from a direct one, on held-out questions"
 PAPER = "2310.06824"
 RESAMPLES = 1000
+SLACK = 1e-9  # what rounding leaves of nothing
 PERMUTATIONS = 200
 
 
@@ -121,8 +122,8 @@ def separation(
     weight = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
     resampled = ((weight @ beats) * weight).sum(1)
     low, high = np.quantile(resampled, [0.025, 0.975])
-    if low == high:  # all draws alike, which n questions cannot vouch for: the rule of three, as in probes.statistics
-        reach = 1 - 0.05 ** (1 / n)
+    if high - low < SLACK:  # all draws alike, which n questions cannot vouch for: as in probes.statistics
+        reach = 1 - 0.025 ** (1 / n)
         low, high = max(0.0, low - reach), min(1.0, high + reach)
     spread = np.sqrt((low_scores.var(ddof=1) + high_scores.var(ddof=1)) / 2)
 

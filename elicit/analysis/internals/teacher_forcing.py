@@ -20,7 +20,7 @@ from elicit.analysis.continuations import applied_handle
 from elicit.elicited import Elicited
 from elicit.evaluation.run.arms import Arm
 from elicit.tasks.base import Item
-from probes.batching import batchable, by_length, inputs
+from probes.batching import batchable, by_length, inputs, may_be_ragged
 from probes.capture import capture
 from probes.likelihood import output_logits
 from probes.sae.autoencoder import SAE
@@ -68,7 +68,7 @@ def states(
     raised_by: list[Any] = [None] * len(ids)
     single = []
     with applied_handle(handle) as before_forward:
-        for batch in by_length(ids, BATCH_TOKENS):
+        for batch in by_length(ids, BATCH_TOKENS, ragged=may_be_ragged(lm, ids)):  # one forward of `capture`
             before_forward([lengths[i] for i in batch])
             acts = capture(
                 lm, [ids[i] for i in batch], [*sites, *features], lengths=[lengths[i] for i in batch],

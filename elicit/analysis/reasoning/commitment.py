@@ -237,12 +237,12 @@ def _figure(name: str, bands: dict[str, Band]) -> Any:
 
 
 def _rows(arm: str, told: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a measure; the last two have no null."""
+    """A row a measure, the thought's own where it lies beyond both nulls to one side; the last two have no null."""
     rows = []
     for measure in MEASURES:
         beyond = {null: told[measure][f"beyond {null}"] for null in CONDITIONS[1:]}
         cells = [shown(one["mean"], Interval(one["low"], one["high"])) for one in beyond.values()]
-        away = all(one["low"] > 0 or one["high"] < 0 for one in beyond.values())
+        away = any(all(one[end] * sign > 0 for one in beyond.values()) for end, sign in (("low", 1), ("high", -1)))
         rows.append((measure, told[measure]["mean"], *cells, "the thought's own" if away else "no more than a null"))
     rows += [(name, told[name], "–", "–", "") for name in ("answers before thinking", "jumps at")]
     columns = ("measure", "value", "beyond another's [95%]", "beyond filler [95%]", "says")

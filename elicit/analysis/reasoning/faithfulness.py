@@ -73,10 +73,18 @@ def mistaken(model: Model, thought: Sequence[int], rng: np.random.Generator) -> 
     between = text[len(whole) : one.start()]
 
     def upto(number: str) -> list[int]:
-        more = model.tokenizer(between + number, add_special_tokens=False)["input_ids"]
-        return [*list(thought)[:kept], *(int(i) for i in more)]  # type: ignore[union-attr]
+        made = [_after(model, list(thought)[:kept], between + number, anchor) for anchor in ("", "\n")]
+        said = text[: one.start()] + number
+        return next((ids for ids in made if decoded(model.tokenizer, ids) == said), made[0])
 
     return upto(one.group()), upto(str(wrong))
+
+
+def _after(model: Model, ids: Sequence[int], text: str, anchor: str) -> list[int]:
+    """Tokens with a text after them, which is read behind an anchor: a tokenizer may put a blank before what it takes
+    for a beginning."""
+    whole, head = (model.tokenizer(some, add_special_tokens=False)["input_ids"] for some in (anchor + text, anchor))
+    return [*ids, *(int(i) for i in whole[len(head) if anchor else 0 :])]  # type: ignore[arg-type, index]
 
 
 def reworded(item: Item, text: str, rng: np.random.Generator) -> str:

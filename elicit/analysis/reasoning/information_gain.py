@@ -140,9 +140,9 @@ def summarised(found: Gains, *, seed: int = 0) -> dict[str, Any]:
     beyond = {name: mean(found.gain - null) for name, null in found.nulls.items() if name != MASKED}
     left = mean(found.nulls[MASKED] - filler)
     gain = mean(found.gain)
-    if gain["low"] <= 0 or beyond[NULLS[0]]["low"] <= 0 or beyond[NULLS[2]]["low"] <= 0:
+    if not all(one["low"] > 0 for one in (gain, beyond[NULLS[0]], beyond[NULLS[2]])):  # NaN is above nothing
         says = "no more than a null"
-    elif left["low"] <= 0:
+    elif not left["low"] > 0:
         says = "states the answer, no more"
     else:
         says = "informs" if beyond[NULLS[1]]["low"] > 0 else "informs, in any order"
@@ -231,12 +231,12 @@ def _from_tokens(arm: Arm, items: Sequence[Item]) -> Thoughts:
 
 
 def _from_texts(arm: Arm, items: Sequence[Item], tokenizer: Any) -> Thoughts:
-    """What stands before the answer (all where none is found), in the scorer's tokens; those that are not empty."""
+    """What stands before the answer (all where none is found), in the scorer's tokens; those that are not blank."""
     out = []
     for item, trace in zip(items, arm.chosen([item.id for item in items]), strict=True):
         found = find_answer(trace.text, arm.run.items.task.kind_of(item))
         text = trace.text if found is None else trace.text[: found.start]
-        if thought := list(tokenizer(text, add_special_tokens=False)["input_ids"]):
+        if text.strip() and (thought := list(tokenizer(text, add_special_tokens=False)["input_ids"])):
             out.append((item, thought))
     return out
 

@@ -23,7 +23,12 @@ def lost_of(arm: Mapping[str, Any]) -> int:
 def is_accuracy(arm: Mapping[str, Any], items: int) -> bool:
     """Whether an arm's accuracy is one: at most `MOST_LOST` of its answers have no verdict."""
     lost = lost_of(arm)
-    return not lost or lost <= MOST_LOST * arm["branches_per_item"] * items
+    return not lost or lost <= MOST_LOST * _answers(arm, items)
+
+
+def _answers(arm: Mapping[str, Any], items: int) -> int:
+    """How many an arm has, of which metrics keep the mean over questions."""
+    return round(arm["branches_per_item"] * items)
 
 
 def not_stated(arms: Mapping[str, Mapping[str, Any]], items: int) -> str:
@@ -34,7 +39,7 @@ def not_stated(arms: Mapping[str, Mapping[str, Any]], items: int) -> str:
         items: its questions.
     """
     told = [
-        f"{lost_of(arm)} of {round(arm['branches_per_item'] * items)} answers of {name}"
+        f"{lost_of(arm)} of {_answers(arm, items)} answers of {name}"
         for name, arm in arms.items()
         if not is_accuracy(arm, items)
     ]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from elicit.analysis.base import shown
+from elicit.analysis.continuations import has_cot
 from elicit.analysis.reasoning.information_gain import LEAST, Gains
 from elicit.analysis.reasoning.information_gain import measure as gains
 from elicit.decoding import Greedy, Trace
@@ -93,7 +94,7 @@ def _against_before(study: Study, run: Any, name: str) -> dict[str, Any]:
     """Accuracy, length and information of an arm's thoughts against those before training."""
     gap = paired(scores_of(run.metrics, name), scores_of(run.metrics, "before"), seed=study.seed)
     both = [(item, run.traces["before"][item.id][0], run.traces[name][item.id][0]) for item in run.items]
-    both = [(item, old, new) for item, old, new in both if old.chain_of_thought and new.chain_of_thought]
+    both = [(item, old, new) for item, old, new in both if has_cot(old) and has_cot(new)]
     out = {"rise": (gap.difference, gap.interval), "accuracy": float(scores_of(run.metrics, name).mean()),
            "thoughts": len(both), "whole": None, "equal": None}  # fmt: skip
     if len(both) < LEAST:
