@@ -22,7 +22,9 @@ def import_(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="The run's folder. Unless given: derived from the logs.")] = None,
-    form: Annotated[str, typer.Option("--format", help="inspect, trl or verl. Unless given: as each file shows.")] = "",
+    form: Annotated[
+        str, typer.Option("--format", help="lm-eval, inspect, trl or verl. Unless given: as each file shows.")
+    ] = "",
     score: Annotated[
         str, typer.Option(help="Which score, where a log has several: a scorer (or SCORER/KEY), a reward function.")
     ] = "",

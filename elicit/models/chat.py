@@ -26,14 +26,19 @@ Message = Mapping[str, str]
 
 
 def written(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], arguments: Mapping[str, Any] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    begun: bool = False,
 ) -> str:
-    """The chat up to where the answer begins.
+    """The chat up to where the answer begins, or to where one that is begun goes on.
 
     Args:
         tokenizer: with a chat template.
-        messages: `role` and `content` of each; the last is the question.
+        messages: `role` and `content` of each; the last is the question, or what is begun.
         arguments: of the template.
+        begun: whether the last message is the beginning of the answer.
 
     Raises:
         UserError: a template that is broken, refuses the messages or leaves the question or the system message out; an
@@ -46,17 +51,18 @@ def written(
         raise UserError(f"the tokenizer's chat template cannot be chosen ({_line(error)}); {CURE}") from error
     _check_arguments(tokenizer, source, arguments)
     try:
-        text = _render(tokenizer, source, messages, arguments)
+        text = _render(tokenizer, source, messages, arguments, begun)
     except Exception as error:
         first, *rest = messages
-        if first["role"] == "system" and _renders(tokenizer, source, rest, arguments):
+        if first["role"] == "system" and _renders(tokenizer, source, rest, arguments, begun):
             raise UserError(
                 f"the chat template takes no system message ({_line(error)}); leave system out, or put its words into "
                 "the question"
             ) from error
         raise UserError(f"the chat template cannot be used ({_line(error)}); {CURE}") from error
     said = _plain(text)
-    for message in (m for m in (messages[0], messages[-1]) if m["role"] != "assistant"):
+    asked = messages[:-1] if begun else messages
+    for message in (m for m in (*asked[:1], *asked[-1:]) if m["role"] != "assistant"):
         if _plain(message["content"]) not in said:
             what, cure = "the question", CURE
             if message["role"] == "system":
@@ -81,23 +87,31 @@ def _check_arguments(tokenizer: PreTrainedTokenizerBase, source: str, arguments:
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, source: str, messages: Sequence[Message], arguments: Mapping[str, Any]
+    tokenizer: PreTrainedTokenizerBase,
+    source: str,
+    messages: Sequence[Message],
+    arguments: Mapping[str, Any],
+    begun: bool,
 ) -> str:
     dated = re.sub(
         r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""", lambda found: json.dumps(DAY.strftime(found[2])), source
     )
     text = tokenizer.apply_chat_template(
-        [dict(message) for message in messages], chat_template=dated, tokenize=False, add_generation_prompt=True,
-        **arguments,
+        [dict(message) for message in messages], chat_template=dated, tokenize=False,
+        add_generation_prompt=not begun, continue_final_message=begun, **arguments,
     )  # fmt: skip
     return str(text)
 
 
 def _renders(
-    tokenizer: PreTrainedTokenizerBase, source: str, messages: Sequence[Message], arguments: Mapping[str, Any]
+    tokenizer: PreTrainedTokenizerBase,
+    source: str,
+    messages: Sequence[Message],
+    arguments: Mapping[str, Any],
+    begun: bool,
 ) -> bool:
     with suppress(Exception):
-        _render(tokenizer, source, messages, arguments)
+        _render(tokenizer, source, messages, arguments, begun)
         return True
     return False
 

@@ -210,10 +210,12 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
         flat = [one for key, split_up in zip(keys, several, strict=True) for one in (key[1:] if split_up else (key,))]
         return ("list", *sorted(flat, key=repr))
     inner = enclosed(plain)
+    if inner and inner[0] == "{" and (told := _SUCH_THAT.match(inner[1])):
+        return _read(inner[1][told.end() :], form, evaluate)
     if _EITHER.search(plain) and "\\mp" not in plain and not (inner and inner[0] == "{"):
         both = (_read(_EITHER.sub(sign, plain), form, evaluate) for sign in ("+", "-"))
         return ("list", *sorted(both, key=repr))
-    rows = matrix(plain)
+    rows = matrix(plain) or _scaled(plain)
     if rows:
         cells = [[_read(cell, form, evaluate) for cell in row] for row in rows]
         return (
@@ -252,10 +254,29 @@ def _tuple(opened: str, keys: Sequence[Key], closed: str) -> Key:
     return (opened, *keys, closed)
 
 
+_ORDER = r"\\(?:le|ge)(?![a-z])|[<>]=?"
+# What a condition follows in a set: {x | x > 5}, {x : x > 5}, {x in R | x > 5}.
+_SUCH_THAT = re.compile(
+    rf"\s*(?:{_VARIABLE})\s*(?:\\in(?![a-z])\s*(?:{_REALS.pattern})\s*)?(?:\\mid(?![a-z])|\||:|\\vert(?![a-z]))"
+    rf"(?=.*(?:{_ORDER}|\\in(?![a-z])))"
+)
+# A number before a matrix: 1/49 of each of its members.
+_FACTOR = re.compile(r"\s*-?(?:[\d\s./{}()]|\\(?:frac|sqrt|pi|cdot|times)(?![a-z]))*")
+
+
+def _scaled(plain: str) -> list[list[str]] | None:
+    """A matrix with the number before it in each of its members."""
+    before, begins, rest = plain.partition("\\begin")
+    rows = matrix(begins + rest) if before.strip() and _FACTOR.fullmatch(before) else None
+    if rows is None:
+        return None
+    factor = re.sub(r"\\(?:cdot|times)\s*$", "", before).strip()
+    return [[f"{'-1' if factor == '-' else factor}\\cdot({cell})" for cell in row] for row in rows]
+
+
 _INFINITE, _MINUS_INFINITE = ("infinity", "+"), ("infinity", "-")
 
 
-_ORDER = r"\\(?:le|ge)(?![a-z])|[<>]=?"
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 

@@ -39,7 +39,7 @@ def undressed(text: str) -> str:
     plain = re.sub(r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " ", plain)
     plain = re.sub(r"\\(?:boxed|fbox)\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r"\1", plain)
     plain = re.sub(
-        r"\\(?:left|right)\s?\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])"
+        r"\\(?:left|right)\s?\.|\\(?:left|middle|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![A-Za-z])"
         r"|\\(?:tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|checkmark)(?![A-Za-z])|\\(?:text)?color\s?\{[^{}]*\}",
         "",
         plain,

@@ -36,9 +36,11 @@ _UP = rf"(?:(?:\^|\*\*)\s?(?:\{{\s?[{MINUS}+]?\d+\s?\}}|[{MINUS}+]?\d+)|[\u2070\
 _HALF = "[" + "".join(_HALVES) + "]"
 _ARM = rf"(?:\{{\s?[{MINUS}]?\s?(?:\d{{1,3}}(?:,\d{{3}})+|\d*\.?\d+)\s?\}}|\d)"
 _FRAC = rf"\\[dtc]?frac\s?{_ARM}\s?{_ARM}"
+# The part of a mixed number in words: 2 and a half. "2 and a third" may be two and another one.
+_IN_WORDS = r"(?:(?:a|one)[ -](?:half|quarter)|one[ -]third|two[ -]thirds|three[ -]quarters)(?![\w-])(?! of\b)"
 _WHOLE = (
     rf"(?>{_DIGITS}(?:"
-    rf"\s?{_FRAC}|(?:[ -]| and )\d+/\d+(?![\d/])|\s?{_HALF}"  # mixed numbers
+    rf"\s?{_FRAC}|(?:[ -]| and )\d+/\d+(?![\d/])|\s?{_HALF}| and {_IN_WORDS}"  # mixed numbers
     rf"|(?:\.\d+)?(?:[eE][+-]?\d+(?!\w)|{_TEN}{_UP}|{_UP})?(?:/\d+(?![\d/]))?)"
     rf"|\.\d+(?:[eE][+-]?\d+(?!\w)|{_TEN}{_UP})?|{_FRAC}|{_HALF})"
 )
@@ -65,6 +67,9 @@ _SCALED = re.compile(rf"(?P<scale>{_SCALE})[\s.*_`$]*(?:\\[)\]])?$")
 # In mathematics whose words stand between the characters 2 and 3 (see `elicit.tasks.latex.undressed`).
 _SCALED_WORD = re.compile(
     rf"(?<![\w.^_/])(?P<number>{_WHOLE})[\s-]?(?P<begun>\s?\x02\s?)?(?P<scale>{_TIMES}(?:\s{_TIMES})?)(?P<ended>\s?\x03)?"
+)
+_MIXED_WORD = re.compile(
+    rf"(?<![\w.^_/])(?P<whole>\d{{1,{LONGEST}}})(?:\s?(?P<begun>\x02))?\s?and (?P<part>{_IN_WORDS})(?P<ended>\s?\x03)?"
 )
 # A number does not begin inside a word, a number, a power, an index, a time or a date, and does not end in one.
 DIGITS = re.compile(
@@ -95,15 +100,24 @@ def _in_full(found: re.Match[str]) -> str:
 
 
 def multiplied(plain: str) -> str:
-    """Mathematics with 1.5 million as 1500000, whatever is counted."""
-    return _SCALED_WORD.sub(_multiplied, plain)
+    """Mathematics with 1.5 million as 1500000 and 2 and a half as a fraction, whatever is counted."""
+    return _MIXED_WORD.sub(_mixed, _SCALED_WORD.sub(_multiplied, plain))
 
 
 def _multiplied(found: re.Match[str]) -> str:
     value = number_value(found["number"])
     if value is None:
         return found.group()
-    value *= _factor(found["scale"])
+    return _in_place(found, value * _factor(found["scale"]))
+
+
+def _mixed(found: re.Match[str]) -> str:
+    part = worded_value(found["part"])
+    return found.group() if part is None else _in_place(found, Fraction(int(found["whole"])) + part)
+
+
+def _in_place(found: re.Match[str], value: Fraction) -> str:
+    """A value in the place of what says it, which may end words that go on, or begin and end them."""
     written = str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
     if found["begun"] and not found["ended"]:
         return f"{written} \x02"
@@ -125,6 +139,7 @@ def groups_joined(text: str, commas: Callable[[int], bool] = lambda place: True)
 _GROUPED = re.compile(
     rf"(?:(?<![\w.])|(?<=\\cdot)|(?<=\\times)|(?<=\\div))(?<!\d,)(?!0)\d{{1,3}}(?P<gap>{_GAP})\d{{3}}(?:(?P=gap)\d{{3}})*(?!\d)"
 )
+_MIXED = re.compile(rf"(?<=\d) and (?P<part>{_IN_WORDS})$")
 _PLAIN = re.compile(
     r"(?P<sign>[-+]?)(?:(?P<whole>\d+)(?: \+? ?|\+ ?)(?P<over>\d+)/(?P<under>\d+)"  # mixed
     r"|(?P<number>\d+(?:\.\d*)?|\.\d+)(?:e(?P<exponent>[-+]?\d+)|\^(?P<power>-?\d+))?(?:/(?P<divisor>\d+))?"
@@ -174,6 +189,7 @@ def _unmarked(text: str) -> str:
     plain = re.sub(r"\s*(?:\\?%|\\?\$|[\u20ac\u00a3\u00a5])$", "", plain)
     plain = re.sub(rf"({_HALF})", lambda m: f" {_HALVES[m[1]]}", plain).strip().replace("- ", "-")
     plain = re.sub(r"([\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+)$", lambda m: "^" + m[1].translate(RAISED), plain)
+    plain = _MIXED.sub(lambda m: f" {worded_value(m['part'])}", plain)
     plain = groups_joined(re.sub(r"(?<=\d) and (?=\d+/\d+$)", " ", plain))
     plain = re.sub(rf"{_TEN}(?:\^|\*\*)\s?\{{?\s?\+?(-?\d+)\s?\}}?$", r"e\1", plain)
     plain = re.sub(r"(?:\*\*|\^)\s?\{?\s?\+?(-?\d+)\s?\}?$", r"^\1", plain).replace("E", "e")

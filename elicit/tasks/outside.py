@@ -76,14 +76,23 @@ class OutsideGrader:
     def depends(self) -> dict[str, Any]:
         return {key: value for key, value in self.source.items() if key not in ("family", "votes", "root")}
 
-    def _ask(self, index: int, answer: str) -> Grade:
+    def _ask(self, index: int, question: str, gold: str, answer: str) -> Grade:
         try:
-            return Grade(float(_asked("score", **_where(self.source), index=index, answer=answer)))
+            found = _asked("score", **_where(self.source), index=index, question=question, gold=gold, answer=answer)
         except Unjudged as error:
             return Grade(0.0, error.reason)
+        if isinstance(found, dict):
+            raise UserError(
+                f"task {self.source['name']!r} of {self.source['place']!r}: {found['refused']}; let it make the same "
+                "items whenever it is called, drawing by its parameter seed"
+            )
+        return Grade(float(found))
 
     def grade(self, item: Item, answer: str | None) -> Grade:
-        return Grade(0.0) if answer is None else self._score(item.metadata["index"], answer)
+        """Raises a UserError where the module makes other items than it made."""
+        if answer is None:
+            return Grade(0.0)
+        return self._score(item.metadata["index"], item.question, item.answer or "", answer)
 
     def groups(self, answers: Sequence[str]) -> list[int]:
         kind: Kind = self.source["votes"]

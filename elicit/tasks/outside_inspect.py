@@ -3,8 +3,8 @@
 Its solvers are run with a model that says nothing, and what they would have asked it is the item's question: templates,
 system messages (before the question, as text), few-shot texts and multiple choice are honoured so. To judge a response
 they are run again with a model that says just that, and the task's scorer is asked. What needs more than one answer of
-a model, tools, a sandbox, or a model to judge is refused by name. Generation settings, epochs and metrics of the task
-are not read: a run has its own.
+a model, tools, a sandbox, or a model to judge is refused by name, and so are solvers that draw what they ask, as
+`multiple_choice(shuffle=…)` does. Generation settings, epochs and metrics of the task are not read: a run has its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from elicit.tasks.outside_base import FORMS, PROVED, Outside, Refused
 
 SILENT = "elicit/none"
+ASKED_AGAIN = 8  # times at least that solvers are run once more, to see whether they ask the same
 
 
 class _Asked(Exception):
@@ -38,6 +39,13 @@ class InspectTask:
         self.samples = list(task.dataset)
         self.form = FORMS[0]
         prompts = [self._prompt(sample, n) for n, sample in enumerate(self.samples)]
+        for again in range(max(ASKED_AGAIN, len(prompts)) if prompts else 0):
+            n = again % len(prompts)
+            if self._prompt(self.samples[n], n) != prompts[n]:
+                raise Refused(
+                    f"its solvers ask something else of sample {n} each time, so that no answer can be judged by what "
+                    "was asked; let them draw nothing (choices are shuffled by the data set's shuffle_choices)"
+                )
         self.form = self._proved()
         self.rows = [
             {

@@ -58,7 +58,7 @@ def _opened(given: str) -> Outside:
 
 
 def _key(**asked: Any) -> str:
-    return json.dumps({key: value for key, value in asked.items() if key not in ("index", "answer")}, sort_keys=True)
+    return json.dumps(asked, sort_keys=True)
 
 
 def rows(**asked: Any) -> dict[str, Any]:
@@ -70,19 +70,23 @@ def rows(**asked: Any) -> dict[str, Any]:
         return {"refused": str(error)}
 
 
-def score(index: int, answer: str, **asked: Any) -> float:
-    """A verdict.
+def score(index: int, question: str, gold: str, answer: str, **asked: Any) -> float | dict[str, str]:
+    """A verdict, or why there can be none: this process, which may have been begun anew, has another item there.
 
     Raises:
         ValueError: it is no number in [0, 1].
     """
-    value = float(_opened(_key(**asked)).score(index, answer))
+    found = _opened(_key(**asked))
+    row = found.rows[index] if index < len(found.rows) else {}
+    if row.get("question") != question or gold not in (row.get("gold"), row.get("answer")):
+        return {"refused": f"its item {index} is another one than before, so that no answer to it can be judged"}
+    value = float(found.score(index, answer))
     if not math.isfinite(value) or not 0 <= value <= 1:
         raise ValueError(f"the grader said {value}, expected a number from 0 to 1")
     return value
 
 
-def _open(index: int, answer: str, **asked: Any) -> None:
+def _open(index: int, question: str, gold: str, answer: str, **asked: Any) -> None:
     _opened(_key(**asked))
 
 

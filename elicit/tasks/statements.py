@@ -18,15 +18,25 @@ THOUGHTS = (
     ("<reasoning>", "</reasoning>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )
+# What some of these models put before a response, whether or not they thought.
+_RESPONDS = ("<|channel|>final<|message|>", "<|START_RESPONSE|>")
 _THOUGHT_BEGINS, _THOUGHT_ENDS = (
-    re.compile("|".join(re.escape(pair[side]) for pair in THOUGHTS), re.I) for side in (0, 1)
+    re.compile("|".join(map(re.escape, marks)), re.I)
+    for marks in ([begin for begin, _ in THOUGHTS], [*(end for _, end in THOUGHTS), *_RESPONDS])
 )
 # A next turn or question that a completion model invents.
 _TURN = r"(?:Q|Question|Problem|Exercise|Human|User|Instruction|Student)"
 _INVENTED = re.compile(
     rf"(?:^|\n)[ \t]*(?:[#>*]+[ \t]*)?(?P<word>{_TURN})(?:[ \t]+\d+)?[ \t]*(?:[:\uff1a]|\*\*[:\uff1a]?(?=\s)|\n)"
-    r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id|user|end)\|>|</s>|\n\[INST\]"
+    r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id|user|end|END_RESPONSE)\|>|<turn\|>|</s>"
+    r"|\n\[INST\]"
 )
 _PROGRAM = re.compile(
     r"```[ \t]*(?!(?:text|txt|plaintext|latex|tex|math|markdown|md|output|json|yaml)\b)\w[\w+#-]*[ \t]*\n.*?(?:```|\Z)",

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from elicit.training.output_head import logprobs_and_entropy, summed_loss
 from elicit.training.recipe import Example, Recipe
-from elicit.training.sft import Backward, Key, before_targets, cross_entropy, key, quick
+from elicit.training.sft import Backward, Key, before_targets, check_some, cross_entropy, key, quick
 from probes.errors import above
 
 
@@ -107,7 +107,12 @@ def _weighed(weights: Tensor, logprob: Tensor, entropy: Tensor, at: slice) -> Te
 
 
 def in_turn(groups: Sequence[Sequence[Example]], count: int, seed: int) -> Callable[[int], list[Example]]:
-    """The examples of a step, a function of its number: those of `count` groups, drawn without repetition."""
+    """The examples of a step, a function of its number: those of `count` groups, drawn without repetition.
+
+    Raises:
+        UserError: no groups.
+    """
+    check_some(groups)
 
     def batch(step: int) -> list[Example]:
         out: list[Example] = []
@@ -122,7 +127,12 @@ def in_turn(groups: Sequence[Sequence[Example]], count: int, seed: int) -> Calla
 def as_many_tokens(
     some: Sequence[Example], other: Callable[[int], list[Example]], seed: int
 ) -> Callable[[int], list[Example]]:
-    """Other examples with as many tokens as the same step of another training, to within half of one."""
+    """Other examples with as many tokens as the same step of another training, to within half of one.
+
+    Raises:
+        UserError: no examples.
+    """
+    check_some(some)
 
     def batch(step: int) -> list[Example]:
         wanted = sum(e.tokens for e in other(step))

@@ -339,11 +339,25 @@ def _update(
     return total, norm
 
 
+def check_some(examples: Sequence[Any]) -> None:
+    """Refuse to draw from nothing, which would go on for ever.
+
+    Raises:
+        UserError: no examples.
+    """
+    if not examples:
+        raise UserError("no example to train on was given; give at least one")
+
+
 def batches(some: Sequence[Example], rows: int, width: int, seed: int) -> Callable[[int], list[Example]]:
     """The examples of a step, a function of its number: as many as `rows` rows hold, drawn without repetition.
 
     Whatever the targets are, a step has as many rows, so that all controls see nearly as many tokens.
+
+    Raises:
+        UserError: no examples.
     """
+    check_some(some)
 
     def batch(step: int) -> list[Example]:
         rng = np.random.default_rng([seed, step])

@@ -218,6 +218,15 @@ def test_chains_of_power_sampling_are_drawn_again(tiny: Model, tmp_path: Path) -
     assert row["null from"] == "its samples drawn again" and row["null: churn"] > 0.05
 
 
+@pytest.mark.parametrize("chains", [1, 4])
+def test_chains_of_power_sampling_are_samples(chains: int, tiny: Model, tmp_path: Path) -> None:
+    items = questions(40)
+    arms = {"power": (handle(tiny, Power(samples=chains), "vote"), many(items, [0.5] * 40, chains, 0))}
+    (arm,) = arms_of([planted(tmp_path / "run", items, arms)])
+    assert {len(traces) for traces in arm.outputs([item.id for item in items])} == {chains}
+    assert bool(arm.not_independent) == (chains == 1)
+
+
 def test_reflection_needs_more_than_one_answer(runs: list[Run]) -> None:
     rows = table(analyse("reflection", runs), "arm")
     assert rows["cot-prompt"]["reading"] == "one answer a question: the rate alone" and rows["cot-prompt"]["rate [95%]"]

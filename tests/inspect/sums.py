@@ -1,5 +1,7 @@
 """Tasks of Inspect as people write them; some ask for what an item cannot give."""
 
+from random import Random
+
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ModelOutput, ModelUsage
@@ -31,6 +33,12 @@ def sums(count: int = 40):
 def letters():
     samples = [Sample(input=f"Which is {n}?", choices=[str(n + 1), str(n), "none"], target="B") for n in range(40)]
     return Task(dataset=MemoryDataset(samples), solver=multiple_choice(), scorer=choice())
+
+
+@task
+def drawn(count: int = 1):
+    samples = [Sample(input=f"Which is {n}?", choices=[str(n + k) for k in range(4)], target="A") for n in range(count)]
+    return Task(dataset=MemoryDataset(samples), solver=multiple_choice(shuffle=Random(3)), scorer=choice())
 
 
 @task

@@ -77,6 +77,8 @@ def test_parameters_reach_the_task_and_metadata_its_items() -> None:
         ("critic", "ask another model"),
         ("boxed", "it needs a sandbox"),
         ("twice", "ask the model more than once"),
+        ("drawn", "its solvers ask something else of sample 0 each time"),
+        ("drawn,count=5", "its solvers ask something else of sample 0 each time"),
         ("SUMS", "it is a list, expected a function"),
         ("nothing", "has no 'nothing'"),
     ],

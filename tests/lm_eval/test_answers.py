@@ -243,12 +243,21 @@ def test_a_chats_trigger_stands_in_the_users_message_once(tiny: Model, family: s
     assert lm.tokenizer_name != ElicitLM(fit("direct", model, prompt="chat")).tokenizer_name
 
 
-def test_a_chat_that_lm_eval_begins_to_answer(tiny: Model) -> None:
-    lm = ElicitLM(fit("cot-prompt", replace(tiny, tokenizer=tokenizer_of(FAMILIES["qwen3"])), prompt="chat"))
+@pytest.mark.parametrize("family", ["llama-3", "qwen3", "mistral", "deepseek-r1", "smollm3", "olmo-2"])
+def test_a_chat_that_lm_eval_begins_to_answer(tiny: Model, family: str) -> None:
+    """The trigger stands in it once, the day is the one of every prompt, and a template's faults are told as ever."""
+    lm = ElicitLM(fit("cot-prompt", replace(tiny, tokenizer=tokenizer_of(FAMILIES[family])), prompt="chat"))
     turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "It is"}]
-    text = lm.words.after(lm.apply_chat_template(turns, False))
-    assert text.endswith("It is")
+    made = lm.apply_chat_template(turns, False)
+    text = lm.words.after(made)
+    assert text == made and text.endswith("It is")
     assert text.count("step by step") == 1
+    assert lm.words.opened(text) is not None
+    days = ("26 Jul 2024", "26 July 2024")
+    assert any(day in text for day in days) is (family in ("llama-3", "smollm3"))
+    lm.chat_template_args = {"brisk": True}
+    with pytest.raises(UserError, match="reads none of that name"):
+        lm.apply_chat_template(turns, False)
 
 
 def test_a_template_that_takes_no_system_message_is_told_of(tiny: Model) -> None:

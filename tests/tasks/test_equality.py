@@ -30,6 +30,10 @@ SAID = st.sampled_from(
 UNITS = ["", "cm", "m", "%", "$", "degree"]
 
 
+def column(*members: str) -> str:
+    return "\\begin{pmatrix} " + " \\\\ ".join(members) + " \\end{pmatrix}"
+
+
 def same(kind: str, gold: str, answer: str) -> bool:
     return grader_for(kind).grade(Item("i", "q", gold, "test"), answer).correct  # type: ignore[arg-type]
 
@@ -171,13 +175,58 @@ def _in_words(n: int) -> str:
     return f"{_in_words(head)} {name}" + (f" and {_in_words(rest)}" if rest else "")
 
 
+@pytest.mark.parametrize(
+    ("gold", "same", "other"),
+    [
+        ("(5,\\infty)", "\\{x \\mid x > 5\\}", "\\{x \\mid x \\ge 5\\}"),
+        ("(5,\\infty)", "\\left\\{x \\in \\mathbb{R} \\,\\middle|\\, x>5\\right\\}", "\\{n \\in \\mathbb{Z} : n>5\\}"),
+        ("[-2,7]", "\\{x : -2 \\le x \\le 7\\}", "\\{x : -2 < x \\le 7\\}"),
+        ("(3,4]", "\\{x | x \\in (3,4]\\}", "\\{x | x \\in [3,4]\\}"),
+        ("(-\\infty,2) \\cup (3,\\infty)", "\\{x \\mid x < 2 \\text{ or } x > 3\\}", "\\{x \\mid x < 2\\}"),
+        ("\\{|x|, 2\\}", "\\{2, |x|\\}", "\\{2, x\\}"),
+    ],
+)  # fmt: skip
+def test_a_set_by_a_condition_is_its_interval(gold: str, same: str, other: str) -> None:
+    assert grader_for("math").groups([gold, same, other]) == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("gold", "same", "other"),
+    [
+        (column("16/49", "48/49"), f"\\frac{{16}}{{49}}{column('1', '3')}", f"\\frac{{16}}{{49}}{column('1', '2')}"),
+        (column("1/2", "3"), f"\\mathbf{{v}} = \\frac12 \\cdot {column('1', '6')}", f"\\frac12 + {column('1', '6')}"),
+        (column("-1", "2"), f"-{column('1', '-2')}", column("1", "-2")),
+        (column("2x", "2y+2"), f"2{column('x', 'y+1')}", f"2{column('x', 'y')}"),
+        (column("\\pi", "0"), f"\\pi{column('1', '0')}", f"A{column('1', '0')}"),
+    ],
+)  # fmt: skip
+def test_a_number_before_a_matrix_is_in_each_of_its_members(gold: str, same: str, other: str) -> None:
+    assert grader_for("math").groups([gold, same, other]) == [0, 0, 2]
+
+
 @pytest.mark.parametrize("said", [["[0,100]", "[0, 100]", "100"], [r"\{1,125\}", r"\{125, 1\}", "1125"]])
 def test_votes_go_by_members_of_brackets(said: list[str]) -> None:
     assert grader_for("math").groups(said) == [0, 0, 2]
 
 
 @pytest.mark.parametrize(
-    "piece", ["(1,234", "[0,100", "a'", "\\alpha ", "a_1", "f(x)", "(", "\\sin ", "x = ", "1 million "]
+    "piece",
+    [
+        "(1,234",
+        "[0,100",
+        "a'",
+        "\\alpha ",
+        "a_1",
+        "f(x)",
+        "(",
+        "\\sin ",
+        "x = ",
+        "1 million ",
+        "1 and a half ",
+        "\\frac{1}{2} ",
+        "\\{x \\mid ",
+        "2\\begin{pmatrix} ",
+    ],
 )
 def test_mathematics_without_end_is_read_once(piece: str) -> None:
     before = time.process_time()

@@ -69,6 +69,18 @@ def test_a_grader_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) ->
     assert task.grader.grade(task.items[0], "7") == (0.0, "time")
 
 
+def test_items_that_are_others_each_time_are_told_and_not_judged() -> None:
+    """The process may begin anew, after an answer that took it along; a finished run is judged by a new one."""
+    task = load_task(f"{OWN}:drawn")
+    item = task.items[0]
+    assert task.grader.grade(item, item.answer).correct
+    OUTSIDE.close()
+    again = restored(task.name, json.loads(json.dumps(task.source)), task.items)
+    for grader in (again.grader, type(task.grader)(task.source)):  # type: ignore[call-arg]
+        with pytest.raises(UserError, match=r"'drawn' of .*own_sums\.py'.*is another one than before.*parameter seed"):
+            grader.grade(item, item.answer)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

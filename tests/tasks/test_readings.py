@@ -12,6 +12,7 @@ from elicit.tasks.answers import KINDS, Kind, find_answer, number_value
 from elicit.tasks.base import Item
 from elicit.tasks.grading import grader_for
 from elicit.tasks.numerals import worded_value
+from elicit.tasks.statements import THOUGHTS, closes_thought, open_thought
 from elicit.tasks.units import measure
 from tests.support.loops import read_once
 
@@ -210,18 +211,66 @@ def test_a_number_stands_for_those_that_are_denied() -> None:
     assert wrong_of("number", pairs) == []
 
 
+@pytest.mark.parametrize("kind", ["number", "math"])
+def test_a_part_in_words_after_a_number_belongs_to_it(kind: Kind) -> None:
+    pairs = [
+        ("2.5", "The answer is 2 and a half."), ("2.5", "The answer is 2 and one-half hours."),
+        ("5/2", "It takes 2 and a half hours."), ("2.25", "So she needs $2 and a quarter."),
+        ("-2.75", "The answer is -2 and three quarters."), ("8/3", "**Answer: 2 and two thirds**"),
+        ("2500000", "The answer is 2 and a half million."), ("1234.5", "The answer is 1,234 and a half miles."),
+        ("2", "The answer is 2, and a quarter of them are red."), ("2", "The answer is 2 and a half-hour break."),
+    ]  # fmt: skip
+    assert wrong_of(kind, pairs[:-2] if kind == "math" else pairs) == []
+    pairs = [("2", "The answer is 2 and a half."), ("0.5", "The answer is 2 and a half.")]
+    pairs += [("2.5", "The answer is -2 and a half."), ("2, 1/2", "The answer is 2 and a half.")]
+    assert wrong_of(kind, pairs, expected=False) == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "piece",
     [
         "$1k ", "$1,111", "1M€", "18 (", "18 (9 × 2) ", "The answer is 18 (", "5 [3 ", "18 a b ", "**18** ",
         "2 hours and ", "2h", "1{ ", "3! = ", "3! ", "not A but ", "The answer is neither A ", "one third and ",
-        "half a ", "twenty ",
+        "half a ", "twenty ", "2 and a half ",
         "10 cm$^2$ ", "$\\text{a}$ ", "2 thirds ", "- $", "1\\$",
     ],
 )  # fmt: skip
 def test_what_is_never_ended_is_read_once(piece: str, kind: Kind) -> None:
     read_once(piece, kind)
+
+
+HARMONY = "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(("begin", "end"), THOUGHTS)
+def test_a_thought_is_no_part_of_the_response(begin: str, end: str) -> None:
+    """In the marks of each family of models; one that does not end has no answer."""
+    thought = f"{begin}\nSome say 12. Answer: 13, \\boxed{{14}}"
+    for kind, said in (("number", "18"), ("math", "18"), ("option", "B"), ("whole", "She has 18: (B)")):
+        found = find_answer(f"{thought}{end}\nShe has 18: (B)", kind)
+        assert found is not None and found.text == said
+        assert find_answer(thought, kind) is None
+    assert open_thought(thought) == begin and closes_thought(thought + end)
+
+
+def test_what_stands_around_a_response() -> None:
+    """Some models mark the response too, and write the next turn after it."""
+    begin, end = HARMONY
+    notes = "<|start|>assistant<|channel|>commentary<|message|>Let me say 5."
+    for text in (
+        f"{begin}12{end}18",
+        f"{begin}12<|end|>{notes}{end}18",
+        f"{begin}12<|end|><|start|>assistant{begin}13{end}18",
+        f"{begin}12{end}18<|end|><|start|>user<|message|>And 3 + 4?",
+        "<|channel|>final<|message|>18",
+        "<|START_THINKING|>12<|END_THINKING|><|START_RESPONSE|>18<|END_RESPONSE|>",
+        "<|START_RESPONSE|>18<|END_RESPONSE|>",
+        "<|channel>thought\n12\n<channel|>18<turn|>\n<|turn>user\nAnd 3 + 4?",
+    ):
+        for kind in ("number", "whole"):
+            found = find_answer(text, kind)
+            assert found is not None and found.text == "18", (kind, text)
 
 
 def test_the_version_is_of_every_file_that_reads_and_judges() -> None:

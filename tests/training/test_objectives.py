@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elicit.training import Example, Recipe
 from elicit.training.objectives import Preference, as_many_tokens, in_turn, joint, log_probabilities
-from elicit.training.sft import Backward, key, train
+from elicit.training.sft import Backward, batches, key, train
 from probes.errors import UserError
 from steering.adapters import borrowed
 from tests.support.tiny import tiny_model
@@ -170,3 +170,14 @@ def test_an_answer_that_no_row_can_hold_is_refused_in_one_line(tmp_path: Path) -
         Preference(0.1, {key(e): 0.0 for e in pair})(lm, pair, RECIPE, True)
     with pytest.raises(UserError, match="without a prompt"):
         log_probabilities(lm, [Example([], [4])], RECIPE)
+
+
+def test_to_draw_from_nothing_is_refused() -> None:
+    """It would never come to an end."""
+    for draw in (
+        lambda: batches([], 2, 16, 0),
+        lambda: in_turn([], 2, 0),
+        lambda: as_many_tokens([], in_turn(PAIRS, 2, 0), 0),
+    ):
+        with pytest.raises(UserError, match="no example to train on was given"):
+            draw()

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from elicit.analysis.base import Analysis, shown
 from elicit.decoding.decoders import ELSEWHERE
 from elicit.decoding.selection import select
-from elicit.evaluation.run.arms import Arm, arms_of, named, shared_items
+from elicit.evaluation.run.arms import SAMPLED, Arm, arms_of, named, shared_items
 from elicit.evaluation.run.run import Run
 from probes.dots import Dot, dot_plot
 from probes.errors import UserError
@@ -35,7 +35,6 @@ PAPER = "2507.18178"
 READS = "samples"
 REDRAWS = 50
 UNKNOWN = "not known: one drawn answer a question"
-SAMPLED = ("sampling", "power", "power-rollouts", ELSEWHERE)  # decoders whose branches are samples
 
 
 class Churn(NamedTuple):
@@ -94,7 +93,7 @@ def churn_of(arm: Arm, arms: Sequence[Arm], items: Sequence[str], *, seed: int =
     for twin in arms:
         if twin is not arm and _but_for_the_seed(twin) == _but_for_the_seed(arm) and _drawn_anew(twin, arm):
             return Churn((right != twin.right(items)) / 2, "two runs of the arm")
-    if arm.about["decoder"]["name"] not in SAMPLED or all(len(arm.traces[item]) < 2 for item in items):
+    if arm.about["decoder"]["name"] not in (*SAMPLED, ELSEWHERE) or all(len(arm.traces[item]) < 2 for item in items):
         return Churn(np.full(len(items), math.nan), UNKNOWN) if _is_drawn(arm) else None
     rng, grader, rule = np.random.default_rng(seed), arm.run.items.task.grader, arm.about["select"]
     share = []
@@ -115,7 +114,7 @@ def _is_drawn(arm: Arm) -> bool:
     if "temperature" in decoder:  # of sampling, of tools, of logs
         return bool(decoder["temperature"] != 0)
     by, control = decoder.get("by", ""), str(decoder.get("control", ""))  # of a mode gate, of hybrid decoding
-    return decoder["name"] in SAMPLED or by == "coin" or control.startswith("random-")
+    return decoder["name"] in (*SAMPLED, ELSEWHERE) or by == "coin" or control.startswith("random-")
 
 
 def _less_steady(known: Sequence[Churn]) -> Churn | None:

@@ -23,6 +23,7 @@ from elicit.tasks.base import Item
 from probes.errors import UserError, unknown
 
 FOREIGN = "foreign"  # in an arm's configuration: the log of another program that it was read from
+SAMPLED = ("sampling", "power", "power-rollouts")  # decoders whose branches are independent samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class Arm:
             return "its log says temperature 0, which gives one answer a question, no samples" if greedy else ""
         if decoder == "branching":
             return "branches of a search are distinct and ordered, not independent samples"
-        if decoder != "sampling":
+        if decoder not in SAMPLED or (decoder != "sampling" and self.about["decoder"]["samples"] == 1):
             return f"{decoder} decoding gives one answer a question, no samples"
         if MATCHED in self.source:
             return "a budget of tokens decided how many samples there are, so their number depends on their length"

@@ -136,17 +136,23 @@ class Words:
     follow a question elsewhere. In a chat the trigger stands in the user's message already (`user`).
 
     Attributes:
-        generation: what the chat template puts after the user's message, "" where there is none.
+        generations: what the chat template puts after the user's message: before an answer that is to come, and before
+            one that is begun, where that is another (a template may open a thought for the first alone).
     """
 
     def __init__(self, handle: Elicited) -> None:
         prompt, tokenizer = handle.prompt, handle.model.tokenizer
-        self.trigger, self.begin, self.generation = prompt.trigger, prompt.begin, ""
+        self.trigger, self.begin, self.generations = prompt.trigger, prompt.begin, list[str]()
         if tokenizer.chat_template and (self.trigger or self.begin or needs_kind(handle)):
             asked = {"role": "user", "content": "What is 1 + 1?"}
-            with suppress(UserError):  # of a template that cannot be used no context is made
-                text = written(tokenizer, [asked], json.loads(prompt.arguments or "{}"))
-                self.generation = text.rpartition(asked["content"])[2]
+            said = {"role": "assistant", "content": "It is"}
+            for turns in ([asked], [asked, said]):
+                with suppress(UserError):  # of a template that cannot be used no context is made
+                    text = written(
+                        tokenizer, turns, json.loads(prompt.arguments or "{}"), begun=turns[-1] is said
+                    ).removesuffix(said["content"])
+                    mark = text.rpartition(asked["content"])[2]
+                    self.generations += [mark] if mark.strip() and mark not in self.generations else []
 
     def user(self, message: str) -> str:
         """A user's message with the trigger."""
@@ -154,7 +160,8 @@ class Words:
 
     def opened(self, context: str) -> str | None:
         """What of a context belongs to the answer, after a chat template's mark of its beginning; None: no chat."""
-        at = context.rfind(self.generation) if self.generation else -1
+        found = (context.rfind(mark) for mark in self.generations)
+        at = next((place for place in found if place >= 0), -1)
         return None if at < 0 else context[at:]
 
     def after(self, context: str) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import jinja2
 from lm_eval import utils
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
@@ -159,15 +158,7 @@ class ElicitLM(HFLM):
             {**turn, "content": self.words.user(turn["content"])} if n == last else turn
             for n, turn in enumerate(chat_history)
         ]
-        if add_generation_prompt:
-            return written(self.handle.model.tokenizer, turns, self.chat_template_args)
-        try:
-            text = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, continue_final_message=True, **self.chat_template_args
-            )
-        except (jinja2.TemplateError, ValueError) as error:
-            raise UserError(f"the chat template cannot be used ({error}); leave --apply_chat_template out") from error
-        return str(text)
+        return written(self.handle.model.tokenizer, turns, self.chat_template_args, begun=not add_generation_prompt)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         pair: tuple[list[int], list[int]] = super()._encode_pair(self.words.after(context), continuation)

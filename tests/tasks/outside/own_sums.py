@@ -1,5 +1,7 @@
 """A task of one's own, as a user would write it."""
 
+import random
+
 
 def sums(terms=2, seed=0):
     rows = [
@@ -51,3 +53,9 @@ def raises():
 
 def asks_a_person():
     return [{"question": input("what? "), "answer": "7"}]
+
+
+def drawn():
+    numbers = [random.randrange(10**9) for _ in range(4)]
+    rows = [{"id": f"d{n}", "question": f"{number} = ?", "answer": str(number)} for n, number in enumerate(numbers)]
+    return rows, lambda response, row: row["answer"] in response
