@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from probes.activations import INDEX, WRITERS, Activations, Memory, Shards, Sink
@@ -258,7 +259,7 @@ class Recorder:
                 )
                 self._padding[keys[0]] = 0 if frame.valid is None else int((~frame.valid[r]).sum())
             else:
-                held = held[:, self._padding[keys[0]] :]
+                held = _from_first_token(held, self.clock.seen - pos + q, self.clock.seen, self._padding[keys[0]])
             table[keys] = self._seen_at(site, held).to("cpu")  # type: ignore[index]
 
     def check_reached(self) -> None:
@@ -292,6 +293,23 @@ class Recorder:
         values = {site: torch.cat([p[str(site)] for p in pieces]) for site in sites}
         row, branch, step = (torch.cat([p[name] for p in pieces]) for name in INDEX)
         return Activations(values, row, branch, step, self.patterns)
+
+
+def _from_first_token(
+    weights: Float[Tensor, "heads held"], query: int, count: int, padding: int
+) -> Float[Tensor, "heads keys"]:
+    """What a cached step attends to, from its row's first token on.
+
+    A cache of a window holds the last keys alone, and those before them weigh 0; a static one has room for more.
+
+    Args:
+        query: the place of the step's token, padding included.
+        count: places that were computed so far, likewise.
+        padding: at the row's left.
+    """
+    gone = max(0, count - weights.shape[1])
+    kept = weights[:, max(0, padding - gone) : query + 1 - gone]
+    return functional.pad(kept, (max(0, gone - padding), 0))
 
 
 @contextmanager

@@ -112,7 +112,9 @@ class Count:
         """The prompts' own forward: `count` positions of each row, where the mask is true."""
         valid = None
         if mask is not None and mask.ndim == 4:
-            mask = mask[:, 0, -1, :] if mask.dtype == torch.bool else mask[:, 0, -1, :] >= 0
+            # A token sees itself, whatever its window; of a static cache keys are given that are still to come.
+            mask = mask[:, 0].diagonal(dim1=-2, dim2=-1)
+            mask = mask if mask.dtype == torch.bool else mask >= 0
         if mask is not None and not bool(mask.all()):
             valid = mask.bool().expand(rows, count)
         place = torch.arange(count, device=device).expand(rows, count) if valid is None else valid.long().cumsum(-1) - 1
@@ -189,7 +191,7 @@ class Clock(Count):
             self.again(count, device)
             return
         if past == 0:
-            if mask is not None and mask.shape[-1] > count:
+            if mask is not None and mask.ndim == 2 and mask.shape[-1] > count:
                 raise UserError("the model was given a mask longer than its input and no cache; give both or neither")
             self.begin(given.shape[0], count, mask, device)
         elif past != self.seen:
@@ -214,7 +216,7 @@ class Clock(Count):
 
 
 def _plain(mask: Any, outer: Tensor | None = None) -> Tensor | None:
-    """Where a forward's positions are no padding: a mask [rows, pos] or [rows, 1, pos, pos].
+    """Where a forward's positions are no padding: a mask [rows, pos] or [rows, 1, pos, keys].
 
     Where a decoder is given masks of its own, one a kind of layer, that is the mask that the whole model was given, or
     else the one of full attention.

@@ -76,7 +76,8 @@ def check_logits(logits: Float[Tensor, "*rows vocab"], dtype: torch.dtype, met: 
 
 def extremes(x: Tensor) -> Float[Tensor, " two"]:
     """The smallest and the largest number, finite where all are: one pass, and no copy to the host."""
-    return torch.stack(x.detach().aminmax()).float()
+    x = x.detach() if x.dtype.itemsize > 1 else x.detach().bfloat16()  # of 8 bits torch tells no extremes
+    return torch.stack(x.aminmax()).float()
 
 
 def check_activations(x: Tensor, where: object) -> None:

@@ -98,7 +98,7 @@ def activation_pca(
         permutations: of the labels, for the null.
 
     Raises:
-        UserError: lengths that differ, one label only, too few observations.
+        UserError: lengths that differ, NaN or infinity, one label only, too few observations.
     """
     values = activations.detach().float().cpu().numpy() if isinstance(activations, Tensor) else activations
     values = np.asarray(values, dtype=np.float64)
@@ -106,6 +106,8 @@ def activation_pca(
     for name, one in given.items():
         if one is not None and len(one) != len(values):
             raise UserError(f"{len(one)} {name} were given for {len(values)} activations; give one each")
+    if not np.isfinite(values).all():
+        raise UserError("the activations hold NaN or infinity; read them again, in fp32")
     keep, left_out = _usual(values, positions, outliers)
     kept = np.flatnonzero(keep)
     values = values[kept]
@@ -119,6 +121,8 @@ def activation_pca(
                 f"{int(part.sum())} activations with {len(set(named[part]))} labels are left of a part; "
                 "give at least three, of two labels, to fit and to show"
             )
+    if len(set(named)) > 2 and len(set(named[shown])) == shown.sum():
+        raise UserError(f"each of the {shown.sum()} activations to show has a label of its own; give more of a label")
     components = min(components, int(fitted.sum()) - 1, values.shape[1])
     pca = PCA(n_components=components, svd_solver="full").fit(values[fitted])
     points = pca.transform(values)
@@ -162,7 +166,9 @@ def _usual(
 def _separation(points: np.ndarray, labels: np.ndarray, fitted: np.ndarray, shown: np.ndarray) -> float:
     names = sorted(set(labels))
     if len(names) > 2:
-        return float(silhouette_score(points[shown], labels[shown]))
+        # Of permuted labels those shown may be one alone, or one each: they are not apart.
+        defined = 2 <= len(set(labels[shown])) < shown.sum()
+        return float(silhouette_score(points[shown], labels[shown])) if defined else 0.0
     positive = labels == names[-1]
     if len(set(positive[shown])) < 2 or len(set(positive[fitted])) < 2:
         return 0.5

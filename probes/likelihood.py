@@ -116,6 +116,8 @@ class TargetLoss(NamedTuple):
 def target_losses(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: Sequence[int]) -> TargetLoss:
     """The cross-entropy of the tokens after each prompt, in one batch (one a length where the model sees padding).
 
+    A text's first token is none of them, also where no token is prompt: nothing chooses it.
+
     Args:
         lm: a causal LM of `transformers`; gradients flow where they are asked for.
         texts: token ids of prompts with their continuations.
@@ -125,7 +127,7 @@ def target_losses(lm: PreTrainedModel, texts: Sequence[Sequence[int]], lengths: 
     for some in batchable(lm, texts):
         batch = left_pad([texts[i] for i in some], lm.device)
         hidden = decoder(lm)(**inputs(lm, batch), use_cache=False)[0]
-        first = torch.tensor([lengths[i] for i in some], device=lm.device)[:, None]
+        first = torch.tensor([max(1, lengths[i]) for i in some], device=lm.device)[:, None]
         target = ((batch.positions >= first) & batch.mask)[:, 1:]
         logits = output_logits(lm, hidden[:, :-1][target])
         loss = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][target], reduction="none")
@@ -164,7 +166,8 @@ def mean_losses(
 
     `before` is called before each forward with the numbers of its texts: who follows the forwards learns their rows.
     """
-    order = [i for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])) if len(texts[i]) > lengths[i]]
+    counts = [len(text) - max(1, length) for text, length in zip(texts, lengths, strict=True)]
+    order = [i for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])) if counts[i] > 0]
     out: list[float | None] = [None] * len(texts)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
@@ -175,7 +178,7 @@ def mean_losses(
             found = target_losses(lm, [texts[i] for i in some], [lengths[i] for i in some])
             total = torch.zeros(len(some), device=found.loss.device).index_add_(0, found.row, found.loss)
             for i, value in zip(some, total.tolist(), strict=True):
-                out[i] = value / (len(texts[i]) - lengths[i])
+                out[i] = value / counts[i]
     return out
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -120,7 +121,7 @@ def bootstrap_mean(
         values: of each observation.
         clusters: the question behind each; each its own unless given.
         bounds: of a single value; values beyond ±1 extend the default. Nothing can be said where all are one value
-            beyond ±1 whose bounds are not given: NaN.
+            beyond ±1 whose bounds are not given, or where one is NaN or infinite: NaN.
         seed, resamples: of the bootstrap.
         confidence: of the interval.
 
@@ -129,7 +130,7 @@ def bootstrap_mean(
     """
     labels = _labels(clusters, len(values))
     low, high = _extended(bounds, values)
-    if (low, high) != bounds and np.ptp(values) == 0:
+    if not np.isfinite(values).all() or ((low, high) != bounds and np.ptp(values) == 0):
         return Interval(float("nan"), float("nan"))
     sums = np.bincount(labels, weights=values)
     counts = np.bincount(labels).astype(float)
@@ -298,7 +299,13 @@ def _labels(clusters: Sequence[Hashable] | np.ndarray | None, n: int) -> np.ndar
         return np.arange(n)
     if len(clusters) != n:
         raise ValueError(f"{len(clusters)} cluster labels for {n} observations")
-    return np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if isinstance(clusters, np.ndarray):
+        return np.unique(clusters, return_inverse=True)[1]
+    names: list[Any] = list(dict.fromkeys(clusters))
+    with suppress(TypeError):  # names of several types have no order
+        names = sorted(names)
+    number = {name: n for n, name in enumerate(names)}
+    return np.array([number[name] for name in clusters])
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from probes.errors import UserError, as_expected
 from probes.files import read_json
+from probes.finite import check_tensors
 from probes.lora_start import BESIDE, begins_in_base
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-3
@@ -225,7 +226,8 @@ def differences(before: Given, after: Given, *, ranks: bool = True, seed: int = 
         null (`null_…`), norms of the change, and for matrices `rank`, `stable_rank` and `full_rank`.
 
     Raises:
-        UserError: checkpoints of other configurations, a file that cannot be read.
+        UserError: checkpoints of other configurations, a file that cannot be read; weights that are packed in whole
+            numbers, or NaN.
     """
     rows = [_row(name, *pair, ranks, seed) for name, pair in _pairs(opened(before), opened(after, before))]
     table = pd.DataFrame(rows).set_index("tensor")
@@ -298,10 +300,11 @@ def _share_names() -> list[str]:
 
 
 def _pairs(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-    """Both checkpoints' tensors of floating point, one name at a time.
+    """Both checkpoints' tensors of floating point, one name at a time; others (positions, masks) are the same in both.
 
     Raises:
-        UserError: a name that one of them lacks, another shape.
+        UserError: a name that one of them lacks, another shape; whole numbers that differ, as of quantised weights;
+            NaN or infinity; nothing of floating point.
     """
     old, new = before.shapes(), after.shapes()
     if alone := sorted(set(old) ^ set(new)):
@@ -315,10 +318,22 @@ def _pairs(before: Checkpoint, after: Checkpoint) -> Iterator[tuple[str, tuple[T
                 f"{name!r} is {_shape(old[name])} in one checkpoint and {_shape(new[name])} in the other; give two of "
                 "one configuration"
             )
+    met = False
     for name in sorted(old):
-        first = before.read(name)
-        if first.is_floating_point():
-            yield name, (first, after.read(name))
+        first, second = before.read(name), after.read(name)
+        if not (first.is_floating_point() and second.is_floating_point()):
+            if first.dtype != second.dtype or not torch.equal(first, second):
+                raise UserError(
+                    f"{name!r} is {_dtype(first)} and {_dtype(second)} and differs; packed weights cannot be compared: "
+                    "give both checkpoints in floating point"
+                )
+            continue
+        check_tensors({name: first}, "the checkpoint before", "give another")
+        check_tensors({name: second}, "the checkpoint after", "give another")
+        met = True
+        yield name, (first, second)
+    if not met:
+        raise UserError("the checkpoints hold no tensor of floating point; give two of a model")
 
 
 def _row(name: str, before: Tensor, after: Tensor, ranks: bool, seed: int) -> dict[str, Any]:

@@ -36,6 +36,8 @@ from steering.hooks import attached
 from steering.interventions import Add, Intervention, Plan, When
 
 HELD_OUT = 0.25
+SAME = 1e-6  # of the activations' norm: sums in another order differ by less
+ALIKE = "the positive and the negative texts do not differ at this site and step; give others"
 Positive = Float[Tensor, "n_positive d_model"]
 Negative = Float[Tensor, "n_negative d_model"]
 
@@ -48,7 +50,7 @@ def difference_of_means(positive: Positive, negative: Negative, site: Site, **ab
     """
     a, b = _checked(positive, negative)
     center = (a.mean(0) + b.mean(0)) / 2
-    return _direction(a.mean(0) - b.mean(0), site, center, "difference of means", [len(a), len(b)], about)
+    return _direction(a.mean(0) - b.mean(0), site, center, "difference of means", (a, b), about)
 
 
 def pca_of_differences(positive: Positive, negative: Negative, site: Site, **about: Any) -> Direction:
@@ -64,12 +66,12 @@ def pca_of_differences(positive: Positive, negative: Negative, site: Site, **abo
     values = torch.linalg.svd(differences, full_matrices=False)
     axis = values.Vh[0]
     along = float(differences.mean(0) @ axis)
-    if along == 0.0:
+    if bool(differences.any()) and abs(along) <= SAME * _norm(a, b):
         raise UserError("the first axis of the differences has no sign: their mean is orthogonal to it; use means")
     explained = float(values.S[0] ** 2 / values.S.square().sum())
     center = (a.mean(0) + b.mean(0)) / 2
     made = {**about, "explained": explained}
-    return _direction(axis * along, site, center, "PCA of differences", [len(a), len(b)], made)
+    return _direction(axis * along, site, center, "PCA of differences", (a, b), made)
 
 
 def probe_weights(
@@ -81,7 +83,7 @@ def probe_weights(
     how often the probe is right there.
 
     Raises:
-        UserError: fewer than four activations on a side.
+        UserError: fewer than four activations on a side, or no difference.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -97,6 +99,8 @@ def probe_weights(
     x = torch.cat([a_fit, b_fit])
     center = (a_fit.mean(0) + b_fit.mean(0)) / 2
     scale = float((x - center).norm(dim=-1).mean())
+    if scale <= SAME * _norm(a, b):
+        raise UserError(ALIKE)
     labels = np.r_[np.ones(len(a_fit)), np.zeros(len(b_fit))]
     probe = LogisticRegression(C=c, max_iter=2000).fit(((x - center) / scale).numpy(), labels)
     held = torch.cat([a_held, b_held])
@@ -106,7 +110,7 @@ def probe_weights(
     unit = weights / weights.norm()
     vector = unit * float((a_fit.mean(0) - b_fit.mean(0)) @ unit)
     made = {**about, "held_out": len(held), "held_out_accuracy": right, "seed": seed}
-    return _direction(vector, site, center, "probe weights", [len(a_fit), len(b_fit)], made)
+    return _direction(vector, site, center, "probe weights", (a_fit, b_fit), made)
 
 
 def permuted_difference(positive: Positive, negative: Negative, like: Direction, seed: int) -> Direction:
@@ -314,9 +318,16 @@ def _checked(positive: Tensor, negative: Tensor, least: int = 1) -> tuple[Tensor
     return positive.float(), negative.float()
 
 
+def _norm(a: Positive, b: Negative) -> float:
+    return float(torch.cat([a, b]).norm(dim=-1).mean())
+
+
 def _direction(
-    vector: Tensor, site: Site, center: Tensor, method: str, counts: list[int], about: dict[str, Any]
+    vector: Tensor, site: Site, center: Tensor, method: str, sides: tuple[Tensor, Tensor], about: dict[str, Any]
 ) -> Direction:
-    if not bool(vector.any()):
-        raise UserError("the positive and the negative texts do not differ at this site and step; give others")
-    return Direction(vector, site, method, "raw", None, center, {"method": method, "counts": counts, **about})
+    """Refuse what is rounding (or, of probe weights that are all 0, NaN): a norm that is asked for later would make it
+    as long as any direction."""
+    if not float(vector.norm()) > SAME * _norm(*sides):
+        raise UserError(ALIKE)
+    made = {"method": method, "counts": [len(side) for side in sides], **about}
+    return Direction(vector, site, method, "raw", None, center, made)

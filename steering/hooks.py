@@ -84,8 +84,15 @@ def attached(
 
 
 def _hook(lm: PreTrainedModel, editor: Editor, clock: Count, site: Site) -> Callable[[Tensor], Tensor | None]:
+    d_model = width(lm)
+
     def hook(h: Tensor) -> Tensor | None:
         assert clock.frame is not None
+        if h.shape[-1] != d_model:
+            raise UserError(
+                f"{type(lm).__name__} keeps {h.shape[-1]} numbers a position at {site} and d_model is {d_model}; it "
+                "can be decoded, and not steered there"
+            )
         clock.frame.check(lm, h)
         return editor.edit(site, h, clock.frame)
 

@@ -25,6 +25,7 @@ from probes.sae.autoencoder import SAE
 ENTROPY_POWER = 0.7
 LEFT, RIGHT = 1, 2
 CHUNK = 1024  # positions encoded at once
+SAME = 1e-6  # of a mean: sums in another order differ by less
 REASONING_WORDS = (
     "alternatively", "but", "check", "first", "hmm", "however", "maybe", "next", "perhaps", "so", "then", "therefore",
     "though", "thus", "verify", "wait",
@@ -98,7 +99,8 @@ def contrast(
         raise UserError(
             f"{len(positive)} positive and {len(negative)} negative prompts were given; give at least one each"
         )
-    difference = encoded(sae, positive).mean(0) - encoded(sae, negative).mean(0)
+    more, less = encoded(sae, positive).mean(0), encoded(sae, negative).mean(0)
+    difference = torch.where((more - less).abs() > SAME * more.abs().maximum(less.abs()), more - less, 0.0)
     if not bool((difference > 0).any()):
         raise UserError(
             f"no feature of {sae.name!r} fires more on the positive prompts than on the negative ones; "
@@ -168,7 +170,7 @@ def reason_score(
         power: of the entropy.
 
     Raises:
-        UserError: no position inside a window, or none outside.
+        UserError: no position inside a window, or none outside; nothing that fires there.
     """
     inside = word >= 0
     if not bool(inside.any()) or bool(inside.all()):
@@ -178,10 +180,14 @@ def reason_score(
     numbers = torch.zeros(count + 1)
     for start in range(0, len(acts), CHUNK):
         here = word[start : start + CHUNK] % (count + 1)  # −1 is the last row
-        sums.index_add_(0, here, encoded(sae, acts[start : start + CHUNK]))
+        # Of an SAE whose activations have either sign those above 0 count, as in `firing`: μ is a share of a sum.
+        sums.index_add_(0, here, encoded(sae, acts[start : start + CHUNK]).clamp(min=0))
         numbers.index_add_(0, here, torch.ones(len(here)))
     plus = sums[:count].sum(0) / numbers[:count].sum()
     minus = sums[count] / numbers[count]
+    if not bool(plus.any()) or not bool(minus.any()):
+        where = "outside" if bool(plus.any()) else "inside"
+        raise UserError(f"no feature of {sae.name!r} fires {where} the windows of words; give more texts")
     means = sums[:count] / numbers[:count, None].clamp(min=1)
     share = means / means.sum(0).clamp(min=1e-12)
     entropy = -(share * share.clamp(min=1e-12).log()).sum(0) / torch.tensor(float(max(2, count))).log()

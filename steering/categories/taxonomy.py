@@ -27,7 +27,9 @@ activations it is to be given; what is read otherwise gets labels that mean noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ TOP_K = 3
 STEPS, LR, BATCH = 400, 0.01, 512  # of the SAE's Adam
 RESTARTS = 4  # of k-means and mixtures; the best by their own objective is kept
 COMPONENTS = 32
+FEWER = "Number of distinct clusters"  # begins what scikit-learn warns of where fewer points than centres differ
 
 Values = Float[Tensor, "n d"]
 Parameters = dict[str, Tensor]
@@ -170,9 +173,23 @@ def fit(
     # The parameters need z, and z the taxonomy's own normalisation: begin with none.
     blank = {KINDS[kind].rows: torch.zeros(n, 1)}
     start = Taxonomy(site, reading, kind, center, scale, blank)
-    parameters = KINDS[kind].fit(start.normalised(x), n, seed)
+    with _enough(n):
+        parameters = KINDS[kind].fit(start.normalised(x), n, seed)
     made = {"sentences": len(x), "seed": seed, "standardise": standardise, **about}
     return Taxonomy(site, reading, kind, center, scale, parameters, made)
+
+
+@contextmanager
+def _enough(n: int) -> Iterator[None]:
+    """Refuse what would leave categories that are one another's double, where scikit-learn warns of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=FEWER)
+        try:
+            yield
+        except Warning as warning:
+            if not str(warning).startswith(FEWER):
+                raise
+            raise UserError(f"{n} categories were asked for and fewer activations differ; ask for fewer") from warning
 
 
 def _check_finite(x: Values) -> None:

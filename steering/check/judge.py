@@ -19,7 +19,11 @@ NATS_FULL, NATS_HALF = 1e-3, 0.05
 SHARE_FULL, SHARE_HALF = 0.01, 0.1
 TIMES_UNSTEERED = 10.0  # the difference that the unsteered model shows between the same two passes may be so often met
 UNEVEN_FULL, UNEVEN_HALF = 0.05, 1.0  # nats: unsteered passes that differ so much tell nothing of steered ones
-EPSILONS = 8  # of the dtype, times ‖h‖: what counts as moved
+EPSILONS = 8  # of the dtype, times ‖h‖: how far writes to forwards of other shapes may differ
+# Of the dtype, times the size of a dimension of h (at least the median one): what more counts as moved. In 16 bits two
+# roundings; in 32 steering is far above what any sum in another order does.
+MOVED_FULL, MOVED_HALF = 64, 2
+ROUNDED = 2  # likewise, of what two roundings do to a sum
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,13 @@ def _delta(steered: Pass, plain: Pass, point: int) -> Float[Tensor, "rows pos d_
 def moves(
     delta: Float[Tensor, "*rows pos d_model"], h: Float[Tensor, "*rows pos d_model"]
 ) -> Bool[Tensor, "*rows pos"]:
-    """Where a change is more than rounding."""
-    return delta.norm(dim=-1) > EPSILONS * torch.finfo(h.dtype).eps * h.float().norm(dim=-1)
+    """Where a change is more than rounding: in some dimension, since a few may be thousands of times larger than all
+    others at a text's first position (arXiv 2402.17762), and by the norm nothing would be seen there."""
+    size = h.float().abs()
+    typical = size.median(dim=-1, keepdim=True).values
+    info = torch.finfo(h.dtype)
+    least = (MOVED_FULL if info.bits > 16 else MOVED_HALF) * info.eps * size.maximum(typical)
+    return (delta.abs() > least).any(-1)
 
 
 def _seen(steered: Pass, plain: Pass, point: int) -> Bool[Tensor, "rows pos"]:
@@ -342,11 +351,13 @@ def amount(
     for s, p, deltas in zip(whole, plain, found.deltas, strict=True):
         for point, vector in wanted.items():
             delta = deltas[point]
-            rows = delta[moves(delta, p.stream[point][0])]
+            at = moves(delta, p.stream[point][0])
+            rows = delta[at]
             if not len(rows):
                 continue
-            noise = EPSILONS * torch.finfo(s.stream[point].dtype).eps * s.stream[point][0].float().norm(dim=-1).max()
-            off = max(0.0, float((rows - vector).norm(dim=-1).max() - noise)) / float(vector.norm())
+            after = s.stream[point][0].float()[at]
+            noise = ROUNDED * torch.finfo(s.stream[point].dtype).eps * after.abs()
+            off = float(((rows - vector).abs() - noise).clamp(min=0).norm(dim=-1).max()) / float(vector.norm())
             if off >= worst:
                 worst, ratio = off, float((rows @ vector).median() / vector.square().sum())
     good = worst <= (SHARE_FULL if _full(plain[0]) else SHARE_HALF)

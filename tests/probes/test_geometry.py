@@ -67,6 +67,18 @@ def test_what_it_refuses() -> None:
         activation_pca(values[[0, 59]], ["a", "b"])
 
 
+def test_more_labels_than_points_have_no_silhouette() -> None:
+    values = clouds(1.0, n=9)[0]
+    fit = [True] * 6 + [False] * 3
+    with pytest.raises(UserError, match="each of the 3 activations to show has a label of its own"):
+        activation_pca(values, list("abcabcabc"), fit=fit)
+    with pytest.raises(UserError, match="NaN or infinity"):
+        activation_pca(np.where(values == values.max(), np.nan, values), list("ababababa"))
+    # Some permutations leave one label, or three, to the three points that are shown.
+    found = activation_pca(values, list("abaabcaab"), fit=fit, groups=["one"] * 9)
+    assert np.isfinite(found.null).all() and 0 <= found.p_value <= 1
+
+
 def test_figure() -> None:
     values, labels = clouds(6.0)
     fit = np.arange(60) % 2 == 0

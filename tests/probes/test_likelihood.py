@@ -7,7 +7,8 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from probes.lens import logit_lens
-from probes.likelihood import target_losses
+from probes.likelihood import mean_losses, target_losses
+from tests.support.tiny import tiny_model
 
 TEXTS, LENGTHS = [[5, 9, 3, 7, 40, 41], [7, 1, 8, 8]], [2, 1]
 
@@ -34,3 +35,12 @@ def test_a_stream_in_fp32_before_a_head_in_16_bits(kind: str, dtype: torch.dtype
             lens.top[-1].tolist()
             == lm(input_ids=torch.tensor([TEXTS[0]]), use_cache=False).logits[0].argmax(-1).tolist()
         )
+
+
+def test_nothing_chooses_the_first_token_of_a_text() -> None:
+    """Without a prompt too; beside a longer text what stands before it is padding."""
+    lm = tiny_model("llama")
+    alone = [mean_losses(lm, [text], [0])[0] for text in TEXTS]
+    assert alone == [mean_losses(lm, [text], [1])[0] for text in TEXTS]
+    assert mean_losses(lm, [*TEXTS, [7]], [0, 0, 0]) == [*(pytest.approx(one, rel=1e-5) for one in alone), None]
+    assert target_losses(lm, TEXTS, [0, 0]).row.tolist() == [0] * 5 + [1] * 3

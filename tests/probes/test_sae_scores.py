@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,14 @@ def test_a_contrast_without_a_difference_is_refused() -> None:
         contrast(identity(), same, same)
 
 
+def test_a_contrast_that_is_rounding_is_refused() -> None:
+    acts = torch.rand(9, 4, generator=torch.Generator().manual_seed(0))
+    shuffled = acts[torch.randperm(9, generator=torch.Generator().manual_seed(0))]
+    assert (acts.mean(0) - shuffled.mean(0)).any()
+    with pytest.raises(UserError, match="no feature of 'identity' fires more"):
+        contrast(identity(), acts, shuffled)
+
+
 def test_words_are_found_whatever_the_tokens_and_windows_reach_one_left_and_two_right() -> None:
     tokens = [" So", ",", " a", " b", " c", " how", "ever", " d", " e", " so", "me", " wait", "."]
     (labels,), words = word_windows([tokens], ["wait", "however", "so"])
@@ -52,6 +61,23 @@ def test_reason_score_by_hand() -> None:
     # μ⁺ = (4, 2, 0, 0), μ⁻ = (0, 0, 2, ½); feature 0 fires on both words, feature 1 on one alone
     expected = [4 / 6 * 1.0, 0.0, -2 / 2.5, -0.5 / 2.5]
     assert found.values.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_activations_of_either_sign_a_reason_score_counts_those_above_0() -> None:
+    """Sums of both signs may be below 0, and a share of them would rank the features the other way round."""
+    sae = replace(identity(), activation="abstopk", k=4)
+    acts = torch.tensor([[4.0, 4, -9, -9], [4, 0, -9, -9], [-9, 0, 2, 0], [0, -9, 2, 1]])
+    word = torch.tensor([0, 1, -1, -1])
+    assert reason_score(sae, acts, word).values.tolist() == reason_score(sae, acts.clamp(min=0), word).values.tolist()
+    assert reason_score(sae, acts, word).top(4) == [0]
+
+
+@pytest.mark.parametrize(("rows", "where"), [(slice(0, 2), "inside"), (slice(2, 4), "outside")])
+def test_a_reason_score_of_silence_is_refused(rows: slice, where: str) -> None:
+    acts = torch.ones(4, 4)
+    acts[rows] = 0
+    with pytest.raises(UserError, match=f"no feature of 'identity' fires {where} the windows"):
+        reason_score(identity(), acts, torch.tensor([0, 0, -1, -1]))
 
 
 def test_entropy_is_of_means_a_word_and_not_of_counts() -> None:

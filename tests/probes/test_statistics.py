@@ -220,6 +220,23 @@ def test_clusters_widen_the_interval() -> None:
         paired(a[:0], b[:0])
 
 
+def test_clusters_may_have_any_names() -> None:
+    a, b = np.array([1.0, 1, 0, 1, 0, 1]), np.zeros(6)
+    plain = paired(a, b, [0, 0, 1, 1, 2, 3])
+    for names in (["a", "a", "b", "b", "c", "d"], [("x", 1), ("x", 1), ("x", 2), ("x", 2), ("y", 1), ("y", 2)]):
+        assert paired(a, b, names) == plain
+    mixed = paired(a, b, [1, 1, "1", "1", 2, None])
+    assert (mixed.clusters, mixed.standard_error) == (4, plain.standard_error)
+
+
+def test_of_values_that_are_not_finite_no_interval_is_told() -> None:
+    for value in (np.nan, np.inf):
+        found = bootstrap_mean(np.array([0.0, 1.0, value, 1.0]))
+        assert np.isnan(found.low) and np.isnan(found.high)
+        several = over_seeds(np.array([[0.0, 1.0], [value, 1.0]]))
+        assert np.isnan(several.low) and np.isnan(several.high)
+
+
 def test_pairs_are_of_the_same_question() -> None:
     """Whoever is right where the other is wrong: means are equal, and every question is won or lost."""
     a, b = np.array([1.0, 1.0, 0.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0, 1.0])

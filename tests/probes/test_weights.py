@@ -239,3 +239,28 @@ def test_a_pattern_has_a_limit_of_time(base: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("probes.weights.PATIENCE", 1e-9)
     with pytest.raises(UserError, match="takes too long"):
         differences(base, tmp_path / "adapter")
+
+
+def test_whole_numbers_are_passed_over_where_they_are_the_same_alone() -> None:
+    """Quantised weights are packed in them: what they hold would be left out, and nothing seem to have changed."""
+    one = {"norm": noise(4), "places": torch.arange(4), "packed": torch.ones(4, 2, dtype=torch.int32)}
+    assert differences(one, one).table.index.tolist() == ["norm"]
+    with pytest.raises(UserError, match="'packed' is int32 and int32 and differs; packed weights cannot be compared"):
+        differences(one, {**one, "packed": one["packed"] + 1})
+    with pytest.raises(UserError, match="'packed' is int32 and float32"):
+        overlap(one, {**one, "packed": one["packed"].float()}, one)
+    with pytest.raises(UserError, match="no tensor of floating point"):
+        differences({"places": torch.arange(4)}, {"places": torch.arange(4)})
+
+
+def test_weights_that_are_nan_are_one_line() -> None:
+    broken = noise(4, 4).index_fill(0, torch.tensor([1]), torch.nan)
+    for ranks in (True, False):
+        with pytest.raises(UserError, match="the checkpoint after holds NaN or infinity in w"):
+            differences({"w": noise(4, 4)}, {"w": broken}, ranks=ranks)
+
+
+def test_weights_in_8_bits_of_floating_point_are_read() -> None:
+    before, after = (noise(4, 4, seed=seed).to(torch.float8_e4m3fn) for seed in (0, 1))
+    found = differences({"w": before}, {"w": after})
+    assert found.summary["norm"] == pytest.approx(float((after.float() - before.float()).norm()))

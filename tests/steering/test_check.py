@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 import elicit
+from probes.capture import capture
 from probes.errors import UserError
 from probes.sites import Site, blocks
 from steering.check import SteeringReport, check_steering
 from steering.directions import Direction
 from steering.hooks import attached
 from steering.interventions import Add, Intervention, When
-from tests.support.hooks import LAYER, RIGHT, WRONG, hooked, on_output, vector
+from tests.support.hooks import LAYER, RIGHT, WRONG, added, hooked, on_output, vector
 from tests.support.tiny import tiny_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [11, 12, 13]]
@@ -151,6 +153,46 @@ def test_sixteen_bits() -> None:
     wide = hooked(lambda h, v: (h.float() + v.float()).to(h.dtype))
     assert checked(lm, wide).ok
     assert "prefill only" in checked(lm, WRONG["only at prefill"][0]).faults
+
+
+def _with_a_massive_first_token(dtype: torch.dtype) -> PreTrainedModel:
+    """As in most large models, one dimension of the stream is thousands of times larger at the first position."""
+    lm = copy.deepcopy(tiny_model("llama"))
+    with torch.no_grad():
+        lm.get_input_embeddings().weight[1, 3] = 3000.0  # type: ignore[union-attr,index]
+    return lm.to(dtype)
+
+
+MASSIVE = [[1, 5, 6, 7, 8, 9, 10], [1, 11, 12]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_16_bits_a_massive_first_position_is_seen_to_be_steered(dtype: torch.dtype) -> None:
+    lm = _with_a_massive_first_token(dtype)
+    report = checked(lm, hooked(lambda h, v: h + v), prompts=MASSIVE)
+    assert report.ok and report["amount"].verdict == "holds", str(report)
+    twice = checked(lm, hooked(lambda h, v: h + 2 * v), prompts=MASSIVE)
+    assert twice.failed == ("amount",) and twice.faults == ("applied twice",), str(twice)
+
+    def but_the_first(h: Tensor, v: Tensor) -> Tensor:
+        where = torch.ones(h.shape[:2])
+        where[:, 0] = float(h.shape[1] == 1)
+        return added(h, v, where)
+
+    assert "positions missing" in checked(lm, hooked(but_the_first), prompts=MASSIVE).faults
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_faint_steering_is_seen_in_bf16(share: float) -> None:
+    lm = copy.deepcopy(tiny_model("llama")).to(torch.bfloat16)
+    acts = capture(lm, PROMPTS, [Site(LAYER)], dtype=torch.float32)
+    assert acts is not None
+    stream = float(acts.values[Site(LAYER)].norm(dim=-1).median())
+    faint = share * stream / float(vector(lm).float().norm())
+    adds = {Site(LAYER): vector(lm)}
+    report = checked(lm, hooked(lambda h, v: h + v), adds=adds, strength=faint)
+    assert report.ok and report["amount"].verdict == "holds", str(report)
+    assert "applied twice" in checked(lm, hooked(lambda h, v: h + 2 * v), adds=adds, strength=faint).faults
 
 
 def test_the_figures_are_those_of_the_vector() -> None:

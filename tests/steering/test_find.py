@@ -60,6 +60,29 @@ def test_each_method_finds_a_planted_direction(find) -> None:  # type: ignore[no
     assert float(flipped.unit @ truth) < -0.9
 
 
+@pytest.mark.parametrize("find", [difference_of_means, pca_of_differences, probe_weights])
+def test_a_difference_that_is_rounding_is_none(find) -> None:  # type: ignore[no-untyped-def]
+    """Made as long as the stream it would be any direction."""
+    acts = planted()[0][:9]
+    alike = acts[:1].expand(9, -1)
+    shuffled = acts[torch.randperm(9, generator=torch.Generator().manual_seed(0))]
+    assert (acts.mean(0) - shuffled.mean(0)).any()
+    pairs = [(alike, alike), (acts, acts), *([(alike, alike[:4])] if find is not pca_of_differences else [])]
+    for positive, negative in [*pairs, *([(acts, shuffled)] if find is difference_of_means else [])]:
+        with pytest.raises(UserError, match="do not differ at this site and step"):
+            find(positive, negative, SITE)
+    with pytest.raises(UserError, match="has no sign"):
+        pca_of_differences(acts, shuffled, SITE)
+
+
+def test_prompts_that_end_alike_do_not_differ_before_the_first_block() -> None:
+    positive, negative = [[5, 9, 3], [7, 8, 3], [6, 3]], [[4, 3], [9, 9, 3]]
+    for method in ("means", "probe"):
+        texts = (positive, negative) if method == "means" else (positive * 2, negative * 2)
+        with pytest.raises(UserError, match="do not differ"):
+            contrast(tiny_model("llama"), *texts, Site(0, "resid_pre"), method=method, norm="resid")
+
+
 def test_means_and_probe_equal_their_definitions() -> None:
     positive, negative, _ = planted()
     found = difference_of_means(positive, negative, SITE)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from elicit.decoding import Branching, Greedy, StopRule, decode
+from experiments.compatibility.census import small
 from probes.capture import capture
 from probes.clock import Frame
 from probes.errors import UserError
 from probes.sae import SAE
-from probes.sites import STREAM, Site, on_site
+from probes.sites import STREAM, Site, on_site, width
 from steering import storage
 from steering.directions import Direction
 from steering.effect import effect
@@ -496,3 +497,11 @@ def test_a_time_says_what_it_is() -> None:
         When(first=12): "steps", When(first=-2): "steps", When(first=0, stop=3): "steps",
     }  # fmt: skip
     assert {when: when.kind for when in kinds} == kinds
+
+
+def test_streams_that_lie_beside_each_other_in_one_vector_are_refused() -> None:
+    lm = small("qwen4_exp_text")  # its blocks hand over four streams, as one vector a position
+    plan = (Intervention(Add(Direction(torch.ones(width(lm)), Site(0)))),)
+    said = r"keeps \d+ numbers a position at 0\.resid_post and d_model is \d+"
+    with pytest.raises(UserError, match=said), attached(lm, [plan]):
+        lm(input_ids=torch.tensor([[5, 6, 7]]), use_cache=False)
