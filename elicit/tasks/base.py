@@ -165,6 +165,7 @@ def mixed(items: Sequence[Item], ordered: Collection[str] = ()) -> tuple[Item, .
 class Validation:
     """How a grader treats its own gold answers: items checked, gold right, corrupted gold right; `found`: gold that is
     right too where it is found in a response, the gold alone and one that states it; `lost`: the first that is not.
+    `constant`: an answer that is right on at least half of the items whose gold is another, "" where there is none.
     """
 
     checked: int
@@ -173,15 +174,16 @@ class Validation:
     without_gold: int
     found: int
     lost: str = ""
+    constant: str = ""
 
     @property
     def ok(self) -> bool:
-        return self.gold_right == self.found == self.checked and self.corrupted_right == 0
+        return self.gold_right == self.found == self.checked and self.corrupted_right == 0 and not self.constant
 
 
 def validate(items: Items, limit: int = 16) -> Validation:
     """Grade gold and corrupted gold of the first items: gold must score 1, also as a model would say it, and corrupted
-    gold must not."""
+    gold must not, nor one answer on items of other golds."""
     grader = items.task.grader
     gold = [item for item in items.items[:limit] if item.answer is not None]
     lost = [item.answer or "" for item in gold if not is_found(item, grader, items.task.kind_of(item))]
@@ -192,7 +194,27 @@ def validate(items: Items, limit: int = 16) -> Validation:
         gold_right=sum(grader.grade(item, item.answer).correct for item in gold),
         corrupted_right=sum(grader.grade(item, corrupt(item.answer or "")).correct for item in gold),
         without_gold=len(items.items[:limit]) - len(gold),
+        constant=_constant(gold, grader),
     )
+
+
+def _constant(gold: Sequence[Item], grader: Grader) -> str:
+    """One answer that is right on at least half of the items whose gold is another, and on two at least; or ""."""
+    golds = list(dict.fromkeys(item.answer or "" for item in gold))
+    for answer in dict.fromkeys(["0", *golds[:2]]):
+        others = [item for item in gold if not _same(answer, item.answer or "")]
+        right = sum(grader.grade(item, answer).correct for item in others)
+        if right >= max(2, len(others) / 2):
+            return answer
+    return ""
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two answers are the same text or number."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return one.strip().casefold() == other.strip().casefold()
 
 
 def is_found(item: Item, grader: Grader, kind: Kind) -> bool:
@@ -209,13 +231,19 @@ def check_grader(items: Items, found: Validation) -> None:
     """Refuse a task that does not prove itself.
 
     Raises:
-        UserError: gold that it does not grade as correct, corrupted gold that it does, or gold that is not found.
+        UserError: gold that it does not grade as correct, corrupted gold or one answer to all that it does, or gold
+            that is not found.
     """
     if found.found < found.gold_right == found.checked:
         raise UserError(
             f"of {found.checked} gold answers of {items.task.name!r} {found.checked - found.found} are not found in "
             f"responses that give them, like {found.lost[:60]!r}, so that no model could be right; give their kind "
             "(kind=whole takes all of a response), or use another task"
+        )
+    if found.constant:
+        raise UserError(
+            f"the grader of {items.task.name!r} is not to be trusted: {found.constant[:60]!r} is right on most "
+            "questions that have another answer; use another task"
         )
     if not found.ok:
         raise UserError(

@@ -403,6 +403,7 @@ def _single(plain: str, form: Form, evaluate: Evaluate) -> Key:
         any(word.lower() not in _FUNCTIONS for word in words)
         or "\x02" in plain
         or re.search(r"\d\s?:\s?\d", plain)
+        or re.fullmatch(r"-?\d+(?:\s+\d+)+", plain)  # numbers side by side are no sum
         or not bare
     ):
         return text_key(bare or plain)

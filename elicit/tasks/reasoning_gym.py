@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 from elicit.tasks.answers import Kind
-from elicit.tasks.base import SPLITS, Item, Task, content_id, is_found, split_of
-from elicit.tasks.grading import WORKER, ReasoningGymGrader, infer_kind
+from elicit.tasks.base import SPLITS, Grader, Item, Task, content_id, is_found, split_of
+from elicit.tasks.grading import WORKER, NumberGrader, ReasoningGymGrader, infer_kind
 from probes.errors import UserError
 
 FAMILY = "reasoning-gym"
@@ -17,6 +17,7 @@ POOL = 10_000  # entries a data set is opened with; some compute all of them at 
 LARGE_POOL = 1_000_000  # for more than a thousand items a split
 CHUNK = 64
 DEADLINE_S = 600.0
+NUMBERS = ("gsm_symbolic",)  # whose scorer passes over signs, and whose answers are numbers
 PROVED = 16  # items of which the gold answers must be found, for the kind that they seem to be of
 
 
@@ -54,8 +55,10 @@ def load(name: str, limit: int, seed: int, params: dict[str, Any]) -> Task:
     return Task(name, items, grader, kind, source)
 
 
-def grader_of(source: dict[str, Any]) -> ReasoningGymGrader:
+def grader_of(source: dict[str, Any]) -> Grader:
     """The grader of a task again, from the task's source."""
+    if source["dataset"] in NUMBERS:
+        return NumberGrader()
     return ReasoningGymGrader(source["dataset"], source["seed"], {**source["params"], "size": source["size"]})
 
 

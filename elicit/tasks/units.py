@@ -37,6 +37,8 @@ _BASED = re.compile(
     r"\(?(?P<digits>[\dA-F]+)\)?(?:_\{?\s?\x02?(?P<name>\d+|[a-z]+)\x03?\s?\}?"
     r"|[\s\x02(]+(?:in )?base[\s\x03-]+(?P<said>\d+|[a-z]+)[\s\x03)]*)"
 )
+# A time of day, whose half is no meters.
+_CLOCK = re.compile(r"\x02?\s?(?P<time>\d{1,2}(?::\d\d)?)[\s\x02]*(?P<half>[ap])\.?\s?m[.\s\x03]*", re.I)
 _EACH = re.compile(r"\s(?:each|every|per|an?)\b")
 
 
@@ -63,6 +65,9 @@ def unit_of(plain: str) -> tuple[str, str]:
         name = based["name"] or based["said"]
         base = name if name.isdecimal() else worded_value(name)
         return (based["digits"], f"base {base}") if base is not None else (plain, "")
+    clock = _CLOCK.fullmatch(plain)
+    if clock:
+        return clock["time"], f"{clock['half'].lower()}m"
     money = re.match(r"(-?)\s?(\\?\$|[\u20ac\u00a3\u00a5])\s?(-?)(?=[\d.])", plain)
     if money:
         return money[1] + money[3] + plain[money.end() :], money[2].lstrip("\\")

@@ -204,6 +204,22 @@ def test_a_number_before_a_matrix_is_in_each_of_its_members(gold: str, same: str
     assert grader_for("math").groups([gold, same, other]) == [0, 0, 2]
 
 
+@pytest.mark.parametrize(
+    ("gold", "same", "other"),
+    [
+        (r"9:30\text{ a.m.}", "9:30 AM", r"9:30\text{ p.m.}"),
+        ("6 a.m.", r"6\text{ am}", "6 p.m."),
+        (r"\text{3:30 p.m.}", "3:30 PM", "3:30 a.m."),
+        ("1 2", "1  2", "3"),
+        (r"0.\overline{3}", r"\frac{1}{3}", r"0.\overline{7}"),
+        (r"12\,000", "12000", r"13\,000"),
+        ("2516_8", "2516_{8}", "2516_7"),
+    ],
+)
+def test_halves_of_a_day_and_numbers_side_by_side(gold: str, same: str, other: str) -> None:
+    assert grader_for("math").groups([gold, same, other]) == [0, 0, 2]
+
+
 @pytest.mark.parametrize("said", [["[0,100]", "[0, 100]", "100"], [r"\{1,125\}", r"\{125, 1\}", "1125"]])
 def test_votes_go_by_members_of_brackets(said: list[str]) -> None:
     assert grader_for("math").groups(said) == [0, 0, 2]

@@ -11,8 +11,9 @@ import elicit
 from elicit.models import Model
 from elicit.tasks import load_task, validate
 from elicit.tasks.answers import find_answer
-from elicit.tasks.base import Item, Items, Task, is_found
+from elicit.tasks.base import Item, Items, Task, check_grader, is_found
 from elicit.tasks.grading import grader_for
+from elicit.tasks.reasoning_gym import grader_of
 from probes.errors import UserError
 
 # Their answers have several lines, or a last character that counts.
@@ -64,6 +65,26 @@ def test_what_cannot_be_proved_is_refused(tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 are not found in responses that give them, like 'x\\ny'.*kind=whole"):
         elicit.evaluate(handle, lost.test, against=(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_task_with_one_answer_to_all_questions_is_refused() -> None:
+    task = load_task("puzzle24", limit=4)  # whose scorer does not read the question's numbers
+    proof = validate(task.all)
+    assert proof.gold_right == proof.found == proof.checked and proof.corrupted_right == 0 and not proof.ok
+    with pytest.raises(UserError, match=r"'puzzle24' is not to be trusted: '.*' is right on most questions that have"):
+        check_grader(task.all, proof)
+
+
+def test_alike_answers_are_no_constant(tmp_path: Path) -> None:
+    golds = ["yes", "Yes", "0", "0.0", "0", "yes"]
+    assert validate(load_task(file_of(tmp_path, *golds)).all).constant == ""
+
+
+def test_signs_count_in_gsm_symbolic() -> None:
+    task = load_task("gsm-symbolic", limit=2)
+    item = task.items[0]
+    assert task.grader.grade(item, item.answer).correct and not task.grader.grade(item, f"-{item.answer}").correct
+    assert grader_of(task.source).grade(item, item.answer).correct
 
 
 @pytest.mark.parametrize(
