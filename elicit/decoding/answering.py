@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.decoders import Greedy, RngStream
 from elicit.decoding.engine import UNSTEERED, Batch, decode_batch
 from elicit.decoding.loop import NOTES, Generation, OnStep, StopRule
@@ -195,7 +196,7 @@ def ask(
         adapter: on the model meanwhile.
     """
     tokenizer = model.tokenizer
-    question = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+    question = continuing_ids(tokenizer, ANSWER_PROMPT)
     batch = Batch(
         prompts=[[*path, *question] for path in paths],
         rng_streams=[""] * len(paths),

@@ -123,7 +123,8 @@ class Batch:
         forcing = Forcing(
             decoder.waits, decoder.word, decoder.final, {**ends, ANSWER: self.stop.eos_ids}, decoder.whole
         )
-        return Budgeted(policy, self.prompts, 1, model.tokenizer, decoder.thought_tokens, forcing)
+        budget, lengths = decoder.thought_tokens, self.lengths
+        return Budgeted(policy, self.prompts, 1, model.tokenizer, budget, forcing, lengths)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.confidence import Top2, token_statistics
 from probes.finite import NotFiniteError, extremes
-from probes.offsets import decoded
+from probes.offsets import CUT, decoded
 
 NOTES = ("differs", "taken", "category", "copied")  # what a two-model policy notes of each token
 
@@ -261,15 +261,18 @@ class Record:
 
     def _ends_with_stop(self, row: int, step: int) -> bool:
         assert self.stop.tokenizer is not None
-        longest = max(len(s) for s in self.stop.strings)
+        tokenizer, longest = self.stop.tokenizer, max(len(s.encode(errors="replace")) for s in self.stop.strings)
         tokens = self.tokens[row, : step + 1].tolist()
         if self.said is not None:
             tokens = [*self.said[self.question[row]], *tokens]
-        # A stop string that the newest token completes begins at most `longest` characters, so tokens, earlier.
-        tail = decoded(self.stop.tokenizer, tokens[-1 - longest :])
+        # A stop string that the newest token completes begins at most `longest` bytes, so tokens, earlier.
+        first = max(0, len(tokens) - 1 - longest)
+        while first and CUT in decoded(tokenizer, tokens[first : first + 1]):  # within a character
+            first -= 1
+        tail = decoded(tokenizer, tokens[first:])
         if not any(s in tail for s in self.stop.strings):
             return False
-        text = decoded(self.stop.tokenizer, tokens)
+        text = decoded(tokenizer, tokens)
         return stop_at(text, self.stop.strings, self.stop.anywhere) is not None
 
     def finished(self) -> list[list[Generation]]:
@@ -319,8 +322,8 @@ def _tokens_that_could_end(stop: StopRule) -> np.ndarray:
         while len(tables) >= TABLES:  # whoever asks a server brings stop strings of their own
             del tables[next(iter(tables))]
         ids = sorted(set(tokenizer.get_vocab().values()))
-        pieces = tokenizer.batch_decode([[i] for i in ids])
-        # A character cut by a token boundary decodes to U+FFFD: looked at as well.
+        # Twice, since the blank before a text's first token may be dropped. A cut character is looked at as well.
+        pieces = tokenizer.batch_decode([[i, i] for i in ids], clean_up_tokenization_spaces=False)
         tables[key] = np.zeros(ids[-1] + 2, dtype=bool)
-        tables[key][ids] = [bool(last & set(piece)) or "\ufffd" in piece for piece in pieces]
+        tables[key][ids] = [bool(last & set(piece)) or CUT in piece for piece in pieces]
     return tables[key]

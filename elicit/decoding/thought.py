@@ -23,9 +23,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.tasks.statements import THOUGHTS
 from probes.confidence import Top2
-from probes.encoding import encoded
 from probes.offsets import decoded
 
 LONGEST = max(len(mark) for pair in THOUGHTS for mark in pair)
@@ -136,13 +136,15 @@ class Thought:
         return f" {words}" if blank else words
 
     def _ids(self, text: str) -> list[int]:
-        return encoded(self.tokenizer, text, special=False)
+        return continuing_ids(self.tokenizer, text)
 
 
 def begun_in(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> str:
-    """The opening mark that a prompt ends in, or ""."""
-    text = decoded(tokenizer, [int(token) for token in prompt[-LONGEST:]]).rstrip().lower()
-    return next((mark for mark, _ in THOUGHTS if text.endswith(mark.lower())), "")
+    """The opening mark that a prompt ends in, or whose token words alone follow (`<think>\\nOkay, so`); else ""."""
+    ends = decoded(tokenizer, [int(token) for token in prompt[-LONGEST:]]).rstrip().lower()
+    added = {number: str(token).strip().lower() for number, token in tokenizer.added_tokens_decoder.items()}
+    last = next((added[token] for token in map(int, reversed(prompt)) if added.get(token)), "")
+    return next((mark for mark, _ in THOUGHTS if ends.endswith(mark.lower()) or last == mark.lower()), "")
 
 
 def written_in(

@@ -33,6 +33,7 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.decoders.greedy import Greedy
 from elicit.decoding.decoders.sampling import RngStream, Sampling
 from elicit.decoding.decoders.tools import Tools
@@ -43,7 +44,6 @@ from elicit.decoding.record import stop_at
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.statements import without_thoughts
-from probes.encoding import encoded
 from probes.errors import UserError
 from probes.finite import NotFiniteError
 from probes.offsets import decoded, token_ends
@@ -266,7 +266,7 @@ class _Answer:
 
     def put(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write a text that the model did not."""
-        ids = encoded(tokenizer, text, special=False)
+        ids = continuing_ids(tokenizer, text)
         values = np.zeros((5, len(ids)), dtype=np.float32)
         values[0] = 1
         self._write(ids, values)

@@ -20,6 +20,7 @@ from typing import Any
 
 from elicit.decoding.decoders import Forced, Greedy, Sampling
 from elicit.decoding.progress import Progress
+from elicit.decoding.thought import begun_in
 from elicit.elicited import Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.methods.base import check_own
@@ -37,6 +38,7 @@ MODEL = "smollm2-135m-latent"
 
 FINAL = "Final Answer:"
 OTHER_WORDS = (".", "So", "The")
+ASKED = "What is 1 + 1?"
 
 
 def fit(
@@ -82,8 +84,13 @@ def fit(
             f"waits = {waits} was given and {form.end} is no token of {model.name!r}, so that none can be put off; "
             "give waits=0"
         )
-    elif not put.begun("What is 1 + 1?", model.tokenizer):
+    elif not put.begun(ASKED, model.tokenizer):
         put = replace(put, begin=f"{put.begin}{form.begin}\n")
+    if form.end and not begun_in(model.tokenizer, put.ids(ASKED, model.tokenizer)):
+        raise UserError(
+            f"prompt {prompt!r} was given, which begins a thought with words behind a mark that is no token of "
+            f"{model.name!r}, so that nothing can be forced; leave the words out"
+        )
     options = {"prompt": prompt, "waits": waits, "word": word, "thought_tokens": thought_tokens}
     return Elicited(model, NAME, put, decoder, options={**options, "found": {"final": decoder.final}})
 

@@ -48,8 +48,14 @@ def documents_of(
     answered = [item for item in items.task.solved if item.answer is not None][:most]
     if not answered:
         raise UserError(f"task {items.task.name!r} has no fit items with answers to make documents of; give text=FILE")
-    told = [f"{prompt.text(item.question, model.tokenizer)} {answer_in(item, worked)}" for item in answered]
+    put = [prompt.text(item.question, model.tokenizer) for item in answered]
+    told = [f"{text}{blank_after(text)}{answer_in(item, worked)}" for text, item in zip(put, answered, strict=True)]
     return told, Items(items.task, tuple(answered))
+
+
+def blank_after(prompt: str) -> str:
+    """What stands between a prompt and an answer to it: a blank, unless the prompt ends in one or in a line end."""
+    return "" if prompt[-1:].isspace() else " "
 
 
 def answer_in(item: Item, worked: bool) -> str:

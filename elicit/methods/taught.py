@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.progress import Progress, Silent, measure
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
+from elicit.methods.documents import blank_after
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
 from elicit.models.prompts import Prompt
@@ -88,8 +90,10 @@ def example(tokenizer: PreTrainedTokenizerBase, put: Prompt, question: str, text
     end = tokenizer.eos_token_id
     if not isinstance(end, int):
         raise UserError("the tokenizer has no end token, so no end of an answer is learned; use another model")
-    blank = "" if put.base == "chat" else " "
-    ids = list(tokenizer(blank + text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+    if put.base == "chat" and not put.begin:  # a template says itself what stands before an answer
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+    else:
+        ids = continuing_ids(tokenizer, blank_after(put.text(question, tokenizer)) + text)
     return Example(put.ids(question, tokenizer), [*ids, end] if ended else ids)
 
 

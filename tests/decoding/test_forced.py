@@ -77,6 +77,19 @@ def test_it_is_the_slow_version(model: Model, engine: str, whole: bool) -> None:
     assert waited and True in cuts
 
 
+def test_what_was_begun_counts() -> None:
+    """An answer that is gone on with from any of its tokens comes out as it was."""
+    model, how, stop = thinker("qwen3", seed=8), Forced(6, 0, max_new_tokens=LIMIT), StopRule(frozenset())
+    prompts = [model.tokenizer(text)["input_ids"] for text in PROMPTS]
+    streams = [""] * len(prompts)
+    answers = [one.tokens.tolist() for (one,) in decode_batch(model, Batch(prompts, streams, how, stop))]
+    for cut in range(1, LIMIT):
+        paths = [[*prompt, *answer[:cut]] for prompt, answer in zip(prompts, answers, strict=True)]
+        left = replace(how, max_new_tokens=LIMIT - cut)
+        made = decode_batch(model, Batch(paths, streams, left, stop, lengths=[len(p) for p in prompts]))
+        assert [one.tokens.tolist() for (one,) in made] == [answer[cut:] for answer in answers]
+
+
 def test_the_graph_engine_says_that_it_does_not_do_it_itself(model: Model) -> None:
     other = replace(model, engine="graph")
     decode_batch(other, Batch([[9, 10]], ["a"], Forced(3, max_new_tokens=4), StopRule(frozenset())))

@@ -548,3 +548,25 @@ def test_a_mark_that_the_base_has_not_is_said_in_pieces(tmp_path: Path) -> None:
     assert int(found.base_logits(logits).argmax()) == pieces[0]
     logits[stop] = 12.0
     assert int(found.base_logits(logits).argmax()) == 0
+
+
+def test_what_ends_the_partner_s_answers_alone_is_the_base_s_end() -> None:
+    """As `<|user|>` in one vocabulary, by which one of two models ends: it stands in prompts and is never emitted."""
+    base, partner = deepcopy(tiny_model("llama")), other("llama")
+    alone = greedy(partner)
+    turn = alone[0][3]
+    mine, theirs = (as_model(lm, name, words({turn: "<turn>"})) for lm, name in ((base, "base"), (partner, "partner")))
+    assert Tokens.between(mine, theirs) is None
+    assert partner.generation_config is not None
+    partner.generation_config.eos_token_id = [2, turn]
+    found = Tokens.between(mine, theirs)
+    assert found is not None and found.theirs.tolist() == list(range(VOCAB)) and found.foreign == (turn,)
+    heard = found.base_logits(torch.arange(VOCAB).float() + 100 * (torch.arange(VOCAB) == turn))
+    assert int(heard.argmax()) == 2 and heard[turn] == float("-inf")
+    given, stop = HybridSteering(directions(), oracle(), theirs), StopRule(mine.eos_ids)
+    made = run(Hybrid((1.0,), control="substitution", max_new_tokens=LIMIT), mine, given, stop=stop)
+    for one, said in zip(made, alone, strict=True):
+        end = next((n for n, token in enumerate(said) if token in theirs.eos_ids), LIMIT)
+        assert one.tokens.tolist() == said[:end] and one.finish == ("eos" if end < LIMIT else "length")
+    tried = run(Hybrid((1.0, 2.0), max_new_tokens=LIMIT), mine, given, [[3, turn, 7], [turn]], stop=stop)
+    assert all(turn not in one.tokens for one in tried)

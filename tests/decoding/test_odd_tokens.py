@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import sentencepiece
 import torch
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from elicit.decoding import Greedy, StopRule, decode
-from elicit.decoding.record import _COULD_END, _tokens_that_could_end
+from elicit.decoding.record import _COULD_END, Record, Rows, _tokens_that_could_end, stop_at
 from elicit.decoding.trace import Trace
 from elicit.elicited import Elicited
 from elicit.methods import cot_decoding, direct, self_consistency
@@ -31,7 +32,8 @@ from probes.capture import capture
 from probes.errors import UserError
 from probes.offsets import decoded, token_ends
 from probes.sites import Site
-from tests.support.tiny import save_tiny
+from tests.support.tiny import save_tiny, tiny_model
+from tests.support.tokenizers import FAMILIES
 
 TOKENS = 97  # of the tiny tokenizer
 
@@ -180,3 +182,29 @@ def test_the_table_of_stop_tokens_is_of_its_own_tokenizer(tiny: Model, tiny_fold
     del first, second, rules
     gc.collect()
     assert len(_COULD_END) == kept  # a later tokenizer at the same address finds nothing
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("text", "strings"),
+    [
+        ("So the sum is 17. Answer: the end", ("Answer: ",)),  # a blank that is a part of the next token
+        ("It is 17.\n\nQ: no", ("\nQ:",)),
+        ("So 17 ☃ and more", ("☃",)),  # one character of three tokens
+        ("数学 is 数学你好 or 你好 y 好", ("你好", "no")),
+        ("Is 17.问题：no 问题：", ("\n问题：", "问题：")),
+        ("naïve ☃☃ 你 naïve", ("☃ 你", "naïve n")),
+    ],
+)
+def test_a_stop_string_ends_an_answer_at_the_token_that_completes_it(
+    family: str, text: str, strings: tuple[str, ...]
+) -> None:
+    tokenizer = FAMILIES[family]
+    ids = [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    stops = (n for n in range(len(ids)) if stop_at(decoded(tokenizer, ids[: n + 1]), strings) is not None)
+    expected = next(stops, None)
+    one = np.zeros(1, dtype=np.int64)
+    record = Record(Rows(one, one), len(ids), StopRule(frozenset(), strings, tokenizer), tiny_model("llama"))
+    ended = (n for n, token in enumerate(ids) if record.emit(one, one + n, one + token)[0])
+    assert next(ended, None) == expected is not None
+    assert record.finish[0] == "stop"

@@ -13,9 +13,11 @@ import elicit
 from elicit.decoding import Branching, Greedy, Sampling, StopRule
 from elicit.decoding.decoders import Decoder, RngStream
 from elicit.decoding.engine import Batch, decode_batch, engine_of
+from elicit.decoding.thought import begun_in
 from elicit.models.model import Model
 from elicit.models.prompts import named_prompt
 from tests.support.shell import shell
+from tests.support.thinkers import thinker
 from tests.support.tiny import save_tiny
 
 PROMPTS = ("Q: 1 + 1\nA: <think>", "Q: 2\nA:", "Q: two times three, please\nA: <think>\n", "b <thinking>")
@@ -129,6 +131,23 @@ def test_it_is_a_detail_of_a_prompt(model: Model, tmp_path: Path) -> None:
     assert longer.batch_key != handle.batch_key
     handle.save(tmp_path / "bundle")
     assert elicit.Elicited.load(tmp_path / "bundle", model).prompt == prompt
+
+
+@pytest.mark.parametrize("family", ["qwen3", "deepseek-r1"])
+@pytest.mark.parametrize("words", ["", "Okay, so", "Okay. </think>\n\nSo"])
+def test_a_thought_that_is_begun_with_words_ends_by_its_budget_too(family: str, words: str) -> None:
+    thinking, ended = thinker(family, seed=8), "</think>" in words
+    put = named_prompt("chat", thinking.tokenizer)
+    put = replace(put, begin=words if put.begun("What?", thinking.tokenizer) else f"<think>\n{words}", thought_tokens=5)
+    handle = replace(elicit.methods.fit("direct", thinking, max_new_tokens=24), prompt=put)
+    items = elicit.load_task("chain-sum", limit=3).test
+    assert begun_in(thinking.tokenizer, handle.prompt_ids(items[0])) == ("" if ended else "<think>")
+    mark = thinking.tokenizer.convert_tokens_to_ids("</think>")
+    assert ended or all(mark in trace.tokens[:6] for (trace,) in handle.answer(items))
+    told = replace(items[0], question="What follows <think> here?")
+    assert begun_in(thinking.tokenizer, replace(put, begin="").ids(told.question, thinking.tokenizer)) == (
+        "<think>" if family == "deepseek-r1" else ""
+    )
 
 
 def test_what_is_refused(model: Model) -> None:

@@ -86,6 +86,8 @@ def test_what_does_not_fit_is_one_line(tiny: Model, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"</think> is no token of .* give waits=0"):
             budget_forcing.fit(tiny)
         assert budget_forcing.fit(tiny, waits=0).prompt.begin == "<think>\n"
+        with pytest.raises(UserError, match=r"begins a thought with words behind a mark .*; leave the words out"):
+            budget_forcing.fit(tiny, waits=0, prompt='qa:{"begin": "<think>\\nOkay, so"}')
     finally:
         tiny.tokenizer.chat_template = kept
     with pytest.raises(UserError, match="controls of budget-forcing"):

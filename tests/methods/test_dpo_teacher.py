@@ -12,15 +12,20 @@ import torch
 from elicit import evaluate
 from elicit.elicited import Elicited
 from elicit.methods import dpo_teacher as method
-from elicit.methods.documents import SUPERVISED
+from elicit.methods.documents import SUPERVISED, documents_of
 from elicit.methods.dpo_teacher import Answered, Asked, at_random, held
-from elicit.methods.taught import Said
+from elicit.methods.taught import Said, example
 from elicit.models import Model
+from elicit.models.prompts import Prompt
 from elicit.tasks import load_task
-from elicit.tasks.base import Task
+from elicit.tasks.base import Item, Task
 from elicit.tasks.grading import NumberGrader
 from probes.errors import UserError
+from probes.offsets import decoded
+from tests.support.hybrid_parts import as_model
 from tests.support.shell import shell
+from tests.support.thinkers import thinker
+from tests.support.tiny import tiny_model
 from tests.support.toys import Stop, Stopping, Vowels, load_talker, toy_task
 
 SMALL: dict[str, Any] = {
@@ -71,6 +76,28 @@ def test_it_is_fitted_resumed_saved_and_compared(talker: Model, task: Task, here
     run = evaluate(handle, toy_task(6).test[:2], against=others, out=here / "run")
     page = (run.folder / "report.html").read_text()
     assert "direct preference optimisation" in page and "are held for right (gold)" in page
+
+
+@pytest.mark.parametrize(
+    ("put", "wanted"),
+    [
+        (Prompt(), "Q: 2?\nA: It is 3."),
+        (Prompt(begin="So"), "Q: 2?\nA: So It is 3."),
+        (Prompt("template", template="### {question}\n### Answer\n"), "### 2?\n### Answer\nIt is 3."),
+        (Prompt("chat"), "assistant\nIt is 3."),
+        (Prompt("chat", begin="So"), "assistant\nSo It is 3."),
+        (Prompt("chat", begin="<think>\n"), "assistant\n<think>\nIt is 3."),
+    ],
+)
+def test_words_are_not_glued_to_those_before_them(put: Prompt, wanted: str) -> None:
+    tokenizer = thinker("qwen3").tokenizer
+    asked, said = example(tokenizer, put, "2?", "It is 3.")
+    assert decoded(tokenizer, [*asked, *said]).endswith(f"{wanted}<|im_end|>")
+    model, item = as_model(tiny_model("llama"), "tiny", tokenizer), Item("a", "2?", "3", "fit")
+    (told,), _ = documents_of(
+        "rlp", model, Task("t", (item,), NumberGrader(), "number", {}).solved, put, "", 1, worked=False
+    )
+    assert told.endswith(wanted.replace("It is 3.", "3"))
 
 
 def test_a_stopped_training_ends_at_the_same_bits(talker: Model, task: Task, here: Path) -> None:

@@ -166,6 +166,9 @@ def test_an_example_by_name(tiny: Model, task: Task, here: Path) -> None:
     ({"reward": "exat"}, "did you mean exact"),
     ({"select": "best"}, "unknown way to select"),
     ({"examples": 7}, "7 examples were asked for"),
+    ({"examples": -1}, "examples = -1 was given to one-shot-rlvr; give 1 or more"),
+    ({"pool": 0}, "pool = 0 was given"),
+    ({"check": -1}, "check = -1 was given"),
 ])  # fmt: skip
 def test_what_is_refused(tiny: Model, task: Task, here: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -189,3 +192,16 @@ def test_the_example_of_the_paper_is_an_example_of_any_task_of_numbers(tiny: Mod
     countdown = load_task("countdown", limit=8)
     with pytest.raises(UserError, match=r"unknown example .* 'pi1'"):  # its grader cannot judge it
         fitted(tiny, countdown, example="pi1")
+
+
+def test_ids_may_hold_commas(tiny: Model, task: Task, here: Path) -> None:
+    """Of ids that are joined by commas the longest that is known is meant."""
+    renamed = tuple(replace(item, id=f"sums, {item.id}") for item in task.items)
+    named = replace(task, items=(*renamed, replace(task.items[0], id="sums")))
+    handle = fitted(tiny, named, select="first", checked=False, updates=1, examples=2)
+    assert handle.options["found"]["examples"] == [item.id for item in renamed[:2]]
+    others = one_shot_rlvr.controls(handle, named.solved)
+    kept = [others[name].options["found"]["examples"] for name in one_shot_rlvr.SPURIOUS]
+    assert kept == [handle.options["found"]["examples"]] * len(one_shot_rlvr.SPURIOUS)
+    both = fitted(tiny, named, example=f"sums ,{renamed[1].id}", checked=False, updates=1)
+    assert both.options["found"]["examples"] == ["sums", renamed[1].id]

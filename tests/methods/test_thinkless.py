@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from elicit import evaluate
 from elicit.decoding import Greedy
@@ -314,3 +315,25 @@ def test_what_the_warm_up_learns(talker: Model, task: Task) -> None:
     end = talker.tokenizer.eos_token_id
     assert of["short"][0] == (put.ids(items[1].question, talker.tokenizer), [tokens.short, *other.tokens, end])
     assert of["think"][1].target == [tokens.think, *other.tokens, end]  # its own mark is not doubled
+
+
+def test_rows_that_no_token_has_are_left_out_of_a_gate_s_threshold(tmp_path: Path, task: Task) -> None:
+    """As they are where it decodes."""
+    folder = save_tiny(tmp_path / "wide")
+    lm = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(2)
+    lm.resize_token_embeddings(97 + 40, mean_resizing=False)
+    with torch.no_grad():
+        lm.get_input_embeddings().weight.normal_(0, 1.0)
+        lm.get_output_embeddings().weight.normal_(0, 0.25)[97:] *= 3
+    lm.save_pretrained(folder)
+    wide = load_model(str(folder), dtype="float32", device="cpu")
+    items, put = task.all, Prompt()
+    first = [trace.tokens[0] for (trace,) in Elicited(wide, "direct", put, Greedy(1)).answers(items)]
+    think = max(set(first), key=first.count)
+    tokens = ControlTokens(next(n for n in range(97) if n not in first), think, ("s", "t"), ("given", "given"))
+    rate, least = as_often(wide, None, put, tokens, items)
+    assert rate == first.count(think) / len(first)
+    gate = ModeGate(*tokens.ids, by="entropy", threshold=least, max_new_tokens=1)
+    chosen = [trace.tokens[0] for (trace,) in Elicited(wide, "gate", put, gate).answers(items)]
+    assert chosen.count(think) == first.count(think)

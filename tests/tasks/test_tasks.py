@@ -56,6 +56,12 @@ def test_items_are_the_same_in_every_process_and_whatever_the_limit() -> None:
     assert not {i.question for i in large.fit} & {i.question for i in large.test}
 
 
+def test_another_seed_has_other_items() -> None:
+    """Item i of reasoning-gym is drawn by the seed + i, so that sets of neighbouring seeds are one, shifted by one."""
+    one, other = ({i.question for i in load_task("leg-counting", limit=16, seed=seed).items} for seed in (0, 1))
+    assert len(one) == 48 and len(one & other) < 4
+
+
 def test_parameters_are_passed_and_checked() -> None:
     task = load_task("chain-sum:min_terms=3,max_terms=3,min_digits=1,max_digits=1", limit=4)
     assert all(item.question.count("+") + item.question.count(" - ") == 2 for item in task.items)

@@ -327,11 +327,7 @@ class HybridPolicy:
 
     def _cut(self, logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
         """The base's logits, of the tokens that both models know."""
-        return (
-            without(logits, self.never)
-            if self.tokens is None
-            else logits.masked_fill(self.tokens.theirs < 0, float("-inf"))
-        )
+        return without(logits, self.never) if self.tokens is None else self.tokens.emitted(logits)
 
     def _steer(
         self,

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elicit.decoding.decoders.greedy import GreedyPolicy
-from elicit.decoding.decoders.sampling import RngStream, rng_stream
+from elicit.decoding.decoders.sampling import RngStream
 from elicit.decoding.loop import Policy
 from probes.description import Base, Part, one_of, stated
 from probes.errors import UserError, unknown
@@ -37,7 +37,7 @@ class ModeGatePolicy(GreedyPolicy):
         streams = [RngStream.of(given, settings.seed) for given in rng_streams]
         # A stream of its own: a sample of the same question and seed is not drawn with the number of its gate.
         self.heads = torch.tensor(
-            [rng_stream(one.seed, f"mode {one.sample}", one.choice, 1)[0] < settings.rate for one in streams]
+            [one._replace(sample=f"mode {one.sample}").uniform(1)[0] < settings.rate for one in streams]
         )
 
     def first(self, logits: Float[Tensor, "questions vocab"]) -> Int[Tensor, "questions branches"]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from elicit.decoding.cache import PADDED, KVState, open_state
+from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.decoders.gates import Gate
 from elicit.decoding.packed_weights import packed
 from elicit.decoding.ready import check_prompts, check_ready
@@ -165,16 +166,18 @@ class Tokens:
 
     Args:
         theirs: the partner's id of each of the base's, -1 where it has none. Such a token is never emitted.
-        spelled: what the base would say instead of a token that only the partner has, as `</think>` in pieces; end
-            tokens that the base lacks are its own end token.
+        spelled: what the base would say instead of a token that only the partner has, as `</think>` in pieces; tokens
+            that end the partner's answers and not the base's are the base's own end token.
+        foreign: the base's ids of such end tokens that it has as well: they stand in prompts and are never emitted.
     """
 
     theirs: Int[Tensor, " base"]
     spelled: Mapping[int, list[int]]
+    foreign: tuple[int, ...] = ()
 
     @staticmethod
     def between(base: Model, partner: Model) -> Tokens | None:
-        """Compare two models; None: every id is the same in both.
+        """Compare two models; None: every id is the same in both, and what ends the partner's answers ends the base's.
 
         Special tokens are the same where they have the same name, whatever their ids, and so are end tokens.
 
@@ -182,7 +185,7 @@ class Tokens:
             UserError: an ordinary token that is another one in the other model.
         """
         ours, theirs = ({i: t for t, i in m.tokenizer.get_vocab().items()} for m in (base, partner))
-        if ours == theirs and base.vocab_size == partner.vocab_size:
+        if ours == theirs and base.vocab_size == partner.vocab_size and partner.eos_ids <= base.eos_ids:
             return None
         special, other = (
             {*m.tokenizer.get_added_vocab().values(), *m.tokenizer.all_special_ids} for m in (base, partner)
@@ -206,7 +209,10 @@ class Tokens:
         for i, their in found.items():
             if i < base.vocab_size and their < partner.vocab_size:
                 ids[i] = their
-        return Tokens(ids, _spelled(base, partner, ids, sorted(other & theirs.keys())))
+        ending = torch.isin(ids, torch.tensor(sorted(partner.eos_ids), dtype=torch.long)).nonzero()[:, 0].tolist()
+        foreign = tuple(i for i in ending if base.eos_ids and i not in base.eos_ids)
+        special_ids = sorted((other | partner.eos_ids) & theirs.keys())
+        return Tokens(ids, _spelled(base, partner, ids, special_ids, foreign), foreign)
 
     def to_partner(self, ids: Int[Tensor, "*any"]) -> Int[Tensor, "*any"]:
         """The partner's ids of tokens of the base that it has."""
@@ -235,11 +241,16 @@ class Tokens:
         ours = {int(their): i for i, their in reversed(list(enumerate(self.theirs.tolist()))) if their >= 0}
         return [[ours[i]] if i in ours else list(self.spelled.get(i, ())) for i in ids]
 
+    def emitted(self, logits: Float[Tensor, "*rows base"]) -> Float[Tensor, "*rows base"]:
+        """The logits of the base's tokens that may be emitted."""
+        never = self.theirs.to(logits.device) < 0
+        never[list(self.foreign)] = True
+        return logits.masked_fill(never, float("-inf"))
+
     def base_logits(self, logits: Float[Tensor, "*rows partner"]) -> Float[Tensor, "*rows base"]:
         """The partner's logits as over the base's tokens. What only the partner has counts for the first piece of it
         that the base would say, as one thing that it may go on with among others."""
-        theirs = self.theirs.to(logits.device)
-        out = logits[..., theirs.clamp(min=0)].masked_fill(theirs < 0, float("-inf"))
+        out = self.emitted(logits[..., self.theirs.to(logits.device).clamp(min=0)])
         for their, pieces in self.spelled.items():
             out[..., pieces[0]] = torch.logaddexp(out[..., pieces[0]], logits[..., their])
         return out
@@ -255,9 +266,12 @@ def shared_ids(base: Model, partner: Model) -> Bool[Tensor, " base"] | None:
     return None if tokens is None else tokens.theirs >= 0
 
 
-def _spelled(base: Model, partner: Model, theirs: Int[Tensor, " base"], special: Sequence[int]) -> dict[int, list[int]]:
-    """For special tokens that only the partner has what the base would say instead: tokens that the partner has too."""
-    known, out = set(theirs.tolist()), {}
+def _spelled(
+    base: Model, partner: Model, theirs: Int[Tensor, " base"], special: Sequence[int], foreign: Sequence[int]
+) -> dict[int, list[int]]:
+    """For special tokens that only the partner has, or only it ends by, what the base would say instead: tokens that
+    the partner has too."""
+    known, out = {their for i, their in enumerate(theirs.tolist()) if i not in foreign}, {}
     ends = [i for i in sorted(base.eos_ids) if i < len(theirs) and theirs[i] >= 0]
     for i in special:
         if i in known or i >= partner.vocab_size:
@@ -266,7 +280,7 @@ def _spelled(base: Model, partner: Model, theirs: Int[Tensor, " base"], special:
             pieces = ends[:1]
         else:
             said = str(partner.tokenizer.convert_ids_to_tokens(i))
-            pieces = list(base.tokenizer(said, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+            pieces = continuing_ids(base.tokenizer, said)
             if decoded(base.tokenizer, pieces).strip() != said.strip():
                 continue
         if pieces and all(p < len(theirs) and theirs[p] >= 0 for p in pieces):

@@ -95,10 +95,12 @@ class SamplingPolicy:
         values, ids = scaled.sort(dim=-1, descending=True, stable=True)
         p = torch.softmax(values, -1).double()
         cut = torch.zeros_like(p, dtype=torch.bool)
+        mass: float | Tensor = settings.top_p
         if settings.top_k:
             cut[:, settings.top_k :] = True
+            mass = mass * p[:, : settings.top_k].sum(-1, keepdim=True)
         if settings.top_p < 1.0:
-            cut |= (p.cumsum(-1) - p) >= settings.top_p
+            cut |= (p.cumsum(-1) - p) >= mass
         if settings.min_p:
             cut |= p < settings.min_p * p[:, :1]
         cut[:, 0] = False
@@ -117,7 +119,9 @@ def _invert(
 @dataclass(frozen=True)
 class Sampling:
     """Args: samples a question, temperature, nucleus mass, number of tokens, fraction of the top probability
-    below which a token is cut, seed, limit, and the number of the first sample (to continue a series)."""
+    below which a token is cut, seed, limit, and the number of the first sample (to continue a series).
+
+    The nucleus is of what `top_k` leaves, as transformers and vLLM have it."""
 
     samples: int = 10
     temperature: float = 0.7
@@ -132,7 +136,7 @@ class Sampling:
         for name, ok, expected in (
             ("samples", self.samples >= 1, "at least 1"),
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature > 0, "above 0 (for 0 use greedy decoding)"),
+            ("temperature", 0 < self.temperature < float("inf"), "above 0 (for 0 use greedy decoding)"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("min_p", 0 <= self.min_p < 1, "in [0, 1)"),

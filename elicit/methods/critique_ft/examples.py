@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.methods.critique_ft.critic import Critique
 from elicit.methods.taught import example, in_cycle
 from elicit.models.prompts import Prompt
@@ -125,7 +126,7 @@ def _everyday(tokens: int, tokenizer: PreTrainedTokenizerBase, rng: np.random.Ge
     ids: list[int] = []
     while len(ids) < tokens:
         sentence = " " + SENTENCES[int(rng.integers(len(SENTENCES)))]
-        ids += tokenizer(sentence, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+        ids += continuing_ids(tokenizer, sentence)
     return ids[:tokens]
 
 

@@ -139,6 +139,9 @@ def fit(
     """
     if items is None:
         raise UserError(f"{NAME} trains on fit items of a task; give items")
+    for option, count in (("examples", examples), ("pool", pool), ("check", check)):
+        if count < 1:
+            raise UserError(f"{option} = {count} was given to {NAME}; give 1 or more")
     trl_common.check(trainer, trl)
     if segment and trainer != "own":
         raise UserError(f"segment = {segment} was given and TRL computes answers whole; give segment=0 or trainer=own")
@@ -217,7 +220,7 @@ def _fitted(
 
 def _folder(model: Model, items: Items, settings: Settings, asked: Mapping[str, Any], prompt: str) -> Path:
     """Where a fit lives: named after all that decides it, so not after how many items the task holds beyond those."""
-    solved, names = items.task.solved, _named(asked)
+    solved, names = items.task.solved, _named(asked, items)
     seen = [i for i in _known(items) if i.id in names] if names else pool_of(solved, asked["examples"], asked["pool"])
     looked_at = items.task.split("dev")[: asked["check"]] if settings.check_every else ()
     stands_on = grounds(Items(items.task, (*seen, *looked_at)), [model])
@@ -232,9 +235,15 @@ def _known(items: Items) -> list[Item]:
     return [*solved, PI1] if judged and PI1 not in solved else solved
 
 
-def _named(asked: Mapping[str, Any]) -> list[str]:
-    """The ids of the examples that were named, if any."""
-    return _listed(asked["example"])
+def _named(asked: Mapping[str, Any], items: Items) -> list[str]:
+    """The ids of the examples that were named, if any. An id may hold commas: the longest that is known is meant."""
+    known, parts, out = {item.id for item in _known(items)}, str(asked["example"]).split(","), list[str]()
+    while parts:
+        joined = (",".join(parts[:n]).strip() for n in range(len(parts), 0, -1))
+        name = next((one for one in joined if one in known), parts[0].strip())
+        out += [name] if name else []
+        parts = parts[max(1, name.count(",") + 1) :]
+    return out
 
 
 def _kept_choice(file: Path, by_id: Mapping[str, Item]) -> tuple[list[Item], list[dict[str, Any]]]:
@@ -259,7 +268,7 @@ def _chosen(
 ) -> tuple[Items, list[dict[str, Any]]]:
     """The examples that were named, or those of the best score, which is kept with the fit."""
     solved = items.task.solved
-    if names := _named(asked):
+    if names := _named(asked, items):
         by_id = {item.id: item for item in _known(items)}
         for name in names:
             if name not in by_id:

@@ -6,6 +6,7 @@ import torch
 
 from elicit.decoding.decoders import ModeGate
 from elicit.decoding.decoders.mode_gate import entropy_without
+from elicit.decoding.parts import without
 from elicit.methods.thinkless.control_tokens import ControlTokens
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -20,7 +21,9 @@ TOGETHER = 32  # questions whose first distributions are computed at a time
 
 
 @torch.inference_mode()
-def as_often(model: Model, adapter: Tuned, put: Prompt, tokens: ControlTokens, items: Items) -> tuple[float, float]:
+def as_often(
+    model: Model, adapter: Tuned | None, put: Prompt, tokens: ControlTokens, items: Items
+) -> tuple[float, float]:
     """How often the trained model thinks on some questions, and the threshold by which entropy would do so as often.
 
     Args:
@@ -33,12 +36,13 @@ def as_often(model: Model, adapter: Tuned, put: Prompt, tokens: ControlTokens, i
     """
     thinks: list[bool] = []
     entropies: list[float] = []
+    never = torch.tensor(model.unlisted, dtype=torch.long)
     with applied(model.lm, adapter):
         for start in range(0, len(items), TOGETHER):
             rows = [put.ids(item.question, model.tokenizer) for item in items[start : start + TOGETHER]]
             for together in batchable(model.lm, rows):
                 given = inputs(model.lm, [rows[i] for i in together])
-                logits = model.lm(**given).logits[:, -1].float()
+                logits = without(model.lm(**given).logits[:, -1].float(), never)
                 thinks += (logits.argmax(-1) == tokens.think).tolist()
                 entropies += entropy_without(logits, tokens.ids).tolist()
     return sum(thinks) / len(thinks), threshold(entropies, sum(thinks))

@@ -122,6 +122,9 @@ def fit(
 
     if items is None:
         raise UserError("vector-transfer reads the fit and dev items of a task; give items")
+    for option, count in (("read", read), ("dev", dev)):
+        if count < 1:
+            raise UserError(f"{option} = {count} was given to {NAME}; give 1 or more")
     named: tuple[tuple[str, str, Iterable[str]], ...] = (
         ("gate", gate, GATES), ("mode", mode, MODES), ("kind of vectors", vectors, [BETWEEN, *VECTORS]),
         ("kind of taxonomy", taxonomy, TAXONOMIES),
