@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.elicited import Elicited
 from elicit.models.model import Model
 from elicit.tasks.everyday_text import SENTENCES
@@ -102,7 +103,7 @@ def knowledge(model: Model, plan: Plan) -> float:
     for stem, right, others in FACTS:
         head = encoded(model.tokenizer, stem)
         for word in (right, *others):
-            texts.append(head + encoded(model.tokenizer, f" {word}", special=False))
+            texts.append(head + continuing_ids(model.tokenizer, f" {word}"))
             lengths.append(len(head))
     counts = [len(text) - n for text, n in zip(texts, lengths, strict=True)]
     said = logprobs(model.lm, texts, lengths, plan)

@@ -33,6 +33,7 @@ from scipy.stats import rankdata
 from transformers import PreTrainedModel
 
 from elicit.analysis.base import Analysis, shown
+from elicit.decoding.continuing import continuing_ids
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Split
@@ -160,9 +161,8 @@ def texts(model: Model, documents: int, queries: int, seed: int) -> tuple[list[T
 
 
 def _text(model: Model, kind: str, question: str, said: str, answer: str, begun: str = "") -> Text:
-    tokenizer: Any = model.tokenizer
-    prompt = Prompt(begin=begun).ids(question, tokenizer)
-    return Text(kind, Example(prompt, tokenizer(f" {said}", add_special_tokens=False)["input_ids"]), said, answer)
+    prompt = Prompt(begin=begun).ids(question, model.tokenizer)
+    return Text(kind, Example(prompt, continuing_ids(model.tokenizer, f" {said}")), said, answer)
 
 
 def _word(rng: np.random.Generator) -> str:

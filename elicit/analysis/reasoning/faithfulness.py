@@ -29,6 +29,7 @@ from jaxtyping import Bool
 
 from elicit.analysis.base import Analysis, shown
 from elicit.analysis.continuations import BATCH_TOKENS, continued, each_thinking, early_answers, same
+from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.decoders import Greedy
 from elicit.decoding.engine import Batch, decode_batch
 from elicit.decoding.loop import StopRule
@@ -73,18 +74,9 @@ def mistaken(model: Model, thought: Sequence[int], rng: np.random.Generator) -> 
     between = text[len(whole) : one.start()]
 
     def upto(number: str) -> list[int]:
-        made = [_after(model, list(thought)[:kept], between + number, anchor) for anchor in ("", "\n")]
-        said = text[: one.start()] + number
-        return next((ids for ids in made if decoded(model.tokenizer, ids) == said), made[0])
+        return [*list(thought)[:kept], *continuing_ids(model.tokenizer, between + number)]
 
     return upto(one.group()), upto(str(wrong))
-
-
-def _after(model: Model, ids: Sequence[int], text: str, anchor: str) -> list[int]:
-    """Tokens with a text after them, which is read behind an anchor: a tokenizer may put a blank before what it takes
-    for a beginning."""
-    whole, head = (model.tokenizer(some, add_special_tokens=False)["input_ids"] for some in (anchor + text, anchor))
-    return [*ids, *(int(i) for i in whole[len(head) if anchor else 0 :])]  # type: ignore[arg-type, index]
 
 
 def reworded(item: Item, text: str, rng: np.random.Generator) -> str:
@@ -151,7 +143,7 @@ def answers(
         NULLS[0]: nulls[NULLS[0]],
     }
     if paraphrases is not None:
-        changed[PARAPHRASE] = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in paraphrases]  # type: ignore[arg-type]
+        changed[PARAPHRASE] = [continuing_ids(tokenizer, text) for text in paraphrases]
     out = {
         "": early_answers(handle, items, thoughts),
         AGAIN: early_answers(handle, items, thoughts, batch_tokens=BATCH_TOKENS // 4),

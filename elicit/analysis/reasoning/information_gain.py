@@ -30,6 +30,7 @@ from elicit.analysis.continuations import (
     with_cot,
     without_cot,
 )
+from elicit.decoding.continuing import continuing_ids
 from elicit.evaluation.run.arms import Arm, arms_of, check_ours, model_of, questions
 from elicit.evaluation.run.run import Run
 from elicit.models.model import load_model
@@ -119,7 +120,7 @@ def masked(tokenizer: Any, thought: Sequence[int], answer: str) -> list[int]:
     """The thought with filler in place of the tokens that spell the answer, wherever it stands as a word of its own."""
     text = decoded(tokenizer, thought)
     ends = offsets(tokenizer, thought, text).begun
-    filler = list(tokenizer(FILLER, add_special_tokens=False)["input_ids"])
+    filler = continuing_ids(tokenizer, FILLER)
     spans = [found.span() for found in re.finditer(rf"(?<![\w.]){re.escape(answer)}(?!\w|\.\d)", text)]
     hidden = [
         any(start < stop and begin < end for begin, stop in spans)
@@ -236,14 +237,14 @@ def _from_texts(arm: Arm, items: Sequence[Item], tokenizer: Any) -> Thoughts:
     for item, trace in zip(items, arm.chosen([item.id for item in items]), strict=True):
         found = find_answer(trace.text, arm.run.items.task.kind_of(item))
         text = trace.text if found is None else trace.text[: found.start]
-        if text.strip() and (thought := list(tokenizer(text, add_special_tokens=False)["input_ids"])):
+        if text.strip() and (thought := continuing_ids(tokenizer, text)):
             out.append((item, thought))
     return out
 
 
 def _again(one: Any, other: Any, thought: Sequence[int]) -> list[int]:
     """A thought in another tokenizer's tokens."""
-    return list(other(decoded(one, thought), add_special_tokens=False)["input_ids"])
+    return continuing_ids(other, decoded(one, thought))
 
 
 def _row(arm: str, scorer: str, found: dict[str, Any] | str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import torch
 from transformers import PreTrainedModel
 
 from elicit.decoding.answering import ANSWER_PROMPT
+from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.trace import Trace
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -36,7 +37,7 @@ NULLS = ("another question's thought", "shuffled tokens", "filler")
 
 def answer_ids(tokenizer: Any, answer: str) -> list[int]:
     """The tokens of an answer after the cue."""
-    return list(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
+    return continuing_ids(tokenizer, f" {answer}")
 
 
 def answer_logprobs(
@@ -56,7 +57,7 @@ def answer_logprobs(
         before_forward: called with the prompts' lengths before each forward, so that an intervention counts its steps
             from them.
     """
-    cue = list(tokenizer(ANSWER_PROMPT, add_special_tokens=False)["input_ids"])
+    cue = continuing_ids(tokenizer, ANSWER_PROMPT)
     heads = [[*question, *said, *cue] for question, said in zip(questions, thoughts, strict=True)]
     texts = [[*head, *answer_ids(tokenizer, answer)] for head, answer in zip(heads, answers, strict=True)]
     before = None if before_forward is None else lambda rows: before_forward([len(questions[i]) for i in rows])
@@ -96,7 +97,7 @@ def gold(item: Item) -> str:
 def null_traces(tokenizer: Any, thoughts: Sequence[Sequence[int]], seed: int = 0) -> dict[str, list[list[int]]]:
     """The null (placebo) traces of at least two thoughts: one of each null for each, as many tokens."""
     rng = np.random.default_rng(seed)
-    filler = list(tokenizer(FILLER, add_special_tokens=False)["input_ids"])
+    filler = continuing_ids(tokenizer, FILLER)
     return {
         NULLS[0]: [as_long(thoughts[(n + 1) % len(thoughts)], len(thought)) for n, thought in enumerate(thoughts)],
         NULLS[1]: [[int(t) for t in rng.permutation(list(thought))] for thought in thoughts],
