@@ -25,6 +25,7 @@ from probes.modules import Call, checked, keywords
 if TYPE_CHECKING:
     from elicit.evaluation.run.run import Run
 
+DRAWS = 1_000  # of a control, from one seed, at most
 REQUIRED = ("NAME", "SUMMARY", "PAPER", "fit", "controls")
 TYPES: dict[str, type] = {"NAME": str, "SUMMARY": str, "PAPER": str, "MODEL": str, "QUICK": dict}
 CALLS: dict[str, Call] = {
@@ -37,6 +38,11 @@ CALLS: dict[str, Call] = {
     "missing": (("model",), ()),
     "work": (("model", "items", "options"), ()),
 }
+
+
+def draw_seed(seed: int, number: int) -> int:
+    """The seed of a control's draw of this number; of neighbouring seeds no two draws are the same."""
+    return seed * DRAWS + number
 
 
 @runtime_checkable

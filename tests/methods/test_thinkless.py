@@ -21,7 +21,7 @@ from elicit.decoding.decoders.mode_gate import entropy_without
 from elicit.elicited import Elicited
 from elicit.methods import thinkless
 from elicit.methods.thinkless.control_tokens import ControlTokens, control_tokens
-from elicit.methods.thinkless.gates import as_often, threshold
+from elicit.methods.thinkless.gates import as_often, gates, threshold
 from elicit.methods.thinkless.modes import ModeReward, collapsed
 from elicit.methods.thinkless.warm_up import CALLED as WARMED
 from elicit.methods.thinkless.warm_up import examples
@@ -337,3 +337,9 @@ def test_rows_that_no_token_has_are_left_out_of_a_gate_s_threshold(tmp_path: Pat
     gate = ModeGate(*tokens.ids, by="entropy", threshold=least, max_new_tokens=1)
     chosen = [trace.tokens[0] for (trace,) in Elicited(wide, "gate", put, gate).answers(items)]
     assert chosen.count(think) == first.count(think)
+
+
+def test_neighbouring_seeds_toss_other_coins() -> None:
+    tokens = ControlTokens(1, 2, ("<short>", "<think>"), ("vocabulary", "vocabulary"))
+    seeds = [gates(tokens, 0.5, 1.0, 8, seed)[f"random gate {n}"].seed for seed in range(3) for n in range(2)]
+    assert len(set(seeds)) == 6

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from elicit.decoding.decoders import ModeGate
 from elicit.decoding.decoders.mode_gate import entropy_without
 from elicit.decoding.parts import without
+from elicit.methods.base import draw_seed
 from elicit.methods.thinkless.control_tokens import ControlTokens
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
@@ -59,7 +62,7 @@ def threshold(entropies: list[float], chosen: int) -> float:
 def gates(tokens: ControlTokens, rate: float, least: float, limit: int, seed: int) -> dict[str, ModeGate]:
     """Decoders by name: coins of that rate, entropy of at least so many nats, and always one mode."""
     gate = ModeGate(tokens.short, tokens.think, rate=rate, seed=seed, max_new_tokens=limit)
-    coins = [ModeGate(gate.short, gate.think, rate=rate, seed=seed + n, max_new_tokens=limit) for n in range(DRAWS)]
+    coins = [replace(gate, seed=draw_seed(seed, n)) for n in range(DRAWS)]
     return {
         **{f"{RANDOM} {n}": coin for n, coin in enumerate(coins)},
         ENTROPY: ModeGate(gate.short, gate.think, by="entropy", threshold=least, max_new_tokens=limit),

@@ -33,7 +33,7 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.seen import SEEN, seen
 from elicit.evaluation.side_effects import plain_texts, side_effect_sections, with_side_effects
-from elicit.methods.base import Work, check_own
+from elicit.methods.base import Work, check_own, draw_seed
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
 from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
@@ -229,7 +229,7 @@ def controls(handle: Elicited, items: Items | None = None, *, seed: int = 0) -> 
 
     steered = handle.options["found"]["steered"]
     for number in range(RANDOM):
-        out[f"random vectors {number}"] = exchanged("random-vector", share=steered, seed=seed + number)
+        out[f"random vectors {number}"] = exchanged("random-vector", share=steered, seed=draw_seed(seed, number))
     if len(partner.vectors) > 1:
         out["permuted categories"] = exchanged("permuted-category", share=steered, seed=seed)
         out["random categories"] = exchanged("random-category", share=steered, seed=seed)
@@ -260,7 +260,7 @@ def _other_vectors(partner: HybridSteering, seed: int) -> dict[str, dict[int, Di
     category's; as long."""
     bias = 0.0 if partner.bias is None else partner.bias.vector
     whole = {c: replace(d, vector=d.vector + bias) for c, d in partner.vectors.items()}
-    out = {"random vectors, may decline": {c: d.random_like(seed + c) for c, d in whole.items()}}
+    out = {"random vectors, may decline": {c: d.random_like(draw_seed(seed, c)) for c, d in whole.items()}}
     if len(whole) > 1:
         following = dict(zip(whole, [*whole.values()][1:] + [*whole.values()][:1], strict=True))
         others = {c: replace(following[c], vector=following[c].unit * d.length) for c, d in whole.items()}

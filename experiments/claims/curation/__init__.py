@@ -18,6 +18,7 @@ from elicit.analysis.base import shown
 from elicit.analysis.behaviour import pass_at_k
 from elicit.decoding import Sampling
 from elicit.elicited import Elicited
+from elicit.methods.base import draw_seed
 from experiments.claims.base import Finding, Study
 from experiments.claims.narrowing import too_small
 from experiments.claims.rules import Condition, Judgement
@@ -33,7 +34,7 @@ def measure(study: Study) -> Finding:
     trained = {
         FILTERED: (right, study.seed),
         ALL: (some_of(answers, len(right), study.seed), study.seed),
-        AGAIN: (some_of(answers, len(right), study.seed + 1), study.seed + 1),
+        AGAIN: (some_of(answers, len(right), again := draw_seed(study.seed, 1)), again),
     }
     sampling = Sampling(study["samples"], study["temperature"], max_new_tokens=study["max_new_tokens"], seed=study.seed)
     base = Elicited(study.model, BASE, ASKED, sampling, select="vote")
