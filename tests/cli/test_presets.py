@@ -164,7 +164,7 @@ def served(name: str, folder: Path) -> Path:
     """A random model of the preset's class, with a chat template as that family has one."""
     made = save_tiny(folder, CLASSES[name])
     tokenizer = AutoTokenizer.from_pretrained(made)
-    if name.startswith("quiet"):  # the window of the named model, so that thoughts see all of their text
+    if name.startswith(("quiet", "sae-steer-gemma")):  # a window in which thoughts and the last token see what differs
         config = json.loads((made / "config.json").read_text())
         (made / "config.json").write_text(json.dumps({**config, "sliding_window": 4096}))
     family = {"gemma3": "gemma", "llama": "llama-3"}.get(CLASSES[name], "qwen2.5")

@@ -183,10 +183,10 @@ def test_a_plan_counts_what_was_found_done_and_says_what_it_does_not_know() -> N
     trains = claims()["proxy_filter"]
     record = kept(trains)
     assert record is not None
-    had = record.settings | {"arms": "all,filter", "updates": 24, "positions": 10, "thought_tokens": 4}
+    had = record.settings | {"arms": "all", "updates": 24, "positions": 10, "thought_tokens": 4}
     had |= {name: trains.settings[name] for name in ("limit", "max_new_tokens", "group")}
     plan = planned(trains, replace(record, settings=had, seconds=60.0, reused=0.0, seeds=[]))
-    assert plan.minutes == pytest.approx(3 * 2.5 * 2 * 2 * 2)  # seeds, arms, updates, positions and tokens of a thought
+    assert plan.minutes == pytest.approx(3 * 2 * 2 * 2 * 2)  # seeds, arms, updates, positions and tokens of a thought
 
 
 def _fit(run: Run) -> Path:

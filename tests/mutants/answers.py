@@ -117,8 +117,8 @@ ANSWERS = (
     Fault(
         "sampling: nucleus one short",
         "elicit/decoding/decoders/sampling.py",
-        "(p.cumsum(-1) - p) >= settings.top_p",
-        "p.cumsum(-1) >= settings.top_p",
+        "(p.cumsum(-1) - p) >= mass",
+        "p.cumsum(-1) >= mass",
         "the token that fills the nucleus is in it",
         ("tests/decoding/test_draws.py", "tests/decoding/test_decoding.py"),
     ),
@@ -213,7 +213,7 @@ ANSWERS = (
     Fault(
         "clusters: ignored",
         "probes/statistics.py",
-        "return np.unique(np.asarray(clusters), return_inverse=True)[1]",
+        "return np.array([number[name] for name in clusters])",
         "return np.arange(n)",
         "observations of one question are resampled together",
         ("tests/probes/test_statistics.py",),
