@@ -5,7 +5,7 @@
 # Seen: sample i of a request is drawn by the seed plus i, so that sample i of seed 43 is sample i + 1 of seed 42, to the token. For a
 # user: pass@k or a vote over 16 samples of each of three neighbouring seeds rests on 18 samples, not on 48, and its interval over seeds
 # is far too small. Seeds must be at least n apart.
-# Output, 2026-11-30 (the CPU build; what draws the seeds is the same file in all builds, vllm/v1/engine/parallel_sampling.py):
+# Output, 2026-11-30, of the build for CPUs (vllm/v1/engine/parallel_sampling.py draws the seeds):
 #     vllm 0.32.0: seed 42 gives 4 different samples of 12 tokens; of four of seed 43 3 are among them, each the one before: True
 set -euo pipefail
 folder=$(mktemp -d)
