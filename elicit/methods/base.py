@@ -45,6 +45,17 @@ def draw_seed(seed: int, number: int) -> int:
     return seed * DRAWS + number
 
 
+def check_counts(method: str, **counts: int) -> None:
+    """Refuse counts below 1, of which −1 would take all but the last.
+
+    Raises:
+        UserError: the first that is.
+    """
+    for option, count in counts.items():
+        if count < 1:
+            raise UserError(f"{option} = {count} was given to {method}; give 1 or more")
+
+
 @runtime_checkable
 class Fit(Protocol):
     """Find what the mechanism needs on the items' fit and dev splits; options by name alone, each with a default."""

@@ -17,6 +17,7 @@ from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.progress import Progress, Silent, measure
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
+from elicit.methods.base import check_counts
 from elicit.methods.documents import blank_after
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
@@ -56,8 +57,7 @@ def questions_of(name: str, items: Items | None, most: int) -> Items:
     Raises:
         UserError: no items, none with an answer, fewer than one asked for.
     """
-    if most < 1:
-        raise UserError(f"questions = {most} was given to {name}; give 1 or more")
+    check_counts(name, questions=most)
     if items is None:
         raise UserError(f"{name} trains on fit items of a task; give items")
     some = tuple(item for item in items.task.solved if item.answer is not None)[:most]

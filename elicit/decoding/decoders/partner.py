@@ -243,9 +243,13 @@ class Tokens:
 
     def emitted(self, logits: Float[Tensor, "*rows base"]) -> Float[Tensor, "*rows base"]:
         """The logits of the base's tokens that may be emitted."""
-        never = self.theirs.to(logits.device) < 0
+        return logits.masked_fill(self._never.to(logits.device), float("-inf"))
+
+    @cached_property
+    def _never(self) -> Bool[Tensor, " base"]:
+        never = self.theirs < 0
         never[list(self.foreign)] = True
-        return logits.masked_fill(never, float("-inf"))
+        return never
 
     def base_logits(self, logits: Float[Tensor, "*rows partner"]) -> Float[Tensor, "*rows base"]:
         """The partner's logits as over the base's tokens. What only the partner has counts for the first piece of it

@@ -30,7 +30,7 @@ from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import Work, check_own, minutes_elsewhere
+from elicit.methods.base import Work, check_counts, check_own, minutes_elsewhere
 from elicit.methods.baselines import direct
 from elicit.methods.baselines.at_budget import at_budget, plain
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose, without_signal
@@ -139,9 +139,7 @@ def fit(
     """
     if items is None:
         raise UserError(f"{NAME} trains on fit items of a task; give items")
-    for option, count in (("examples", examples), ("pool", pool), ("check", check)):
-        if count < 1:
-            raise UserError(f"{option} = {count} was given to {NAME}; give 1 or more")
+    check_counts(NAME, examples=examples, pool=pool, check=check)
     trl_common.check(trainer, trl)
     if segment and trainer != "own":
         raise UserError(f"segment = {segment} was given and TRL computes answers whole; give segment=0 or trainer=own")

@@ -33,7 +33,7 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.seen import SEEN, seen
 from elicit.evaluation.side_effects import plain_texts, side_effect_sections, with_side_effects
-from elicit.methods.base import Work, check_own, draw_seed
+from elicit.methods.base import Work, check_counts, check_own, draw_seed
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
 from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
@@ -122,9 +122,7 @@ def fit(
 
     if items is None:
         raise UserError("vector-transfer reads the fit and dev items of a task; give items")
-    for option, count in (("read", read), ("dev", dev)):
-        if count < 1:
-            raise UserError(f"{option} = {count} was given to {NAME}; give 1 or more")
+    check_counts(NAME, read=read, dev=dev)
     named: tuple[tuple[str, str, Iterable[str]], ...] = (
         ("gate", gate, GATES), ("mode", mode, MODES), ("kind of vectors", vectors, [BETWEEN, *VECTORS]),
         ("kind of taxonomy", taxonomy, TAXONOMIES),
