@@ -8,8 +8,10 @@ which is what lets one intervention mean one thing in both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -20,8 +22,35 @@ from torch.utils.hooks import RemovableHandle
 from probes.errors import UserError
 from probes.sites import decoder, is_paused
 
-CACHES = ("past_key_values", "cache_params", "state")
-"""What models call the argument that carries keys and values, or a recurrent state, from forward to forward."""
+KEYS_AND_VALUES = ("past_key_values", "cache")
+"""What models call the argument that carries keys and values from forward to forward: up to transformers 5.23, and
+since."""
+
+CACHES = (*KEYS_AND_VALUES, "cache_params", "state")
+"""The same of a cache of any kind, a recurrent state too."""
+
+
+def cache_argument(module: nn.Module) -> str:
+    """What a model or its decoder calls the argument that carries its cache; of one that hands on whatever it is given,
+    what the class that it is made from calls it.
+
+    Raises:
+        UserError: it takes none.
+    """
+    found = _cache_argument(tuple(vars(one)["forward"] for one in type(module).__mro__ if "forward" in vars(one)))
+    if found is None:
+        raise UserError(f"{type(module).__name__} takes no cache from step to step")
+    return found
+
+
+@lru_cache
+def _cache_argument(forwards: tuple[Callable[..., Any], ...]) -> str | None:
+    for forward in forwards:
+        taken = signature(forward).parameters
+        named = next((name for name in CACHES if name in taken), None)
+        if named or all(one.kind is not Parameter.VAR_KEYWORD for one in taken.values()):
+            return named
+    return None
 
 
 @dataclass(frozen=True)

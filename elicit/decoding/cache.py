@@ -30,6 +30,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from elicit.decoding.own_cache import SOFTMAX_LAYERS, PerRowState, UncachedState, layer_kinds
 from elicit.decoding.shared_prefix import ATTENTION_NAME, SharedPrefixCache, Tree
 from elicit.decoding.state import Candidates, KVState, Peeked, adding
+from probes.clock import cache_argument
 from probes.errors import unknown
 
 WAYS = ("shared-prefix", "per-row", "equal-lengths", "uncached")
@@ -91,7 +92,7 @@ class SharedPrefixState:
     """`KVState` over a `SharedPrefixCache`."""
 
     def __init__(self, model: PreTrainedModel, max_new_tokens: int) -> None:
-        self.model = model
+        self.model, self.name = model, cache_argument(model)
         self.cache = SharedPrefixCache(max_new_tokens)
         self.next_position = torch.empty(0, dtype=torch.long)
         # A mask that is already four-dimensional is passed through: no mask is built at each step.
@@ -134,9 +135,9 @@ class SharedPrefixState:
             input_ids=tokens[:, None],
             attention_mask=self.no_mask,
             position_ids=self.next_position[:, None],
-            past_key_values=self.cache,
             use_cache=True,
             shared_prefix=self.cache,
+            **{self.name: self.cache},
         )
         self.next_position = self.next_position + 1
         return out.logits[:, -1]
@@ -153,10 +154,10 @@ class SharedPrefixState:
                 input_ids=candidates.tokens[:, -1 - tree.back],
                 attention_mask=self.no_mask,
                 position_ids=(held[:, None] - 1 - tree.back).clamp(min=0),
-                past_key_values=tree,
                 use_cache=True,
                 logits_to_keep=tree.newest,
                 tree=tree,
+                **{self.name: tree},
             )
         return Peeked(out.logits, moved[0][:, tree.newest])
 
@@ -175,10 +176,10 @@ def _prefill(
         input_ids=ids,
         attention_mask=mask.long(),
         position_ids=positions,
-        past_key_values=cache,
         use_cache=True,
         # As an index: a slice is a strided view, for which the output layer would copy its weights per question.
         logits_to_keep=torch.tensor([ids.shape[1] - 1], device=ids.device),
+        **{cache_argument(model): cache},
         **extra,
     )
     return out.logits[:, -1], positions[:, -1] + 1

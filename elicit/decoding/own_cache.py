@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from elicit.decoding.state import Candidates, Peeked, adding
-from probes.clock import CACHES
+from probes.clock import cache_argument
 from probes.errors import UserError
 
 SOFTMAX_LAYERS = {"full_attention", "sliding_attention"}
@@ -47,7 +47,7 @@ class PerRowState:
                 f"{type(model).__name__} has layers of {', '.join(sorted(others))}, whose state cannot go back; "
                 "use a model with softmax attention"
             )
-        self.name = _cache_argument(model)
+        self.name = cache_argument(model)
         # None: the model makes one of a class of its own.
         self.cache: Any = DynamicCache() if whole else DynamicCache(config=model.config) if self._plain() else None
         self.mask = torch.empty(0)
@@ -112,9 +112,9 @@ class PerRowState:
                 input_ids=candidates.tokens[:, -longest:].repeat_interleave(versions, 0),
                 attention_mask=self.mask[row],
                 position_ids=(self.next_position[row][:, None] - 1 - back).clamp(min=0),
-                past_key_values=past,
                 use_cache=True,
                 logits_to_keep=torch.tensor([longest - 1], device=back.device),
+                **{self.name: past},
             )
         return Peeked(out.logits.view(rows, versions, -1), moved[0][:, -1].view(rows, versions))
 
@@ -162,19 +162,6 @@ def _newest(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
     if "logits_to_keep" in found or any(one.kind is Parameter.VAR_KEYWORD for one in found.values()):
         return {"logits_to_keep": torch.tensor([ids.shape[1] - 1], device=ids.device)}
     return {}
-
-
-def _cache_argument(model: PreTrainedModel) -> str:
-    """What a model calls the argument that carries its cache.
-
-    Raises:
-        UserError: it takes none.
-    """
-    found = signature(type(model).forward).parameters
-    for name in CACHES:
-        if name in found:
-            return name
-    raise UserError(f"{type(model).__name__} takes no cache from step to step")
 
 
 def _filled(cache: Any) -> bool:

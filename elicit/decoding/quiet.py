@@ -29,6 +29,7 @@ from elicit.decoding.ready import check_ready
 from elicit.decoding.trial import way_of
 from elicit.decoding.trunk import Trunk, TrunkState, can_leave
 from elicit.models.model import Model
+from probes.clock import cache_argument
 from probes.errors import UserError
 from probes.likelihood import output_logits
 from probes.sites import decoder as decoder_of
@@ -78,13 +79,14 @@ class QuietState(TrunkState):
 
     def _appended(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows d_model"]:
         """The final states of tokens that are put behind the rows."""
-        out: Tensor = decoder_of(self.model)(
+        decoder = decoder_of(self.model)
+        out: Tensor = decoder(
             input_ids=tokens[:, None],
             attention_mask=self.no_mask,
             position_ids=self.next_position[:, None],
-            past_key_values=self.cache,
             use_cache=True,
             shared_prefix=self.cache,
+            **{cache_argument(decoder): self.cache},
         )[0]
         self.next_position = self.next_position + 1
         return out[:, -1]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
+from transformers.cache_utils import DynamicCache
 
 from elicit.cli import size as sizes
 from elicit.decoding import pace
@@ -15,6 +16,7 @@ from elicit.decoding.pace import Pace, measure_pace
 from elicit.methods import options_of
 from elicit.models import Model, memory
 from elicit.models.memory import cache_bytes
+from probes.clock import cache_argument
 from probes.errors import UserError
 
 GIVEN: dict[str, Any] = {
@@ -85,7 +87,8 @@ def test_sizes_set_options_that_the_method_has() -> None:
 
 
 def test_the_cache_is_counted_as_it_is_kept(tiny: Model) -> None:
-    kept = tiny.lm(torch.ones(3, 7, dtype=torch.long), use_cache=True).past_key_values
+    kept = DynamicCache()
+    tiny.lm(torch.ones(3, 7, dtype=torch.long), **{cache_argument(tiny.lm): kept})
     assert cache_bytes(tiny.lm, 3, 7) == sum(layer.keys.nbytes + layer.values.nbytes for layer in kept.layers)
 
 

@@ -21,6 +21,7 @@ from elicit.decoding.trial.twin import WINDOW, drawn, twin, twin_config
 from experiments.compatibility.census import examined
 from probes.batching import padding_is_unseen
 from probes.capture import capture, recording
+from probes.clock import KEYS_AND_VALUES
 from probes.errors import UserError
 from probes.sites import Site
 from steering.directions import Direction
@@ -128,7 +129,6 @@ class Deaf(LlamaDecoderLayer):
         hidden_states: Any,
         attention_mask: Any = None,
         position_ids: Any = None,
-        past_key_values: Any = None,
         use_cache: bool | None = False,
         position_embeddings: Any = None,
         **kwargs: Any,
@@ -137,9 +137,9 @@ class Deaf(LlamaDecoderLayer):
             hidden_states,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             position_embeddings=position_embeddings,
+            **{name: kwargs.get(name) for name in KEYS_AND_VALUES if name in kwargs},
         )
 
 
@@ -152,7 +152,7 @@ class DeafForCausalLM(LlamaForCausalLM):
 class Forgetful(LlamaForCausalLM):
     """Computes anything but what it was asked as soon as it is given a cache, and has no other use for it."""
 
-    def forward(self, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, past_key_values: Any = None, cache: Any = None, **kwargs: Any) -> Any:
         return super().forward(*args, **kwargs)
 
 

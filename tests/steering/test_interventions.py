@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from elicit.decoding import Branching, Greedy, StopRule, decode
 from experiments.compatibility.census import small
 from probes.capture import capture
-from probes.clock import Frame
+from probes.clock import Frame, cache_argument
 from probes.errors import UserError
 from probes.sae import SAE
 from probes.sites import STREAM, Site, on_site, width
@@ -426,16 +427,17 @@ def test_a_cache_that_was_not_followed_is_refused() -> None:
     lm = tiny_model("llama")
     ids = torch.tensor([IDS])
     plan = (Intervention(Add(direction()), when=When.every_step()),)
+    early, cache = ({cache_argument(lm): DynamicCache()} for _ in range(2))
     with torch.no_grad():
-        cache = lm(input_ids=ids, use_cache=True).past_key_values
+        lm(input_ids=ids, **early)
         with attached(lm, [plan]), pytest.raises(UserError, match="holds 10 positions and 0 were followed"):
-            lm(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+            lm(input_ids=ids[:, :1], **early)
         with attached(lm, [plan]):
-            cache = lm(input_ids=ids, use_cache=True).past_key_values
-            lm(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
-            cache.crop(-3)
+            lm(input_ids=ids, **cache)
+            lm(input_ids=ids[:, :1], **cache)
+            cache[cache_argument(lm)].crop(-3)
             with pytest.raises(UserError, match="holds 8 positions and 11 were followed"):
-                lm(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+                lm(input_ids=ids[:, :1], **cache)
 
 
 def test_random_directions_match_in_site_and_length() -> None:

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.cache_utils import DynamicCache
 
 from probes.batching import left_pad
+from probes.clock import cache_argument
 from probes.sites import blocks
 from tests.support.hooks import LAYER, on_output, vector
 
@@ -77,8 +79,9 @@ class Completions:
         ids, mask, positions = left_pad([self.tokenizer(one)["input_ids"] for one in prompts])
         known = self.prompts.get(prompts[0]) if self.fault == "prefixes shared" and len(prompts) == 1 else None
         if known is None:
-            out = self.lm(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=True)
-            known = self.prompts[prompts[0]] = (out.past_key_values, out.logits[:, -1])
+            cache = {cache_argument(self.lm): DynamicCache()}
+            out = self.lm(input_ids=ids, attention_mask=mask.long(), position_ids=positions, **cache)
+            known = self.prompts[prompts[0]] = (cache, out.logits[:, -1])
         past, logits = copy.deepcopy(known)
         rows: list[list[Tensor]] = [[] for _ in prompts]
         tokens: list[list[int]] = [[] for _ in prompts]
@@ -90,8 +93,7 @@ class Completions:
                 tokens[row].append(int(chosen[row]))
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
             place = positions[:, -1:] + 1 + step
-            out = self.lm(chosen[:, None], mask.long(), place, past_key_values=past, use_cache=True)
-            past, logits = out.past_key_values, out.logits[:, -1]
+            logits = self.lm(chosen[:, None], mask.long(), place, **past).logits[:, -1]
         return [self._choice(t, torch.stack(r), top) for t, r in zip(tokens, rows, strict=True)]
 
     def _echo(self, prompts: list[str], count: int, top: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from elicit.training.rl.trial import check_after_prompts
 from elicit.training.sft import prepare, quick
 from experiments.compatibility.census import small
 from probes.batching import left_pad
+from probes.clock import cache_argument
 from probes.errors import UserError
 from probes.sites import is_paused
 from tests.support import tiny as tinies
@@ -61,13 +62,17 @@ def test_where_padding_alone_matters_prompts_of_one_length_are_trained(kind: str
         check_after_prompts(lm, ragged=True)
 
 
+@pytest.mark.parametrize("kind", ["mamba2", "bamba", "falcon_h1", "qwen3_next", "recurrent_gemma", "rwkv"])
+def test_a_state_that_is_not_keys_and_values_is_refused(kind: str) -> None:
+    lm = small(kind).eval()
+    with pytest.raises(UserError, match=rf"^{type(lm).__name__} keeps a state that is not keys and values"):
+        prefix_of(lm, left_pad([[5, 6, 7], [8, 9]]))
+
+
 def test_a_cache_that_a_layer_left_empty_is_refused() -> None:
-    """Mamba-2 leaves all of it empty, and nothing was looked at."""
-    with pytest.raises(UserError, match=r"^Mamba2ForCausalLM keeps a state that is not keys and values"):
-        prefix_of(small("mamba2").eval(), left_pad([[5, 6, 7], [8, 9]]))
     lm = copy.deepcopy(tiny_model("llama"))
     lm.model.layers[-1].register_forward_pre_hook(
-        lambda _, given, named: (given, {**named, "past_key_values": None}), with_kwargs=True
+        lambda _, given, named: (given, {**named, cache_argument(lm): None}), with_kwargs=True
     )
     with pytest.raises(UserError, match=r"^LlamaForCausalLM keeps a state"):
         prefix_of(lm, left_pad([[5, 6, 7], [8, 9]]))

@@ -15,7 +15,7 @@ from elicit.decoding.graph.fused import Fused
 from elicit.decoding.graph.paged_cache import PagedCache
 from elicit.decoding.parts import without
 from elicit.decoding.record import measured
-from probes.clock import Frame
+from probes.clock import Frame, cache_argument
 from probes.confidence import Top2, top2
 from steering.hooks import Session
 
@@ -98,6 +98,7 @@ class Step:
         fused: Fused | None = None,
     ) -> None:  # fmt: skip
         self.lm, self.cache, self.rows, self.choose = lm, cache, rows, choose
+        self.cache_name = cache_argument(lm)
         self.ends, self.never, self.head, self.steering = ends, never, head, steering
         self.pieces = nullcontext() if fused is None else fused
         device = rows.token.device
@@ -128,9 +129,9 @@ class Step:
                 input_ids=rows.token[:, None],
                 attention_mask=self.no_mask,
                 position_ids=(rows.length + rows.position)[:, None],
-                past_key_values=self.cache,
                 use_cache=True,
                 paged=self.cache,
+                **{self.cache_name: self.cache},
             ).logits[:, -1]
         logits = without(logits, self.never)
         top = top2(logits)

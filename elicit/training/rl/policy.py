@@ -27,11 +27,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionLayer
 
 from elicit.decoding.trunk import Trunk
 from elicit.training.output_head import logprobs_and_entropy
 from probes.batching import Padded, right_pad
+from probes.clock import KEYS_AND_VALUES, cache_argument
 from probes.errors import UserError
 from probes.sites import blocks, decoder
 
@@ -123,29 +124,37 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded, *, every: bool = False) -> P
     Its hidden state is that of the last column, or with `every` those of all columns.
 
     Raises:
-        UserError: a layer that attends left no keys and values in the cache.
+        UserError: a layer that keeps another state, or one that attends and left no keys and values in the cache.
     """
-    cache = DynamicCache()
-    hidden = decoder(lm)(
+    cache, inner = DynamicCache(), decoder(lm)
+    name = cache_argument(inner)
+    refused = f"{type(lm).__name__} keeps a state that is not keys and values; use another base"
+    if name not in KEYS_AND_VALUES or any(isinstance(one, LinearAttentionLayer) for one in _layers(lm)):
+        raise UserError(refused)
+    hidden = inner(
         input_ids=prompts.ids,
         attention_mask=prompts.mask.long(),
         position_ids=prompts.positions,
-        past_key_values=cache,
         use_cache=True,
+        **{name: cache},
     )[0]
     pairs: list[Tensor] = []
     for layer in cache.layers:
         if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
             pairs += [layer.keys, layer.values]
     if len(pairs) < 2 * max(_attending(lm), len(cache.layers)):  # one that ignores the cache leaves it empty
-        raise UserError(f"{type(lm).__name__} keeps a state that is not keys and values; use another base")
+        raise UserError(refused)
     return Prefix([*pairs, hidden if every else hidden[:, -1]])
 
 
 def _attending(lm: PreTrainedModel) -> int:
     """How many layers have keys and values of their own, by the configuration; at least 1."""
-    layers: Any = DynamicCache(config=lm.config).layers
-    return max(1, sum(not getattr(layer, "is_initialized", False) for layer in layers))
+    return max(1, sum(not getattr(layer, "is_initialized", False) for layer in _layers(lm)))
+
+
+def _layers(lm: PreTrainedModel) -> list[Any]:
+    """What its cache keeps of each layer, by the configuration."""
+    return list(DynamicCache(config=lm.config).layers)
 
 
 @contextmanager
@@ -206,13 +215,14 @@ def _states(
     if lead and fed.start == 0:
         first, ids = 0, torch.cat([ids.new_tensor(batch.lead).expand(len(ids), -1), ids], 1)
     steps = torch.arange(first, fed.stop + lead, device=ids.device)
+    inner = decoder(lm)
     with checkpointed(lm, cache) if checkpointing else nullcontext():
-        out: Tensor = decoder(lm)(
+        out: Tensor = inner(
             input_ids=ids,
             attention_mask=nn.functional.pad(seen.long(), (0, fed.stop + lead), value=1),
             position_ids=start[:, None] + steps,
-            past_key_values=cache,
             use_cache=True,
+            **{cache_argument(inner): cache},
         )[0]
     return out[:, lead - 1 :] if lead and fed.start == 0 else out
 
