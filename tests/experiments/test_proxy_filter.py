@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,7 +18,7 @@ from elicit.training.rl.positions import FILTERS, drawn, filtered, positions, to
 from experiments.claims import proxy_filter
 from experiments.claims.base import Study, claim, study_of
 from experiments.claims.plan import planned
-from experiments.claims.proxy_filter import ALL, BREADTH, DIRECT, FILTER, FIRST, NUMBER, OPEN_WHY, RANDOM, RLP
+from experiments.claims.proxy_filter import ALL, BREADTH, DIRECT, FILTER, FIRST, NUMBER, OPEN_WHY, RANDOM, RLP, others
 from experiments.claims.proxy_filter.documents import BARE, KINDS, UNRELATED, WORKED, mixed
 from experiments.claims.record import kept, measured
 from experiments.claims.rules import CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE, UNDECIDED, VERDICTS
@@ -157,3 +158,39 @@ def test_positions_are_drawn_each_once_and_documents_stand_together(tiny: Model)
         places = [(one.metadata["document"], one.metadata["position"]) for one in there[start : start + 6]]
         assert places == sorted(places)
     assert drawn(here, 6, seed=0).items == there.items != drawn(here, 6, seed=1).items
+
+
+def test_other_arms_are_trained_and_asked_as_the_claim_does(study: Study) -> None:
+    record = measured(study)
+    asked, rows = others._trained(study, [RANDOM, RLP])
+    assert {name: one.tolist() for name, one in asked.items()} == {
+        name: record.data[name]["scores"] for name in (DIRECT, RANDOM, RLP)
+    }
+    assert [row["positions"] for row in rows] == [row["positions"] for row in record.table if row["arm"] in asked][1:]
+
+
+def test_leads_of_other_arms_are_paired_by_question_and_over_seeds() -> None:
+    every = {name: np.stack([right(share)] * 3) for name, share in ((DIRECT, 0.1), (ALL, 0.4), (FILTER, 0.6))}
+    found = others.over({**every, RANDOM: np.stack([right(0.5), right(0.6), right(0.7)])}, [RANDOM])[RANDOM]
+    assert list(found) == [DIRECT, ALL, FILTER]
+    assert [one.split(" ")[0] for one in found.values()] == ["+50.0", "+20.0", "+0.0"]
+    alone = others.over({**every, RANDOM: np.stack([right(0.6)] * 3)}, [RANDOM])[RANDOM]
+    assert alone[FILTER].startswith("+0.0") and alone[FILTER] != found[FILTER]  # seeds that differ are less certain
+
+
+def test_other_arms_that_are_none_and_seeds_that_are_not_kept() -> None:
+    for given, said in (("randm", "did you mean random"), ("all", "other arm")):
+        with pytest.raises(UserError, match=said):
+            others.arms_of(given)
+    with pytest.raises(UserError, match=r"seed 7 was given; .* has 0, 1, 2"):
+        others.seeds_of(others._record(), "0,7")
+
+
+def test_what_is_kept_of_other_arms_is_what_their_scores_give() -> None:
+    record, found = others._record(), json.loads((others.HERE / "others.json").read_text(encoding="utf-8"))
+    assert (found["settings"], found["model"]) == (record.settings, record.model)
+    before = {
+        name: np.array([record.data[str(seed)][name]["scores"] for seed in found["seeds"]]) for name in others.KEPT
+    }
+    after = {name: np.array(one) for name, one in found["scores"].items()}
+    assert others.over(before | after, list(after)) == found["leads"]
