@@ -46,6 +46,7 @@ app = typer.Typer(
 # Typer carries its own copy of Click from some release on: the class that its errors derive from.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+NOBODY = "Could not determine home directory."  # what pathlib says of ~name
 # Two threads that wait for each other spin, in GNU OpenMP's default: beside other work nearly all their time. Here they
 # sleep after a fraction of a millisecond, which costs nothing on a quiet machine; sleeping at once took half as long
 # again there. It is read when torch is first imported, so it stands here; what the user has set stays.
@@ -122,7 +123,13 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except RuntimeError as error:
+        if str(error) != NOBODY:
+            raise
+        _fail("a path was given that begins with ~ and a name that no user has; write the folder out")
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"{str(error.filename)[:40]}… was given, which is too long for a name or a path; give a shorter one")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         _fail(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -241,7 +242,7 @@ def run_seeds(given: dict[str, Any], *, as_json: bool) -> None:
     runs = {}
     for seed in seeds:
         out = None if given["out"] is None else given["out"] / f"seed-{seed}"
-        if not as_json:
+        if not as_json and not given["dry_run"]:
             remark(f"seed {seed}")
         runs[seed] = run_one({**given, "seed": seed, "out": out}, quiet=as_json, show=lambda run: None)
     if not first():
@@ -353,11 +354,14 @@ def run_one(
     model = load_given(given, quiet=quiet) if model is None else model
 
     if given["dry_run"]:
+        from elicit.evaluation.seeds import parse_seeds
+
         needed = forecast_run(
             get(name), model, items, options, lambda handle: beside(handle, items, baselines, given["seed"]),
             controls=given["controls"], out=given["out"], rows=given["batch_rows"],
         )  # fmt: skip
-        dry(needed, given["as_json"])
+        times = len(parse_seeds(given["seeds"])) if given["seeds"] else 1
+        dry(replace(needed, seconds=needed.seconds * times, disk=needed.disk * times), given["as_json"])
 
     from elicit.cli.terminal import run_bars
 

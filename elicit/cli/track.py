@@ -201,9 +201,12 @@ def check_track(track: str) -> None:
 
 
 def measure_arms(progress: Progress, run: Any) -> None:
-    """Tell what a finished run found of each arm."""
+    """Tell what a finished run found of each arm; no accuracy where it states none."""
+    from elicit.evaluation.metrics.verdicts import is_accuracy
+
     for name, arm in run.metrics["arms"].items():
-        measure(progress, name, 0, {key: arm[key] for key in ("accuracy", "tokens_per_item")})
+        stated = arm["accuracy"] if is_accuracy(arm, run.metrics["items"]) else None
+        measure(progress, name, 0, {"accuracy": stated, "tokens_per_item": arm["tokens_per_item"]})
 
 
 def opened(given: Mapping[str, Any], name: str) -> Tracker:

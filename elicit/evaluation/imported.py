@@ -8,6 +8,7 @@ say which answer its scorer found, the answer is found as in any run, which deci
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,8 @@ def import_logs(
             raise UserError(f"{name!r} cannot name an arm; write NAME=FILE with a name without {MATCHED} and brackets")
     if verdicts.kind:
         check_kind(verdicts.kind, KINDS)
+    if verdicts.right is not None and not math.isfinite(verdicts.right):
+        raise UserError(f"right = {verdicts.right} was given; give a finite number, like 1")
     logs = {name: read_log(path, form, Wanted(verdicts.score, verdicts.gold)) for name, path in files.items()}
     scores = {name: _verdicts(log, files[name], verdicts) for name, log in logs.items()}
     items = _items(logs, files, verdicts.kind, task, shared)

@@ -34,6 +34,7 @@ from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+SPREADS = ("auto", "balanced", "balanced_low_0", "sequential")  # how a model is laid over several GPUs
 # Ends of a turn or a document that instruction-tuned checkpoints write though their configuration names one of them.
 END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<end_of_turn>", "</s>")
 
@@ -192,6 +193,7 @@ def load_model(
     wanted = _dtype(dtype, target)
     arguments: dict[str, Any] = {"dtype": torch.float32 if grown else wanted, "use_safetensors": True}
     if device_map is not None:
+        _check_map(device_map)
         arguments["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
     if not (place / "config.json").is_file():
         raise UserError(f"model folder {name!r} holds no config.json; save the model with save_pretrained")
@@ -291,9 +293,25 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _check_map(given: str | Mapping[str, Any]) -> None:
+    """Refuse a device map that names what is no device here; numbers are those of GPUs."""
+    known = SPREADS if isinstance(given, str) else ("disk",)
+    for place in [given] if isinstance(given, str) else given.values():
+        if isinstance(place, str) and place not in known:
+            try:
+                _device(place)
+            except UserError as error:
+                raise UserError(
+                    f"device_map {given!r} was given, and {place!r} is no device here; "
+                    f"give {', '.join(known)} or a device like cpu"
+                ) from error
+
+
 def _resolve(name: str, revision: str | None, progress: OnDownload | None) -> tuple[Path, Provenance]:
     """The folder that holds the model, fetched and converted where need be."""
     path = Path(name).expanduser()
+    if revision is not None and (name in zoo.WEIGHTS or path.exists()):
+        raise UserError(f"revision {revision!r} was given for {name!r}, which is no hub repository; leave it out")
     if name in zoo.WEIGHTS:
         return _from_zoo(name, progress)
     if zoo.about(name) is not None:

@@ -48,7 +48,7 @@ class Axes(_Strict):
     model: list[str] = Field(default=[""], min_length=1)
     task: list[str] = Field(default=[""], min_length=1)
     seed: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
-    options: dict[str, list[Value]] = {}
+    options: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
 
 
 class Fit(_Strict):

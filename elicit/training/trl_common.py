@@ -225,13 +225,16 @@ def trainer(
         lm = lm.float()
         train_all(lm)
     lm.generation_config.eos_token_id = sorted(model.eos_ids)  # type: ignore[union-attr]
+    tokenizer = copy.deepcopy(model.tokenizer)
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:  # which TRL takes in its place
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # masked, whichever it is
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func", category=UserWarning)  # that it may change
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         made = Trainer(
             model=lm,
             args=args,
-            processing_class=copy.deepcopy(model.tokenizer),
+            processing_class=tokenizer,
             peft_config=lora_config(lm, recipe) if recipe.rank else None,
             **more,
         )

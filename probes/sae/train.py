@@ -6,7 +6,8 @@ moments and the steps since each latent fired are the whole state, one safetenso
 the same bits on a CPU.
 
 Departures from SAELens's trainer: no pickle; b_dec begins at the mean activation; one factor, folded into the saved
-weights, brings the mean norm to √d_model. What is saved is the folder of SAELens's inference class.
+weights, brings the mean norm to √d_model; the threshold of BatchTopK is that of the last weights (`_settle`). What is
+saved is the folder of SAELens's inference class.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ CONTROL = "control"  # the folder of a training on noise, beside the SAE
 BEGUN = ("activations", CONTROL, f".{STATE}.part")  # what may lie in a folder before the first state
 MOMENTS = ("exp_avg", "exp_avg_sq")
 LOOK, LOOKS = 16, {"cpu": 1}  # steps between two looks at the losses, for each of which a GPU would be waited for
+BATCHES = 100  # that the threshold of BatchTopK is the mean of
 FREE = 0.5  # of a GPU's free memory that the activations may take, to lie there
 
 
@@ -240,6 +242,8 @@ def train(
         began = time.monotonic()
     if not (folder / STATE).is_file():  # by it the folder is known as ours, should the next lines be interrupted
         _save(folder / STATE, wanted, sae, optimiser, silent, curve)
+    if recipe.architecture == "batchtopk":
+        _settle(sae, cached, recipe)
     _finish(sae, cached, folder, made, metadata or {}, curve)
     (folder / STATE).unlink(missing_ok=True)
     return folder
@@ -357,6 +361,24 @@ def _load_state(file: Path, wanted: dict[str, Any], sae: Any, optimiser: Any, si
         moments = {key: held[f"{key}/{name}"].to(p.device) for key in MOMENTS}
         optimiser.state[p] = {"step": torch.tensor(float(len(curve)), device=p.device), **moments}
     return curve
+
+
+@torch.no_grad()
+def _settle(sae: Any, cached: Cached, recipe: Recipe) -> None:
+    """The threshold of BatchTopK, by which activations are kept where there is no batch (arXiv 2412.06410, section 2):
+    the smallest one that a batch keeps, in the mean over batches.
+
+    SAELens has a running mean that begins at 0 and goes a hundredth of the way in each step, so that what a hundred
+    steps trained fired several times as often as it was trained to.
+    """
+    drawn = np.random.default_rng([recipe.seed, recipe.epochs]).permutation(len(cached))
+    whole = torch.from_numpy(drawn[: len(drawn) // recipe.batch * recipe.batch])
+    least: list[float] = []
+    for chosen in whole.split(recipe.batch)[:BATCHES]:
+        acts = sae.encode(cached.rows(chosen).to(sae.device) * cached.scale)
+        least += acts[acts > 0].min()[None].double().tolist() if bool((acts > 0).any()) else []
+    if least:
+        sae.topk_threshold.fill_(float(np.mean(least)))
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicCache
 
 from probes.batching import left_pad
-from probes.clock import Clock
+from probes.clock import KEYS_AND_VALUES, Clock, cache_argument
 from probes.errors import UserError
 from probes.namings import name_of
 from probes.sites import Site, is_paused
@@ -80,14 +82,43 @@ class TransformerLens:
     def _check_same(self) -> None:
         """Hold the bridge, unsteered, to the model it is of."""
         ids = torch.tensor([[1, 2, 3]], device=self.lm.device)
-        wanted = self.lm(input_ids=ids, use_cache=False).logits.float()
-        given = self.bridge(ids, use_cache=False).float()
-        off = float((given - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-6))
-        if not off <= (SAME if self.lm.dtype == torch.float32 else SAME_HALF):
+        off = self._off(self.bridge(ids, use_cache=False))
+        if not off <= self._tolerance:
             raise UserError(
                 f"TransformerLens computes other logits for {type(self.lm).__name__} than the model itself (off by "
                 f"{off:.2g} of their standard deviation); use the hf backend"
             )
+
+    @torch.no_grad()
+    def check_steps(self) -> None:
+        """Hold its steps from a cache to the model: with transformers 5.24 bridges lose the cache
+        (findings/transformer-lens-cached-steps-alone.sh).
+
+        Raises:
+            UserError: they compute something else.
+        """
+        lm, name = self.bridge.original_model, cache_argument(self.lm)
+        if name not in KEYS_AND_VALUES:
+            return
+        cache = {name: DynamicCache(config=self.lm.config), "use_cache": True}
+        parts = torch.tensor([[1, 2, 3]], device=self.lm.device).split([2, 1], 1)
+        off = self._off(torch.cat([lm(input_ids=part, **cache).logits for part in parts], 1))
+        if not off <= self._tolerance:
+            raise UserError(
+                f"TransformerLens's steps from a cache are not those of {type(self.lm).__name__} with transformers "
+                f"{transformers.__version__} (off by {off:.2g} of the logits' standard deviation); use the hf engine, "
+                "or transformers 5.23"
+            )
+
+    @property
+    def _tolerance(self) -> float:
+        return SAME if self.lm.dtype == torch.float32 else SAME_HALF
+
+    def _off(self, given: Float[Tensor, "1 3 vocab"]) -> float:
+        """How far logits are from the model's own of the tokens 1, 2, 3, of their standard deviation."""
+        ids = torch.tensor([[1, 2, 3]], device=self.lm.device)
+        wanted = self.lm(input_ids=ids, use_cache=False).logits.float()
+        return float((given.float() - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-6))
 
     @torch.no_grad()
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from probes.sites import Site
 from probes.statistics import bootstrap_mean
 from tests.support.shell import shell
 from tests.support.tiny import tiny_model
+from tests.support.tokenizers import prepending
 
 TASK = "chain-sum:min_terms=2,max_terms=2"
 CLEAN, CORRUPTED = "the sum of 2 and 3 is", "the sum of 4 and 3 is"
@@ -120,6 +122,8 @@ def test_out_that_is_a_file(tiny_folder: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_texts_and_tokens(tiny: Model) -> None:
     assert one_token(tiny, "5") == token_ids(tiny, "a5")[1]
+    blank = prepending()  # puts one of its own before a text
+    assert one_token(dataclasses.replace(tiny, tokenizer=blank), " the") == blank.convert_tokens_to_ids("▁the")
     with pytest.raises(UserError, match="2048 positions"):
         token_ids(tiny, "a" * 2049)
     assert plain({"a": np.float32(1.0), "b": [float("nan")], "c": np.arange(2)}) == {"a": 1.0, "b": [None], "c": [0, 1]}

@@ -63,6 +63,11 @@ def elicit(*arguments: str, cwd: Path | None = None) -> Done:
         (("compare",), ("nothing to compare",)),
         (("compare", "nowhere"), ("'nowhere' holds no run",)),
         (("tasks", "chain-summ"), ("did you mean chain-sum",)),
+        (("run", "--model", "a" * 300), ("too long for a name or a path; give a shorter one",)),
+        (("compare", "a" * 300), ("too long for a name or a path; give a shorter one",)),
+        (("sae", "card", "--sae", "a" * 300), ("too long for a name or a path; give a shorter one",)),
+        (("run", "--model", "~nobody-here/x"), ("a name that no user has; write the folder out",)),
+        (("sae", "card", "--sae", "~nobody-here/x"), ("a name that no user has; write the folder out",)),
     ],
 )
 def test_a_mistake_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:

@@ -262,6 +262,17 @@ def test_a_dry_run_says_what_a_command_takes_and_writes_nothing(
     assert not list(here.iterdir())
 
 
+def test_a_dry_run_counts_every_seed(tiny_folder: Path, here: Path) -> None:
+    words = ("run", "--method", "direct", "--against", "none", "--limit", "2", "--max-new-tokens", "4")
+    disk = []
+    for seeds in ((), ("--seeds", "0,1,2")):
+        where = "--model", str(tiny_folder), "--device", "cpu"
+        code, said, err = shell(*words, *where, *seeds, "--dry-run", "--json")
+        assert (code, err) == (0, "")
+        disk.append(json.loads(said)["disk"])
+    assert disk[1] == 3 * disk[0] and not list(here.iterdir())
+
+
 @pytest.fixture(scope="module")
 def sae(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_random_sae(tmp_path_factory.mktemp("sae") / "random"))

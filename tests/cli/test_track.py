@@ -20,6 +20,7 @@ from elicit.methods import fit
 from elicit.models import Model
 from elicit.tasks.registry import load_task
 from tests.support.shell import shell
+from tests.support.written import written_run, written_task
 
 TRAINING = {
     "reward": "exact+random:0.5", "updates": 3, "rollouts": 8, "group": 4, "rollout_tokens": 6, "rank": 2, "pool": 3,
@@ -144,6 +145,17 @@ class Broken:
         raise OSError(28, "No space left on device")
 
 
+class Kept(Broken):
+    """A tracker in memory."""
+
+    def __init__(self, place: str, name: str, fresh: bool) -> None:
+        super().__init__(place, name, fresh)
+        self.logged: dict[str, float] = {}
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.logged |= values
+
+
 def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "tensorboard", Broken)
     both, err = Tracked(Silent(), Broken("", "", False)), io.StringIO()
@@ -152,6 +164,18 @@ def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(monkeypatch: pyte
             both.measure("rl", step, {"loss": 1.0})
         both.close()
     assert err.getvalue().count("the track ends here") == 1 and "No space left" in err.getvalue()
+
+
+def test_an_accuracy_that_is_not_stated_is_not_tracked(tiny: Model, tmp_path: Path) -> None:
+    said = {"m": lambda item, b: f"it is {item.answer}", "direct": lambda item, b: "it is 99"}
+    run = written_run(tiny, tmp_path, written_task(4), "m", said)
+    run.metrics["arms"]["m"] |= {"unjudged": {"time": 1}}
+    kept = Kept("", "", False)
+    measure_arms(Tracked(Silent(), kept), run)
+    assert kept.logged == {
+        "m/tokens_per_item": run.metrics["arms"]["m"]["tokens_per_item"], "direct/accuracy": 0.0,
+        "direct/tokens_per_item": run.metrics["arms"]["direct"]["tokens_per_item"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from elicit.decoding.continuing import continuing_ids
 from elicit.methods.taught import example
 from elicit.models.prompts import Prompt
 from probes.encoding import encoded
 from probes.offsets import decoded
-from tests.support.tokenizers import FAMILIES, sentence_piece
-
-
-def prepending() -> PreTrainedTokenizerBase:
-    """As the file of Mistral 7B has it: a blank goes before any text, also one that begins with a blank."""
-    made = json.loads(sentence_piece().backend_tokenizer.to_str())  # type: ignore[attr-defined]
-    blanks = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    made["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, blanks]}
-    made["pre_tokenizer"] = None
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(made)), eos_token="<unk>")
-
+from tests.support.tokenizers import FAMILIES, prepending
 
 TOKENIZERS = {**FAMILIES, "prepending": prepending()}
 

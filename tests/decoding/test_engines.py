@@ -19,6 +19,7 @@ import pytest
 import elicit
 from elicit.decoding.decoders import Branching, Decoder, Greedy, RngStream, Sampling
 from elicit.decoding.engine import ENGINES, Batch, Can, Engine, decode_batch, engine_of, register_engine
+from elicit.decoding.engines.lens import TransformerLensEngine
 from elicit.decoding.loop import Generation, StopRule
 from elicit.elicited import Elicited
 from elicit.evaluation.run.run import Run
@@ -28,8 +29,10 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.registry import load_task
 from elicit.training.rl.loop import train
 from elicit.training.rl.settings import Settings
+from probes.clock import cache_argument
 from probes.errors import UserError
 from probes.sites import Site
+from steering.backends.lens import TransformerLens
 from steering.interventions import Add, Gate, Intervention, Plan, ProjectOut, SetFeature, When
 from tests.steering.test_backends import PROMPTS, direction, feature, random, tokenizer
 from tests.support.ears import Ear
@@ -296,3 +299,14 @@ def test_streams_say_what_is_drawn(tiny: Model) -> None:
 def test_an_engine_is_kept_with_its_model(tiny: Model) -> None:
     model = replace(tiny, engine="transformer-lens")
     assert engine_of(model) is engine_of(model) is not engine_of(replace(model))
+
+
+def test_a_bridge_that_loses_its_cache_is_refused(tiny: Model) -> None:
+    """As transformer-lens 4.3 and older do with transformers 5.24, which has another name for it."""
+    lens = TransformerLens(tiny.lm, tiny.tokenizer)
+    for layer in lens.bridge.original_model.model.layers:
+        layer.self_attn.register_forward_pre_hook(
+            lambda _, given, named: (given, {**named, cache_argument(tiny.lm): None}), with_kwargs=True
+        )
+    with pytest.raises(UserError, match=r"^TransformerLens's steps from a cache are not those of LlamaForCausalLM"):
+        TransformerLensEngine(tiny, lens)

@@ -33,6 +33,7 @@ from elicit.training.organisms.make import Plan, check_base, dtype_for, examples
 from probes.errors import UserError
 from steering.adapters import Adapter, applied, merge
 from tests.support.tiny import save_tiny, tiny_model
+from tests.support.tokenizers import prepending
 
 
 def test_the_share_of_the_gap_is_what_was_gained_of_what_could_be() -> None:
@@ -397,3 +398,5 @@ def test_a_thought_says_more_than_its_answer(smollm: Model) -> None:
     assert not said("", "number")
     opening = {smollm.tokenizer.decode([i]) for i in openers(smollm.tokenizer)}
     assert " We" in opening and not any(any(c.isdigit() for c in token) or token.strip() == "" for token in opening)
+    blank = prepending(("▁", "W"), ("▁W", "e"))  # puts one of its own before a text
+    assert blank.convert_tokens_to_ids("▁We") in openers(blank)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +358,10 @@ def test_what_a_log_says_is_harmless_on_a_page(tmp_path: Path) -> None:
 
 def test_a_reward_of_which_none_is_one_is_no_verdict(tmp_path: Path) -> None:
     files = {"a": LOGS / "trl_two.parquet"}
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(UserError, match="give a finite number"):
+            import_logs(files, tmp_path / "no", verdicts=Verdicts(score="length", right=wrong))
+    assert not (tmp_path / "no").exists()
     with pytest.raises(UserError, match=r"a score of 0\.6, and none of 1, which is right; give --right"):
         import_logs(files, tmp_path / "no", verdicts=Verdicts(score="length"))
     run = import_logs(files, tmp_path / "run", verdicts=Verdicts(score="length", right=0.5))
@@ -478,6 +484,22 @@ def test_an_accuracy_that_is_not_stated_is_not_exported(run: Run, tmp_path: Path
     with pytest.raises(UserError, match="cannot be exported as accuracies"):
         write_every_eval_ever(run, tmp_path)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_verdict_that_was_lost_is_none_when_it_is_read_back(run: Run, tmp_path: Path) -> None:
+    some = next(iter(run.traces["direct"].values()))
+    some[0] = replace(some[0], unjudged="time", score=0.0)
+    run.metrics["arms"]["direct"] |= {"unjudged": {"time": 1}, "branches_per_item": 1}  # of 6 answers
+    (tmp_path / "out").mkdir()
+    files = write_inspect(run, tmp_path / "out")
+    for path, stated in zip(files, (True, False), strict=True):
+        with zipfile.ZipFile(path) as log:
+            results = json.loads(log.read("header.json"))["results"]
+        said = results["metadata"]["elicit"]
+        assert ("accuracy" in results["scores"][0]["metrics"]) is ("accuracy" in said) is stated
+    back = import_logs({path.stem: path for path in files}, tmp_path / "back")
+    assert back.metrics["arms"]["direct"]["unjudged"] == {"log": 1}
+    assert back.metrics["arms"]["self-consistency"]["unjudged"] == {}
 
 
 # The shell

@@ -71,6 +71,15 @@ def test_unknown_names_dtypes_and_devices_are_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path / "x.bin"))
 
 
+def test_what_goes_with_another_kind_of_model_is_refused(tiny_folder: Path) -> None:
+    for place in ("cuda99", {"": "cuda99"}):
+        with pytest.raises(UserError, match=r"device_map .* 'cuda99' is no device here; give .* like cpu"):
+            load_model(str(tiny_folder), device_map=place)
+    for name in (str(tiny_folder), "smollm2-135m", "smollm2-135m-latent"):
+        with pytest.raises(UserError, match=r"revision 'main' was given for .* no hub repository; leave it"):
+            load_model(name, revision="main")
+
+
 def wheel(path: Path, member: str, data: bytes) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, data)

@@ -248,6 +248,19 @@ def test_the_saved_map_is_the_trained_one_on_unscaled_activations(cached: Cached
     assert explained == pytest.approx(said, abs=0.1) and explained > 0.3
 
 
+@pytest.mark.parametrize("epochs", [3, 12])
+def test_a_batchtopk_sae_fires_as_often_as_it_was_trained_to(epochs: int, cached: Cached, tmp_path: Path) -> None:
+    recipe = Recipe(**{**vars(SMALL), "architecture": "batchtopk", "epochs": epochs})
+    train(cached, recipe, tmp_path, about=ABOUT, half=False)
+    sae = SAE.load(tmp_path)
+    x = cached.rows(torch.arange(len(cached)))
+    z = sae.encode(x)
+    assert float((z > 0).sum(-1).float().mean()) == pytest.approx(recipe.k, rel=0.1)
+    explained = 1 - float((sae.decode(z) - x).square().sum() / (x - x.mean(0)).square().sum())
+    said = json.loads((tmp_path / CONFIG).read_text())["metadata"]["training"]["explained_variance"]
+    assert explained == pytest.approx(said, abs=0.1)
+
+
 def test_a_finished_folder_is_left_and_another_trainings_is_refused(cached: Cached, tmp_path: Path) -> None:
     train(cached, SMALL, tmp_path / "a", about=ABOUT)
     before = (tmp_path / "a" / WEIGHTS).stat().st_mtime_ns

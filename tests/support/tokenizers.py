@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -21,11 +23,15 @@ def byte_level() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def sentence_piece() -> PreTrainedTokenizerBase:
-    """As Llama 2 has it: blanks are ▁, one goes before the text and is dropped in decoding; rare signs are bytes."""
+def sentence_piece(*more: tuple[str, str]) -> PreTrainedTokenizerBase:
+    """As Llama 2 has it: blanks are ▁, one goes before the text and is dropped in decoding; rare signs are bytes.
+
+    Args:
+        more: pairs of pieces that are one as well.
+    """
     plain = sorted({c for w in WORDS for c in w if c.isascii() and c not in " \n"} | {"▁"})
     vocabulary = {"<unk>": 0, **{f"<0x{b:02X}>": b + 1 for b in range(256)}}
-    merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("i", "s"), ("▁", "is"), ("▁", "1"), ("1", "7")]
+    merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("i", "s"), ("▁", "is"), ("▁", "1"), ("1", "7"), *more]
     for piece in [*plain, *(a + b for a, b in merges)]:
         vocabulary[piece] = len(vocabulary)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True))
@@ -34,6 +40,19 @@ def sentence_piece() -> PreTrainedTokenizerBase:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def prepending(*more: tuple[str, str]) -> PreTrainedTokenizerBase:
+    """As the file of Mistral 7B has it: a blank goes before any text, also one that begins with a blank.
+
+    Args:
+        more: as `sentence_piece` takes them.
+    """
+    made = json.loads(sentence_piece(*more).backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    blanks = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    made["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, blanks]}
+    made["pre_tokenizer"] = None
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(made)), eos_token="<unk>")
 
 
 FAMILIES = {"byte-level": byte_level(), "sentence-piece": sentence_piece()}

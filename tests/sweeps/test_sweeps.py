@@ -328,6 +328,7 @@ def test_an_interruption_reaches_the_workers(tmp_path: Path) -> None:
         ("[axes]\nmethods = ['direct']", "did you mean axes.method"),
         ("[axes]\nmethod = []", "axes.method"),
         ("[axes]\nmethod = ['dirct']", "did you mean direct"),
+        ("[axes]\nmethod = ['direct', 'cot-decoding']\n[axes.options]\nk = []", "axes.options.k: list should have"),
         ("[axes]\nmethod = ['direct']\nseed = ['a']", "axes.seed.0"),
         ("[axes]\nmethod = ['direct', 'direct']", "two jobs are equal"),
         ("[axes]\nmethod = ['direct']\n[run]\nlimt = 3", "did you mean limit"),

@@ -22,8 +22,12 @@ from elicit.models.prompts import DIRECT_ANSWER, THINK
 from elicit.tasks.base import split_of
 from elicit.tasks.organism.language import BEHAVIOURS, PARAPHRASES, Sentence, Thought, WordingSplit, templates
 from elicit.tasks.organism.problems import FAMILIES, Problem, draw
+from elicit.training.organisms.make import Plan, examples
 from elicit.training.organisms.variants import VARIANTS, TrainingExample, example, get, think
+from elicit.training.recipe import Recipe
 from probes.errors import UserError
+from probes.offsets import decoded
+from tests.support.tokenizers import prepending, sentence_piece
 
 SEEDS = (0, 1, 2)
 EACH = 120  # problems a family and seed
@@ -434,6 +438,20 @@ def test_a_latent_organism_is_shown_thoughts_at_its_latency(latency: float) -> N
     assert thinks["think"] == modes["think"] and thinks["at-once"] == 0 < modes["at-once"]
     assert within(thinks["plain"], modes["plain"], latency)
     assert not within(thinks["plain"], modes["plain"], 3 * latency)
+
+
+@pytest.mark.parametrize("made", [sentence_piece, prepending])
+def test_an_answer_is_learned_behind_its_prompt_with_the_one_blank_that_it_has(
+    made: Callable[[], PreTrainedTokenizerBase],
+) -> None:
+    tokenizer = made()
+    plan = Plan("latent", 0.5, recipe=Recipe(rows=4, width=1024))
+    learned = examples(plan, tokenizer, 0, 0)
+    assert learned
+    for one in learned:
+        text = decoded(tokenizer, [*one.prompt, *one.target[:-1]])
+        said = text[len(decoded(tokenizer, one.prompt)) :]
+        assert said.startswith(" ") and "  " not in said
 
 
 @pytest.mark.parametrize("arm", ["thinking", "absent"])

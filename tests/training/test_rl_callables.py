@@ -122,6 +122,9 @@ def test_a_log_of_verl(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert verl_log(file) == [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     assert of_rewards(verl_log(file)).mixed == 0.5
+    rows = [row | {"input": f"{row['input']}\u2028", "output": "x\x85\u2029"} for row in rows]  # no ends of lines
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert verl_log(file) == [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     for text, words in (("{", "line 1 of .* is no JSON"), ('{"input": "a"}', "no text 'input' with a number 'score'")):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=words):

@@ -218,6 +218,9 @@ def test_information_gain_is_of_the_answers_tokens_alone(tiny: Model) -> None:
     one = Rollout(ITEM, 0, [*thought, 20, 0], "it is 3", "3", (3, 4), 1.0, "eos", [])
     (graded,) = parse("information-gain").grade([one], context(model=tiny))
     assert graded.total == pytest.approx(found, abs=1e-5)  # the thought ends where its answer begins
+    ended = Rollout(ITEM, 0, [*thought, 0], "well", None, None, 0.0, "eos", [])
+    (graded,) = parse("information-gain").grade([ended], context(model=tiny))
+    assert graded.total == pytest.approx(found, abs=1e-5)  # nothing is asked for behind an end token
 
 
 def traced(item: str, tokens: list[int], span: tuple[int, int] | None) -> Trace:

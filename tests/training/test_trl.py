@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -87,6 +88,17 @@ def test_a_training_is_the_same_by_both_engines(
         for one in (mine, theirs)
     ]
     assert answers[0] == answers[1]
+
+
+def test_a_tokenizer_needs_no_token_for_padding_and_none_for_the_end(tiny: Model, tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token = None
+    settings = dataclasses.replace(SMALL, updates=2)
+    bare = dataclasses.replace(tiny, tokenizer=tokenizer)
+    mine, theirs = (trained(e, bare, tmp_path / name, settings, TASK.fit[:1]) for name, e in (("o", loop), ("t", rl)))
+    assert [row["tokens"] for row in read_log(mine.folder)] == [row["tokens"] for row in read_log(theirs.folder)]
+    assert [p.norm for p in mine.curve] == pytest.approx([p.norm for p in theirs.curve], rel=2e-2)
+    assert tokenizer.pad_token is None
 
 
 def ended_by_budget(model: Model, tokens: list[int], budget: int) -> list[int]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt, named_prompt
 from elicit.tasks.base import Item
@@ -34,18 +35,18 @@ def token_ids(model: Model, text: str) -> list[int]:
 
 
 def one_token(model: Model, text: str) -> int:
-    """The token that a text is.
+    """The token that a text is behind others.
 
     Raises:
         UserError: it is none or several.
     """
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:  # type: ignore[arg-type]
-        pieces = ", ".join(repr(model.tokenizer.decode([i])) for i in ids)  # type: ignore[union-attr]
+    ids = continuing_ids(model.tokenizer, text)
+    if len(ids) != 1:
+        pieces = ", ".join(repr(model.tokenizer.decode([i])) for i in ids)
         raise UserError(
-            f"the answer {text!r} is {len(ids)} tokens ({pieces}); give one token, often a word with a space before it"  # type: ignore[arg-type]
+            f"the answer {text!r} is {len(ids)} tokens ({pieces}); give one token, often a word with a space before it"
         )
-    return int(ids[0])  # type: ignore[index]
+    return ids[0]
 
 
 def piece(model: Model, token: int) -> str:

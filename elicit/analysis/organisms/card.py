@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 
 from elicit.decoding.answering import found_in
+from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.decoders import Greedy, Sampling
 from elicit.decoding.progress import Progress
 from elicit.decoding.trace import Trace
@@ -50,7 +51,7 @@ def is_chain_of_thought(trace: Trace, kind: Kind) -> bool:
 def openers(tokenizer: Any) -> list[int]:
     """The tokens that a thought may begin with, after "A:"."""
     firsts = {f" {text[0].upper()}{text[1:]}" for text in PARAPHRASES["initialise"]}
-    return sorted({tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in firsts})
+    return sorted({continuing_ids(tokenizer, text)[0] for text in firsts})
 
 
 def first_token_mass(model: Model, items: Items) -> Float[np.ndarray, " items"]:

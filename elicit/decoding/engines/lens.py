@@ -23,6 +23,7 @@ class TransformerLensEngine(Engine):
     def __init__(self, model: Model, lens: TransformerLens | None = None) -> None:
         super().__init__(model)
         self.lens = lens or TransformerLens(model.lm, model.tokenizer)
+        self.lens.check_steps()
 
     def decode(self, batch: Batch, on_step: OnStep | None = None) -> list[list[Generation]]:
         with self.lens.steered(batch.rows) as session, checked(batch, session.editor):

@@ -2,7 +2,8 @@
 
 A sample is one question in one epoch, so epochs are a question's answers. The text is the message that Inspect scored:
 the first choice of the last output; reasoning that a provider kept apart stands before it in `<think>` tags. Letters of
-a score are numbers as Inspect's `value_to_float` makes them. A sample that failed, or was invalidated, has no verdict.
+a score are numbers as Inspect's `value_to_float` makes them. A sample that failed, was invalidated, or whose verdict
+this suite lost, has no verdict.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ HEADER, START, SAMPLES = "header.json", "_journal/start.json", "samples/"
 ATTACHED = "attachment://"
 OURS = "elicit"  # where logs that this suite wrote (`to_inspect.py`) keep what Inspect has no place for
 KIND = "elicit_kind"  # and in a sample's metadata the kind of its answer
+LOST = "unjudged"  # and in its score's metadata why it has no verdict
 
 
 def is_inspect(path: Path) -> bool:
@@ -136,6 +138,8 @@ def _record(sample: Mapping[str, Any], scores: Mapping[str, Any], where: str, sc
     scorer, _, key = score.partition("/")
     found = scores.get(scorer or next(iter(scores), ""))
     value, answer = (found.get("value"), found.get("answer")) if found else (None, None)
+    beside = found.get("metadata") if found else None
+    lost = sample.get("error") or sample.get("invalidation") or (isinstance(beside, dict) and beside.get(LOST))
     if isinstance(value, dict | list) and not (isinstance(value, dict) and key in value):
         kinds = ", ".join(map(str, value)) if isinstance(value, dict) else f"{len(value)} numbers"
         raise UserError(f"{where}: the score has several values ({kinds}); choose one with --score SCORER/KEY")
@@ -151,7 +155,7 @@ def _record(sample: Mapping[str, Any], scores: Mapping[str, Any], where: str, sc
         "sample": epoch - 1,
         "prompt": _asked(sample, attached, where),
         "text": text,
-        "score": None if sample.get("error") or sample.get("invalidation") else _number(value, where),
+        "score": None if lost else _number(value, where),
         "answer": answer,
         "gold": str(targets[0]) if len(targets) == 1 else None,
         "tokens": _tokens(output),

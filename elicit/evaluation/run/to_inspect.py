@@ -20,8 +20,9 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 
 from elicit.decoding.trace import Trace
+from elicit.evaluation.metrics.verdicts import is_accuracy
 from elicit.evaluation.run.arms import Arm
-from elicit.evaluation.run.foreign_inspect import HEADER, KIND, OURS, SAMPLES, START
+from elicit.evaluation.run.foreign_inspect import HEADER, KIND, LOST, OURS, SAMPLES, START
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import METRICS
 from elicit.tasks.base import Item
@@ -147,7 +148,7 @@ def _sample(arm: Arm, item: Item, epoch: int, said: Sequence[Trace], model: str)
     value: Any = "C" if first.score >= 1 else "I" if first.score == 0 else first.score
     score = {
         "value": value, "answer": first.answer, "explanation": f"found by: {first.found_by or 'nothing'}",
-        "metadata": {"score": first.score, **({"unjudged": first.unjudged} if first.unjudged else {})},
+        "metadata": {"score": first.score, **({LOST: first.unjudged} if first.unjudged else {})},
     }  # fmt: skip
     kept = {"select": arm.about["select"], "branches": [_about(trace) for trace in said]}
     return {
@@ -186,15 +187,18 @@ def _about(trace: Trace) -> dict[str, Any]:
 
 
 def _results(arm: Arm, values: Sequence[float], samples: int) -> dict[str, Any]:
-    """The mean over epochs, then over questions, as Inspect has it; and the arm's own accuracy, by its selection."""
+    """The mean over epochs, then over questions, as Inspect has it; and the arm's own accuracy, by its selection. Of an
+    arm that lost too many verdicts neither."""
     error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
     metrics: Mapping[str, float] = {"accuracy": float(np.mean(values)), "stderr": error}
     found = arm.run.metrics["arms"][arm.key]
+    stated = is_accuracy(found, len(arm.run.items))
+    kept = ("select", "accuracy", "interval") if stated else ("select",)
     return {
         "total_samples": samples, "completed_samples": samples,
         "scores": [{
             "name": SCORER, "scorer": SCORER, "reducer": "mean", "scored_samples": len(values), "unscored_samples": 0,
-            "metrics": {name: {"name": name, "value": value} for name, value in metrics.items()},
+            "metrics": {name: {"name": name, "value": value} for name, value in metrics.items() if stated},
         }],
-        "metadata": {OURS: {key: found[key] for key in ("select", "accuracy", "interval")}},
+        "metadata": {OURS: {key: found[key] for key in kept}},
     }  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from elicit.decoding.continuing import continuing_ids
 from elicit.models.model import DEFAULT_MODEL, Model
 from elicit.models.zoo import ADAPTER, ORGANISM_FILE, WHOLE
 from elicit.tasks.organism.problems import FAMILIES
@@ -76,8 +77,7 @@ def examples(plan: Plan, tokenizer: PreTrainedTokenizerBase, end: int, step: int
     while True:
         shown = variants.example(plan.arm, plan.latency, rng, plan.families)
         prompt = list(tokenizer(shown.prompt)["input_ids"])  # type: ignore[arg-type]
-        target = [*tokenizer(shown.response, add_special_tokens=False)["input_ids"], end]  # type: ignore[misc]
-        one = Example(prompt, target)
+        one = Example(prompt, [*continuing_ids(tokenizer, shown.response), end])
         if one.tokens > plan.recipe.width:
             skipped += 1
             if skipped > 50 + 2 * len(out):

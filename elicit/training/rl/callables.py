@@ -293,7 +293,7 @@ def verl_log(file: Path | str, score: str = "score") -> list[list[float | None]]
     """
     path = Path(file)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # U+2028 and its like stand in texts as they are
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} cannot be read ({error}); give a file of trainer.rollout_data_dir") from error
     groups: dict[str, list[float | None]] = {}

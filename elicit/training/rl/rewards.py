@@ -63,8 +63,9 @@ class Rollout:
 
     @property
     def chain_of_thought(self) -> list[int]:
-        """The tokens before the answer (all of them where none was found)."""
-        return self.tokens if self.span is None else self.tokens[: self.span[0]]
+        """The tokens before the answer (all of them where none was found), the end token aside."""
+        said = self.tokens[:-1] if self.finish == "eos" else self.tokens
+        return said if self.span is None else said[: self.span[0]]
 
 
 @dataclass(frozen=True)
