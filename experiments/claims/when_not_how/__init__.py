@@ -47,13 +47,16 @@ class Gate(NamedTuple):
 
 
 def measure(study: Study) -> Finding:
+    gated = [
+        replace(study, settings={**study.settings, "task": study[task], "limit": study["routed"]})
+        for task in ("easy", "hard")
+    ]
+    for one in gated:
+        one.task()  # a limit that is too large is told before anything is fitted
     run = study.compared([NAME], controls=True)[NAME]
     limit = study["max_new_tokens"]
     long, short = (one.fit(study.model, max_new_tokens=limit) for one in (cot_prompt, direct))
-    routed = []
-    for task in (study["easy"], study["hard"]):
-        there = replace(study, settings={**study.settings, "task": task})
-        routed.append(there.evaluated(long, {DIRECT: short}, "routing"))
+    routed = [there.evaluated(long, {DIRECT: short}, "routing") for there in gated]
     return found(run, routed, study["margin"], study.seed)
 
 
