@@ -25,6 +25,7 @@ from steering.delivery import Delivery
 from steering.editor import Editor
 from steering.hooks import Session, check_plan
 
+BY_BRIDGES = "past_key_values"  # what attention of transformer-lens up to 4.3 is given its cache as
 SAME, SAME_HALF = 1e-3, 0.1  # of the logits' standard deviation, in fp32 and in half precision
 
 
@@ -49,6 +50,7 @@ class TransformerLens:
     def __init__(self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         try:
             from transformer_lens.model_bridge import TransformerBridge
+            from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
         except ImportError as error:
             raise UserError(
                 "the transformer-lens backend needs transformer-lens, which is not installed; "
@@ -76,6 +78,10 @@ class TransformerLens:
                 f"TransformerLens cannot wrap {type(lm).__name__} ({str(error).split('.')[0]}); use the hf backend"
             ) from error
 
+        if cache_argument(lm) != BY_BRIDGES:
+            for module in self.bridge.modules():
+                if isinstance(module, AttentionBridge):
+                    module.register_forward_pre_hook(_cache_named, with_kwargs=True)
         self._check_same()
 
     @torch.no_grad()
@@ -91,8 +97,7 @@ class TransformerLens:
 
     @torch.no_grad()
     def check_steps(self) -> None:
-        """Hold its steps from a cache to the model: with transformers 5.24 bridges lose the cache
-        (findings/transformer-lens-cached-steps-alone.sh).
+        """Hold its steps from a cache to the model.
 
         Raises:
             UserError: they compute something else.
@@ -156,6 +161,12 @@ def _hook(editor: Editor, clock: Clock, site: Site) -> Callable[..., Tensor | No
         return editor.edit(site, h, clock.frame)
 
     return at_site
+
+
+def _cache_named(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What transformers 5.24 calls `cache`, under the name by which a bridge looks for it; it finds none otherwise
+    (findings/transformer-lens-cached-steps-alone.sh)."""
+    return given, {BY_BRIDGES if key == "cache" else key: value for key, value in named.items()}
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from elicit.models.prompts import Prompt
 from elicit.tasks.registry import load_task
 from elicit.training.rl.loop import train
 from elicit.training.rl.settings import Settings
-from probes.clock import cache_argument
+from probes.clock import KEYS_AND_VALUES
 from probes.errors import UserError
 from probes.sites import Site
 from steering.backends.lens import TransformerLens
@@ -302,11 +302,11 @@ def test_an_engine_is_kept_with_its_model(tiny: Model) -> None:
 
 
 def test_a_bridge_that_loses_its_cache_is_refused(tiny: Model) -> None:
-    """As transformer-lens 4.3 and older do with transformers 5.24, which has another name for it."""
+    """As transformer-lens up to 4.3 does by itself with transformers 5.24, which has another name for it."""
     lens = TransformerLens(tiny.lm, tiny.tokenizer)
     for layer in lens.bridge.original_model.model.layers:
         layer.self_attn.register_forward_pre_hook(
-            lambda _, given, named: (given, {**named, cache_argument(tiny.lm): None}), with_kwargs=True
+            lambda _, given, named: (given, {**named, **dict.fromkeys(KEYS_AND_VALUES)}), with_kwargs=True
         )
     with pytest.raises(UserError, match=r"^TransformerLens's steps from a cache are not those of LlamaForCausalLM"):
         TransformerLensEngine(tiny, lens)
