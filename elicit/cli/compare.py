@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, dry, tell, under_seeds
 from elicit.cli.lines import remark, show_json
 from elicit.cli.options import (
     Device,
@@ -190,7 +189,6 @@ def _compare_seeds(given: dict[str, Any]) -> None:
 
 def _foretold(given: dict[str, Any]) -> Estimate:
     """What all methods take, one after another, under each seed."""
-    from elicit.evaluation.seeds import parse_seeds
     from elicit.methods import get
     from elicit.methods.forecast import forecast_run
 
@@ -201,8 +199,7 @@ def _foretold(given: dict[str, Any]) -> Estimate:
             get(name), model, items, shared.options(name), lambda handle: {}, controls=shared.controls,
             out=given["out"], rows=given["batch_rows"],
         )  # fmt: skip
-    times = len(parse_seeds(given["seeds"])) if given["seeds"] else 1
-    return replace(out, seconds=out.seconds * times, disk=out.disk * times)
+    return under_seeds(out, given["seeds"])
 
 
 def _run_methods(given: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -41,6 +41,14 @@ def dry(needed: Estimate, as_json: bool) -> NoReturn:
     else:
         say(needed.line)
     raise typer.Exit(0)
+
+
+def under_seeds(needed: Estimate, seeds: str) -> Estimate:
+    """What a job takes under each of `--seeds`, one after another; as it is where none are given."""
+    from elicit.evaluation.seeds import parse_seeds
+
+    times = len(parse_seeds(seeds)) if seeds else 1
+    return replace(needed, seconds=needed.seconds * times, disk=needed.disk * times)
 
 
 def before(*, dry_run: bool, as_json: bool) -> Callable[[Estimate], None]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import tomllib
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from elicit.cli import completion
-from elicit.cli.estimates import DryRun, dry, tell
+from elicit.cli.estimates import DryRun, dry, tell, under_seeds
 from elicit.cli.lines import remark, show_json
 from elicit.cli.options import (
     PROMPT_DETAILS,
@@ -354,14 +353,11 @@ def run_one(
     model = load_given(given, quiet=quiet) if model is None else model
 
     if given["dry_run"]:
-        from elicit.evaluation.seeds import parse_seeds
-
         needed = forecast_run(
             get(name), model, items, options, lambda handle: beside(handle, items, baselines, given["seed"]),
             controls=given["controls"], out=given["out"], rows=given["batch_rows"],
         )  # fmt: skip
-        times = len(parse_seeds(given["seeds"])) if given["seeds"] else 1
-        dry(replace(needed, seconds=needed.seconds * times, disk=needed.disk * times), given["as_json"])
+        dry(under_seeds(needed, given["seeds"]), given["as_json"])
 
     from elicit.cli.terminal import run_bars
 

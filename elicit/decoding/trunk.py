@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from elicit.decoding.cache import SharedPrefixState, supports_shared_prefix
 from probes.batching import right_pad
-from probes.clock import cache_argument
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class TrunkState(SharedPrefixState):
             use_cache=True,
             logits_to_keep=torch.tensor([texts.shape[1] - 1], device=device),
             shared_prefix=self.cache,
-            **{cache_argument(self.model): self.cache},
+            **{self.name: self.cache},
         )
         cut = torch.tensor(list(self.trunk.cut), device=device)
         self.cache.leave(torch.tensor(list(self.trunk.of), device=device), cut)

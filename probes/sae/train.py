@@ -376,7 +376,9 @@ def _settle(sae: Any, cached: Cached, recipe: Recipe) -> None:
     least: list[float] = []
     for chosen in whole.split(recipe.batch)[:BATCHES]:
         acts = sae.encode(cached.rows(chosen).to(sae.device) * cached.scale)
-        least += acts[acts > 0].min()[None].double().tolist() if bool((acts > 0).any()) else []
+        kept = acts[acts > 0]
+        if kept.numel():
+            least.append(float(kept.min()))
     if least:
         sae.topk_threshold.fill_(float(np.mean(least)))
 

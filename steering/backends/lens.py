@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
@@ -87,9 +87,8 @@ class TransformerLens:
     @torch.no_grad()
     def _check_same(self) -> None:
         """Hold the bridge, unsteered, to the model it is of."""
-        ids = torch.tensor([[1, 2, 3]], device=self.lm.device)
-        off = self._off(self.bridge(ids, use_cache=False))
-        if not off <= self._tolerance:
+        off = self._off(self.bridge(self._tried, use_cache=False))
+        if off:
             raise UserError(
                 f"TransformerLens computes other logits for {type(self.lm).__name__} than the model itself (off by "
                 f"{off:.2g} of their standard deviation); use the hf backend"
@@ -106,9 +105,8 @@ class TransformerLens:
         if name not in KEYS_AND_VALUES:
             return
         cache = {name: DynamicCache(config=self.lm.config), "use_cache": True}
-        parts = torch.tensor([[1, 2, 3]], device=self.lm.device).split([2, 1], 1)
-        off = self._off(torch.cat([lm(input_ids=part, **cache).logits for part in parts], 1))
-        if not off <= self._tolerance:
+        off = self._off(torch.cat([lm(input_ids=part, **cache).logits for part in self._tried.split([2, 1], 1)], 1))
+        if off:
             raise UserError(
                 f"TransformerLens's steps from a cache are not those of {type(self.lm).__name__} with transformers "
                 f"{transformers.__version__} (off by {off:.2g} of the logits' standard deviation); use the hf engine, "
@@ -116,14 +114,15 @@ class TransformerLens:
             )
 
     @property
-    def _tolerance(self) -> float:
-        return SAME if self.lm.dtype == torch.float32 else SAME_HALF
+    def _tried(self) -> Int[Tensor, "1 3"]:
+        """The text that both are tried on."""
+        return torch.tensor([[1, 2, 3]], device=self.lm.device)
 
     def _off(self, given: Float[Tensor, "1 3 vocab"]) -> float:
-        """How far logits are from the model's own of the tokens 1, 2, 3, of their standard deviation."""
-        ids = torch.tensor([[1, 2, 3]], device=self.lm.device)
-        wanted = self.lm(input_ids=ids, use_cache=False).logits.float()
-        return float((given.float() - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-6))
+        """How far logits are from the model's own, of their standard deviation; 0 within its precision."""
+        wanted = self.lm(input_ids=self._tried, use_cache=False).logits.float()
+        off = float((given.float() - wanted).square().mean().sqrt() / wanted.std().clamp(min=1e-6))
+        return 0.0 if off <= (SAME if self.lm.dtype == torch.float32 else SAME_HALF) else off  # NaN is off
 
     @torch.no_grad()
     def score(self, rows: Rows) -> list[Float[Tensor, "pos vocab"]]:

@@ -127,9 +127,9 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded, *, every: bool = False) -> P
         UserError: a layer that keeps another state, or one that attends and left no keys and values in the cache.
     """
     cache, inner = DynamicCache(), decoder(lm)
-    name = cache_argument(inner)
+    name, kinds = cache_argument(inner), DynamicCache(config=lm.config).layers  # what is kept of each layer
     refused = f"{type(lm).__name__} keeps a state that is not keys and values; use another base"
-    if name not in KEYS_AND_VALUES or any(isinstance(one, LinearAttentionLayer) for one in _layers(lm)):
+    if name not in KEYS_AND_VALUES or any(isinstance(one, LinearAttentionLayer) for one in kinds):
         raise UserError(refused)
     hidden = inner(
         input_ids=prompts.ids,
@@ -142,19 +142,10 @@ def prefix_of(lm: PreTrainedModel, prompts: Padded, *, every: bool = False) -> P
     for layer in cache.layers:
         if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
             pairs += [layer.keys, layer.values]
-    if len(pairs) < 2 * max(_attending(lm), len(cache.layers)):  # one that ignores the cache leaves it empty
+    attending = sum(not getattr(one, "is_initialized", False) for one in kinds)
+    if len(pairs) < 2 * max(1, attending, len(cache.layers)):  # one that ignores the cache leaves it empty
         raise UserError(refused)
     return Prefix([*pairs, hidden if every else hidden[:, -1]])
-
-
-def _attending(lm: PreTrainedModel) -> int:
-    """How many layers have keys and values of their own, by the configuration; at least 1."""
-    return max(1, sum(not getattr(layer, "is_initialized", False) for layer in _layers(lm)))
-
-
-def _layers(lm: PreTrainedModel) -> list[Any]:
-    """What its cache keeps of each layer, by the configuration."""
-    return list(DynamicCache(config=lm.config).layers)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def measure(study: Study) -> Finding:
     told = "; ".join(f"{name} {one}" for name, one in gains.items())
     return Finding(
         judged, f"without the filter over with it {primary} (primary); {told} points; why: {why(right, study.seed)}",
-        [_row(name, run, handles.get(name), gains) for name, run in runs.items()], figure,
+        [row(name, run, handles.get(name), gains) for name, run in runs.items()], figure,
         [f"{len(documents)} documents, a third each worked, bare and unrelated; every arm: {study['updates']} updates "
          f"of {study['positions']} positions with {study['group']} thoughts of at most {study['thought_tokens']} "
          f"tokens, {tokens_of(handles[names[0]]):,} tokens of thoughts.",
@@ -151,7 +151,8 @@ def why(right: Right, seed: int = 0) -> str:
     return NUMBER if over(ALL, RANDOM).outcome == HOLDS and few == [FAILS, FAILS] else OPEN_WHY
 
 
-def _row(name: str, run: Run, handle: Elicited | None, gains: Mapping[str, Any]) -> dict[str, str]:
+def row(name: str, run: Run, handle: Elicited | None, gains: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of an arm; `gains`: leads over direct, by arm."""
     arm = run.metrics["arms"][run.metrics["method"]]
     found = None if handle is None else handle.options["found"]
     return {

@@ -27,7 +27,7 @@ from elicit.cli.terminal import run_bars
 from elicit.evaluation.metrics.format import signed, with_interval
 from elicit.evaluation.seeds import parse_seeds
 from experiments.claims.base import Study, claim, study_of
-from experiments.claims.proxy_filter import ALL, DIRECT, FILTER, FILTERED, RANDOM, RLP, fitted
+from experiments.claims.proxy_filter import ALL, DIRECT, FILTER, FILTERED, RANDOM, RLP, fitted, row
 from experiments.claims.proxy_filter.documents import mixed, written
 from experiments.claims.record import Record, kept
 from experiments.claims.trained import scores
@@ -40,6 +40,7 @@ from probes.statistics import over_seeds
 HERE = Path(__file__).parent
 CLAIM = HERE.name
 KEPT = (DIRECT, ALL, FILTER)
+COLUMNS = ("arm", "right [95%]", "tokens", "positions", "thoughts' tokens", "last reward")
 Scores = Mapping[str, Float[np.ndarray, "seeds items"]]
 
 
@@ -64,7 +65,7 @@ def measure(given: argparse.Namespace) -> None:
             )
         for name, values in (before | asked).items():
             right[name].append(values)
-        rows += [{"seed": str(seed), **row} for row in found]
+        rows += [{"seed": str(seed), **one} for one in found]
     leads = over({name: np.stack(values) for name, values in right.items()}, names, study.seed)
     _write(record, seeds, names, leads, rows, right)
 
@@ -129,14 +130,9 @@ def _trained(study: Study, names: Sequence[str]) -> tuple[dict[str, np.ndarray],
     for name in names:
         handle = fitted(study, name, str(text))
         run = study.evaluated(handle, {}, f"proxy-{name}")
-        arm, found = run.metrics["arms"][run.metrics["method"]], handle.options["found"]
         asked[name] = scores(run)
-        rows.append({
-            "arm": name, "right [95%]": with_interval(arm["accuracy"], arm["interval"]),
-            "tokens": f"{arm['tokens_per_item']:.0f}", "positions": str(found["positions"]),
-            "thoughts' tokens": f"{found['summary']['tokens']:,}",
-            "last reward": f"{found['summary']['last reward']:+.3f}",
-        })  # fmt: skip
+        told = row(name, run, handle, {})
+        rows.append({key: told[key] for key in COLUMNS})
     return asked, rows
 
 
@@ -162,7 +158,7 @@ def _write(
         f"these; intervals over questions{' and seeds' if len(seeds) > 1 else ''}.", "",
         f"    {command}", "",
         markdown(head, [[name, *one.values()] for name, one in leads.items()]), "",
-        markdown(list(rows[0]), [list(row.values()) for row in rows]), "",
+        markdown(list(rows[0]), [list(one.values()) for one in rows]), "",
         f"{record.model['name']} {record.model['sha256'][:12]}…, {record.model['dtype']}, {made}",
     ]  # fmt: skip
     write_whole(HERE / "OTHERS.md", "\n".join(lines) + "\n")
