@@ -14,6 +14,7 @@ is given as a file, `NAME=FILE.jsonl`, whose questions are cut into fit, dev and
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ from experiments.command import called
 from experiments.markdown import markdown
 from experiments.natural import table
 from experiments.natural.fits import Made, made_for, make
-from experiments.natural.settings import METHODS, MODELS, load, names, options, tasks
+from experiments.natural.settings import METHODS, MODELS, PROMPTS, load, names, options, tasks
 from probes.errors import UserError
 
 
@@ -63,9 +64,8 @@ class Cell:
         return [name for name in methods if (self.folder / RUNS / name / "metrics.json").is_file()]
 
 
-def cell(model: Model, name: str, source: str, given: argparse.Namespace) -> Cell:
+def cell(model: Model, prompt: str, name: str, source: str, given: argparse.Namespace) -> Cell:
     task = load(name, source, given.limit)
-    prompt = MODELS[model.name]
     made = made_for(model, task, prompt, given.max_new_tokens, given.seed)
     shared = SharedOptions(
         prompt, given.max_new_tokens, given.seed, controls=given.controls, given=options(made.sae, made.adapter)
@@ -112,6 +112,7 @@ def costs(one: Cell, methods: Sequence[str]) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=",".join(MODELS), help="names, joined by commas")
+    parser.add_argument("--prompt", default=",".join(PROMPTS), help="names; a model is asked by those that it has")
     parser.add_argument("--task", default="multiarith,gsm8k,math-500", help="names, or NAME=FILE.jsonl")
     parser.add_argument(
         "--methods", default=",".join(METHODS), help="`direct`, which differences are to, is among them"
@@ -132,13 +133,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 def put(given: argparse.Namespace) -> None:
     methods = list(dict.fromkeys([direct.NAME, *names(given.methods, METHODS, "method")]))
     wanted = tasks(given.task)
+    prompts = names(given.prompt, PROMPTS, "prompt")
     kept = table.load()
     now: dict[str, Any] = {"tables": {}, "costs": {}}
     for model_name in names(given.model, tuple(MODELS), "model"):
+        by = [prompt for prompt in MODELS[model_name] if prompt in prompts]
+        if not by:
+            raise UserError(
+                f"{model_name} is asked by {', '.join(MODELS[model_name])}; prompt {given.prompt!r} was given"
+            )
         model = load_model(model_name)
-        for name, source in wanted.items():
-            one = cell(model, name, source, given)
-            key = table.place(model_name, name)
+        for prompt, (name, source) in itertools.product(by, wanted.items()):
+            one = cell(model, prompt, name, source, given)
+            key = table.place(model_name, prompt, name)
             if given.plan:
                 now["costs"][key] = costs(one, methods)
                 continue
@@ -149,11 +156,11 @@ def put(given: argparse.Namespace) -> None:
                 done = run(one, asked, bars)
             now["tables"][key] = table.entry(
                 done, benchmark=name, split="test",
-                prompt=one.shared.prompt, max_new_tokens=given.max_new_tokens, seed=given.seed,
-                made=date.today().isoformat(), command=command(given, model_name, name, done),
+                prompt=prompt, max_new_tokens=given.max_new_tokens, seed=given.seed,
+                made=date.today().isoformat(), command=command(given, model_name, prompt, name, done),
             )  # fmt: skip
     if given.plan:
-        rows = [(*key.rsplit(" ", 1), *pair) for key, some in now["costs"].items() for pair in some.items()]
+        rows = [(*key.rsplit(" ", 2), *pair) for key, some in now["costs"].items() for pair in some.items()]
         print(markdown(table.LEFT_HEAD[:-1], rows))
     else:
         print(table.shown({**now, "costs": kept["costs"]}))
@@ -161,11 +168,11 @@ def put(given: argparse.Namespace) -> None:
         table.keep({part: {**kept[part], **now[part]} for part in kept})
 
 
-def command(given: argparse.Namespace, model: str, task: str, done: Comparison) -> str:
+def command(given: argparse.Namespace, model: str, prompt: str, task: str, done: Comparison) -> str:
     """That makes these rows: of a file, with its name for its place."""
     methods = ",".join(run.metrics["method"] for run in done.runs)
     file = dict(part.strip().partition("=")[::2] for part in given.task.split(",")).get(task, "")
-    words = ["python", "-m", "experiments.natural", "--model", model]
+    words = ["python", "-m", "experiments.natural", "--model", model, "--prompt", prompt]
     words += ["--task", f"{task}={Path(file).name}" if file else task, "--methods", methods]
     words += ["--limit", str(given.limit), "--max-new-tokens", str(given.max_new_tokens), "--seed", str(given.seed)]
     return shlex.join(words if given.controls else [*words, "--no-controls"])

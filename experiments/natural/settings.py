@@ -21,8 +21,9 @@ from elicit.tasks import load_task
 from elicit.tasks.base import Task
 from probes.errors import UserError, unknown
 
-# Each with the prompt that it is asked by: a base continues, an instruct model is spoken to.
-MODELS = {"gemma3-270m-base": "qa", "qwen2.5-coder-0.5b": "chat"}
+# Each with the prompts that it is asked by: a base continues; an instruct model does so too, or is spoken to.
+MODELS = {"gemma3-270m-base": ("qa",), "qwen2.5-coder-0.5b": ("chat", "qa")}
+PROMPTS = ("qa", "chat")
 # Each with the kind of answer that is looked for; a file of a task's questions is read as the task is.
 TASKS = {"multiarith": "number", "gsm8k": "number", "math-500": "math"}
 # Cheapest first.

@@ -20,7 +20,7 @@ README, RESULT = HERE / "README.md", HERE / "natural.json"
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 SAME = "the same branches: "  # before the rule by which another control chooses among them
 UNKNOWN = "told by `--plan`"
-LEFT_HEAD = ("model", "task", "method", "cost", "command")
+LEFT_HEAD = ("model", "prompt", "task", "method", "cost", "command")
 
 
 def entry(done: Comparison, **about: Any) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def entry(done: Comparison, **about: Any) -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """What is kept: `tables` and `costs`, each by model and task."""
+    """What is kept: `tables` and `costs`, each by model, prompt and task."""
     if not RESULT.is_file():
         return {"tables": {}, "costs": {}}
     return dict(json.loads(RESULT.read_text(encoding="utf-8")))
 
 
-def place(model: str, task: str) -> str:
-    return f"{model} {task}"
+def place(model: str, prompt: str, task: str) -> str:
+    return f"{model} {prompt} {task}"
 
 
 def keep(kept: Mapping[str, Any]) -> None:
@@ -59,8 +59,8 @@ def shown(kept: Mapping[str, Any]) -> str:
     tables = list(kept["tables"].values())
     parts: list[str] = []
     if tables:
-        rows = [(one["model"]["name"], one["benchmark"], *row) for one in tables for row in lines(one)]
-        parts.append(markdown(("model", "task", *HEAD), rows))
+        rows = [(one["model"]["name"], one["prompt"], one["benchmark"], *row) for one in tables for row in lines(one)]
+        parts.append(markdown(("model", "prompt", "task", *HEAD), rows))
         parts += dict.fromkeys(line for one in tables for line in remarks(one))
         parts.append("\n".join(f"- {made(one)}" for one in tables))
     left = missing(kept)
@@ -98,9 +98,10 @@ def made(one: Mapping[str, Any]) -> str:
 def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """What has no row: with its command, and what it costs where that was asked for."""
     out: list[tuple[str, ...]] = []
-    for model in MODELS:
+    asked = [(model, prompt) for model, prompts in MODELS.items() for prompt in prompts]
+    for model, prompt in asked:
         for task in TASKS:
-            key = place(model, task)
+            key = place(model, prompt, task)
             there = {row["key"] for row in kept["tables"].get(key, {}).get("arms", ())}
             costs = kept["costs"].get(key, {})
             left = [name for name in METHODS if name not in there]
@@ -109,7 +110,7 @@ def missing(kept: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 alike.setdefault(costs.get(name, UNKNOWN), []).append(name)
             for cost, some in alike.items():
                 every = len(some) == len(METHODS)
-                words = ["python -m experiments.natural", "--model", model, "--task", task]
+                words = ["python -m experiments.natural", "--model", model, "--prompt", prompt, "--task", task]
                 words += [] if every else ["--methods", ",".join(some)]
-                out.append((model, task, "all" if every else ", ".join(some), cost, f"`{' '.join(words)}`"))
+                out.append((model, prompt, task, "all" if every else ", ".join(some), cost, f"`{' '.join(words)}`"))
     return out

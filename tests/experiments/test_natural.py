@@ -19,7 +19,7 @@ CHEAP = "direct,cot-prompt,cot-decoding"
 def asked(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A command on a tiny model, in an empty folder, whose results are kept there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(MODELS, str(tiny_folder), "qa")
+    monkeypatch.setitem(MODELS, str(tiny_folder), ("qa",))
     for name, value in (("README", tmp_path / "README.md"), ("RESULT", tmp_path / "natural.json")):
         monkeypatch.setattr(table, name, value)
     (tmp_path / "README.md").write_text(f"Before.\n{table.BEGIN}\nformer\n{table.END}\nAfter.\n")
@@ -51,10 +51,10 @@ def test_what_was_not_run_is_named_with_its_command(asked: list[str], tiny_folde
     main([*asked, "--keep"])
     left = table.missing(table.load())
     mine = [row for row in left if row[0] == str(tiny_folder)]
-    assert {row[1] for row in mine} == set(TASKS)
-    assert set(mine[0][2].split(", ")) == set(METHODS) - set(CHEAP.split(","))
-    assert "--task multiarith --methods" in mine[0][4] and mine[0][3] == table.UNKNOWN
-    assert mine[1][2] == "all" and mine[1][4].endswith("--task gsm8k`")
+    assert {row[1] for row in mine} == {"qa"} and {row[2] for row in mine} == set(TASKS)
+    assert set(mine[0][3].split(", ")) == set(METHODS) - set(CHEAP.split(","))
+    assert "--prompt qa --task multiarith --methods" in mine[0][5] and mine[0][4] == table.UNKNOWN
+    assert mine[1][3] == "all" and mine[1][5].endswith("--task gsm8k`")
 
 
 def test_the_plan_says_what_is_not_there_yet(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +73,8 @@ def test_the_plan_says_what_is_not_there_yet(asked: list[str], capsys: pytest.Ca
         (["--task", "multi"], "unknown task"),
         (["--methods", "directly"], "unknown method"),
         (["--ended"], "has not ended"),
+        (["--prompt", "chat"], "is asked by qa"),
+        (["--prompt", "thread"], "unknown prompt"),
     ],
 )
 def test_a_mistake_is_one_line(
