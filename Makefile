@@ -16,7 +16,7 @@ DOCS := .venv-docs
 TOOLS := .venv-tools
 SITE := build/docs
 
-.PHONY: install run test pytest census test-avx2 test-slow test-vllm newest-vllm test-ranks test-lm-eval test-inspect test-quantised test-wheel test-everywhere wheel newest docs lint bench lock audit licences clean
+.PHONY: install run test pytest census test-avx2 test-slow test-vllm newest-vllm test-ranks test-lm-eval test-inspect test-quantised test-wheel test-everywhere wheel newest newest-torch docs lint bench lock audit licences clean
 
 install: $(STAMP)
 
@@ -106,6 +106,10 @@ test-everywhere: $(STAMP)
 # The tests, or those of PART, beside the newest releases of all but torch; no part of CI, since what is new changes.
 newest: $(STAMP) $(TOOLS)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.newest $(abspath $(TOOLS))/bin/uv $(PART)
+
+# The same beside the newest torch, or RELEASE=2.14.1, and all else as it is locked: it is the release that pip takes, and 3 GB.
+newest-torch: $(STAMP) $(TOOLS)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.newest $(abspath $(TOOLS))/bin/uv --torch=$(RELEASE) $(PART)
 
 # The documentation site, in $(SITE)/site; its tools in an environment of their own.
 docs: $(STAMP) $(DOCS)/.installed

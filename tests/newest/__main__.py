@@ -1,8 +1,11 @@
-"""The tests beside the newest releases of what the suite stands on: `python -m tests.newest UV [PART …]`.
+"""The tests beside the newest releases of what the suite stands on.
+
+    python -m tests.newest UV [--torch[=RELEASE]] [PART …]
 
 An environment is laid over the project's own, with all that has a newer release than constraints.txt names: what
-pyproject.toml caps or pins is freed, and the whole is resolved together. Torch stays, with what its build brought. Then
-the tests of PART (a file or folder; unless given all) run there, and what broke is told by package and error.
+pyproject.toml caps or pins is freed, and the whole is resolved together. Torch stays, with what its build brought; with
+`--torch` it is the other way round: its newest release, or RELEASE, with what it needs, and all else as it is locked.
+Then the tests of PART (a file or folder; unless given all) run there, and what broke is told by package and error.
 """
 
 from __future__ import annotations
@@ -61,6 +64,12 @@ def newer(uv: str, locked: dict[str, str]) -> dict[str, str]:
     return {name: v for name, v in every.items() if name not in of_torch and locked.get(name) != v}
 
 
+def torch_alone(uv: str, locked: dict[str, str], release: str) -> dict[str, str]:
+    """A release of torch, the newest unless one is named, and what it needs that is not locked."""
+    needed = resolved(uv, "-", given=f"torch=={release}" if release else "torch")
+    return {name: v for name, v in needed.items() if name == "torch" or name not in locked}
+
+
 def environment(uv: str, packages: dict[str, str]) -> Path:
     """Made anew; its folder of packages."""
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
@@ -73,9 +82,11 @@ def environment(uv: str, packages: dict[str, str]) -> Path:
     return site
 
 
-def main(uv: str, parts: Sequence[str]) -> int:
+def main(uv: str, words: Sequence[str]) -> int:
+    named = [word.removeprefix("--torch").removeprefix("=") for word in words if word.startswith("--torch")]
+    parts = [word for word in words if not word.startswith("--torch")] or ["tests"]
     locked = pinned((ROOT / "constraints.txt").read_text().splitlines())
-    packages = newer(uv, locked)
+    packages = torch_alone(uv, locked, named[0]) if named else newer(uv, locked)
     if not packages:
         print("all that is locked is the newest there is")
         return 0
@@ -84,9 +95,9 @@ def main(uv: str, parts: Sequence[str]) -> int:
     site = environment(uv, packages)
     with tempfile.TemporaryDirectory() as place:
         junit = Path(place) / "junit.xml"
-        words = [*parts, f"--junitxml={junit}", "--jaxtyping-packages=elicit,probes,steering,beartype.beartype"]
+        told = [*parts, f"--junitxml={junit}", "--jaxtyping-packages=elicit,probes,steering,beartype.beartype"]
         own = os.environ | {"PYTHONPATH": str(ROOT)}
-        code = subprocess.run([ENVIRONMENT / "bin" / "python", "-m", "pytest", *words], cwd=ROOT, env=own).returncode
+        code = subprocess.run([ENVIRONMENT / "bin" / "python", "-m", "pytest", *told], cwd=ROOT, env=own).returncode
         if code not in (0, 1) and not junit.exists():
             print(f"pytest did not run: exit code {code}", file=sys.stderr)
             return code
@@ -101,4 +112,4 @@ def main(uv: str, parts: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:] or ["tests"]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
