@@ -17,6 +17,7 @@ from elicit.models.processor import has
 from tests.support.tiny import save_tiny
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # a torch for CUDA brings Triton, which needs a GPU
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
