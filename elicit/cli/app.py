@@ -8,6 +8,8 @@ import gc
 import inspect
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -99,6 +101,7 @@ def main() -> None:
     gc.set_threshold(*COLLECTED)
     try:
         with inert_messages():
+            _check_given(sys.argv[1:])
             code = app(standalone_mode=False, prog_name="elicit")  # also as `python -m elicit`
         if code == INTERRUPTED:  # Typer's own word for Ctrl-C
             _interrupted()
@@ -136,6 +139,22 @@ def main() -> None:
             f"cannot write{f' {error.filename!r}' if error.filename else ''}: {error.strerror}; "
             "finished samples are kept, make room or give another --out, and run the same command again"
         )
+
+
+def _check_given(words: Sequence[str]) -> None:
+    """Refuse an empty text, as of a shell's variable that is not set: many options take it for not given at all.
+
+    Raises:
+        UserError: a word that is empty, or an option that ends in its sign of equality.
+    """
+    if words[:1] == ["lm-eval"]:  # another command line's
+        return
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if value or (word.startswith("--") and not equals):
+            continue
+        what = f"{option} was given" if option.startswith("-") else "an argument is"
+        raise UserError(f"{what} an empty text; give a value, or leave it out")
 
 
 def _usage(error: Any) -> str:

@@ -194,6 +194,8 @@ def _fill(given: dict[str, Any], said: set[str], name: str, data: dict[str, Any]
         if not (isinstance(value, expected) and (expected is bool or not isinstance(value, bool))):
             like = "" if given[key] is None else f", like {given[key]!r}"
             raise UserError(f"{name}: {key} = {value!r}; expected {expected.__name__}{like}")
+        if value == "":  # which many options take for not given at all
+            raise UserError(f"{name}: {key} = ''; give a value, or leave the line out")
         if key not in said or key == "setting":
             given[key] = [*value, *(given[key] or [])] if key == "setting" else Path(value) if key == "out" else value
     return set(data)

@@ -8,7 +8,10 @@ What is looked at, in this order; the first that holds an answer of the kind tha
 4. the last line, where it is a letter, a marked value, or words; phrases that choose an option;
 5. the last number, expression or piece of mathematics, in the last sentence that has one and neither refuses nor only
    remarks on the answer. A sentence with several numbers concludes the one that repeats the last result, or that
-   follows "there are" and is no step to what comes next, else its last that is not given ("of the 80").
+   follows "there are" and is no step to what comes next, else its last that is not given ("of the 80"), not denied
+   ("not 20"), not what it is for ("$64 for 16 glasses") and no more on one before it ("75 miles in 3 hours").
+
+What is put in the place of a stated answer is read instead: "20, no wait, 18"; "Actually, it's 18".
 
 A computation behind "Answer:" that goes on from sentence to sentence is read like a response without marks.
 
@@ -39,6 +42,7 @@ from elicit.tasks.statements import (
     blanked,
     boxed,
     boxes,
+    corrected,
     hashed,
     last_match,
     marked,
@@ -92,9 +96,11 @@ def _stated(view: str, kind: Kind) -> Answer | None:
         chosen = chosen_option(blanked(view, 0, later.end))  # "Actually, B is correct"
         if chosen and chosen.found_by == "phrase" and replaces(view, later.end, chosen.start):
             later = chosen
-    if answer is None:
-        return later
-    return later if later and later.start >= answer.end and replaces(view, answer.end, later.start) else answer
+    if answer is None or (later and later.start >= answer.end and replaces(view, answer.end, later.start)):
+        answer = later
+    if answer is None or kind not in ("number", "math"):
+        return answer
+    return _first(_READERS[kind][0](view, span) for span in corrected(view, answer.start)) or answer
 
 
 def _first(found: Iterator[Answer | None]) -> Answer | None:

@@ -28,12 +28,13 @@ Evaluate = Callable[
 
 class Form(NamedTuple):
     """What an answer is asked for in: its unit, whether it is an equation, the name that it gives a value to, and
-    whether it is the letter of a choice."""
+    whether it is the letter of a choice; of a point or a vector with three places and more how many."""
 
     unit: str = ""
     relation: bool = False
     name: str = ""
     letter: bool = False
+    places: int = 0
 
 
 # ---- texts
@@ -65,8 +66,12 @@ def option_key(text: str) -> Key:
     return ("option", found[1].upper()) if found else text_key(text)
 
 
+_HYPHENED = re.compile(rf"(?<=\d)[{MINUS}](?=(?P<over>\d{{1,9}})/(?P<under>\d{{1,9}})(?![\d/.]))")
+
+
 def number_key(text: str) -> Key:
-    """A number's exact value, whatever its unit; what is none is a text."""
+    """A number's exact value, whatever its unit; what is none is a text. 2-1/2 is two and a half."""
+    text = _HYPHENED.sub(lambda found: " " if int(found["over"]) < int(found["under"]) else found.group(), text)
     for value in (number_value(text), worded_value(text), number_value(unit_of(undressed(text))[0])):
         if value is not None:
             return rational(value)
@@ -109,7 +114,8 @@ def _form_of(texts: Sequence[str]) -> Form:
     names = Counter(form.name for form in forms if form.name)
     relations = sum(form.relation for form in forms)
     letters = sum(form.letter for form in forms)
-    return Form(_most(units), 2 * relations > len(forms), _most(names), 2 * letters > len(forms))
+    places = Counter(form.places for form in forms).most_common(1)[0][0] if forms else 0
+    return Form(_most(units), 2 * relations > len(forms), _most(names), 2 * letters > len(forms), places)
 
 
 def _most(counts: Counter[str]) -> str:
@@ -122,6 +128,12 @@ def _form(plain: str) -> Form:
     parts = [part for part in split(plain, _AND) if part.strip()]
     if len(parts) > 1:
         return _form_of(parts)
+    inner, rows = enclosed(plain), matrix(plain)
+    places = len(rows) if rows and all(len(row) == 1 for row in rows) else 0
+    if inner and inner[0] == "(" and inner[2] == ")":
+        places = len(members(inner[1]))
+    if places > 2:
+        return Form(places=places)
     sides = split(plain, r"=")
     if len(sides) == 2 and _constant(sides[1]) and _name(sides[0]):
         return Form(unit_of(sides[1])[1])
@@ -157,13 +169,16 @@ _VARIABLE = r"(?:[A-Za-z]|\\(?:rho|theta|(?:var)?phi))"
 _NAMED = re.compile(rf"\s*({_VARIABLE})\s*=([^=]+)")
 _PLACES = {"rho": "r", "theta": "s", "phi": "t", "varphi": "t"}  # of a point's coordinates, which else are in order
 # The letter of a choice, before the choice or alone.
-_LETTER = re.compile(r"[\x02( ]{0,4}(?:(?:option|choice) ?)?[\x02(]{0,2}(?P<letter>[A-J])[\x03). ]{0,4}", re.I)
+_LETTER = re.compile(
+    r"[\x02( ]{0,4}(?:(?:option|choice|graph|figure) ?)?[\x02(]{0,2}(?P<letter>[A-J])[\x03). ]{0,4}", re.I
+)
 _LABELLED = re.compile(
     r"\x02?\s?(?:\((?P<in>[A-J])\)|(?P<before>[A-J])[.):])[.:]?(?:\s|\x03)++"
     r"(?!-\s|[+*/=^<>,;&)]|\x02?\s?(?:and|or)\b|$)"
 )
 _REALS = re.compile(r"\\mathbb\s?\{?\s?R\s?\}?|\\R|\u211d|\x02?\s?all reals?(?: numbers?)?\s?\x03?")
 _COUNTED = re.compile(r"\b(?:hundred|thousand|[mbtr]+illion|halves|\w+ths|thirds|quarters)\b", re.I)
+_TRANSPOSED = re.compile(r"\^\s?\{?\s?(?:T|\\top|\\mathsf\s?\{?T\}?|\x02T\x03)\s?\}?$")
 _EMPTY = re.compile(r"\\emptyset|\\\{\s*\\\}|\{\s*\}")
 
 
@@ -206,6 +221,10 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
         keys = [_read(part, form, evaluate) for part in parts]
         if len(parts) == 2 and _OR.search(plain) and (key := _twice(parts, keys, form)):
             return key
+        if len(parts) == 2 and re.search(r"\band\b", plain) and (key := _both(parts, keys)):
+            return key
+        if len(parts) == form.places and "and" not in plain and not _OR.search(plain) and ";" not in plain:
+            return ("(", *keys, ")")
         several = [_EITHER.search(part) is not None and key[0] == "list" for part, key in zip(parts, keys, strict=True)]
         flat = [one for key, split_up in zip(keys, several, strict=True) for one in (key[1:] if split_up else (key,))]
         return ("list", *sorted(flat, key=repr))
@@ -215,14 +234,15 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
     if _EITHER.search(plain) and "\\mp" not in plain and not (inner and inner[0] == "{"):
         both = (_read(_EITHER.sub(sign, plain), form, evaluate) for sign in ("+", "-"))
         return ("list", *sorted(both, key=repr))
+    if found := _TRANSPOSED.search(plain):
+        turned = plain[: found.start()].strip()
+        if (rows := matrix(turned)) and len({len(row) for row in rows}) == 1:
+            return _cells([list(row) for row in zip(*rows, strict=True)], form, evaluate)
+        if enclosed(turned) and len(members(turned[1:-1])) > 1:
+            return _read(turned, form, evaluate)
     rows = matrix(plain) or _scaled(plain)
     if rows:
-        cells = [[_read(cell, form, evaluate) for cell in row] for row in rows]
-        return (
-            ("(", *(key for (key,) in cells), ")")
-            if all(len(row) == 1 for row in cells)
-            else ("matrix", *map(tuple, cells))
-        )
+        return _cells(rows, form, evaluate)
     if inner:
         opened, middle, closed = inner
         parts = members(middle)
@@ -230,6 +250,14 @@ def _read(plain: str, form: Form, evaluate: Evaluate) -> Key:
             return _read(",".join(parts), form, evaluate)
         return _tuple(opened, [_read(part, form, evaluate) for part in parts], closed)
     return _relation(plain, form, evaluate)
+
+
+def _cells(rows: Sequence[Sequence[str]], form: Form, evaluate: Evaluate) -> Key:
+    """A matrix; one with a single column is the tuple of its members."""
+    cells = [[_read(cell, form, evaluate) for cell in row] for row in rows]
+    if all(len(row) == 1 for row in cells):
+        return ("(", *(key for (key,) in cells), ")")
+    return ("matrix", *map(tuple, cells))
 
 
 def _twice(parts: Sequence[str], keys: Sequence[Key], form: Form) -> Key | None:
@@ -243,6 +271,16 @@ def _twice(parts: Sequence[str], keys: Sequence[Key], form: Form) -> Key | None:
     if values[percent] != 100 * values[1 - percent]:
         return None
     return keys[percent if form.unit == "%" else 1 - percent]
+
+
+def _both(parts: Sequence[str], keys: Sequence[Key]) -> Key | None:
+    """The interval of two bounds on one name that hold together: x > 3 and x <= 4."""
+    names = {name for part in parts for side in re.split(_ORDER, part) if _name(name := side.strip())}
+    low = [key for key in keys if key[0] in ("(", "[") and key[2:] == (_INFINITE, ")")]
+    high = [key for key in keys if key[:2] == ("(", _MINUS_INFINITE)]
+    if len(names) != 1 or len(low) != 1 or len(high) != 1 or not all(re.search(_ORDER, part) for part in parts):
+        return None
+    return _tuple(low[0][0], [low[0][1], high[0][2]], high[0][3])
 
 
 def _tuple(opened: str, keys: Sequence[Key], closed: str) -> Key:

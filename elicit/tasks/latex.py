@@ -50,15 +50,16 @@ def undressed(text: str) -> str:
         plain,
     )
     plain = re.sub(
-        r"\^\s?(?:\{\s?\\(?:circ|degree)\s?\}|\\(?:circ|degree)(?![a-z]))|\\degree(?![a-z])|\u00b0|\u00ba",
+        r"\^\s?(?:\{\s?(?:\\(?:circ|degree)|o)\s?\}|o(?![a-z])|\\(?:circ|degree)(?![a-z]))|\\degree(?![a-z])|\u00b0|\u00ba",
         " \x02degree\x03 ",
         plain,
     )
     plain = re.sub(r"\\langle(?![A-Za-z])|\u27e8", "(", re.sub(r"\\rangle(?![A-Za-z])|\u27e9", ")", plain))
-    plain = thousands_joined(_ungrouped(_fractions(plain)))
+    plain = thousands_joined(_ungrouped(_fractions(_BARE_ARM.sub(_braced, plain))))
     plain = re.sub(r"\\[,;:!> ]|~|\\q?quad(?![a-z])|\\(?:hspace|phantom)\{[^{}]*\}", " ", plain)
     plain = plain.replace("\\%", " \x02%\x03 ").replace("%", " \x02%\x03 ").replace("\x02 \x02%\x03 \x03", "\x02%\x03")
-    plain = _WORD.sub("\x02\\1\x03", _WORD.sub("\x02\\1\x03", plain))
+    plain = _WORD.sub("\x02\\1\x03", _WORD.sub("\x02\\1\x03", _RAISED_UNIT.sub(r"\1}\2", plain)))
+    plain = re.sub(r"\x02\s*([,;]|\d+)\s*\x03", r"\1 ", plain)  # \text{, }
     plain = re.sub(r"\x02([eidxyzn])\x03", r"\1", plain)  # upright constants and variables
     plain = _ungrouped(re.sub(r"\\(?:text|mathrm|(?:math|text)bf|mathsf|boldsymbol|bm|underline)\s?(?=\{)", "", plain))
     plain = _UNIT.sub("\x02\\1/\\2\x03\\3", _IN_DEGREES.sub(r"\\\1\2(\\frac{\3\\pi}{180})", plain))
@@ -66,6 +67,8 @@ def undressed(text: str) -> str:
     return multiplied(re.sub(r"^\x02([^\x02\x03]*)\x03$", r"\1", plain).strip())
 
 
+# \text{in^2} for \text{in}^2.
+_RAISED_UNIT = re.compile(r"(\\(?:text|textrm|mathrm|mbox|rm)\s?\{\s?[A-Za-z]+)\s?(\^\s?(?:\{\s?\d\s?\}|\d))\s?\}")
 _TOLD = re.compile(r"^\x02?\s?(?:the )?(?:final |correct )?answer(?: is|:| =)[:\s\x03]+(?=\S)", re.I)
 # Lines of a derivation; metres over seconds; an angle that a function is taken of.
 _LINED = re.compile(
@@ -119,6 +122,23 @@ def _whole(plain: str) -> bool:
 def _fractions(plain: str) -> str:
     r"""The mathematics with {a \over b} as \frac{a}{b}."""
     return _OVER.sub(r"\\frac{\1}{\2}", plain)
+
+
+_COMMAND = r"\\(?:pi|theta|alpha|beta)(?![A-Za-z])|\\sqrt\s?(?:\{[^{}]*\}|\d)"
+_BARE_ARM = re.compile(
+    rf"\\frac\s?(?P<top>\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}|{_COMMAND}|\d)\s?"
+    rf"(?P<bottom>\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}|{_COMMAND}|\d)"
+)
+
+
+def _braced(found: re.Match[str]) -> str:
+    r"""A fraction with braces around an arm that is one command: \frac\pi2, \frac{1}\pi."""
+    arms = [found["top"], found["bottom"]]
+    return (
+        found.group()
+        if not any(arm[0] == "\\" for arm in arms)
+        else "\\frac" + "".join(arm if arm[0] == "{" else f"{{{arm}}}" for arm in arms)
+    )
 
 
 _PART = r"((?:[^{}\\]|\\(?!over(?![A-Za-z]))|\{(?:[^{}]|\{[^{}]*\})*\})*)"

@@ -4,7 +4,7 @@
 without their signs. A comma stands for thousands before groups of three digits alone, so 1,2 is no number, and neither
 is 0,100: no group of thousands begins with 0. A word that multiplies counts: 1.5 million; so do letters where a sign of
 currency shows what they are: $1.2M, \u00a33bn. A dozen is a unit, since that is what is asked for ("how many dozens of
-eggs"). In words also fractions: two thirds, one and a half.
+eggs"). In words also fractions and what is below zero: two thirds, one and a half, minus three.
 """
 
 from __future__ import annotations
@@ -49,18 +49,19 @@ MONEY = r"(?:\\?\$|[\u20ac\u00a3\u00a5])\s?"
 SCALES = {
     "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
-_TIMES = r"(?i:hundred|thousand|millions?|billions?|trillions?)(?![A-Za-z])"
+_TIMES = r"(?i:hundred|thousand|millions?|mil|billions?|trillions?)(?![A-Za-z])"
 _SCALE = (
     rf"(?:(?:[ \u00a0~-]|\\[ ,;:])?\s?(?:\\(?:text|textrm|mathrm|mbox)\s?\{{\s?{_TIMES}(?:\s?\}})?|{_TIMES})){{1,2}}"
 )
 # Letters that multiply, of money alone; $3k$ is mathematics, and what opens it is no currency.
 _LETTERS = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}  # powers of ten
 _LETTER = r"(?-i:[ \u00a0]?(?:[Bb]n|[Mm]n|[Tt]n|[kKMB])|[mbT])(?![\w'\u2019&])"
+_CURRENCY = r" (?:dollars|euros)\b"
 _SUM = rf"[{MINUS}]?(?:(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?|\.\d+)"
 SHORTENED = (
     rf"(?:(?:{_SIGN})?(?:(?:\\\$|[\u20ac\u00a3\u00a5])\s?{_SUM}{_LETTER}"
     rf"|(?<![\\$])\$\s?{_SUM}{_LETTER}(?!(?:\\\$|[^$\n])*\$(?!\d)))"
-    rf"|(?<![\w.,^_/]){_SUM}{_LETTER}\s?[\u20ac\u00a3\u00a5])"
+    rf"|(?<![\w.,^_/]){_SUM}{_LETTER}(?:\s?[\u20ac\u00a3\u00a5]|{_CURRENCY}))"
 )
 _SHORTENED = re.compile(SHORTENED)
 _SCALED = re.compile(rf"(?P<scale>{_SCALE})[\s.*_`$]*(?:\\[)\]])?$")
@@ -80,7 +81,8 @@ NUMERAL = re.compile(rf"(?:{SHORTENED}|{DIGITS.pattern}(?:{_SCALE})?)")  # with 
 
 def _factor(scale: str) -> int:
     """What words multiply by."""
-    return prod(SCALES[word.lower().removesuffix("s")] for word in re.findall(_TIMES, scale))
+    words = (word.lower().removesuffix("s") for word in re.findall(_TIMES, scale))
+    return prod(SCALES["million" if word == "mil" else word] for word in words)
 
 
 def in_full(text: str) -> str:
@@ -155,7 +157,8 @@ def number_value(text: str | None) -> Fraction | None:
     """
     if text is None or len(text) > 2 * LONGEST:
         return None
-    text = in_full(text)
+    if (full := in_full(text)) != text:
+        text = re.sub(rf"{_CURRENCY}$", "", full)
     scaled = _SCALED.search(text)
     if scaled:
         counted = number_value(text[: scaled.start()])
@@ -239,7 +242,7 @@ _FIRST = "|".join(sorted(_WORDS, key=len, reverse=True))
 _A_SCALE = rf"(?:a|half a) (?:{'|'.join(SCALES)})"
 _CLAUSE_ENDS = r"(?=\s*(?:[.,;:!?*)]|$))"
 WORDED = re.compile(
-    rf"\b(?>(?:{_A_SCALE}|an? {_PART}{_CLAUSE_ENDS}|half{_CLAUSE_ENDS}|(?:{_FIRST})\b)"
+    rf"\b(?>(?:(?:minus|negative) )?(?:{_A_SCALE}|an? {_PART}{_CLAUSE_ENDS}|half{_CLAUSE_ENDS}|(?:{_FIRST})\b)"
     rf"(?:(?: and |[ -])(?:{_PART}|(?:{'|'.join([_FIRST, *SCALES])})\b|an? {_PART}))*)(?!-?\w|(?: and |[ -])first\b)",
     re.I,
 )
@@ -248,11 +251,14 @@ PARTED = re.compile(r"[ -](?:third|(?:four|fif|six|seven|eigh|nin|ten)th)s\b")
 
 
 def worded_value(text: str | None) -> int | Fraction | None:
-    """The value of a number in English words (twenty-two, three hundred and five, two thirds, one and a half), or None.
+    """The value of a number in English words (twenty-two, minus three, two thirds, one and a half), or None.
 
     Ordinals are none: twenty-third.
     """
     words = re.sub(r"[- ]+", " ", (text or "").strip().lower()).split()
+    if len(words) > 1 and words[0] in ("minus", "negative") and words[1] not in ("minus", "negative"):
+        negated = worded_value(" ".join(words[1:]))
+        return None if negated is None else -negated
     if len(words) > 2 and words[-1] in SCALES and any(_parts(word) for word in words):  # two and a half million
         counted = worded_value(" ".join(words[: -2 if words[-2] in ("a", "an") else -1]))
         return None if counted is None else counted * SCALES[words[-1]]

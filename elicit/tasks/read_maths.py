@@ -7,7 +7,18 @@ from collections.abc import Sequence
 
 from elicit.tasks.notes import noted
 from elicit.tasks.numerals import MINUS, NUMERAL
-from elicit.tasks.read_numbers import CONDITION, GIVEN, MOVES_ON, concluded, goes_on, number, told_by
+from elicit.tasks.read_numbers import (
+    ABOUT,
+    CONDITION,
+    EXPLAINED,
+    GIVEN,
+    MOVES_ON,
+    concluded,
+    denied,
+    goes_on,
+    number,
+    told_by,
+)
 from elicit.tasks.statements import (
     STOP,
     Answer,
@@ -37,9 +48,12 @@ _CLAUSE_ENDS = re.compile(
 )
 _TOLD = re.compile(r"\b(?:is|are|equals|=)\s+(?=[-\d$\\])(?!\$[^$]*\$)")
 # Such as a multiple of pi or of a root, a point or an interval, without delimiters.
-_TERM = r"[^\s,;]*(?:[\u03c0\u221a\u221e\u03b8]|\bsqrt\(|\\sqrt|\\frac|\bpi\b)[^\s,;.]*"
+_TERM = (
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d))?"
+    r"[^\s,;]*(?:[\u03c0\u221a\u221e\u03b8]|\bsqrt\(|\\sqrt|\\frac|(?<![A-Za-z])pi\b)[^\s,;.]*"
+)
 _SYMBOLIC = re.compile(
-    rf"(?<![^\s,;])(?:[\w.()]{{1,20}}\s[-+*/\u2212]\s|\d+\s(?=pi\b))?{_TERM}(?:\s[-+*/\u2212]\s[^\s,;.]+)*"
+    rf"(?<![^\s,;])(?:[\w.()]{{1,20}}\s[-+*/\u2212]\s|\d+\s(?=pi\b|sqrt\b))?{_TERM}(?:\s[-+*/\u2212]\s[^\s,;.]+)*"
     rf"|(?<![\w)])[(\[](?:\s?[{MINUS}]?[\d./\u221e]+\s?,){{1,3}}\s?[{MINUS}]?[\d./\u221e]+\s?[)\]]"
 )
 # A response, or a last line in bold type, of a name or a date and nothing else.
@@ -48,8 +62,33 @@ _NAME = rf"(?P<name>(?:{_MONTH})[ \t]+\d{{1,2}}|[A-Z][A-Za-z'-]*(?:[ \t]+[A-Za-z
 _ALONE, _BOLD = re.compile(rf"\s*{_NAME}\s*"), re.compile(rf"\s*\*\*{_NAME}\*\*[.!]?\s*")
 _TOLD_NAME = re.compile(
     r"\b(?:is|are|was|be|on|called|named)\s(?:an?\s|the\s)?"
-    r"(?:\*\*|\\textbf\{)(?P<name>[A-Za-z][A-Za-z' -]{1,30})(?:\*\*|\})[.!]?\s*$"
+    r"(?:\*\*|\\textbf\{)(?P<name>(?:MONTH)\s\d{1,2}|[A-Za-z][A-Za-z' -]{1,30})(?:\*\*|\})[.!]?\s*$".replace(
+        "MONTH", _MONTH
+    )
 )
+_TOLD_PLAINLY = re.compile(
+    r"\b(?:is|are|was|be|on|called|named)\s(?:an?\s|the\s)?(?:(?:graph|option|choice|figure)\s)?"
+    rf"(?P<name>(?:{_MONTH})\s\d{{1,2}}|[A-Z][a-z]{{2,}}|\(?[A-J]\)?|even|odd|neither|ellipse|hyperbola|parabola|circle)"
+    r"[.!]?\s*$"
+)
+# "Ann is the fastest", "So **Ann** has the most", "Option B is correct".
+_SUBJECT = re.compile(
+    r"[\s*_]*(?:(?:So|Thus|Therefore|Hence),?\s)?[*_]{0,3}(?:Option\s|Choice\s|Graph\s|Figure\s|"
+    r"(?!(?:This|That|It|There|The|These|Those|He|She|They|We|You|Here|What|Each|Every|All|None|One|And|But)\b)(?=[A-Z][a-z]{2}))"
+    r"(?P<name>\(?[A-J]\)?|[A-Z][a-z]{2,})[*_]{0,3}\s(?:is|has|had|was|ran|won)\s"
+    r"[^.!?\n\d]{0,99}?\b(?:[a-z]{3,}est|most|least|correct|one|answer|first|last)\b"
+)
+# Mathematics without delimiters that ends a sentence: "The line is y = 2x + 3", "x = 1 and x = -2".
+_NUMBER = r"\d{1,30}(?:\.\d{1,30})?"
+_LETTERS = r"(?:[a-zA-Z](?:\s?\^\s?\{?\d{1,3}\}?|[\u00b2\u00b3])?){1,3}"
+_SUMMAND = rf"\(?[{MINUS}]?(?:{_NUMBER}(?:\s?{_LETTERS})?|{_LETTERS})\)?"
+_PLAIN = re.compile(
+    r"(?:\b(?:is|are|equals|be|get|obtain|gives)|=|:)\s(?=[^,.\n]{0,99}[A-Za-z])(?=[^,.\n]{0,99}\d)"
+    rf"(?P<value>{_SUMMAND}(?:\s?[{MINUS}+*/=]\s?{_SUMMAND}){{0,20}})[.\s]*$"
+)
+_UNITED = re.compile(rf"{_NUMBER}(?:\s[A-Za-z][^-+*/=]*|[a-zA-Z]{{2,}}|[mgshlCFKMB])?")
+_VALUED = rf"[a-zA-Z]\s?=\s?[{MINUS}]?{_NUMBER}(?:/\d{{1,9}})?"
+_VALUES = re.compile(rf"(?<![\w$\\])(?P<value>{_VALUED}(?:(?:,\s?(?:and\s)?|\s(?:and|or)\s){_VALUED}){{1,9}})[.\s]*$")
 _LED_IN = re.compile(r"(?:[A-Za-z']+[ \t]+){2,}(?=[-$\\\d(])")
 _WORDS = re.compile(
     r"\\(?:text[a-z]*|mbox|mathrm)\s?\{[^{}]*\}|\\[A-Za-z]+(?:\{[a-zA-Z*]+\})?|\b(?:sqrt|sin|cos|tan|log|ln|pi|and|or|percent|degrees)\b"
@@ -94,7 +133,11 @@ def last_math(view: str) -> Answer | None:
     """The mathematics, or else the number, of the last sentence that has either; a name or a date that stands alone."""
     if name := _ALONE.fullmatch(view):
         return trimmed(view, *name.span("name"), "last line")
+    if explained := EXPLAINED.match(view):
+        view = blanked(view, explained.end(), len(view))
     view = unlabelled(view)
+    for ended in [m for m in _PIECE.finditer(view) if _ENDS_PROOF.fullmatch(view, *_inside(m))]:
+        view = blanked(view, *ended.span())
     pieces = [m for m in _PIECE.finditer(view) if _filled(m)]
     plain = _PIECE.sub(_without_stops, view)
     for start, end in concluding(view, sentences(plain)):
@@ -103,7 +146,11 @@ def last_math(view: str) -> Answer | None:
         here = [m for m in pieces if start <= m.start() < end]
         told = here and _TOLD.search(view, here[-1].end(), end)
         values = [m for m in here if not _letter(view, m)]
-        while len(values) > 1 and GIVEN.search(view[max(start, values[-1].start() - 20) : values[-1].start()]):
+        while len(values) > 1 and (
+            GIVEN.search(view[max(start, values[-1].start() - 20) : values[-1].start()])
+            or denied(view, start, *values[-1].span())
+            or _approximates(view, values[-2], values[-1])
+        ):
             values.pop()
         if told or (here and not values):
             conclusion = concluded(view, start, end, "last value")
@@ -128,13 +175,33 @@ def last_math(view: str) -> Answer | None:
             return bare  # without delimiters, and nothing else
         if name := _BOLD.fullmatch(view, start):
             return trimmed(view, *name.span("name"), "last line")
-        if name := _TOLD_NAME.search(view, start, end):
-            return trimmed(view, *name.span("name"), "last value")
+        if plainly := _plain(view, start, end):
+            return plainly
         found = concluded(view, start, end, "last value")
         if found:
             symbolic = last_match(_SYMBOLIC, view, start, end)
             return trimmed(view, *symbolic.span(), "last value") if symbolic and symbolic.end() > found.start else found
     return None
+
+
+def _plain(view: str, start: int, end: int) -> Answer | None:
+    """What a sentence without delimiters tells: a name, values of several names, or an expression at its end."""
+    name = (
+        _TOLD_NAME.search(view, start, end)
+        or _TOLD_PLAINLY.search(view, start, end)
+        or _SUBJECT.match(view, start, end)
+    )
+    if name:
+        return trimmed(view, *name.span("name"), "last value")
+    values = _VALUES.search(view, start, end)
+    if values and not (
+        _CONDITIONED.search(view[start : values.start()]) and NUMERAL.search(view, start, values.start())
+    ):
+        return trimmed(view, *values.span("value"), "last value")
+    found = _PLAIN.search(view, start, end)
+    if found is None or _UNITED.fullmatch(found["value"].rpartition("=")[2].strip()):
+        return None
+    return trimmed(view, *found.span("value"), "last value")
 
 
 def _without_stops(piece: re.Match[str]) -> str:
@@ -153,6 +220,16 @@ def _before_condition(view: str, start: int, end: int, pieces: Sequence[re.Match
         if told_by(view, start, piece.start()) and _UNDER.match(view, piece.end(), end):
             return None if MOVES_ON.search(view, piece.end(), end) else piece
     return None
+
+
+def _approximates(view: str, exact: re.Match[str], other: re.Match[str]) -> bool:
+    """Whether a piece only says about how large an exact one before it is: "$\\frac{1}{3}$, or about $0.33$"."""
+    first, second = (view[slice(*_inside(piece))].strip() for piece in (exact, other))
+    return (
+        re.search(r"\\[dt]?frac|/|\\sqrt|\\pi", first) is not None
+        and re.fullmatch(r"(?:\\approx)?\s*-?\d*\.\d+.*", second) is not None
+        and ABOUT.fullmatch(view, exact.end(), other.start()) is not None
+    )
 
 
 def _letter(view: str, piece: re.Match[str]) -> bool:
@@ -211,6 +288,7 @@ _UNDER = re.compile(
 _CONDITIONED = re.compile(r"\b(?:since|because|as|if|when|for|at|given|with|where)\s$", re.I)
 _COORDINATE = re.compile(r"[A-Za-z]|\\(?:rho|theta|phi)")
 _POWER = re.compile(r"(?:\{\})?\^\s*(?:\{\s*(?:[-\d]+|\\circ)\s*\}|\d|\\circ)")
+_ENDS_PROOF = re.compile(r"\s*\\(?:blacksquare|square|Box|qed|QED|checkmark)(?![A-Za-z])[.\s]*")
 _MEASURED = re.compile(rf"[\s*_]*{NUMERAL.pattern}\s?(?:[A-Za-z]{{1,15}}\s?)?(?=\$|\\\()")
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=\u00d7\u00f7\u2212<>]|\\(?!\)))|,?\s(?:and|or)\s[$\\(]{0,3}\d")
 _UNIT = re.compile(r"\\?%|\\(?:text|mathrm|mbox)\s?\{[^{}]*\}(?:\s?\^\s?\{?\d\}?)?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from elicit.tasks.notes import note_around, note_end
 from elicit.tasks.numerals import MINUS, MONEY, NUMERAL, PARTED, SHORTENED, WORDED, number_value, worded_value
@@ -73,7 +74,10 @@ _CALLED = re.compile(
 )
 _BOUND = re.compile(r"\b(?:more|less|fewer|greater|larger|smaller|higher|lower) than \\?\$?$")
 # What is given before and not concluded: "25% of the 80 cookies", "for all 7 tasks".
-GIVEN = re.compile(r"\b(?:out of|the|these|those|his|her|their|its|all) \\?\$?$")
+GIVEN = re.compile(
+    r"\b(?:out of|the|these|those|his|(?<!takes )(?<!took )(?<!costs )(?<!cost )(?<!gives )(?<!gave )her|their|its|all"
+    r"|original|initial) \\?\$?$"
+)
 # A variable, or thousands: 3x, 40k.
 _TIED = re.compile(r"[a-fi-kn-rt-zK](?![\w'\u2019])")
 _CONCLUDES = re.compile(r"\b(?:so|thus|therefore|hence|finally|in total|altogether)\b", re.I)
@@ -83,6 +87,25 @@ _SO = re.compile(
     r"\b(?:is|are|was|were|equals|has|have|gets?|makes?|earns?|needs?)\s(?=[a-z])",
     re.I,
 )
+_HAS = re.compile(
+    r"[\s*_]*(?:[A-Za-z][\w']*,?\s){1,8}?(?:is|are|was|were|equals|has|have|had|gets?|got|makes?|earns?|needs?|bought|sold)\s"
+    r"(?:(?:only|exactly|now|a total of)\s)?[*_]{0,3}(?=[a-z])"
+)
+# What is counted, up to the end; no comparison, and nothing that tells how an answer is found.
+_WORDS_END = re.compile(
+    r"[*_]{0,3}(?:\s(?!(?:more|less|fewer|times|of|or|ways?|steps?|cases?|parts?|kinds?|types?|solutions?|possib\w+"
+    r"|things?|equations?|numbers?|methods?|options?|reasons?|than|as)\b)[a-z]+){0,4}[*_]{0,3}[.!\s]*\Z"
+)
+_ONLY_WORDED = re.compile(rf"(?:{WORDED.pattern})(?:\s(?!more|less|fewer|times|of)[a-z]+){{0,2}}", re.I)
+# A full hour of the day, of which its number is asked for.
+_HOUR = re.compile(r"(?<![\d:.,/])(?P<value>\d{1,2}):00(?![:\d])")
+# An answer alone on the first line, before what is headed as its explanation.
+EXPLAINED = re.compile(
+    r"\s*[^\n.:=]{1,40}\.?[ \t]*(?=\n+[*_# \t]*(?:Explanation|Reason|Reasoning|Justification)\b[*_ ]{0,4}:)"
+)
+_ROUNDED = re.compile(r"\bround(?:s|ed|ing)?\s(?:(?:it|this|that|up|down|off)\s){0,2}to\s(?:about\s)?[\\$*]{0,3}\Z")
+# What stands between an exact value and about how large that is.
+ABOUT = re.compile(r"[*\s,(]*(?:\b(?:or|which|that|is|i\.e\.,?)\s){0,2}(?:about|approximately|roughly|around)\s\**")
 # What is compared is not concluded: "4 is below 8".
 _COMPARED = re.compile(
     r"\s(?:is|are)\s(?:not\s)?(?:below|above|under|over|less|more|greater|larger|smaller|fewer|at)\b"
@@ -134,7 +157,9 @@ def _number(view: str, span: Span) -> Answer | None:
     at = _match_end(_BEFORE, view, start, end)
     found = NUMERAL.match(view, at, end) or NUMERAL.match(view, _match_end(_SIGN, view, at, end), end)
     if found is None:
-        return _in_words(view, at, end, span.found_by) or concluded(view, start, end, span.found_by)
+        hour = _HOUR.match(view, at, end)
+        told = Answer(hour["value"], *hour.span("value"), span.found_by) if hour else None
+        return told or _in_words(view, at, end, span.found_by) or concluded(view, start, end, span.found_by)
     value = _value_of_sum(view, found, end) or _last_side(view, found, end)
     if value is not None:
         return Answer(value.group(), *value.span(), span.found_by)
@@ -183,6 +208,8 @@ def last_number(view: str) -> Answer | None:
     """The number that the last sentence with one concludes; in words where they are the whole response."""
     if whole := _SIGNED.fullmatch(view):
         return Answer(whole["value"], *whole.span("value"), "last value")
+    if explained := EXPLAINED.match(view):
+        view = blanked(view, explained.end(), len(view))
     view = unlabelled(view)
     for start, end in concluding(view, sentences(view)):
         if refuses(view, start, end):
@@ -190,13 +217,17 @@ def last_number(view: str) -> Answer | None:
         if answer := concluded(view, start, end, "last value") or _so_in_words(view, start, end):
             return answer
     words = len(view) - len(view.lstrip())
-    return _in_words(view, words, len(view), "last value") if WORDED.fullmatch(view.strip(" \n.")) else None
+    return _in_words(view, words, len(view), "last value") if _ONLY_WORDED.fullmatch(view.strip(" \n.")) else None
 
 
 def _so_in_words(view: str, start: int, end: int) -> Answer | None:
-    """What a sentence concludes that has its number in words: "So he has five left"."""
+    """What a sentence concludes that has its number in words: "So he has five left"; the last one without "so"."""
     verb = _SO.match(view, start, end)
     found = _in_words(view, verb.end(), end, "last value") if verb else None
+    if found is None and not view[end:].strip():
+        verb = _HAS.match(view, start, end)
+        found = _in_words(view, verb.end(), end, "last value") if verb else None
+        found = found if found and _WORDS_END.match(view, found.end, end) else None
     return None if found is None or worded_value(found.text) == 1 else found  # "this is one way"
 
 
@@ -241,11 +272,15 @@ def _in_words(view: str, start: int, end: int, found_by: str) -> Answer | None:
 
 
 def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
-    """The number that a sentence concludes: one that repeats the last result, else its last.
+    """The number that a sentence concludes: one that repeats the last result, else its last; none that it denies.
 
     A list of alternatives ("4 or 5") is the answer as a whole. Of 7 = 3 + 4 it is 7.
     """
     every = list(NUMERAL.finditer(view, start, end))
+    hours = list(_HOUR.finditer(view, start, end))
+    if hours and (view[start : hours[-1].start()].rstrip(" $*").endswith("=") or (not every and len(hours) == 1)):
+        return Answer(hours[-1]["value"], *hours[-1].span("value"), found_by)
+    every = [m for m in every if not denied(view, start, *m.span())]
     found = [m for m in every if not _TIED.match(view, m.end())]
     if not found or (found != every and not _alone(view, *found[-1].span())):
         return None  # none, or 2x + 5
@@ -273,7 +308,12 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
             or re.search(r"\b(?:between|is|are|was|were)\s\\?\$?$", view[start : found[first].start()])
         )
     ):
+        values = {number_value(m.group()) for m in found[first:]}
+        if len(values) == 1 and None not in values:  # 3/4, or 0.75
+            return Answer(last.group(), *last.span(), found_by)
         return trimmed(view, found[first].start(), last.end(), found_by)
+    if _ROUNDED.search(view[max(start, last.start() - 40) : last.start()]):
+        return Answer(last.group(), *last.span(), found_by)
     named = re.search(rf"(?<![\w.])({NUMERAL.pattern})\s*=[^=.!?\n]*$", view[start : last.start()])
     if named and not _alone(view, *last.span()) and _alone(view, *(start + n for n in named.span(1))):
         return Answer(named[1], start + named.start(1), start + named.end(1), found_by)
@@ -285,6 +325,11 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
     value = number_value(result["value"]) if result else None
     alone = [m for m in found if _alone(view, *m.span()) and not _COMPARED.match(view, m.end())]
     alone = [m for m in alone if not GIVEN.search(view[max(start, m.start() - 20) : m.start()])] or alone
+    alone = _without_more(view, start, end, alone) if alone else alone
+    if len(alone) > 1 and (_serves(view, start, alone[-2], alone[-1]) or _rounds(view, alone[-2], alone[-1])):
+        return Answer(alone[-2].group(), *alone[-2].span(), found_by)
+    if len(alone) > 2 and (total := _parted(view, start, alone)):
+        return Answer(total.group(), *total.span(), found_by)
     chosen = [m for m in alone if value is not None and number_value(m.group()) == value]
     chosen = chosen or [m for m in told if m in alone] or alone or [last]
     for m in found[-8:]:
@@ -299,6 +344,77 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
     return Answer(chosen[-1].group(), *chosen[-1].span(), found_by)
 
 
+def denied(view: str, start: int, begin: int, end: int) -> bool:
+    """Whether a number is one that a sentence says not to be it: "18, not 20", "18 and 20 is not"."""
+    return _DENIES.search(view, max(start, begin - 20), begin) is not None or _IS_NOT.match(view, end) is not None
+
+
+_DENIES = re.compile(r"\b(?:not|rather than|instead of)\s[\\$(*\u20ac\u00a3]{0,3}\Z")
+_IS_NOT = re.compile(
+    r"[$)*\\]{0,3}\s(?:does|do|is|are|would|will)(?:\snot|n['\u2019]t)\b(?=\s?(?:[.,;!]|work|right|correct|\Z))"
+)
+# What it takes for something that is given: "pays $64 for 16 glasses", "needs 14 boxes to hold 168 eggs".
+_TAKES = re.compile(
+    r"(?:\A[\s*_]*|\bso\s|\b(?:takes?|took|needs?|needed|requires?|pays?|paid|costs?|spends?|spent|earns?|earned|charges?|charged)\b"
+    r"[^.,;:\d]{0,30})[\\$*_\u20ac\u00a3]{0,4}\Z"
+)
+_FOR = re.compile(
+    r"[*_]{0,3}(?:\s(?!(?:per|each|every|an?)\b)[a-z]+){0,4}?[*_]{0,3}\s"
+    r"(?:(?P<to>to\s[a-z]+(?:\s[a-z]+){0,4})|for)(?:\sall)?\s\\?\$?[*_]{0,3}"
+)
+_PAID = re.compile(r"\s?(?:dollars?|euros?|cents?|pounds?)\b")
+
+
+def _serves(view: str, start: int, first: re.Match[str], last: re.Match[str]) -> bool:
+    """Whether the last of two numbers is what the first is needed or paid for; a price is never: "2 pens for $6"."""
+    found = _FOR.fullmatch(view, first.end(), last.start())
+    if found is None or _TAKES.search(view[max(start, first.start() - 60) : first.start()]) is None:
+        return False
+    paid = re.match(MONEY, last.group()) or view[last.start() - 1] in "$\u20ac\u00a3" or _PAID.match(view, last.end())
+    return found["to"] is not None or not paid
+
+
+# What tells more of what stands before it, up to the end of its sentence: why, after what, of what, in what time.
+_MORE = re.compile(
+    r",?[*_]{0,3}(?<!\band)(?<!\bbut)\s"
+    r"(?:since|because|as(?=\s[^\s,]+\s[a-z]+\s[a-z])|(?<=,\s)while|after(?=\s[a-z]+ing\b)|using(?=\s\\?\$?\d))\s"
+    r"[^,;=]{0,150}?[.!\s]{0,9}\Z"
+    r"|\s(?:in|over)\s\d+\s(?:seconds|minutes|hours|days|weeks|months|years)[*_]{0,3}[.!\s]{0,9}\Z"
+    r"|\son\s(?:day|week|lap|page)\s\d+[.!\s]{0,9}\Z"
+)
+
+
+def _without_more(view: str, start: int, end: int, found: list[re.Match[str]]) -> list[re.Match[str]]:
+    """Of a sentence's numbers those before what only tells more: "75 miles in 3 hours", "75, since 25 are gone"."""
+    more = _MORE.search(view[start:end], found[0].end() - start)
+    if more is None or re.search(r"\b(?:so|thus|hence|therefore|then)\s", more.group()):
+        return found
+    return [m for m in found if m.end() <= start + more.start()] or found
+
+
+def _rounds(view: str, exact: re.Match[str], other: re.Match[str]) -> bool:
+    """Whether a number only says about how large a fraction before it is: "3/56, which is about 0.054"."""
+    fraction = "/" in exact.group() and "." in other.group()
+    return fraction and ABOUT.fullmatch(view, exact.end(), other.start()) is not None
+
+
+def _parted(view: str, start: int, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
+    """The number that the ones listed behind it add up to: "3 bolts: 2 blue and 1 white"."""
+    first = next(
+        (n for n in range(len(found) - 2) if _COLON.fullmatch(view, found[n].end(), found[n + 1].start())), None
+    )
+    if first is None:
+        return None
+    joined = all(_PARTS.fullmatch(view, a.end(), b.start()) for a, b in pairwise(found[first + 1 :]))
+    values = [number_value(m.group()) for m in found[first:]]
+    known = [value for value in values if value is not None]
+    return found[first] if joined and len(known) == len(values) and known[0] == sum(known[1:]) else None
+
+
+_COLON = re.compile(r"[*_]{0,3}(?:\s[a-z]+){0,4}[*_]{0,3}(?:\s?[:\u2014\u2013]|,)\s\\?\$?")
+_PARTS = re.compile(r"(?:\s[A-Za-z]+){0,5}(?:,|,?\sand)\s\\?\$?")
+
+
 def told_by(view: str, start: int, place: int) -> bool:
     """Whether a number is what a sentence says that something is."""
     return _TOLD.fullmatch(view, max(start, place - 60), place) is not None
@@ -310,7 +426,7 @@ def _alone(view: str, start: int, end: int) -> bool:
     if before.endswith("**") and not re.search(r"\d\s?\*+$", before):  # bold type
         before = before.rstrip("*")
         after = re.sub(r"^\*+", "", after)
-    return not re.match(r"[-+*/×÷\u2212]|times|cdot", after) and not before.endswith(_OPERATORS)
+    return not re.match(r"[-+*/×÷\u2212]|times|cdot", after) and not before.endswith((*_OPERATORS, " times"))
 
 
 def _list_begins(view: str, found: Sequence[re.Match[str]]) -> int:

@@ -268,6 +268,39 @@ def replaces(text: str, after: int, later: int) -> bool:
     return _RETRACTED.search(text, after, later) is not None
 
 
+# What puts another answer in the place of one: "20, no wait, 18", "Actually, it's 18", "I forgot 2. So it is 18".
+_NEXT = r"(?=[-\u2212$\\*\d])"
+_PUT_RIGHT = re.compile(
+    r"(?:[,;.!?\u2014\u2013-]|\.\.\.)\s*"
+    r"(?:(?:oh|hmm|um|sorry|rather|correction|i mean|make that|actually)[,.:!]*\s+"
+    r"|(?:no|wait)(?:[,.:!]+|(?=\s+no\b|\s+wait\b))\s+){1,3}"
+    r"(?:(?:i mean|make that|(?:it|that|this)(?:['\u2019]s|\s(?:is|was|should be|must be|equals)))\s+(?:actually\s+)?)?"
+    + _NEXT,
+    re.I,
+)
+_AT_FAULT = re.compile(
+    r"\bi (?:forgot|miscounted|misread|miscalculated|made an? (?:\w+ )?(?:mistake|error))\b"
+    r"|\bthat(?:['\u2019]s| is| was) (?:wrong|not right|incorrect)\b",
+    re.I,
+)
+_SO_IT_IS = re.compile(
+    r"(?:^|[.!?\n])\s*(?:so|thus|hence|therefore)[, ][^.!?\n]{0,80}?(?:\b(?:is|are|has|have|makes?|gets?)\s|=\s*)"
+    + _NEXT,
+    re.I,
+)
+
+
+def corrected(text: str, after: int) -> Iterator[Span]:
+    """What stands behind a stated answer that begins at `after` and is put in its place, the last first."""
+    ends = len(text.rstrip())
+    for found in reversed(list(_PUT_RIGHT.finditer(text, after))[-LOOP:]):
+        yield Span(found.end(), ends, "answer is")
+    fault = _AT_FAULT.search(text, after)
+    last = last_match(_SO_IT_IS, text, fault.end()) if fault else None
+    if last:
+        yield Span(last.end(), ends, "answer is")
+
+
 def trimmed(text: str, start: int, end: int, found_by: str, marks: str = "\"'*`") -> Answer | None:
     """The span without surrounding blanks, quotes, stars and a closing period; None if nothing is left."""
     closing = marks + "." if marks else ""

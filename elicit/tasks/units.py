@@ -34,7 +34,7 @@ _GAP = r"(?:[\s~{}]|\\[ ,;]|\\text\s?\{){0,8}"
 _AMOUNT = re.compile(rf"\d[\d,]{{0,99}}(?:\.\d{{1,99}})?{_GAP}(?P<unit>[A-Za-z]{{1,11}})(?![A-Za-z])(?:\s?\}})?")
 _JOINT = re.compile(rf"{_GAP}(?:(?:,|and(?![A-Za-z])){_GAP}){{0,2}}")
 _BASED = re.compile(
-    r"\(?(?P<digits>[\dA-F]+)\)?(?:_\{?\s?\x02?(?P<name>\d+|[a-z]+)\x03?\s?\}?"
+    r"\(?(?P<digits>[\dA-F]+)\)?(?:_\{?\s?\x02?(?:base\s?\x03?\s?)?(?P<name>\d+|[a-z]+)\x03?\s?\}?"
     r"|[\s\x02(]+(?:in )?base[\s\x03-]+(?P<said>\d+|[a-z]+)[\s\x03)]*)"
 )
 # A time of day, whose half is no meters.

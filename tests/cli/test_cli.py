@@ -50,6 +50,9 @@ def elicit(*arguments: str, cwd: Path | None = None) -> Done:
         (("run", "--max-new-tokens", "0"), ("limit of 0 new tokens",)),
         (("run", "--against", "direkt"), ("unknown baseline 'direkt'", "did you mean direct")),
         (("run", "--set", "k"), ("--set 'k'", "key=value")),
+        (("run", "--task", ""), ("--task was given an empty text", "leave it out")),
+        (("run", "--against="), ("--against was given an empty text", "leave it out")),
+        (("compare", "", "runs"), ("an argument is an empty text",)),
         (("run", "--set", "k=ten"), ("k = 'ten'", "expected int")),
         (("run", "--task", "nowhere.jsonl"), ("no task file 'nowhere.jsonl'",)),
         (("run", "--split", "train"), ("unknown split 'train'", "fit, dev, test or all")),
@@ -149,6 +152,7 @@ def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path, monkeypatch: pyt
         ("seed = -1", ("seed -1", "from 0 on")),
         ("max_new_tokens = 3\nmax-new-tokens = 4", ("are one option", "give one of them")),
         ('model = "\udce9"', ("run.toml", "is not TOML")),
+        ('task = ""', ("run.toml: task = ''", "leave the line out")),
         ("a = " + "[" * 5000, ("run.toml", "is not TOML")),
     ],
 )  # fmt: skip

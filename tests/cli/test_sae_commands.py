@@ -58,7 +58,7 @@ def test_a_feature_has_a_card(common: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(("words", "said"), [
     (["feature", "64"], "feature 64 was given; the SAE has 64"),
     (["feature", "1", "--sae", "gemma-scope-2b-pt-rez:x"], "did you mean"),
-    (["feature", "1", "--sae", ""], "no SAE comes with"),
+    (["feature", "1", "--sae", ""], "--sae was given an empty text"),
     (["find", "--how", "contrasts"], "did you mean contrast"),
     (["find", "--top", "0"], "give at least 1"),
 ])  # fmt: skip

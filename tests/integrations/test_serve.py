@@ -208,6 +208,7 @@ def test_an_answer_of_nothing_has_no_tokens(model: Model, monkeypatch: pytest.Mo
         (400, {"messages": [{"role": "user", "content": " "}]}, "empty question"),
         (400, {"max_tokens": 65}, "at most 64"),
         (400, {"max_tokens": 1.5}, "max_tokens"),
+        (400, {"max_tokens": 6, "max_completion_tokens": 5}, "max_completion_tokens = 5 were given; give one of them"),
         (400, {"temprature": 1}, "temprature is no field"),
         (400, {"frequency_penalty": 0.5}, "frequency_penalty was given"),
         (400, {"tools": [{"type": "function"}]}, "tools was given"),

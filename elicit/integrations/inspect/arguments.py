@@ -27,7 +27,9 @@ from probes.sites import Site, check_site
 
 BUNDLE = "bundle"
 BY_SAMPLE = "by-sample"  # the kind of answers, where each sample or request says its own
-FITTED = ("sae-steer", "vector-transfer", "critique-ft", "one-shot-rlvr")  # on items of a task
+FITTED = (  # on items of a task
+    "sae-steer", "vector-transfer", "critique-ft", "one-shot-rlvr", "thinkless", "backward-reasoning", "dpo-teacher",
+)  # fmt: skip
 LOADING = ("dtype", "device", "engine", "revision")
 OWN = {  # with the type of each
     "kind": str, "batch_rows": int, "activations": str, "sites": (str, list), "fit_task": str, "fit_limit": int,
@@ -165,7 +167,12 @@ def _fitted(
         )
     with without_pool():
         model = load_model(name, **loading)
-    handle = methods.fit(method, model, task.solved if task else None, **options)
+    try:
+        handle = methods.fit(method, model, task.solved if task else None, **options)
+    except UserError as error:
+        if task is None and str(error).endswith((" give items", " items of a task")):
+            raise UserError(f"{error}: -M fit_task=…, or elicit/{BUNDLE}:<folder>") from None
+        raise
     source: dict[str, Any] = {"method": method, "model": name}
     texts: dict[str, str] = {}
     if task is not None:

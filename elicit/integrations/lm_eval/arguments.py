@@ -151,6 +151,8 @@ class Arguments:
                 raise UserError(
                     f"{told}give fit_task=NAME, a task of this suite, or bundle=FOLDER of one that was fitted"
                 ) from None
+            if items is None and str(error).endswith(" items of a task"):
+                raise UserError(f"{error}: fit_task=NAME, or bundle=FOLDER of one that was fitted") from None
             raise
 
     def _items(self) -> Items | None:

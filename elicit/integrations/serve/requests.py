@@ -152,9 +152,14 @@ def read(kind: type[Chat] | type[Completion], data: Any) -> Asked:
         if key in given and given.pop(key) not in neutral:
             raise UserError(f"{key} was given and cannot be honoured here; leave it out")
     try:
-        return kind.model_validate(given)
+        asked = kind.model_validate(given)
     except ValidationError as error:
         raise UserError(_told(error.errors(include_url=False, include_input=False))) from None
+    if asked.max_tokens is not None and asked.limit != asked.max_tokens:
+        raise UserError(
+            f"max_tokens = {asked.max_tokens} and max_completion_tokens = {asked.limit} were given; give one of them"
+        )
+    return asked
 
 
 def _check_whole(given: Mapping[str, Any]) -> None:
