@@ -10,7 +10,6 @@ from elicit.tasks.numerals import MINUS, NUMERAL
 from elicit.tasks.read_numbers import (
     ABOUT,
     CONDITION,
-    EXPLAINED,
     GIVEN,
     MOVES_ON,
     concluded,
@@ -18,6 +17,7 @@ from elicit.tasks.read_numbers import (
     goes_on,
     number,
     told_by,
+    without_explanation,
 )
 from elicit.tasks.statements import (
     STOP,
@@ -133,9 +133,7 @@ def last_math(view: str) -> Answer | None:
     """The mathematics, or else the number, of the last sentence that has either; a name or a date that stands alone."""
     if name := _ALONE.fullmatch(view):
         return trimmed(view, *name.span("name"), "last line")
-    if explained := EXPLAINED.match(view):
-        view = blanked(view, explained.end(), len(view))
-    view = unlabelled(view)
+    view = unlabelled(without_explanation(view))
     for ended in [m for m in _PIECE.finditer(view) if _ENDS_PROOF.fullmatch(view, *_inside(m))]:
         view = blanked(view, *ended.span())
     pieces = [m for m in _PIECE.finditer(view) if _filled(m)]

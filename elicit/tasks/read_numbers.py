@@ -100,8 +100,8 @@ _ONLY_WORDED = re.compile(rf"(?:{WORDED.pattern})(?:\s(?!more|less|fewer|times|o
 # A full hour of the day, of which its number is asked for.
 _HOUR = re.compile(r"(?<![\d:.,/])(?P<value>\d{1,2}):00(?![:\d])")
 # An answer alone on the first line, before what is headed as its explanation.
-EXPLAINED = re.compile(
-    r"\s*[^\n.:=]{1,40}\.?[ \t]*(?=\n+[*_# \t]*(?:Explanation|Reason|Reasoning|Justification)\b[*_ ]{0,4}:)"
+_EXPLAINED = re.compile(
+    r"\s*(?P<value>[^\n.:=]{1,40})\.?[ \t]*(?=\n+[*_# \t]*(?:Explanation|Reason|Reasoning|Justification)\b[*_ ]{0,4}:)"
 )
 _ROUNDED = re.compile(r"\bround(?:s|ed|ing)?\s(?:(?:it|this|that|up|down|off)\s){0,2}to\s(?:about\s)?[\\$*]{0,3}\Z")
 # What stands between an exact value and about how large that is.
@@ -208,9 +208,7 @@ def last_number(view: str) -> Answer | None:
     """The number that the last sentence with one concludes; in words where they are the whole response."""
     if whole := _SIGNED.fullmatch(view):
         return Answer(whole["value"], *whole.span("value"), "last value")
-    if explained := EXPLAINED.match(view):
-        view = blanked(view, explained.end(), len(view))
-    view = unlabelled(view)
+    view = unlabelled(without_explanation(view))
     for start, end in concluding(view, sentences(view)):
         if refuses(view, start, end):
             return None
@@ -218,6 +216,18 @@ def last_number(view: str) -> Answer | None:
             return answer
     words = len(view) - len(view.lstrip())
     return _in_words(view, words, len(view), "last value") if _ONLY_WORDED.fullmatch(view.strip(" \n.")) else None
+
+
+def without_explanation(view: str) -> str:
+    """The first line alone where it is an answer and an explanation follows, unless that works out another number:
+    "10", "Explanation: 7 + 36 = 43. So she has 43"."""
+    found = _EXPLAINED.match(view)
+    if found is None:
+        return view
+    value, result = number_value(found["value"].strip()), last_match(_RESULT, view, found.end())
+    if value is not None and result and number_value(result["value"]) != value:
+        return view
+    return blanked(view, found.end(), len(view))
 
 
 def _so_in_words(view: str, start: int, end: int) -> Answer | None:

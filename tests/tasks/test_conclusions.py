@@ -86,6 +86,8 @@ def test_what_only_tells_more_is_not_concluded() -> None:
                 ("12", "He needs 12 boxes because 11 boxes would not be enough."),
                 ("6", "He has 6 animals, 3 cats and 3 dogs."),
                 ("75", "75\n\nExplanation: She had 100 and spent 25."),
+                ("75", "75\n\nExplanation: 100 - 25 = 75, and 25 are gone."),
+                ("43", " 10\nExplanation: He had 10 socks and threw away 3, so 10 - 3 = 7, and then 7 + 36 = 43."),
                 ("75", "After spending $25 she has $75 left."),
                 ("75", "She had 100, and since 25 are gone, 75 remain."),
                 ("75", "He had 100 and after spending 25 he has 75 left."),
