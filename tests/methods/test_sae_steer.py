@@ -88,6 +88,19 @@ def test_a_feature_is_found_pushed_and_compared(tiny: Model, task: Task, sae: st
     assert "The search" in page and f"Feature {found['feature']} of" in page
 
 
+def test_no_feature_is_its_own_control(tiny: Model, task: Task, sae: str, here: Path) -> None:
+    """On Qwen2.5-Coder-0.5B the feature that was found is the best of an irrelevant contrast too."""
+
+    def irrelevant(feature: int) -> str:
+        handle = steered(tiny, task, sae, feature=feature)
+        (name,) = (name for name in sae_steer.controls(handle, task.solved) if "irrelevant feature" in name)
+        return name
+
+    best = int(irrelevant(0).rpartition(" ")[2])
+    name = irrelevant(best)
+    assert name.startswith("second irrelevant feature ") and int(name.rpartition(" ")[2]) != best
+
+
 @pytest.mark.parametrize("options", [
     {"change": "set"}, {"change": "scale", "unit": "raw", "strengths": "4"},
     {"change": "scale", "unit": "raw", "strengths": "4", "when": "steps:3"},

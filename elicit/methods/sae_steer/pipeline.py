@@ -276,10 +276,10 @@ def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> di
 
     Returns:
         `random` features that fire about as often, the difference of means, the sign flipped, and the best feature of
-        an irrelevant contrast.
+        an irrelevant contrast; the second best where that is the very feature whose controls these are.
 
     Raises:
-        UserError: no items, too few features that fire.
+        UserError: no items, too few features that fire, no other feature in an irrelevant contrast.
     """
     if items is None:
         raise UserError("the controls of sae-steer read the fit items of a task; give items")
@@ -297,8 +297,14 @@ def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> di
         intervention, what=Add(direction), strength=size / direction.length, unit="raw"
     )
     made["sign flipped"] = _instead(intervention, sae, index, -size)
-    other = irrelevant_feature(handle, items, sae, options)
-    made[f"irrelevant feature {other}"] = _instead(intervention, sae, other, size)
+    best_two = irrelevant_features(handle, items, sae, options)
+    other = next((one for one in best_two if one != index), None)
+    if other is None:
+        raise UserError(
+            f"no feature of {sae.name!r} but {index} fires more after {IRRELEVANT[0]!r}, so the control of an "
+            "irrelevant contrast is not there; give another SAE, or leave the controls out"
+        )
+    made[f"{'second ' * (best_two[0] == index)}irrelevant feature {other}"] = _instead(intervention, sae, other, size)
     if (nats := handle.options["found"].get("kl")) is not None:
         texts = plain_texts(handle.model)
         made = {name: at_kl(handle.model.lm, (one,), nats, texts)[0] for name, one in made.items()}
@@ -317,8 +323,9 @@ def matched_features(
     return {f"random feature {i}": _instead(intervention, best.sae, i, size) for i in indices}
 
 
-def irrelevant_feature(handle: Elicited, items: Items, sae: SAE, options: Search) -> int:
-    """The best feature by the contrast of an instruction that has nothing to do with reasoning."""
+def irrelevant_features(handle: Elicited, items: Items, sae: SAE, options: Search) -> list[int]:
+    """The two best features by the contrast of an instruction that has nothing to do with reasoning, as far as any have
+    a score."""
     some = items.task.split("fit")[: options.read]
     sides = []
     for shape in (handle.prompt.asked(IRRELEVANT[0]), handle.prompt):
@@ -326,7 +333,7 @@ def irrelevant_feature(handle: Elicited, items: Items, sae: SAE, options: Search
         acts = capture(handle.model.lm, ids, [sae.site], last=1)
         assert acts is not None
         sides.append(acts.values[sae.site])
-    return contrast(sae, *sides).top(1)[0]
+    return contrast(sae, *sides).top(2)
 
 
 def _feature_of(intervention: Intervention) -> Feature:
