@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -36,6 +33,7 @@ from probes.sites import Site
 from steering.backends.lens import TransformerLens
 from steering.interventions import Add, Gate, Intervention, Plan, ProjectOut, SetFeature, When
 from tests.steering.test_backends import PROMPTS, direction, feature, random, tokenizer
+from tests.support.alone import ends_well
 from tests.support.ears import Ear
 from tests.support.shell import shell
 from tests.support.tiny import tiny_model
@@ -274,13 +272,8 @@ for arms, of in (([("", ())], None), ([("pushed", plan()), ("", ())], [0, 1, 0])
 
 
 def test_what_travels_to_a_server_gives_the_same(tiny_folder: Path, tmp_path: Path) -> None:
-    """A process of its own, since the type checks put into this one cannot be packed with the methods they check; of a
-    file, since Python 3.13 shows nnsight a source of what `-c` is given that it cannot cut."""
-    script = tmp_path / "remote.py"
-    script.write_text(REMOTE)
-    own = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, script, tiny_folder], capture_output=True, text=True, env=own, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    """In a process of its own, since the type checks put into this one cannot be packed with the methods they check."""
+    ends_well(tmp_path / "remote.py", REMOTE, tiny_folder)
 
 
 def test_streams_say_what_is_drawn(tiny: Model) -> None:

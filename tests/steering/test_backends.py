@@ -8,8 +8,6 @@ with itself: what it scores in one forward is what it saw while it generated.
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,6 +55,7 @@ from steering.interventions import (
     SetFeature,
     When,
 )
+from tests.support.alone import ends_well
 from tests.support.refused import refuse
 from tests.support.tiny import VOCAB, tiny_model
 
@@ -549,15 +548,10 @@ assert all(p.is_meta for p in remote.model._module.parameters())
 def test_nnsight_needs_nothing_of_ours_on_the_server(tiny_folder: Path, tmp_path: Path) -> None:
     """A client with the model's configuration alone, and a server without our packages; and `remote="local"`.
 
-    Processes of their own, since the type checks put into this one cannot be packed with the methods they check; of a
-    file, since Python 3.13 shows nnsight a source of what `-c` is given that it cannot cut.
+    Processes of their own, since the type checks put into this one cannot be packed with the methods they check.
     """
-    script = tmp_path / "client.py"
-    script.write_text(f"from {__name__} import SERVER, compare, several\n{CLIENT}")
-    own = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, script, tiny_folder, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, env=own, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    client = f"from {__name__} import SERVER, compare, several\n{CLIENT}"
+    ends_well(tmp_path / "client.py", client, tiny_folder, tmp_path)
 
 
 def test_weights_elsewhere_cannot_be_tried(tiny_folder: Path) -> None:
