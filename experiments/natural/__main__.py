@@ -4,7 +4,8 @@
     python -m experiments.natural --model gemma3-270m-base --task multiarith=HALF.jsonl --limit 60
     python -m experiments.natural --methods direct,cot-prompt --no-controls
     python -m experiments.natural --plan                            # what each would cost here; nothing is run
-    python -m experiments.natural --ended --keep                    # the rows of what has ended, into the README
+    python -m experiments.natural --ended --keep                    # the rows of what has ended, into the README, which
+                                                                    # keeps others of the same questions and settings
 
 A model on a task is one comparison in runs/: a stopped call resumes with the same command, and one that names more
 methods finds the others done. `gemma3-270m-base` shows its terms of use before it is fetched. Without a network a task
@@ -17,7 +18,7 @@ import argparse
 import itertools
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -156,9 +157,11 @@ def put(given: argparse.Namespace) -> None:
                 done = run(one, asked, bars)
             now["tables"][key] = table.entry(
                 done, benchmark=name, split="test",
-                prompt=prompt, max_new_tokens=given.max_new_tokens, seed=given.seed,
-                made=date.today().isoformat(), command=command(given, model_name, prompt, name, done),
+                prompt=prompt, max_new_tokens=given.max_new_tokens, seed=given.seed, made=date.today().isoformat(),
             )  # fmt: skip
+            if given.keep:
+                now["tables"][key] = table.joined(kept["tables"].get(key), now["tables"][key])
+            now["tables"][key]["command"] = command(given, model_name, prompt, name, now["tables"][key])
     if given.plan:
         rows = [(*key.rsplit(" ", 2), *pair) for key, some in now["costs"].items() for pair in some.items()]
         print(markdown(table.LEFT_HEAD[:-1], rows))
@@ -168,9 +171,9 @@ def put(given: argparse.Namespace) -> None:
         table.keep({part: {**kept[part], **now[part]} for part in kept})
 
 
-def command(given: argparse.Namespace, model: str, prompt: str, task: str, done: Comparison) -> str:
+def command(given: argparse.Namespace, model: str, prompt: str, task: str, rows: Mapping[str, Any]) -> str:
     """That makes these rows: of a file, with its name for its place."""
-    methods = ",".join(run.metrics["method"] for run in done.runs)
+    methods = ",".join(row["key"] for row in rows["arms"] if not row["of"])
     file = dict(part.strip().partition("=")[::2] for part in given.task.split(",")).get(task, "")
     words = ["python", "-m", "experiments.natural", "--model", model, "--prompt", prompt]
     words += ["--task", f"{task}={Path(file).name}" if file else task, "--methods", methods]

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from elicit.evaluation.metrics.format import weights, with_interval
-from elicit.methods import cot_decoding
+from elicit.evaluation.metrics.format import percent, weights, with_interval
+from elicit.methods import BASELINES, cot_decoding
 from elicit.methods.compare import Comparison
 from elicit.report.comparison import HEAD, compare_runs, head_of, remarks, rows_of
 from experiments.markdown import markdown
 from experiments.natural.settings import METHODS, MODELS, TASKS
+from probes.errors import UserError
 from probes.files import write_whole
+from probes.statistics import holm
 
 HERE = Path(__file__).parent
 README, RESULT = HERE / "README.md", HERE / "natural.json"
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 SAME = "the same branches: "  # before the rule by which another control chooses among them
 UNKNOWN = "told by `--plan`"
+ALIKE = ("model", "task", "items", "split", "baseline", "prompt", "max_new_tokens", "seed")  # of rows of one table
+NOT_KEPT = ("runs", "bottom_line")
 LEFT_HEAD = ("model", "prompt", "task", "method", "cost", "command")
 
 
@@ -32,7 +37,35 @@ def entry(done: Comparison, **about: Any) -> dict[str, Any]:
         if run.metrics["method"] == cot_decoding.NAME
         for rule, one in run.metrics["readings"].items()
     ]
-    return {**{key: value for key, value in compared.items() if key != "runs"}, "rules": rules, **about}
+    return {**{key: value for key, value in compared.items() if key not in NOT_KEPT}, "rules": rules, **about}
+
+
+def joined(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of the same questions and settings that were run at two times, Holm over all of them; else those of now.
+
+    Raises:
+        UserError: an arm of both has other answers now, so that they are no rows of one table.
+    """
+    if before is None or any(before[key] != now[key] for key in ALIKE):
+        return dict(now)
+    former, rows = ({(row["of"], row["key"]): row for row in one["arms"]} for one in (before, now))
+    for which, row in rows.items():
+        if which in former and any(former[which][key] != row[key] for key in ("accuracy", "tokens_per_item")):
+            was = f"{percent(former[which]['accuracy'])} was kept and {percent(row['accuracy'])} is there now"
+            raise UserError(f"{row['arm']} of {now['benchmark']}: {was}; run all methods, or take the kept ones out")
+    arms = [dict(row) for row in {**former, **rows}.values()]
+    order = sorted(METHODS, key=lambda name: name not in BASELINES)
+    arms.sort(key=lambda row: order.index(row["of"] or row["key"]))
+    count = Counter(row["key"] for row in arms)
+    for row in arms:
+        row["arm"] = f"{row['of']}: {row['key']}" if row["of"] and count[row["key"]] > 1 else row["key"]
+    tested = [row for row in arms if "mcnemar_p" in row]
+    for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
+        row["holm_p"] = p
+    both = {key: {**before[key], **now[key]} for key in ("bottom_lines", "left_out")}
+    both["bottom_lines"] = {name: line for name, line in both["bottom_lines"].items() if name not in BASELINES}
+    both["left_out"] = {name: why for name, why in both["left_out"].items() if name not in count}
+    return {**now, **both, "arms": arms, "rules": now["rules"] or before["rules"]}
 
 
 def load() -> dict[str, Any]:

@@ -91,3 +91,30 @@ def test_what_is_kept_is_what_the_readme_shows() -> None:
     text = table.README.read_text(encoding="utf-8")
     inner = text.partition(table.BEGIN)[2].partition(table.END)[0].strip()
     assert inner == table.shown(table.load()).strip(), "run python -m experiments.natural with --keep"
+
+
+def test_rows_of_another_time_stand_beside_those_of_now(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*asked, "--keep"])
+    (whole,) = table.load()["tables"].values()
+    (tmp_path / "natural.json").unlink()
+    for some in ("direct,cot-decoding", "direct,cot-prompt"):
+        inner = tmp_path / some
+        inner.mkdir()
+        (inner / "sums.jsonl").write_bytes((tmp_path / "sums.jsonl").read_bytes())
+        monkeypatch.chdir(inner)
+        main([*asked, "--methods", some, "--keep"])
+    (both,) = table.load()["tables"].values()
+    assert [row["key"] for row in both["arms"]] == ["direct", "cot-prompt", "cot-decoding"]
+    untimed = [{key: value for key, value in row.items() if "seconds" not in key} for row in both["arms"]]
+    assert untimed == [{key: value for key, value in row.items() if "seconds" not in key} for row in whole["arms"]]
+    assert both["rules"] == whole["rules"] and both["bottom_lines"] == whole["bottom_lines"]
+    assert "--methods direct,cot-prompt,cot-decoding" in both["command"]
+    kept = table.load()
+    next(iter(kept["tables"].values()))["arms"][0]["tokens_per_item"] += 1.0
+    table.keep(kept)
+    with pytest.raises(SystemExit) as stopped:
+        main([*asked, "--methods", "direct", "--keep"])
+    assert stopped.value.code == 2 and "run all methods, or take the kept ones out" in capsys.readouterr().err
+    assert table.load() == kept
