@@ -94,9 +94,9 @@ def _stated(view: str, kind: Kind) -> Answer | None:
     later = _first(_READERS[kind][0](view, span) for span in (*hashed(view), *marked(view)))
     if kind == "option" and later:
         chosen = chosen_option(blanked(view, 0, later.end))  # "Actually, B is correct"
-        if chosen and chosen.found_by == "phrase" and replaces(view, later.end, chosen.start):
+        if chosen and chosen.found_by == "phrase" and replaces(view, later, chosen):
             later = chosen
-    if answer is None or (later and later.start >= answer.end and replaces(view, answer.end, later.start)):
+    if answer is None or (later and later.start >= answer.end and replaces(view, answer, later)):
         answer = later
     if answer is None or kind not in ("number", "math"):
         return answer

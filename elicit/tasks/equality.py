@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from elicit.tasks.latex import enclosed, matrix, members, split, thousands_joined, undressed
+from elicit.tasks.numerals import LONGEST as LONGEST_NUMBER
 from elicit.tasks.numerals import MINUS, expression_value, number_value, worded_value
 from elicit.tasks.units import unit_of
 
@@ -28,13 +29,15 @@ Evaluate = Callable[
 
 class Form(NamedTuple):
     """What an answer is asked for in: its unit, whether it is an equation, the name that it gives a value to, and
-    whether it is the letter of a choice; of a point or a vector with three places and more how many."""
+    whether it is the letter of a choice; of a point or a vector with three places and more how many; of a number in
+    digits how many are behind its point (-1: it is none)."""
 
     unit: str = ""
     relation: bool = False
     name: str = ""
     letter: bool = False
     places: int = 0
+    decimals: int = -1
 
 
 # ---- texts
@@ -115,7 +118,8 @@ def _form_of(texts: Sequence[str]) -> Form:
     relations = sum(form.relation for form in forms)
     letters = sum(form.letter for form in forms)
     places = Counter(form.places for form in forms).most_common(1)[0][0] if forms else 0
-    return Form(_most(units), 2 * relations > len(forms), _most(names), 2 * letters > len(forms), places)
+    decimals = Counter(form.decimals for form in forms).most_common(1)[0][0] if forms else -1
+    return Form(_most(units), 2 * relations > len(forms), _most(names), 2 * letters > len(forms), places, decimals)
 
 
 def _most(counts: Counter[str]) -> str:
@@ -136,19 +140,29 @@ def _form(plain: str) -> Form:
         return Form(places=places)
     sides = split(plain, r"=")
     if len(sides) == 2 and _constant(sides[1]) and _name(sides[0]):
-        return Form(unit_of(sides[1])[1])
+        return Form(unit_of(sides[1])[1], decimals=_decimals(sides[1]))
     if len(sides) == 2 and _name(sides[0]):
         return Form(name=sides[0].strip())
     if len(sides) > 1 and not _name(sides[-1]) and not enclosed(plain):
         return Form(relation=True)
-    return Form(unit_of(plain)[1], letter=_LETTER.fullmatch(plain) is not None)
+    return Form(unit_of(plain)[1], letter=_LETTER.fullmatch(plain) is not None, decimals=_decimals(plain))
+
+
+def _decimals(plain: str) -> int:
+    """How many digits are behind a number's point, or -1 where it is not written in digits."""
+    found = re.fullmatch(r"-?(?=\.?\d)[\d,]*(?:\.(?P<behind>\d+))?", unit_of(plain.strip())[0])
+    return len(found["behind"] or "") if found and len(plain) <= LONGEST_NUMBER else -1
 
 
 def _name(side: str) -> bool:
-    """Whether a side of an equation only names a value: x, x_1, f(n), ∠ABC, words."""
+    """Whether a side of an equation only names a value: x, x_1, f(n), its inverse, derivatives, ∠ABC, words."""
     side = side.strip()
     return bool(
-        re.fullmatch(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?'?(?:\([^()=]*\))?", side)
+        re.fullmatch(
+            r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?'{0,3}(?:(?:\^\s?\{?\s?-\s?1\s?\}?)?\s?\([^()=]*\))?"
+            r"|\\frac\s?\{\s?d\s?[A-Za-z]\s?\}\s?\{\s?d\s?[A-Za-z]\s?\}",
+            side,
+        )
         or re.fullmatch(r"(?:m\s?)?\\angle\s?[A-Z\d]+|\\overline\{[A-Z]+\}|[A-Z]{2,}", side)
         or re.fullmatch(r"(?:\x02[^\x02\x03]*\x03|[A-Za-z]{3,}+|\s)+", side)
         or re.fullmatch(rf"\({_VARIABLE}(?:\s?,\s?{_VARIABLE})+\)", side)
@@ -331,7 +345,8 @@ def _relation(plain: str, form: Form, evaluate: Evaluate) -> Key:
     near = split(plain, r"\\approx(?![a-z])")
     if len(near) > 1:
         exact = near[0].strip()
-        return _read(near[-1] if not exact or _name(exact) else exact, form, evaluate)
+        asked = form.decimals >= 0 and _decimals(near[-1]) == form.decimals  # 1/3 \approx 0.33 where 0.33 is asked for
+        return _read(near[-1] if not exact or _name(exact) or asked else exact, form, evaluate)
     terms = split(plain, _ORDER)
     if len(terms) > 1:
         signs = [sign.replace("\\le", "<=").replace("\\ge", ">=") for sign in re.findall(_ORDER, plain)]
@@ -345,12 +360,15 @@ def _relation(plain: str, form: Form, evaluate: Evaluate) -> Key:
         solved = evaluate(f"({sides[0]})-({sides[1]})", form.name)
         if solved:
             return solved
-    value = sides[0] if _name(sides[-1]) and not _name(sides[0]) else sides[-1]
+    value = next((side for side in reversed(sides) if not _name(side)), sides[-1])
     key = _read(value, form, evaluate)
     ends = (sides[0], sides[-1])
     if len(sides) > 2 and not _has_variable(sides[-1]) and not _MONOMIAL.fullmatch(sides[0].strip()):
         return key  # worked out: a + b + c - 15 = 49 - 15 = 34
     if not (any(map(_has_variable, ends)) and not any(_name(side) or _names_quantity(side) for side in ends)):
+        return key
+    named = _variables(sides[0])
+    if len(named) > 1 and not named & _COORDINATES and not _has_variable(sides[-1]):  # 2a + b = 13, and no curve
         return key
     if key == _read(sides[0], form, evaluate):  # x^2 - 1 = (x - 1)(x + 1) is so for every x
         return key
@@ -366,7 +384,7 @@ _QUANTITY = re.compile(
     rf"{_INDEXED}|(?P<several>{_PRODUCT})|-?\\frac\{{{_PRODUCT}\}}\{{{_PRODUCT}\}}"
     rf"|(?:\\?\||\\[vV]ert)\s?(?![xy]\s?[|\\])(?:\x02[A-Za-z]\x03|\\vec\s?\{{?[A-Za-z]\}}?|{_PRODUCT})\s?(?:\\?\||\\[vV]ert)"
     rf"|\\(?:overline|bar|vec|hat)\s?\{{?\s?\x02?[A-Za-z]\x03?\s?\}}?"
-    rf"|\\(?!sqrt)[a-z]+(?:\s?[A-Za-z]+|\s?\\[a-z]+|{_ARGUMENTS})|\\[a-z]+\{{[A-Z]+\}}|[\[(|]?[A-Z]{{2,}}[\])|]?"
+    rf"|\\(?!sqrt)[a-z]+\s?\d{{0,3}}(?:\s?[A-Za-z]+|\s?\\[a-z]+|{_ARGUMENTS})|\\l(?:floor|ceil)\s[A-Za-z]\s?\\r(?:floor|ceil)|\\[a-z]+\{{[A-Z]+\}}|[\[(|]?[A-Z]{{2,}}[\])|]?"
 )
 # What binds the variables in it.
 _BINDS = re.compile(r"\\(?:int|sum|prod|lim|frac\{d)(?![a-z])")
@@ -384,9 +402,17 @@ def _names_quantity(side: str) -> bool:
     return found is not None and (not found["several"] or "(" in side or len(set("".join(words))) != 1)  # not x + x
 
 
+_COORDINATES = frozenset("xyz")
+
+
 def _has_variable(side: str) -> bool:
+    return bool(_variables(side))
+
+
+def _variables(side: str) -> set[str]:
+    """Names of one letter or two."""
     side = re.sub(r"\\[A-Za-z]+", " ", re.sub(_GREEK, " x ", unit_of(side.strip())[0]))
-    return any(len(word) < 3 and word not in ("e", "i", "ln", "pi") for word in re.findall(r"[A-Za-z]+", side))
+    return {word for word in re.findall(r"[A-Za-z]+", side) if len(word) < 3 and word not in ("e", "i", "ln", "pi")}
 
 
 def _interval(terms: Sequence[str], signs: Sequence[str], evaluate: Evaluate) -> Key | None:
@@ -445,4 +471,8 @@ def _single(plain: str, form: Form, evaluate: Evaluate) -> Key:
         or not bare
     ):
         return text_key(bare or plain)
+    if len(form.unit) == 1 and form.unit in _variables(plain):  # 4m where m is no meters: m + 3m
+        times = evaluate(f"({plain})/{form.unit}", "")
+        if times and times[0] == "number":
+            return times
     return evaluate(plain, "") or text_key(bare)

@@ -88,7 +88,12 @@ def math_value(text: str, name: str = "") -> list[str] | None:
     import sympy
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
-    configs = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    # Units are off already, and of those that math-verify would take off, c, g, h, l, m, s, t are variables here.
+    latex = LatexExtractionConfig(boxed_match_priority=0)
+    latex = dataclasses.replace(
+        latex, normalization_config=dataclasses.replace(latex.normalization_config, units=False)
+    )
+    configs = [latex, ExprExtractionConfig()]
     found = parse(f"\\boxed{{{text}}}", configs, parsing_timeout=None)  # type: ignore[arg-type]
     value = found[0] if found else None
     if not isinstance(value, sympy.Expr):

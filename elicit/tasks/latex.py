@@ -82,12 +82,20 @@ _IN_DEGREES = re.compile(
 )
 
 
+# Before a line of a derivation: its place, and that it follows; after it: why it does.
+_LED_IN = re.compile(
+    r"^(?:[&~\s]|\\q?quad(?![a-z])|\\[,;:! ]|\\text\s?\{\s*\}"
+    r"|\\(?:implies|iff|(?:[Ll]ong)?(?:[Ll]eft)?[Rr]ightarrow)(?![A-Za-z]))+"
+)
+_REMARKED = re.compile(r"(?<!^)&\s*(?:\\q?quad\s*)*\\(?:text|mbox)\s?\{[^{}]*\}\s*$")
+
+
 def _last_line(lines: str) -> str:
     """What lines of a derivation come to: each variable's value, else the last of them with those that it goes on."""
     told: list[str] = []
     for line in re.split(r"\\\\(?:\s?\[[^\]]*\])?", lines):
-        line = line.strip().rstrip(".,")
-        if told and re.match(r"&?\s*=", line):
+        line = _LED_IN.sub("", _REMARKED.sub("", line.strip().rstrip(".,")).strip().rstrip(".,"))
+        if told and line.startswith(("=", "\\approx", "\\equiv")):
             told[-1] += f" {line}"
         elif line:
             told.append(line)

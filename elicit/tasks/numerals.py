@@ -326,7 +326,7 @@ def expression_value(text: str | None) -> tuple[Fraction, list[int]] | None:
     if text is None or len(text) > 200:
         return None
     plain = re.sub(r"\u00d7|\\times|\\cdot", "*", text.replace("\u00f7", "/").replace("\\div", "/"))
-    plain = re.sub(r"\\left|\\right", "", plain).replace("\u2212", "-").strip()
+    plain = re.sub(rf"[{MINUS}]", "-", re.sub(r"\\left|\\right", "", plain)).strip()
     try:
         tree = ast.parse(plain, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # also NUL, lone surrogates, brackets too deep

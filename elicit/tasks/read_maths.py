@@ -38,6 +38,8 @@ _SPACED = r"(?:(?!\\\[(?!-?[\d.]+\s?[a-z]{2}\])).)+?"
 _PIECE = re.compile(
     rf"\\\[(?P<a>{_SPACED})\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>(?:(?!\\\().)+?)\\\)"
     r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)"
+    r"|(?<![\\$])\$(?P<f>(?![\s\d])(?=[^$\n\\=^_]*[\\=^_][^$\n]*\n)"  # goes on in the next line
+    r"(?:\\\$|[^$\n]|\n(?![ \t]*\n))+?)(?<![\\\s])\$(?!\d)"
     r"|(?P<e>\\begin\{(?P<name>(?:align|aligned|gather|multline|eqnarray|equation)\*?)\}"
     r"(?:(?!\\begin\{(?P=name)\}).)*?\\end\{(?P=name)\})",
     re.S,
@@ -101,6 +103,8 @@ def math(view: str, span: Span) -> Answer | None:
     if span.found_by in ("box", "answer tag"):
         return trimmed(view, start, end, span.found_by)
     stop = _sentence_end(view, start, end)
+    if told := _WHICH_IS.match(view, start, stop):
+        start = told.end()
     begun = re.match(r"[A-Z][a-z']*,?\s+[a-zA-Z$\\(]", view[start:stop])
     going = begun is not None and goes_on(view, span, stop, computed=False)
     if going and (result := last_math(blanked(view, 0, start))):  # "Answer: We have $x + 1 = 3$. So $x = 2$."
@@ -146,6 +150,7 @@ def last_math(view: str) -> Answer | None:
         values = [m for m in here if not _letter(view, m)]
         while len(values) > 1 and (
             GIVEN.search(view[max(start, values[-1].start() - 20) : values[-1].start()])
+            or _REASON.search(view[max(start, values[-1].start() - 12) : values[-1].start()])
             or denied(view, start, *values[-1].span())
             or _approximates(view, values[-2], values[-1])
         ):
@@ -258,15 +263,20 @@ def _joined(view: str, one: re.Match[str], other: re.Match[str]) -> bool:
 
 
 def _list(view: str, pieces: Sequence[re.Match[str]], found_by: str) -> Answer | None:
-    """What a piece holds; of several all that stands from the first to the last."""
+    """What a piece holds, or the value of what a sentence tells: "the distance is $2c = 24$"; of several all that
+    stands from the first to the last."""
     if len(pieces) == 1:
-        return trimmed(view, *_inside(pieces[0]), found_by)
+        start, end = _inside(pieces[0])
+        if _MEASURES.search(view, max(0, pieces[0].start() - 120), pieces[0].start()):
+            value = _VALUE.search(view, start, end)
+            start = value.start("value") if value else start
+        return trimmed(view, start, end, found_by)
     return trimmed(view, pieces[0].start(), pieces[-1].end(), found_by)
 
 
 def _inside(found: re.Match[str]) -> tuple[int, int]:
     """What stands between the delimiters."""
-    return next(found.span(name) for name in "abcde" if found[name] is not None)
+    return next(found.span(name) for name in "abcdef" if found[name] is not None)
 
 
 def _filled(found: re.Match[str]) -> bool:
@@ -284,12 +294,28 @@ _UNDER = re.compile(
     r"|(?:in|on|over)\s(?:the\sinterval\s)?(?=\$\s?[\[(]|\\\(\s?[\[(]))"
 )
 _CONDITIONED = re.compile(r"\b(?:since|because|as|if|when|for|at|given|with|where)\s$", re.I)
-_COORDINATE = re.compile(r"[A-Za-z]|\\(?:rho|theta|phi)")
+# "The perimeter of one of them is", and the last side of an equation, which names nothing.
+_MEASURES = re.compile(
+    r"\b(?:number|length|distance|area|perimeter|circumference|volume|sum|product|difference|quotient|value|radius"
+    r"|diameter|side|height|width|depth|probability|total|cost|price|average|mean|median|ratio|measure|m(?:ax|in)imum"
+    r"|(?:larg|small|great|l?e?a|mo)(?:est|st)|odds|speed|time|age|rate|amount)\b"
+    r"(?:[^.!?:\n=]*?\b(?:is|are|was|equals|be|has\smeasure)(?:\s(?:just|simply|thus|then|therefore))?|\sof)\s*\Z"
+)
+_VALUE = re.compile(
+    r"(?<![<>!=])=(?!=)\s*(?P<value>(?:[-+*/^{}()\d.,\s]"
+    r"|\\(?:[dt]?frac|sqrt|pi|circ|cdot|times|left|right|[$,!%])(?![A-Za-z])|\\text\s?\{[^{}]*\})+)\Z"
+)
+# "the sum of $6$ and $24$, which is".
+_WHICH_IS = re.compile(
+    r"(?:just|simply)?\s?the\s[^.!?:\n]*?,?\swhich\s(?:is|equals|comes\sto|gives)\s(?:just\s|simply\s)?(?=[-\d$\\])"
+)
+_REASON = re.compile(r"\b(?:since|because)\s$")
+_COORDINATE = re.compile(r"[A-Za-z](?:\([a-z]\))?|\\(?:rho|theta|phi)")
 _POWER = re.compile(r"(?:\{\})?\^\s*(?:\{\s*(?:[-\d]+|\\circ)\s*\}|\d|\\circ)")
 _ENDS_PROOF = re.compile(r"\s*\\(?:blacksquare|square|Box|qed|QED|checkmark)(?![A-Za-z])[.\s]*")
 _MEASURED = re.compile(rf"[\s*_]*{NUMERAL.pattern}\s?(?:[A-Za-z]{{1,15}}\s?)?(?=\$|\\\()")
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=\u00d7\u00f7\u2212<>]|\\(?!\)))|,?\s(?:and|or)\s[$\\(]{0,3}\d")
-_UNIT = re.compile(r"\\?%|\\(?:text|mathrm|mbox)\s?\{[^{}]*\}(?:\s?\^\s?\{?\d\}?)?")
+_UNIT = re.compile(r"\\?%|(?:\\(?:text|mathrm|mbox)\s?\{[^{}]*\}|[cdkm]?m(?=\s?\^))(?:\s?\^\s?\{?\d\}?)?")
 
 
 def _sentence_end(view: str, start: int, end: int) -> int:

@@ -43,16 +43,37 @@ _SIGN = re.compile(rf"[{MINUS}]\s?(?:{MONEY})?")
 _SIGNED = re.compile(rf"\s*(?P<value>[{MINUS}]\s(?:{NUMERAL.pattern}))[\s.]*")
 # What makes a number a piece of something larger.
 _GOES_ON = re.compile(
-    r"\s*(?:[-+*^=!\u00d7\u00f7\u2212]|/(?!\s?(?:[A-Za-z]{2}|h\b|\\(?:text|mathrm)))"  # 60 miles/hour
+    r"(?!\s+-\s+(?!(?:sqrt|sin|cos|tan|log|ln|pi)\b)[A-Za-z]{2})"  # a dash: 12 - that is 3 each
+    r"\s*(?:[-+*^=!\u00d7\u00f7\u2212]|[\u2010-\u2013]\s?[\d(\\$]|\\?%\s+of\s+\\?\$?\d"
+    r"|(?:times|plus|minus|(?:multiplied|divided)\sby)\s+\\?\$?\d"
+    r"|/(?!\s?(?:[A-Za-z]{2}|h\b|\\(?:text|mathrm)))"  # 60 miles/hour
     r"|\\(?:times|cdot|div|sqrt|pi|pm|frac|approx)|[({\[]\s*\d|\\\(|(?:x|mod)\s\d)"
     r"|[a-fi-kn-rt-z](?![\w'])"
 )
 _BOLD_ENDS = re.compile(r"\*{1,3}(?=[.,;:!?)\]]|\s+(?![\s\d])|\s*$)")
 _BOLD_LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or)\s)\s*[*$\\-]{1,4}\d")
-_LIST = re.compile(r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or|to)\s)\s*(?=[$\\-]?\d)")
+_LIST = re.compile(
+    r"\s*(?:,\s?(?:and\s|or\s)?|;\s?|\s(?:and|or|to)\s|,?\s?\\(?:text|mbox|mathrm)\s?\{\s?(?:and|or|to)\s?\})"
+    r"\s*(?=[$\\-]?\d)"
+)
+# A second value of a name: x = 5 or x = 6.
+_OR_NAMED = re.compile(
+    rf"(?<![\w.])(?P<name>[a-z])\s?=\s?{NUMERAL.pattern}[$\\),]{{0,3}}\s{{1,3}}or\s[$\\(]{{0,3}}(?P=name)\s?=\s?\Z"
+)
+# What makes two of a number: ±5.
+_EITHER = re.compile(r"(?:±|\\pm)\s?\Z")
 _CLAUSE_ENDS = re.compile(rf"{STOP}(?=\s|$)|\n|,\s|;\s|\s(?:because|since|as|so|which|where|and|for|after|if|when)\s")
-_SUM = re.compile(r"[\d\s.,!+*/×÷·$()%{}^\\\[\]\w\u2212-]*=")
-_TERM = re.compile(r"!?(?:\s[A-Za-z]+){0,2}\s*(?:[-+*/^×÷\u2212]|\\(?:times|cdot|div))")
+_SUM = re.compile(rf"[{MINUS}\d\s.,!+*/×÷·$()%{{}}^\\\[\]\w]*=")
+_TERM = re.compile(
+    rf"!?(?:\s[A-Za-z]+){{0,2}}\s*(?:[{MINUS}+*/^×÷]|\\(?:times|cdot|div)|\([{MINUS}\d\s.+*/×÷^]+\))"
+    r"|\s(?:times|plus|minus|(?:multiplied|divided)\sby)\s|\\?%\sof\s"
+)
+# What a sum comes to that is told behind it: 5 times 3, which is 15.
+_COMES_TO = re.compile(
+    rf"(?:[{MINUS}\s\d.+*/×÷^()$%]|\\(?:times|cdot|div)|,(?=\d)|times|plus|minus|of|(?:multiplied|divided)\sby)*"
+    rf",\s(?:which\s(?:is|equals|makes|gives)|or|that\sis,?|i\.e\.,?)\s(?:\\?\$)?(?P<value>{NUMERAL.pattern})"
+    r"(?!\s(?:more|less|fewer|times|of)\b)"
+)
 _OPERATORS = tuple("+*/×÷\u2212-")
 # What tells a number in a sentence that has several: "there are 50 numbers below 100"; not where it is a step to what
 # follows, "there are 7 days in a week, so he eats 14". What is told under a condition is not that: "is 10, at x = 3".
@@ -171,14 +192,35 @@ def _number(view: str, span: Span) -> Answer | None:
     listed = _LIST.match(view, stop, end)
     if listed is None and not _goes_on(view, begin, stop, end, boxed=span.found_by == "box"):
         return Answer(view[begin:stop], begin, stop, span.found_by)
-    if whole:
+    if whole and listed is None:
         return trimmed(view, start, end, span.found_by)
     if listed is None:
+        result = _COMES_TO.match(view, stop, end)
+        if result and not _GOES_ON.match(view, result.end(), end):
+            return Answer(result["value"], *result.span("value"), span.found_by)
         return trimmed(view, begin, _clause_end(view, stop, end), span.found_by)
-    while listed and (after := NUMERAL.match(view, _match_end(_SIGN, view, listed.end(), end), end)):
+    several, signed = [found], begin < found.start()  # by a sign that is none of the number's
+    while listed and (after := NUMERAL.match(view, (at := _match_end(_SIGN, view, listed.end(), end)), end)):
+        after = NUMERAL.match(view, listed.end(), end) or after
+        signed |= listed.end() < after.start() == at
         stop = after.end()
+        several.append(after)
         listed = _LIST.match(view, stop, end)
-    return trimmed(view, begin, stop, span.found_by)
+    if not signed and (one := _one_value(view, several)):
+        return Answer(one.group(), *one.span(), span.found_by)
+    return trimmed(view, *((start, end) if whole else (begin, stop)), span.found_by)
+
+
+def _one_value(view: str, several: Sequence[re.Match[str]]) -> re.Match[str] | None:
+    """Of alternatives that are one value the last: 11/2, or 5.5; of 0.5, or 50%, the one without the sign."""
+    if not re.search(r"\bor\b", view[several[0].end() : several[-1].start()]):
+        return None
+    values = [number_value(m.group()) for m in several]
+    percent = [re.match(r"\s?\\?%", view[m.end() : m.end() + 3]) is not None for m in several]
+    shares = {None if v is None else v / 100 if p else v for v, p in zip(values, percent, strict=True)}
+    alike = None not in values and (len(set(values)) == 1 or (len(shares) == 1 and not all(percent)))
+    plain = [m for m, p in zip(several, percent, strict=True) if not p] or several
+    return plain[-1] if alike else None
 
 
 def _goes_on(view: str, begin: int, stop: int, end: int, *, boxed: bool) -> bool:
@@ -291,6 +333,8 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
     if hours and (view[start : hours[-1].start()].rstrip(" $*").endswith("=") or (not every and len(hours) == 1)):
         return Answer(hours[-1]["value"], *hours[-1].span("value"), found_by)
     every = [m for m in every if not denied(view, start, *m.span())]
+    if every and _EITHER.search(view, max(start, every[-1].start() - 4), every[-1].start()):
+        return None
     found = [m for m in every if not _TIED.match(view, m.end())]
     if not found or (found != every and not _alone(view, *found[-1].span())):
         return None  # none, or 2x + 5
@@ -306,6 +350,9 @@ def concluded(view: str, start: int, end: int, found_by: str) -> Answer | None:
     told = [m for m in found if m.end() > step and _alone(view, *m.span()) and told_by(view, start, m.start())]
     if told and told[-1] is not last and CONDITION.match(view, told[-1].end(), end):
         return Answer(told[-1].group(), *told[-1].span(), found_by)
+    second = len(found) > 1 and _OR_NAMED.search(view[max(start, last.start() - 60) : last.start()])
+    if second and number_value(found[-2].group()) != number_value(last.group()):
+        return trimmed(view, found[-2].start(), last.end(), found_by)
     if equals := re.search(rf"=\s*(?:\\?\$|\\text\{{[^}}]*\}})?\s*(?P<sign>[{MINUS}]\s)?$", view[start : last.start()]):
         begin = start + equals.start("sign") if equals["sign"] else last.start()
         return Answer(view[begin : last.end()], begin, last.end(), found_by)
@@ -359,9 +406,14 @@ def denied(view: str, start: int, begin: int, end: int) -> bool:
     return _DENIES.search(view, max(start, begin - 20), begin) is not None or _IS_NOT.match(view, end) is not None
 
 
-_DENIES = re.compile(r"\b(?:not|rather than|instead of)\s[\\$(*\u20ac\u00a3]{0,3}\Z")
+_DENIES = re.compile(
+    r"\b(?:not|rather than|instead of|(?:is|are|was|were|must|should)n['\u2019]t(?:\sbe)?"
+    r"|(?:can\s?not|could not|must not|should not|(?:ca|could)n['\u2019]t) be)\s[\\$(*\u20ac\u00a3]{0,3}\Z"
+)
 _IS_NOT = re.compile(
-    r"[$)*\\]{0,3}\s(?:does|do|is|are|would|will)(?:\snot|n['\u2019]t)\b(?=\s?(?:[.,;!]|work|right|correct|\Z))"
+    r"[$)*\\]{0,3}\s(?:(?:does|do|is|are|was|would|will)(?:\snot|n['\u2019]t)\b"
+    r"(?=\s?(?:[.,;!]|work|right|correct|(?:the|our|an?)\s(?:\w+\s)?(?:answer|solution|result)\b|\Z))"
+    r"|(?:is|was)\s(?:wrong|incorrect)\b)"
 )
 # What it takes for something that is given: "pays $64 for 16 glasses", "needs 14 boxes to hold 168 eggs".
 _TAKES = re.compile(
@@ -389,7 +441,7 @@ _MORE = re.compile(
     r",?[*_]{0,3}(?<!\band)(?<!\bbut)\s"
     r"(?:since|because|as(?=\s[^\s,]+\s[a-z]+\s[a-z])|(?<=,\s)while|after(?=\s[a-z]+ing\b)|using(?=\s\\?\$?\d))\s"
     r"[^,;=]{0,150}?[.!\s]{0,9}\Z"
-    r"|\s(?:in|over)\s\d+\s(?:seconds|minutes|hours|days|weeks|months|years)[*_]{0,3}[.!\s]{0,9}\Z"
+    r"|\s(?:in|over|every)\s\d+\s(?:seconds|minutes|hours|days|weeks|months|years)[*_]{0,3}[.!\s]{0,9}\Z"
     r"|\son\s(?:day|week|lap|page)\s\d+[.!\s]{0,9}\Z"
 )
 
@@ -449,7 +501,7 @@ def _list_begins(view: str, found: Sequence[re.Match[str]]) -> int:
 
 
 # Whole numbers joined by signs, with brackets where they are.
-_OPERATOR = r"(?:[-+*/×÷\u2212]|\\times|\\cdot|\\div)"
+_OPERATOR = rf"(?:[{MINUS}+*/×÷]|\\times|\\cdot|\\div)"
 _EXPRESSION = re.compile(rf"(?<![\w.)])\d+(?:[\s)]*{_OPERATOR}[\s(]*\d+)+(?:\s*\))*")
 
 

@@ -15,7 +15,13 @@ _LETTER = r"(?P<letter>[A-Z])"
 _OPENED = r"(?:[\s*_`$\"'\u201c\u201d(\[{]|\\(?:text|textbf|mathrm|mathbf|boxed)\s?\{|\\[(\[$])*+"
 _CLOSED = r"(?:[*_`$\"'\u201c\u201d)\]}]|\\[)\]])*"
 _STATED = re.compile(rf"{_OPENED}(?:(?i:option|choice|letter)\s+)?{_OPENED}{_LETTER}{_CLOSED}(?![\w'\u2019])")
-_SMALL = re.compile(rf"{_OPENED}(?P<letter>[a-z]){_CLOSED}[.!]?\s*(?=\n|$)|\s*\((?P<inside>[a-z])\)\s")
+_SMALL = re.compile(
+    rf"{_OPENED}(?:(?i:option|choice|letter)\s+{_OPENED})?(?P<letter>[a-z]){_CLOSED}[.!]?\s*(?=\n|$)"
+    r"|\s*(?:(?i:option|choice|letter)\s+)?\((?P<inside>[a-z])\)\s|\s*[*_]{0,3}(?P<before>[a-z])\)[*_]{0,3}\s"
+)
+_SMALL_ALONE = re.compile(
+    r"\s*(?:(?i:option|choice)\s+)?[*_(\[]*(?P<letter>[a-z])(?:[*_)\].:]*\s*|[*_]{0,3}\)[*_]{0,3}\s(?!(?:is|was|does|can)\b)[^\n]*\s*)"
+)
 _PROSE = re.compile(r"[ \t]+(?!(?:because|since|as|and|or|is)\b)[a-z]")
 _AND = (
     r"(?:\s{0,3}[,/&]\s{0,3}(?:(?:and|or|nor)\b\s{0,3})?"
@@ -27,15 +33,23 @@ _SEVERAL = re.compile(
     rf"{_CLOSED}(?:\W|$)|\s*[\^=+<>]"
 )
 _CHOSEN = re.compile(
-    r"(?:\b(?<!each\s)(?<!every\s)(?i:option|choice)(?:\s|:)\s*|\b(?i:choose|pick|select|is|be|go\swith|it's|that's)\s+(?:(?i:option)\s+)?)"
+    r"(?:\b(?<!each\s)(?<!every\s)(?i:option|choice)(?:\s|:)\s*"
+    r"|\b(?i:choose|pick|select|is|be|go\swith|it's|that's|leav(?:es|ing)|corresponds\sto|answer)\s+(?:(?i:option)\s+)?"
+    r"|(?:=>|\u21d2|\u2192|->)\s*)"
     rf"[*_(\[\"'$]*{_LETTER}\b(?!['\u2019\w])"
     r"|(?:\b(?i:not|neither)|n['\u2019]t)\b[^.\n]{1,80}?\bbut\s(?:rather\s)?(?i:(?:option|choice)\s)?"
     r"[*_(\[\"'$]*(?P<instead>[A-Z])(?![\w'\u2019])(?=[*_)\]\"'$]*(?:\s+is)?(?:[.,;:!]|\s*(?:\n|$)))"
-    r"|(?<!\w)(?<!\w\()(?P<right>[A-Z])[*_)\]\"'.]*\s+is\s+(?:the\s+)?(?:only\s+)?(?i:correct|right|true|best|answer)\b"
+    r"|\b(?i:so|thus|hence|therefore)[,:]?\s+[*_(\[\"'$]*(?P<so>[A-Z])(?=[*_)\]\"'$]*[.!]?\s*(?:\n|$))"
+    r"|\b(?i:option|choice)(?:\sis)?:?\s[*_\"'$]*\((?P<small>[a-z])\)"
+    r"|(?<!\w)(?<!\w\()(?P<right>[A-Z])[*_)\]\"'.]*\s+(?:is|seems|looks|appears)(?:\sto\sbe)?\s+"
+    r"(?:the\s+)?(?:(?:only|best)\s+)?(?i:correct|right|true|best|answer|option\sthat|choice\sthat|one\sthat)\b"
+    r"|(?:\b(?i:only|so|thus|hence)\s|(?:^|(?<=[.!?]\s)|(?<=\n)))[*_(]*(?P<fits>[A-Z])[*_)]*\s(?:fits|works|matches|holds)\b"
+    r"|\b(?i:no|wait|actually),\s(?:(?i:it)(?:'s|\sis)\s)?[*_(\[\"'$]*(?P<no>[A-Z])(?=[*_)\]\"'$]*[.!]?\s*(?:\n|$))"
 )
 _LINE = re.compile(
     rf"(?:^|(?<=\n))[ \t*_`$(\[\"']*{_LETTER}"
-    r"(?:[)\].:][)\]*_.:]*(?=[ \t*_]|$|\n)|[)\]*_`$\"'.!]*[ \t]*(?=\n|$)|[ \t]+[-\u2013\u2014][ \t])"
+    r"(?:[)\].:][)\]*_.:]*(?=[ \t*_]|$|\n)|[)\]*_`$\"'.!]*[ \t]*(?=\n|$)|[ \t]+[-\u2013\u2014][ \t]"
+    r"|[)\]*_]{0,3}(?:,?[ \t](?:since|because)\b|[ \t]\(not\b))"
 )
 _BRACKETED = re.compile(rf"\({_LETTER}\)")
 # Letters that something is said of together, what denies them after it, and what before it.
@@ -58,6 +72,13 @@ _DENIED = re.compile(
 )
 
 
+# What begins a choice where the choices are repeated, and nothing is said of them.
+_CHOICE = re.compile(
+    r"(?:^|(?<=[\s,;]))[*_]{0,3}(?:\((?P<inside>[A-Z])\)|(?P<letter>[A-Z])[).:])"
+    r"(?=[*_]{0,3}[ \t]+(?!(?:is|was|are|has|does|do|can|would|will|holds|works|fails|fits)\b))"
+)
+
+
 def option(view: str, span: Span) -> Answer | None:
     """The letter at the beginning of a region: a capital, or a small one that stands alone on its line."""
     found = _STATED.match(view, span.start, span.end)
@@ -77,15 +98,20 @@ def option(view: str, span: Span) -> Answer | None:
 def chosen_option(view: str) -> Answer | None:
     """What a phrase chooses, a line that is an option, the last capital in brackets."""
     denied = _denied(view, 0, len(view))
-    phrases = [m for m in _CHOSEN.finditer(view) if m.start(m.lastgroup or 0) not in denied and not _is_word(view, m)]
+    phrases = [
+        m
+        for m in _CHOSEN.finditer(view)
+        if m.start(m.lastgroup or 0) not in denied and not _is_word(view, m) and not _is_wrong(view, m)
+    ]
     if phrases:
         last = phrases[-1]
         hedged = any(_several(view, m, sentence_end(view, m.end(), len(view)), denied, last) for m in phrases[-2:])
         return None if hedged or _both_right(view, phrases) else _answer(last, "phrase", last.lastgroup or "letter")
+    denied |= _repeated(view)
     lines = [m for m in _LINE.finditer(view) if m.start("letter") not in denied]
     if lines and (len({m["letter"] for m in lines}) == 1 or _fills_line(view, lines[-1]) or _ends(view, lines[-1])):
         return _answer(lines[-1], "last line")
-    small = re.fullmatch(r"\s*[*_(\[]*(?P<letter>[a-z])[*_)\].:]*\s*", view)
+    small = _SMALL_ALONE.fullmatch(view)
     if small:
         return _answer(small, "last line")
     for start, end in reversed(sentences(view)):
@@ -108,6 +134,26 @@ def _denied(view: str, start: int, end: int) -> set[int]:
             last = wrong and not wrong["plural"]  # "it is B, C is too large"
             out.update(run.start() + place for place in (letters[-1:] if last else letters))
     return out
+
+
+def _repeated(view: str) -> set[int]:
+    """Where the letters of the choices stand that a response repeats: A, B, C and further, one after the other."""
+    out: set[int] = set()
+    run: list[int] = []
+    for found in _CHOICE.finditer(view):
+        place = found.start(found.lastgroup or 0)
+        follows = ord(view[place]) - ord("A") == len(run)
+        run = [*run, place] if follows else [place] * (view[place] == "A")
+        out.update(run if len(run) > 2 else ())
+    return out
+
+
+def _is_wrong(view: str, found: re.Match[str]) -> bool:
+    """Whether a small letter is said to be wrong: "option (a) is wrong"."""
+    if found["small"] is None:
+        return False
+    before = view[max(0, found.start() - 40) : found.start()]
+    return _WRONG.match(view, found.end()) is not None or _DENIED.search(before) is not None
 
 
 def _several(view: str, found: re.Match[str], end: int, denied: set[int], last: re.Match[str] | None = None) -> bool:

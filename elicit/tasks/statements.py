@@ -38,6 +38,7 @@ _INVENTED = re.compile(
     r"|<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id|user|end|END_RESPONSE)\|>|<turn\|>|</s>"
     r"|\n\[INST\]"
 )
+_DRAWING = re.compile(r"\[asy\].*?\[/asy\]|<asy>.*?</asy>", re.S | re.I)
 _PROGRAM = re.compile(
     r"```[ \t]*(?!(?:text|txt|plaintext|latex|tex|math|markdown|md|output|json|yaml)\b)\w[\w+#-]*[ \t]*\n.*?(?:```|\Z)",
     re.S,
@@ -154,8 +155,8 @@ def said(text: str, *, programs: bool) -> str:
     start = _after_thoughts(text)
     end = _invented(text, start)
     kept = blanked(text, 0, start)[:end] + " " * (len(text) - end)
-    if not programs:
-        for found in _PROGRAM.finditer(kept):
+    for part in (_DRAWING,) if programs else (_DRAWING, _PROGRAM):
+        for found in part.finditer(kept):
             kept = blanked(kept, *found.span())
     return kept
 
@@ -262,10 +263,12 @@ def marked(text: str) -> Iterator[Span]:
             yield Span(start, end, "answer is")
 
 
-def replaces(text: str, after: int, later: int) -> bool:
-    """Whether an answer that is stated at `later` stands for one in a box that ends at `after`: the box is taken back,
-    or was a step before the final answer."""
-    return _RETRACTED.search(text, after, later) is not None
+def replaces(text: str, former: Answer, later: Answer) -> bool:
+    """Whether an answer that is stated later stands for one in a box: the box is taken back, or was a step before the
+    final answer. A remark in words on what has figures does not: "The final answer is positive"."""
+    if re.search(r"\d", former.text) and re.fullmatch(r"[a-z][a-z ,'-]*", later.text):
+        return False
+    return _RETRACTED.search(text, former.end, later.start) is not None
 
 
 # What puts another answer in the place of one: "20, no wait, 18", "Actually, it's 18", "I forgot 2. So it is 18".
@@ -340,18 +343,26 @@ _LABEL = re.compile(r"(?:^|(?<=\n))[ \t*_#>]*(?P<number>\d{1,2})[.)][*_]{0,3}[ \
 _STEP = re.compile(r"\bStep[ \t]+\d{1,2}\b")
 # A sentence on the answer before it, or all in brackets; and one that says that there is none.
 _REMARK = re.compile(
-    r"[\s(*_]*(?:(?:to |let['\u2019]s |we |as a )?(?:check|verif\w+)|note|notice|checking|testing|alternatively"
+    r"[\s(*_]*(?:(?:to |let(?:['\u2019]s| me| us) |we |as a )?(?:now )?(?:double[- ]?|re-?)?(?:check|verif\w+)"
+    r"|note|notice|checking|testing|alternatively"
     r"|let me know|(?:i )?hope|(?:we|you|i) (?:can|may) (?:check|verify)|(?:if|should) you (?:have|need))\b"
     r"(?!.*\b(?:so|thus|hence|therefore)\b)"
     r"|\s*\((?-i:[A-Z])[a-z]*\s(?s:.*)\)[.\s]*$",
     re.I,
 )
+_CANNOT = r"(?:can\s?not|can['\u2019]t|could not|couldn['\u2019]t)"
 _REFUSED = re.compile(
-    r"\b(?:can\s?not|can['\u2019]t|could not|couldn['\u2019]t|unable to|(?:im|not )possible to)\s(?:\w+\s){0,2}?"
-    r"(?:answer|determine|solve|calculate|tell|help)\b(?!.*\b(?:but|so|however)\b)"
-    r"|\b(?:not enough|insufficient) information\b|\bI (?:do not|don['\u2019]t) know\b",
+    rf"\b(?:(?:{_CANNOT}|(?:un|not )able to|no way (?:to|of)|(?:im|not )possible to)\s(?:\w+\s){{0,2}}?"
+    r"(?:answer|determine|solve|calculate|compute|know|tell|help)\b"
+    rf"|{_CANNOT} be (?:\w+ly )?(?:answered|determined|solved|calculated|computed)\b"
+    rf"|(?:answer|total|value|number|amount|result|solution)\b[^.!?\n]{{0,60}}?\b{_CANNOT} be found\b)"
+    r"(?!.*\b(?:but|so|yet|however|therefore|thus|hence|instead)\b)"
+    r"|(?:(?:\bnot|n['\u2019]t) (?:(?:have|give|provide|contain|given) (?:us )?)?(?:enough|sufficient)|\binsufficient)"
+    r" (?:information|data)\b|\bI (?:do not|don['\u2019]t) know\b",
     re.I,
 )
+# What is only granted before what is said: "although we cannot tell the ages, together they are 20".
+_GRANTED = re.compile(r"[\s*_]*(?:(?:al|even )?though|while|even if|since|as|because|if)\b[^,]*", re.I)
 
 
 def concluding(view: str, cuts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -361,8 +372,11 @@ def concluding(view: str, cuts: Sequence[tuple[int, int]]) -> list[tuple[int, in
 
 
 def refuses(view: str, start: int, end: int) -> bool:
-    """Whether a sentence says that there is no answer, whatever numbers it names."""
-    return _REFUSED.search(view, start, end) is not None
+    """Whether a sentence says that there is no answer, whatever numbers it names; not if it only grants that."""
+    found = _REFUSED.search(view, start, end)
+    if found is None:
+        return False
+    return not (_GRANTED.fullmatch(view, start, found.start()) and "," in view[found.end() : end])
 
 
 def unlabelled(view: str) -> str:

@@ -73,6 +73,7 @@ def unit_of(plain: str) -> tuple[str, str]:
         return money[1] + money[3] + plain[money.end() :], money[2].lstrip("\\")
     found = re.search(r"(?<=[\d)}!.])\s*(?P<tail>\x02.*|(?:\\?\$|[\u20ac\u00a3\u00a5])$|\s[A-Za-z].*)$", plain, re.S)
     found = found or re.search(r"(?<=[a-z])\s*(?P<tail>\x02[^\x02\x03]+\x03(?:\s?\^\s?\{?\d\}?)?)$", plain, re.S)
+    found = found or re.fullmatch(r"-?\d[\d,]*(?:\.\d+)?(?P<tail>[ghlms])", plain)
     found = found or re.search(r"(?<=\d)(?P<tail>(?:mm|cm|km|kg|mg|ml|ft|mph|lbs?|hrs?|min)(?:\^\{?\d\}?)?)$", plain)
     if not found or "\\" in (tail := re.sub(r"[\x02\x03]", " ", found["tail"]).replace("\\$", "$")):
         return plain, ""
@@ -87,7 +88,7 @@ def unit_of(plain: str) -> tuple[str, str]:
             power = re.sub(r"\D", "", word)
         elif word in _UNIT:
             names.append(_UNIT[word])
-    return plain[: found.start()].strip(), "/".join(names) + (f"^{power}" if power and names else "")
+    return plain[: found.start("tail")].strip(), "/".join(names) + (f"^{power}" if power and names else "")
 
 
 def _is_unit(words: Sequence[str], tail: str) -> bool:
