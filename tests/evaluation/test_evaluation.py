@@ -300,6 +300,14 @@ def test_intervals_of_calibration_are_over_questions(run: elicit.Run) -> None:
     assert all(" questions, " in said for said in run.figure("calibration").data[0].hovertext)
 
 
+def test_a_margin_at_the_edge_of_a_bin_lies_in_the_bin_that_begins_there() -> None:
+    items = written_task(1).items
+    for edge in range(-5, 6):
+        branches = {items[0].id: [replace(written_trace(items[0], 0, "x"), delta=edge / 5)]}
+        (found,) = _calibration(branches, list(branches), 0)["bins"]
+        assert (found["low"], found["high"]) == (min(edge, 4) / 5, (min(edge, 4) + 1) / 5)
+
+
 def test_the_prompted_span_is_found_on_the_path(tiny: Model, task: Task) -> None:
     asked = elicit.methods.cot_decoding.fit(tiny, k=3, span="prompted", max_new_tokens=10)
     plain = elicit.methods.cot_decoding.fit(tiny, k=3, max_new_tokens=10)

@@ -220,7 +220,7 @@ def _calibration(traces: Traces, ids: Sequence[str], seed: int) -> dict[str, Any
     delta = np.array([t.delta for _, t in answered], dtype=float)
     right = np.array([t.correct for _, t in answered], dtype=bool)
     within = auroc_within(delta, right, question)
-    edges = np.linspace(-1, 1, 11)
+    edges = np.arange(-5, 6) / 5  # the nearest floats: `linspace` has a 0.2 that a Δ of 0.2 lies below
     bins = []
     for low, high in pairwise(edges):
         inside = (delta >= low) & ((delta < high) | (high == 1.0))
