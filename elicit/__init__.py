@@ -30,7 +30,7 @@ for _package in (probes, steering):
         )
 
 if TYPE_CHECKING:
-    from elicit import methods
+    from elicit import analysis, hub, methods
     from elicit.decoding.progress import Progress
     from elicit.decoding.trace import Trace
     from elicit.elicited import Elicited
@@ -55,6 +55,8 @@ _HOMES = {
     "load_task": "elicit.tasks",
 }
 
+_PARTS = ("analysis", "hub", "methods")
+
 __all__ = [
     "Elicited",
     "Item",
@@ -63,8 +65,10 @@ __all__ = [
     "Task",
     "Trace",
     "UserError",
+    "analysis",
     "check_steering",
     "evaluate",
+    "hub",
     "load_model",
     "load_task",
     "methods",
@@ -101,11 +105,15 @@ def evaluate(
     Raises:
         UserError: as `elicit.evaluation.evaluator.evaluate`; an unknown baseline.
     """
+    from elicit.elicited import HANDLE
     from elicit.evaluation.evaluator import evaluate as evaluated
-    from elicit.methods import beside
+    from elicit.methods import beside, named
     from elicit.report.page import render
 
-    others = against if isinstance(against, Mapping) else beside(handle, items, against, seed)
+    if isinstance(against, Mapping):
+        others = {name: HANDLE.taken(f"against[{name!r}]", one) for name, one in against.items()}
+    else:
+        others = beside(handle, items, named(against), seed)
     return evaluated(
         handle, items, against=others, out=out, seed=seed, batch_rows=batch_rows, fresh=fresh, progress=progress,
         page=render, processes=processes,
@@ -113,8 +121,8 @@ def evaluate(
 
 
 def __getattr__(name: str) -> Any:
-    if name == "methods":
-        return importlib.import_module("elicit.methods")
+    if name in _PARTS:
+        return importlib.import_module(f"elicit.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'elicit' has no attribute {name!r}")

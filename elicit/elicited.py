@@ -42,7 +42,7 @@ from elicit.decoding.mixing import Mixing
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.selection import SELECTABLE, Verdict, select
 from elicit.decoding.trace import Trace
-from elicit.models.model import Model, load_same
+from elicit.models.model import MODEL, Model, load_same
 from elicit.models.prompts import Prompt
 from elicit.tasks.answers import Kind
 from elicit.tasks.base import Grader, Item, Items, Task
@@ -51,6 +51,7 @@ from elicit.tasks.grading import grader_for
 from probes.errors import UserError, as_expected, unknown
 from probes.files import inner_folder, make_folder, sha256_of, whole
 from probes.finite import errors_of
+from probes.given import PATH, Meant, described, takes
 from probes.sealed import read_sealed, write_sealed
 from probes.sites import depth, width
 from steering import storage
@@ -62,6 +63,9 @@ TOGETHER = 64  # questions of `answers` in one batch
 SPANS = ("last", "prompted")
 FILE, PLAN, ADAPTER, PARTNER, MIXING = "elicited.json", "interventions", "adapter", "partner", "mixing"
 WHOLE = "model"
+
+
+ITEMS = Meant((Items,), "items of a task, like task.test[:4]; chosen ones are elicit.tasks.Items(task, (item, …))")
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,14 @@ class Elicited:
     fitted: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        MODEL.taken("model", self.model)
+        Meant((Prompt,), "a Prompt of elicit.models, e.g. handle.prompt").taken("prompt", self.prompt)
+        if isinstance(self.decoder, str) or not hasattr(self.decoder, "max_new_tokens"):
+            given = described(self.decoder)
+            raise UserError(f"{given} was given as decoder; give one of elicit.decoding.decoders, e.g. Greedy()")
+        if not isinstance(self.interventions, Sequence) or isinstance(self.interventions, str):
+            given = described(self.interventions)
+            raise UserError(f"{given} was given as interventions; give a list of steering.interventions.Intervention")
         if self.select not in SELECTABLE:
             raise unknown("selection", self.select, SELECTABLE)
         if self.span not in SPANS:
@@ -144,6 +156,7 @@ class Elicited:
         """For each question the mark of the thought that its prompt ends in, or ""."""
         return [self.prompt.begun(item.question, self.model.tokenizer) for item in items]
 
+    @takes(items=ITEMS)
     def answer(self, items: Items, on_step: OnStep | None = None) -> list[list[Trace]]:
         """Answer the questions in one batch: for each its branches, graded.
 
@@ -154,6 +167,7 @@ class Elicited:
         (traces,) = answer_together([(self, items)], on_step)
         return traces
 
+    @takes(items=ITEMS)
     def answers(self, items: Items, progress: Progress | None = None) -> list[list[Trace]]:
         """Answer any number of questions, batch after batch; progress is reported under the method's name.
 
@@ -296,6 +310,7 @@ class Elicited:
             data["mixing"] = self.mixing.digest
         return data
 
+    @takes(folder=PATH)
     def save(self, folder: Path | str) -> Path:
         """Write the handle as a bundle; `elicited.json` comes last and makes it one.
 
@@ -319,6 +334,7 @@ class Elicited:
         return folder
 
     @staticmethod
+    @takes(folder=PATH, model=MODEL, partner=MODEL)
     def load(folder: Path | str, model: Model | None = None, partner: Model | None = None) -> Elicited:
         """Read a bundle; its base, and a partner that is a model, are loaded by name unless they are given.
 
@@ -558,3 +574,6 @@ def _check_fit(data: dict[str, Any], model: Model, steered: bool, adapted: bool)
 
 def _hash(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+HANDLE = Meant((Elicited,), "what the fit of a method returns")

@@ -41,6 +41,7 @@ from elicit.evaluation.metrics.verdicts import not_stated
 from elicit.evaluation.run.run import Run
 from elicit.models.model import Model
 from probes.errors import UserError, unknown
+from probes.given import described
 
 ANALYSES: dict[str, Analyser] = {}
 
@@ -109,9 +110,24 @@ def analyse(name: str, subject: Model | Sequence[Run], **options: Any) -> Analys
     check_options(name, (key for key in options if key != PROGRESS))
     if takes_runs(name) == isinstance(subject, Model):
         raise UserError(f"{name} is an analysis of {'runs' if takes_runs(name) else 'a model'}; give that")
+    if not isinstance(subject, Model):
+        check_runs(subject)
     result = get(name).analyse(subject, **options)
     lost = [] if isinstance(subject, Model) else [why for run in subject if (why := _not_stated(run))]
     return replace(result, notes=[*result.notes, *dict.fromkeys(lost)])
+
+
+def check_runs(subject: Any) -> None:
+    """Refuse what is no list of runs.
+
+    Raises:
+        UserError: it, or what is among them.
+    """
+    if not isinstance(subject, Sequence) or isinstance(subject, str):
+        raise UserError(f"{described(subject)} was given; give a list of runs, like [Run.load('runs/a')]")
+    for one in subject:
+        if not isinstance(one, Run):
+            raise UserError(f"{described(one)} was given among the runs; give Run.load('runs/a')")
 
 
 def _not_stated(run: Run) -> str:

@@ -92,7 +92,8 @@ def report(
     for name, reason in refused.items():
         console.print(f"{name}: {reason}", style="dim")
     size = out.stat().st_size / 2**20
-    console.print(f"report: {out} ({size:.1f} MiB, {len(loaded)} runs, {len(made)} analyses)", soft_wrap=True)
+    counts = f"{len(loaded)} run{'s' * (len(loaded) != 1)}, {len(made)} analys{'is' if len(made) == 1 else 'es'}"
+    console.print(f"report: {out} ({size:.1f} MiB, {counts})", soft_wrap=True)
     if figures is not None:
         console.print(f"figures: {figures} ({len(files)} files)", soft_wrap=True)
 

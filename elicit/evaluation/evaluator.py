@@ -21,7 +21,7 @@ from elicit.decoding.engine import Engine, engine_of
 from elicit.decoding.progress import Progress, Silent
 from elicit.decoding.ready import check_ready
 from elicit.decoding.trace import Trace
-from elicit.elicited import Elicited, answer_together
+from elicit.elicited import HANDLE, ITEMS, Elicited, answer_together
 from elicit.evaluation.batches import Batch, batches, models_of, sharing
 from elicit.evaluation.budget import MATCHED, draw_to_budget
 from elicit.evaluation.delivery import manipulation_check
@@ -44,6 +44,7 @@ from elicit.tasks.grading import WORKER
 from probes.errors import UserError
 from probes.estimate import Estimate, check_room
 from probes.files import check_folder
+from probes.given import PATH, WHOLE, takes
 
 BATCH_ROWS = 320
 SAMPLES_A_ROUND = 8  # of each question, where many questions still have a budget
@@ -59,6 +60,7 @@ class Arm:
     matched: str | None
 
 
+@takes(handle=HANDLE, items=ITEMS, out=PATH, seed=WHOLE, batch_rows=WHOLE)
 def evaluate(
     handle: Elicited,
     items: Items,

@@ -6,12 +6,12 @@ which method made a handle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from elicit.decoding.progress import Progress
-from elicit.elicited import Elicited
+from elicit.elicited import HANDLE, ITEMS, Elicited
 from elicit.evaluation.budget import MATCHED
 from elicit.methods import (
     backward_reasoning,
@@ -33,10 +33,12 @@ from elicit.methods.base import Method
 from elicit.methods.baselines import cot_prompt, direct, self_consistency
 from elicit.models.model import Model
 from elicit.tasks.base import Items
-from probes.errors import unknown
+from probes.errors import UserError, unknown
 from probes.finite import errors_of
+from probes.given import WHOLE, described, takes
 
 METHODS: dict[str, Method] = {}
+AGAINST = "give names of baselines like 'direct', or handles by name: {'name': handle}"
 
 
 def register(module: ModuleType) -> Method:
@@ -54,6 +56,7 @@ def register(module: ModuleType) -> Method:
             f"two methods are called {method.name!r}: {held.module.__name__} and {module.__name__}; rename one"
         )
     METHODS[method.name] = method
+    vars(module)["fit"] = method.fit  # also where it is called as the module's own
     return method
 
 
@@ -114,7 +117,6 @@ def fit(
         UserError: an unknown method or option.
     """
     options = current(name, options)
-    check_options(name, options)
     with errors_of(name):
         return get(name).fit(model, items, progress, **options)
 
@@ -134,6 +136,22 @@ def control(name: str, model: Model, items: Items | None, options: Mapping[str, 
     return method.matched(model, items, **shared)
 
 
+def named(against: Any) -> list[str]:
+    """The names of baselines that a person gave: one, or several.
+
+    Raises:
+        UserError: something else.
+    """
+    if not isinstance(against, str | Iterable):
+        raise UserError(f"{described(against)} was given as against; {AGAINST}")
+    names = [against] if isinstance(against, str) else list(against)
+    for one in names:
+        if not isinstance(one, str):
+            raise UserError(f"{described(one)} was given in against; {AGAINST}")
+    return names
+
+
+@takes(handle=HANDLE, items=ITEMS, seed=WHOLE)
 def beside(handle: Elicited, items: Items, names: str | Sequence[str], seed: int = 0) -> dict[str, Elicited]:
     """Baselines by name, for a handle: with its prompt and its limit of tokens; its own name stands for itself.
 

@@ -61,6 +61,7 @@ from probes.errors import UserError, unknown
 NAME = "backward-reasoning"
 SUMMARY = "train on reasoning to the answer and on reasoning back from it"
 PAPER = "2411.19865"
+NEEDS_ITEMS = True
 MODEL = "smollm2-135m-latent"
 missing = minutes_elsewhere
 QUICK = {"questions": 16, "steps": 12}

@@ -6,20 +6,24 @@ rest of the suite asks that: nobody else looks whether a module has this or that
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from elicit.decoding.progress import Progress
-from elicit.elicited import Elicited
+from elicit.elicited import ITEMS, Elicited
 from elicit.models import zoo
-from elicit.models.model import DEFAULT_MODEL, Model
+from elicit.models.model import DEFAULT_MODEL, MODEL, Model
 from elicit.tasks.base import Items
 from elicit.training.recipe import Recipe
 from probes.errors import UserError, unknown
+from probes.given import takes
 from probes.modules import Call, checked, keywords
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 DRAWS = 1_000  # of a control, from one seed, at most
 REQUIRED = ("NAME", "SUMMARY", "PAPER", "fit", "controls")
-TYPES: dict[str, type] = {"NAME": str, "SUMMARY": str, "PAPER": str, "MODEL": str, "QUICK": dict}
+TYPES: dict[str, type] = {"NAME": str, "SUMMARY": str, "PAPER": str, "MODEL": str, "QUICK": dict, "NEEDS_ITEMS": bool}
 CALLS: dict[str, Call] = {
     "fit": (("model", "items", "progress"), ()),
     "controls": (("handle", "items"), ("seed",)),
@@ -38,6 +42,23 @@ CALLS: dict[str, Call] = {
     "missing": (("model",), ()),
     "work": (("model", "items", "options"), ()),
 }
+
+
+class NeedsItems(UserError):
+    """A fit was given no items, and finds what it needs on items.
+
+    Args:
+        why: what it does with them, by its name: `one-shot-rlvr trains on fit items of a task`.
+        instead: what may be given instead of items, e.g. `text=FILE`, or "".
+    """
+
+    def __init__(self, why: str, instead: str = "") -> None:
+        super().__init__(f"{why}; give {f'{instead}, or items of a task' if instead else 'items'}")
+        self.why, self.instead = why, instead
+
+    def told(self, how: str) -> UserError:
+        """The same, where items are given in another way (`how`) than by Python."""
+        return UserError(f"{self.why}; give {f'{self.instead}, ' if self.instead else ''}{how}")
 
 
 def draw_seed(seed: int, number: int) -> int:
@@ -92,6 +113,24 @@ def _without_progress(controls: Callable[..., dict[str, Elicited]]) -> Controls:
     return quiet
 
 
+def _checking(method: Method) -> Fit:
+    """Its fit, which refuses what is no model, no items or no option of it before anything is done."""
+    plain = method.fit
+    if getattr(plain, "checks", None) is True:  # the module was registered before
+        return plain
+    takes_it = takes(**dict(zip(list(inspect.signature(plain).parameters)[:2], (MODEL, ITEMS), strict=True)))(plain)
+
+    @functools.wraps(plain)
+    def fit(*given: Any, **options: Any) -> Elicited:
+        places = list(inspect.signature(plain).parameters)[:3]
+        own = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items() if k not in places}
+        method.check_options(own)
+        return takes_it(*given, **{k: v for k, v in options.items() if k in places}, **own)
+
+    fit.checks = True  # type: ignore[attr-defined]
+    return fit
+
+
 def _none(_: Any) -> list[Any]:
     return []
 
@@ -144,6 +183,8 @@ class Method:
         findings: [`findings`, optional] from a finished `Run`, what a page shows of its arms.
         model: [`MODEL`, optional] the model it is run on unless one is named.
         quick: [`QUICK`, optional] options of a short fit: minutes on two cores, enough to see its effect.
+        needs_items: [`NEEDS_ITEMS`, optional] whether it is refused without items, whatever its options (`NeedsItems`):
+            who is not given any can say so before a model is loaded.
         missing: [`missing`, optional] from a model's name, why it cannot be fitted there without more options, or "";
             `elicit compare --methods all` leaves it out then, and says so.
         work: [`work`, optional] from the model, the items and all options of a fit, what that computes at most
@@ -162,6 +203,7 @@ class Method:
     findings: Callable[[Run], list[Any]] = _none
     model: str = DEFAULT_MODEL
     quick: dict[str, Any] = field(default_factory=dict)
+    needs_items: bool = False
     missing: Callable[[str], str] = _nothing
     work: Callable[[Model, Items, Mapping[str, Any]], Work] | None = None
 
@@ -188,7 +230,7 @@ class Method:
             method.check_options(method.quick)
         except UserError as error:
             raise ValueError(f"{where} has QUICK = {method.quick!r}: {error}") from error
-        return method
+        return replace(method, fit=_checking(method))
 
     @property
     def options(self) -> dict[str, Any]:

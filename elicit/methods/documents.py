@@ -11,6 +11,7 @@ import numpy as np
 from elicit.decoding.progress import Progress, Silent, measure
 from elicit.evaluation.description import ids_bits, signal
 from elicit.evaluation.run.store import folder_for
+from elicit.methods.base import NeedsItems
 from elicit.models.model import Model
 from elicit.models.prompts import Prompt
 from elicit.tasks.base import Item, Items, content_id
@@ -44,7 +45,7 @@ def documents_of(
     if text:
         return read_texts(text, most), None
     if items is None:
-        raise UserError(f"{name} trains on texts; give text=FILE, or items of a task")
+        raise NeedsItems(f"{name} trains on texts", "text=FILE")
     answered = [item for item in items.task.solved if item.answer is not None][:most]
     if not answered:
         raise UserError(f"task {items.task.name!r} has no fit items with answers to make documents of; give text=FILE")

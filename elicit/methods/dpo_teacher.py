@@ -58,6 +58,7 @@ from probes.errors import UserError, above, at_least, unknown
 NAME = "dpo-teacher"
 SUMMARY = "prefer a teacher's right answers to its wrong ones"
 PAPER = "2410.18890"
+NEEDS_ITEMS = True
 MODEL = "smollm2-135m-latent"
 missing = minutes_elsewhere
 QUICK = {"questions": 16, "steps": 12}

@@ -17,7 +17,7 @@ from elicit.decoding.continuing import continuing_ids
 from elicit.decoding.progress import Progress, Silent, measure
 from elicit.elicited import Elicited
 from elicit.evaluation.run.store import folder_for
-from elicit.methods.base import check_counts
+from elicit.methods.base import NeedsItems, check_counts
 from elicit.methods.documents import blank_after
 from elicit.models.identity import grounds
 from elicit.models.model import Model, load_model
@@ -59,7 +59,7 @@ def questions_of(name: str, items: Items | None, most: int) -> Items:
     """
     check_counts(name, questions=most)
     if items is None:
-        raise UserError(f"{name} trains on fit items of a task; give items")
+        raise NeedsItems(f"{name} trains on fit items of a task")
     some = tuple(item for item in items.task.solved if item.answer is not None)[:most]
     if not some:
         raise UserError(f"task {items.task.name!r} has no fit items with answers to train on; give a task that has")

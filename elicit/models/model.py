@@ -30,6 +30,7 @@ from elicit.models.quantised import Stored, cast_plain, quantised, reading_of, s
 from probes.description import Base, Part
 from probes.errors import GARBLED, UserError, as_expected, unknown
 from probes.files import read_json, sha256_of
+from probes.given import TEXT, Meant, takes
 from steering.adapters import Adapter, merge
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -65,8 +66,8 @@ class Model:
     """
 
     name: str
-    lm: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    lm: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     provenance: Provenance
     engine: str = "hf"
     stored: Stored | None = None
@@ -154,11 +155,22 @@ class Model:
         return {**asdict(self.provenance), "dtype": self.dtype, "device": str(self.lm.device), **more}
 
 
+MODEL = Meant((Model,), "what elicit.load_model returns")
+_LOADED = "a name, a hub id, a folder or a .gguf file (a model that is loaded already: save it with save_pretrained)"
+
+
+@takes(
+    name=Meant((str, Path), _LOADED),
+    dtype=Meant((str, torch.dtype), f"one of {', '.join(DTYPES)}"),
+    device=Meant((str, torch.device), "auto, or a torch device"),
+    revision=TEXT,
+    engine=TEXT,
+)
 def load_model(
-    name: str = DEFAULT_MODEL,
+    name: str | Path = DEFAULT_MODEL,
     *,
-    dtype: str = "auto",
-    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
     device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
     engine: str = "hf",
@@ -182,11 +194,12 @@ def load_model(
 
     Raises:
         UserError: an unknown name, a folder without weights or tokenizer, no network, a wrong hash, weights beyond the
-            memory that is free.
+            memory that is free; an argument of another type.
     """
+    name, dtype = str(name), str(dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    target = _device(device)
+    target = _device(str(device))
     grown = _organism(name)
     place, provenance = _resolve(grown.base if grown else name, revision, progress)
     tokenizer = load_tokenizer(name, place)

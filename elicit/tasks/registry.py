@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from elicit.tasks import hub, jsonl, lm_eval, outside, reasoning_gym
@@ -13,11 +14,13 @@ from elicit.tasks.grading import grader_for
 from elicit.tasks.organism import task as organism
 from probes.errors import UserError, unknown
 from probes.files import file_named
+from probes.given import WHOLE, Meant, takes
 
 DEFAULT_LIMIT = 256
 
 
-def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: Any) -> Task:
+@takes(name=Meant((str, Path), "a task's name or the path of a JSON Lines file"), limit=WHOLE, seed=WHOLE)
+def load_task(name: str | Path, *, limit: int | None = None, seed: int = 0, **params: Any) -> Task:
     """Load a task with its three splits.
 
     Args:
@@ -31,6 +34,7 @@ def load_task(name: str, *, limit: int | None = None, seed: int = 0, **params: A
     Raises:
         UserError: an unknown name or parameter, a limit below 1, a broken file, no network.
     """
+    name = str(name)
     if limit is not None and limit < 1:
         raise UserError(f"a limit of {limit} items was given; give at least 1")
     base, _, rest = name.partition(":")

@@ -82,6 +82,11 @@ def test_of_several_answers_each_is_judged_where_their_kind_is_named(tmp_path: P
     assert [one["gold"] for one in read_lm_eval(file, "kind:number", "answer")[0]] == ["4"] * 3
 
 
+def test_where_several_answers_have_no_score_the_way_to_judge_them_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no answer in .* has a score; .*, or judge each here .--score kind:number"):
+        read_log(log(tmp_path, written(3, [" 4", " 5"], 1.0)))
+
+
 def test_of_choices_the_likeliest_is_the_answer(tmp_path: Path) -> None:
     file = log(tmp_path, chosen([-2.5, -1.5, -9.0], 1))
     (one,) = read_lm_eval(file, "acc")[0]

@@ -228,3 +228,26 @@ def test_the_command_line_evaluates_and_refuses(tiny: Path, tmp_path: Path) -> N
     said = [line for line in (refused.stdout + refused.stderr).splitlines() if line.strip()]
     assert "cot-decoding chooses by answers (max) and their kind was not given" in " ".join(said)
     assert "Traceback" not in " ".join(said)
+
+
+def test_a_cached_answer_is_that_of_the_same_handle(
+    tiny: Path, evaluated: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSPECT_CACHE_DIR", str(tmp_path / "cache"))
+
+    def answered(**given: Any) -> tuple[int, str | None]:
+        (sample,) = evaluated(asked("What?"), f"elicit/direct:{tiny}", model_args=given, cache=True).samples
+        (event,) = (one for one in sample.events if one.event == "model")
+        return len(sample.output.metadata["elicit"]["branches"][0]["tokens"]), event.cache
+
+    assert answered(max_new_tokens=3) == (3, "write")
+    assert answered(max_new_tokens=3) == (3, "read")
+    assert answered(max_new_tokens=5) == (5, "write")  # `-M` is no part of Inspect's key
+
+
+def test_an_address_in_a_log_is_that_of_what_answered(tiny: Path) -> None:
+    own = get_model(f"elicit/direct:{tiny}", max_new_tokens=3, memoize=False).api.base_url
+    again = get_model(f"elicit/direct:{tiny}", base_url=own, max_new_tokens=3, memoize=False)
+    assert again.api.base_url == own
+    with pytest.raises(Exception, match=r"is not what the log's .elicit:\w+. was made of; give the log's -M"):
+        get_model(f"elicit/direct:{tiny}", base_url=own, max_new_tokens=5, memoize=False)

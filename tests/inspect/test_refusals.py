@@ -40,7 +40,7 @@ from inspect_ai.tool import Tool, tool
         ("direct:{tiny}", {"activations": "{tmp}", "sites": "9.resid_post"}, "9"),
         ("sae-steer:{tiny}", {}, "sae-steer is fitted on items and none were given; give -M fit_task="),
         ("thinkless:{tiny}", {}, "thinkless is fitted on items and none were given; give -M fit_task="),
-        ("rlp:{tiny}", {}, "give text=FILE, or items of a task: -M fit_task="),
+        ("rlp:{tiny}", {}, "rlp trains on texts; give text=FILE, -M fit_task=…, or elicit/bundle:<folder>"),
         ("bundle:{tiny}", {}, "holds no elicited.json"),
         ("bundle:{tiny}", {"fit_task": "organism"}, "which is fitted already"),
     ],

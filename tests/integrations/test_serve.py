@@ -179,6 +179,13 @@ def test_logprobs_streams_and_completions(server: Running, model: Model) -> None
     assert len(by_text["choices"][0]["logprobs"]["token_logprobs"]) == by_text["usage"]["completion_tokens"] > 0
     listed = httpx.get(server.base + "/v1/models").json()["data"]
     assert [one["id"] for one in listed] == ["direct", "cot-decoding", "self-consistency", "steered"]
+    assert httpx.get(server.base + "/v1/models/steered").json() == listed[-1]
+    for path, told in (
+        ("models/steerd", "did you mean steered"),
+        ("responses", "there is no /v1/responses here; there "),
+    ):
+        answer = httpx.get(f"{server.base}/v1/{path}")
+        assert answer.status_code == 404 and told in answer.json()["error"]["message"]
 
 
 def test_an_answer_of_nothing_has_no_tokens(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +210,7 @@ def test_an_answer_of_nothing_has_no_tokens(model: Model, monkeypatch: pytest.Mo
         (404, {"model": "dirct"}, "did you mean direct"),
         (400, {"messages": []}, "messages"),
         (400, {"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
-        (400, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+        (400, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content: give a text"),
         (400, {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]}, "--put chat"),
         (400, {"messages": [{"role": "user", "content": " "}]}, "empty question"),
         (400, {"max_tokens": 65}, "at most 64"),

@@ -164,11 +164,12 @@ def test_tokens_are_sent_as_they_are_decoded(held: tuple[Running, Held]) -> None
         found += list(parts)
     whole = running.ask("direct", "a b c", logprobs=True).json()
     assert said(found) == whole["choices"][0]["message"]["content"] and len(said(found)) > 6
-    choices = [choice for one in found for choice in one["choices"]]
+    choices = [choice for one in found[:-1] for choice in one["choices"]]
     assert [entry for one in choices for entry in one["logprobs"]["content"]] == (
         whole["choices"][0]["logprobs"]["content"]
     )
     assert "elicit" in found[-1] and "usage" not in found[-1]
+    assert found[-1]["choices"][0]["delta"] == {}  # clients read `choices[0]` of every event
 
 
 def test_who_vanishes_frees_its_row(held: tuple[Running, Held]) -> None:

@@ -150,7 +150,7 @@ def test_arguments_are_refused_before_weights_are_read(given: dict[str, Any], me
         ({"method": "cot-decoding", "k": 2}, "cot-decoding chooses among answers, and for that has to know their kind"),
         ({"method": "sae-steer"}, "give fit_task=NAME, a task of this suite, or bundle=FOLDER"),
         ({"method": "one-shot-rlvr"}, "give fit_task=NAME"),
-        ({"method": "quiet-star"}, "or items of a task: fit_task=NAME, or bundle=FOLDER"),
+        ({"method": "quiet-star"}, "give text=FILE, fit_task=NAME, a task of this suite, or bundle=FOLDER"),
         ({"prompt": "boxed"}, "has a form of the answer, and lm-eval writes the question"),
         ({"prompt": "qa-asked-cot"}, "has a template of its own"),
     ],

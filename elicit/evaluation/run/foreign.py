@@ -125,7 +125,8 @@ def read_log(path: Path, form: str = "", wanted: Wanted | None = None) -> Log:
     if not records:
         raise UserError(f"{str(path)!r} holds no answers; give a log with samples")
     if all(one.score is None for one in records):
-        raise UserError(f"no answer in {str(path)!r} has a score; score them with the program that wrote the log")
+        here = ", or judge each here (--score kind:number, or another kind)" if name == "lm-eval" else ""
+        raise UserError(f"no answer in {str(path)!r} has a score; score them with the program that wrote the log{here}")
     seen: set[tuple[str, int]] = set()
     for one in records:
         if (one.item, one.sample) in seen:

@@ -16,6 +16,7 @@ from elicit.evaluation.run.store import PARQUET, Store
 from elicit.evaluation.run.table import outcomes, readable, traces
 from elicit.tasks.base import Items
 from probes.errors import UserError, unknown
+from probes.given import PATH, takes
 
 
 class Run:
@@ -39,7 +40,14 @@ class Run:
         self._traces: dict[str, dict[str, list[Trace]]] | None = None
         self._outcomes = found
 
+    def __repr__(self) -> str:
+        metrics = self.metrics
+        first, *others = metrics["arms"]
+        beside = f" beside {', '.join(others)}" if others else ""
+        return f"<run {str(self.folder)!r}: {first}{beside}; {metrics['items']} items of {metrics['task']}>"
+
     @staticmethod
+    @takes(folder=PATH)
     def load(folder: Path | str) -> Run:
         """Read a run.
 

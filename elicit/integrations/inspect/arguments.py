@@ -16,6 +16,7 @@ from elicit.elicited import FILE, Elicited
 from elicit.evaluation.evaluator import BATCH_ROWS
 from elicit.evaluation.seen import SEEN
 from elicit.integrations.inspect.fields import check_forward, checked_kind, checked_select, needs_kind
+from elicit.methods.base import NeedsItems
 from elicit.models.model import load_model
 from elicit.tasks.answers import KINDS, Kind
 from elicit.tasks.base import Grader, content_id
@@ -27,9 +28,6 @@ from probes.sites import Site, check_site
 
 BUNDLE = "bundle"
 BY_SAMPLE = "by-sample"  # the kind of answers, where each sample or request says its own
-FITTED = (  # on items of a task
-    "sae-steer", "vector-transfer", "critique-ft", "one-shot-rlvr", "thinkless", "backward-reasoning", "dpo-teacher",
-)  # fmt: skip
 LOADING = ("dtype", "device", "engine", "revision")
 OWN = {  # with the type of each
     "kind": str, "batch_rows": int, "activations": str, "sites": (str, list), "fit_task": str, "fit_limit": int,
@@ -161,7 +159,7 @@ def _fitted(
         task = load_task(own["fit_task"], limit=own.get("fit_limit"), seed=own.get("fit_seed", 0))
     elif "fit_limit" in own or "fit_seed" in own:
         raise UserError("fit_limit and fit_seed go with fit_task; give that as well")
-    elif method in FITTED:
+    elif methods.get(method).needs_items:
         raise UserError(
             f"{method} is fitted on items and none were given; give -M fit_task=…, or elicit/{BUNDLE}:<folder>"
         )
@@ -169,10 +167,10 @@ def _fitted(
         model = load_model(name, **loading)
     try:
         handle = methods.fit(method, model, task.solved if task else None, **options)
-    except UserError as error:
-        if task is None and str(error).endswith((" give items", " items of a task")):
-            raise UserError(f"{error}: -M fit_task=…, or elicit/{BUNDLE}:<folder>") from None
-        raise
+    except NeedsItems as error:
+        if task is not None:
+            raise
+        raise error.told(f"-M fit_task=…, or elicit/{BUNDLE}:<folder>") from None
     source: dict[str, Any] = {"method": method, "model": name}
     texts: dict[str, str] = {}
     if task is not None:

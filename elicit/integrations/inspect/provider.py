@@ -7,9 +7,11 @@ once more one by one, so that one bad prompt fails alone.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput
 from inspect_ai.tool import ToolChoice, ToolInfo
 from rich.markup import escape
 
+from elicit.elicited import Elicited
 from elicit.integrations.inspect import fields
 from elicit.integrations.inspect.answers import output
 from elicit.integrations.inspect.arguments import Asked, asked
@@ -42,12 +45,19 @@ except ImportError:
 # Always the same one, whichever loop Inspect runs in: each that computes has a pool of its own (`without_pool`).
 THREAD = ThreadPoolExecutor(1, thread_name_prefix="decoding")
 QUIET = 0.005  # seconds in which nobody else came
+OWN_URL = "elicit:"
 logger = logging.getLogger(__name__)
 
 
 class Refused(BaseException):
     """A request that cannot be honoured, where Inspect goes on after errors. No `Exception`: it would go on to the next
     sample, and call an evaluation without a score a success."""
+
+
+def _own_url(handle: Elicited, arguments: Mapping[str, Any]) -> str:
+    """In place of an address, what Inspect's cache tells models of one name apart by; `-M` it leaves out."""
+    made = [handle.decode_key, handle.select, sorted((key, repr(value)) for key, value in arguments.items())]
+    return OWN_URL + hashlib.blake2b(json.dumps(made).encode(), digest_size=8).hexdigest()
 
 
 @dataclass
@@ -69,7 +79,7 @@ class ElicitAPI(ModelAPI):
 
     Args:
         model_name: `<method>:<model>` or `bundle:<folder>`.
-        base_url, api_key: of no use here.
+        base_url, api_key: of no use here, but what this wrote as its own address into a log (`OWN_URL`).
         config: refused where it cannot be honoured.
         arguments: `-M`, as `elicit.integrations.inspect.arguments` reads them.
 
@@ -87,10 +97,16 @@ class ElicitAPI(ModelAPI):
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         try:
-            if base_url is not None:
+            if base_url is not None and not base_url.startswith(OWN_URL):
                 raise UserError(f"base_url {base_url!r} was given and the model runs here; leave it out")
             self.asked: Asked = asked(model_name, arguments, fields.body_of(config.extra_body) is not None)
             fields.check(config, self.asked.handle)
+            self.base_url = _own_url(self.asked.handle, arguments)
+            if base_url not in (None, self.base_url):
+                raise UserError(
+                    f"{model_name} is not what the log's {base_url!r} was made of; give the log's -M arguments, or "
+                    "evaluate anew"
+                )
         except UserError as error:
             raise Prerequisite(escape(one_line(str(error)))) from error
         self.counts = Counts()

@@ -10,6 +10,7 @@ from typing import Any
 
 from elicit.elicited import Elicited
 from elicit.methods import current, fit, get
+from elicit.methods.base import NeedsItems
 from elicit.models.model import DEFAULT_MODEL, DTYPES, load_model
 from elicit.tasks.answers import KINDS, Kind
 from elicit.tasks.base import Items
@@ -18,6 +19,7 @@ from probes.errors import UserError, unknown
 
 STOPS = ("lm-eval", "elicit")
 AUTO = "auto"
+FIT_ON = "fit_task=NAME, a task of this suite, or bundle=FOLDER of one that was fitted"
 # What lm-eval itself adds to the arguments of a model, and what it calls others.
 _THEIRS = {
     "parallelize": "device_map=auto",
@@ -142,18 +144,15 @@ class Arguments:
         if "seed" in method.options:
             options.setdefault("seed", self.seed)
         items = self._items()
+        if items is None and method.needs_items:
+            raise NeedsItems(f"{method.name} is fitted on items of a task").told(FIT_ON)
         model = load_model(self.pretrained or DEFAULT_MODEL, **where)
         try:
             return fit(method.name, model, items, **options)
-        except UserError as error:
-            if items is None and str(error).endswith("; give items"):
-                told = str(error).removesuffix("give items")
-                raise UserError(
-                    f"{told}give fit_task=NAME, a task of this suite, or bundle=FOLDER of one that was fitted"
-                ) from None
-            if items is None and str(error).endswith(" items of a task"):
-                raise UserError(f"{error}: fit_task=NAME, or bundle=FOLDER of one that was fitted") from None
-            raise
+        except NeedsItems as error:
+            if items is not None:
+                raise
+            raise error.told(FIT_ON) from None
 
     def _items(self) -> Items | None:
         if not self.fit_task:

@@ -29,10 +29,11 @@ from elicit.integrations.serve.queue import LOG, Hear, Queue, Refused, deaf
 from elicit.integrations.serve.requests import Chat, Completion, read
 from elicit.integrations.serve.responses import refusal, whole
 from elicit.integrations.serve.served import Answers, Job, Served, UnknownModel
-from probes.errors import UserError
+from probes.errors import UserError, unknown
 
 LARGEST = 4 << 20  # bytes of a request
 T = TypeVar("T")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/metrics", "/health")
 GONE = 499  # the client vanished: nobody reads the status
 
 
@@ -140,7 +141,13 @@ def application(
     async def names(request: Request) -> Response:
         owner = {"object": "model", "created": 0, "owned_by": "elicit"}
         about = {name: {"method": h.method, "base": h.model.name} for name, h in served.handles.items()}
-        return JSONResponse({"object": "list", "data": [{"id": n, **owner, "elicit": about[n]} for n in about]})
+        listed = {name: {"id": name, **owner, "elicit": about[name]} for name in about}
+        if "name" not in request.path_params:
+            return JSONResponse({"object": "list", "data": list(listed.values())})
+        one = request.path_params["name"]
+        if one not in listed:
+            raise UnknownModel(str(unknown("model", one, listed)))
+        return JSONResponse(listed[one])
 
     async def health(request: Request) -> Response:
         if queue.closing:
@@ -156,6 +163,7 @@ def application(
             Route("/v1/chat/completions", answers_to(Chat), methods=["POST"]),
             Route("/v1/completions", answers_to(Completion), methods=["POST"]),
             Route("/v1/models", guarded(names)),
+            Route("/v1/models/{name:path}", guarded(names)),
             Route("/metrics", guarded(numbers)),
             Route("/health", health),
         ],
@@ -225,4 +233,6 @@ def _refusal(error: Exception) -> Response:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 404:
+        error = HTTPException(404, f"there is no {request.url.path} here; there are {', '.join(PATHS)}")
     return _refusal(error)

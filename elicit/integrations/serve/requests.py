@@ -185,6 +185,9 @@ def _told(errors: Sequence[Any]) -> str:
     if first["loc"][:1] == ("prompt",) and len(first["loc"]) > 1:  # none of the forms that it may have
         return f"prompt: give a text or token ids, or 1 to {PROMPTS} of either, none of them empty"
     where = ".".join(str(part) for part in first["loc"])
+    if first["loc"][:1] == ("messages",) and first["loc"][2:3] == ("content",):
+        where = ".".join(str(part) for part in first["loc"][:3])
+        return f"{where}: give a text, or parts of type text; no images, sounds or files are read here"
     if first["type"] == "extra_forbidden":
         return f"{where} is no field of this request; leave it out"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -48,10 +48,15 @@ class Stream:
         return _event({**self.head, "choices": [choice | ({"delta": said} if self.chat else {"text": part.text})]})
 
     def end(self, answers: Answers) -> str:
-        """After the last part of every choice: how the answer came about, and its usage where that was asked for."""
-        last: dict[str, Any] = {**self.head, "choices": [], "elicit": beside(answers)}
+        """After the last part of every choice: how the answer came about, and its usage where that was asked for.
+
+        Who did not ask for the usage reads `choices[0]` of every event, so that one stands there and says nothing.
+        """
+        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        nothing = {"index": 0, **said, "logprobs": None, "finish_reason": None}
+        last: dict[str, Any] = {**self.head, "choices": [nothing], "elicit": beside(answers)}
         if (self.asked.stream_options or {}).get("include_usage"):
-            last["usage"] = usage(answers)
+            last |= {"choices": [], "usage": usage(answers)}
         return _event(last) + "data: [DONE]\n\n"
 
     def broken(self, status: int, told: str) -> str:

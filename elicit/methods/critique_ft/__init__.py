@@ -38,6 +38,7 @@ from elicit.training import trl_common
 NAME = "critique-ft"
 SUMMARY = "train on critiques of the model's own solutions"
 PAPER = "2501.17703"
+NEEDS_ITEMS = True
 MODEL = "smollm2-135m-latent"
 QUICK = {"candidates": 60}
 CONTROLS = ("shuffled", "solutions", "untruthful", "unrelated")

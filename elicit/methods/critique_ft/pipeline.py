@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from elicit.decoding.progress import Progress, Silent, measure
 from elicit.evaluation.run.store import folder_for
+from elicit.methods.base import NeedsItems
 from elicit.methods.critique_ft import critique_file
 from elicit.methods.critique_ft import examples as data
 from elicit.methods.critique_ft.candidates import sample
@@ -160,7 +161,7 @@ def fit(
         UserError: no items, no end token, no usable row; as `Fitting`, `source_for` and `train`.
     """
     if items is None:
-        raise UserError("critique-ft takes its problems from the fit items of a task; give items")
+        raise NeedsItems("critique-ft takes its problems from the fit items of a task")
     if model.tokenizer.eos_token_id is None:
         raise UserError(
             f"{model.name} has a tokenizer without an end token, and a critique has to end; give the tokenizer one"

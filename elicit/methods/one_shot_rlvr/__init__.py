@@ -30,7 +30,7 @@ from elicit.evaluation.description import SIGNAL, of_rewards
 from elicit.evaluation.run.run import Run
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import Work, check_counts, check_own, minutes_elsewhere
+from elicit.methods.base import NeedsItems, Work, check_counts, check_own, minutes_elsewhere
 from elicit.methods.baselines import direct
 from elicit.methods.baselines.at_budget import at_budget, plain
 from elicit.methods.one_shot_rlvr.decomposition import COMPONENTS, ENTROPY, FORMAT, decompose, without_signal
@@ -56,6 +56,7 @@ from probes.sealed import read_sealed, write_sealed
 NAME = "one-shot-rlvr"
 SUMMARY = "reinforcement learning with a verifiable reward on one example"
 PAPER = "2504.20571"
+NEEDS_ITEMS = True
 MODEL = "smollm2-135m-latent"
 missing = minutes_elsewhere
 QUICK = {"updates": 5, "pool": 8, "lr": 1e-3}
@@ -138,7 +139,7 @@ def fit(
         UserError: no usable fit items, no signal, unknown names; as `elicit.training.rl.loop.train`.
     """
     if items is None:
-        raise UserError(f"{NAME} trains on fit items of a task; give items")
+        raise NeedsItems(f"{NAME} trains on fit items of a task")
     check_counts(NAME, examples=examples, pool=pool, check=check)
     trl_common.check(trainer, trl)
     if segment and trainer != "own":
@@ -322,7 +323,7 @@ def controls(
     """
     check_own(handle, NAME)
     if items is None:
-        raise UserError(f"the controls of {NAME} train on fit items of a task; give items")
+        raise NeedsItems(f"the controls of {NAME} train on fit items of a task")
     model, options, limit = handle.model, handle.options, handle.decoder.max_new_tokens
     settings = Settings(**options["settings"])
     asked = {**options["asked"], "example": ",".join(options["found"]["examples"]), "checked": False}

@@ -37,6 +37,7 @@ from elicit.tasks.base import Items
 NAME = "sae-steer"
 SUMMARY = "steer along one feature of a sparse autoencoder"
 PAPER = "2601.08058"
+NEEDS_ITEMS = True
 MODEL = "smollm2-135m-latent"
 RANDOM = 5
 QUICK = {"candidates": 3, "strengths": "2,4", "dev": 16, "read": 32}

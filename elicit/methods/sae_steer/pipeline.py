@@ -13,6 +13,7 @@ from elicit.decoding.decoders import Greedy
 from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.side_effects import plain_texts
+from elicit.methods.base import NeedsItems
 from elicit.methods.sae_steer.causal_filter import Candidate, candidates, choose
 from elicit.methods.sae_steer.contrast import ContrastActivations, Text, answered, check_step, read_contrast
 from elicit.methods.sae_steer.falsification import IRRELEVANT, falsify
@@ -148,7 +149,7 @@ def search(
         UserError: as `search_data` and `candidates`; no items.
     """
     if items is None:
-        raise UserError("sae-steer seeks its feature on the fit and dev items of a task; give items")
+        raise NeedsItems("sae-steer seeks its feature on the fit and dev items of a task")
     on = search_data(model, items, prompt, options, progress=progress)
     tried = pick(on, options, options.candidates)
     dev = items.task.split("dev")[: options.dev]
@@ -282,7 +283,7 @@ def matched(handle: Elicited, items: Items | None, random: int, seed: int) -> di
         UserError: no items, too few features that fire, no other feature in an irrelevant contrast.
     """
     if items is None:
-        raise UserError("the controls of sae-steer read the fit items of a task; give items")
+        raise NeedsItems("the controls of sae-steer read the fit items of a task")
     options = Search(**handle.options["asked"])
     index, layer = handle.options["found"]["feature"], handle.options["found"]["layer"]
     kept = handle.fitted if isinstance(handle.fitted, SearchData) else None

@@ -38,7 +38,7 @@ from elicit.elicited import Elicited
 from elicit.evaluation.description import SIGNAL, base_of, of_rewards, signal
 from elicit.evaluation.run.store import folder_for
 from elicit.evaluation.seen import SEEN, seen
-from elicit.methods.base import Work, check_own, minutes_elsewhere
+from elicit.methods.base import NeedsItems, Work, check_own, minutes_elsewhere
 from elicit.methods.baselines.at_budget import at_budget, plain
 from elicit.methods.thinkless.control_tokens import SPARE, ControlTokens, control_tokens
 from elicit.methods.thinkless.gates import as_often, gates
@@ -59,6 +59,7 @@ from probes.errors import UserError, unknown
 NAME = "thinkless"
 SUMMARY = "reinforcement learning of when to think, by a token that each answer begins with"
 PAPER = "2505.13379"
+NEEDS_ITEMS = True
 MODEL = "smollm2-135m-latent"
 missing = minutes_elsewhere
 QUICK = {"questions": 8, "warm_steps": 12, "updates": 4, "rollouts": 16, "lr": 1e-3}
@@ -183,7 +184,7 @@ def fit(
         save_every=save_every, state_every=state_every, control_weight=_weight(objective, control_weight),
     )  # fmt: skip
     if items is None:
-        raise UserError(f"{NAME} trains on fit items of a task; give items")
+        raise NeedsItems(f"{NAME} trains on fit items of a task")
     if max_new_tokens < 2:
         raise UserError(
             f"max_new_tokens = {max_new_tokens} was given to {NAME}; give 2 or more: a control token and an answer"
@@ -336,7 +337,7 @@ def controls(
     """
     check_own(handle, NAME)
     if items is None:
-        raise UserError(f"the controls of {NAME} train on fit items of a task; give items")
+        raise NeedsItems(f"the controls of {NAME} train on fit items of a task")
     model, options, limit = handle.model, handle.options, handle.decoder.max_new_tokens
     settings, asked, found = Settings(**options["settings"]), Asked(**options["asked"]), options["found"]
     tokens = control_tokens(model, asked.short, asked.think)

@@ -33,7 +33,7 @@ from elicit.decoding.progress import Progress
 from elicit.elicited import Elicited
 from elicit.evaluation.seen import SEEN, seen
 from elicit.evaluation.side_effects import plain_texts, side_effect_sections, with_side_effects
-from elicit.methods.base import Work, check_counts, check_own, draw_seed
+from elicit.methods.base import NeedsItems, Work, check_counts, check_own, draw_seed
 from elicit.methods.baselines import cot_prompt, direct
 from elicit.methods.baselines.at_budget import at_budget
 from elicit.methods.vector_transfer.options import BETWEEN, GATES, MODES, NAME
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "a thinking model decides when its base is steered, by a vector a behaviour"
 PAPER = "2510.07364"
+NEEDS_ITEMS = True
 MODEL = "smollm2-135m-latent"
 THINKING = "thinking model"
 CARD_HEAD = ("category", "sentences", "telling words", "typical sentences")
@@ -121,7 +122,7 @@ def fit(
     from steering.categories.vectors import KINDS as VECTORS
 
     if items is None:
-        raise UserError("vector-transfer reads the fit and dev items of a task; give items")
+        raise NeedsItems("vector-transfer reads the fit and dev items of a task")
     check_counts(NAME, read=read, dev=dev)
     named: tuple[tuple[str, str, Iterable[str]], ...] = (
         ("gate", gate, GATES), ("mode", mode, MODES), ("kind of vectors", vectors, [BETWEEN, *VECTORS]),
