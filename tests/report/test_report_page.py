@@ -230,7 +230,7 @@ def test_analyses_are_sections_and_a_refusal_is_said(
         monkeypatch.setitem(ANALYSES, one.__name__, Analyser.of(module))
     folders, out = [str(run.folder) for run in runs], tmp_path / "page.html"
     code, said_, err = shell("report", *folders, "--out", str(out))
-    assert code == 0 and "2 runs, 1 analyses" in said_, err
+    assert code == 0 and "2 runs, 1 analysis" in said_, err
     page = out.read_text(encoding="utf-8")
     assert "How to read: as a count." in page and "the runs have no thoughts" in page
 
