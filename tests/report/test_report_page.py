@@ -250,7 +250,7 @@ def test_analyses_are_sections_and_a_refusal_is_said(
     for name in set(ANALYSES) - {"counted", "refused", "logit-lens"}:
         monkeypatch.delitem(ANALYSES, name)
     code, said_, err = shell("report", *folders, "--out", str(out), "--analyses", "all")
-    assert code == 0 and "refused: the runs have no thoughts" in said_ and "1 analyses" in said_, err
+    assert code == 0 and "refused: the runs have no thoughts" in said_ and "1 analysis" in said_, err
 
 
 def test_a_runs_own_page_is_made_of_the_same_parts(runs: list[Run]) -> None:
