@@ -118,11 +118,11 @@ def _checking(method: Method) -> Fit:
     plain = method.fit
     if getattr(plain, "checks", None) is True:  # the module was registered before
         return plain
-    takes_it = takes(**dict(zip(list(inspect.signature(plain).parameters)[:2], (MODEL, ITEMS), strict=True)))(plain)
+    places = list(inspect.signature(plain).parameters)[:3]
+    takes_it = takes(**dict(zip(places[:2], (MODEL, ITEMS), strict=True)))(plain)
 
     @functools.wraps(plain)
     def fit(*given: Any, **options: Any) -> Elicited:
-        places = list(inspect.signature(plain).parameters)[:3]
         own = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items() if k not in places}
         method.check_options(own)
         return takes_it(*given, **{k: v for k, v in options.items() if k in places}, **own)

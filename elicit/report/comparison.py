@@ -136,9 +136,7 @@ def compare_runs(
             "harmed": result.losses / len(shared),
             "mcnemar_p": result.mcnemar_p,
         }
-    tested = [row for row in rows if "mcnemar_p" in row]
-    for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
-        row["holm_p"] = p
+    correct(rows)
     task, model = runs[0].metrics["task"], runs[0].metrics["model"]
     gaps = recovered_by_arm(task, {name: one for name, one in values.items() if name not in unstated}, seed=seed)
     took = fit_seconds or {}
@@ -154,6 +152,13 @@ def compare_runs(
         "notes": notes, "left_out": dict(left_out or {}), "seed": seed,
         "runs": list(dict.fromkeys(str(arm.run.folder) for arm in arms)),
     }  # fmt: skip
+
+
+def correct(rows: Sequence[dict[str, Any]]) -> None:
+    """Put into each row that differs from the baseline its p, corrected by Holm over all of them."""
+    tested = [row for row in rows if "mcnemar_p" in row]
+    for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
+        row["holm_p"] = p
 
 
 def _bottom_lines(

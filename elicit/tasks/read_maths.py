@@ -37,9 +37,9 @@ from elicit.tasks.statements import (
 _SPACED = r"(?:(?!\\\[(?!-?[\d.]+\s?[a-z]{2}\])).)+?"
 _PIECE = re.compile(
     rf"\\\[(?P<a>{_SPACED})\\\]|\$\$(?P<b>.+?)(?<!\\)\$\$|\\\((?P<c>(?:(?!\\\().)+?)\\\)"
-    r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?)(?<!\\)\$(?!\d)"
-    r"|(?<![\\$])\$(?P<f>(?=[A-Za-z\\(\[|])(?=[^$\n\\=^_]*[\\=^_][^$\n]*\n)"  # goes on in the next line
-    r"(?:\\\$|[^$\n]|\n(?![ \t]*\n))+?)(?<![\\\s=+*/-])\$(?![\d<])"
+    r"|(?<![\\$])\$(?P<d>(?:\\\$|[^$\n])+?(?=(?<!\\)\$(?!\d))"
+    r"|(?=[A-Za-z\\(\[|])(?=[^$\n\\=^_]*[\\=^_][^$\n]*\n)"  # goes on in the next line
+    r"(?:\\\$|[^$\n]|\n(?![ \t]*\n))+?(?=(?<![\\\s=+*/-])\$(?![\d<])))\$"
     r"|(?P<e>\\begin\{(?P<name>(?:align|aligned|gather|multline|eqnarray|equation)\*?)\}"
     r"(?:(?!\\begin\{(?P=name)\}).)*?\\end\{(?P=name)\})",
     re.S,
@@ -276,7 +276,7 @@ def _list(view: str, pieces: Sequence[re.Match[str]], found_by: str) -> Answer |
 
 def _inside(found: re.Match[str]) -> tuple[int, int]:
     """What stands between the delimiters."""
-    return next(found.span(name) for name in "abcdef" if found[name] is not None)
+    return next(found.span(name) for name in "abcde" if found[name] is not None)
 
 
 def _filled(found: re.Match[str]) -> bool:

@@ -41,11 +41,12 @@ _BARE = re.compile(rf"{_BEGUN.pattern}(?:\s[A-Za-z]+){{0,2}}[*_$)\]%]*\s*(?:[.,;
 # A sign that a blank follows counts where a number must stand.
 _SIGN = re.compile(rf"[{MINUS}]\s?(?:{MONEY})?")
 _SIGNED = re.compile(rf"\s*(?P<value>[{MINUS}]\s(?:{NUMERAL.pattern}))[\s.]*")
+_WORDED_SIGN = r"(?:times|plus|minus|(?:multiplied|divided)\sby)"
 # What makes a number a piece of something larger.
 _GOES_ON = re.compile(
     r"(?!\s+-\s+(?!(?:sqrt|sin|cos|tan|log|ln|pi)\b)[A-Za-z]{2})"  # a dash: 12 - that is 3 each
     r"\s*(?:[-+*^=!\u00d7\u00f7\u2212]|[\u2010-\u2013]\s?[\d(\\$]|\\?%\s+of\s+\\?\$?\d"
-    r"|(?:times|plus|minus|(?:multiplied|divided)\sby)\s+\\?\$?\d"
+    rf"|{_WORDED_SIGN}\s+\\?\$?\d"
     r"|/(?!\s?(?:[A-Za-z]{2}|h\b|\\(?:text|mathrm)))"  # 60 miles/hour
     r"|\\(?:times|cdot|div|sqrt|pi|pm|frac|approx)|[({\[]\s*\d|\\\(|(?:x|mod)\s\d)"
     r"|[a-fi-kn-rt-z](?![\w'])"
@@ -66,11 +67,11 @@ _CLAUSE_ENDS = re.compile(rf"{STOP}(?=\s|$)|\n|,\s|;\s|\s(?:because|since|as|so|
 _SUM = re.compile(rf"[{MINUS}\d\s.,!+*/×÷·$()%{{}}^\\\[\]\w]*=")
 _TERM = re.compile(
     rf"!?(?:\s[A-Za-z]+){{0,2}}\s*(?:[{MINUS}+*/^×÷]|\\(?:times|cdot|div)|\([{MINUS}\d\s.+*/×÷^]+\))"
-    r"|\s(?:times|plus|minus|(?:multiplied|divided)\sby)\s|\\?%\sof\s"
+    rf"|\s{_WORDED_SIGN}\s|\\?%\sof\s"
 )
 # What a sum comes to that is told behind it: 5 times 3, which is 15.
 _COMES_TO = re.compile(
-    rf"(?:[{MINUS}\s\d.+*/×÷^()$%]|\\(?:times|cdot|div)|,(?=\d)|times|plus|minus|of|(?:multiplied|divided)\sby)*"
+    rf"(?:[{MINUS}\s\d.+*/×÷^()$%]|\\(?:times|cdot|div)|,(?=\d)|{_WORDED_SIGN}|of)*"
     rf",\s(?:which\s(?:is|equals|makes|gives)|or|that\sis,?|i\.e\.,?)\s(?:\\?\$)?(?P<value>{NUMERAL.pattern})"
     r"(?!\s(?:more|less|fewer|times|of)\b)"
 )

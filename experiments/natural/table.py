@@ -11,12 +11,11 @@ from typing import Any
 from elicit.evaluation.metrics.format import percent, weights, with_interval
 from elicit.methods import BASELINES, cot_decoding
 from elicit.methods.compare import Comparison
-from elicit.report.comparison import HEAD, compare_runs, head_of, remarks, rows_of
+from elicit.report.comparison import HEAD, compare_runs, correct, head_of, remarks, rows_of
 from experiments.markdown import markdown
 from experiments.natural.settings import METHODS, MODELS, TASKS
 from probes.errors import UserError
 from probes.files import write_whole
-from probes.statistics import holm
 
 HERE = Path(__file__).parent
 README, RESULT = HERE / "README.md", HERE / "natural.json"
@@ -59,9 +58,7 @@ def joined(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str
     count = Counter(row["key"] for row in arms)
     for row in arms:
         row["arm"] = f"{row['of']}: {row['key']}" if row["of"] and count[row["key"]] > 1 else row["key"]
-    tested = [row for row in arms if "mcnemar_p" in row]
-    for row, p in zip(tested, holm([row["mcnemar_p"] for row in tested]), strict=True):
-        row["holm_p"] = p
+    correct(arms)
     both = {key: {**before[key], **now[key]} for key in ("bottom_lines", "left_out")}
     both["bottom_lines"] = {name: line for name, line in both["bottom_lines"].items() if name not in BASELINES}
     both["left_out"] = {name: why for name, why in both["left_out"].items() if name not in count}

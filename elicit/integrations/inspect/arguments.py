@@ -27,6 +27,7 @@ from probes.sealed import read_sealed
 from probes.sites import Site, check_site
 
 BUNDLE = "bundle"
+FIT_ON = f"-M fit_task=…, or elicit/{BUNDLE}:<folder>"
 BY_SAMPLE = "by-sample"  # the kind of answers, where each sample or request says its own
 LOADING = ("dtype", "device", "engine", "revision")
 OWN = {  # with the type of each
@@ -160,9 +161,7 @@ def _fitted(
     elif "fit_limit" in own or "fit_seed" in own:
         raise UserError("fit_limit and fit_seed go with fit_task; give that as well")
     elif methods.get(method).needs_items:
-        raise UserError(
-            f"{method} is fitted on items and none were given; give -M fit_task=…, or elicit/{BUNDLE}:<folder>"
-        )
+        raise UserError(f"{method} is fitted on items and none were given; give {FIT_ON}")
     with without_pool():
         model = load_model(name, **loading)
     try:
@@ -170,7 +169,7 @@ def _fitted(
     except NeedsItems as error:
         if task is not None:
             raise
-        raise error.told(f"-M fit_task=…, or elicit/{BUNDLE}:<folder>") from None
+        raise error.told(FIT_ON) from None
     source: dict[str, Any] = {"method": method, "model": name}
     texts: dict[str, str] = {}
     if task is not None:

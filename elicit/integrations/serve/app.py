@@ -33,7 +33,6 @@ from probes.errors import UserError, unknown
 
 LARGEST = 4 << 20  # bytes of a request
 T = TypeVar("T")
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/metrics", "/health")
 GONE = 499  # the client vanished: nobody reads the status
 
 
@@ -234,5 +233,6 @@ def _refusal(error: Exception) -> Response:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 404:
-        error = HTTPException(404, f"there is no {request.url.path} here; there are {', '.join(PATHS)}")
+        paths = [route.path for route in request.app.routes if "{" not in route.path]
+        error = HTTPException(404, f"there is no {request.url.path} here; there are {', '.join(paths)}")
     return _refusal(error)
