@@ -29,6 +29,7 @@ from elicit.training.rl import rewards
 from experiments.claims.base import Claim, claims
 from experiments.claims.record import kept
 from experiments.markdown import markdown
+from probes.docstrings import told_of
 from steering.backends import BACKENDS
 
 
@@ -48,23 +49,9 @@ def options(name: str) -> str:
     """The options of a method: what its docstring says of them, with their defaults."""
     method = METHODS[name]
     rows = []
-    for names, text in arguments(inspect.getdoc(method.fit) or ""):
-        known = [one for one in names if one in method.options]
-        if known:
-            rows.append((", ".join(code(f"{one}={json.dumps(method.options[one])}") for one in known), text))
-    told = {one for row in rows for one in re.findall(r"`(\w+)=", row[0])}
-    if missing := method.options.keys() - told:
-        raise SystemExit(f"the docstring of {name}.fit says nothing of {', '.join(sorted(missing))}; add it")
+    for told in told_of(method.fit, method.options):
+        rows.append((", ".join(code(f"{one}={json.dumps(method.options[one])}") for one in told.names), told.text))
     return markdown(("option (`--set`) and default", "what it is"), rows)
-
-
-def arguments(docstring: str) -> Iterator[tuple[list[str], str]]:
-    """The entries of a docstring's Args: their names, and what is said of them."""
-    section = re.search(r"^Args:\n((?:[ ]{4,}.*\n|\n)*)", docstring + "\n", re.M)
-    for entry in re.split(r"\n(?=[ ]{4}\S)", section.group(1)) if section else []:
-        # A list of names may be broken into lines.
-        names, _, text = entry.partition(":")
-        yield [name.strip() for name in names.split(",")], " ".join(text.split())
 
 
 def models() -> str:

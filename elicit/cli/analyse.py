@@ -23,6 +23,7 @@ from elicit.cli.options import (
     load_given,
     settings,
     show_list,
+    show_options,
     was_given,
 )
 from probes.errors import UserError
@@ -120,10 +121,16 @@ def analyse(
     console.print(f"\npage: {folder / f'{name}.html'}", soft_wrap=True)
 
 
-def analyses(as_json: Json = False) -> None:
+def analyses(
+    name: Annotated[str | None, typer.Argument(help="Show this analysis: what each of its options is.")] = None,
+    as_json: Json = False,
+) -> None:
     """Analyses of a model or of runs, with their options."""
     from elicit.analysis import ANALYSES
 
+    if name is not None:
+        show_options("analysis", name, ANALYSES, lambda one: one.analyse, as_json)
+        return
     rows = []
     for name, one in ANALYSES.items():
         paper = f" (arXiv {one.paper})" if one.paper else ""

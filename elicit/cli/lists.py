@@ -8,7 +8,7 @@ import typer
 
 from elicit.cli import completion
 from elicit.cli.lines import show_json
-from elicit.cli.options import Json, show_list
+from elicit.cli.options import Json, show_list, show_options
 
 
 def tasks(
@@ -51,10 +51,19 @@ def tasks(
         out.print(f"{left_out} training problems are left out of fit and dev, since the test set holds them")
 
 
-def methods(as_json: Json = False) -> None:
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show this method: what each of its options is.", autocompletion=completion.methods),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Mechanisms and baselines, with their options."""
     from elicit.methods import METHODS
 
+    if name is not None:
+        show_options("method", name, METHODS, lambda method: method.fit, as_json)
+        return
     rows = []
     for name, method in METHODS.items():
         options = ", ".join(f"{k}={v}" for k, v in method.options.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +10,8 @@ import typer
 from elicit.cli import completion
 from elicit.cli.lines import show_json
 from elicit.tasks.given import value_of
-from probes.errors import UserError
+from probes.docstrings import told_of
+from probes.errors import UserError, unknown
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -66,6 +67,35 @@ def show_list(head: Sequence[str], rows: Sequence[Sequence[str]], as_json: bool)
     from elicit.cli.terminal import show_table
 
     show_table(head, rows)
+
+
+def show_options(
+    kind: str, name: str, known: Mapping[str, Any], function: Callable[[Any], Callable[..., Any]], as_json: bool
+) -> None:
+    """What a mechanism or an analysis is, and each of its options with its default.
+
+    Args:
+        kind: what it is called where there is none of this name.
+        name, known: of all that are known.
+        function: what of one of them takes the options.
+        as_json: as one object.
+
+    Raises:
+        UserError: none has this name.
+    """
+    if name not in known:
+        raise unknown(kind, name, known)
+    one = known[name]
+    rows = [({key: one.options[key] for key in told.names}, told.text) for told in told_of(function(one), one.options)]
+    if as_json:
+        options = [{"options": defaults, "what": text} for defaults, text in rows]
+        show_json({kind: name, "what": one.summary, "paper": one.paper, "options": options}, indent=2)
+        return
+    from elicit.cli.terminal import headed, out, show_table
+
+    out.print(headed(name, f"  {one.summary}" + (f" (arXiv {one.paper})" if one.paper else "") + "\n"))
+    lines = [("\n".join(f"{key}={value}" for key, value in defaults.items()), text) for defaults, text in rows]
+    show_table(("option and default", "what it is"), lines)
 
 
 def load(

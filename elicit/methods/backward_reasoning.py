@@ -136,8 +136,9 @@ def fit(
         questions: fit items that the teacher is asked, the first ones.
         answer_tokens: the limit of the teacher's answers; `max_new_tokens` is that of the evaluation.
         steps, rows: of the training; a step takes so many rows, each with its three examples.
-        lr, rank, part, checkpointing: as for `elicit.training.recipe.Recipe`; rank 0 trains all weights.
-        prompt, max_new_tokens, seed: as for the other methods.
+        lr, rank, part, checkpointing: as for `elicit.training.recipe.Recipe`.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
 
     Raises:
         UserError: no usable fit items; an unknown inversion, or one that the task does not know; fewer than two rows

@@ -166,8 +166,9 @@ def fit(
         pairs: of a question, at most (with `sft` right answers).
         beta: β, how far preferences may take the model from the base.
         steps, rows: of the training; a step takes so many pairs (with `sft` answers).
-        lr, rank, part, checkpointing: as for `elicit.training.recipe.Recipe`; rank 0 trains all weights.
-        prompt, max_new_tokens, seed: as for the other methods.
+        lr, rank, part, checkpointing: as for `elicit.training.recipe.Recipe`.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
 
     Raises:
         UserError: no usable fit items; no question with a right and a wrong answer (with `sft` no right answer); a

@@ -112,7 +112,8 @@ def fit(
             `elicit.training.rl.quiet_star.QuietSettings`.
         every: how far apart the tokens of an answer are that have a thought before them; 0: the first one alone.
         answer_thoughts: tokens of these thoughts; 0: as many as in training.
-        prompt, max_new_tokens, seed: as for the other methods.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
 
     Raises:
         UserError: no documents, or one that is empty or shorter than a thought; fewer positions than an update takes;

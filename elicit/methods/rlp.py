@@ -164,11 +164,12 @@ def fit(
         filter_by: which positions stay, always as many (`elicit.training.rl.positions.FILTERS`).
         order: in which they are trained on (`elicit.training.rl.positions.ORDERS`).
         positions, group: positions in a rollout, and thoughts of each.
-        updates, per_rollout, temperature, clip_low, clip_high, kl, entropy, lr, rank, part, rollout_rows,
-            checkpointing, save_every, state_every: as for `elicit.training.rl.settings.Settings`; a part of 0 is a
-            group.
+        updates, per_rollout, temperature, clip_low, clip_high, kl, entropy, lr, rank, rollout_rows, checkpointing,
+            save_every, state_every: as for `elicit.training.rl.settings.Settings`.
+        part: micro-batch size of the updates; 0 is a group.
         checked: refuse a run that the pre-flight finds no signal for.
-        prompt, max_new_tokens, seed: as for the other methods.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
 
     Raises:
         UserError: an unknown objective; a proxy with another tokenizer; no documents, or one that is empty or shorter

@@ -213,6 +213,13 @@ def test_lists() -> None:
         assert done.returncode == 0 and len(json.loads(done.stdout)) >= 4
     shown = json.loads(elicit("tasks", "leg-counting", "--json").stdout)
     assert shown["validation"]["gold_right"] == shown["validation"]["checked"] > 0
+    shown = json.loads(elicit("methods", "cot-decoding", "--json").stdout)
+    assert shown["options"][0] == {"options": {"k": 10}, "what": "branches."} and shown["paper"] == "2402.10200"
+    done = elicit("analyses", "convergence-shift")
+    assert done.returncode == 0 and "reference=direct" in done.stdout and "nulls, halves and bootstrap" in done.stdout
+    for command, typo, meant in (("methods", "sae-ster", "sae-steer"), ("analyses", "routin", "routing")):
+        done = elicit(command, typo)
+        assert done.returncode == 2 and f"did you mean {meant}" in done.stderr and not done.stdout
 
 
 def test_a_model_is_checked(tiny_folder: Path, tmp_path: Path) -> None:

@@ -162,7 +162,12 @@ def analyse(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Analysis:
-    """`shifts` as a table and figures; the options are its own."""
+    """`shifts` as a table and figures.
+
+    Args:
+        runs, reference, limit, tokens, sae, top, seed: as for `elicit.analysis.internals.convergence_shift.shifts`.
+        progress: called with what is done.
+    """
     found = shifts(
         runs, reference=reference, limit=limit, tokens=tokens, sae=sae, top=top, seed=seed, progress=progress
     )

@@ -22,7 +22,14 @@ def fit(
     prompt: str = "qa",
     max_new_tokens: int = 256,
 ) -> Elicited:
-    """Greedy answers to the same prompt with the trigger sentence."""
+    """Greedy answers to the same prompt with the trigger sentence.
+
+    Args:
+        model: the base.
+        items: only for `prompt="few-shot"`.
+        progress: nothing is reported.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+    """
     put, options = prompt_for(model, prompt, items).thinking(), {"prompt": prompt}
     return Elicited(model, NAME, put, Greedy(max_new_tokens), options=options)
 

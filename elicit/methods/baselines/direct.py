@@ -22,7 +22,15 @@ def fit(
     prompt: str = "qa",
     max_new_tokens: int = 256,
 ) -> Elicited:
-    """Greedy answers to the prompt as it is."""
+    """Greedy answers to the prompt as it is.
+
+    Args:
+        model: the base.
+        items: only for `prompt="few-shot"`.
+        progress: nothing is reported.
+        prompt: one of `elicit.models.prompts.FORMATS`; FILE is a template.
+        max_new_tokens: limit of each answer.
+    """
     options = {"prompt": prompt}
     return Elicited(model, NAME, prompt_for(model, prompt, items), Greedy(max_new_tokens), options=options)
 

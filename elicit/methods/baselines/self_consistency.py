@@ -32,7 +32,20 @@ def fit(
     max_new_tokens: int = 256,
     seed: int = 0,
 ) -> Elicited:
-    """`samples` answers at this temperature, their majority."""
+    """`samples` answers at this temperature, their majority.
+
+    Args:
+        model: the base.
+        items: only for `prompt="few-shot"`.
+        progress: nothing is reported.
+        samples: how many.
+        temperature: of the samples.
+        top_p: sample from the likeliest tokens alone that together have this probability.
+        top_k: sample from so many of the likeliest tokens alone; 0: from all.
+        min_p: leave out tokens that have less than this share of the likeliest one's probability; 0: none.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of the samples.
+    """
     decoder = Sampling(samples, temperature, top_p, top_k, min_p, seed, max_new_tokens)
     return Elicited(model, NAME, prompt_for(model, prompt, items), decoder, select="vote", options={"prompt": prompt})
 

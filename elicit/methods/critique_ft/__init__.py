@@ -89,7 +89,8 @@ def fit(
             for less memory.
         save_every: steps between two savings of what is trained, each a handle of its own then
             (`elicit.training.saved.saved_steps`, `elicit analyse saved-steps`); 0: none.
-        prompt, max_new_tokens, seed: as for the other methods.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
         trainer, trl: what trains (`elicit.training.trl_common.TRAINERS`), and TRL's own options where that does.
 
     Raises:

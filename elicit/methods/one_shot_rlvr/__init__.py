@@ -121,18 +121,19 @@ def fit(
             numbers or mathematics.
         examples, select, pool: how many are chosen, how (`elicit.methods.one_shot_rlvr.example_selection.SELECTS`) and
             among how many fit items.
-        reward: terms of `elicit.training.rl.rewards`, joined by +.
+        reward: of `elicit.training.rl.rewards.NAMES`, terms joined by +.
         spurious: rewards, joined by commas, that are trained with as further controls (`majority,incorrect`).
         rollout_tokens: limit of an answer in training; `max_new_tokens` is that of the evaluation.
         updates, rollouts, group, per_rollout, temperature, advantage, aggregate, clip_low, clip_high, kl, entropy, lr,
-            rank: see `elicit.training.rl.settings.Settings`; rank 0 trains all weights.
-        part, rollout_rows, checkpointing, segment: what memory a rollout takes, see there; a part of 0 is a group.
+            rank, rollout_rows, checkpointing, segment: as for `elicit.training.rl.settings.Settings`.
+        part: micro-batch size of the updates; 0 is a group.
         save_every: updates between two savings of what is trained, each a handle of its own then
             (`elicit.training.saved.saved_steps`, `elicit analyse saved-steps`); 0: none.
         state_every: updates between two states that a stopped training resumes from.
         check_every, check: updates between two looks at dev items, and how many.
         checked: refuse a run that the pre-flight finds no signal for.
-        prompt, max_new_tokens, seed: as for the other methods.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
         trainer, trl: what trains (`elicit.training.trl_common.TRAINERS`), and TRL's own options where that does.
 
     Raises:

@@ -89,7 +89,8 @@ def fit(
         dev, read: how many dev items a candidate is tried on, and how many fit items it is sought on.
         step: where prompts are contrasted: 0 the last prompt token, 1 the first generated one.
         checked: refuse an SAE that does not describe the model where it is steered.
-        prompt, max_new_tokens, seed: as for the other methods.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
         kl: instead of `strengths`, budgets in nats, joined by commas: each candidate is tried at the strength that
             reaches each (`steering.strength`), and each control stands at its own strength for the one that was chosen.
             The side effects of all of them are in the run then.

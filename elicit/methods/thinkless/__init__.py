@@ -162,11 +162,12 @@ def fit(
             evaluation.
         updates, rollouts, group, per_rollout, temperature, advantage, aggregate, clip_low, clip_high, kl, entropy, lr,
             rank, rollout_rows, checkpointing, segment, save_every, state_every: as for
-            `elicit.training.rl.settings.Settings`; rank 0 trains all weights.
+            `elicit.training.rl.settings.Settings`.
         part: micro-batch size of the updates; 0 is a group.
         check: dev items on which is measured how often the trained model thinks, at most.
         checked: refuse a run that the pre-flight finds no signal for.
-        prompt, max_new_tokens, seed: as for the other methods.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
 
     Raises:
         UserError: no usable fit items, no signal, control tokens that cannot be used, a limit below 2 tokens, a prompt

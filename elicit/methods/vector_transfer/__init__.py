@@ -96,7 +96,8 @@ def fit(
             memory once; unless given the one that comes with the base.
         layers: of the residual stream, joined by commas, in both models; two thirds down unless given.
         categories: numbers of them to try, joined by commas.
-        taxonomy, reading: see `steering.categories.taxonomy.KINDS` and `steering.categories.sentences.POOLINGS`.
+        taxonomy: what tells categories of sentences apart, one of `steering.categories.taxonomy.KINDS`.
+        reading: what stands for a sentence, one of `steering.categories.sentences.POOLINGS`.
         vectors: `between` (thinking model − base), `means` (within the base) or `optimised`.
         coefficients: of the candidates: of the trained vector for `optimised`, else in norms of the residual stream; or
             `head`. Without an oracle one of them is chosen on dev items.
@@ -107,7 +108,8 @@ def fit(
         behaviour: the category whose vector `static` adds.
         read, dev: how many fit and dev items are used.
         checked: refuse a thinking model that is no better than the base.
-        prompt, max_new_tokens, seed: as for the other methods.
+        prompt, max_new_tokens: as for `elicit.methods.baselines.direct.fit`.
+        seed: of all that is drawn.
         partner_prompt: how the thinking model is asked, by name; unless given as the base is.
         kl: with `static`, instead of coefficients, budgets in nats, joined by commas: the coefficients that reach each
             (`steering.strength`), controls at their own for the first; side effects are in the run then.

@@ -20,10 +20,11 @@ class Settings:
         group: generations of one question that are compared with each other (TRL's `num_generations`).
         per_rollout: updates on one rollout (TRL's `num_iterations`). With 1 every ratio is 1 and no bound acts
             (strictly on-policy).
-        reward: terms of `elicit.training.rl.rewards`, joined by +.
+        reward: of `elicit.training.rl.rewards.NAMES`, terms joined by +.
         temperature: of sampling, and of the policy that is trained.
         max_new_tokens: limit of a rollout.
-        advantage, aggregate: names of `elicit.training.rl.losses`.
+        advantage: one of `elicit.training.rl.losses.ADVANTAGES`.
+        aggregate: how losses of tokens become one, of `elicit.training.rl.losses.AGGREGATES`.
         control_weight: α of DeGRPO, the weight of each rollout's first token, whose surrogate is then normalised apart
             from those of the others (`elicit.training.rl.losses.relative_weights`); None: it is a token as any other.
         clip_low, clip_high: the bounds of the ratio, 1 − low and 1 + high.
