@@ -20,7 +20,8 @@
     const ground = style.getPropertyValue('--ground') && getComputedStyle(document.body).backgroundColor;
     const ink = getComputedStyle(document.body).color;
     Object.assign(layout, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)' });
-    const size = innerWidth < 640 ? 11 : layout.font?.size;
+    const narrow = innerWidth < 640; // where the buttons would lie on the title
+    const size = narrow ? 11 : layout.font?.size;
     layout.font = { ...layout.font, size, color: ink };
     layout.hoverlabel = { bgcolor: ground, font: { color: ink } };
     if (dark()) {
@@ -28,7 +29,7 @@
         layout[key] = { gridcolor: DARK['#e4e7eb'], zerolinecolor: DARK['#e4e7eb'], ...layout[key] };
       }
     }
-    Plotly.react(box.querySelector('.chart'), data, layout, CONFIG);
+    Plotly.react(box.querySelector('.chart'), data, layout, { ...CONFIG, displayModeBar: narrow ? false : 'hover' });
     box.dataset.drawn = dark() ? 'dark' : 'light';
   }
 
