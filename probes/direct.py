@@ -55,5 +55,20 @@ class DirectFile:
     def _flush(self, count: int) -> None:
         view = memoryview(self.memory)[:count]
         while len(view):
-            view = view[os.write(self.fd, view) :]
+            try:
+                view = view[os.write(self.fd, view) :]
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._was_direct():
+                    raise
         self.held = 0
+
+    def _was_direct(self) -> bool:
+        """Make a file whose direct write was refused an ordinary one.
+
+        Before a limit no whole block fits, which the system calls invalid; an ordinary write says what is used up.
+        """
+        import fcntl  # where there are direct writes
+
+        flags = fcntl.fcntl(self.fd, fcntl.F_GETFL)
+        fcntl.fcntl(self.fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        return bool(flags & os.O_DIRECT)

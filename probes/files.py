@@ -20,6 +20,23 @@ from typing import Any
 
 from probes.errors import UserError
 
+# A disk, a quota and a file's size that are used up.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def no_room(error: BaseException | None) -> str:
+    """What is used up where an error, or one that it comes of, is for want of room; else nothing.
+
+    Libraries tell it in errors of their own: of safetensors it is no OSError.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return os.strerror(error.errno)
+        if told := next((os.strerror(code) for code in NO_ROOM if os.strerror(code) in str(error)), ""):
+            return told
+        error = error.__cause__ or error.__context__
+    return ""
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -89,7 +106,7 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             raise
         raise UserError(f"the folder {str(folder)!r} cannot be made ({error.strerror}); give another folder") from error
     return folder

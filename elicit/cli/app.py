@@ -36,6 +36,7 @@ from elicit.cli.serve import serve
 from elicit.cli.steer import steer
 from elicit.cli.sweep import sweep
 from probes.errors import ToldElsewhere, UserError, unknown
+from probes.files import NO_ROOM, no_room
 
 app = typer.Typer(
     name="elicit",
@@ -126,19 +127,18 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except RuntimeError as error:
-        if str(error) != NOBODY:
-            raise
-        _fail("a path was given that begins with ~ and a name that no user has; write the folder out")
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             _fail(f"{str(error.filename)[:40]}… was given, which is too long for a name or a path; give a shorter one")
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (*NO_ROOM, errno.EACCES, errno.EROFS):
             raise
-        _fail(
-            f"cannot write{f' {error.filename!r}' if error.filename else ''}: {error.strerror}; "
-            "finished samples are kept, make room or give another --out, and run the same command again"
-        )
+        _cannot_write(f" {error.filename!r}" if error.filename else "", str(error.strerror))
+    except Exception as error:
+        if isinstance(error, RuntimeError) and str(error) == NOBODY:
+            _fail("a path was given that begins with ~ and a name that no user has; write the folder out")
+        if not (told := no_room(error)):
+            raise
+        _cannot_write("", told)
 
 
 def _check_given(words: Sequence[str]) -> None:
@@ -179,6 +179,13 @@ def _option_names(error: Any) -> list[str]:
 def _fail(message: str) -> None:
     remark(inspect.cleandoc(message))
     sys.exit(2)
+
+
+def _cannot_write(what: str, why: str) -> None:
+    _fail(
+        f"cannot write{what}: {why}; finished samples are kept, make room or give another --out, and run the same "
+        "command again"
+    )
 
 
 def _interrupted() -> None:

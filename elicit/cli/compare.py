@@ -79,6 +79,11 @@ def compare(
         check_folder(out)
         ours_to_replace(out / COMPARISON, '"seeds"' if seeds else '"tokens_per_item"')
         ours_to_replace(out / REPORT, MARK)
+    if methods not in ("", "all") and not controls and baseline not in (names := _named(methods)):
+        raise UserError(  # before anything is fitted; controls are arms too, with names of their own
+            f"the baseline {baseline!r} is none of --methods {','.join(names)}; name it there too, or give one of them "
+            "as --baseline"
+        )
     if seeds and not dry_run:
         _compare_seeds(given)
         return
@@ -143,8 +148,13 @@ def _check_used(context: typer.Context, methods: str) -> None:
         )
 
 
+def _named(methods: str) -> list[str]:
+    return [name.strip() for name in methods.split(",")]
+
+
 def _compare_seeds(given: dict[str, Any]) -> None:
     """One comparison a seed, in `out/seed-0` and so on where a folder is given, and what they say together."""
+    from elicit.evaluation.run.store import folder_for
     from elicit.evaluation.seeds import HEAD, parse_seeds, pooled, rows_of
     from elicit.report.comparison import entries
     from probes.files import make_folder, write_whole
@@ -168,9 +178,11 @@ def _compare_seeds(given: dict[str, Any]) -> None:
         "left_out": {f"{name}, seed {seed}": why for seed, one in zip(seeds, done, strict=True)
                      for name, why in one.left_out.items()},
     }  # fmt: skip
-    if given["out"] is not None:
-        make_folder(given["out"])
-        write_whole(given["out"] / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
+    folder = given["out"] or folder_for(
+        "compare", metrics["task"], metrics["model"]["name"], {"seeds": [one.folder.name for one in done]}
+    )
+    make_folder(folder)
+    write_whole(folder / COMPARISON, json.dumps(result, indent=2, allow_nan=False))
     if given["as_json"]:
         show_json(result, indent=2)
         return
@@ -185,6 +197,7 @@ def _compare_seeds(given: dict[str, Any]) -> None:
     )
     for line in (*(f"{name}: left out: {why}" for name, why in result["left_out"].items()), *result["folders"]):
         console.print(line, style="dim", soft_wrap=True)
+    console.print(f"\ncomparison: {folder / COMPARISON}", soft_wrap=True)
 
 
 def _foretold(given: dict[str, Any]) -> Estimate:
@@ -230,7 +243,7 @@ def _asked(given: dict[str, Any]) -> tuple[list[str], dict[str, str], Any, Any, 
     check_alone("compare --methods")
     every = given["methods"] == "all"
     left = lacking(given["model"]) if every else {}
-    names = [n for n in METHODS if n not in left] if every else [n.strip() for n in given["methods"].split(",")]
+    names = [n for n in METHODS if n not in left] if every else _named(given["methods"])
     for name in names:
         get(name)
     limit = given["limit"] if given["limit"] is not None else 32 if given["quick"] else 128

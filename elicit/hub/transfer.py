@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from elicit.hub import manifest as manifests
 from elicit.hub.card import HUB_ID, MARK, base_of, card
 from elicit.hub.kinds import found
 from probes.errors import UserError
-from probes.files import make_folder
+from probes.files import NO_ROOM, make_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -271,7 +270,7 @@ def _told(what: str, done: str, *passed: type[Exception]) -> Iterator[None]:
             f"{what} was not {done}: the hub could not be reached ({type(error).__name__}); try again"
         ) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
         raise UserError(f"{what} was not {done}: no room on the disk; make room, and nothing was kept") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from elicit.sweeps.folder import Folder, Lease
 from elicit.sweeps.plan import Job
 from probes.errors import UserError
+from probes.files import no_room
 
 Do = Callable[[Job, Any], Mapping[str, Any]]
 """Does a job in the folder that it is given, and says what came out."""
@@ -61,7 +61,7 @@ def work(
                         continue
                     state = _one(folder, job, lease, do)
                 except Exception as error:
-                    if full(error):
+                    if no_room(error):
                         raise UserError(
                             f"no room to write in {str(folder.path)!r}, at job {key}, which is left to be done; make "
                             "room and work on the sweep again"
@@ -90,7 +90,7 @@ def _one(folder: Folder, job: Job, lease: Lease, do: Do) -> str:
         with lease.alive(folder.stale / 4):
             found = dict(do(job, folder.run_folder(key)))
     except Exception as error:
-        if full(error):
+        if no_room(error):
             lease.drop()
             raise
         told = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-3)
@@ -106,14 +106,3 @@ def _one(folder: Folder, job: Job, lease: Lease, do: Do) -> str:
     worker = f"{socket.gethostname()} {os.getpid()}"
     about = {"seconds": time.time() - begun, "worker": worker, **found}
     return "done" if folder.finish(lease, key, about) else "again"
-
-
-def full(error: BaseException | None) -> bool:
-    """Whether it comes of a disk, a quota or a file's size that is used up; libraries tell it in their own errors."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        if os.strerror(errno.ENOSPC) in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

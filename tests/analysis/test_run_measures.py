@@ -144,6 +144,17 @@ def test_a_format_that_helps_is_found() -> None:
     assert abs(found.within[0]) < 0.1 and abs(found.null.mean) < 0.1
 
 
+def test_where_arms_share_no_format_nothing_is_told_of_shares() -> None:
+    """Bare answers before, code and prose after, and the label decides everything: an exchange cannot show it."""
+    rng = np.random.default_rng(4)
+    kinds = np.where(rng.random((40, 8)) < 0.5, CODE, PROSE)
+    before = outputs(np.full((40, 8), FORMATS.index("bare answer")), np.zeros((40, 8)))
+    found = decompose(before, outputs(kinds, kinds == CODE), 40)
+    assert found.null.interval.pair == pytest.approx((found.gain[0],) * 2) and found.shares[0] == found.gain[0]
+    assert found.exchangeable == 0
+    assert decompose(outputs(kinds, kinds == CODE), before, 40).exchangeable == 0
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 3))
 def test_the_parts_add_up(seed: int, items: int, each: int) -> None:

@@ -61,6 +61,8 @@ def elicit(*arguments: str, cwd: Path | None = None) -> Done:
         (("run", "--size", "full"), ("method 'cot-decoding'", "--limit")),
         (("run", "--seed", "0", "--seeds", "0,1"), ("seed 0 and seeds 0,1", "one of them")),
         (("compare", "--methods", "direct", "--seed", "0", "--seeds", "0,1"), ("without --seed",)),
+        (("compare", "--methods", "self-consistency"), ("the baseline 'direct' is none of --methods self-consistency",)),
+        (("compare", "--methods", "direct", "--baseline", "dirct", "--seeds", "0,1"), ("the baseline 'dirct' is none",)),
         (("compare", "runs/a", "--dry-run"), ("--methods",)),
         (("run", "--config", "none.toml"), ("none.toml", "cannot be read")),
         (("compare",), ("nothing to compare",)),
@@ -131,10 +133,14 @@ def test_a_full_disk_is_told(tiny_folder: Path, tmp_path: Path, monkeypatch: pyt
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/x/samples.jsonl")
 
-    monkeypatch.setattr(Journal, "append", full)
-    done = elicit(*common, "--out", str(tmp_path / "r"), "--json")
-    assert done.returncode == 2 and "No space left on device" in done.stderr
-    assert done.stderr.strip().count("\n") == 0
+    def quota(*_: Any, **__: Any) -> None:  # as safetensors tells it, whose error is no OSError
+        raise RuntimeError("Error while serializing: I/O error: Disk quota exceeded (os error 122)")
+
+    for name, stopped, why in (("r", full, "No space left on device"), ("q", quota, "Disk quota exceeded")):
+        monkeypatch.setattr(Journal, "append", stopped)
+        done = elicit(*common, "--out", str(tmp_path / name), "--json")
+        assert done.returncode == 2 and f": {why}; finished samples are kept" in done.stderr
+        assert done.stderr.strip().count("\n") == 0
 
 
 @pytest.mark.parametrize(

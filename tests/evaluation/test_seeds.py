@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,10 @@ def test_the_commands_take_seeds(tiny_folder: Path, tmp_path: Path) -> None:
     assert [row["arm"] for row in json.loads(text)["arms"]] == ["direct", "self-consistency"]
     code, text, err = shell(*methods)
     assert code == 0 and err.count("done") == 4 and "over seeds and questions" in text
+    with chdir(tmp_path):
+        code, text, err = shell(*methods[:-2])
+        assert code == 0 and len(kept := list(Path("runs").glob("compare-*/comparison.json"))) == 1, err
+        assert json.loads(kept[0].read_text())["seeds"] == [0, 1] and f"comparison: {kept[0]}" in text
 
     code, _, err = shell("run", *common, "--seed", "3")
     assert code == 2 and "give one of them" in err and err.count("\n") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -292,3 +294,25 @@ def test_a_site_that_is_given_twice_is_read_once() -> None:
 def test_texts_and_lengths_that_cannot_be(texts: list[list[int]], lengths: list[int] | None, said: str) -> None:
     with pytest.raises(UserError, match=said):
         capture(tiny_model("llama"), texts, [Site(1)], lengths=lengths)
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from probes.direct import DirectFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+try:
+    file = DirectFile(Path(sys.argv[1]))
+    file.write(np.zeros(100_000, dtype=np.uint8))
+    file.close()
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_limit_of_size_is_told_as_what_it_is(tmp_path: Path) -> None:
+    """A direct write that was cut short leaves a rest that is not aligned, of which the system only says "invalid"."""
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "x")], capture_output=True, text=True, check=True)
+    assert done.stdout == "File too large\n"

@@ -8,8 +8,9 @@ where one arm lacks a format its accuracy there is taken from the other, so that
 
 A format that is used on easy questions looks like a format that helps. So the change of shares is held against a null:
 the formats' labels exchanged among the outputs of one arm to one question. That keeps how often each question has each
-format, and breaks any tie between format and being right. Where no question has two formats in one arm, format and
-question cannot be told apart, and the reading says so.
+format, and breaks any tie between format and being right. Where no question has two formats in one arm, or no
+format is of both arms (a bare answer before, prose after: all of the gain counts as a change of shares then, whichever
+label stands where), format and question cannot be told apart, and the reading says so.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class FormatRates(NamedTuple):
 
 class Decomposition(NamedTuple):
     """The gain, and its two parts; `null` is of the first. `exchangeable`: questions with two formats in one arm, and
-    right and wrong outputs among them."""
+    right and wrong outputs among them; none where the arms share no format, since an exchange changes nothing then."""
 
     gain: tuple[float, Interval]
     shares: tuple[float, Interval]
@@ -141,7 +142,7 @@ def decompose(before: Outputs, after: Outputs, items: int, *, seed: int = 0) -> 
         shares=(float(shares), central(drawn[:, 0])),
         within=(float(within), central(drawn[:, 1])),
         null=against_null(float(shares), _two_parts(share, hits[0], new_share, hits[1])[:, 0]),
-        exchangeable=int(mixed.sum()),
+        exchangeable=int(mixed.sum()) if (whole[0] * whole[2]).any() else 0,
     )
 
 
@@ -202,8 +203,8 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
         f"Outputs to {len(items)} questions before ({reference.name}) and after; every question weighs the same. The "
         "gain of single outputs (not of votes) is the change of shares plus the change within formats.",
         "Null of the change of shares: formats' labels exchanged among the outputs of one arm to one question, which "
-        "keeps that easy questions may be answered in another format. A part within that band is no effect of it; p is "
-        "Holm's over the arms.",
+        "keeps that easy questions may be answered in another format. A part within that band is not told from it; the less "
+        "of the formats is of both arms, the less an exchange can show. p is Holm's over the arms.",
         "Not shown: whether a format helps or only goes with what helps. Formats are recognised by patterns of "
         "characters.",
     ]
@@ -251,7 +252,9 @@ def _gain_rows(arm: str, one: Decomposition, p: float) -> list[dict[str, Any]]:
     if one.gain[0] == one.shares[0] == one.within[0] == 0:
         reading = "equal: nothing was gained or lost"
     elif not one.exchangeable:
-        reading = "no question has two formats in one arm: format and question cannot be told apart"
+        reading = (
+            "the arms share no format, or no question has two in one arm: format and question cannot be told apart"
+        )
     elif p < 0.05:
         reading = "beyond what the questions' difficulty gives"
     else:
