@@ -19,7 +19,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -356,20 +356,8 @@ class Elicited:
 
     @staticmethod
     def _of(folder: Path, data: dict[str, Any], model: Model, partner: Model | None) -> Elicited:
-        plan = storage.read(folder, PLAN) if data.get("interventions") else ()
-        if [one.digest for one in plan] != [one["digest"] for one in data.get("interventions", [])]:
-            raise UserError(
-                f"the interventions in {str(folder)!r} are not those that {FILE} names; save the bundle again"
-            )
-        adapter: Tuned | None = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
-        if "weights" in data:
-            adapter = _same(Weights(folder / WHOLE), data["weights"])
+        plan, adapter, mixing = parts_of(folder, data)
         steering = _partner(folder, data["partner"], partner) if "partner" in data else None
-        mixing = storage.read(folder, MIXING) if "mixing" in data else None
-        if mixing is not None and getattr(mixing, "digest", None) != data["mixing"]:
-            raise UserError(
-                f"the mixing head in {str(folder)!r} is not the one that {FILE} names; save the bundle again"
-            )
         adapted = (
             adapter is not None or mixing is not None or (steering is not None and isinstance(steering.model, Adapter))
         )
@@ -513,6 +501,24 @@ def _copy(tuned: Tuned, folder: Path) -> None:
     for path, source in files.items():
         with whole(path) as part:
             shutil.copyfile(source, part)
+
+
+def parts_of(folder: Path, data: Mapping[str, Any]) -> tuple[Plan, Tuned | None, Any]:
+    """The plan, what was trained and the mixing head of a bundle, as its `FILE` names them; no model is needed.
+
+    Raises:
+        UserError: a file that is missing, cut, changed or another's.
+    """
+    plan = storage.read(folder, PLAN) if data.get("interventions") else ()
+    if [one.digest for one in plan] != [one["digest"] for one in data.get("interventions", [])]:
+        raise UserError(f"the interventions in {str(folder)!r} are not those that {FILE} names; save the bundle again")
+    tuned: Tuned | None = _adapter(folder / ADAPTER, data["adapter"]) if "adapter" in data else None
+    if "weights" in data:
+        tuned = _same(Weights(folder / WHOLE), data["weights"])
+    mixing = storage.read(folder, MIXING) if "mixing" in data else None
+    if mixing is not None and getattr(mixing, "digest", None) != data["mixing"]:
+        raise UserError(f"the mixing head in {str(folder)!r} is not the one that {FILE} names; save the bundle again")
+    return plan, tuned, mixing
 
 
 def _adapter(folder: Path, sha256: str) -> Adapter:

@@ -133,7 +133,10 @@ def read(folder: Path, name: str) -> Any:
     held = folder / f"{name}.safetensors"
     tensors = read_tensors(held) if held.is_file() else {}
     with as_expected(repr(str(file)), "save it again"):
-        return unpack(data, tensors)
+        try:
+            return unpack(data, tensors)
+        except UserError as error:
+            raise UserError(f"{str(file)!r}: {error}") from error
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

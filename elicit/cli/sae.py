@@ -100,7 +100,7 @@ def train(
     from probes.sae.cache import cache_activations, remove_cache
     from probes.sae.control import gaussian, spectrum
     from probes.sae.estimate import estimate as estimated
-    from probes.sae.train import CONTROL, Recipe, made_of, saelens, standing
+    from probes.sae.train import CONTROL, Recipe, made_of, saelens, standing, tidy
     from probes.sae.train import train as train_sae
     from probes.sites import Site, check_site, depth
     from probes.sites import width as d_model_of
@@ -167,14 +167,17 @@ def train(
                 cached, recipe, folder, about=about, metadata=metadata | {"controls": controls}, half=half,
                 device=loaded.lm.device, on_step=on_step,
             )  # fmt: skip
-        if activations is None:
-            remove_cache(held / str(site))
-            (held / TEXTS).unlink()
-            if not any(held.iterdir()):
-                held.rmdir()
-        write_readme(folder)
     elif dry_run:
         dry(Estimate(0.0, beside=f"{str(folder)!r} holds this SAE, finished"), as_json)
+    tidy(folder)
+    if activations is None and (held := folder / "activations").is_dir():
+        if (held / str(site)).is_dir():
+            remove_cache(held / str(site))
+        (held / TEXTS).unlink(missing_ok=True)
+        if not any(held.iterdir()):
+            held.rmdir()
+    if not (folder / README).is_file():
+        write_readme(folder)
     metadata = _metadata(folder)
     if as_json:
         show_json({"sae": str(folder), **metadata}, indent=2)

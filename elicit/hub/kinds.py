@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elicit.elicited import ADAPTER, FILE, MIXING, PARTNER, PLAN, WHOLE
+from elicit.elicited import ADAPTER, FILE, MIXING, PARTNER, PLAN, WHOLE, parts_of
 from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS, Store
 from elicit.training.rl.log import LOG, read_log
 from probes.errors import UserError
 from probes.files import HOLDER, LOCK
+from probes.sae.autoencoder import weights_of
 from probes.sealed import check_tensors_file, read_sealed
-from steering import adapters
+from steering import adapters, storage
 
 PARQUET = "rollouts.parquet"
 SAE_CONFIG, SAE_WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -105,6 +106,7 @@ def found(folder: Path, scratch: Path) -> Found:
     for path in files.values():
         if path.suffix == ".safetensors":
             _check_tensors(path)
+    _check_whole(folder, kind, about)
     own = {folder / name for name in files}
     own |= {path for path in folder.rglob("*") if path.name in (LOCK, HOLDER)}
     others = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own)
@@ -172,6 +174,18 @@ def _as_parquet(folder: Path, out: Path) -> Path:
         names = dict.fromkeys(name for row in rows for name in row)  # the first row need not have them all
         pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), out)
     return out
+
+
+def _check_whole(folder: Path, kind: Kind, about: dict[str, Any]) -> None:
+    """Its parts belong together, as those who read it will ask: settings that were changed, a part of another's."""
+    if kind.name == "sae":
+        weights_of(folder)
+    elif kind.name == "adapter":
+        adapters.Adapter(folder).tensors()
+    elif kind.name in ("bundle", "direction"):
+        parts_of(folder, about)
+        if "partner" in about:
+            storage.read(folder, PARTNER)
 
 
 def _check_tensors(path: Path) -> None:

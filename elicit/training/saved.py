@@ -115,7 +115,7 @@ def saved_steps(handle: Elicited) -> dict[int, Elicited]:
     if steps is None:
         raise UserError(
             f"nothing was saved in the middle of the training of {handle.method}"
-            + (f" (there is no {str(places[-1] / STEPS)!r})" if places else "")
+            + (f" (there is no {str(places[0] / STEPS)!r})" if places else "")
             + "; train with save_every of 1 or more, and read it in the folder that holds runs/"
         )
     found: dict[int, Elicited] = {}

@@ -188,6 +188,11 @@ def described(file: Path) -> Foreign:
         return Foreign(file, read_config(file.parent / CONFIG), file.absolute().parent.name, str(model))
     if file.suffix == ".npz":
         path = file.absolute().as_posix()
+        if re.search(r"gemma-scope-[\w-]*transcoders?\b", path):
+            raise UserError(
+                f"{str(file)!r} is a transcoder of Gemma Scope: it reads at one point of the model and writes at "
+                "another; give an SAE (-res or -mlp)"
+            )
         layer = re.search(r"/layer_(\d+)/", path)
         kind = re.search(r"gemma-scope-(\w+)-(pt|it)-(res|mlp|att)\b", path)
         hook, model = "", ""

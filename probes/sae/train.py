@@ -145,6 +145,13 @@ def standing(folder: Path, made: dict[str, Any]) -> bool:
     return False
 
 
+def tidy(folder: Path) -> None:
+    """Remove the state of a training that is finished: it may have been stopped before it did so itself."""
+    for place in (folder, folder / CONTROL):
+        if (place / CONFIG).is_file():
+            (place / STATE).unlink(missing_ok=True)
+
+
 def _same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     if found != wanted:
         old, new = {**found, **found["recipe"]}, {**wanted, **wanted["recipe"]}

@@ -61,8 +61,14 @@ def elicit(*arguments: str, cwd: Path | None = None) -> Done:
         (("run", "--size", "full"), ("method 'cot-decoding'", "--limit")),
         (("run", "--seed", "0", "--seeds", "0,1"), ("seed 0 and seeds 0,1", "one of them")),
         (("compare", "--methods", "direct", "--seed", "0", "--seeds", "0,1"), ("without --seed",)),
-        (("compare", "--methods", "self-consistency"), ("the baseline 'direct' is none of --methods self-consistency",)),
-        (("compare", "--methods", "direct", "--baseline", "dirct", "--seeds", "0,1"), ("the baseline 'dirct' is none",)),
+        (
+            ("compare", "--methods", "self-consistency"),
+            ("the baseline 'direct' is none of --methods self-consistency",),
+        ),
+        (
+            ("compare", "--methods", "direct", "--baseline", "dirct", "--seeds", "0,1"),
+            ("the baseline 'dirct' is none",),
+        ),
         (("compare", "runs/a", "--dry-run"), ("--methods",)),
         (("run", "--config", "none.toml"), ("none.toml", "cannot be read")),
         (("compare",), ("nothing to compare",)),

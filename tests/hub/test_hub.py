@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard, constants
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from elicit import evaluate, load_task
@@ -26,6 +27,7 @@ from elicit.hub.card import _accuracy, base_of, hub_id, plain
 from elicit.hub.kinds import found
 from elicit.models import Model
 from probes.errors import UserError
+from probes.sae.autoencoder import save_sealed
 from probes.sae.load import load_sae
 from probes.sealed import read_sealed, write_sealed
 from steering.adapters import Adapter
@@ -185,6 +187,41 @@ def test_a_folder_that_is_not_whole_is_not_pushed(
 ) -> None:
     with pytest.raises(UserError, match=message):
         push(damaged(folders, tmp_path, name, cut), "me/one", api=hub.api())
+    assert not hub.repos
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "change", "message"),
+    [
+        ("direction", "interventions.safetensors", None, r"interventions.json.: tensor \w+ is named and not there"),
+        (
+            "direction",
+            "interventions.json",
+            (b'"strength": ', b'"strength": 7'),
+            "are not those that elicited.json names",
+        ),
+        ("bundle", "adapter/adapter_config.json", (b'"r": 2', b'"r": 3'), "is not the one that elicited.json names"),
+        ("sae", "cfg.json", (b'"k": ', b'"k": 1'), "cfg.json|settings"),
+    ],
+)
+def test_a_folder_whose_parts_do_not_belong_together_is_not_pushed(
+    kind: str, file: str, change: tuple[bytes, bytes] | None, message: str, hub: Hub, folders: dict[str, Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    folder = tmp_path / kind
+    shutil.copytree(folders[kind], folder)
+    if kind == "sae":  # as one is that was trained or converted here
+        save_sealed(
+            folder, json.loads((folder / "cfg.json").read_text()), load_file(folder / "sae_weights.safetensors")
+        )
+    if change is None:
+        (folder / file).unlink()
+    else:
+        before = (folder / file).read_bytes()
+        assert change[0] in before
+        (folder / file).write_bytes(before.replace(*change))
+    with pytest.raises(UserError, match=message):
+        push(folder, "me/one", api=hub.api())
     assert not hub.repos
 
 

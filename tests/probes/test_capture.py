@@ -314,5 +314,7 @@ except OSError as error:
 
 def test_a_limit_of_size_is_told_as_what_it_is(tmp_path: Path) -> None:
     """A direct write that was cut short leaves a rest that is not aligned, of which the system only says "invalid"."""
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "x")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "x")], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "File too large\n"

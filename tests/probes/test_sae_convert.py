@@ -224,6 +224,9 @@ def test_gemma_scope_is_read_and_placed_by_its_path(tmp_path: Path) -> None:
     at_mlp = load_sae(scope(tmp_path, "gemma-scope-9b-it-mlp"))
     assert (at_mlp.site, at_mlp.model) == (Site(2, "mlp_out"), "google/gemma-2-9b-it")
     assert "hook_z" in told(lambda: load_sae(scope(tmp_path, "gemma-scope-2b-pt-att")))
+    other = scope(tmp_path, "gemma-scope-2b-pt-transcoders")
+    for read in (lambda: load_sae(other), lambda: convert(other, tmp_path / "never", site="2.mlp_out")):
+        assert "is a transcoder of Gemma Scope" in told(read)
     nowhere = scope(tmp_path, "downloads")
     line = told(lambda: load_sae(nowhere))
     assert "does not say where in the model it is" in line and "--site 12.resid_post" in line

@@ -385,6 +385,16 @@ def test_the_command_trains_saves_and_measures(tiny_folder: Path, tmp_path: Path
     code, said, _ = shell(*arguments(tiny_folder, out, "--control"))
     assert code == 0 and f"elicit sae card --sae {out}" in " ".join(said.split())
     assert (out / WEIGHTS).read_bytes() == before
+    # what a training leaves that is stopped between its last file and the tidying up
+    readme = (out / "README.md").read_text()
+    (out / "README.md").unlink()
+    (out / "activations" / "1.resid_post").mkdir(parents=True)
+    for left in (out / "activations" / "texts.jsonl", out / STATE, out / CONTROL / STATE):
+        left.write_text("")
+    code, _, err = shell(*arguments(tiny_folder, out, "--control"))
+    assert code == 0, err
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", CONFIG, CONTROL, WEIGHTS]
+    assert not (out / CONTROL / STATE).exists() and (out / "README.md").read_text() == readme
     assert "4 principal components explain" in said and f"--set sae={out}" in " ".join(said.split())
     readme = (out / "README.md").read_text()
     assert "elicit sae train --model" in readme and "--sources organism+samples --tokens 4000" in readme

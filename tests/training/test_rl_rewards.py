@@ -161,7 +161,19 @@ def test_a_reward_that_fails_is_named() -> None:
     def short(rollouts: Sequence[Rollout], context: RewardContext) -> list[float | None]:
         return [1.0]
 
+    def words_for_numbers(rollouts: Sequence[Rollout], context: RewardContext) -> Any:
+        return ["1"] * len(rollouts)
+
+    def nothing(rollouts: Sequence[Rollout], context: RewardContext) -> Any:
+        return None
+
+    def one_by_one(rollouts: Sequence[Rollout], context: RewardContext) -> Any:
+        return (1.0 for _ in rollouts)
+
+    assert [one.total for one in parse("mine", {"mine": one_by_one}).grade(SAID, context())] == [1.0] * len(SAID)
     for reward, words in (
+        (words_for_numbers, "reward 'mine' is '1' on fit-0; give finite numbers"),
+        (nothing, r"reward 'mine' failed on fit-0 \(TypeError: .*NoneType"),
         (broken, r"reward 'mine' failed on fit-0 \(ZeroDivisionError: by zero\)"),
         (nan, "reward 'mine' is nan on fit-0"),
         (short, "gave 1 values for 6 rollouts"),

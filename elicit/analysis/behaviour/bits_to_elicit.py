@@ -104,6 +104,7 @@ def figure_of(points: Sequence[Point], dots: Sequence[Dot], level: float) -> go.
     figure.add_hline(y=level, line_dash="dot", line_color=MUTED)
     figure.update_xaxes(title="bits that say what was done; fewer than 1 stand at 1", type="log")
     figure.update_yaxes(title="accuracy", range=[0, 1])
+    figure.update_layout(title="What was right with how many bits of intervention")
     return styled(figure)
 
 

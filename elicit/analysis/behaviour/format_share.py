@@ -203,8 +203,8 @@ def analyse(runs: Sequence[Run], *, baseline: str = "direct", seed: int = 0) -> 
         f"Outputs to {len(items)} questions before ({reference.name}) and after; every question weighs the same. The "
         "gain of single outputs (not of votes) is the change of shares plus the change within formats.",
         "Null of the change of shares: formats' labels exchanged among the outputs of one arm to one question, which "
-        "keeps that easy questions may be answered in another format. A part within that band is not told from it; the less "
-        "of the formats is of both arms, the less an exchange can show. p is Holm's over the arms.",
+        "keeps that easy questions may be answered in another format. A part within that band is not told from it; the "
+        "less of the formats is of both arms, the less an exchange can show. p is Holm's over the arms.",
         "Not shown: whether a format helps or only goes with what helps. Formats are recognised by patterns of "
         "characters.",
     ]

@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -241,7 +242,8 @@ class Rewards:
 def _checked(name: str, reward: Reward, rollouts: Sequence[Rollout], context: RewardContext) -> Sequence[float | None]:
     item = rollouts[0].item.id
     try:
-        values = reward(rollouts, context)
+        values = list(reward(rollouts, context))
+        finite = [value is None or (isinstance(value, Real) and math.isfinite(value)) for value in values]
     except UserError:
         raise
     except Exception as error:
@@ -253,11 +255,11 @@ def _checked(name: str, reward: Reward, rollouts: Sequence[Rollout], context: Re
         raise UserError(
             f"reward {name!r} gave {len(values)} values for {len(rollouts)} rollouts of {item}; give one each"
         )
-    for value in values:
-        if value is not None and not math.isfinite(value):
-            raise UserError(
-                f"reward {name!r} is {value} on {item}; give finite numbers (what was trained so far is kept)"
-            )
+    if not all(finite):
+        raise UserError(
+            f"reward {name!r} is {values[finite.index(False)]!r} on {item}; give finite numbers (what was trained so "
+            "far is kept)"
+        )
     return values
 
 

@@ -124,6 +124,6 @@ def _legend() -> Iterator[str]:
         yield _mark(n, x + 5, BOTTOM + 48, method)
         yield f'<text class="small" x="{x + 16}" y="{BOTTOM + 52}">{method}</text>'
     yield (
-        f'<text class="small" x="{LEFT}" y="{BOTTOM + 74}">What is not there was refused or not run; figures and commands: '
-        "experiments/organisms/latency</text>"
+        f'<text class="small" x="{LEFT}" y="{BOTTOM + 74}">What is not there was refused or not run; figures and '
+        "commands: experiments/organisms/latency</text>"
     )
