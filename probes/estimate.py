@@ -91,4 +91,4 @@ def spoken(seconds: float) -> str:
 
 
 def gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e9:.2f} GB" if count >= 1e7 or not count else f"{count / 1e6:.2f} MB"

@@ -89,6 +89,8 @@ def to_gguf(plan: Plan, path: Path | str, model_hint: str) -> Path:
     from gguf import GGUFWriter
 
     vectors = control_vectors(plan)
+    if not any(vector.any() for vector in vectors.values()):
+        raise UserError("the plan's vectors add up to zeros alone; give one that changes something")
     path = Path(path)
     make_folder(path.parent)
     ours_to_replace(path, ARCHITECTURE)

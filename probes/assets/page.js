@@ -12,6 +12,22 @@
   const preferred = matchMedia('(prefers-color-scheme: dark)');
   const dark = () => (root.dataset.theme ? root.dataset.theme === 'dark' : preferred.matches);
 
+  // On a narrow page a title is broken into lines, and a legend below the figure gets a line an entry.
+  function fitted(data, layout) {
+    const words = (layout.title?.text ?? '').split(' ');
+    const lines = [''];
+    for (const word of words) {
+      if (lines.at(-1).length + word.length > 36 && lines.at(-1)) lines.push('');
+      lines.push(`${lines.pop()} ${word}`.trim());
+    }
+    if (layout.title) layout.title = { ...layout.title, text: lines.join('<br>') };
+    const above = 16 * (lines.length - 1);
+    const entries = data.filter((one) => one.name && one.showlegend !== false).length;
+    const below = layout.legend?.orientation === 'h' ? 19 * Math.max(0, entries - 2) : 0;
+    layout.margin = { ...layout.margin, t: (layout.margin?.t ?? 60) + above, b: (layout.margin?.b ?? 60) + below };
+    layout.height = (layout.height ?? 380) + above + below;
+  }
+
   function drawn(box) {
     let text = box.querySelector('script').textContent;
     if (dark()) for (const [light, other] of Object.entries(DARK)) text = text.replaceAll(light, other);
@@ -23,6 +39,7 @@
     const narrow = innerWidth < 640; // where the buttons would lie on the title
     const size = narrow ? 11 : layout.font?.size;
     layout.font = { ...layout.font, size, color: ink };
+    if (narrow) fitted(data, layout);
     layout.hoverlabel = { bgcolor: ground, font: { color: ink } };
     if (dark()) {
       for (const key of Object.keys(layout).filter((k) => /^[xy]axis/.test(k))) {

@@ -146,6 +146,7 @@ def test_what_the_formats_cannot_hold_is_refused(tmp_path: Path) -> None:
         (lambda: to_gguf((Intervention(ProjectOut(d)),), tmp_path / "x", "llama"), "project out"),
         (lambda: to_gguf((Intervention(Add(d), when=When.steps(1)),), tmp_path / "x", "llama"), "last prompt token"),
         (lambda: to_gguf((), tmp_path / "x", "llama"), "empty plan"),
+        (lambda: to_gguf((Intervention(Add(d)), Intervention(Add(d), -1.0)), tmp_path / "x", "llama"), "zeros alone"),
         (lambda: to_steering_vectors(plan("resid_pre")), "resid_pre"),
         (lambda: from_steering_vectors(SteeringVector({0: torch.ones(32)}, "input_layernorm")), "input_layernorm"),
         (lambda: from_gguf(tmp_path / "none.gguf"), "not there"),
