@@ -13,7 +13,7 @@ from typing import Any
 from elicit.elicited import ADAPTER, FILE, MIXING, PARTNER, PLAN, WHOLE, parts_of
 from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS, Store
 from elicit.training.rl.log import LOG, read_log
-from probes.errors import UserError
+from probes.errors import UserError, as_expected
 from probes.files import HOLDER, LOCK
 from probes.sae.autoencoder import weights_of
 from probes.sealed import check_tensors_file, read_sealed
@@ -183,7 +183,8 @@ def _check_whole(folder: Path, kind: Kind, about: dict[str, Any]) -> None:
     elif kind.name == "adapter":
         adapters.Adapter(folder).tensors()
     elif kind.name in ("bundle", "direction"):
-        parts_of(folder, about)
+        with as_expected(repr(str(folder / FILE)), "save it again, then push"):
+            parts_of(folder, about)
         if "partner" in about:
             storage.read(folder, PARTNER)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from elicit.analysis import ANALYSES
 from elicit.methods import METHODS
 from probes.docstrings import Told, told_of
@@ -29,7 +27,7 @@ def here(rows: int, lr: float, kind: str, given: Any, unsaid: int) -> None:
     Args:
         given: not asked for.
         rows, lr: as for `tests.probes.test_docstrings.there`.
-        kind: one of `KINDS`, or of `tests.probes.test_docstrings.KINDS`; `NOT_A_LIST` stays.
+        kind: one of `KINDS`, or of `tests.probes.test_docstrings.KINDS`; `NOT_A_LIST` and `NOWHERE` stay.
     """
 
 
@@ -40,11 +38,10 @@ def test_arguments_are_told_of_as_they_are_asked_for() -> None:
     assert told_of(here, ["lr", "kind", "rows"]) == [
         Told(["rows"], "batch size, and length."),
         Told(["lr"], "a rate: of learning."),
-        Told(["kind"], "one of `one`, `two`, or of `one`, `two`; `NOT_A_LIST` stays."),
+        Told(["kind"], "one of `one`, `two`, or of `one`, `two`; `NOT_A_LIST` and `NOWHERE` stay."),
     ]
     assert told_of(there, ["width", "rows"])[0].names == ["rows", "width"]
-    with pytest.raises(ValueError, match=r"here says nothing of \['unsaid'\]"):
-        told_of(here, ["unsaid"])
+    assert told_of(here, ["unsaid", "given"]) == [Told(["given"], "not asked for."), Told(["unsaid"], "")]
 
 
 def test_every_option_of_a_method_or_an_analysis_is_told_of() -> None:

@@ -172,7 +172,7 @@ def test_a_reward_that_fails_is_named() -> None:
 
     assert [one.total for one in parse("mine", {"mine": one_by_one}).grade(SAID, context())] == [1.0] * len(SAID)
     for reward, words in (
-        (words_for_numbers, "reward 'mine' is '1' on fit-0; give finite numbers"),
+        (words_for_numbers, r"reward 'mine' failed on fit-0 \(TypeError: must be real number, not str"),
         (nothing, r"reward 'mine' failed on fit-0 \(TypeError: .*NoneType"),
         (broken, r"reward 'mine' failed on fit-0 \(ZeroDivisionError: by zero\)"),
         (nan, "reward 'mine' is nan on fit-0"),

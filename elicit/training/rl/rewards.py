@@ -22,7 +22,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -243,7 +242,7 @@ def _checked(name: str, reward: Reward, rollouts: Sequence[Rollout], context: Re
     item = rollouts[0].item.id
     try:
         values = list(reward(rollouts, context))
-        finite = [value is None or (isinstance(value, Real) and math.isfinite(value)) for value in values]
+        finite = [value is None or math.isfinite(value) for value in values]
     except UserError:
         raise
     except Exception as error:
