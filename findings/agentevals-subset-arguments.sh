@@ -8,20 +8,20 @@
 # arguments too: a call with an argument that the reference has not passes for a subset, one that lacks an argument does
 # not, and a matcher of one's own gets the reference as the agent's. The mode "unordered" asks both ways round, so that
 # "subset" and "superset" of arguments are there "exact". And in each mode the first call that fits is taken: the same
-# two calls match or not by their order. Nothing is said. For a user: an agent that makes up arguments passes the check
-# that is to forbid it, and one that keeps to the expected ones fails. What helps: with "subset", the other argument
+# two calls match or not by their order. Nothing is said. For a user: an agent that makes up arguments counts as
+# right, and one that keeps to the expected ones as wrong. What helps: with "subset", the other argument
 # mode, and matchers with their two parameters swapped; with "unordered", a symmetric matcher.
 # Output, 2026-11-30:
 #     agentevals 0.0.9, the expected call is search(q, n)
 #     mode        arguments   search(q): due, seen   search(q, n, k): due, seen   a matcher's first argument
-#     strict      subset          1   1                  0   0                    output
-#     strict      superset        0   0                  1   1                    output
-#     superset    subset          1   1                  0   0                    output
-#     superset    superset        0   0                  1   1                    output
-#     subset      subset          1   0                  0   1                    reference
-#     subset      superset        0   1                  1   0                    reference
-#     unordered   subset          1   0                  0   0                    output, reference
-#     unordered   superset        0   0                  1   0                    output, reference
+#     strict      subset          1   1                  0   0                      output
+#     strict      superset        0   0                  1   1                      output
+#     superset    subset          1   1                  0   0                      output
+#     superset    superset        0   0                  1   1                      output
+#     subset      subset          1   0                  0   1                   reference
+#     subset      superset        0   1                  1   0                   reference
+#     unordered   subset          1   0                  0   0           output, reference
+#     unordered   superset        0   0                  1   0           output, reference
 #     search(q), search(q, n) are expected, at least these arguments: search(q), search(q, n) has 1, turned about 0
 set -euo pipefail
 folder=$(mktemp -d)

@@ -12,11 +12,11 @@
 # get another sign. What helps: float8 activations for minus, dequantize() before these operations.
 # Output, 2026-11-30:
 #     optimum-quanto 0.2.7, qint8 with a step of 0.1
-#     x                      -20.0  -12.7   -1.0    3.0   20.0
-#     as quantized           -12.8  -12.7   -1.0    3.0   12.7
-#     -x                     -12.8   12.7    1.0   -3.0  -12.7
-#     relu(-1 * x)             0.0    0.0    0.0   -3.0  -12.7
-#     where(x > -2, x, -inf) -12.8  -12.8   -1.0    3.0   12.7
+#     x                       -20.0  -12.7   -1.0    3.0   20.0
+#     as quantized            -12.8  -12.7   -1.0    3.0   12.7
+#     -x                      -12.8   12.7    1.0   -3.0  -12.7
+#     relu(-1 * x)              0.0    0.0    0.0   -3.0  -12.7
+#     where(x > -2, x, -inf)  -12.8  -12.8   -1.0    3.0   12.7
 #     (20, -20) turned by 90 degrees: due (20.0, 20.0), within the range (12.7, 12.7), seen (-12.8, 12.7)
 #     scales after inputs of 1 to 5: momentum 0.0: input 0.015, output 0.013
 #                                    momentum 0.9: input 0.015, output 0.008

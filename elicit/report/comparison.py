@@ -165,7 +165,8 @@ def _bottom_lines(
     arms: Sequence[Entry], reference: Entry, shared: Sequence[str], recovered: Mapping[str, float | None], seed: int
 ) -> dict[str, BottomLine]:
     """Of each mechanism beside its own run's arms; where there is none of each baseline, or of the one there is."""
-    others = [arm for arm in arms if not arm.of and arm is not reference]
+    same = {reference.key}.intersection(BASELINES)  # such as direct answers of another seed
+    others = [arm for arm in arms if not arm.of and arm is not reference and arm.key not in same]
     out = {}
     for arm in [one for one in others if one.key not in BASELINES] or others or [reference]:
         beside = {} if arm.key in BASELINES else arm.run.metrics["arms"]
