@@ -79,11 +79,8 @@ def compare(
         check_folder(out)
         ours_to_replace(out / COMPARISON, '"seeds"' if seeds else '"tokens_per_item"')
         ours_to_replace(out / REPORT, MARK)
-    if methods not in ("", "all") and not controls and baseline not in (names := _named(methods)):
-        raise UserError(  # before anything is fitted; controls are arms too, with names of their own
-            f"the baseline {baseline!r} is none of --methods {','.join(names)}; name it there too, or give one of them "
-            "as --baseline"
-        )
+    if methods not in ("", "all") and not controls:  # controls are arms too, with names of their own
+        _check_baseline(_named(methods), baseline)
     if seeds and not dry_run:
         _compare_seeds(given)
         return
@@ -150,6 +147,17 @@ def _check_used(context: typer.Context, methods: str) -> None:
 
 def _named(methods: str) -> list[str]:
     return [name.strip() for name in methods.split(",")]
+
+
+def _check_baseline(names: list[str], baseline: str) -> None:
+    """Raises a UserError, before anything is fitted, for methods of which none has the baseline's name."""
+    from elicit.methods import get
+
+    if baseline not in [get(name).name for name in names]:
+        raise UserError(
+            f"the baseline {baseline!r} is none of --methods {','.join(names)}; name it there too, or give one of them "
+            "as --baseline"
+        )
 
 
 def _compare_seeds(given: dict[str, Any]) -> None:
