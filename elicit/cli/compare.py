@@ -79,8 +79,12 @@ def compare(
         check_folder(out)
         ours_to_replace(out / COMPARISON, '"seeds"' if seeds else '"tokens_per_item"')
         ours_to_replace(out / REPORT, MARK)
-    if methods not in ("", "all") and not controls:  # controls are arms too, with names of their own
-        _check_baseline(_named(methods), baseline)
+    named = [] if methods in ("", "all") else _named(methods)
+    if named and not controls and baseline not in named:  # before anything is fitted; controls are arms of other names
+        raise UserError(
+            f"the baseline {baseline!r} is none of --methods {','.join(named)}; name it there too, or give one of them "
+            "as --baseline"
+        )
     if seeds and not dry_run:
         _compare_seeds(given)
         return
@@ -146,18 +150,10 @@ def _check_used(context: typer.Context, methods: str) -> None:
 
 
 def _named(methods: str) -> list[str]:
-    return [name.strip() for name in methods.split(",")]
-
-
-def _check_baseline(names: list[str], baseline: str) -> None:
-    """Raises a UserError, before anything is fitted, for methods of which none has the baseline's name."""
+    """Raises a UserError for a name that no method has."""
     from elicit.methods import get
 
-    if baseline not in [get(name).name for name in names]:
-        raise UserError(
-            f"the baseline {baseline!r} is none of --methods {','.join(names)}; name it there too, or give one of them "
-            "as --baseline"
-        )
+    return [get(name.strip()).name for name in methods.split(",")]
 
 
 def _compare_seeds(given: dict[str, Any]) -> None:
@@ -245,15 +241,13 @@ def _run_methods(given: dict[str, Any]) -> Any:
 
 def _asked(given: dict[str, Any]) -> tuple[list[str], dict[str, str], Any, Any, Any]:
     """Names of methods, those that have no default here, the model, the items, and what is the same for all."""
-    from elicit.methods import METHODS, get, lacking
+    from elicit.methods import METHODS, lacking
     from elicit.models.processes import check_alone
 
     check_alone("compare --methods")
     every = given["methods"] == "all"
     left = lacking(given["model"]) if every else {}
     names = [n for n in METHODS if n not in left] if every else _named(given["methods"])
-    for name in names:
-        get(name)
     limit = given["limit"] if given["limit"] is not None else 32 if given["quick"] else 128
     for what, value in (("items", limit), ("new tokens", given["max_new_tokens"])):
         if value < 1:

@@ -14,8 +14,7 @@ from elicit.elicited import ADAPTER, FILE, MIXING, PARTNER, PLAN, WHOLE, parts_o
 from elicit.evaluation.run.store import BUNDLE, CONFIG, MEMBERS, METRICS, Store
 from elicit.training.rl.log import LOG, read_log
 from probes.errors import UserError, as_expected
-from probes.files import HOLDER, LOCK
-from probes.sae.autoencoder import weights_of
+from probes.files import HOLDER, LOCK, sha256_of
 from probes.sealed import check_tensors_file, read_sealed
 from steering import adapters, storage
 
@@ -105,7 +104,7 @@ def found(folder: Path, scratch: Path) -> Found:
         Store.read(folder).check()
     for path in files.values():
         if path.suffix == ".safetensors":
-            _check_tensors(path)
+            _check_tensors(path, sha256_of(files[kind.mark]) if kind.name == "sae" else "")
     _check_whole(folder, kind, about)
     own = {folder / name for name in files}
     own |= {path for path in folder.rglob("*") if path.name in (LOCK, HOLDER)}
@@ -178,9 +177,7 @@ def _as_parquet(folder: Path, out: Path) -> Path:
 
 def _check_whole(folder: Path, kind: Kind, about: dict[str, Any]) -> None:
     """Its parts belong together, as those who read it will ask: settings that were changed, a part of another's."""
-    if kind.name == "sae":
-        weights_of(folder)
-    elif kind.name == "adapter":
+    if kind.name == "adapter":
         adapters.Adapter(folder).tensors()
     elif kind.name in ("bundle", "direction"):
         with as_expected(repr(str(folder / FILE)), "save it again, then push"):
@@ -189,11 +186,11 @@ def _check_whole(folder: Path, kind: Kind, about: dict[str, Any]) -> None:
             storage.read(folder, PARTNER)
 
 
-def _check_tensors(path: Path) -> None:
-    """Its header, held to its length; all of it to its hash, where it carries one."""
+def _check_tensors(path: Path, beside: str) -> None:
+    """Its header, held to its length; all of it to its hash, and settings beside it to theirs, where it has them."""
     from safetensors import SafetensorError, safe_open
 
-    check_tensors_file(path, repr(str(path)), "save it again, then push")
+    check_tensors_file(path, repr(str(path)), "save it again, then push", beside)
     try:
         with safe_open(path, "np"):
             pass
